@@ -1,0 +1,74 @@
+"""The errors users meet, each a sentence that names the thing and says what to do. Imports nothing.
+
+RomacliError                 1  something expected went wrong
+├── UsageError               2  options that contradict each other or the stored job
+│   ├── PairsError           2  a pair list that breaks the grammar or names unknown images
+│   └── SettingsDifferError  2  an output folder made with other settings
+├── InputError               3  nothing could start: no folder, no images, no device
+│   ├── ImageError           3  a photograph that cannot be read
+│   └── WeightsError         3  a checkpoint that is missing, damaged or of another model
+├── PartialError             4  the rest was finished; what failed is listed
+├── NothingFoundError        5  nothing matched, or no model came out
+├── StoreError               6  an output file that is corrupt, foreign or cannot be written
+└── BusyError               75  try again later: locked, or out of memory
+"""
+
+from __future__ import annotations
+
+
+class RomacliError(Exception):
+    """Something expected went wrong; the message says what and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(RomacliError):
+    """The options contradict each other or the stored job."""
+
+    exit_code = 2
+
+
+class PairsError(UsageError):
+    """A pair list breaks the grammar or names unknown images."""
+
+
+class SettingsDifferError(UsageError):
+    """The output folder was made with other settings."""
+
+
+class InputError(RomacliError):
+    """Nothing could start: no folder, no images, no device."""
+
+    exit_code = 3
+
+
+class ImageError(InputError):
+    """A photograph cannot be read."""
+
+
+class WeightsError(InputError):
+    """A checkpoint is missing, damaged or of another model."""
+
+
+class PartialError(RomacliError):
+    """The rest was finished; the message lists what failed."""
+
+    exit_code = 4
+
+
+class NothingFoundError(RomacliError):
+    """Nothing matched, or no model came out."""
+
+    exit_code = 5
+
+
+class StoreError(RomacliError):
+    """An output file is corrupt, foreign or cannot be written."""
+
+    exit_code = 6
+
+
+class BusyError(RomacliError):
+    """A resource is taken or exhausted for now; try again later."""
+
+    exit_code = 75

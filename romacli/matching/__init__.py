@@ -1,0 +1,1 @@
+"""Networks become matchers behind one seam. Knows no stores, folders or threads."""

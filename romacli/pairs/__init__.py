@@ -1,0 +1,1 @@
+"""Lists of image pairs from something; pure functions that know neither pixels nor matchers."""

@@ -1,0 +1,212 @@
+"""The nouns that rooms exchange, as frozen dataclasses with shape checks.
+
+They know no files, models or devices: arrays are numpy, network outputs are whatever tensor the matcher uses.
+A/B name the two images in dense space, 0/1 in point pairs. Sizes are (width, height) in px of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Size = tuple[int, int]
+Pair = tuple[str, str]
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The photographs of a job: names as COLMAP has them, POSIX and relative to `root`, in natural order."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class PairList:
+    """Undirected-unique pairs of image names without self pairs."""
+
+    pairs: tuple[Pair, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[frozenset[str]] = set()
+        for name_A, name_B in self.pairs:
+            _expect(name_A != name_B, f"{name_A} is paired with itself")
+            key = frozenset((name_A, name_B))
+            _expect(key not in seen, f"{name_A} {name_B} occurs twice")
+            seen.add(key)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """One photograph as one matcher wants it, made on CPU threads. `size` is that of the original image."""
+
+    tensors: Mapping[str, Tensor]
+    size: Size
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything a matcher computes from one image alone; opaque to the pipeline. Batch dimension 1."""
+
+    tensors: Mapping[str, Tensor]
+    size: Size
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class DenseMatch:
+    """The full-resolution warps of one pair, on the matcher's device.
+
+    warp_AB: (H, W, 2) normalised xy in B for every pixel of the network's grid over A; certainty_AB: (H, W) in [0, 1].
+    The _BA fields are None when the matcher ran in one direction only.
+    """
+
+    warp_AB: Tensor
+    certainty_AB: Tensor
+    warp_BA: Tensor | None
+    certainty_BA: Tensor | None
+    size_A: Size
+    size_B: Size
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pair with no evidence of overlap: recorded, not refined. `overlap` is the score that decided, in [0, 1]."""
+
+    overlap: float
+
+
+@dataclass(frozen=True)
+class CompactWarp:
+    """What the journal keeps of a dense pair: strided, forward/backward-checked warps of both directions.
+
+    target_AB: (gh, gw, 2) uint16, the place in B of the centre of each of A's gh x gw cells, in steps of
+        `target_step(size_B)` px from `-target_margin(size_B)` (COLMAP pixels); see geometry.warp for both.
+    weight_AB: (gh, gw) uint8, 255 times the weight; 0 marks a cell without a usable target.
+    overlap: mean over both directions of the share of usable cells, in [0, 1].
+    """
+
+    target_AB: np.ndarray
+    weight_AB: np.ndarray
+    target_BA: np.ndarray
+    weight_BA: np.ndarray
+    size_A: Size
+    size_B: Size
+    overlap: float
+
+    def __post_init__(self) -> None:
+        for side in ("AB", "BA"):
+            target, weight = getattr(self, f"target_{side}"), getattr(self, f"weight_{side}")
+            _expect(target.dtype == np.uint16, f"target_{side} is {target.dtype}, expected uint16")
+            _expect(weight.dtype == np.uint8, f"weight_{side} is {weight.dtype}, expected uint8")
+            _expect(weight.ndim == 2, f"weight_{side} is {weight.shape}, expected (gh, gw)")
+            _expect(target.shape == (*weight.shape, 2), f"target_{side} is {target.shape}, expected {weight.shape} + (2,)")
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Subpixel point pairs of two images: keypoints0, keypoints1 (N, 2) float32 in COLMAP pixels, scores (N,)."""
+
+    keypoints0: np.ndarray
+    keypoints1: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        _expect(self.scores.shape == (count,), f"scores is {self.scores.shape}, expected (N,)")
+        for side in ("keypoints0", "keypoints1"):
+            shape = getattr(self, side).shape
+            _expect(shape == (count, 2), f"{side} is {shape}, expected ({count}, 2)")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+PairResult = CompactWarp | Correspondences | Rejected
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32."""
+
+    xy: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        _expect(self.xy.shape == (len(self.scores), 2), f"xy is {self.xy.shape}, expected ({len(self.scores)}, 2)")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Rows into two images' keypoints: indices (M, 2) int32, scores (M,) float32."""
+
+    indices: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = self.indices.shape
+        _expect(shape == (len(self.scores), 2), f"indices is {shape}, expected ({len(self.scores)}, 2)")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move of a schedule: images to release, images to encode, then pairs to match, in that order."""
+
+    release: tuple[str, ...]
+    encode: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The whole order of work, known before the first pair runs. `peak_images` is the most held at once."""
+
+    steps: tuple[Step, ...]
+    num_encodes: int
+    peak_images: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a job was made with: two jobs whose manifests differ in `settings` do not mix."""
+
+    settings: Mapping[str, Any]
+    version: str
+
+
+@dataclass(frozen=True)
+class MatcherSpec:
+    """A row of the registry. `factory` is called with a matcher's options and imports what it needs."""
+
+    name: str
+    factory: Callable[..., Any]
+    summary: str
+    licence: str
+    extra: str | None = None
