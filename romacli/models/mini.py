@@ -1,0 +1,519 @@
+"""The small network that ships inside the package: RoMa's design at a twentieth of its size, for CPUs.
+
+It knows tensors only. Source of the design: RoMa (arXiv 2305.15404), sections 3.1 to 3.3; each class says
+where it differs and why.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from romacli.errors import WeightsError
+
+from .output import NetworkMatch
+
+COARSE_STRIDE = 16
+REFINED_STRIDES = (8, 4, 2)
+GP_NOISE = 0.1  # variance on the diagonal, as in RoMa's released models
+DISPLACEMENT_GAIN = 4.0  # brings typical displacements, in normalised units, to the scale of the features
+CORRELATION_GAIN = 3.0  # the same for cosines of descriptors
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LAYOUT = "romacli-mini-1"
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Widths and depths; the three-tuples are per refined stride 8, 4, 2.
+
+    The defaults have 5.0 M parameters. Widths are multiples of 16 because bfloat16 matrix units work on
+    blocks of that size.
+    """
+
+    trunk_channels: tuple[int, ...] = (32, 64, 128, 256)
+    trunk_blocks: tuple[int, ...] = (0, 1, 2, 2)
+    fourier_channels: int = 128
+    decoder_width: int = 192
+    decoder_blocks: int = 3
+    decoder_heads: int = 6
+    anchors_per_side: int = 24
+    refiner_features: tuple[int, ...] = (48, 32, 16)
+    refiner_descriptors: tuple[int, ...] = (32, 32, 0)
+    refiner_radius: tuple[int, ...] = (3, 2, 0)
+    refiner_width: tuple[int, ...] = (96, 64, 32)
+    refiner_convolutions: tuple[int, ...] = (3, 2, 2)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One level of refinement: where it started, where it ended, and how sure it is.
+
+    `start` and `warp` are (B, h, w, 2) normalised, `certainty` (B, h, w) logits. The anchor decoder's stage
+    has no start of its own and repeats its warp there.
+    """
+
+    start: Tensor
+    warp: Tensor
+    certainty: Tensor
+
+
+@dataclass(frozen=True)
+class MiniTrace:
+    """Everything one pass over a batch computes, for the losses: logits, cosines and all stages in order.
+
+    `anchor_logits` is (B, h, w, anchors), `correlation` (B, N_source, N_target) cosines of the tokens.
+    """
+
+    anchor_logits: Tensor
+    correlation: Tensor
+    stages: tuple[Stage, ...]
+
+
+def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return the normalised centres (H, W, 2) of a grid's cells, x first."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width * 2 - 1
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def convolution(channels_in: int, channels_out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Return convolution, batch norm and ReLU, the brick of trunk and refiners."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = convolution(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class Trunk(nn.Module):
+    """Features at strides 2, 4, 8 and 16 from contrast-normalised gray, one trunk for all of them.
+
+    RoMa pairs a frozen DINOv2 with VGG19; neither fits on a CPU budget, so one small ResNet does both jobs.
+    """
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        channels, blocks = config.trunk_channels, config.trunk_blocks
+        self.stem = nn.Sequential(
+            convolution(1, channels[0], stride=2, kernel=5), *(ResidualBlock(channels[0]) for _ in range(blocks[0]))
+        )
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                convolution(channels[i], channels[i + 1], stride=2),
+                *(ResidualBlock(channels[i + 1]) for _ in range(blocks[i + 1])),
+            )
+            for i in range(3)
+        )
+
+    def forward(self, image: Tensor, *, with_coarse: bool = True) -> dict[int, Tensor]:
+        x = self.stem(normalised_gray(image))
+        features = {2: x}
+        for stride, level in zip((4, 8, 16), self.levels, strict=True):
+            if stride == COARSE_STRIDE and not with_coarse:
+                break
+            x = level(x)  # (B, C, H/stride, W/stride)
+            features[stride] = x
+        return features
+
+
+def normalised_gray(image: Tensor) -> Tensor:
+    """Turn ImageNet-normalised RGB (B, 3, H, W) into gray (B, 1, H, W) of mean 0 and deviation about 1."""
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
+    gray = (image.float() * std + mean).mean(dim=1, keepdim=True)
+    centred = gray - gray.mean(dim=(2, 3), keepdim=True)
+    return centred / (centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 0.016)
+
+
+class MatchEncoder(nn.Module):
+    """Regress, per token of A, the Fourier coordinates of its match in B with a Gaussian process.
+
+    Source: RoMa section 3.2 (exponential cosine kernel, cosine basis); inverse temperature learned from 5.
+    Solved once per image in `condition`, so that a pair costs one kernel and one product.
+    """
+
+    frequency: Tensor
+    phase: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_inverse_temperature = nn.Parameter(torch.tensor(math.log(5.0)))
+        self.register_buffer("frequency", torch.randn(channels, 2) * 6.0)
+        self.register_buffer("phase", torch.rand(channels) * 2 * math.pi)
+
+    def kernel(self, cosine: Tensor) -> Tensor:
+        return torch.exp((cosine - 1) * self.log_inverse_temperature.exp())
+
+    def coordinates(self, height: int, width: int) -> Tensor:
+        """Return the Fourier features (H*W, channels) of a grid's cell centres."""
+        grid = pixel_grid(height, width, self.frequency.device).reshape(-1, 2)
+        return torch.cos(grid @ self.frequency.T + self.phase)
+
+    def condition(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Return alpha = (K_BB + noise I)^-1 f(grid), (B, N, channels), from unit tokens (B, N, C)."""
+        gram = self.kernel(tokens @ tokens.transpose(1, 2))
+        gram = gram + GP_NOISE * torch.eye(gram.shape[1], device=gram.device)
+        basis = self.coordinates(height, width).expand(gram.shape[0], -1, -1)
+        return torch.cholesky_solve(basis, torch.linalg.cholesky(gram))
+
+    def forward(self, cosine: Tensor, alpha: Tensor) -> Tensor:
+        return self.kernel(cosine) @ alpha  # (B, N_A, channels)
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, width/heads)
+        # Spelled out: the fused CPU kernel's backward is four times slower at these token counts.
+        attention = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+        x = x + self.projection((attention @ value).transpose(1, 2).reshape(x.shape))
+        return x + self.mlp(x)
+
+
+class AnchorDecoder(nn.Module):
+    """Classify every token of A over a grid of anchors in B, and say whether it has a match at all.
+
+    Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's
+    tokens, resampled on the anchors, are added to the logits; and a token is told its own Fourier
+    coordinates, which DINOv2 features carry implicitly and a small trunk's do not.
+    """
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        width = config.decoder_width
+        self.anchors_per_side = config.anchors_per_side
+        self.input = nn.Linear(config.trunk_channels[3] + 2 * config.fourier_channels, width)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(width, config.decoder_heads) for _ in range(config.decoder_blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, config.anchors_per_side**2 + 1)
+        self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
+
+    def forward(
+        self, tokens: Tensor, own: Tensor, posterior: Tensor, correlation: Tensor, *, shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return anchor logits (B, N, anchors) and certainty logits (B, N); `shape` is B's token grid."""
+        scale = tokens.shape[-1] ** 0.5 * 0.3  # unit vectors to entries comparable with the cosines' basis
+        x = self.input(torch.cat((tokens * scale, posterior, own.expand_as(posterior)), dim=-1))
+        for block in self.blocks:
+            x = block(x)
+        out = self.output(self.norm(x)).float()
+        on_anchors = F.interpolate(
+            correlation.reshape(-1, 1, *shape), (self.anchors_per_side,) * 2, mode="bilinear", align_corners=False
+        ).view_as(out[..., :-1])
+        return out[..., :-1] + on_anchors * self.log_correlation_gain.exp(), out[..., -1]
+
+
+def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
+    """Return warps (..., 2): the mean of the best anchor and its eight neighbours, weighted by probability.
+
+    Source: RoMa section 3.3, which uses four neighbours; we test the border where RoMa's index wraps.
+    """
+    side = anchors_per_side
+    probability = logits.softmax(dim=-1)
+    best = probability.argmax(dim=-1)
+    step = torch.arange(-1, 2, device=logits.device)
+    row = (torch.div(best, side, rounding_mode="floor")[..., None] + step)[..., :, None]
+    column = (best.remainder(side)[..., None] + step)[..., None, :]
+    inside = ((row >= 0) & (row < side) & (column >= 0) & (column < side)).flatten(-2)
+    index = (row.clamp(0, side - 1) * side + column.clamp(0, side - 1)).flatten(-2)  # (..., 9)
+    weight = probability.gather(-1, index) * inside
+    centres = pixel_grid(side, side, logits.device).reshape(-1, 2)[index]
+    return (weight[..., None] * centres).sum(-2) / weight.sum(-1, keepdim=True)
+
+
+def local_correlation(source: Tensor, target: Tensor, warp: Tensor, radius: int) -> Tensor:
+    """Return <source(p), target(warp(p) + offset)> for whole-cell offsets, (B, (2r+1)^2, H, W), x fastest.
+
+    The bilinear weights are the same for every offset of a pixel, so the products are taken once at the
+    (2r+2)^2 whole cells around it and blended afterwards: exact, with zeros outside the image.
+
+    Args:
+        source: (B, C, H, W) descriptors of A.
+        target: (B, C, h, w) descriptors of B.
+        warp: (B, H, W, 2) normalised.
+        radius: in cells of the target.
+    """
+    batch, channels, height, width = target.shape
+    border, window = 2 * radius + 2, 2 * radius + 2
+    padded = F.pad(target, (border,) * 4).permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+    size = warp.new_tensor([width, height])
+    position = (warp.float() + 1) * size / 2 - 0.5
+    base = position.floor()
+    fraction = (position - base).flatten(0, 2)
+    base = torch.minimum(base.clamp(min=-radius - 2), size + radius).long() + border - radius
+    row_length = width + 2 * border
+    image = torch.arange(batch, device=warp.device).view(-1, 1, 1) * (height + 2 * border)
+    corner = ((image + base[..., 1]) * row_length + base[..., 0]).flatten()
+    steps = torch.arange(window, device=warp.device)
+    index = corner[:, None] + (steps[:, None] * row_length + steps).flatten()
+    cells = padded.index_select(0, index.flatten()).view(*index.shape, channels)
+    queries = source.permute(0, 2, 3, 1).reshape(-1, channels, 1).to(cells.dtype)
+    products = torch.bmm(cells, queries).float().view(-1, window, window)
+    x, y = fraction[:, 0, None, None], fraction[:, 1, None, None]
+    products = products[:, :-1] * (1 - y) + products[:, 1:] * y
+    products = products[:, :, :-1] * (1 - x) + products[:, :, 1:] * x
+    return products.reshape(batch, *warp.shape[1:3], -1).permute(0, 3, 1, 2)
+
+
+class Refiner(nn.Module):
+    """Move a warp by a few cells of one stride, from both images' features and a local correlation.
+
+    Source: RoMa section 3.3 and its released refiners. Dense 3x3 convolutions replace the depthwise 5x5
+    ones, which are slow on CPUs; descriptors have a loss of their own instead of a gradient through the
+    correlation.
+    """
+
+    def __init__(self, channels: int, config: MiniConfig, level: int) -> None:
+        super().__init__()
+        features, width = config.refiner_features[level], config.refiner_width[level]
+        self.radius = config.refiner_radius[level]
+        self.features = nn.Sequential(nn.Conv2d(channels, features, 1, bias=False), nn.BatchNorm2d(features))
+        self.descriptors = nn.Conv2d(channels, config.refiner_descriptors[level], 1) if self.radius else None
+        self.displacement = nn.Conv2d(2, 8, 1)
+        correlations = (2 * self.radius + 1) ** 2 if self.radius else 0
+        self.body = nn.Sequential(
+            convolution(2 * features + 8 + correlations, width, kernel=1),
+            *(convolution(width, width) for _ in range(config.refiner_convolutions[level])),
+        )
+        self.output = nn.Conv2d(width, 3, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def describe(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what one image contributes: projected features and, with a correlation, descriptors."""
+        described = {"features": self.features(x)}
+        if self.descriptors is not None:
+            raw = self.descriptors(x)
+            described["descriptors"] = F.normalize(raw.float(), dim=1).to(raw.dtype)
+        return described
+
+    def forward(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], warp: Tensor, certainty: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the moved warp (B, H, W, 2) and the updated certainty logits (B, H, W)."""
+        features = source["features"]
+        height, width = features.shape[2:]
+        sampled = F.grid_sample(target["features"], warp.to(features.dtype), align_corners=False)
+        displacement = (warp - pixel_grid(height, width, warp.device)).permute(0, 3, 1, 2)
+        parts = [features, sampled, self.displacement(displacement * DISPLACEMENT_GAIN).to(features.dtype)]
+        if self.radius:
+            with torch.no_grad():
+                local = local_correlation(source["descriptors"], target["descriptors"], warp, self.radius)
+            parts.append((local * CORRELATION_GAIN).to(features.dtype))
+        x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
+        change = self.output(self.body(x)).float()  # (B, 3, H, W)
+        cell = warp.new_tensor([2 / width, 2 / height])
+        return warp + change[:, :2].permute(0, 2, 3, 1) * cell, certainty + change[:, 2]
+
+
+class Mini(nn.Module):
+    """The whole matcher; `encode` once per image, `match` once per pair.
+
+    Attributes:
+        config: what it was built from.
+        log_token_gain, log_descriptor_gain: learned inverse temperatures of the contrastive losses; unused
+            when matching.
+    """
+
+    def __init__(self, config: MiniConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or MiniConfig()
+        channels = self.config.trunk_channels
+        self.trunk = Trunk(self.config)
+        self.tokens = nn.Conv2d(channels[3], channels[3], 1)
+        self.match_encoder = MatchEncoder(self.config.fourier_channels)
+        self.decoder = AnchorDecoder(self.config)
+        self.refiners = nn.ModuleDict(
+            {str(stride): Refiner(channels[2 - i], self.config, i) for i, stride in enumerate(REFINED_STRIDES)}
+        )
+        self.log_token_gain = nn.Parameter(torch.tensor(math.log(15.0)))
+        self.log_descriptor_gain = nn.Parameter(torch.full((2,), 2.5))
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
+        """Return everything that depends on one image alone, each tensor batched along its first dimension.
+
+        Args:
+            coarse: (B, 3, Hc, Wc) float32, ImageNet-normalised, sides multiples of 16.
+            fine: (B, 3, Hf, Wf) of the same images, sides multiples of 8, or None for a single pass.
+        """
+        pyramid = self.trunk(coarse)
+        tokens = self.tokens(pyramid[COARSE_STRIDE])
+        height, width = tokens.shape[2:]
+        with torch.autocast(coarse.device.type, enabled=False):
+            tokens = F.normalize(tokens.float().flatten(2).transpose(1, 2), dim=-1)
+            alpha = self.match_encoder.condition(tokens, height, width)
+        encoded = {
+            "tokens": tokens.unflatten(1, (height, width)),  # (B, h, w, C)
+            "alpha": alpha.unflatten(1, (height, width)),
+        }
+        encoded |= self._describe("coarse", pyramid)
+        if fine is not None:
+            encoded |= self._describe("fine", self.trunk(fine, with_coarse=False))
+        return encoded
+
+    def match(
+        self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor], symmetric: bool = True
+    ) -> NetworkMatch:
+        """Return the warps between A and B at half the side of the finest input (see `NetworkMatch`)."""
+        if not symmetric:
+            last = self.trace(encoded_A, encoded_B).stages[-1]
+            return NetworkMatch(*_finished(last))
+        both = {key: torch.cat((encoded_A[key], encoded_B[key])) for key in encoded_A}
+        half = encoded_A["tokens"].shape[0]
+        last = self.trace(both, swap_halves(both), symmetric=True).stages[-1]
+        warp, certainty = _finished(last)
+        return NetworkMatch(warp[:half], certainty[:half], warp[half:], certainty[half:])
+
+    def trace(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool = False
+    ) -> MiniTrace:
+        """Return all stages of matching `source` onto `target`.
+
+        With `symmetric`, the target is the source with its halves swapped and the token cosines are computed
+        once for both directions. Gradients are cut between stages (RoMa section 3.4).
+        """
+        shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
+        with torch.autocast(source["tokens"].device.type, enabled=False):
+            correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
+            posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
+            own = self.match_encoder.coordinates(*shape_source)
+        logits, certainty = self.decoder(
+            source["tokens"].flatten(1, 2), own, posterior, correlation, shape=tuple(shape_target)
+        )
+        logits, certainty = logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source)
+        warp = decode_anchors(logits.detach(), self.config.anchors_per_side)
+        stages = [Stage(warp, warp, certainty)]
+        for image in ("coarse", "fine"):
+            for stride in REFINED_STRIDES:
+                if f"{image}_{stride}_features" in source:
+                    stages.append(self._refine(stages[-1], source, target, f"{image}_{stride}_", stride))
+        return MiniTrace(logits, correlation, tuple(stages))
+
+    def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        return {
+            f"{image}_{stride}_{name}": tensor
+            for stride in REFINED_STRIDES
+            for name, tensor in self._refiner(stride).describe(pyramid[stride]).items()
+        }
+
+    def _refine(
+        self, last: Stage, source: Mapping[str, Tensor], target: Mapping[str, Tensor], prefix: str, stride: int
+    ) -> Stage:
+        mine, other = _with_prefix(source, prefix), _with_prefix(target, prefix)
+        shape = mine["features"].shape[2:]
+        warp = _resized(last.warp.detach().permute(0, 3, 1, 2), shape).permute(0, 2, 3, 1)
+        certainty = _resized(last.certainty.detach()[:, None], shape)[:, 0]
+        return Stage(warp, *self._refiner(stride)(mine, other, warp, certainty))
+
+    def _refiner(self, stride: int) -> Refiner:
+        refiner = self.refiners[str(stride)]
+        assert isinstance(refiner, Refiner)
+        return refiner
+
+
+def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the same features with the two halves of the batch exchanged, so that row i meets its partner."""
+    return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
+
+
+def _correlate(source: Tensor, target: Tensor, symmetric: bool) -> Tensor:
+    if not symmetric:
+        return source @ target.transpose(1, 2)
+    half = source.shape[0] // 2
+    forward = source[:half] @ target[:half].transpose(1, 2)
+    return torch.cat((forward, forward.transpose(1, 2)))
+
+
+def _with_prefix(encoded: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in encoded.items() if key.startswith(prefix)}
+
+
+def _resized(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return F.interpolate(x, tuple(shape), mode="bilinear", align_corners=False)
+
+
+def _finished(stage: Stage) -> tuple[Tensor, Tensor]:
+    """Clamp the warp to the image and give certainty 0 to what had left it (spec of RoMa's released code)."""
+    inside = (stage.warp.abs() <= 1).all(dim=-1)
+    return stage.warp.clamp(-1, 1), stage.certainty.sigmoid() * inside
+
+
+def load_mini(path: Path) -> Mini:
+    """Return the network stored at `path`, in evaluation mode and float32.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds another network; the message names what differs.
+    """
+    metadata, state = _read_weights(path)
+    if metadata.get("layout") != LAYOUT:
+        found = metadata.get("layout", "weights of another network")
+        raise WeightsError(f"{path} holds {found}, not {LAYOUT}. Give a file made by romacli train.")
+    network = Mini(config_from_json(metadata["config"]))
+    expected = weights_of(network)
+    different = sorted(
+        (expected.keys() ^ state.keys())
+        | {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
+    )
+    if different:
+        raise WeightsError(
+            f"{path} does not fit the 'mini' it describes: {len(different)} tensors are missing, extra or of "
+            f"another shape, first {different[0]}. Fetch or train it anew."
+        )
+    network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    return network.eval()
+
+
+def weights_of(network: Mini) -> dict[str, Tensor]:
+    """Return the tensors a weight file holds: all but batch norm's step counters, which inference ignores."""
+    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
+def config_to_json(config: MiniConfig) -> str:
+    """Return the configuration as a line of JSON, as weight files carry it."""
+    return json.dumps(asdict(config))
+
+
+def config_from_json(text: str) -> MiniConfig:
+    """Return the configuration written by `config_to_json`."""
+    return MiniConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+
+
+def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}. Fetch or train it anew.") from error
