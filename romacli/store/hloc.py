@@ -1,0 +1,292 @@
+"""Keypoints and matches as hloc's HDF5 files have them.
+
+The only owner of their keys and of the half pixel between COLMAP's frame, in memory, and hloc's, on disk.
+Files keep HDF5's default format, are written whole and never appended to: written in place they are torn or
+unreadable after a kill. h5py loads with the first file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from romacli.errors import InputError, PairsError, StoreError
+from romacli.geometry.coordinates import colmap_to_hloc, hloc_to_colmap
+from romacli.types import Keypoints, Matches, Pair, Size
+
+from .layout import written_whole
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import h5py
+
+_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+
+
+def pair_key(name0: str, name1: str) -> str:
+    """The group of a pair in a matches file, nested as in hloc since version 1.3."""
+    return f"{_flat(name0)}/{_flat(name1)}"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Pass silently when every name can have a group of its own in hloc's files.
+
+    Raises:
+        PairsError: a name is no HDF5 path, lies inside another name, or shares its key with another.
+    """
+    distinct = dict.fromkeys(names)
+    by_key: dict[str, str] = {}
+    for name in distinct:
+        _check_path(name)
+        other = by_key.setdefault(_flat(name), name)
+        if other != name:
+            raise PairsError(
+                f"{other} and {name} have the same name in hloc files ({_flat(name)}). Rename one of them."
+            )
+        for folder in _parents(name):
+            if folder in distinct:
+                raise PairsError(f"{name} lies inside {folder}, which is an image too. Rename one of them.")
+
+
+def write_features(
+    path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, provenance: Mapping[str, str]
+) -> None:
+    """Write the keypoints of all images: a group per image name, whole or not at all.
+
+    A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
+    under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
+
+    Args:
+        path: replaced when it exists.
+        items: name, keypoints in COLMAP pixels, (width, height) of every image; the names pass `check_names`.
+        provenance: attributes of the file.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+    """
+    with _new_file(path, provenance) as file:
+        for name, keypoints, size in items:
+            group = file.create_group(name)
+            group["keypoints"] = colmap_to_hloc(keypoints.xy.astype(np.float32))
+            group["scores"] = keypoints.scores.astype(np.float32)
+            group["score"] = group["scores"]
+            group["image_size"] = np.array(size, np.int64)
+
+
+def write_matches(
+    path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]
+) -> None:
+    """Write the matches of all pairs: a group per pair, whole or not at all.
+
+    A group holds `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,
+    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints.
+
+    Args:
+        path: replaced when it exists.
+        items: pair, matches, number K0 of keypoints in the first image; the names pass `check_names`.
+        provenance: attributes of the file.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+        ValueError: a keypoint of the first image is matched twice, which the format cannot say.
+    """
+    with _new_file(path, provenance) as file:
+        for pair, matches, num_keypoints0 in items:
+            rows = matches.indices[:, 0]
+            if len(np.unique(rows)) < len(rows):
+                raise ValueError(f"a keypoint of {pair[0]} has two matches in {pair[1]}")
+            matches0 = np.full(num_keypoints0, -1, np.int32)
+            matches0[rows] = matches.indices[:, 1]
+            scores0 = np.zeros(num_keypoints0, np.float16)
+            scores0[rows] = matches.scores
+            group = file.create_group(pair_key(*pair))
+            group["matches0"] = matches0
+            group["matching_scores0"] = scores0
+
+
+class _ReadFile:
+    """An HDF5 file open for reading; use it in a with statement."""
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+
+        if not path.exists():
+            raise InputError(f"{path} does not exist.")
+        self.path = path
+        # Our files never change once they have their name, and locks fail on some network file systems.
+        with self._reading("be opened as HDF5"):
+            self._file = h5py.File(path, "r", locking=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing again does nothing."""
+        self._file.close()
+
+    def provenance(self) -> dict[str, str]:
+        """The attributes of the file."""
+        with self._reading("give its attributes"):
+            return {key: str(value) for key, value in self._file.attrs.items()}
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turns what h5py and numpy say of damaged and foreign files into one sentence."""
+        try:
+            yield
+        except _READ_ERRORS as error:
+            raise StoreError(
+                f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it anew."
+            ) from error
+
+
+class FeaturesFile(_ReadFile):
+    """A features file of ours or of hloc, open for reading.
+
+    Raises:
+        InputError: the file does not exist.
+        StoreError: it is damaged or foreign; also from the methods.
+    """
+
+    def names(self) -> list[str]:
+        """The names of all groups that hold datasets, sorted."""
+        import h5py
+
+        names = set()
+
+        def visit(name: str, member: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(member, h5py.Dataset):
+                names.add(name.rpartition("/")[0])
+
+        with self._reading("be listed"):
+            self._file.visititems(visit)
+        return sorted(names)
+
+    def keypoints(self, name: str) -> Keypoints:
+        """The keypoints of an image, in COLMAP pixels; scores are 1 where the file has none."""
+        group = self._group(name)
+        with self._reading(f"give the keypoints of {name}"):
+            xy = hloc_to_colmap(group["keypoints"][()].astype(np.float32))
+            scores = next((group[key][()] for key in ("scores", "score") if key in group), np.ones(len(xy)))
+            return Keypoints(xy, scores.astype(np.float32))
+
+    def image_size(self, name: str) -> Size:
+        """The (width, height) of an image in px."""
+        group = self._group(name)
+        with self._reading(f"give the size of {name}"):
+            width, height = (int(value) for value in group["image_size"][()])
+            return width, height
+
+    def _group(self, name: str) -> h5py.Group:
+        with self._reading(f"be searched for {name}"):
+            group = self._file.get(name)
+        if group is None:
+            raise StoreError(f"{self.path} holds no keypoints of {name}.")
+        return group
+
+
+class MatchesFile(_ReadFile):
+    """A matches file of ours or of hloc, older versions included, open for reading.
+
+    Raises:
+        InputError: the file does not exist.
+        StoreError: it is damaged or foreign; also from the methods.
+    """
+
+    def __contains__(self, pair: Pair) -> bool:
+        return self._find(*pair) is not None
+
+    def matches(self, name0: str, name1: str) -> Matches:
+        """The matches of a pair in either order, column 0 for the keypoints of `name0`."""
+        found = self._find(name0, name1)
+        if found is None:
+            raise StoreError(f"{self.path} holds no matches of {name0} {name1}.")
+        key, is_reversed = found
+        with self._reading(f"give the matches of {name0} {name1}"):
+            matches0 = self._file[key]["matches0"][()].astype(np.int32)
+            scores0 = self._file[key]["matching_scores0"][()].astype(np.float32)
+            if matches0.min(initial=0) < -1:
+                raise ValueError("indices wrapped around in 16 bits")
+            rows = np.flatnonzero(matches0 != -1)
+            indices = np.stack([rows, matches0[rows]], axis=1).astype(np.int32)
+            return Matches(indices[:, ::-1] if is_reversed else indices, scores0[rows])
+
+    def _find(self, name0: str, name1: str) -> tuple[str, bool] | None:
+        """The key of a pair and whether it is stored the other way round, in hloc's order of search."""
+        forward, backward = pair_key(name0, name1), pair_key(name1, name0)
+        with self._reading(f"be searched for {name0} {name1}"):
+            for key, is_reversed in (
+                (forward, False),
+                (backward, True),
+                (forward.replace("/", "_"), False),
+                (backward.replace("/", "_"), True),
+            ):
+                if key in self._file:
+                    return key, is_reversed
+        return None
+
+
+def read_provenance(path: Path) -> dict[str, str] | None:
+    """The attributes a file of ours was written with; None when there is no file that can be opened."""
+    try:
+        with _ReadFile(path) as file:
+            return file.provenance()
+    except (InputError, StoreError):
+        return None
+
+
+def list_names(path: Path) -> list[str]:
+    """The names of all images in a features file, sorted."""
+    with FeaturesFile(path) as file:
+        return file.names()
+
+
+def read_keypoints(path: Path, name: str) -> Keypoints:
+    """The keypoints of one image, in COLMAP pixels; for many images open a `FeaturesFile`."""
+    with FeaturesFile(path) as file:
+        return file.keypoints(name)
+
+
+def read_matches(path: Path, name0: str, name1: str) -> Matches:
+    """The matches of one pair, column 0 for `name0`; for many pairs open a `MatchesFile`."""
+    with MatchesFile(path) as file:
+        return file.matches(name0, name1)
+
+
+@contextmanager
+def _new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[h5py.File]:
+    import h5py
+
+    with written_whole(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file.attrs.update(provenance)
+        yield file
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _parents(name: str) -> Iterator[str]:
+    """The folders a name lies in: "a" and "a/b" for "a/b/c"."""
+    for index, letter in enumerate(name):
+        if letter == "/":
+            yield name[:index]
+
+
+def _check_path(name: str) -> None:
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise PairsError(
+            f"{name!r} cannot be a name in hloc files. "
+            "Give names relative to the image folder, without empty, '.' or '..' parts."
+        )

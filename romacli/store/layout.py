@@ -1,0 +1,153 @@
+"""Names of the files in an output folder, and the one way to write them so that they are always whole.
+
+Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from romacli.errors import StoreError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies under the output folder `root`."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / "pairs.txt"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features.h5"
+
+    @property
+    def matches(self) -> Path:
+        return self.root / "matches.h5"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "database.db"
+
+    @property
+    def sparse(self) -> Path:
+        return self.root / "sparse"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    The file reaches the disk before it gets its name, so a kill or a power cut leaves the old file or the new
+    one. When the block fails the temporary file goes and `path` stays as it was. Missing folders are made,
+    and temporary files left by processes of this machine that are gone are removed.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{hostname()}-{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if not _is_ours(error, temporary):
+            raise
+        raise unwritable(path, error, num_bytes=_size(temporary)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk, where the system allows it (Windows does not)."""
+    with suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def hostname() -> str:
+    """This machine's name as a part of file names."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
+
+
+def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
+    """The sentence for a write that failed; `num_bytes` is how much is known to be needed."""
+    if error.errno in _FULL:
+        return StoreError(
+            f"{path} cannot be written: the disk or quota is full. "
+            f"Free more than {_in_words(num_bytes)}, or choose another --output."
+        )
+    if error.errno in _FORBIDDEN:
+        return StoreError(
+            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, "
+            "or choose another --output."
+        )
+    return StoreError(f"{path} cannot be written: {error.strerror or error}. Choose another --output.")
+
+
+def _is_ours(error: OSError, temporary: Path) -> bool:
+    return error.filename is None or Path(os.fsdecode(error.filename)) in (temporary, *temporary.parents)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _in_words(num_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes / 1e3:.0f} kB"
+
+
+def _remove_abandoned(path: Path) -> None:
+    pattern = re.compile(re.escape(f".{path.name}.{hostname()}-") + r"(\d+)\.tmp")
+    for neighbour in path.parent.iterdir():
+        match = pattern.fullmatch(neighbour.name)
+        if match and not _is_running(int(match[1])):
+            neighbour.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process lives; where asking would end it (Windows), every process counts as living."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,126 @@
+"""What a job was made with: written beside its results, compared at resume, and its differences in words.
+
+Settings are JSON values whose keys are spelled like options (`coarse_resolution` is `--coarse-resolution`);
+which settings there are is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import SettingsDifferError, StoreError
+from romacli.types import Manifest
+
+from .layout import written_whole
+
+FORMAT = 1
+_EXACT_FLOATS = 2**53
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest as readable JSON, whole or not at all."""
+    content = {"format": FORMAT, "version": manifest.version, "settings": _plain(manifest.settings)}
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest stored at `path`, or None when there is none.
+
+    Raises:
+        StoreError: the file is damaged, foreign or of a newer format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        stored_format, settings, version = content["format"], content["settings"], content["version"]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.") from error
+    if stored_format != FORMAT:
+        raise StoreError(f"{path} has format {stored_format}, this version reads {FORMAT}. Update romacli.")
+    if not isinstance(settings, dict) or not isinstance(version, str):
+        raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.")
+    return Manifest(settings=settings, version=version)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """The sha256 of the settings, the same before and after a round trip through the file."""
+    return hashlib.sha256(_canonical(_plain(manifest.settings)).encode()).hexdigest()
+
+
+def difference(stored: Manifest, wanted: Manifest) -> list[str]:
+    """One phrase for every setting that differs, such as "made with --seed 0, this run asks for 1"."""
+    before, after = _plain(stored.settings), _plain(wanted.settings)
+    return [
+        _phrase(key, before.get(key), after.get(key))
+        for key in [*before, *(key for key in after if key not in before)]
+        if _canonical(before.get(key)) != _canonical(after.get(key))
+    ]
+
+
+def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
+    """Pass silently when two manifests agree in their settings; `path` is what the message names.
+
+    Raises:
+        SettingsDifferError: they differ; the message names the options.
+    """
+    phrases = difference(stored, wanted)
+    if phrases:
+        values = "value" if len(phrases) == 1 else "values"
+        raise SettingsDifferError(
+            f"{path} was {'; '.join(phrases)}. Use the same {values}, another --output, or --overwrite."
+        )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back, without those that are not set."""
+    return {key: _value(value) for key, value in settings.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): _value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_value(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _phrase(key: str, before: Any, after: Any) -> str:
+    option = "--" + key.removesuffix("_sha256").replace("_", "-")
+    if before is None:
+        return f"made without {option}, this run asks for {_with_option(option, key, after)}"
+    asked = "none" if after is None else _words(key, after)
+    if isinstance(after, bool):
+        asked = _with_option(option, key, after)
+    return f"made with {_with_option(option, key, before)}, this run asks for {asked}"
+
+
+def _with_option(option: str, key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return option if value else f"--no-{option.removeprefix('--')}"
+    return f"{option} {_words(key, value)}"
+
+
+def _words(key: str, value: Any) -> str:
+    if key.endswith("_sha256"):
+        return f"of sha256 {str(value)[:12]}"
+    if isinstance(value, list):
+        return " ".join(_words("", item) for item in value)
+    return str(value) if isinstance(value, (str, int, float)) else _canonical(value)
