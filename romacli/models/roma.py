@@ -1,0 +1,514 @@
+"""RoMa, read top-down: the network, its Gaussian process, the transformer decoder and the refiners.
+
+Source: Edstedt et al., RoMa: Robust Dense Feature Matching (arXiv 2305.15404). Where the published weights
+were trained differently from the paper, the code follows the weights. It knows tensors, not photographs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
+from .local_correlation import local_correlation
+from .output import NetworkMatch
+from .vgg import VGG19
+from .weights import require_layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FeatureMaps = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Attributes:
+        stride: in pixels; the coarsest level's is that of the patches, 14, though named and treated as 16.
+        in_channels: of the encoder's features.
+        channels: of the projected features.
+        displacement_channels: into which the refiner embeds how far a pixel moves.
+        correlation_radius: of the refiner's window, None for a refiner without one.
+    """
+
+    stride: int
+    in_channels: int
+    channels: int
+    displacement_channels: int
+    correlation_radius: int | None = None
+
+
+@dataclass(frozen=True)
+class RoMaConfig:
+    """Sizes of the network; the defaults are those of the published weights, coarsest level first."""
+
+    dinov2: DINOv2Config = field(default_factory=DINOv2Config)
+    levels: tuple[Level, ...] = (
+        Level(16, 1024, 512, 128, 7),
+        Level(8, 512, 512, 64, 3),
+        Level(4, 256, 256, 32, 2),
+        Level(2, 128, 64, 16),
+        Level(1, 64, 9, 6),
+    )
+    basis_channels: int = 512
+    decoder_depth: int = 5
+    decoder_heads: int = 8
+    anchors_per_side: int = 64
+    refiner_blocks: int = 9
+
+
+PUBLISHED = RoMaConfig()
+
+# Names of modules in the published checkpoint, and ours.
+CHECKPOINT_PREFIXES = {
+    "encoder.cnn.": "vgg.",
+    "decoder.embedding_decoder.": "decoder.",
+    "decoder.gps.16.": "gaussian_process.",
+    "decoder.proj.": "projections.",
+    "decoder.conv_refiner.": "refiners.",
+}
+DINOV2_PREFIX = "dinov2."
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """The decoder's coarse warps between A and B, before any refinement.
+
+    Attributes:
+        flow_AB: (B, 2, h, w) float32, normalised x, y in image B of every patch of A.
+        certainty_AB: (B, 1, h, w) float32, logits.
+        flow_BA, certainty_BA: the same from B to A, or None.
+    """
+
+    flow_AB: Tensor
+    certainty_AB: Tensor
+    flow_BA: Tensor | None = None
+    certainty_BA: Tensor | None = None
+
+
+class RoMa(nn.Module):
+    """Dense matching of two images, split where the work of one image ends and that of a pair begins.
+
+    `encode` does all that depends on one image, `match` (`coarse`, then `refine`) what depends on both.
+    `net.to(torch.bfloat16)` or `.half()` puts the convolutions and transformers in that precision; what needs
+    more stays float32: the Gaussian process and the features it compares, the anchor logits, the outputs of
+    the refiners and all coordinates. Don't run it under autocast, which would undo that.
+    """
+
+    def __init__(self, config: RoMaConfig = PUBLISHED) -> None:
+        super().__init__()
+        coarsest, *finer = config.levels
+        self.config = config
+        self.dinov2 = DINOv2(config.dinov2)
+        self.vgg = VGG19([level.in_channels for level in reversed(finer)])
+        self.projections = nn.ModuleDict({str(level.stride): projection(level) for level in config.levels})
+        self.gaussian_process = GaussianProcess(config.basis_channels)
+        self.decoder = Decoder(
+            config.basis_channels + coarsest.channels,
+            depth=config.decoder_depth,
+            heads=config.decoder_heads,
+            anchors=config.anchors_per_side**2,
+        )
+        self.refiners = nn.ModuleDict(
+            {str(level.stride): Refiner(level, config.refiner_blocks) for level in config.levels}
+        )
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        roma: Mapping[str, Tensor],
+        dinov2: Mapping[str, Tensor],
+        *,
+        config: RoMaConfig = PUBLISHED,
+        fold: bool = True,
+    ) -> RoMa:
+        """A network ready for inference, with the weights of RoMa's and DINOv2's published files.
+
+        Args:
+            roma, dinov2: state dicts as published; float tensors of any precision, used as float32.
+            config: sizes other than the published ones, for small networks in tests.
+            fold: merge the batch normalisations into the convolutions before them.
+
+        Raises:
+            WeightsError: a name is missing, unexpected or of another shape.
+        """
+        with torch.device("meta"):
+            net = cls(config)
+        roma_layout, dinov2_layout = checkpoint_layouts(net)
+        require_layout(roma, roma_layout, what="RoMa")
+        require_layout(dinov2, dinov2_layout, what="DINOv2")
+        found = {**roma, **dinov2}
+        state = {name: _to_float32(found[checkpoint_name(name)]) for name in net.state_dict()}
+        net.load_state_dict(state, strict=True, assign=True)
+        net.eval().requires_grad_(False)
+        if fold:
+            fold_batchnorm(net)
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, coarse: Tensor, fine: Tensor | None = None) -> FeatureMaps:
+        """All that depends on one image alone, to be kept and used for every pair the image is in.
+
+        Args:
+            coarse: (B, 3, H, W) float32, ImageNet-normalised; H and W multiples of 14.
+            fine: the same images, larger, for a second pass of refinement, or None to do without.
+
+        Returns:
+            Tensors with the batch in dim 0: projected features `coarse_16` ... `coarse_1` and, with a second
+            pass, `fine_8` ... `fine_1`, each (B, C, h, w); and `alpha` (B, h * w, C) float32, the share of
+            the Gaussian process's posterior that depends on the image matched to.
+        """
+        patch = self.config.dinov2.patch
+        if any(side % patch or not side for side in coarse.shape[-2:]):
+            raise ValueError(f"coarse is {tuple(coarse.shape)}, its sides must be multiples of {patch}")
+        stride = str(self.config.levels[0].stride)
+        projected = self.projections[stride](self.dinov2(coarse).float())
+        features = {f"coarse_{stride}": projected, "alpha": self.gaussian_process.alpha(projected)}
+        features |= self._fine_features(coarse, "coarse")
+        if fine is not None:
+            features |= self._fine_features(fine, "fine")
+        return features
+
+    def _fine_features(self, image: Tensor, name: str) -> FeatureMaps:
+        weight = next(self.vgg.parameters())
+        image = image.to(dtype=weight.dtype, memory_format=torch.channels_last)
+        return {f"{name}_{stride}": self.projections[str(stride)](maps) for stride, maps in self.vgg(image)}
+
+    def match(
+        self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True
+    ) -> NetworkMatch:
+        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+
+        Args:
+            features_A, features_B: of `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                where both have the features for it.
+
+        Returns:
+            Warps and certainties at the size of the last pass.
+        """
+        return self.refine(self.coarse(features_A, features_B, symmetric=symmetric), features_A, features_B)
+
+    def coarse(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Coarse:
+        """Coarse warps: Gaussian process, transformer decoder and the most likely anchors."""
+        maps_A, maps_B = (
+            features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B)
+        )
+        if maps_A.shape != maps_B.shape:
+            raise ValueError(
+                f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}"
+            )
+        kernel = self.gaussian_process.kernel(tokens(maps_A).float(), tokens(maps_B).float())
+        posterior, features = kernel @ features_B["alpha"], tokens(maps_A)
+        if symmetric:
+            posterior = torch.cat([posterior, kernel.transpose(1, 2) @ features_A["alpha"]])
+            features = torch.cat([features, tokens(maps_B)])
+        logits = self.decoder(torch.cat([posterior, features], dim=2))
+        logits = logits.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
+        flow, certainty = decode_anchors(logits[:, :-1]), logits[:, -1:]
+        if not symmetric:
+            return Coarse(flow, certainty)
+        (flow_AB, flow_BA), (certainty_AB, certainty_BA) = flow.chunk(2), certainty.chunk(2)
+        return Coarse(flow_AB, certainty_AB, flow_BA, certainty_BA)
+
+    def refine(self, coarse: Coarse, features_A: FeatureMaps, features_B: FeatureMaps) -> NetworkMatch:
+        """Full warps from coarse ones: all refiners, then those of stride 8 and below in a second pass."""
+        symmetric = coarse.flow_BA is not None
+        flow = _stacked(coarse.flow_AB, coarse.flow_BA)
+        certainty = coarsest_certainty = _stacked(coarse.certainty_AB, coarse.certainty_BA)
+        for image, level in self._steps(second_pass="fine_1" in features_A and "fine_1" in features_B):
+            key = f"{image}_{level.stride}"
+            x = _stacked(features_A[key], features_B[key] if symmetric else None)
+            y = _stacked(features_B[key], features_A[key] if symmetric else None)
+            flow, certainty = _resized(flow, x.shape[-2:]), _resized(certainty, x.shape[-2:])
+            image_shape = features_A[f"{image}_1"].shape[-2:]
+            flow, certainty = self.refiners[str(level.stride)](x, y, flow, certainty, image_shape)
+            if level is self.config.levels[0]:
+                coarsest_certainty = certainty
+        warp, probability = finish(flow, certainty, coarsest_certainty)
+        if not symmetric:
+            return NetworkMatch(warp, probability)
+        (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
+        return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+
+    def _steps(self, *, second_pass: bool) -> list[tuple[str, Level]]:
+        """The refiners in order: whose features of the image they read, and at which level."""
+        steps = [("coarse", level) for level in self.config.levels]
+        return steps + [("fine", level) for level in self.config.levels[1:]] if second_pass else steps
+
+
+class StaysFloat32(nn.Module):
+    """A module that moves between devices but keeps its precision when a network around it is converted."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+class Float32Conv2d(StaysFloat32, nn.Conv2d):
+    """A convolution that stays float32."""
+
+
+class Float32Linear(StaysFloat32, nn.Linear):
+    """A linear layer that stays float32."""
+
+
+class Float32Sequential(StaysFloat32, nn.Sequential):
+    """Layers that stay float32."""
+
+
+def projection(level: Level) -> nn.Sequential:
+    """A linear map of one level's features; float32 at the coarsest, which the Gaussian process compares."""
+    layers = nn.Conv2d(level.in_channels, level.channels, kernel_size=1), nn.BatchNorm2d(level.channels)
+    return Float32Sequential(*layers) if level.stride == 16 else nn.Sequential(*layers)
+
+
+class GaussianProcess(nn.Module):
+    """Regression of where in B the features of A lie, in a basis of cosines; all in float32.
+
+    Source: section 3.3, after DKM (arXiv 2202.00667). The paper states an inverse temperature of 10, the
+    published weights were trained with 5. The noise is added to the diagonal as it is, a variance.
+    """
+
+    temperature = 0.2
+    noise = 0.1
+
+    def __init__(self, basis_channels: int) -> None:
+        super().__init__()
+        self.pos_conv = Float32Conv2d(2, basis_channels, kernel_size=1)
+
+    def kernel(self, u: Tensor, v: Tensor) -> Tensor:
+        """exp((cos(u, v) - 1) / temperature) of all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
+        norms = u.norm(dim=2)[:, :, None] * v.norm(dim=2)[:, None, :]
+        cosine = u @ v.transpose(1, 2) / (norms + 1e-6)
+        return ((cosine - 1) / self.temperature).exp()
+
+    def basis(self, grid: Tensor) -> Tensor:
+        """cos(8 pi (W p + b)) of positions (1, 2, h, w), as tokens (1, h * w, C)."""
+        return tokens(torch.cos(8 * math.pi * self.pos_conv(grid)))
+
+    def alpha(self, maps: Tensor) -> Tensor:
+        """The part of the posterior that depends on the image matched to alone: (K + noise I)^-1 f.
+
+        The posterior mean is then the cross kernel times alpha.
+
+        Args:
+            maps: (B, C, h, w) float32 projected features.
+
+        Returns:
+            (B, h * w, basis channels) float32.
+        """
+        v = tokens(maps)
+        covariance = self.kernel(v, v)
+        covariance.diagonal(dim1=1, dim2=2).add_(self.noise)
+        basis = self.basis(pixel_grid(maps)).expand(len(v), -1, -1)
+        return torch.cholesky_solve(basis, torch.linalg.cholesky(covariance))
+
+
+class Decoder(nn.Module):
+    """A transformer from the posterior and A's own features to a logit per anchor and one of certainty.
+
+    Source: section 3.3, "match decoder". No position encoding. The last layer is float32, unlike in the
+    authors' code on a GPU, where half-precision logits could move the best anchor.
+    """
+
+    def __init__(self, dim: int, *, depth: int, heads: int, anchors: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, heads, norm_eps=1e-5, qkv_bias=False, layer_scale=False)
+            for _ in range(depth)
+        )
+        self.to_out = Float32Linear(dim, anchors + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, dim) to logits (B, N, anchors + 1), float32."""
+        x = x.to(next(self.blocks.parameters()).dtype)
+        for block in self.blocks:
+            x = block(x)
+        return self.to_out(x.float())
+
+
+class Refiner(nn.Module):
+    """Corrects flow and certainty at one level of the pyramid.
+
+    Source: DKM (arXiv 2202.00667), whose refiners RoMa keeps. A unit of output moves the target by stride / 8
+    pixels of the image; displacements are scaled by the size of the image relative to that of training.
+    """
+
+    training_side = 560
+
+    def __init__(self, level: Level, blocks: int) -> None:
+        super().__init__()
+        self.stride = level.stride
+        self.correlation_radius = level.correlation_radius
+        window = 0 if level.correlation_radius is None else (2 * level.correlation_radius + 1) ** 2
+        width = 2 * level.channels + level.displacement_channels + window
+        self.block1 = refiner_block(width)
+        self.hidden_blocks = nn.Sequential(*(refiner_block(width) for _ in range(blocks - 1)))
+        self.out_conv = Float32Conv2d(width, 3, kernel_size=1)
+        self.disp_emb = Float32Conv2d(2, level.displacement_channels, kernel_size=1)
+
+    def forward(
+        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Corrected flow and certainty.
+
+        Args:
+            x, y: (B, C, h, w) projected features of the image warped from and to.
+            flow: (B, 2, h, w) float32, normalised x, y in the other image.
+            certainty: (B, 1, h, w) float32, logits.
+            image_shape: (H, W) of the images at stride 1.
+        """
+        height, width = image_shape
+        d = self.block1(self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side))
+        delta = self.out_conv(self.hidden_blocks(d).float())  # (B, 3, h, w)
+        step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
+        return flow + delta[:, :2] * step, certainty + delta[:, 2:]
+
+    def _compare(self, x: Tensor, y: Tensor, flow: Tensor, *, scale: float) -> Tensor:
+        """A's features, B's at the targets, the embedded displacement and the local correlation, stacked."""
+        displacement = 40 / 32 * scale * (flow - pixel_grid(flow))
+        parts = [x, sample(y, flow), self.disp_emb(displacement)]
+        if self.correlation_radius is not None:
+            parts.append(local_correlation(x, y, flow, self.correlation_radius))
+        dtype = next(self.block1.parameters()).dtype
+        stacked = torch.cat([part.to(dtype) for part in parts], dim=1)
+        return stacked.contiguous(memory_format=torch.channels_last)
+
+
+def refiner_block(width: int) -> nn.Sequential:
+    """A depthwise 5x5 convolution and a pointwise one behind normalisation and ReLU; no residual."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, kernel_size=5, padding=2, groups=width),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, width, kernel_size=1),
+    )
+
+
+def decode_anchors(logits: Tensor) -> Tensor:
+    """Flow from anchor logits: the best anchor and its four neighbours, weighted by their probabilities.
+
+    Source: section 3.3, regression by classification. Neighbours are taken on the flat index, so those of an
+    anchor at the border wrap to another row or, clamped, count twice, as in the authors' code.
+
+    Args:
+        logits: (B, side * side, h, w) float32, anchors row-major.
+
+    Returns:
+        (B, 2, h, w) normalised x, y.
+    """
+    anchors = logits.shape[1]
+    side = math.isqrt(anchors)
+    best = logits.argmax(dim=1, keepdim=True)
+    offsets = best.new_tensor([-1, 0, 1, -side, side])[:, None, None]
+    near = (best + offsets).clamp(0, anchors - 1)  # (B, 5, h, w)
+    weights = logits.gather(1, near).softmax(dim=1)
+    x = (2 * (near % side) + 1) / side - 1
+    y = (2 * near.div(side, rounding_mode="floor") + 1) / side - 1
+    return torch.stack([(weights * x).sum(1), (weights * y).sum(1)], dim=1)
+
+
+def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple[Tensor, Tensor]:
+    """Warp and probability from the last flow and the logits of the last and the coarsest level.
+
+    Where the coarsest level doubts a match, half of its (negative) logit is subtracted, as in the authors'
+    code; a target outside the image has probability 0 and is moved to the image's edge.
+
+    Args:
+        flow: (B, 2, H, W) normalised x, y.
+        certainty: (B, 1, H, W) logits.
+        coarsest_certainty: (B, 1, h, w) logits after the coarsest refiner.
+
+    Returns:
+        (B, H, W, 2) warp in [-1, 1] and (B, H, W) probability in [0, 1].
+    """
+    doubt = _resized(coarsest_certainty, certainty.shape[-2:]).clamp(max=0)
+    probability = (certainty - 0.5 * doubt).sigmoid().squeeze(1)
+    probability = probability.masked_fill((flow.abs() > 1).any(dim=1), 0)
+    return flow.clamp(-1, 1).permute(0, 2, 3, 1).contiguous(), probability
+
+
+def pixel_grid(maps: Tensor) -> Tensor:
+    """Normalised x, y of the pixel centres of maps (B, C, h, w), as (1, 2, h, w) float32."""
+    height, width = maps.shape[-2:]
+    y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=maps.device)
+    x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=maps.device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
+
+
+def sample(maps: Tensor, flow: Tensor) -> Tensor:
+    """Maps (B, C, H, W) at normalised targets (B, 2, h, w), bilinear, zero outside; float32 coordinates."""
+    return F.grid_sample(maps.float(), flow.permute(0, 2, 3, 1), align_corners=False)
+
+
+def tokens(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) as row-major tokens (B, h * w, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def fold_batchnorm(net: nn.Module) -> None:
+    """Merge every batch normalisation into the convolution right before it, in float64, for inference.
+
+    The convolutions get new tensors: those they had may belong to a state dict. Equal results up to rounding;
+    a running variance may be tiny, hence the precision.
+    """
+    for layers in (module for module in net.modules() if isinstance(module, nn.Sequential)):
+        for i in range(1, len(layers)):
+            conv, norm = layers[i - 1], layers[i]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                _fold(conv, norm)
+                layers[i] = nn.Identity()
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    mean, variance, weight, bias, conv_bias = (
+        tensor.double()
+        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias, conv.bias)
+        if tensor is not None
+    )
+    scale = weight / (variance + norm.eps).sqrt()
+    folded_weight = conv.weight.double() * scale[:, None, None, None]
+    folded_bias = (conv_bias - mean) * scale + bias
+    conv.weight = nn.Parameter(folded_weight.to(conv.weight.dtype), requires_grad=False)
+    conv.bias = nn.Parameter(folded_bias.to(conv.weight.dtype), requires_grad=False)
+
+
+def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The shapes by name that RoMa's and DINOv2's files have for such a network, before any folding."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    roma, dinov2 = (
+        {
+            checkpoint_name(name): shape
+            for name, shape in shapes.items()
+            if name.startswith(DINOV2_PREFIX) == of_dinov2
+        }
+        for of_dinov2 in (False, True)
+    )
+    return roma, dinov2
+
+
+def checkpoint_name(name: str) -> str:
+    """The published files' name of one of our tensors."""
+    if name.startswith(DINOV2_PREFIX):
+        return name.removeprefix(DINOV2_PREFIX)
+    theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
+    return theirs + name.removeprefix(ours)
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _stacked(first: Tensor, second: Tensor | None) -> Tensor:
+    return first if second is None else torch.cat([first, second])
+
+
+def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
+    """Bilinear, also where it shrinks: the published weights were trained without antialiasing."""
+    return maps if maps.shape[-2:] == shape else F.interpolate(maps, size=shape, mode="bilinear")

@@ -1,0 +1,327 @@
+"""Where checkpoints come from and how they are opened: names, addresses, licences, downloads, strict layouts.
+
+It knows files and state dicts, not what the networks do with them; torch is imported only to read one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from romacli.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """A checkpoint that can be asked for by name.
+
+    Attributes:
+        name: as on the command line.
+        url: where it is published; None for a file that comes with the package.
+        licence: of the weights, with what limits their use.
+        file_name: under which it lies in the weights folder, or in the package.
+    """
+
+    name: str
+    url: str | None
+    licence: str
+    file_name: str
+
+
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        WeightsEntry(
+            "roma-outdoor",
+            "https://github.com/Parskatt/storage/releases/download/roma/roma_outdoor.pth",
+            "MIT",
+            "roma_outdoor.pth",
+        ),
+        WeightsEntry(
+            "roma-indoor",
+            "https://github.com/Parskatt/storage/releases/download/roma/roma_indoor.pth",
+            "MIT; trained on ScanNet, whose terms allow non-commercial use only",
+            "roma_indoor.pth",
+        ),
+        WeightsEntry(
+            "dinov2",
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            "Apache-2.0",
+            "dinov2_vitl14_pretrain.pth",
+        ),
+        WeightsEntry("mini", None, "MIT", "mini.safetensors"),
+    )
+}
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes held and the bytes of the whole file."""
+
+OpenUrl = Callable[[urllib.request.Request], Any]
+"""Opens a request as `urllib.request.urlopen` does."""
+
+
+def entry_named(name: str) -> WeightsEntry:
+    """The entry of that name.
+
+    Raises:
+        WeightsError: there is none; the message lists the known names.
+    """
+    if name not in ENTRIES:
+        raise WeightsError(f"'{name}' is not a known checkpoint. Known: {', '.join(ENTRIES)}.")
+    return ENTRIES[name]
+
+
+def weights_folder() -> Path:
+    """The folder downloads are kept in: $ROMACLI_WEIGHTS_DIR, or romacli in the user's cache."""
+    if folder := os.environ.get("ROMACLI_WEIGHTS_DIR"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "romacli"
+
+
+def locate(entry: WeightsEntry) -> Path | None:
+    """The entry's file, or None where it has not been fetched."""
+    folder = weights_folder() if entry.url else Path(__file__).parent
+    path = folder / entry.file_name
+    return path if path.is_file() else None
+
+
+def download(
+    entry: WeightsEntry, *, progress: Progress | None = None, open_url: OpenUrl | None = None
+) -> Path:
+    """Fetch the entry's file into the weights folder unless it is there, and return its path.
+
+    An interrupted download is taken up where it stopped; a second process waits for the first. The file
+    appears whole, with its announced length, or not at all. No published hash is known, so the first one seen
+    is recorded beside the file and later uses are compared with it.
+
+    Args:
+        progress: called after every piece.
+        open_url: what opens a request, if not urllib over https.
+
+    Raises:
+        WeightsError: no connection, or a file of another length; the message says where to place it by hand.
+    """
+    if (path := locate(entry)) is not None:
+        return path
+    if entry.url is None:
+        raise WeightsError(f"{entry.file_name} is missing from the installation. Install romacli again.")
+    path = weights_folder() / entry.file_name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if not path.is_file():
+                _fetch(entry.url, path, progress=progress, open_url=open_url or open_https)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"{entry.url} could not be fetched ({reason}). Run the command again to go on where it stopped, "
+            f"or place {entry.file_name} in {path.parent} by hand, or give the file with --weights FILE."
+        ) from error
+    sha256_of(path)
+    return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process fetches this file; the lock is gone with its holder."""
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(url: str, path: Path, *, progress: Progress | None, open_url: OpenUrl) -> None:
+    """Complete the part file, check its length and give it its name."""
+    part = path.with_name(f"{path.name}.part")
+    held = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={held}-"})
+    try:
+        response = open_url(request)
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not held:
+            raise
+        part.unlink()  # more is held than the file has: it can't be its beginning
+        return _fetch(url, path, progress=progress, open_url=open_url)
+    with response:
+        resumed = response.status == HTTPStatus.PARTIAL_CONTENT
+        length = _whole_length(response.headers, resumed=resumed)
+        with part.open("ab" if resumed else "wb") as file:
+            while piece := response.read(CHUNK_BYTES):
+                file.write(piece)
+                if progress is not None:
+                    progress(file.tell(), length)
+    if (arrived := part.stat().st_size) != length:
+        raise OSError(f"{arrived} of {length} bytes arrived")
+    os.replace(part, path)
+
+
+def _whole_length(headers: Message, *, resumed: bool) -> int:
+    """Bytes of the whole file, as the server states them."""
+    stated = (
+        headers.get("Content-Range", "").rpartition("/")[2] if resumed else headers.get("Content-Length", "")
+    )
+    if not stated.isdecimal():
+        raise OSError("the server does not state the file's length")
+    return int(stated)
+
+
+def open_https(request: urllib.request.Request) -> Any:
+    """Open a request, refusing any address on the way that is not https."""
+    if request.type != "https":
+        raise OSError(f"{request.full_url} is not an https address")
+    return urllib.request.build_opener(_HttpsRedirects).open(request, timeout=TIMEOUT_S)
+
+
+class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if not newurl.startswith("https://"):
+            raise OSError(f"redirected to {newurl}, which is not an https address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal.
+
+    In the weights folder it is kept in `<file>.sha256` with the file's size and time, so that it is computed
+    once, and a file that changed under its name is noticed.
+
+    Raises:
+        WeightsError: a file of the weights folder is not the one first seen there.
+    """
+    if path.resolve().parent != weights_folder().resolve():
+        return _hash(path)
+    sidecar, state = path.with_name(f"{path.name}.sha256"), path.stat()
+    stamp = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    recorded = _read_sidecar(sidecar)
+    if stamp.items() <= recorded.items():
+        return recorded["sha256"]
+    sha256 = _hash(path)
+    if recorded and recorded["sha256"] != sha256:
+        raise WeightsError(
+            f"{path} is not the file first used under this name (sha256 {sha256[:12]}, was "
+            f"{recorded['sha256'][:12]}). Delete it to fetch it anew, or delete {sidecar.name} to accept it."
+        )
+    with suppress(OSError):  # in a folder that cannot be written, the hash is computed each time
+        written = sidecar.with_name(f"{sidecar.name}.{os.getpid()}")
+        written.write_text(json.dumps({"sha256": sha256, **stamp}) + "\n", encoding="utf-8")
+        os.replace(written, sidecar)
+    return sha256
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _read_sidecar(sidecar: Path) -> dict[str, Any]:
+    try:
+        recorded = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        recorded = None
+    if not isinstance(recorded, dict) or "sha256" not in recorded:
+        raise WeightsError(f"{sidecar} is damaged. Delete it, and it is written anew.")
+    return recorded
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth or .safetensors file by name, on the CPU; a .pth file is mapped, not copied.
+
+    Raises:
+        WeightsError: the file is missing, truncated or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist. Check the path given with --weights.")
+    try:
+        state = _open_state_dict(path)
+    except Exception as error:  # the readers' errors for foreign bytes have no common kind
+        raise WeightsError(
+            f"{path} cannot be read as a checkpoint: {_first_line(error)} {_REMEDY}"
+        ) from error
+    if not _is_state_dict(state):
+        raise WeightsError(f"{path} does not hold named tensors alone, as a checkpoint does. {_REMEDY}")
+    return state
+
+
+_REMEDY = "It may be truncated or another file: fetch it again."
+
+
+def _open_state_dict(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _is_state_dict(state: Any) -> bool:
+    import torch
+
+    return isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0].rstrip(".")
+    return f"{text}." if text else f"{type(error).__name__}."
+
+
+def require_layout(
+    found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str
+) -> None:
+    """Refuse a state dict whose names or shapes differ from those expected.
+
+    Args:
+        found: by name.
+        expected: shapes by name.
+        what: the network, for the message.
+
+    Raises:
+        WeightsError: names are missing, unexpected or of another shape; the message counts and names them.
+    """
+    wrong = [
+        f"{name} {tuple(found[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != shape
+    ]
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": wrong,
+    }
+    if any(problems.values()):
+        found_wrong = "; ".join(f"{len(n)} {kind} ({_first_few(n)})" for kind, n in problems.items() if n)
+        raise WeightsError(
+            f"The weights do not fit {what}: {found_wrong}. Give the file made for this network."
+        )
+
+
+def _first_few(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
