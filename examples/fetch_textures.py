@@ -33,7 +33,16 @@ PACKAGES = (
     "palapeli-data",
     "sway-backgrounds",
     "stellarium-data",
+    "supertuxkart-data",
 )
+LEFT_OUT = (
+    "/nebulae/",
+    "/skycultures/",
+    "/gui/",
+    "/karts/",
+    "/models/",
+    "/textures/stars",
+)  # drawings, black sky
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MIN_SIDE_PX = 400
 MAX_SIDE_PX = 2000
@@ -58,7 +67,17 @@ def fetch_packages(folder: Path) -> dict[str, str]:
 
 def fetch_samples(folder: Path) -> dict[str, str]:
     """Unpack scikit-image's sample photographs and return the version they came with."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", str(folder), "scikit-image"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        "-d",
+        str(folder),
+        "scikit-image",
+    ]
     if subprocess.run(command).returncode != 0:
         print("scikit-image: not available here, left out", file=sys.stderr)
         return {}
@@ -78,9 +97,12 @@ def source_of(path: Path) -> str:
 
 def usable(path: Path) -> np.ndarray | None:
     """Return the photograph, at most MAX_SIDE_PX wide, or None if it is small, flat or unreadable."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None or min(image.shape[:2]) < MIN_SIDE_PX:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or min(image.shape[:2]) < MIN_SIDE_PX or image.ndim != 3 or image.dtype != np.uint8:
         return None
+    if image.shape[2] == 4 and image[..., 3].mean() < 250:  # a cut-out sprite, not a photograph
+        return None
+    image = image[..., :3]
     scale = min(1.0, MAX_SIDE_PX / max(image.shape[:2]))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -101,6 +123,7 @@ def is_duplicate(image: np.ndarray, thumbnails: list[np.ndarray]) -> bool:
 def collect(unpacked: Path, output: Path) -> int:
     """Copy the usable photographs into train/ and validation/, split by source, and return their number."""
     files = [p for p in sorted(unpacked.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.is_symlink()]
+    files = [p for p in files if not any(part in p.as_posix() for part in LEFT_OUT)]
     files.sort(key=lambda path: -path.stat().st_size)  # the largest of several resolutions comes first
     thumbnails: list[np.ndarray] = []
     count = 0
@@ -129,7 +152,9 @@ def write_licences(unpacked: Path, output: Path, versions: dict[str, str]) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path)
     output = parser.parse_args().output
     for split in ("train", "validation"):

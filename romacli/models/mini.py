@@ -98,7 +98,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = convolution(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -114,7 +116,8 @@ class Trunk(nn.Module):
         super().__init__()
         channels, blocks = config.trunk_channels, config.trunk_blocks
         self.stem = nn.Sequential(
-            convolution(1, channels[0], stride=2, kernel=5), *(ResidualBlock(channels[0]) for _ in range(blocks[0]))
+            convolution(1, channels[0], stride=2, kernel=5),
+            *(ResidualBlock(channels[0]) for _ in range(blocks[0])),
         )
         self.levels = nn.ModuleList(
             nn.Sequential(
@@ -230,7 +233,10 @@ class AnchorDecoder(nn.Module):
             x = block(x)
         out = self.output(self.norm(x)).float()
         on_anchors = F.interpolate(
-            correlation.reshape(-1, 1, *shape), (self.anchors_per_side,) * 2, mode="bilinear", align_corners=False
+            correlation.reshape(-1, 1, *shape),
+            (self.anchors_per_side,) * 2,
+            mode="bilinear",
+            align_corners=False,
         ).view_as(out[..., :-1])
         return out[..., :-1] + on_anchors * self.log_correlation_gain.exp(), out[..., -1]
 
@@ -356,7 +362,10 @@ class Mini(nn.Module):
         self.match_encoder = MatchEncoder(self.config.fourier_channels)
         self.decoder = AnchorDecoder(self.config)
         self.refiners = nn.ModuleDict(
-            {str(stride): Refiner(channels[2 - i], self.config, i) for i, stride in enumerate(REFINED_STRIDES)}
+            {
+                str(stride): Refiner(channels[2 - i], self.config, i)
+                for i, stride in enumerate(REFINED_STRIDES)
+            }
         )
         self.log_token_gain = nn.Parameter(torch.tensor(math.log(15.0)))
         self.log_descriptor_gain = nn.Parameter(torch.full((2,), 2.5))
@@ -407,7 +416,9 @@ class Mini(nn.Module):
         """
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with torch.autocast(source["tokens"].device.type, enabled=False):
-            correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
+            correlation = _correlate(
+                source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric
+            )
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
             own = self.match_encoder.coordinates(*shape_source)
         logits, certainty = self.decoder(
@@ -430,7 +441,12 @@ class Mini(nn.Module):
         }
 
     def _refine(
-        self, last: Stage, source: Mapping[str, Tensor], target: Mapping[str, Tensor], prefix: str, stride: int
+        self,
+        last: Stage,
+        source: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        prefix: str,
+        stride: int,
     ) -> Stage:
         mine, other = _with_prefix(source, prefix), _with_prefix(target, prefix)
         shape = mine["features"].shape[2:]
@@ -498,7 +514,9 @@ def load_mini(path: Path) -> Mini:
 
 def weights_of(network: Mini) -> dict[str, Tensor]:
     """Return the tensors a weight file holds: all but batch norm's step counters, which inference ignores."""
-    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    return {
+        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
 
 
 def config_to_json(config: MiniConfig) -> str:

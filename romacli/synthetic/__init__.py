@@ -1,0 +1,20 @@
+"""Scenes with exact warps, noise and textures, for training, evaluation, tests and examples.
+
+This room knows planes, cameras and grey levels; it knows no networks.
+"""
+
+from __future__ import annotations
+
+from .pairs import SyntheticPair, sample_pair
+from .scenes import Camera, TexturedPlane, render_view, warp_between
+from .textures import Textures
+
+__all__ = [
+    "Camera",
+    "SyntheticPair",
+    "Textures",
+    "TexturedPlane",
+    "render_view",
+    "sample_pair",
+    "warp_between",
+]

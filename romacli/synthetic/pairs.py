@@ -1,0 +1,224 @@
+"""Random scenes seen twice: two pictures, the exact warps between them, and what both of them see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .photometric import photograph
+from .scenes import Array, Camera, Image, TexturedPlane, render_view, warp_between
+from .textures import Textures
+
+Rng = np.random.Generator
+
+UNRELATED_SHARE = 0.1  # pairs of two different scenes, where nothing is visible
+FLAT_SHARE = 0.25  # one endless plane under strong perspective, rotation and scale
+MIN_VISIBLE = 0.12  # of each image: less teaches little
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class SyntheticPair:
+    """Two pictures of one scene (or of two, when nothing is visible) and where their pixels meet.
+
+    Attributes:
+        image_A, image_B: (S, S, 3) uint8 RGB.
+        warp_AB, warp_BA: (S, S, 2) float32, for each pixel x and y in px of the other image; (0.5, 0.5) is the
+            centre of the top-left pixel.
+        visible_AB, visible_BA: (S, S) bool, whether the other image shows that point. The warp means nothing
+            elsewhere.
+    """
+
+    image_A: Image
+    image_B: Image
+    warp_AB: NDArray[np.float32]
+    warp_BA: NDArray[np.float32]
+    visible_AB: NDArray[np.bool_]
+    visible_BA: NDArray[np.bool_]
+
+
+def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) -> SyntheticPair:
+    """Return a random pair of pictures, `size` px square.
+
+    Args:
+        textures: what to paint the planes with.
+        rng: decides everything; the same state gives the same pair.
+        size: in px.
+        light: change the light between the two pictures; without, they agree to a few grey levels.
+    """
+    if rng.random() < UNRELATED_SHARE:
+        first, second = _related_pair(textures, rng, size), _related_pair(textures, rng, size)
+        nothing = np.zeros((size, size), np.bool_)
+        pair = SyntheticPair(
+            first.image_A, second.image_B, first.warp_AB, second.warp_BA, nothing, nothing.copy()
+        )
+    else:
+        pair = _related_pair(textures, rng, size)
+    if not light:
+        return pair
+    image_A, image_B = photograph(pair.image_A, rng), photograph(pair.image_B, rng)
+    return SyntheticPair(image_A, image_B, pair.warp_AB, pair.warp_BA, pair.visible_AB, pair.visible_BA)
+
+
+def _related_pair(textures: Textures, rng: Rng, size: int) -> SyntheticPair:
+    for _ in range(ATTEMPTS):
+        if rng.random() < FLAT_SHARE:
+            planes, cameras = flat_scene(textures, rng, size)
+        else:
+            planes, cameras = deep_scene(textures, rng, size)
+        pair = photograph_twice(planes, cameras)
+        if min(pair.visible_AB.mean(), pair.visible_BA.mean()) > MIN_VISIBLE:
+            break
+    return pair
+
+
+def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
+    """Return what two cameras see of the planes, with exact warps both ways."""
+    camera_A, camera_B = cameras
+    image_A, *view_A = render_view(planes, camera_A)
+    image_B, *view_B = render_view(planes, camera_B)
+    warp_AB, visible_AB = warp_between(camera_A, (view_A[0], view_A[1]), camera_B, (view_B[0], view_B[1]))
+    warp_BA, visible_BA = warp_between(camera_B, (view_B[0], view_B[1]), camera_A, (view_A[0], view_A[1]))
+    return SyntheticPair(image_A, image_B, warp_AB, warp_BA, visible_AB, visible_BA)
+
+
+def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+    """Return one endless plane and two cameras that differ by a strong homography."""
+    texture = textures.crop(rng)
+    aspect = texture.shape[1] / texture.shape[0]
+    origin = np.array([-aspect / 2, -0.5, 0.0])
+    plane = TexturedPlane(
+        texture, origin, np.array([aspect, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]), endless=True
+    )
+    distance = rng.uniform(0.6, 1.1)
+    zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the two
+    cameras = []
+    for sign in (1, -1):
+        focal = size * rng.uniform(0.8, 1.5)
+        away = distance * focal / size * np.exp(sign * zoom + rng.normal(0, 0.1))
+        tilt = np.clip(rng.normal(0, 0.3, 2), -0.9, 0.9)
+        target = np.append(rng.normal(0, 0.1, 2), 0.0)
+        centre = target - _rotation((tilt[0], tilt[1], 0)) @ np.array([0, 0, away])
+        cameras.append(_looking_at(centre, target, _roll(rng, strong=0.8), focal, size))
+    return [plane], (cameras[0], cameras[1])
+
+
+def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+    """Return walls, boxes, columns and cut-outs at several depths, and two cameras that move among them."""
+    depth = rng.uniform(3, 6)
+    field = rng.uniform(0.65, 1.3)  # width of the view over its depth
+    planes = _walls(textures, rng, depth, depth * field * 1.3)
+    for _ in range(int(rng.integers(0, 6))):
+        z = depth * rng.uniform(0.35, 0.85)
+        spread = z * field
+        centre = np.array([rng.uniform(-0.5, 0.5) * spread, rng.uniform(-0.5, 0.5) * spread, z])
+        kind = rng.choice(3, p=[0.4, 0.15, 0.45])
+        piece = (_box, _column, _cut_out)[kind]
+        planes += piece(textures, rng, centre, spread * rng.uniform(0.15, 0.6))
+    target = np.array([0, 0, depth * rng.uniform(0.6, 1.0)])
+    swing = np.interp(rng.random(), [0, 0.6, 1], [0.08, 0.35, 0.75])
+    reach = 0.35 if rng.random() < 0.7 else 0.6
+    focal = size / field * np.exp(rng.uniform(-0.25, 0.15))
+    cameras = []
+    for _ in range(2):
+        turn = _rotation((rng.uniform(-swing, swing) * 0.3, rng.uniform(-swing, swing) * 0.6, 0))
+        centre = target - turn @ target * np.exp(rng.uniform(-reach, reach))
+        look = target + np.array([rng.normal(0, 0.1), rng.normal(0, 0.08), 0]) * depth
+        own_focal = focal * np.exp(rng.normal(0, 0.12))
+        cameras.append(_looking_at(centre, look, _roll(rng, strong=0.4), own_focal, size))
+    return planes, (cameras[0], cameras[1])
+
+
+def _walls(textures: Textures, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
+    """A single wall, or the corner of a room with or without its floor."""
+    middle = np.array([0, 0, depth])
+    if rng.random() < 0.5:
+        turn = _rotation((rng.normal(0, 0.2), rng.normal(0, 0.35), rng.normal(0, 0.08)))
+        side = extent * rng.uniform(0.7, 1.4)
+        planes = [_panel(textures.crop(rng), middle, turn * side, endless=True)]
+    else:
+        angle = rng.uniform(0.3, 1.2) * rng.choice([-1, 1])
+        planes = [
+            _panel(textures.crop(rng), middle, _rotation((0, yaw, 0)) * extent, endless=True)
+            for yaw in (angle, angle - np.sign(angle) * np.pi / 2)
+        ]
+    if rng.random() < 0.4:
+        floor = middle + (0, extent * rng.uniform(0.15, 0.4), -extent / 2)
+        planes.append(_panel(textures.crop(rng), floor, _rotation((np.pi / 2, 0, 0)) * extent, endless=True))
+    return planes
+
+
+def _box(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+    """The three faces of a box that the origin can see."""
+    turn = _rotation((rng.normal(-0.2, 0.3), rng.uniform(-np.pi / 4, np.pi / 4), 0))
+    edges = side * rng.uniform(0.4, 1.0, 3)
+    faces = []
+    for axis in range(3):
+        x, y = (i for i in range(3) if i != axis)
+        towards_viewer = -np.sign(turn[:, axis] @ centre) or 1.0
+        middle = centre + turn[:, axis] * towards_viewer * edges[axis] / 2
+        frame = np.column_stack((turn[:, x] * edges[x], turn[:, y] * edges[y]))
+        faces.append(_panel(textures.crop(rng), middle, frame))
+    return faces
+
+
+def _column(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+    """The front half of a round column, as narrow flat strips."""
+    texture, strips = textures.crop(rng), 7
+    radius, height = side * rng.uniform(0.2, 0.5), side * rng.uniform(1, 3)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, strips + 1)
+    rim = np.column_stack((np.sin(angles), np.zeros(strips + 1), -np.cos(angles))) * radius
+    rim = rim @ _rotation((rng.normal(0, 0.1), rng.normal(0, 0.2), rng.normal(0, 0.1))).T + centre
+    cuts = np.linspace(0, texture.shape[1], strips + 1).astype(int)
+    down = np.array([0, height, 0])
+    return [
+        TexturedPlane(np.ascontiguousarray(texture[:, a:b]), left - down / 2, right - left, down)
+        for a, b, left, right in zip(cuts[:-1], cuts[1:], rim[:-1], rim[1:], strict=True)
+    ]
+
+
+def _cut_out(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+    """A flat panel, often with the outline of a blob."""
+    turn = _rotation((rng.normal(0, 0.4), rng.normal(0, 0.5), rng.normal(0, 0.4)))
+    frame = np.column_stack((turn[:, 0] * side * rng.uniform(0.6, 1.5), turn[:, 1] * side))
+    return [_panel(textures.crop(rng), centre, frame, mask=_blob(rng) if rng.random() < 0.6 else None)]
+
+
+def _panel(
+    texture: Image, centre: Array, frame: Array, *, mask: Image | None = None, endless: bool = False
+) -> TexturedPlane:
+    """A plane around its centre; the first two columns of `frame` are its edges."""
+    edge_x, edge_y = frame[:, 0], frame[:, 1]
+    return TexturedPlane(texture, centre - (edge_x + edge_y) / 2, edge_x, edge_y, mask, endless)
+
+
+def _blob(rng: Rng) -> Image:
+    corners = int(rng.integers(6, 12))
+    angles, radii = np.sort(rng.uniform(0, 2 * np.pi, corners)), rng.uniform(45, 125, corners)
+    outline = 128 + radii[:, None] * np.column_stack((np.cos(angles), np.sin(angles)))
+    filled = cv2.fillPoly(np.zeros((256, 256), np.uint8), [outline.astype(np.int32)], 255)
+    smooth = cv2.GaussianBlur(filled, (0, 0), rng.uniform(1, 8))
+    return ((smooth > 127) * 255).astype(np.uint8)
+
+
+def _looking_at(centre: Array, target: Array, roll: float, focal: float, size: int) -> Camera:
+    forward = (target - centre) / np.linalg.norm(target - centre)
+    right = np.cross((0.0, 1.0, 0.0), forward)
+    right /= np.linalg.norm(right)
+    rotation = _rotation((0, 0, roll)) @ np.stack((right, np.cross(forward, right), forward))
+    intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
+    return Camera(intrinsics, rotation, -rotation @ centre, (size, size))
+
+
+def _roll(rng: Rng, *, strong: float) -> float:
+    """Most cameras are held upright; one in five is not."""
+    return float(rng.normal(0, 0.1) if rng.random() < 0.8 else rng.uniform(-strong, strong))
+
+
+def _rotation(angles: tuple[float, float, float]) -> Array:
+    """About x, then y, then z, in radians."""
+    x, y, z = (cv2.Rodrigues(np.eye(3)[axis] * angle)[0] for axis, angle in enumerate(angles))
+    return z @ y @ x

@@ -1,0 +1,80 @@
+"""What light, lens and sensor do to a picture, in random amounts; the geometry stays as it is."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Rng = np.random.Generator
+
+
+def photograph(image: Image, rng: Rng) -> Image:
+    """Return the picture under other light: shadows, blur, exposure, colour, noise and JPEG, each by chance.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rng: decides what happens and how strongly.
+    """
+    light = _light(image.shape[:2], rng)
+    if light is not None:
+        image = np.clip(image * light[..., None], 0, 255).astype(np.uint8)
+    image = _blur(image, rng)
+    image = cv2.LUT(image, _tone_curves(float(image[::4, ::4].mean()) / 255, rng))
+    if rng.random() < 0.6:
+        grain = cv2.randn(np.empty(image.shape, np.int16), 0, float(rng.uniform(1, 12)))
+        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+    if rng.random() < 0.2:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    return image
+
+
+def _light(shape: tuple[int, int], rng: Rng) -> NDArray[np.float32] | None:
+    """A gain for every pixel, from a cast shadow and uneven illumination; None for neither."""
+    shadow, uneven = rng.random(2) < 0.3
+    if not (shadow or uneven):
+        return None
+    height, width = shape
+    gain = np.ones(shape, np.float32)
+    if shadow:
+        centre, radius = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0.1, 0.8) * width
+        corners = centre + rng.normal(0, 1, (int(rng.integers(3, 7)), 2)) * radius
+        cast = cv2.fillPoly(np.zeros(shape, np.float32), [corners.astype(np.int32)], 1.0)
+        gain -= cv2.GaussianBlur(cast, (0, 0), rng.uniform(1, 6)) * np.float32(rng.uniform(0.2, 0.65))
+    if uneven:
+        coarse = rng.uniform(0.55, 1.45, (3, 3)).astype(np.float32)
+        gain *= cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return gain
+
+
+def _blur(image: Image, rng: Rng) -> Image:
+    chance = rng.random()
+    if chance < 0.25:
+        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+    if chance < 0.33:
+        return cv2.filter2D(image, -1, _motion_kernel(int(rng.integers(3, 8)), rng.uniform(0, np.pi)))
+    if chance < 0.42:
+        amount = rng.uniform(0.3, 1.5)
+        return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), 1.5), -amount, 0)
+    return image
+
+
+def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
+    centre, half = length // 2, length / 2 * np.array([np.cos(angle), np.sin(angle)])
+    start, end = (tuple(int(v) for v in centre + sign * half) for sign in (-1, 1))
+    kernel = cv2.line(np.zeros((length, length), np.float32), start, end, 1.0)
+    return kernel / kernel.sum()
+
+
+def _tone_curves(mean: float, rng: Rng) -> Image:
+    """Exposure, white balance, contrast and gamma as one (1, 256, 3) table; seldom a negative or mixed up."""
+    value = np.linspace(0, 1, 256)[:, None] * rng.uniform(0.6, 1.35) * rng.uniform(0.88, 1.12, 3)
+    value = (value - mean) * rng.uniform(0.6, 1.4) + mean + rng.uniform(-0.1, 0.1)
+    value = np.clip(value, 1e-3, 1)
+    if rng.random() < 0.7:
+        value = value ** np.exp(rng.uniform(-0.6, 0.6))
+    if rng.random() < 0.02:
+        value = 1 - value
+    return (value * 255).astype(np.uint8)[None]

@@ -1,0 +1,249 @@
+"""Textured planes seen by pinhole cameras: pictures with a depth for every pixel, and exact warps between them.
+
+Pixel coordinates are COLMAP's: (0.5, 0.5) is the centre of the top-left pixel. Camera axes are x right, y
+down, z forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+BACKGROUND_GREY = 127
+MIN_DEPTH = 0.05  # a bounded plane with a corner nearer than this is left out of the picture
+MAX_INVERSE_DEPTH = 20.0
+MIN_INVERSE_DEPTH = 1e-6
+DEPTH_TOLERANCE = 0.985  # of the occluder's inverse depth: the z-buffer is read at the nearest pixel
+SMALLEST_LEVEL_PX = 48
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: x ~ K (R X + t).
+
+    Attributes:
+        K: (3, 3) intrinsics in COLMAP pixels.
+        R, t: (3, 3) and (3,), the camera from the world.
+        size: (width, height) of its image in px.
+    """
+
+    K: Array
+    R: Array
+    t: Array
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TexturedPlane:
+    """A parallelogram in space that wears a picture.
+
+    Attributes:
+        texture: (h, w, 3) uint8 RGB.
+        origin: (3,) where the texture's top-left corner lies.
+        edge_x, edge_y: (3,) from there along the texture's width and height.
+        mask: (h', w') uint8 spanning the same parallelogram, opaque above 127; None is opaque everywhere.
+        endless: the picture continues beyond the parallelogram, mirrored again and again.
+    """
+
+    texture: Image
+    origin: Array
+    edge_x: Array
+    edge_y: Array
+    mask: Image | None = None
+    endless: bool = False
+
+    @cached_property
+    def levels(self) -> tuple[Image, ...]:
+        """The texture at full, half, quarter ... resolution, so that shrinking does not alias."""
+        levels = [self.texture]
+        while min(levels[-1].shape[:2]) > SMALLEST_LEVEL_PX:
+            levels.append(cv2.pyrDown(levels[-1]))
+        return tuple(levels)
+
+    @property
+    def world_from_texture(self) -> Array:
+        """(3, 3) matrix that takes homogeneous texture pixels to points in space."""
+        height, width = self.texture.shape[:2]
+        return np.column_stack((self.edge_x / width, self.edge_y / height, self.origin))
+
+    @property
+    def normal(self) -> Array:
+        """(3,) the plane is {X : normal . X = normal . origin}; not of unit length."""
+        return np.cross(self.edge_x, self.edge_y)
+
+
+def render_view(
+    planes: Sequence[TexturedPlane], camera: Camera
+) -> tuple[Image, NDArray[np.int32], NDArray[np.float32]]:
+    """Return the picture a camera takes of the planes, with what each pixel shows and how far it is.
+
+    Returns:
+        rgb: (H, W, 3) uint8, grey where nothing is seen.
+        plane_index: (H, W) int32, -1 where nothing is seen.
+        inverse_depth: (H, W) float32, 1 / z in the camera's frame, 0 where nothing is seen.
+    """
+    width, height = camera.size
+    rgb = np.full((height, width, 3), BACKGROUND_GREY, np.uint8)
+    plane_index = np.full((height, width), -1, np.int32)
+    inverse_depth = np.zeros((height, width), np.float32)
+    for index, plane in enumerate(planes):
+        region = _region(plane, camera)
+        if region is None:
+            continue
+        candidate = _plane_inverse_depth(plane, camera, region)
+        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (
+            candidate < MAX_INVERSE_DEPTH
+        )
+        if not nearer.any():
+            continue
+        colour, opaque = _draw(plane, camera, region)
+        if opaque is not None:
+            nearer &= opaque
+        cv2.copyTo(colour, nearer.astype(np.uint8), rgb[region])
+        inverse_depth[region][nearer] = candidate[nearer]
+        plane_index[region][nearer] = index
+    return rgb, plane_index, inverse_depth
+
+
+def warp_between(
+    camera_A: Camera,
+    view_A: tuple[NDArray[np.int32], NDArray[np.float32]],
+    camera_B: Camera,
+    view_B: tuple[NDArray[np.int32], NDArray[np.float32]],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return where each pixel of A lies in B, and whether B sees it.
+
+    Args:
+        camera_A, camera_B: the two cameras.
+        view_A, view_B: `plane_index` and `inverse_depth` as `render_view` returned them.
+
+    Returns:
+        warp: (H, W, 2) float32 x, y in px of B; meaningless (but finite) where A saw nothing.
+        visible: (H, W) bool, inside B's image and not behind another plane there.
+    """
+    index_A, inverse_depth_A = view_A
+    index_B, inverse_depth_B = view_B
+    rotation = camera_B.R @ camera_A.R.T
+    translation = camera_B.t - rotation @ camera_A.t
+    rays = (camera_B.K @ rotation @ np.linalg.inv(camera_A.K)).astype(np.float32)
+    shift = (camera_B.K @ translation).astype(np.float32)
+    u, v = pixel_centres(camera_A.size)
+    # z in B as a multiple of z in A; K's last row is (0, 0, 1), so the third component is a depth.
+    x, y, z = (rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * inverse_depth_A for i in range(3))
+    in_front = (z > 1e-4) & (inverse_depth_A > 0)
+    z = np.where(in_front, z, 1.0)
+    width, height = camera_B.size
+    warp = np.stack((x / z, y / z), axis=-1)
+    inside = in_front & (warp > 0).all(axis=-1) & (warp[..., 0] < width) & (warp[..., 1] < height)
+    column = np.clip(warp[..., 0], 0, width - 1).astype(np.int32)
+    row = np.clip(warp[..., 1], 0, height - 1).astype(np.int32)
+    same_plane = index_B[row, column] == index_A
+    unoccluded = inverse_depth_A / z > inverse_depth_B[row, column] * DEPTH_TOLERANCE
+    limit = 4 * max(camera_B.size)
+    return np.clip(warp, -limit, limit, dtype=np.float32), inside & (same_plane | unoccluded)
+
+
+def pixel_centres(size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return x (1, W) and y (H, 1) of the pixel centres of an image of `size` (width, height)."""
+    width, height = size
+    x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
+    return x, np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+
+
+def _image_from_texture(plane: TexturedPlane, camera: Camera) -> Array:
+    matrix = camera.R @ plane.world_from_texture
+    matrix[:, 2] += camera.t
+    return camera.K @ matrix
+
+
+def _corners(plane: TexturedPlane, *, inset: float = 0.0) -> Array:
+    height, width = plane.texture.shape[:2]
+    x, y = np.array([inset, 1 - inset]) * width, np.array([inset, 1 - inset]) * height
+    return np.array([[x[0], y[0]], [x[1], y[0]], [x[0], y[1]], [x[1], y[1]]])
+
+
+def _apply(homography: Array, points: Array) -> Array:
+    projected = points @ homography[:, :2].T + homography[:, 2]
+    return projected[:, :2] / projected[:, 2:]
+
+
+def _region(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
+    """The rows and columns a plane may cover, or None when it is out of sight."""
+    width, height = camera.size
+    if plane.endless:
+        return slice(0, height), slice(0, width)
+    homography = _image_from_texture(plane, camera)
+    corners = _corners(plane) @ homography[:, :2].T + homography[:, 2]
+    if corners[:, 2].min() < MIN_DEPTH:
+        return None
+    corners = corners[:, :2] / corners[:, 2:]
+    left, top = np.clip(np.floor(corners.min(axis=0)) - 1, 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, (width, height)).astype(int)
+    if left >= right or top >= bottom:
+        return None
+    return slice(top, bottom), slice(left, right)
+
+
+def _plane_inverse_depth(
+    plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]
+) -> NDArray[np.float32]:
+    normal = camera.R @ plane.normal
+    offset = float(plane.normal @ plane.origin + normal @ camera.t)
+    offset = offset if abs(offset) > 1e-9 else 1e-9
+    a, b, c = (normal @ np.linalg.inv(camera.K) / offset).astype(np.float32)
+    u, v = pixel_centres(camera.size)
+    return a * u[:, region[1]] + (b * v[region[0]] + c)
+
+
+def _draw(
+    plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]
+) -> tuple[Image, NDArray[np.bool_] | None]:
+    """The plane's colours in a region of the image, and where it is opaque (None: everywhere)."""
+    rows, columns = region
+    shape = (columns.stop - columns.start, rows.stop - rows.start)
+    to_region = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1.0]])
+    homography = to_region @ _image_from_texture(plane, camera)
+    level = plane.levels[_level(plane, homography, shape)]
+    border = cv2.BORDER_REFLECT if plane.endless else cv2.BORDER_REPLICATE
+    colour = cv2.warpPerspective(
+        level, _for_opencv(homography, plane, level), shape, flags=cv2.INTER_LINEAR, borderMode=border
+    )
+    if plane.endless and plane.mask is None:
+        return colour, None
+    mask = plane.mask if plane.mask is not None else np.full((64, 64), 255, np.uint8)
+    opacity = cv2.warpPerspective(mask, _for_opencv(homography, plane, mask), shape, flags=cv2.INTER_LINEAR)
+    return colour, opacity > 127
+
+
+def _for_opencv(homography: Array, plane: TexturedPlane, raster: Image) -> Array:
+    """Adapt texture px -> image px to a raster of another resolution and to OpenCV's integer pixel centres."""
+    height, width = plane.texture.shape[:2]
+    x, y = width / raster.shape[1], height / raster.shape[0]
+    from_raster = np.array([[x, 0, x / 2], [0, y, y / 2], [0, 0, 1.0]])
+    to_opencv = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1.0]])
+    return to_opencv @ homography @ from_raster
+
+
+def _level(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> int:
+    """The pyramid level whose texels are about as large as the pixels that show them."""
+    if plane.endless:
+        width, height = shape
+        seen = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]) * (
+            width,
+            height,
+        )
+    else:
+        seen = _apply(homography, _corners(plane, inset=0.25))
+    inverse = np.linalg.inv(homography)
+    origin = _apply(inverse, seen)
+    dx, dy = _apply(inverse, seen + (1, 0)) - origin, _apply(inverse, seen + (0, 1)) - origin
+    texels = np.sqrt(np.median(np.abs(dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0])))
+    return int(np.clip(np.round(np.log2(max(texels, 1e-3))), 0, len(plane.levels) - 1))

@@ -1,0 +1,233 @@
+"""Pictures to paint on planes: photographs from a folder, and procedural ones for what photographs lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from romacli.errors import InputError
+
+Image = NDArray[np.uint8]
+Rng = np.random.Generator
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_PHOTOGRAPH_PX = 1400
+PROCEDURAL_PX = 768
+MIN_ROUGHNESS = 6.0  # mean grey-level step over four pixels, horizontally plus vertically
+CROP_ATTEMPTS = 6
+
+
+@dataclass(frozen=True)
+class Textures:
+    """A pool of pictures and the chance of drawing each.
+
+    Attributes:
+        pyramids: each picture at full, half, quarter ... resolution.
+        weights: (N,) they sum to 1.
+    """
+
+    pyramids: tuple[tuple[Image, ...], ...]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def load(cls, folder: Path | None, *, procedural: int, seed: int) -> Textures:
+        """Return the photographs of a folder, if one is given, and `procedural` generated pictures.
+
+        Raises:
+            InputError: the folder holds no photograph, or one that cannot be read.
+        """
+        photographs = [] if folder is None else [read_photograph(path) for path in photographs_in(folder)]
+        generated = procedural_textures(procedural, np.random.default_rng(seed))
+        return cls.of(photographs, generated)
+
+    @classmethod
+    def of(cls, photographs: Sequence[Image], generated: Sequence[Image]) -> Textures:
+        """Return a pool that draws a picture in proportion to its longer side squared: large ones hold more."""
+        pictures = [*photographs, *generated]
+        weights = np.array([float(max(image.shape)) ** 2 for image in pictures])
+        return cls(tuple(_pyramid(image) for image in pictures), weights / weights.sum())
+
+    def crop(self, rng: Rng) -> Image:
+        """Return a random crop of a random picture, at most about 640 px on its shorter side.
+
+        Crops without texture (sky, paper) are drawn again a few times, then kept: real scenes have them too.
+        """
+        for _ in range(CROP_ATTEMPTS):
+            image = _random_crop(self.pyramids[int(rng.choice(len(self.weights), p=self.weights))], rng)
+            if _roughness(image) > MIN_ROUGHNESS:
+                break
+        return image
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """Return the photographs below a folder, sorted by path.
+
+    Raises:
+        InputError: there are none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise InputError(f"{folder} holds no JPEG or PNG photographs. Fill it, or leave --textures out.")
+    return paths
+
+
+def read_photograph(path: Path) -> Image:
+    """Return a photograph as (H, W, 3) RGB, at most `MAX_PHOTOGRAPH_PX` on its longer side."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path} cannot be read as an image. Convert it to JPEG or PNG, or leave it out.")
+    scale = min(1.0, MAX_PHOTOGRAPH_PX / max(image.shape[:2]))
+    return cv2.cvtColor(
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB
+    )
+
+
+def procedural_textures(count: int, rng: Rng) -> list[Image]:
+    """Return generated pictures, the kinds in turn: noise, cells, shapes and letters, facades, bricks."""
+    kinds: tuple[Callable[[Rng], Image], ...] = (facade, clutter, cells, bricks, noise)
+    return [kinds[i % len(kinds)](rng) for i in range(count)]
+
+
+def noise(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
+    """Return noise with a power-law spectrum: clouds, plaster, gravel, stretched to wood or water."""
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    radius = np.hypot(fx, fy * rng.uniform(0.5, 2)) + 1 / side
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) / radius ** rng.uniform(0.8, 1.8)
+    gray = np.fft.irfft2(spectrum, s=(side, side))
+    gray = (gray - gray.mean()) / gray.std()
+    contrast, offset = rng.uniform(25, 65, 3) * rng.choice([0.4, 1, 1], 3), rng.uniform(80, 170, 3)
+    return _to_uint8(gray[..., None] * contrast + offset)
+
+
+def cells(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
+    """Return a Voronoi mosaic: paving, leaves, cracked ground."""
+    seeds = np.full((side, side), 255, np.uint8)
+    positions = rng.integers(0, side, (int(rng.integers(40, 700)), 2))
+    seeds[positions[:, 0], positions[:, 1]] = 0
+    distance, label = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = _palette(rng, int(label.max()) + 1)
+    shade = np.clip(distance / (distance.max() * rng.uniform(0.05, 0.3)), 0.2, 1)
+    image = colours[label] * (shade if rng.random() < 0.6 else np.ones_like(shade))[..., None]
+    return _to_uint8(image + rng.normal(0, rng.uniform(0, 15), (side, side, 1)))
+
+
+def clutter(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
+    """Return random shapes and letters: signs, posters, shelves."""
+    image = np.full((side, side, 3), rng.integers(0, 255, 3), np.uint8)
+    for _ in range(int(rng.integers(40, 300))):
+        _draw_shape(image, rng)
+    return image
+
+
+def facade(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
+    """Return a wall with rows of windows: repeated structure with small differences, as houses have."""
+    image = _to_uint8(noise(rng, side) * 0.3 + rng.integers(60, 170, 3))
+    rows, columns = int(rng.integers(3, 10)), int(rng.integers(3, 12))
+    frame = _colour(rng)
+    margin_x, margin_y, bars = *rng.uniform(0.1, 0.3, 2), rng.random(2) < 0.6
+    thickness = int(rng.integers(1, 6))
+    for row in range(rows):
+        for column in range(columns):
+            x0, x1 = (int((column + m) * side / columns) for m in (margin_x, 1 - margin_x))
+            y0, y1 = (int((row + m) * side / rows) for m in (margin_y, 1 - margin_y))
+            cv2.rectangle(image, (x0, y0), (x1, y1), _colour(rng, 10, 130), -1)
+            cv2.rectangle(image, (x0, y0), (x1, y1), frame, thickness, cv2.LINE_AA)
+            if bars[0]:
+                cv2.line(image, ((x0 + x1) // 2, y0), ((x0 + x1) // 2, y1), frame, 2)
+            if bars[1]:
+                cv2.line(image, (x0, (y0 + y1) // 2), (x1, (y0 + y1) // 2), frame, 2)
+        cv2.line(image, (0, row * side // rows), (side, row * side // rows), frame, int(rng.integers(1, 9)))
+    for _ in range(int(rng.integers(0, 25))):
+        _draw_shape(image, rng, largest=50)
+    return image
+
+
+def bricks(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
+    """Return courses of bricks, tiles or planks, each stone a little different from the next."""
+    height, width = int(rng.integers(14, 60)), int(rng.integers(30, 160))
+    mortar, base, variation = rng.uniform(60, 220, 3), rng.uniform(50, 200, 3), rng.uniform(5, 30)
+    offset, gap = rng.choice([0.0, 0.5, 0.33]), int(rng.integers(1, 5))
+    image = np.empty((side, side, 3), np.float32)
+    image[:] = mortar
+    for course in range(side // height + 1):
+        for stone in range(-1, side // width + 2):
+            x = int((stone + course * offset % 1) * width)
+            x0, y0 = max(x + gap, 0), course * height + gap
+            image[y0 : (course + 1) * height, x0 : max(x + width, 0)] = base + rng.normal(0, variation, 3)
+    return _to_uint8(image + (noise(rng, side).astype(np.float32) - 120) * rng.uniform(0.1, 0.5))
+
+
+def _draw_shape(image: Image, rng: Rng, largest: int = 120) -> None:
+    side, colour, size = image.shape[0], _colour(rng), int(rng.integers(6, largest))
+    x, y = (int(v) for v in rng.integers(0, side, 2))
+    thickness = -1 if rng.random() < 0.6 else int(rng.integers(1, 8))
+    kind = rng.integers(0, 5)
+    if kind == 0:
+        cv2.circle(image, (x, y), size, colour, thickness, cv2.LINE_AA)
+    elif kind == 1:
+        cv2.rectangle(
+            image, (x, y), (x + size, y + int(rng.integers(6, largest))), colour, thickness, cv2.LINE_AA
+        )
+    elif kind == 2:
+        end = (x + int(rng.integers(-3 * size, 3 * size)), y + int(rng.integers(-3 * size, 3 * size)))
+        cv2.line(image, (x, y), end, colour, int(rng.integers(1, 9)), cv2.LINE_AA)
+    elif kind == 3:
+        letters = "".join(chr(int(code)) for code in rng.integers(48, 122, int(rng.integers(2, 12))))
+        font, scale = int(rng.integers(0, 5)), size / 30
+        cv2.putText(image, letters, (x, y), font, scale, colour, int(rng.integers(1, 6)), cv2.LINE_AA)
+    else:
+        corners = rng.integers(-size, size + 1, (int(rng.integers(3, 7)), 2)) + (x, y)
+        cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA)
+
+
+def _colour(rng: Rng, low: int = 0, high: int = 255) -> tuple[int, ...]:
+    return tuple(int(value) for value in rng.integers(low, high, 3))
+
+
+def _palette(rng: Rng, count: int) -> NDArray[np.float64]:
+    """Colours around one random tone, from nearly uniform to gaudy."""
+    return (
+        rng.uniform(40, 215, 3)
+        + rng.normal(0, rng.uniform(15, 80), (count, 1))
+        + rng.normal(0, 20, (count, 3))
+    )
+
+
+def _to_uint8(image: NDArray) -> Image:
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _pyramid(image: Image) -> tuple[Image, ...]:
+    levels = [image]
+    while min(levels[-1].shape[:2]) > 400:
+        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return tuple(levels)
+
+
+def _random_crop(pyramid: tuple[Image, ...], rng: Rng) -> Image:
+    shorter = min(pyramid[0].shape[:2])
+    side = max(shorter * rng.uniform(0.3, 1.0), min(shorter, 256))
+    level = min(max(0, int(np.ceil(np.log2(side / 700)))), len(pyramid) - 1)
+    image = pyramid[level]
+    side = int(min(side / 2**level, *image.shape[:2]))
+    width = int(min(image.shape[1], side * rng.uniform(1, 1.5)))
+    top, left = rng.integers(0, image.shape[0] - side + 1), rng.integers(0, image.shape[1] - width + 1)
+    crop = image[top : top + side, left : left + width]
+    scale = rng.uniform(360, 640) / side
+    if scale < 0.9:
+        crop = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if rng.random() < 0.15:
+        crop = np.rot90(crop, int(rng.integers(1, 4)))
+    return np.ascontiguousarray(crop)
+
+
+def _roughness(image: Image) -> float:
+    green = image[::4, ::4, 1].astype(np.float32)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())

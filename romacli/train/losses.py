@@ -1,0 +1,187 @@
+"""What the mini model is trained to get right, as functions from tensors to one number each.
+
+Warps are normalised (align_corners=False); ground truth comes as a dense warp with a visibility mask and is
+read at the cell centres of whatever grid a prediction lives on. Equations are numbered as in RoMa (arXiv
+2305.15404, section 3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from romacli.models.mini import Mini, MiniTrace
+
+CHARBONNIER_ALPHA = 0.5  # RoMa section 3.4
+CHARBONNIER_SCALE = 0.05  # in cells; RoMa's c = 0.03 with its own units
+REACH_CELLS = (
+    5.0,
+    4.0,
+    4.0,
+)  # a refiner of stride 8, 4, 2 is not asked to repair a start further off than this
+SURE_ERROR_PX = 3.0  # the last certainty means: visible, and the final warp within this of the truth
+NCE_QUERIES = 192  # points per image in the descriptor loss
+NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
+WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
+
+
+def total_loss(
+    network: Mini, encoded: Mapping[str, Tensor], trace: MiniTrace, warp: Tensor, visible: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of all losses, and each of them by name for the log.
+
+    Args:
+        network: for the learned temperatures of the contrastive losses.
+        encoded: features of A and B stacked along the batch, as `trace` saw them.
+        trace: both directions of the batch, A to B in the first half.
+        warp: (2B, S, S, 2) true warps, normalised.
+        visible: (2B, S, S) bool, where they hold.
+    """
+    shape = (int(trace.anchor_logits.shape[1]), int(trace.anchor_logits.shape[2]))
+    truth, seen = ground_truth_at(warp, visible, shape)
+    token_logits = (trace.correlation * network.log_token_gain.exp()).view(*trace.anchor_logits.shape[:3], -1)
+    losses = {
+        "anchors": classification_loss(trace.anchor_logits, truth, seen, network.config.anchors_per_side),
+        "tokens": classification_loss(token_logits, truth, seen, shape[0]),
+        "certainty": certainty_loss(trace.stages[0].certainty, seen),
+    }
+    size = warp.shape[1]
+    for index, stage in enumerate(trace.stages[1:]):
+        level = index % len(REACH_CELLS)
+        truth, seen = ground_truth_at(warp, visible, (stage.warp.shape[1], stage.warp.shape[2]))
+        started = _error(stage.start, truth, stage.warp.shape[1])
+        losses[f"warp{index}"] = refinement_loss(stage.warp, truth, seen & (started < REACH_CELLS[level]))
+        is_last = index == len(trace.stages) - 2
+        right = (
+            _error(stage.warp.detach(), truth, size) < SURE_ERROR_PX
+            if is_last
+            else started < 2 * REACH_CELLS[level]
+        )
+        losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right)
+    for name in [key for key in encoded if key.endswith("descriptors")]:
+        gain = network.log_descriptor_gain[0 if "_8_" in name else 1].exp()
+        truth, seen = ground_truth_at(warp, visible, (encoded[name].shape[2], encoded[name].shape[3]))
+        losses[name] = descriptor_loss(encoded[name], truth, seen, gain)
+    total = torch.stack([_weight(name) * value for name, value in losses.items()]).sum()
+    return total, losses
+
+
+def ground_truth_at(warp: Tensor, visible: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the true warp (B, h, w, 2) at the centres of a coarser grid, and where it is defined (B, h, w).
+
+    The four nearest pixels are averaged; where one of them is not visible, or they disagree by more than
+    about eight pixels (an edge in depth runs between them), there is no truth.
+    """
+    rows, columns = (_neighbours(n, m, warp.device) for n, m in zip(shape, warp.shape[1:3], strict=True))
+    corners = torch.stack([warp[:, y][:, :, x] for y in rows for x in columns])
+    seen = torch.stack([visible[:, y][:, :, x] for y in rows for x in columns]).all(dim=0)
+    mean = corners.mean(dim=0)
+    spread = (corners - mean).abs().amax(dim=(0, -1))
+    return mean, seen & (spread < 8.0 / warp.shape[1])
+
+
+def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) -> Tensor:
+    """Return the cross entropy over a grid of `side` squared classes, spread bilinearly over the nearest four.
+
+    Source: RoMa equation 9, regression by classification; RoMa's target is the nearest anchor alone.
+
+    Args:
+        logits: (B, h, w, side * side), row-major.
+        truth: (B, h, w, 2) normalised.
+        seen: (B, h, w) bool, which of them count.
+        side: classes along each axis.
+    """
+    if not seen.any():
+        return logits.sum() * 0
+    logits, position = logits[seen].float(), (truth[seen] + 1) / 2 * side - 0.5  # (N, side^2), (N, 2)
+    index, weight = bilinear_targets(position, side)
+    likelihood = logits.log_softmax(dim=-1).gather(-1, index)
+    return -(likelihood * weight).sum(dim=-1).mean()
+
+
+def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return the four cells (N, 4) around positions (N, 2), in cells with centres at whole numbers, and weights."""
+    position = position.clamp(0, side - 1 - 1e-4)
+    base = position.floor()
+    x, y = (position - base).unbind(-1)
+    column, row = base.long().unbind(-1)
+    index = torch.stack([(row + dy) * side + column + dx for dy in (0, 1) for dx in (0, 1)], dim=-1)
+    weight = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=-1)
+    return index, weight
+
+
+def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean generalised Charbonnier penalty of the errors, in cells of the warp's own grid.
+
+    Source: RoMa equation 11, (|e|^2 + c)^(1/4) in essence; shifted to be 0 for no error.
+    """
+    if not counts.any():
+        return warp.sum() * 0
+    error = (warp - truth)[counts] * (warp.shape[1] / 2)
+    squared = error.square().sum(dim=-1) / CHARBONNIER_SCALE**2
+    return (CHARBONNIER_SCALE**CHARBONNIER_ALPHA * ((squared + 1) ** (CHARBONNIER_ALPHA / 2) - 1)).mean()
+
+
+def certainty_loss(logits: Tensor, right: Tensor) -> Tensor:
+    """Return the binary cross entropy of certainty logits (RoMa equations 10 and 12)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), right.float())
+
+
+def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tensor) -> Tensor:
+    """Return the cross entropy of finding the true match among the cells around it.
+
+    The refiners' local correlation carries no gradient, so descriptors learn here: random visible points of A
+    are compared with the (2r+2)^2 cells around their true match in B, the four nearest of which share the
+    target bilinearly.
+
+    Args:
+        descriptors: (2B, C, h, w) unit vectors, A in the first half, B in the second.
+        truth: (2B, h, w, 2) normalised true warps into the other half.
+        seen: (2B, h, w) bool.
+        gain: inverse temperature.
+    """
+    batch, channels, height, width = descriptors.shape
+    chosen = (torch.rand(seen.shape, device=seen.device) + 1) * seen
+    order = chosen.flatten(1).topk(min(NCE_QUERIES, height * width), dim=1).indices
+    image, cell = torch.nonzero(seen.flatten(1).gather(1, order), as_tuple=True)
+    if len(image) == 0:
+        return descriptors.sum() * 0
+    cell = order[image, cell]
+    rows = descriptors.permute(0, 2, 3, 1).reshape(-1, channels)
+    query = rows.index_select(0, image * height * width + cell).float()
+    position = (truth.flatten(1, 2)[image, cell] + 1) / 2 * truth.new_tensor([width, height]) - 0.5
+    window = 2 * NCE_RADIUS + 2
+    base = position.floor().long() - NCE_RADIUS
+    steps = torch.arange(window, device=base.device)
+    x, y = base[:, :1] + steps, base[:, 1:] + steps
+    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
+    other = (image + batch // 2) % batch
+    index = (other[:, None, None] * height + y.clamp(0, height - 1)[:, :, None]) * width + x.clamp(
+        0, width - 1
+    )[:, None]
+    candidates = rows.index_select(0, index.flatten()).float().view(len(image), window * window, channels)
+    logits = torch.bmm(candidates, query[:, :, None])[..., 0] * gain
+    logits = logits.masked_fill(~inside.flatten(1), -1e4)
+    target, weight = bilinear_targets(position - base, window)
+    likelihood = logits.log_softmax(dim=-1).gather(-1, target).clamp(min=-100.0)
+    return -(likelihood * weight).sum(dim=-1).mean()
+
+
+def _neighbours(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The two nearest of `size` pixels to each of `count` cell centres along one axis."""
+    centre = (torch.arange(count, device=device) + 0.5) * (size / count) - 0.5
+    lower = centre.floor().long()
+    return lower.clamp(0, size - 1), (lower + 1).clamp(0, size - 1)
+
+
+def _error(warp: Tensor, truth: Tensor, cells: int) -> Tensor:
+    """Distances (B, h, w) between warps, in units of 1 / cells of the image."""
+    return (warp.detach() - truth).norm(dim=-1) * (cells / 2)
+
+
+def _weight(name: str) -> float:
+    kind = "descriptors" if name.endswith("descriptors") else name.rstrip("0123456789")
+    return WEIGHTS[kind]

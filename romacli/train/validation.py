@@ -1,0 +1,114 @@
+"""How good a mini network is on synthetic pairs it has not seen, as a handful of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from romacli.models.mini import IMAGENET_MEAN, IMAGENET_STD, Mini, swap_halves
+from romacli.synthetic import SyntheticPair, Textures, sample_pair
+
+from .losses import ground_truth_at
+
+COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
+RIGHT_WITHIN_PX = 3.0  # what the certainty is asked about
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Shares of visible pixels of A, one pass, and how well certainty ranks.
+
+    Attributes:
+        pck1, pck3, pck5: final warp within 1, 3, 5 px of the truth, at the pairs' own size.
+        coarse: anchor warp within 32 px at 448 px.
+        certainty_auc: area under the ROC curve of the final certainty against "visible and within 3 px",
+            unrelated pairs included.
+    """
+
+    pck1: float
+    pck3: float
+    pck5: float
+    coarse: float
+    certainty_auc: float
+
+
+def validation_pairs(textures: Textures, count: int, *, size: int, seed: int) -> list[SyntheticPair]:
+    """Return a fixed list of pairs; the same arguments give the same pairs."""
+    return [sample_pair(textures, np.random.default_rng([seed, index]), size) for index in range(count)]
+
+
+@torch.inference_mode()
+def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int = 8) -> ValidationResult:
+    """Return what a network in evaluation mode reaches on the pairs, from A to B, in one pass.
+
+    Single precision of the autocast kind the caller has set; sizes must be multiples of 16.
+    """
+    final, coarse, certainty, right = [], [], [], []
+    for start in range(0, len(pairs), batch_size):
+        images, warp, visible = stacked(pairs[start : start + batch_size])
+        encoded = network.encode(images)
+        half = len(images) // 2
+        stages = network.trace(encoded, swap_halves(encoded), symmetric=True).stages
+        for stage, errors in ((stages[0], coarse), (stages[-1], final)):
+            error, seen = _errors_px(stage.warp[:half], warp[:half], visible[:half])
+            errors.append(error[seen])
+        certainty.append(stages[-1].certainty[:half].flatten())
+        right.append((seen & (error < RIGHT_WITHIN_PX)).flatten())
+    size = pairs[0].image_A.shape[0]
+    error_px = torch.cat(final)
+    return ValidationResult(
+        *(float((error_px < limit).float().mean()) for limit in (1, 3, 5)),
+        coarse=float((torch.cat(coarse) < COARSE_LIMIT * size).float().mean()),
+        certainty_auc=area_under_roc(torch.cat(certainty).numpy(), torch.cat(right).numpy()),
+    )
+
+
+def stacked(pairs: Sequence[SyntheticPair]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch for both directions: all images A and then all images B, and their truths.
+
+    Returns:
+        images: (2B, 3, S, S) float32, ImageNet-normalised.
+        warp: (2B, S, S, 2) float32, normalised.
+        visible: (2B, S, S) bool.
+    """
+    images = np.stack([p.image_A for p in pairs] + [p.image_B for p in pairs])
+    warp = np.stack([p.warp_AB for p in pairs] + [p.warp_BA for p in pairs])
+    visible = np.stack([p.visible_AB for p in pairs] + [p.visible_BA for p in pairs])
+    return (
+        imagenet_normalised(torch.from_numpy(images)),
+        to_normalised(torch.from_numpy(warp)),
+        torch.from_numpy(visible),
+    )
+
+
+def to_normalised(warp_px: Tensor) -> Tensor:
+    """Return pixel warps of square images in [-1, 1] coordinates."""
+    return warp_px / (warp_px.shape[1] / 2) - 1
+
+
+def imagenet_normalised(images: Tensor) -> Tensor:
+    """Return uint8 (B, H, W, 3) RGB as float32 (B, 3, H, W) with ImageNet's mean and deviation removed."""
+    scaled = images.permute(0, 3, 1, 2).float() / 255
+    mean, std = (scaled.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (scaled - mean) / std
+
+
+def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Return the chance that a positive outscores a negative; ties take the order they come in."""
+    rank = np.empty(len(score))
+    rank[np.argsort(score, kind="stable")] = np.arange(1, len(score) + 1)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((rank[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _errors_px(predicted: Tensor, warp: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    truth, seen = ground_truth_at(warp, visible, (predicted.shape[1], predicted.shape[2]))
+    return (predicted - truth).norm(dim=-1) * (warp.shape[1] / 2), seen
