@@ -7,7 +7,7 @@ A/B name the two images in dense space, 0/1 in point pairs. Sizes are (width, he
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,18 +195,26 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a job was made with: two jobs whose manifests differ in `settings` do not mix."""
+    """What a job was made with: two jobs whose manifests differ in `settings` do not mix.
+
+    views: for each file made from others, what it was derived from, so that it is made anew when that changed.
+    """
 
     settings: Mapping[str, Any]
     version: str
+    views: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MatcherSpec:
-    """A row of the registry. `factory` is called with a matcher's options and imports what it needs."""
+    """A row of the registry. `factory` is called with a matcher's options and imports what it needs.
+
+    weights: names of the checkpoints it needs; licence: of the matcher and its weights, with what limits their use.
+    """
 
     name: str
     factory: Callable[..., Any]
     summary: str
     licence: str
+    weights: tuple[str, ...] = ()
     extra: str | None = None

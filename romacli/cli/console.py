@@ -1,0 +1,144 @@
+"""What people see: progress and messages on stderr, results on stdout, errors as sentences with an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from romacli.errors import RomacliError
+from romacli.pipeline.stop import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+SECONDS_BETWEEN_LINES = 15.0
+UNEXPECTED = 1
+SIGNAL_BASE = 128
+
+
+class Console:
+    """Progress with time left on a terminal, a line now and then elsewhere. Quiet keeps warnings only."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._bar: Bar | None = None
+        self._task: Any = None
+        self._title = ""
+        self._done = self._total = 0
+        self._started = self._spoken = 0.0
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def begin(self, title: str, total: int) -> None:
+        self._close()
+        self._title, self._done, self._total = title, 0, total
+        self._started = self._spoken = time.monotonic()
+        if self.quiet:
+            return
+        if sys.stderr.isatty():
+            self._bar = _bar()
+            self._task = self._bar.add_task(title, total=total)
+            self._bar.start()
+        else:
+            self._line(f"{title}: {total} to do")
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count)
+        elif not self.quiet and time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES:
+            self._spoken = time.monotonic()
+            self._line(f"{self._title}: {self._done} of {self._total}{self._time_left()}")
+
+    def say(self, sentence: str) -> None:
+        if not self.quiet:
+            self._line(sentence)
+
+    def warn(self, sentence: str) -> None:
+        self._line(f"warning: {sentence}")
+
+    def result(self, values: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+        """The command's result: one JSON object on stdout for scripts, or a sentence for people."""
+        self._close()
+        if as_json:
+            print(json.dumps(values), flush=True)
+        elif not self.quiet:
+            self._line(sentence)
+
+    def _line(self, sentence: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+    def _time_left(self) -> str:
+        elapsed = time.monotonic() - self._started
+        if not 0 < self._done < self._total:
+            return ""
+        return f", {_duration(elapsed / self._done * (self._total - self._done))} left"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _bar() -> Bar:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=RichConsole(stderr=True),
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def stopping() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request to end after the current batch, the second into an end now."""
+    request = StopRequest()
+
+    def handle(number: int, _: object) -> None:
+        if request.signal_number is not None:
+            os._exit(SIGNAL_BASE + number)
+        request.set(number)
+        print("stopping after the current batch; the same command continues", file=sys.stderr, flush=True)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code an error stands for, after its sentence was printed."""
+    if isinstance(error, Stopped):
+        return SIGNAL_BASE + error.signal_number
+    if isinstance(error, KeyboardInterrupt):
+        return SIGNAL_BASE + signal.SIGINT
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code if isinstance(error, RomacliError) else UNEXPECTED

@@ -1,0 +1,114 @@
+"""`romacli models`: which matchers there are, and their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from romacli.cli.console import Console
+from romacli.cli.options import TalkFlags, takes
+
+if TYPE_CHECKING:
+    from romacli.models.weights import WeightsEntry
+
+app = typer.Typer(help="List the matchers, tell where their weights are, and fetch them.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class NameFlags:
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A matcher of `romacli models list`.")]
+
+
+@app.command("list", epilog="Example: romacli models list")
+@takes(TalkFlags)
+def list_models(talk: TalkFlags) -> None:
+    """List the matchers and whether their weights are on this machine."""
+    from romacli.matching.registry import matchers
+
+    rows = [_row(spec.name) for spec in matchers().values()]
+    lines = (f"{row['name']:14} {'ready' if row['ready'] else 'to download':12} {row['summary']}" for row in rows)
+    _print({"models": rows}, "\n".join(lines), talk)
+
+
+@app.command(epilog="Example: romacli models info roma-outdoor")
+@takes(NameFlags, TalkFlags)
+def info(name: NameFlags, talk: TalkFlags) -> None:
+    """Tell a matcher's licence, and each checkpoint's address, size and place on this machine."""
+    row = _row(name.name)
+    lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
+    for file in row["files"]:
+        state = f"{file['bytes'] / 1e6:.1f} MB" if file["bytes"] else "not here yet"
+        lines += [f"{file['file']} ({file['licence']}): {state}", f"  place: {file['path']}", f"  url: {file['url']}"]
+        if file["sha256"]:
+            lines.append(f"  sha256: {file['sha256']} (recorded at first use)")
+    _print(row, "\n".join(lines), talk)
+
+
+@app.command(epilog="Example: romacli models download roma-outdoor")
+@takes(NameFlags, TalkFlags)
+def download(name: NameFlags, talk: TalkFlags) -> None:
+    """Fetch a matcher's checkpoints. An interrupted download goes on where it stopped."""
+    from romacli.matching.registry import matcher_named
+    from romacli.models.weights import download, entry_named, locate
+
+    paths = []
+    with Console(quiet=talk.quiet) as console:
+        for entry in map(entry_named, matcher_named(name.name).weights):
+            if entry.url is not None and locate(entry) is None:
+                console.say(f"fetching {entry.url} ({entry.licence})")
+            paths.append(str(download(entry, progress=_Bytes(console, entry.file_name))))
+        console.result({"files": paths}, "ready: " + ", ".join(paths), as_json=talk.as_json)
+
+
+class _Bytes:
+    """Turns bytes held of bytes in all into progress in megabytes."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._shown = -1
+
+    def __call__(self, held: int, total: int) -> None:
+        if self._shown < 0:
+            self._console.begin(f"{self._title} (MB)", total >> 20)
+            self._shown = 0
+        self._console.advance((held >> 20) - self._shown)
+        self._shown = held >> 20
+
+
+def _row(name: str) -> dict[str, Any]:
+    from romacli.matching.registry import matcher_named
+    from romacli.models.weights import entry_named
+
+    spec = matcher_named(name)
+    files = [_file(entry_named(weights)) for weights in spec.weights]
+    return {
+        "name": spec.name,
+        "summary": spec.summary,
+        "licence": spec.licence,
+        "ready": all(file["bytes"] for file in files),
+        "files": files,
+    }
+
+
+def _file(entry: WeightsEntry) -> dict[str, Any]:
+    from romacli.models.weights import expected_path, locate, recorded_sha256
+
+    path = locate(entry)
+    return {
+        "file": entry.file_name,
+        "licence": entry.licence,
+        "url": entry.url or "in the package",
+        "path": str(expected_path(entry)),
+        "bytes": path.stat().st_size if path else None,
+        "sha256": recorded_sha256(path) if path else None,
+    }
+
+
+def _print(values: dict[str, Any], text: str, talk: TalkFlags) -> None:
+    if talk.as_json:
+        Console().result(values, text, as_json=True)
+    else:
+        print(text)

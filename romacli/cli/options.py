@@ -1,0 +1,261 @@
+"""Every option once: its name, help and default, in groups that commands take whole.
+
+Underscores are read as hyphens, and the words of hloc and COLMAP as ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from romacli.errors import UsageError
+
+ALIASES = {
+    "export-dir": "output",
+    "output-path": "output",
+    "image-list-path": "image-list",
+    "database-path": "database",
+    "match-list-path": "pairs",
+    "min-match-score": "min-certainty",
+    "image-path": "image-dir",
+    "max-num-features": "max-keypoints",
+}
+
+
+def normalise(word: str) -> str:
+    """Our spelling of an option's or a command's name."""
+    word = word.replace("_", "-")
+    return ALIASES.get(word, word)
+
+
+def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of whole groups; it is called with one filled-in dataclass for each."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**values: Any) -> None:
+            command(*(group(**{field.name: values[field.name] for field in fields(group)}) for group in groups))
+
+        parameters = [parameter for group in groups for parameter in _parameters(group)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
+
+
+def _default(field: Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is MISSING else field.default
+
+
+def images_folder(positional: Path | None, option: Path | None) -> Path:
+    """The folder of photographs, however it was given."""
+    folder = positional or option
+    if folder is None:
+        raise UsageError("IMAGES is missing: name the folder of photographs.")
+    return folder
+
+
+class CameraMode(str, Enum):
+    auto = "auto"
+    single = "single"
+    per_folder = "per-folder"
+    per_image = "per-image"
+
+
+class Verifier(str, Enum):
+    magsac = "magsac"
+    colmap = "colmap"
+
+
+class Mapper(str, Enum):
+    incremental = "incremental"
+    global_ = "global"
+
+
+@dataclass(frozen=True)
+class ImageFlags:
+    images: Annotated[
+        Path | None,
+        typer.Argument(metavar="IMAGES", help="Folder of photographs, walked with its sub-folders.", show_default=False),
+    ] = None
+    image_dir: Annotated[Path | None, typer.Option(hidden=True)] = None
+    image_list: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Use only the names in FILE, one a line, instead of the whole folder."),
+    ] = None
+
+    @property
+    def folder(self) -> Path:
+        return images_folder(self.images, self.image_dir)
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the job; made when missing, resumed when not.")
+    ] = Path("romacli-out")
+
+
+@dataclass(frozen=True)
+class TalkFlags:
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the result on stdout.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show COLMAP's own messages.")] = False
+
+
+@dataclass(frozen=True)
+class MatchFlags:
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: every pair.",
+        ),
+    ] = None
+    model: Annotated[
+        str,
+        typer.Option(
+            envvar="ROMACLI_MODEL", help="Matcher: mini, roma-outdoor or roma-indoor; see `romacli models list`."
+        ),
+    ] = "mini"
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Checkpoint to use in place of the located one.")
+    ] = None
+    max_keypoints: Annotated[
+        int, typer.Option(min=1, help="Keypoints an image may have. More cost time in verification and mapping.")
+    ] = 8192
+    min_certainty: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Certainty below which a place in a warp is not used. Higher keeps less, with fewer wrong. "
+            "Default: the matcher's own (mini 0.5, RoMa 0.2).",
+            show_default=False,
+        ),
+    ] = None
+    min_overlap: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of usable places below which a pair is rejected; 0 keeps every pair."),
+    ] = 0.02
+    coarse_resolution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size in px photographs are resized to for the first pass: one number or WIDTHxHEIGHT. "
+            "Larger finds smaller overlaps at a cost that grows with the area. Default: mini 256, RoMa 560.",
+            show_default=False,
+        ),
+    ] = None
+    upsample_resolution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The same for the second pass, which refines. Larger is more precise and slower. "
+            "Default: mini 640, RoMa 864.",
+            show_default=False,
+        ),
+    ] = None
+    upsample: Annotated[
+        bool, typer.Option(help="Refine in a second pass. Without it matching is faster and less precise.")
+    ] = True
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    dtype: Annotated[
+        str,
+        typer.Option(help="Number type: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16."),
+    ] = "auto"
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pairs matched at once; more need more memory. Default: 4 on a GPU, 1 on a CPU.",
+            show_default=False,
+        ),
+    ] = None
+    num_workers: Annotated[int, typer.Option(min=1, help="Threads that read photographs ahead.")] = 2
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first photograph that cannot be read, instead of going on.")
+    ] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew: remove what an earlier job left in the output folder.")
+    ] = False
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class DryRunFlags:
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what there is to do, then stop.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    database: Annotated[
+        Path | None,
+        typer.Option(
+            "--database",
+            "-d",
+            metavar="FILE",
+            help="COLMAP database to write. Default: OUT/database.db.",
+            show_default=False,
+        ),
+    ] = None
+    camera_mode: Annotated[
+        CameraMode,
+        typer.Option(
+            help="Which photographs share a camera. auto: those of a folder with the same size and no focal length "
+            "in their EXIF data."
+        ),
+    ] = CameraMode.auto
+    camera_model: Annotated[str, typer.Option(help="COLMAP camera model.")] = "SIMPLE_RADIAL"
+    camera_params: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P1,P2,...",
+            help="Known intrinsics in the model's order; the mapper keeps them fixed.",
+        ),
+    ] = None
+    verify: Annotated[
+        Verifier,
+        typer.Option(help="Geometric verification: magsac (OpenCV, several times faster) or colmap (COLMAP's own)."),
+    ] = Verifier.magsac
+    max_error: Annotated[
+        float, typer.Option(min=0, help="Distance in px from the epipolar line that an inlier may have.")
+    ] = 4.0
+    min_inliers: Annotated[
+        int, typer.Option(min=1, help="Inliers below which a pair is not used. Higher drops weak pairs.")
+    ] = 15
+
+
+@dataclass(frozen=True)
+class MapperFlags:
+    mapper: Annotated[
+        Mapper, typer.Option(help="incremental (robust) or global (faster on many images).")
+    ] = Mapper.incremental
+    refine_intrinsics: Annotated[
+        bool | None,
+        typer.Option(
+            help="Let the mapper change focal length and distortion. Default: yes, unless --camera-params is given.",
+            show_default=False,
+        ),
+    ] = None

@@ -1,0 +1,61 @@
+"""`romacli reconstruct`: everything from photographs to a COLMAP model."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.match import introduce, match_values, raise_failures
+from romacli.cli.options import ImageFlags, ImportFlags, MapperFlags, MatchFlags, OutputFlags, TalkFlags, takes
+from romacli.cli.request import import_options, job_options, mapper_options
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
+
+
+@takes(ImageFlags, OutputFlags, MatchFlags, ImportFlags, MapperFlags, TalkFlags)
+def reconstruct(
+    images: ImageFlags,
+    output: OutputFlags,
+    flags: MatchFlags,
+    imported: ImportFlags,
+    mapper: MapperFlags,
+    talk: TalkFlags,
+) -> None:
+    """Match photographs, verify the matches and map them with COLMAP into OUT/sparse/0.
+
+    What an earlier run finished is used again; the same command continues a job that was stopped.
+    """
+    from romacli.pipeline.colmap import import_matches, make_model
+    from romacli.pipeline.job import open_job, run_job
+
+    start = time.monotonic()
+    importing = import_options(imported, overwrite=flags.overwrite)
+    mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        job = open_job(job_options(images, output, flags), console)
+        introduce(job, console)
+        matched = run_job(job, console, stop)
+        import_matches(images.folder, job.layout, importing, console, stop)
+        database = importing.database or job.layout.database
+        model = make_model(images.folder, job.layout, database, mapping, console, stop)
+        values = {
+            **match_values(matched),
+            "registered": model.registered,
+            "points3D": model.points3D,
+            "mean_track_length": round(model.mean_track_length, 3),
+            "mean_reprojection_error": round(model.mean_reprojection_error, 4),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        others = f" ({model.models - 1} smaller models beside it)" if model.models > 1 else ""
+        console.result(
+            values,
+            f"{model.registered} of {len(job.images)} images registered, {model.points3D} points, mean track length "
+            f"{model.mean_track_length:.2f}, mean reprojection error {model.mean_reprojection_error:.2f} px; "
+            f"see {job.layout.sparse / '0'}{others}",
+            as_json=talk.as_json,
+        )
+        raise_failures(matched)

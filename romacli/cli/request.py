@@ -1,0 +1,86 @@
+"""Flags become the options of a job; torch is not imported before there is work for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from romacli.cli.options import ImageFlags, ImportFlags, MapperFlags, MatchFlags, OutputFlags, TalkFlags
+
+if TYPE_CHECKING:
+    from romacli.colmap.reconstruct import MapperOptions
+    from romacli.pipeline.colmap import ImportOptions
+    from romacli.pipeline.job import JobOptions
+
+BATCH_ON_GPU = 4
+
+
+def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags) -> JobOptions:
+    """Everything `match` and `reconstruct` ask of a job."""
+    from romacli.keypoints.aggregate import AggregateOptions
+    from romacli.matching.device import resolve_device
+    from romacli.matching.matcher import MatcherOptions
+    from romacli.matching.resolution import parse_resolution
+    from romacli.pipeline.job import JobOptions
+    from romacli.pipeline.match import MatchOptions
+
+    on_gpu = resolve_device(flags.device).type != "cpu"
+    return JobOptions(
+        images=images.folder,
+        image_list=images.image_list,
+        output=output.output,
+        pairs=flags.pairs,
+        model=flags.model,
+        matcher=MatcherOptions(
+            weights=flags.weights,
+            coarse_resolution=flags.coarse_resolution
+            and parse_resolution(flags.coarse_resolution, "--coarse-resolution"),
+            upsample_resolution=flags.upsample_resolution
+            and parse_resolution(flags.upsample_resolution, "--upsample-resolution"),
+            upsample=flags.upsample,
+            min_certainty=flags.min_certainty,
+            min_overlap=flags.min_overlap,
+            device=flags.device,
+            dtype=flags.dtype,
+        ),
+        match=MatchOptions(
+            batch_size=flags.batch_size or (BATCH_ON_GPU if on_gpu else MatchOptions.batch_size),
+            num_workers=flags.num_workers,
+            seed=flags.seed,
+            strict=flags.strict,
+        ),
+        aggregate=AggregateOptions(max_keypoints=flags.max_keypoints, seed=flags.seed),
+        overwrite=flags.overwrite,
+    )
+
+
+def import_options(flags: ImportFlags, *, overwrite: bool = False) -> ImportOptions:
+    """What `colmap-import` and `reconstruct` ask of the database."""
+    from romacli.colmap.cameras import CameraOptions, parse_camera_params
+    from romacli.colmap.verify import VerifyOptions
+    from romacli.pipeline.colmap import ImportOptions
+
+    return ImportOptions(
+        database=flags.database,
+        cameras=CameraOptions(
+            mode=flags.camera_mode.value,
+            model=flags.camera_model,
+            params=parse_camera_params(flags.camera_params) if flags.camera_params else None,
+        ),
+        verify=VerifyOptions(
+            method=flags.verify.value, max_error_px=flags.max_error, min_inliers=flags.min_inliers
+        ),
+        overwrite=overwrite,
+    )
+
+
+def mapper_options(flags: MapperFlags, imported: ImportFlags, talk: TalkFlags, *, seed: int) -> MapperOptions:
+    """What `reconstruct` asks of the mapper; given intrinsics stay as they are unless asked otherwise."""
+    from romacli.colmap.reconstruct import MapperOptions
+
+    refine = flags.refine_intrinsics
+    return MapperOptions(
+        mapper=flags.mapper.value,
+        refine_intrinsics=not imported.camera_params if refine is None else refine,
+        seed=seed,
+        verbose=talk.verbose,
+    )

@@ -1,0 +1,75 @@
+"""The seam every matcher stands behind, and what callers may ask of one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Size
+
+
+@dataclass(frozen=True)
+class MatcherOptions:
+    """How a matcher is built; None leaves a value to the matcher's own default.
+
+    weights: a checkpoint in place of the located one.
+    coarse_resolution, upsample_resolution: (width, height) in px that every photograph is resized to, for the
+        first and the second pass.
+    upsample: whether the second pass runs at all.
+    min_certainty: a cell of a warp below it is not used; in [0, 1].
+    min_overlap: a pair whose usable share of cells is below it is recorded as rejected; in [0, 1]. 0.02 kept
+        every true pair of the studied captures and dropped the unrelated ones.
+    device: auto, cpu, cuda, cuda:N or mps.
+    dtype: auto, float32, float16 or bfloat16.
+    """
+
+    weights: Path | None = None
+    coarse_resolution: Size | None = None
+    upsample_resolution: Size | None = None
+    upsample: bool = True
+    min_certainty: float | None = None
+    min_overlap: float = 0.02
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+class Matcher(Protocol):
+    """Finds what two photographs share. `settings` are the values that results depend on."""
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """Turn RGB uint8 (H, W, 3) into the network's inputs; thread-safe, on the CPU."""
+        ...
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """Compute all that depends on one image alone, once an image."""
+        ...
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        """Match a batch of pairs. Seeds make random choices depend on the pair alone."""
+        ...
+
+
+@runtime_checkable
+class DenseMatcher(Matcher, Protocol):
+    """A matcher that has a full-resolution warp to give."""
+
+    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        """The dense warps of a batch of pairs, left on the device."""
+        ...
+
+
+def pair_seed(name0: str, name1: str, *, seed: int) -> int:
+    """A 63-bit seed from two names and the run's seed, the same in any order, shard, batch or resume."""
+    first, second = sorted((name0, name1))
+    digest = hashlib.blake2b(f"{seed}\0{first}\0{second}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,81 @@
+"""The matchers by name: a literal table, each imported when it is asked for, and those other packages bring."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from romacli.errors import UsageError
+from romacli.matching.matcher import Matcher, MatcherOptions
+from romacli.types import MatcherSpec
+
+DEFAULT = "mini"
+ENTRY_POINTS = "romacli.matchers"
+
+
+def _lazy(module: str) -> Any:
+    def build(options: MatcherOptions, name: str) -> Matcher:
+        matcher: Matcher = import_module(module).build(options, name)
+        return matcher
+
+    return build
+
+
+MATCHERS = {
+    spec.name: spec
+    for spec in (
+        MatcherSpec(
+            "mini",
+            _lazy("romacli.matching.mini"),
+            "the embedded small model: no download, quick on a CPU, moderate baselines",
+            "MIT",
+            ("mini",),
+        ),
+        MatcherSpec(
+            "roma-outdoor",
+            _lazy("romacli.matching.roma"),
+            "RoMa trained on MegaDepth: the most robust, wants a GPU",
+            "MIT (DINOv2: Apache-2.0)",
+            ("roma-outdoor", "dinov2"),
+        ),
+        MatcherSpec(
+            "roma-indoor",
+            _lazy("romacli.matching.roma"),
+            "RoMa trained on ScanNet, for rooms",
+            "MIT code, but trained on ScanNet: non-commercial use only (DINOv2: Apache-2.0)",
+            ("roma-indoor", "dinov2"),
+        ),
+    )
+}
+
+
+def matchers() -> dict[str, MatcherSpec]:
+    """Every matcher by name, the built-in ones first."""
+    found = dict(MATCHERS)
+    for point in entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, point.load())
+    return found
+
+
+def matcher_named(name: str) -> MatcherSpec:
+    """The row of that name.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+    """
+    known = matchers()
+    if name not in known:
+        raise UsageError(f"model {name} is not known. Choose from: {', '.join(known)}.")
+    return known[name]
+
+
+def load_matcher(name: str, options: MatcherOptions | None = None) -> Matcher:
+    """Build the matcher of that name.
+
+    Raises:
+        UsageError: no such matcher.
+        WeightsError: its checkpoint is missing, damaged or of another model.
+    """
+    matcher: Matcher = matcher_named(name).factory(options or MatcherOptions(), name)
+    return matcher

@@ -1,0 +1,31 @@
+"""The sizes photographs are resized to, as users write them."""
+
+from __future__ import annotations
+
+import re
+
+from romacli.errors import UsageError
+from romacli.types import Size
+
+
+def parse_resolution(word: str, option: str) -> Size:
+    """Read `560` or `640x480` as (width, height) in px.
+
+    Raises:
+        UsageError: neither form, or a side of zero.
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", word.strip())
+    if not found or int(found[1]) == 0 or found[2] and int(found[2]) == 0:
+        raise UsageError(f"{option} {word} is not a size. Write one number, such as 560, or WIDTHxHEIGHT.")
+    width = int(found[1])
+    return width, int(found[2] or width)
+
+
+def check_multiple(size: Size, divisor: int, option: str) -> Size:
+    """The size itself when both sides are multiples of `divisor`; otherwise an error that names the next ones."""
+    if any(side % divisor for side in size):
+        low, high = ("x".join(str(max(1, side // divisor + up) * divisor) for side in size) for up in (0, 1))
+        raise UsageError(
+            f"{option} {size[0]}x{size[1]} must be a multiple of {divisor} on both sides. Use {low} or {high}."
+        )
+    return size

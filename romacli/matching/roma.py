@@ -1,0 +1,55 @@
+"""RoMa's published checkpoints behind the matcher's seam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from romacli.errors import WeightsError
+from romacli.matching.dense import DenseSettings, TwoPassMatcher
+from romacli.matching.device import resolve_device, resolve_dtype
+from romacli.matching.matcher import MatcherOptions
+from romacli.matching.resolution import check_multiple
+from romacli.models.roma import RoMa
+from romacli.models.weights import entry_named, locate, read_state_dict, sha256_of, weights_folder
+
+# The reference's defaults; 672 and 1344 are what the paper's evaluation used.
+COARSE = (560, 560)
+UPSAMPLE = (864, 864)
+MIN_CERTAINTY = 0.2
+BACKBONE = "dinov2"
+
+
+def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
+    """RoMa with the located checkpoint of that name, or that of `options.weights`.
+
+    Raises:
+        WeightsError: a checkpoint is not on this machine, damaged or of another network.
+    """
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device)
+    coarse = check_multiple(options.coarse_resolution or COARSE, 14, "--coarse-resolution")
+    upsample = check_multiple(options.upsample_resolution or UPSAMPLE, 8, "--upsample-resolution")
+    weights, backbone = options.weights or _located(name, name), _located(BACKBONE, name)
+    settings = DenseSettings(
+        model=name,
+        weights_sha256=sha256_of(weights),
+        coarse_resolution=coarse,
+        upsample_resolution=upsample if options.upsample else None,
+        min_certainty=MIN_CERTAINTY if options.min_certainty is None else options.min_certainty,
+        min_overlap=options.min_overlap,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
+    return TwoPassMatcher(network.to(device).eval(), settings, device=device, dtype=dtype)
+
+
+def _located(entry_name: str, model: str) -> Path:
+    entry = entry_named(entry_name)
+    path = locate(entry)
+    if path is None:
+        raise WeightsError(
+            f"--model {model} needs {entry.file_name}, which is not on this machine. "
+            f"Run `romacli models download {model}`, or fetch {entry.url} elsewhere and place it in "
+            f"{weights_folder()} (ROMACLI_WEIGHTS_DIR chooses another folder)."
+        )
+    return path

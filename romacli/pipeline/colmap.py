@@ -1,0 +1,145 @@
+"""From a job's hloc files to a verified COLMAP database and a model, reusing what is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.database import DatabaseSummary, check_replaceable, summarise_database, write_database
+from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, reconstruct, summarise_models
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import InputError
+from romacli.images.listing import list_images
+from romacli.images.metadata import read_metadata
+from romacli.pairs import read_pairs
+from romacli.pipeline.progress import Progress
+from romacli.pipeline.stop import StopRequest
+from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
+from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest, write_manifest
+from romacli.types import Pair, Size
+
+DATABASE = "database"
+MODEL = "sparse"
+# Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
+FEWEST_PAIRS_PER_KEYPOINT = 1.2
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How matches become a database. database: None for the one in the output folder."""
+
+    database: Path | None = None
+    cameras: CameraOptions = field(default_factory=CameraOptions)
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
+    overwrite: bool = False
+
+
+def import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
+    """Verify the matches of a job and write its COLMAP database, unless that is up to date.
+
+    Raises:
+        InputError: the folder holds no matches, or a photograph is gone or has changed its size.
+        StoreError: the database is somebody else's.
+    """
+    for file in (layout.features, layout.matches):
+        if not file.exists():
+            raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
+    database = options.database or layout.database
+    digest = _database_digest(layout, options)
+    if database.exists() and _views(layout).get(_key(DATABASE, database)) == digest:
+        progress.say(f"{database} is up to date")
+        return summarise_database(database)
+    check_replaceable(database, overwrite=options.overwrite)
+    with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches:
+        names = features.names()
+        infos = [_info(images, name, features.image_size(name)) for name in names]
+        cameras, camera_of = assign_cameras(infos, options.cameras)
+        listed = read_pairs(layout.pairs, list_images(images).names).pairs.pairs
+        pairs = [pair for pair in listed if pair in matches]
+        progress.begin("verifying", len(pairs))
+
+        def advance(_: Pair) -> None:
+            stop.check()
+            progress.advance()
+
+        summary = write_database(
+            database,
+            cameras=cameras,
+            camera_of=camera_of,
+            keypoints={name: features.keypoints(name).xy for name in names},
+            matches=((pair, matches.matches(*pair).indices) for pair in pairs),
+            verify=options.verify,
+            overwrite=options.overwrite,
+            progress=advance,
+        )
+    if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
+        progress.warn(
+            f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
+            "three images. Match more pairs of neighbouring photographs."
+        )
+    _remember(layout, _key(DATABASE, database), digest)
+    return summary
+
+
+def make_model(
+    images: Path, layout: Layout, database: Path, options: MapperOptions, progress: Progress, stop: StopRequest
+) -> ReconstructionSummary:
+    """Map the database into `sparse/`, unless the model there was made from the same with the same options.
+
+    Raises:
+        NothingFoundError: no pair is verified, or no model came out.
+    """
+    views = _views(layout)
+    digest = _sha256([views.get(_key(DATABASE, database)), asdict(options)])
+    if (layout.sparse / "0").exists() and views.get(MODEL) == digest:
+        progress.say(f"{layout.sparse / '0'} is up to date")
+        return summarise_models(layout.sparse, database)
+    progress.begin("mapping", 0)
+    summary = reconstruct(database, images, layout.sparse, options, progress=lambda _: stop.check())
+    _remember(layout, MODEL, digest)
+    return summary
+
+
+def _info(images: Path, name: str, size: Size) -> ImageInfo:
+    """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
+    metadata = read_metadata(images / name)
+    if metadata.size != size:
+        raise InputError(
+            f"{images / name} is {metadata.size[0]}x{metadata.size[1]} px, but was {size[0]}x{size[1]} when it was "
+            "matched. Restore the photograph, or match again with --overwrite."
+        )
+    return ImageInfo(name, size, metadata.focal_length_px)
+
+
+def _database_digest(layout: Layout, options: ImportOptions) -> str:
+    """What a database depends on: the files it is made from, the cameras and the verification."""
+    sources = [read_provenance(path) for path in (layout.features, layout.matches)]
+    return _sha256([sources, asdict(options.cameras), asdict(options.verify)])
+
+
+def _key(view: str, path: Path) -> str:
+    return f"{view} {path.resolve()}"
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _views(layout: Layout) -> Mapping[str, str]:
+    manifest = read_manifest(layout.manifest)
+    return manifest.views if manifest else {}
+
+
+def _remember(layout: Layout, view: str, digest: str) -> None:
+    """Note in the manifest what a file was derived from. hloc files of another tool come without a manifest."""
+    manifest = read_manifest(layout.manifest)
+    if manifest is not None:
+        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: digest}))

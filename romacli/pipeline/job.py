@@ -1,0 +1,198 @@
+"""A job in its output folder: what it was asked, what is done, and what is left to match."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from romacli import __version__
+from romacli.errors import ImageError, InputError, NothingFoundError, StoreError
+from romacli.images.decode import image_size
+from romacli.images.listing import list_images
+from romacli.keypoints.aggregate import AggregateOptions
+from romacli.matching.matcher import Matcher, MatcherOptions
+from romacli.matching.registry import DEFAULT, load_matcher
+from romacli.pairs import exhaustive, read_pairs, write_pairs
+from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
+from romacli.pipeline.progress import Progress
+from romacli.pipeline.stop import StopRequest
+from romacli.pipeline.views import derive_views
+from romacli.store.hloc import check_names
+from romacli.store.journal import Journal, JournalWriter
+from romacli.store.layout import Layout
+from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.types import ImageList, Manifest, PairList, Size
+
+DEFAULT_OUTPUT = Path("romacli-out")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
+
+    pairs: a pairs file, `-` for standard input, None for every pair.
+    image_list: a file of names, one a line, in place of the whole folder.
+    overwrite: begin anew, whatever the output folder holds of an earlier job.
+    """
+
+    images: Path
+    output: Path = DEFAULT_OUTPUT
+    pairs: str | None = None
+    image_list: Path | None = None
+    model: str = DEFAULT
+    matcher: MatcherOptions = field(default_factory=MatcherOptions)
+    match: MatchOptions = field(default_factory=MatchOptions)
+    aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job whose input is checked and whose settings agree with what its folder holds."""
+
+    options: JobOptions
+    layout: Layout
+    images: ImageList
+    pairs: PairList
+    matcher: Matcher
+    manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.manifest)
+
+    def journal(self) -> Journal:
+        return Journal.open(self.layout.journal, self.fingerprint)
+
+    def remaining(self) -> PairList:
+        """The pairs without a record, in the order given."""
+        with self.journal() as journal:
+            return PairList(tuple(pair for pair in self.pairs.pairs if pair not in journal))
+
+
+def open_job(options: JobOptions, progress: Progress) -> Job:
+    """Check the photographs, the pairs and the output folder, then load the matcher. Writes nothing.
+
+    Raises:
+        InputError: there is nothing to match, or no matcher to do it.
+        UsageError: pairs that make no sense, or an output folder of other settings.
+    """
+    images = list_images(options.images, names_file=options.image_list)
+    if len(images) < 2:
+        raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
+    pairs = _pairs(options, images, progress)
+    check_names(images.names)
+    layout = Layout(options.output)
+    stored = None if options.overwrite else _stored_manifest(layout)
+    matcher = load_matcher(options.model, options.matcher)
+    manifest = Manifest({**matcher.settings, "seed": options.match.seed}, __version__)
+    if stored is not None:
+        check_same(layout.root, stored, manifest)
+    return Job(options, layout, images, pairs, matcher, manifest)
+
+
+def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match what is left and derive the hloc files.
+
+    Raises:
+        NothingFoundError: no pair of the job has a usable warp.
+        Stopped: a signal asked for it; results so far are in the journal.
+    """
+    if job.options.overwrite:
+        _clear(job.layout)
+    job.layout.journal.mkdir(parents=True, exist_ok=True)
+    views = read_manifest(job.layout.manifest)
+    write_manifest(job.layout.manifest, replace(job.manifest, views=views.views if views else {}))
+    write_pairs(job.layout.pairs, job.pairs)
+    todo = job.remaining()
+    if len(todo) < len(job.pairs):
+        progress.say(f"{len(job.pairs) - len(todo)} of {len(job.pairs)} pairs are done already")
+    if todo.pairs:
+        with JournalWriter(job.layout.journal, job.fingerprint) as writer:
+            run = match_images(
+                job.images, todo, job.matcher, writer.append, job.options.match, progress=progress, stop=stop
+            )
+    else:
+        run = MatchSummary()
+    with job.journal() as journal:
+        for note in journal.damaged:
+            progress.warn(note)
+        summary = _in_all(job, journal, run)
+        if summary.matched == 0:
+            raise NothingFoundError(_nothing_matched(summary))
+        sizes = _readable_sizes(job, summary)
+        derive_views(job.layout, journal, job.pairs, sizes, job.options.aggregate, progress, stop)
+    return summary
+
+
+def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:
+    if options.pairs is None:
+        return exhaustive(images.names)
+    found = read_pairs(options.pairs, images.names)
+    if found.duplicates:
+        progress.warn(f"{options.pairs}: {found.duplicates} pairs occur twice or reversed; each is matched once")
+    return found.pairs
+
+
+def _stored_manifest(layout: Layout) -> Manifest | None:
+    """What an earlier job left, if there was one.
+
+    Raises:
+        StoreError: the folder holds files of another kind where ours would go.
+    """
+    stored = read_manifest(layout.manifest)
+    if stored is None:
+        foreign = [path.name for path in (layout.journal, layout.features, layout.matches) if path.exists()]
+        if foreign:
+            raise StoreError(
+                f"{layout.root} holds {foreign[0]} but no {layout.manifest.name}. "
+                "Choose another --output, or --overwrite."
+            )
+    return stored
+
+
+def _clear(layout: Layout) -> None:
+    """Remove what an earlier job left in the folder, and nothing else."""
+    for folder in (layout.journal, layout.sparse):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (layout.manifest, layout.pairs, layout.features, layout.matches, layout.database):
+        file.unlink(missing_ok=True)
+
+
+def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
+    """The numbers of the whole job, whichever run did the work; encodes and seconds are this run's."""
+    done = [pair for pair in job.pairs.pairs if pair in journal]
+    rejected = sum(journal.kind(pair) == "rejected" for pair in done)
+    return MatchSummary(
+        images=len(job.images),
+        pairs=len(job.pairs),
+        matched=len(done) - rejected,
+        rejected=rejected,
+        failed=len(job.pairs) - len(done),
+        encodes=run.encodes,
+        seconds=run.seconds,
+        failures=run.failures,
+    )
+
+
+def _readable_sizes(job: Job, summary: MatchSummary) -> dict[str, Size]:
+    """The sizes of all photographs of the job but those that could not be read."""
+    sizes = {}
+    for name in job.images.names:
+        if name not in summary.failures:
+            with suppress(ImageError):
+                sizes[name] = image_size(job.images.root / name)
+    return sizes
+
+
+def _nothing_matched(summary: MatchSummary) -> str:
+    failures: Sequence[str] = list(summary.failures.values())
+    if failures:
+        return f"none of {summary.pairs} pairs matched. First reason: {failures[0]}"
+    return (
+        f"none of {summary.pairs} pairs show the same thing ({summary.rejected} rejected). "
+        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try --model roma-outdoor."
+    )
