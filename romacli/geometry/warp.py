@@ -1,0 +1,191 @@
+"""Warps as grids of target points: how they are stored in 16 bits and read between the grid's nodes.
+
+Everything is in COLMAP pixels of the original images. Where warps come from and how they were checked is not
+known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from romacli.types import CompactWarp, Size
+
+# Targets may lie this share of the long side outside the image on every side, so that a warp stays smooth at
+# its border.
+_ROOM = 1 / 8
+_LARGEST_CODE = np.iinfo(np.uint16).max
+
+# A patch of four nodes is one surface only while it stays nearly a parallelogram and is not torn apart: depth
+# edges and wrong matches bend more than this share of a cell or stretch over more than so many cells. Tuned
+# on rendered scenes, with cells counted in the target image so that images of different resolution are
+# treated alike.
+_MAX_BEND_CELLS = 0.35
+_MAX_SPAN_CELLS = 6.0
+
+
+def cell_centres(shape: tuple[int, int], size: Size) -> np.ndarray:
+    """Centres of a (gh, gw) grid's cells stretched over an image, as (gh, gw, 2) float32 COLMAP pixels."""
+    x = (np.arange(shape[1], dtype=np.float32) + 0.5) * (size[0] / shape[1])
+    y = (np.arange(shape[0], dtype=np.float32) + 0.5) * (size[1] / shape[0])
+    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+
+def target_margin(size: Size) -> float:
+    """How far outside an image, in px, a stored target may lie: one eighth of the long side."""
+    return _ROOM * max(size)
+
+
+def target_step(size: Size) -> float:
+    """The step of stored targets in px: 16 bits spread over long side and margins (0.03 px at 1600)."""
+    return (1 + 2 * _ROOM) * max(size) / _LARGEST_CODE
+
+
+def encode_targets(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Round targets (..., 2) in COLMAP pixels to uint16 steps, those beyond the margin stop there."""
+    steps = np.rint((xy + target_margin(size)) / target_step(size))
+    return np.clip(steps, 0, _LARGEST_CODE).astype(np.uint16)
+
+
+def decode_targets(steps: np.ndarray, size: Size) -> np.ndarray:
+    """Turn uint16 steps (..., 2) back into float32 COLMAP pixels, exact within half a step."""
+    return steps * np.float32(target_step(size)) - np.float32(target_margin(size))
+
+
+@dataclass(frozen=True)
+class WarpSample:
+    """A warp read at n points: where it leads, how far it is trusted and how it stretches.
+
+    targets: (n, 2) float32 COLMAP pixels of the target image; weights: (n,) float32 in [0, 1], 0 where the
+    warp has nothing to say; jacobians: (n, 2, 2) float32, target px per source px, or None where they were
+    not asked for.
+    """
+
+    targets: np.ndarray
+    weights: np.ndarray
+    jacobians: np.ndarray | None = None
+
+
+class WarpField:
+    """One direction of a stored warp, readable at any pixel of the source image.
+
+    Between four nodes the warp is bilinear, and half a cell beyond the outermost nodes it is continued. A
+    point is refused (weight 0) outside the image, where one of its nodes is unusable, and where the nodes do
+    not form one surface.
+    """
+
+    def __init__(
+        self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size
+    ) -> None:
+        """Prepare (gh, gw, 2) targets in COLMAP pixels and (gh, gw) weights in [0, 1] for reading."""
+        if min(weights.shape) < 2:
+            raise ValueError(
+                f"a warp of {weights.shape} nodes cannot be read between them, expected at least (2, 2)"
+            )
+        gh, gw = weights.shape
+        self.source_size = source_size
+        self.target_size = target_size
+        self._shape = gh, gw
+        cell = max(target_size[0] / gw, target_size[1] / gh)
+        surfaces = [_Surface.through(np.asarray(targets[..., axis], np.float32)) for axis in (0, 1)]
+        whole = surfaces[0].is_whole(cell) & surfaces[1].is_whole(cell)
+        self._surfaces = [surface.flattened() for surface in surfaces]
+        self._weights = np.where(whole, _smallest_of_four(weights), 0).astype(np.float32).ravel()
+
+    def at(self, points: np.ndarray, *, with_jacobian: bool = False) -> WarpSample:
+        """Read the warp at (n, 2) COLMAP pixels of the source image."""
+        gh, gw = self._shape
+        (width, height), (x, y) = self.source_size, np.asarray(points, np.float32).T
+        per_px_x, per_px_y = np.float32(gw / width), np.float32(gh / height)
+        column, a = _locate(x * per_px_x, gw)
+        row, b = _locate(y * per_px_y, gh)
+        patch = row * (gw - 1) + column
+        read = [surface.read(patch, a, b) for surface in self._surfaces]
+        inside = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
+        targets = np.stack([value for value, _, _ in read], axis=1)
+        weights = self._weights[patch] * inside
+        if not with_jacobian:
+            return WarpSample(targets, weights)
+        slopes = [np.stack((along * per_px_x, down * per_px_y), axis=1) for _, along, down in read]
+        return WarpSample(targets, weights, np.stack(slopes, axis=1))
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """One target coordinate as a patch between every four nodes: origin + a along + b (down + a twist)."""
+
+    origin: np.ndarray
+    along: np.ndarray
+    down: np.ndarray
+    twist: np.ndarray
+
+    @classmethod
+    def through(cls, nodes: np.ndarray) -> _Surface:
+        """The (gh - 1, gw - 1) patches through (gh, gw) values."""
+        along, down = np.diff(nodes, axis=1), np.diff(nodes, axis=0)
+        return cls(nodes[:-1, :-1], along[:-1], down[:, :-1], np.diff(along, axis=0))
+
+    def is_whole(self, cell: float) -> np.ndarray:
+        """Where a patch is one piece of surface rather than torn across a depth edge."""
+        limit = _MAX_SPAN_CELLS * cell
+        diagonal, other_diagonal = self.along + self.down + self.twist, self.along - self.down
+        spans = (np.abs(diagonal) < limit) & (np.abs(other_diagonal) < limit)
+        return spans & (np.abs(self.twist) < _MAX_BEND_CELLS * cell)
+
+    def flattened(self) -> _Surface:
+        """The same patches in one row, to be read by index."""
+        return _Surface(self.origin.ravel(), self.along.ravel(), self.down.ravel(), self.twist.ravel())
+
+    def read(
+        self, patch: np.ndarray, a: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The value at (a, b) within patches, and its slopes per cell in both directions."""
+        twist = self.twist[patch]
+        along, down = self.along[patch] + b * twist, self.down[patch] + a * twist
+        return self.origin[patch] + a * self.along[patch] + b * down, along, down
+
+
+def _locate(cells: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The patch each place, counted in cells along one axis, falls into, and how far from its first node."""
+    node = cells - np.float32(0.5)
+    patch = np.clip(np.floor(node), 0, count - 2).astype(np.int32)
+    return patch, node - patch.astype(np.float32)
+
+
+def _smallest_of_four(nodes: np.ndarray) -> np.ndarray:
+    rows = np.minimum(nodes[:-1], nodes[1:])
+    return np.minimum(rows[:, :-1], rows[:, 1:])
+
+
+def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
+    """The two directions of a stored pair, A to B and B to A."""
+    sizes = {"A": record.size_A, "B": record.size_B}
+
+    def field(source: str, target: str) -> WarpField:
+        codes, weights = (
+            getattr(record, f"target_{source}{target}"),
+            getattr(record, f"weight_{source}{target}"),
+        )
+        decoded = decode_targets(codes, sizes[target])
+        return WarpField(
+            decoded, weights / np.float32(255), source_size=sizes[source], target_size=sizes[target]
+        )
+
+    return field("A", "B"), field("B", "A")
+
+
+def compose(points: np.ndarray, fields: Sequence[WarpField]) -> WarpSample:
+    """Follow (n, 2) points through one warp after another; the weight is the smallest met on the way."""
+    weights = np.ones(len(points), np.float32)
+    for field in fields:
+        sample = field.at(points)
+        points, weights = sample.targets, np.minimum(weights, sample.weights)
+    return WarpSample(points, weights)
+
+
+def cycle_error(points: np.ndarray, forward: WarpField, backward: WarpField) -> np.ndarray:
+    """How far from (n, 2) points, in px, the way there and back ends; infinite where either warp refuses."""
+    back = compose(points, (forward, backward))
+    return np.where(back.weights > 0, np.linalg.norm(back.targets - points, axis=1), np.inf)
