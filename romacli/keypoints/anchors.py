@@ -1,0 +1,72 @@
+"""Where points may stand in an image: seeds on a jittered lattice, room between them. Knows no warps."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from romacli.types import Size
+
+
+def seed_lattice(size: Size, spacing: float, *, name: str, seed: int) -> np.ndarray:
+    """A jittered lattice of places for new points, (n, 2) float32 COLMAP pixels.
+
+    Each moves by up to 0.3 of the spacing. The jitter depends on the image's name and the seed alone, so that
+    neither order nor company changes it.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    x, y = (np.arange(spacing / 2, side, spacing) for side in size)
+    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    places += rng.uniform(-0.3, 0.3, places.shape) * spacing
+    return np.clip(places, 0, np.nextafter(np.asarray(size, np.float32), np.float32(0))).astype(np.float32)
+
+
+def close_pairs(queries: np.ndarray, points: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every query and point within `radius` of each other, as rows of `queries` (n, 2) and `points` (m, 2).
+
+    Points are sorted into square cells as wide as the radius, so that those near a query lie in three runs.
+    """
+    if not len(queries) or not len(points):
+        nothing = np.zeros(0, np.intp)
+        return nothing, nothing
+    corner = np.minimum(queries.min(axis=0), points.min(axis=0))
+    query_cells = np.floor((queries - corner) / radius).astype(np.int64) + 1
+    point_cells = np.floor((points - corner) / radius).astype(np.int64) + 1
+    width = max(query_cells[:, 0].max(), point_cells[:, 0].max()) + 2
+    keys = point_cells[:, 1] * width + point_cells[:, 0]
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    middle = (query_cells[:, 1] + np.array([[-1], [0], [1]])) * width + query_cells[:, 0]
+    first = np.searchsorted(keys, middle.ravel() - 1, side="left")
+    counts = np.searchsorted(keys, middle.ravel() + 1, side="right") - first
+    near_queries = np.repeat(np.tile(np.arange(len(queries)), 3), counts)
+    within_run = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    near_points = order[np.repeat(first, counts) + within_run]
+    distance = np.linalg.norm(queries[near_queries] - points[near_points], axis=1)
+    close = distance <= radius
+    return near_queries[close], near_points[close]
+
+
+def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarray:
+    """Which of (n, 2) points stay when, greedily, the best clears its surroundings first; (n,) bool.
+
+    Ties go to the earlier row. Every round settles all points without an open better neighbour at once.
+    """
+    rank = np.empty(len(points), np.intp)
+    rank[np.argsort(-scores, kind="stable")] = np.arange(len(points))
+    better, worse = close_pairs(points, points, radius)
+    ordered = rank[better] < rank[worse]
+    better, worse = better[ordered], worse[ordered]
+    kept = np.zeros(len(points), bool)
+    is_open = np.ones(len(points), bool)
+    while is_open.any():
+        blocked = np.zeros(len(points), bool)
+        blocked[worse] = True
+        settled = is_open & ~blocked
+        kept |= settled
+        is_open &= ~settled
+        is_open[worse[settled[better]]] = False
+        live = is_open[better] & is_open[worse]
+        better, worse = better[live], worse[live]
+    return kept

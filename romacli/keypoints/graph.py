@@ -1,0 +1,109 @@
+"""The images of a job as a graph: who is paired with whom, and the warps between. Knows no tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from romacli.errors import StoreError
+from romacli.geometry.warp import WarpField, warp_fields
+from romacli.types import CompactWarp, Pair, PairList, Size
+
+ReadWarp = Callable[[Pair], CompactWarp]
+Edge = tuple[int, int]
+
+# Thresholds are given in px of an image of this long side and scaled to each image.
+REFERENCE_LONG_SIDE = 1600
+
+# Decoded pairs kept at hand, 1.4 MB each at 140 x 140 cells: neighbours in the visiting order share many of
+# them.
+_CACHED_PAIRS = 48
+
+
+class PairGraph:
+    """Images by number, in the order of their names, and the warps between them, read when needed.
+
+    Attributes:
+        names: ascending.
+        sizes: (width, height) px of each image.
+        scales: long side of each image over `REFERENCE_LONG_SIDE`.
+        edges: the pairs as (i, j) with i < j, ascending.
+        neighbours: for each image the images it is paired with, ascending.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], read: ReadWarp, advance: Callable[[], None]) -> None:
+        """Read every record once for its sizes and overlap; `read` returns it, A being the pair's first name.
+
+        Raises:
+            ValueError: a pair occurs twice, or an image is paired with itself.
+            StoreError: two records disagree about the size of an image.
+        """
+        PairList(tuple(pairs))
+        self.names = sorted({name for pair in pairs for name in pair})
+        self._read = read
+        number = {name: k for k, name in enumerate(self.names)}
+        self._pairs = {(number[a], number[b]) if a < b else (number[b], number[a]): (a, b) for a, b in pairs}
+        self.edges = sorted(self._pairs)
+        self.neighbours: list[list[int]] = [[] for _ in self.names]
+        for i, j in self.edges:
+            self.neighbours[i].append(j)
+            self.neighbours[j].append(i)
+        self._survey(advance)
+        self.scales = [max(size) / REFERENCE_LONG_SIDE for size in self.sizes]
+        self._fields = lru_cache(maxsize=_CACHED_PAIRS)(self._load)
+
+    def _survey(self, advance: Callable[[], None]) -> None:
+        sizes: dict[str, Size] = {}
+        self._overlaps: dict[Edge, float] = {}
+        for edge in self.edges:
+            pair = self._pairs[edge]
+            record = self._read(pair)
+            self._overlaps[edge] = record.overlap
+            for name, size in zip(pair, (record.size_A, record.size_B), strict=True):
+                known = sizes.setdefault(name, size)
+                if known != size:
+                    raise StoreError(_size_conflict(name, known, size, pair))
+            advance()
+        self.sizes = [sizes[name] for name in self.names]
+
+    def _load(self, edge: Edge) -> tuple[WarpField, WarpField]:
+        pair = self._pairs[edge]
+        forward, backward = warp_fields(self._read(pair))
+        return (forward, backward) if pair[0] < pair[1] else (backward, forward)
+
+    def warp(self, i: int, j: int) -> WarpField:
+        """The warp from image i to image j, which must be paired."""
+        return self._fields((i, j))[0] if i < j else self._fields((j, i))[1]
+
+    def pair_of(self, edge: Edge) -> Pair:
+        """The two names of an edge, ascending."""
+        return self.names[edge[0]], self.names[edge[1]]
+
+    def visiting_order(self) -> list[int]:
+        """All images, each the one that overlaps most with those before it; ties go to the first name.
+
+        The walk starts at, and jumps between unconnected parts to, the image that overlaps most with all
+        others.
+        """
+        overlaps: list[dict[int, float]] = [{} for _ in self.names]
+        for (i, j), overlap in self._overlaps.items():
+            overlaps[i][j] = overlaps[j][i] = overlap
+        # A connected image always beats an unconnected one; among the unconnected the total overlap decides.
+        gain = 1e-6 * np.array([sum(row.values()) for row in overlaps])
+        order = []
+        for _ in self.names:
+            best = int(np.argmax(gain))
+            order.append(best)
+            gain[best] = -np.inf
+            for other, overlap in overlaps[best].items():
+                gain[other] += overlap
+        return order
+
+
+def _size_conflict(name: str, known: Size, size: Size, pair: Pair) -> str:
+    return (
+        f"{name} has {known[0]} x {known[1]} px in one stored pair and {size[0]} x {size[1]} px in "
+        f"{pair[0]} {pair[1]}. If the photograph was replaced, match into another --output."
+    )

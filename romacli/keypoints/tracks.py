@@ -1,0 +1,292 @@
+"""Tracks over a graph of images: carried through warps, agreed between neighbours, confirmed pair by pair.
+
+Positions travel through the warps; nothing is snapped to a grid or to a detector's corners. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from romacli.geometry.warp import WarpSample
+from romacli.keypoints.anchors import close_pairs, seed_lattice, suppress
+from romacli.keypoints.consensus import combine
+from romacli.keypoints.graph import PairGraph
+
+# A track's own position speaks with this weight beside its neighbours' (at most 1 each), which keeps lone
+# ones in place.
+_OWN_WEIGHT = 0.2
+# A track enters an image when more than this share of the weight of its predictions agrees.
+_MIN_SHARE_TO_ENTER = 0.55
+# A new track needs so much weight over all pairs of its image, and keeps this share of the spacing from
+# others.
+_MIN_WEIGHT_TO_START = 0.05
+_ROOM_TO_START = 0.7
+# The reverse warp is turned round by its Jacobian while the area scale lies above the first value; its weight
+# is scaled by the area within the other two.
+_MIN_AREA = 0.02
+_AREA_RANGE = (0.1, 4.0)
+
+
+@dataclass(frozen=True)
+class AggregateOptions:
+    """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image.
+
+    spacing: between the seeds of new tracks; smaller gives more tracks and more work.
+    nms_radius: no two keypoints of an image are nearer.
+    tolerance: predictions this far from their median have no say.
+    match_tolerance: a pair's own warp must lead this near to the other keypoint.
+    sweeps: visits to every image while tracks grow.
+    refinements: rounds in which positions relax to the mean of what all neighbours predict.
+    max_keypoints: per image; the longest tracks stay.
+    min_track_length: images a track must be seen in.
+    seed: of the jitter of the seeds.
+    """
+
+    spacing: float = 14.0
+    nms_radius: float = 3.5
+    tolerance: float = 3.0
+    match_tolerance: float = 3.0
+    sweeps: int = 2
+    refinements: int = 3
+    max_keypoints: int = 8192
+    min_track_length: int = 2
+    seed: int = 0
+
+
+class TrackTable:
+    """Which tracks are seen where: for each image ascending track ids and their positions.
+
+    ids: per image (n,) int64; xy: per image (n, 2) float32 COLMAP pixels; lengths: (num_tracks,) images of
+    each track.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self.ids = [np.zeros(0, np.int64) for _ in range(num_images)]
+        self.xy = [np.zeros((0, 2), np.float32) for _ in range(num_images)]
+        self.lengths = np.zeros(0, np.int32)
+
+    def replace(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
+        """Let an image see these tracks instead of those it saw; ids ascend."""
+        self.lengths[self.ids[image]] -= 1
+        self.lengths[ids] += 1
+        self.ids[image], self.xy[image] = ids, xy
+
+    def start(self, image: int, xy: np.ndarray) -> None:
+        """Begin a new track at each of (n, 2) positions."""
+        first = len(self.lengths)
+        self.lengths = np.concatenate((self.lengths, np.ones(len(xy), np.int32)))
+        self.ids[image] = np.concatenate((self.ids[image], np.arange(first, len(self.lengths))))
+        self.xy[image] = np.concatenate((self.xy[image], xy))
+
+    def keep(self, image: int, kept: np.ndarray) -> None:
+        """Forget the observations of an image that are not marked in `kept` (n,) bool."""
+        self.replace(image, self.ids[image][kept], self.xy[image][kept])
+
+    def drop_shorter_than(self, length: int) -> None:
+        """Forget the observations of tracks seen in fewer images, all judged at once."""
+        long_enough = self.lengths >= length
+        for image, ids in enumerate(self.ids):
+            self.keep(image, long_enough[ids])
+
+    def common(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows in image i and in image j of the tracks both see, ascending."""
+        ids_i, ids_j = self.ids[i], self.ids[j]
+        if not len(ids_i):
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        rows = np.minimum(np.searchsorted(ids_i, ids_j), len(ids_i) - 1)
+        shared = ids_i[rows] == ids_j
+        return rows[shared], np.flatnonzero(shared)
+
+
+def grow(graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> TrackTable:
+    """Carry tracks from image to image, best connected first, and start new ones where none has come.
+
+    In the first sweep an image hears those visited before it, afterwards all of its neighbours, which joins
+    tracks that began twice. Images that stay half empty get seeds twice as dense in the later sweeps.
+    """
+    table = TrackTable(len(graph.names))
+    order = graph.visiting_order()
+    spacing = [options.spacing] * len(order)
+    for sweep in range(options.sweeps):
+        heard = set() if sweep == 0 else set(order)
+        for image in order:
+            _hear(table, graph, image, heard & set(graph.neighbours[image]), options)
+            _seed(table, graph, image, spacing[image], options)
+            heard.add(image)
+            advance()
+        # Lone observations would only stand in the way of others.
+        table.drop_shorter_than(2)
+        sparse = [len(ids) < options.max_keypoints / 2 for ids in table.ids]
+        spacing = [options.spacing / (2 if is_sparse else 1) for is_sparse in sparse]
+    return table
+
+
+def _hear(
+    table: TrackTable, graph: PairGraph, image: int, others: set[int], options: AggregateOptions
+) -> None:
+    """Replace an image's observations by what it and its neighbours agree on, longer tracks first."""
+    scale = graph.scales[image]
+    ids, xy, weights = (
+        np.concatenate(parts)
+        for parts in zip(*_predictions(table, graph, image, sorted(others)), strict=True)
+    )
+    agreed = combine(ids, xy, weights, options.tolerance * scale)
+    inside = ((agreed.xy > 0) & (agreed.xy < graph.sizes[image])).all(axis=1)
+    accepted = np.flatnonzero(inside & (agreed.share > _MIN_SHARE_TO_ENTER))
+    ids, xy, support = agreed.ids[accepted], agreed.xy[accepted], agreed.support[accepted]
+    elsewhere = table.lengths[ids] - np.isin(ids, table.ids[image], assume_unique=True)
+    merit = elsewhere + 0.5 * support / (1 + support)
+    kept = np.flatnonzero(suppress(xy, merit, options.nms_radius * scale))
+    longest = kept[np.argsort(-merit[kept], kind="stable")[: options.max_keypoints]]
+    rows = np.sort(longest)
+    table.replace(image, ids[rows], xy[rows])
+
+
+def _predictions(
+    table: TrackTable, graph: PairGraph, image: int, others: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Track ids, positions in the image and weights: its own, then both directions of pairs with `others`."""
+    own = table.ids[image], table.xy[image]
+    yield *own, np.full(len(own[0]), _OWN_WEIGHT, np.float32)
+    for other in others:
+        sample = graph.warp(other, image).at(table.xy[other])
+        usable = sample.weights > 0
+        yield table.ids[other][usable], sample.targets[usable], sample.weights[usable]
+        rows, rows_other = table.common(image, other)
+        start, arrival = own[1][rows], table.xy[other][rows_other]
+        reverse = graph.warp(image, other).at(start, with_jacobian=True)
+        turned, weights = _turn_round(reverse, start, arrival, graph.scales[image] / graph.scales[other])
+        usable = weights > 0
+        yield own[0][rows][usable], turned[usable], weights[usable]
+
+
+def _turn_round(
+    sample: WarpSample, start: np.ndarray, arrival: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the source image a warp, read at (n, 2) `start`, would have to be read to lead to `arrival`.
+
+    Averaging forward predictions alone drifts; with the reverse ones turned round the error falls with every
+    round.
+
+    Args:
+        sample: the warp at `start`, with Jacobians.
+        scale: px of the source image per px of the target image at equal size.
+
+    Returns:
+        (n, 2) positions by one Newton step and (n,) weights in the source, 0 where the warp says nothing.
+    """
+    assert sample.jacobians is not None
+    (xx, xy), (yx, yy) = sample.jacobians.transpose(1, 2, 0)
+    det = xx * yy - xy * yx
+    area = np.abs(det) * np.float32(scale**2)
+    usable = (sample.weights > 0) & (area > _MIN_AREA)
+    x, y = (arrival - sample.targets).T
+    step = np.stack((yy * x - xy * y, xx * y - yx * x), axis=1)
+    step /= np.where(usable, det, 1)[:, None]
+    return start + step, np.where(usable, sample.weights * np.clip(area, *_AREA_RANGE), 0)
+
+
+def _seed(table: TrackTable, graph: PairGraph, image: int, spacing: float, options: AggregateOptions) -> None:
+    """Start tracks at the lattice points no track is near and some pair can carry, best supported first."""
+    room = options.max_keypoints - len(table.ids[image])
+    if room <= 0:
+        return
+    spacing = spacing * graph.scales[image]
+    places = seed_lattice(graph.sizes[image], spacing, name=graph.names[image], seed=options.seed)
+    taken, _ = close_pairs(places, table.xy[image], _ROOM_TO_START * spacing)
+    places = np.delete(places, taken, axis=0)
+    support = np.zeros(len(places), np.float32)
+    for other in graph.neighbours[image]:
+        support += graph.warp(image, other).at(places).weights
+    started = np.flatnonzero(support > _MIN_WEIGHT_TO_START)
+    strongest = started[np.argsort(-support[started], kind="stable")[:room]]
+    table.start(image, places[np.sort(strongest)])
+
+
+def relax(
+    table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]
+) -> None:
+    """Move every observation to the weighted mean of what its neighbours predict, `refinements` times.
+
+    All move at once. Predictions further than the tolerance have no say; where they outweigh the others in
+    the last round, the observation is forgotten.
+    """
+    for _ in range(options.refinements):
+        votes = [_Votes.none(len(ids)) for ids in table.ids]
+        for i, j in graph.edges:
+            for image, rows, xy, weights in _mutual_predictions(table, graph, i, j):
+                votes[image].add(
+                    rows, xy - table.xy[image][rows], weights, options.tolerance * graph.scales[image]
+                )
+            advance()
+        for image, vote in enumerate(votes):
+            table.xy[image] += vote.mean_shift()
+    if options.refinements:
+        for image, vote in enumerate(votes):
+            table.keep(image, vote.is_settled())
+
+
+def _mutual_predictions(
+    table: TrackTable, graph: PairGraph, i: int, j: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """What both directions of a pair say about the tracks it shares: image, rows, positions and weights."""
+    rows = dict(zip((i, j), table.common(i, j), strict=True))
+    xy = {image: table.xy[image][rows[image]] for image in (i, j)}
+    for source, target in ((i, j), (j, i)):
+        sample = graph.warp(source, target).at(xy[source], with_jacobian=True)
+        yield target, rows[target], sample.targets, sample.weights
+        scale = graph.scales[source] / graph.scales[target]
+        turned, weights = _turn_round(sample, xy[source], xy[target], scale)
+        yield source, rows[source], turned, weights
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """Sums over the predictions for one image's observations; each row occurs once in a call of `add`."""
+
+    shift: np.ndarray
+    near: np.ndarray
+    total: np.ndarray
+
+    @classmethod
+    def none(cls, count: int) -> _Votes:
+        return cls(*(np.zeros(shape, np.float32) for shape in ((count, 2), count, count)))
+
+    def add(self, rows: np.ndarray, shift: np.ndarray, weights: np.ndarray, tolerance: float) -> None:
+        near = np.where((shift**2).sum(axis=1) < tolerance**2, weights, 0)
+        self.shift[rows] += near[:, None] * shift
+        self.near[rows] += near
+        self.total[rows] += weights
+
+    def mean_shift(self) -> np.ndarray:
+        return self.shift / (self.near + _OWN_WEIGHT)[:, None]
+
+    def is_settled(self) -> np.ndarray:
+        return self.near + _OWN_WEIGHT > self.total / 2
+
+
+def confirm(
+    table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]
+) -> dict[tuple[int, int], np.ndarray]:
+    """Ask every pair's own warps, in either direction, which shared tracks they see within the tolerance.
+
+    Returns:
+        For each edge (m,) uint8 over the tracks both images share, ascending: 255 times the weight of the
+        better warp that agrees, 0 where neither does.
+    """
+    confirmed = {}
+    for i, j in graph.edges:
+        rows_i, rows_j = table.common(i, j)
+        xy_i, xy_j = table.xy[i][rows_i], table.xy[j][rows_j]
+        agreed = np.zeros(len(rows_i), np.float32)
+        for source, target, start, arrival in ((i, j, xy_i, xy_j), (j, i, xy_j, xy_i)):
+            sample = graph.warp(source, target).at(start)
+            distance = np.linalg.norm(sample.targets - arrival, axis=1)
+            near = distance < options.match_tolerance * graph.scales[target]
+            agreed = np.maximum(agreed, np.where(near, sample.weights, 0))
+        confirmed[i, j] = np.rint(agreed * 255).astype(np.uint8)
+        advance()
+    return confirmed
