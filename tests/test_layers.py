@@ -1,0 +1,88 @@
+"""The floors of the house: a room imports only from lower floors, and some libraries belong to one room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
+FLOORS = (
+    {"errors"},
+    {"types"},
+    {"geometry"},
+    {"synthetic", "images", "pairs", "models", "keypoints", "store", "colmap"},
+    {"matching"},
+    {"pipeline"},
+    {"eval", "report", "train"},
+    {"cli"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+OWNERS = {"pycolmap": {"colmap"}, "typer": {"cli"}, "rich": {"cli"}}
+FRONT_DOORS = {"__init__", "__main__"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything a file imports, inside functions too."""
+    package = ("romacli", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join((*start, *filter(None, [node.module])))
+            yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
+
+
+def may_import(room: str, name: str) -> bool:
+    library, _, rest = name.partition(".")
+    if library != "romacli":
+        return room in OWNERS.get(library, {room})
+    other = rest.partition(".")[0]
+    return other not in FLOOR_OF or other == room or FLOOR_OF[other] < FLOOR_OF[room]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_room_imports_only_from_lower_floors(path: Path) -> None:
+    room = room_of(path)
+    if room in FRONT_DOORS:
+        return
+    assert room in FLOOR_OF, f"{path}: {room} has no floor; give it one in FLOORS"
+    wrong = [f"{path}:{line} imports {name}" for line, name in imports(path) if not may_import(room, name)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "allowed"),
+    [
+        ("store", "romacli.geometry.coordinates", True),
+        ("store", "romacli.images.listing", False),
+        ("geometry", "romacli.matching.compact", False),
+        ("pipeline", "typer.Option", False),
+        ("colmap", "pycolmap", True),
+        ("matching", "romacli.__version__", True),
+    ],
+)
+def test_the_rule_tells_upward_from_downward(room: str, name: str, allowed: bool) -> None:
+    assert may_import(room, name) is allowed
+
+
+def test_relative_imports_are_seen_with_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    file = tmp_path / "store" / "hloc.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import numpy\n\ndef later():\n    from ..images import listing\n    from .layout import x\n"
+    )
+    assert list(imports(file)) == [
+        (1, "numpy"),
+        (4, "romacli.images.listing"),
+        (5, "romacli.store.layout.x"),
+    ]
