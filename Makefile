@@ -1,0 +1,37 @@
+# make demo    install, then match and reconstruct the example scene
+# make test    install with the development tools, then run the tests
+# make lint    style and types
+# make man     write the man pages anew from the program's own help
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= romacli-out/example
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint man
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("romacli needs Python 3.10 or newer: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/romacli match examples/scene/images --output $(DEMO)
+	$(BIN)/romacli reconstruct examples/scene/images --output $(DEMO)
+	@echo "hloc files: $(DEMO)/features.h5 and matches.h5; COLMAP: $(DEMO)/database.db and $(DEMO)/sparse/0"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+man: $(VENV)/.installed-dev
+	$(BIN)/python -m romacli.cli.manual man
