@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.matching.compact import CompactOptions, compact
+from romacli.matching.compact import CompactOptions, compact_all
 from romacli.models.output import NetworkMatch
 from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected, Size
 
@@ -104,7 +104,7 @@ class TwoPassMatcher:
         self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]
     ) -> list[CompactWarp | Rejected]:
         """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
-        return [self._judge(compact(dense, self._compact)) for dense in self.warp(pairs)]
+        return [self._judge(warp) for warp in compact_all(self.warp(pairs), self._compact)]
 
     def _judge(self, warp: CompactWarp) -> CompactWarp | Rejected:
         return warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
