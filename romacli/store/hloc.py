@@ -7,8 +7,9 @@ unreadable after a kill. h5py loads with the first file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     import h5py
+    from typing_extensions import Buffer
 
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -70,9 +72,9 @@ def write_features(
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    with _new_file(path, provenance) as file:
+    with _new_file(path, provenance) as add_group:
         for name, keypoints, size in items:
-            group = file.create_group(name)
+            group = add_group(name)
             group["keypoints"] = colmap_to_hloc(keypoints.xy.astype(np.float32))
             group["scores"] = keypoints.scores.astype(np.float32)
             group["score"] = group["scores"]
@@ -96,7 +98,7 @@ def write_matches(
         StoreError: the disk is full, or the folder cannot be written to.
         ValueError: a keypoint of the first image is matched twice, which the format cannot say.
     """
-    with _new_file(path, provenance) as file:
+    with _new_file(path, provenance) as add_group:
         for pair, matches, num_keypoints0 in items:
             rows = matches.indices[:, 0]
             if len(np.unique(rows)) < len(rows):
@@ -105,7 +107,7 @@ def write_matches(
             matches0[rows] = matches.indices[:, 1]
             scores0 = np.zeros(num_keypoints0, np.float16)
             scores0[rows] = matches.scores
-            group = file.create_group(pair_key(*pair))
+            group = add_group(pair_key(*pair))
             group["matches0"] = matches0
             group["matching_scores0"] = scores0
 
@@ -265,12 +267,50 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
 
 
 @contextmanager
-def _new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[h5py.File]:
+def _new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
+    """A function that adds a group to a file which takes the place of `path` when the block ends well."""
     import h5py
 
-    with written_whole(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        file.attrs.update(provenance)
-        yield file
+    with written_whole(path) as temporary, _PatientFile(temporary, "w+") as target:
+        with h5py.File(target, "w") as file:
+            file.attrs.update(provenance)
+
+            def add_group(key: str) -> h5py.Group:
+                target.check()
+                return file.create_group(key)
+
+            yield add_group
+        target.check()
+
+
+class _PatientFile(FileIO):
+    """A file whose writes never seem to fail; `check` raises the first error or interruption they met.
+
+    HDF5 that cannot flush on a full disk takes the whole process down with it, so it is not told.
+    """
+
+    _error: BaseException | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Buffer) -> int:
+        remaining = memoryview(data)
+        length = remaining.nbytes
+        try:
+            while remaining:
+                remaining = remaining[super().write(remaining) :]
+        except BaseException as error:
+            self._error = self._error or error
+        return length
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except BaseException as error:
+            self._error = self._error or error
+            return size or 0
 
 
 def _flat(name: str) -> str:
@@ -290,3 +330,5 @@ def _check_path(name: str) -> None:
             f"{name!r} cannot be a name in hloc files. "
             "Give names relative to the image folder, without empty, '.' or '..' parts."
         )
+    if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+        raise PairsError(f"{name!r} cannot be a name in hloc files: it is not UTF-8. Rename it.")

@@ -21,7 +21,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +48,6 @@ _SYNC_EVERY_S = 1.0
 # Payloads near a file's end are verified at every scan: a power cut can leave holes in what was written since
 # the last sync, and this is more than a second of it.
 _UNSETTLED_BYTES = 64 << 20
-_SCAN_BUFFER = 2048
 _MAX_OPEN_FILES = 64
 
 
@@ -247,7 +246,7 @@ class Journal:
         size = path.stat().st_size
         unsettled_from = 0 if verify else size - _UNSETTLED_BYTES
         self._paths.append(path)
-        with BufferedReader(FileIO(path), _SCAN_BUFFER) as file:
+        with path.open("rb") as file:
             for record in self._records(file, path, size):
                 try:
                     if record.end > unsettled_from:

@@ -120,7 +120,7 @@ def _with_option(option: str, key: str, value: Any) -> str:
 
 def _words(key: str, value: Any) -> str:
     if key.endswith("_sha256"):
-        return f"of sha256 {str(value)[:12]}"
+        return f"sha256:{str(value)[:12]}"
     if isinstance(value, list):
         return " ".join(_words("", item) for item in value)
     return str(value) if isinstance(value, (str, int, float)) else _canonical(value)
