@@ -1,0 +1,165 @@
+"""The text file of pairs that hloc and COLMAP read, and the tab that lets its names hold spaces."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from romacli.errors import InputError, PairsError, StoreError
+from romacli.types import Pair, PairList
+
+_GRAMMAR = "A line is two names, separated by a tab when they hold spaces; a third column may hold a number."
+_NAMES_SHOWN = 5
+# Tabs and line breaks separate; a # starts a comment; a byte order mark at the start of a file is dropped.
+_UNWRITABLE = re.compile(r"[\t\n\r]|^\s*#|^\ufeff|^\s*$|[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ReadPairs:
+    """A list of pairs as read; `duplicates` counts the lines that repeated or reversed an earlier pair."""
+
+    pairs: PairList
+    duplicates: int
+
+
+def read_pairs(path: Path | str, names: Sequence[str]) -> ReadPairs:
+    """Read pairs of image names and check each of them against the images there are.
+
+    A line is two words, or two names separated by a tab when they hold spaces; a third, numeric column is
+    ignored; lines that begin with # and blank lines are skipped. Of a pair and its reverse the first is kept.
+
+    Args:
+        path: a UTF-8 text file, or "-" for standard input.
+        names: the images that pairs may name.
+
+    Raises:
+        InputError: the file cannot be read.
+        PairsError: a line breaks the grammar, pairs an image with itself or names an unknown image, or the
+            file holds no pairs.
+    """
+    source, text = _read_text(path)
+    known = frozenset(names)
+    kept: dict[Pair, None] = {}
+    unknown: dict[str, int] = {}
+    duplicates = 0
+    for line_number, columns in _rows(text, known):
+        pair = _pair(columns, f"{source}:{line_number}")
+        unknown.update((name, line_number) for name in pair if name not in known and name not in unknown)
+        if pair in kept or pair[::-1] in kept:
+            duplicates += 1
+        else:
+            kept[pair] = None
+    if unknown:
+        raise PairsError(_unknown_names(source, unknown, names))
+    if not kept:
+        raise PairsError(f"{source} holds no pairs. {_GRAMMAR}")
+    return ReadPairs(PairList(tuple(kept)), duplicates)
+
+
+def format_pairs(pairs: PairList) -> str:
+    """Return one line for each pair: two words as hloc reads them, or a tab between names that hold spaces.
+
+    Raises:
+        PairsError: a name that no line can hold.
+    """
+    names = {name for pair in pairs.pairs for name in pair}
+    for name in sorted(names):
+        _require_writable(name)
+    spaced = {name for name in names if _holds_space(name)}
+    return "".join(f"{a}\t{b}\n" if a in spaced or b in spaced else f"{a} {b}\n" for a, b in pairs.pairs)
+
+
+def write_pairs(path: Path, pairs: PairList) -> None:
+    """Write the lines of `format_pairs` to a file.
+
+    Raises:
+        PairsError: a name that no line can hold.
+        StoreError: the file cannot be written.
+    """
+    text = format_pairs(pairs)
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+
+
+def _read_text(path: Path | str) -> tuple[str, str]:
+    source = "standard input" if str(path) == "-" else str(path)
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}. Give a text file of pairs.") from error
+    try:
+        return source, data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line_number = data.count(b"\n", 0, error.start) + 1
+        raise PairsError(f"{source}:{line_number}: not UTF-8 text. Save the file as UTF-8.") from error
+
+
+def _rows(text: str, known: frozenset[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the columns of each line that is neither blank nor a comment."""
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        content = line.rstrip("\r")
+        if content.strip() and not content.lstrip().startswith("#"):
+            yield line_number, _columns(content, known)
+
+
+def _columns(line: str, known: frozenset[str]) -> list[str]:
+    """Split a line at its tabs where it has any, unless only its words are known names."""
+    words = line.split()
+    if "\t" not in line:
+        return words
+    fields = [field if field in known else field.strip() for field in line.split("\t")]
+    return words if known.issuperset(words[:2]) and not known.issuperset(fields[:2]) else fields
+
+
+def _pair(columns: list[str], place: str) -> Pair:
+    if len(columns) not in (2, 3) or "" in columns[:2]:
+        found = "one name" if len(columns) == 1 else f"{len(columns)} columns"
+        raise PairsError(f"{place}: {found}, expected two names. {_GRAMMAR}")
+    if len(columns) == 3 and not _is_number(columns[2]):
+        raise PairsError(f"{place}: the third column, {columns[2]!r}, is not a number. {_GRAMMAR}")
+    if columns[0] == columns[1]:
+        raise PairsError(f"{place}: {columns[0]} is paired with itself. Remove the line.")
+    return columns[0], columns[1]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -> str:
+    remedy = "Names are relative to the image folder; correct them, or leave their lines out."
+    images = f"the {len(names)} images"
+    shown = list(unknown.items())[:_NAMES_SHOWN]
+    if len(unknown) == 1:
+        ((name, line_number),) = shown
+        return f"{source}:{line_number}: {_with_guess(name, names)} is not among {images}. {remedy}"
+    listed = ", ".join(f"{_with_guess(name, names)} in line {line_number}" for name, line_number in shown)
+    more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
+    return f"{source} names {len(unknown)} files that are not among {images}: {listed}{more}. {remedy}"
+
+
+def _with_guess(name: str, names: Sequence[str]) -> str:
+    """Add the image of that name in another folder, the commonest mistake, or else the closest spelling."""
+    last = name.rpartition("/")[2]
+    namesakes = [other for other in names if other.rpartition("/")[2] == last]
+    guesses = namesakes or get_close_matches(name, names, n=1, cutoff=0.75)
+    return f"{name} (did you mean {guesses[0]}?)" if guesses else name
+
+
+def _require_writable(name: str) -> None:
+    if _UNWRITABLE.search(name):
+        raise PairsError(f"a list of pairs cannot hold the name {ascii(name)}. Rename the image.")
+
+
+def _holds_space(name: str) -> bool:
+    return name.split() != [name]
