@@ -1,1 +1,17 @@
 """The folder of photographs: names, pixels, metadata. Knows no matchers."""
+
+from __future__ import annotations
+
+from .decode import image_size, read_image
+from .listing import EXTENSIONS, list_images, other_photographs
+from .metadata import ImageMetadata, read_metadata
+
+__all__ = [
+    "EXTENSIONS",
+    "ImageMetadata",
+    "image_size",
+    "list_images",
+    "other_photographs",
+    "read_image",
+    "read_metadata",
+]

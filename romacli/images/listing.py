@@ -1,0 +1,181 @@
+"""Which files of a folder are its photographs, and in which order. Opens none of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from romacli.errors import InputError
+from romacli.types import ImageList
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+# Photographs too, but in formats that OpenCV's wheels or COLMAP cannot read.
+_PHONE_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl")
+_RAW_EXTENSIONS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef")
+
+_NAMES_SHOWN = 5
+
+
+def list_images(root: Path, *, names_file: Path | None = None) -> ImageList:
+    """Name the photographs under a folder, or those of them that a file lists.
+
+    Names are POSIX, relative to `root`, in natural order (img2 before img10). Hidden files and folders are
+    left out; links to folders are followed, except back into a folder that holds them.
+
+    Args:
+        root: the folder of photographs.
+        names_file: a UTF-8 text file, one name relative to `root` on a line; blank lines and lines that begin
+            with # are skipped. Files named here count whatever their extension.
+
+    Raises:
+        InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that
+            no pair list can carry.
+    """
+    _require_folder(root)
+    names = _photographs_under(root) if names_file is None else _photographs_named(root, names_file)
+    for name in names:
+        _require_portable(root, name)
+    return ImageList(root, tuple(sorted(names, key=_natural_key)))
+
+
+def other_photographs(root: Path) -> tuple[str, ...]:
+    """Name the photographs under a folder that `list_images` leaves out because of their format.
+
+    These are what phones and cameras write and the decoder does not read: HEIC, AVIF, JPEG XL, raw files.
+
+    Raises:
+        InputError: the folder is missing or cannot be read.
+    """
+    _require_folder(root)
+    return tuple(sorted(_with_extension(_walk(root), _PHONE_EXTENSIONS + _RAW_EXTENSIONS), key=_natural_key))
+
+
+def _photographs_under(root: Path) -> list[str]:
+    files = list(_walk(root))
+    photographs = _with_extension(files, EXTENSIONS)
+    if photographs:
+        return photographs
+    wanted = " ".join(EXTENSIONS)
+    if not files:
+        raise InputError(f"{root} is empty. Give the folder that holds the photographs ({wanted}).")
+    raise InputError(
+        f"{root} holds no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
+        f"{wanted}. Convert them to JPEG or PNG, or give another folder."
+    )
+
+
+def _photographs_named(root: Path, names_file: Path) -> list[str]:
+    lines = (line.strip() for line in _read_text(names_file).split("\n"))
+    names = dict.fromkeys(_normalised(line) for line in lines if line and not line.startswith("#"))
+    if not names:
+        raise InputError(f"{names_file} holds no names. Write one name relative to {root} on each line.")
+    missing = [name for name in names if not _is_file_inside(root, name)]
+    if missing:
+        raise InputError(
+            f"{names_file} names {_count(missing)} not in {root}: {_first_few(missing)}. "
+            f"Names are relative to {root}; correct them, or leave them out."
+        )
+    return list(names)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text. Save it as UTF-8, one name on each line.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a text file of names.") from error
+
+
+def _normalised(name: str) -> str:
+    return PurePosixPath(name).as_posix()
+
+
+def _is_file_inside(root: Path, name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and os.path.isfile(root / name)
+
+
+def _count(names: list[str]) -> str:
+    return "a file that is" if len(names) == 1 else f"{len(names)} files that are"
+
+
+def _first_few(names: list[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _require_folder(root: Path) -> None:
+    try:
+        mode = root.stat().st_mode
+    except OSError as error:
+        raise InputError(
+            f"{root} cannot be opened: {error.strerror}. Give the folder that holds the photographs."
+        ) from error
+    if not stat.S_ISDIR(mode):
+        raise InputError(f"{root} is a file, not a folder. Give the folder that holds the photographs.")
+
+
+def _require_portable(root: Path, name: str) -> None:
+    """Refuse the names that pair lists, COLMAP or HDF5 would tear apart or lose."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{root} holds {ascii(name)}, a name that is not valid UTF-8. Rename it.") from error
+    if re.search(r"[\x00-\x1f\x7f]", name):
+        raise InputError(
+            f"{root} holds {ascii(name)}, a name with a tab, line break or other control character, "
+            "which pair lists cannot hold. Rename it."
+        )
+    if name.lstrip().startswith("#"):
+        raise InputError(f"{root} holds {name}; in a pair list a leading # starts a comment. Rename it.")
+
+
+def _with_extension(names: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name.lower().endswith(extensions)]
+
+
+def _walk(
+    folder: Path, prefix: str = "", ancestors: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[str]:
+    """Yield the names of all files under a folder that are not hidden, in no particular order."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in ancestors:
+        return
+    for entry in _entries(folder):
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", ancestors | {identity})
+        else:
+            yield prefix + entry.name
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be listed: {error.strerror}. Change its permissions, or move it elsewhere."
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # os.path.isdir takes a link that leads nowhere, or to itself, for a file: reading it will name it.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], str], ...]:
+    """Order names as a person does, folder by folder; the plain spelling decides between 1, 01 and 001."""
+    return tuple((_digits_as_numbers(part), part) for part in name.split("/"))
+
+
+def _digits_as_numbers(text: str) -> tuple[str | int, ...]:
+    pieces = re.split(r"([0-9]+)", text.casefold())
+    return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces))

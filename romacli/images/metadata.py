@@ -1,0 +1,145 @@
+"""What a photograph's EXIF says about the camera. Damaged or missing EXIF is an answer, never an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from romacli.types import Size
+
+from .decode import image_size, opened_header
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm, mm, um
+_FILM_DIAGONAL_MM = math.hypot(36, 24)  # equivalents compare diagonals, so that any aspect ratio has one
+# A focal length outside is a wrong tag, not a lens: 0.1 sees 157 degrees, 100 sees half a degree.
+_FOCAL_LENGTHS_PER_SIDE = (0.1, 100.0)
+
+
+@dataclass(frozen=True)
+class ImageMetadata:
+    """What a photograph says about itself.
+
+    size: (width, height) in px, stored orientation.
+    orientation: EXIF's 1 to 8; 1 where it says nothing. Coordinates never depend on it.
+    focal_length_px: in px of the stored image, or None where EXIF does not tell.
+    camera_model: maker and model, or None.
+    gps: (latitude, longitude, altitude) in degrees north and east and m above sea level, or None; a missing
+        altitude is 0.
+    """
+
+    size: Size
+    orientation: int = 1
+    focal_length_px: float | None = None
+    camera_model: str | None = None
+    gps: tuple[float, float, float] | None = None
+
+
+def read_metadata(path: Path) -> ImageMetadata:
+    """Return a photograph's size and what its EXIF tells, with None for what is missing or makes no sense.
+
+    Raises:
+        ImageError: the file cannot be opened or is no image.
+    """
+    size = image_size(path)
+    try:
+        with opened_header(path) as image:
+            return ImageMetadata(size) if image is None else _from_exif(_exif(image), size)
+    except Exception:  # Pillow's EXIF reader raises whatever damaged bytes make it stumble over
+        return ImageMetadata(size)
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    from PIL import Image
+
+    if image.format == "TIFF":
+        return image.getexif()
+    exif = Image.Exif()  # image.getexif() would decode a PNG that has none, looking for it behind the pixels
+    exif.load(image.info.get("exif", b""))
+    return exif
+
+
+def _from_exif(exif: Image.Exif, size: Size) -> ImageMetadata:
+    from PIL.ExifTags import IFD, Base
+
+    orientation = exif.get(Base.Orientation, 1)
+    return ImageMetadata(
+        size,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        focal_length_px=_focal_length_px(exif.get_ifd(IFD.Exif), size),
+        camera_model=_camera_model(exif),
+        gps=_gps(exif.get_ifd(IFD.GPSInfo)),
+    )
+
+
+def _focal_length_px(tags: Mapping[int, Any], size: Size) -> float | None:
+    """Return the focal length in px, from the 35 mm equivalent or else from the sensor's resolution.
+
+    Agrees with COLMAP 4.2, which knows the sensors of some cameras besides; for a photograph made smaller
+    after it was taken we scale the sensor's resolution, COLMAP does not.
+    """
+    from PIL.ExifTags import Base
+
+    film_mm = _number(tags.get(Base.FocalLengthIn35mmFilm))
+    focal = film_mm / _FILM_DIAGONAL_MM * math.hypot(*size) if film_mm else _from_sensor(tags, max(size))
+    longest, (low, high) = max(size), _FOCAL_LENGTHS_PER_SIDE
+    return focal if focal is not None and low * longest < focal < high * longest else None
+
+
+def _from_sensor(tags: Mapping[int, Any], longest: int) -> float | None:
+    from PIL.ExifTags import Base
+
+    focal_mm = _number(tags.get(Base.FocalLength))
+    px_per_unit = _number(tags.get(Base.FocalPlaneXResolution))
+    unit_mm = _MM_PER_UNIT.get(tags.get(Base.FocalPlaneResolutionUnit, 2))
+    if not focal_mm or not px_per_unit or not unit_mm:
+        return None
+    taken = max(_number(tags.get(tag)) or 0 for tag in (Base.ExifImageWidth, Base.ExifImageHeight))
+    scale = longest / taken if taken else 1.0  # the image may have been resized after it was taken
+    return focal_mm * px_per_unit / unit_mm * scale
+
+
+def _camera_model(exif: Image.Exif) -> str | None:
+    from PIL.ExifTags import Base
+
+    maker, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (Base.Make, Base.Model))
+    if maker and not model.lower().startswith(maker.lower()):
+        model = f"{maker} {model}"
+    return model.strip() or None
+
+
+def _gps(tags: Mapping[int, Any]) -> tuple[float, float, float] | None:
+    from PIL.ExifTags import GPS
+
+    latitude = _degrees(tags.get(GPS.GPSLatitude), is_negative=tags.get(GPS.GPSLatitudeRef) == "S")
+    longitude = _degrees(tags.get(GPS.GPSLongitude), is_negative=tags.get(GPS.GPSLongitudeRef) == "W")
+    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+        return None
+    altitude = _number(tags.get(GPS.GPSAltitude)) or 0.0
+    is_below_sea = tags.get(GPS.GPSAltitudeRef) in (1, b"\x01")
+    return latitude, longitude, -altitude if is_below_sea else altitude
+
+
+def _degrees(parts: Any, *, is_negative: bool) -> float | None:
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        return None
+    numbers = [_number(part) for part in parts]
+    if any(number is None for number in numbers):
+        return None
+    degrees, minutes, seconds = (number or 0.0 for number in numbers)
+    angle = degrees + minutes / 60 + seconds / 3600
+    return -angle if is_negative else angle
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None for text, lists and fractions over zero."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,251 @@
+"""What a photograph's pixels and size are, format by format, and what is said of files that have none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from romacli.errors import ImageError
+from romacli.images import image_size, read_image
+
+HEIGHT, WIDTH = 30, 44  # unequal and no multiples of 8, so that turned or padded images show
+_Y, _X = np.mgrid[:HEIGHT, :WIDTH]
+RGB = np.stack([_X * 5, _Y * 8, (_X + _Y) * 3], axis=-1).astype(np.uint8)
+GRAY = RGB[..., 0]
+GRAY_AS_RGB = np.repeat(GRAY[..., None], 3, axis=2)
+ALPHA = np.where(_X > 20, 255, 0).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    return Path("photos")
+
+
+def encoded(pixels, kind: str, **options) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def encoded_16_bit(pixels: np.ndarray, extension: str) -> bytes:
+    return cv2.imencode(extension, pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return exif
+
+
+PALETTE = Image.fromarray(RGB).quantize(32)
+PALETTE_AS_RGB = np.asarray(PALETTE.convert("RGB"))
+GRAY_16 = (_X * 1000 + _Y * 700).astype(np.uint16)
+GRAY_16_AS_RGB = np.repeat((GRAY_16 >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+EXACT = {
+    "rgb.png": (encoded(RGB, "PNG"), RGB),
+    "rgb.bmp": (encoded(RGB, "BMP"), RGB),
+    "rgb.tif": (encoded(RGB, "TIFF"), RGB),
+    "lzw.TIFF": (encoded(RGB, "TIFF", compression="tiff_lzw"), RGB),
+    "rgb.webp": (encoded(RGB, "WEBP", lossless=True), RGB),
+    "gray.png": (encoded(GRAY, "PNG"), GRAY_AS_RGB),
+    "gray.tif": (encoded(GRAY, "TIFF"), GRAY_AS_RGB),
+    "gray16.png": (encoded_16_bit(GRAY_16, ".png"), GRAY_16_AS_RGB),
+    "gray16.tif": (encoded_16_bit(GRAY_16, ".tif"), GRAY_16_AS_RGB),
+    "rgb16.png": (encoded_16_bit(RGB.astype(np.uint16) * 257, ".png"), RGB),
+    "rgb16.tif": (encoded_16_bit(RGB.astype(np.uint16) * 257, ".tif"), RGB),
+    "rgba.png": (encoded(np.dstack([RGB, ALPHA]), "PNG"), RGB),
+    "rgba.webp": (encoded(np.dstack([RGB, ALPHA]), "WEBP", lossless=True, exact=True), RGB),
+    "gray_alpha.png": (encoded(np.dstack([GRAY, ALPHA]), "PNG"), GRAY_AS_RGB),
+    "palette.png": (encoded(PALETTE, "PNG"), PALETTE_AS_RGB),
+    "palette_transparent.png": (encoded(PALETTE, "PNG", transparency=3), PALETTE_AS_RGB),
+    "palette.bmp": (encoded(PALETTE, "BMP"), PALETTE_AS_RGB),
+    "cmyk.tif": (encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"), RGB),
+    "png_inside.jpg": (encoded(RGB, "PNG"), RGB),
+    "leer zeichen é 中.png": (encoded(RGB, "PNG"), RGB),
+    "turned.png": (encoded(RGB, "PNG", exif=oriented(6)), RGB),
+    "turned.webp": (encoded(RGB, "WEBP", lossless=True, exif=oriented(6)), RGB),
+}
+
+LOSSY = {
+    "rgb.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0), RGB),
+    "name é.JPEG": (encoded(RGB, "JPEG", quality=95, subsampling=0), RGB),
+    "progressive.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0, progressive=True), RGB),
+    "turned.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0, exif=oriented(6)), RGB),
+    "gray.jpg": (encoded(GRAY, "JPEG", quality=95), GRAY_AS_RGB),
+    "cmyk.jpg": (encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95), RGB),
+    "trailer.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0) + b"SEFT" * 9, RGB),
+    "restarts.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0, restart_marker_blocks=2), RGB),
+}
+LOSSY_TOLERANCE = 8  # of 255; 3 to 6 measured, where a swap of channels or a turn makes 200
+
+
+def written(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_lossless_formats_give_the_stored_pixels(folder, name):
+    data, expected = EXACT[name]
+    image = read_image(written(folder, name, data))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_jpeg_gives_the_stored_pixels_nearly(folder, name):
+    data, expected = LOSSY[name]
+    image = read_image(written(folder, name, data))
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).max() <= LOSSY_TOLERANCE
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_oriented_tiff_stays_as_stored(folder, orientation, compression):
+    data = encoded(RGB, "TIFF", exif=oriented(orientation), compression=compression)
+    path = written(folder, "a.tif", data)
+    np.testing.assert_array_equal(read_image(path), RGB)
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+def big_endian_tiff(pixels: np.ndarray, orientation: int) -> bytes:
+    """Write a grey TIFF by hand, since Pillow writes little-endian ones only."""
+    height, width = pixels.shape
+    shorts = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 274: orientation, 277: 1, 278: height}
+    longs = {273: 8, 279: pixels.size}
+    entries = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()]
+    entries += [struct.pack(">HHII", tag, 4, 1, value) for tag, value in longs.items()]
+    directory = struct.pack(">H", len(entries)) + b"".join(sorted(entries)) + bytes(4)
+    return b"MM\x00*" + struct.pack(">I", 8 + pixels.size) + pixels.tobytes() + directory
+
+
+def test_a_big_endian_oriented_tiff_stays_as_stored(folder):
+    path = written(folder, "a.tif", big_endian_tiff(GRAY, orientation=6))
+    np.testing.assert_array_equal(read_image(path), GRAY_AS_RGB)
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("name", [*EXACT, *LOSSY])
+def test_size_is_that_of_the_pixels(folder, name):
+    data, _ = (EXACT | LOSSY)[name]
+    assert image_size(written(folder, name, data)) == (WIDTH, HEIGHT)
+
+
+def test_size_of_a_format_that_only_opencv_knows_comes_from_its_pixels(folder):
+    path = written(folder, "a.png", cv2.imencode(".pam", RGB)[1].tobytes())
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+def test_size_is_read_without_decoding(folder):
+    assert image_size(written(folder, "a.png", png(60000, 60000))) == (60000, 60000)
+
+
+def refusal(read, path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        read(path)
+    return str(caught.value)
+
+
+JPEG = LOSSY["rgb.jpg"][0]
+PNG = EXACT["rgb.png"][0]
+THUMBNAIL = oriented(1)
+THUMBNAIL[0x927C] = JPEG  # an embedded JPEG with an end marker of its own
+CUT_OFF = {
+    "half.jpg": JPEG[: len(JPEG) // 2],
+    "no_end.jpg": JPEG[:-2],
+    "zero_tail.jpg": JPEG[: len(JPEG) // 2] + bytes(len(JPEG) - len(JPEG) // 2),
+    "header_only.jpg": JPEG[:30],
+    "progressive.jpg": LOSSY["progressive.jpg"][0][:-30],
+    "thumbnail.jpg": encoded(RGB, "JPEG", quality=95, exif=THUMBNAIL)[:-20],
+    "half.png": PNG[: len(PNG) // 2],
+    "no_end.png": PNG[:-12],
+    "header_only.png": PNG[:20],
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_files_cut_off_are_refused_instead_of_filled_with_grey(folder, name):
+    assert refusal(read_image, written(folder, name, CUT_OFF[name])) == (
+        f"photos/{name} is cut off before its end. Copy it again from its source, or leave it out."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("half.bmp", EXACT["rgb.bmp"][0][:2000]),
+        ("half.tif", EXACT["rgb.tif"][0][:2000]),
+        ("half.webp", EXACT["rgb.webp"][0][:50]),
+        ("IMG_12.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(400)),
+        ("page.jpg", b"<!DOCTYPE html><html>404</html>"),
+        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "),
+        ("damaged.png", PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:]),
+        ("lost.tif", b"II*\x00" + struct.pack("<I", 10**6) + bytes(100)),
+    ],
+)
+def test_what_cannot_be_decoded_says_so(folder, name, data):
+    assert refusal(read_image, written(folder, name, data)) == (
+        f"photos/{name} cannot be read as an image. Convert it to JPEG or PNG, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_values_of_32_bits_are_refused_for_their_unknown_range(folder, dtype):
+    path = written(folder, "depth.tif", encoded(GRAY.astype(dtype), "TIFF"))
+    assert refusal(read_image, path) == (
+        "photos/depth.tif holds 32-bit values, whose range of brightness is unknown. "
+        "Save it with 8 or 16 bits per channel, or leave it out."
+    )
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_absurd_dimensions_are_refused_before_memory_is_taken(folder):
+    assert refusal(read_image, written(folder, "bomb.png", png(60000, 60000))) == (
+        "photos/bomb.png claims 60000 x 60000 px, more than can be decoded. Make it smaller, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_missing_empty_and_foreign_files_are_refused_alike(folder, read):
+    assert refusal(read, folder / "a.jpg") == (
+        "photos/a.jpg cannot be opened: No such file or directory. Check the file, or leave it out."
+    )
+    assert refusal(read, written(folder, "b.jpg", b"")) == (
+        "photos/b.jpg is empty (0 bytes). Copy it again from its source, or leave it out."
+    )
+    assert refusal(read, written(folder, "c.jpg", b"hello")) == (
+        "photos/c.jpg cannot be read as an image. Convert it to JPEG or PNG, or leave it out."
+    )
+
+
+def test_reading_leaves_pillows_own_limit_as_it_was(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12345)
+    image_size(written(folder, "a.png", PNG))
+    assert Image.MAX_IMAGE_PIXELS == 12345

@@ -1,0 +1,199 @@
+"""Which files are photographs, in which order, and what is said when there are none."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romacli.errors import InputError
+from romacli.images import list_images, other_photographs
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """An empty folder `photos` in the working folder, named as users name it in messages."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    return Path("photos")
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def refusal(*args, **kwargs) -> str:
+    with pytest.raises(InputError) as caught:
+        list_images(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_names_are_posix_relative_to_the_root_at_any_depth(photos):
+    fill(photos, "b.jpg", "left/a.jpg", "left/deep/er/c.jpg")
+    images = list_images(photos)
+    assert images.root == photos
+    assert images.names == ("b.jpg", "left/a.jpg", "left/deep/er/c.jpg")
+
+
+def test_extensions_count_in_either_case_and_hidden_files_never(photos):
+    wanted = ("1.jpg", "2.JPEG", "3.Png", "4.tif", "5.TIFF", "6.bmp", "7.webp", "8 ü.jpg")
+    fill(
+        photos,
+        *wanted,
+        "notes.txt",
+        "jpg",
+        "a.jpg.txt",
+        "._mac.jpg",
+        ".x.jpg",
+        ".thumbs/a.jpg",
+        "@eaDir/.a.jpg",
+    )
+    assert list_images(photos).names == wanted
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ("img1.jpg", "img2.jpg", "img10.jpg", "img100.jpg"),
+        ("001.jpg", "01.jpg", "1.jpg", "2.jpg"),
+        ("IMG_1.jpg", "img_2.jpg", "IMG_3.jpg"),
+        ("1341847980.722988.jpg", "1341847981.726650.jpg"),
+        ("01/b.jpg", "1/a.jpg", "1/c.jpg", "2/a.jpg", "10/a.jpg"),
+        ("A/1.jpg", "A/3.jpg", "a/2.jpg"),
+    ],
+)
+def test_natural_order_keeps_folders_together(photos, ordered):
+    fill(photos, *ordered)
+    assert list_images(photos).names == ordered
+
+
+@given(seed=st.integers(0, 10**6))
+def test_order_does_not_depend_on_the_order_of_the_directory(seed, tmp_path_factory):
+    root = tmp_path_factory.getbasetemp() / "shuffled"
+    names = ["1.jpg", "01.jpg", "a1.jpg", "A1.jpg", "a/1.jpg", "a 1.jpg"]
+    fill(root, *names)
+    random.Random(seed).shuffle(names)
+    names_file = root / "names.txt"
+    names_file.write_text("\n".join(names))
+    assert list_images(root, names_file=names_file).names == list_images(root).names
+
+
+def test_a_link_to_a_folder_is_followed_but_never_back_into_its_own(photos, tmp_path):
+    fill(tmp_path / "elsewhere", "a.jpg")
+    fill(photos, "sub/b.jpg")
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / "sub" / "loop").symlink_to(photos.resolve())
+    assert list_images(photos).names == ("link/a.jpg", "sub/b.jpg")
+
+
+def test_links_that_lead_nowhere_are_listed_for_reading_to_name_them(photos):
+    (photos / "gone.jpg").symlink_to("nowhere.jpg")
+    (photos / "self.jpg").symlink_to("self.jpg")
+    assert list_images(photos).names == ("gone.jpg", "self.jpg")
+
+
+def test_missing_folder_and_file_instead_of_folder(photos):
+    fill(photos, "a.jpg")
+    remedy = "Give the folder that holds the photographs."
+    assert refusal(Path("fotos")) == f"fotos cannot be opened: No such file or directory. {remedy}"
+    assert refusal(photos / "a.jpg") == f"photos/a.jpg is a file, not a folder. {remedy}"
+
+
+def test_an_empty_folder_says_which_extensions_count(photos):
+    expected = (
+        "photos is empty. Give the folder that holds the photographs (.jpg .jpeg .png .tif .tiff .bmp .webp)."
+    )
+    assert refusal(photos) == expected
+
+
+def test_a_folder_of_other_files_says_how_many_were_seen(photos):
+    fill(photos, "IMG_2.heic", "IMG_1.heic", "clips/a.mov", ".hidden.jpg")
+    assert refusal(photos) == (
+        "photos holds no photographs: none of its files (3, such as 'IMG_1.heic') ends in .jpg .jpeg .png "
+        ".tif .tiff .bmp .webp. Convert them to JPEG or PNG, or give another folder."
+    )
+
+
+def test_photographs_of_other_formats_are_named_for_the_caller_to_report(photos):
+    fill(photos, "10.HEIC", "9.heic", "raw/1.CR2", "a.jpg", "notes.txt", ".b.heic")
+    assert other_photographs(photos) == ("9.heic", "10.HEIC", "raw/1.CR2")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(photos, monkeypatch):
+    fill(photos, "a.jpg", "closed/b.jpg")
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert refusal(photos) == (
+        "photos/closed cannot be listed: Permission denied. Change its permissions, or move it elsewhere."
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\tb.jpg", "photos holds 'a\\tb.jpg', a name with a tab, line break or other control character, "),
+        ("a\nb.jpg", "photos holds 'a\\nb.jpg', a name with a tab, line break or other control character, "),
+        (
+            os.fsdecode(b"caf\xe9.jpg"),
+            "photos holds 'caf\\udce9.jpg', a name that is not valid UTF-8. Rename it.",
+        ),
+        ("#1.jpg", "photos holds #1.jpg; in a pair list a leading # starts a comment. Rename it."),
+    ],
+)
+def test_names_that_the_formats_cannot_hold_are_refused(photos, name, message):
+    fill(photos, "ok.jpg", name)
+    assert refusal(photos).startswith(message)
+
+
+def test_a_names_file_chooses_among_the_photographs(photos):
+    fill(photos, "1.jpg", "2.jpg", "10.jpg", "sub/my 3.jpg", "scan.dat")
+    names_file = Path("names.txt")
+    names_file.write_bytes(
+        "\ufeff# chosen\r\n10.jpg\r\n\r\n./2.jpg\r\nsub//my 3.jpg\r\nscan.dat\r\n2.jpg\r\n".encode()
+    )
+    assert list_images(photos, names_file=names_file).names == ("2.jpg", "10.jpg", "scan.dat", "sub/my 3.jpg")
+
+
+def test_a_names_file_that_names_what_is_not_there(photos):
+    fill(photos, "1.jpg", "sub/1.jpg")
+    Path("outside.jpg").touch()
+    names_file = Path("names.txt")
+    remedy = "Names are relative to photos; correct them, or leave them out."
+    names_file.write_text("1.jpg\nz.jpg\n")
+    assert refusal(photos, names_file=names_file) == (
+        f"names.txt names a file that is not in photos: z.jpg. {remedy}"
+    )
+    names_file.write_text(f"z.jpg\nsub\n../outside.jpg\n{photos.resolve()}/1.jpg\na\nb\nc\n")
+    assert refusal(photos, names_file=names_file) == (
+        "names.txt names 7 files that are not in photos: "
+        f"z.jpg, sub, ../outside.jpg, {photos.resolve()}/1.jpg, a and 2 more. {remedy}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "names.txt cannot be read: No such file or directory. Give a text file of names."),
+        (b"# none\n\n", "names.txt holds no names. Write one name relative to photos on each line."),
+        (b"caf\xe9.jpg\n", "names.txt is not UTF-8 text. Save it as UTF-8, one name on each line."),
+    ],
+)
+def test_a_names_file_that_cannot_serve(photos, content, message):
+    if content is not None:
+        Path("names.txt").write_bytes(content)
+    assert refusal(photos, names_file=Path("names.txt")) == message
