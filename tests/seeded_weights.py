@@ -1,9 +1,10 @@
 """Deterministic weights for networks whose published ones are not at hand: the rule behind the golden arrays.
 
-Each tensor depends on (seed, group, name, shape) alone. The first 16 bytes of SHA-256("seed|group|name") key a
-Philox generator; its bits, in little-endian pieces of 24 of every 32, are uniform in [-1, 1). What is made of
-them depends on the part the tensor plays; the scales keep a random network's activations in a useful range and
-make wrong epsilons visible (one normalisation channel in 13 gets a tiny variance).
+Each tensor depends on (seed, group, name, shape) alone. The first 16 bytes of SHA-256("seed|group|name") key
+a
+Philox generator; the upper 24 bits of every 32 are a uniform number in [-1, 1). What is made of it depends on
+the part the tensor plays; the scales keep a random network's activations in a useful range and make wrong
+epsilons visible (one normalisation channel in 13 gets a tiny variance).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import torch
 
 SPREAD = np.float32(math.sqrt(3.0))  # of a uniform variable with standard deviation 1
 
-# (ends or parts of a name, gain, zero-sum filters), the first that fits counts. Filters that read the output of
-# a ReLU sum to zero, or its positive mean would drown what varies from pixel to pixel.
+# (part of a name, gain, zero-sum filters); the first that fits counts. Filters that read the output of a ReLU
+# sum to zero, or its positive mean would drown what varies from pixel to pixel.
 DINOV2_GAINS = (
     ("patch_embed", 0.05, False),
     (".attn.qkv.", 2.0, False),
@@ -87,7 +88,9 @@ def _matrix(name: str, noise: np.ndarray, gains: tuple[tuple[str, float, bool], 
     weight = noise * np.float32(gain * math.sqrt(3.0) / math.sqrt(noise.shape[1]))
     if zero_sum:
         weight -= weight.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    if name.endswith("out_conv.weight"):  # flows shall leave the image here and there, certainties not saturate
+    if name.endswith(
+        "out_conv.weight"
+    ):  # flows shall leave the image here and there, certainties not saturate
         weight *= np.array([[2.5], [2.5], [0.5]], np.float32)
     return weight
 

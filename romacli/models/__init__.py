@@ -1,1 +1,1 @@
-"""The papers' networks as `nn.Module`s, tensors in and tensors out; paths and photographs are unknown here."""
+"""The papers' networks as `nn.Module`s, tensors in and tensors out; photographs are unknown here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,6 @@ from .local_correlation import local_correlation
 from .output import NetworkMatch
 from .vgg import VGG19
 from .weights import require_layout
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 FeatureMaps = dict[str, Tensor]
 
