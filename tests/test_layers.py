@@ -78,11 +78,9 @@ def test_relative_imports_are_seen_with_their_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
     file = tmp_path / "store" / "hloc.py"
     file.parent.mkdir()
-    file.write_text(
-        "import numpy\n\ndef later():\n    from ..images import listing\n    from .layout import x\n"
-    )
-    assert list(imports(file)) == [
+    file.write_text("import numpy\nif numpy:\n    from ..images import listing\nfrom .layout import x\n")
+    assert sorted(imports(file)) == [
         (1, "numpy"),
-        (4, "romacli.images.listing"),
-        (5, "romacli.store.layout.x"),
+        (3, "romacli.images.listing"),
+        (4, "romacli.store.layout.x"),
     ]
