@@ -27,7 +27,7 @@ class SequentialFlags:
     overlap: Annotated[
         int, typer.Option(min=1, help="Pair each image with this many that follow it. More pairs take more time.")
     ] = 5
-    quadratic: Annotated[bool, typer.Option(help="Pair also at distances 1, 2, 4, 8, ... as COLMAP does.")] = False
+    quadratic: Annotated[bool, typer.Option(help="Pair also at distances 1, 2, 4, 8, ...")] = False
 
 
 @app.command(epilog="Example: romacli pairs exhaustive photos/ -o pairs.txt")

@@ -11,7 +11,7 @@ from pathlib import Path
 from romacli import __version__
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError
 from romacli.images.decode import image_size
-from romacli.images.listing import list_images
+from romacli.images.listing import list_images, other_photographs
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
@@ -81,6 +81,8 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
     images = list_images(options.images, names_file=options.image_list)
+    if others := other_photographs(options.images):
+        progress.warn(f"{len(others)} files are left out, {others[0]} first: convert them to JPEG or PNG to use them")
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
     pairs = _pairs(options, images, progress)
@@ -103,7 +105,6 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
     """
     if job.options.overwrite:
         _clear(job.layout)
-    job.layout.journal.mkdir(parents=True, exist_ok=True)
     views = read_manifest(job.layout.manifest)
     write_manifest(job.layout.manifest, replace(job.manifest, views=views.views if views else {}))
     write_pairs(job.layout.pairs, job.pairs)

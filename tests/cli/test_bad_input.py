@@ -1,0 +1,239 @@
+"""Every bad input gets a sentence that names the thing, an exit code, and leaves finished work alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from plane import photograph_plane
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+
+Run = Callable[..., Result]
+QUICK = ["--coarse-resolution", "64", "--upsample-resolution", "128"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    photograph_plane(tmp_path / "photos", ["1.png", "2.png", "3.png"])
+    return tmp_path / "photos"
+
+
+def test_no_such_folder(run: Run) -> None:
+    result = run("match", "nowhere")
+    assert result.exit_code == 3
+    assert "nowhere" in result.stderr
+    assert not Path("romacli-out").exists()
+
+
+def test_folder_missing_from_the_command(run: Run) -> None:
+    result = run("match")
+    assert result.exit_code == 2
+    assert "IMAGES is missing: name the folder of photographs." in result.stderr
+
+
+def test_empty_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run("match", "empty")
+    assert result.exit_code == 3
+    assert "empty" in result.stderr
+    assert ".jpg" in result.stderr
+
+
+def test_one_image(run: Run, photos: Path) -> None:
+    for name in ("2.png", "3.png"):
+        (photos / name).unlink()
+    result = run("match", photos)
+    assert result.exit_code == 3
+    assert "holds one image (1.png); matching needs two or more" in result.stderr
+
+
+def test_unreadable_image_is_named_and_the_rest_goes_on(run: Run, photos: Path) -> None:
+    (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:2000])
+    result = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0, "--json")
+    assert result.exit_code == 4
+    assert "1 photographs could not be used, 2 pairs are left out" in result.stderr
+    assert "2.png" in result.stderr
+    values = json.loads(result.stdout)
+    assert (values["pairs"], values["matched"], values["failed"]) == (3, 1, 2)
+
+
+def test_strict_stops_at_an_unreadable_image(run: Run, photos: Path) -> None:
+    (photos / "2.png").write_bytes(b"")
+    result = run("match", photos, *QUICK, "--strict")
+    assert result.exit_code == 4
+    assert "stopped by --strict" in result.stderr
+
+
+def test_pair_naming_a_missing_image(run: Run, photos: Path) -> None:
+    Path("pairs.txt").write_text("1.png 2.png\n1.png 9.png\n")
+    result = run("match", photos, "--pairs", "pairs.txt")
+    assert result.exit_code == 2
+    assert "9.png" in result.stderr
+    assert "pairs.txt" in result.stderr
+    assert "2" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1.png\n", "pairs.txt:1: one name"),
+        ("1.png 2.png\n1.png 2.png 3.png\n", "pairs.txt:2: the third column"),
+        ("1.png 2.png 0.5 x\n", "pairs.txt:1: 4 columns"),
+        ("# nothing\n\n", "pairs.txt holds no pairs"),
+        ("1.png 1.png\n", "1.png"),
+    ],
+)
+def test_pairs_file_that_breaks_the_grammar(run: Run, photos: Path, content: str, words: str) -> None:
+    Path("pairs.txt").write_text(content)
+    result = run("match", photos, "--pairs", "pairs.txt")
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_names_that_collide_in_hloc_files(run: Run, tmp_path: Path) -> None:
+    photograph_plane(tmp_path / "photos", ["a/b.png", "a-b.png"])
+    result = run("match", "photos")
+    assert result.exit_code == 2
+    assert "a/b.png" in result.stderr
+    assert "a-b.png" in result.stderr
+
+
+def test_names_with_spaces_umlauts_and_folders_are_matched(run: Run, tmp_path: Path) -> None:
+    names = ["Straße/erste Aufnahme.png", "Straße/zweite.png", "näher.png"]
+    photograph_plane(tmp_path / "photos", names)
+    lines = run("pairs", "exhaustive", "photos").stdout
+    Path("pairs.txt").write_text(lines, encoding="utf-8")
+    result = run("match", "photos", "--pairs", "pairs.txt", *QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    assert result.exit_code == 0, result.stderr
+    assert Path("romacli-out/pairs.txt").read_text(encoding="utf-8") == lines
+
+
+def test_output_of_other_settings_is_refused_and_named(run: Run, photos: Path) -> None:
+    first = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    assert first.exit_code == 0, first.stderr
+    result = run("match", photos, "--coarse-resolution", 96, "--upsample-resolution", 128, "--min-overlap", 0)
+    assert result.exit_code == 2
+    assert "made with --coarse-resolution 64x64, this run asks for 96x96" in result.stderr
+    assert "--overwrite" in result.stderr
+
+
+def test_overwrite_begins_anew(run: Run, photos: Path) -> None:
+    lenient = ("--min-overlap", 0, "--min-certainty", 0)
+    run("match", photos, *QUICK, *lenient)
+    result = run("match", photos, "--coarse-resolution", 96, "--no-upsample", *lenient, "--overwrite", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["encodes"] == 3
+
+
+def test_checkpoint_of_another_model(run: Run, photos: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"layer": np.zeros(3, np.float32)}, "other.safetensors")
+    result = run("match", photos, "--weights", "other.safetensors")
+    assert result.exit_code == 3
+    assert "other.safetensors" in result.stderr
+
+
+def test_published_model_without_weights_says_where_they_go(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path / "weights"))
+    result = run("match", photos, "--model", "roma-outdoor")
+    assert result.exit_code == 3
+    for words in ("roma_outdoor.pth", "romacli models download roma-outdoor", "https://", str(tmp_path / "weights")):
+        assert words in result.stderr
+
+
+def test_unknown_model_lists_the_known_ones(run: Run, photos: Path) -> None:
+    result = run("match", photos, "--model", "loftr")
+    assert result.exit_code == 2
+    assert "loftr" in result.stderr
+    assert "mini, roma-outdoor, roma-indoor" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--coarse-resolution", "100"), "--coarse-resolution 100x100 must be a multiple of 16"),
+        (("--coarse-resolution", "big"), "--coarse-resolution big is not a size"),
+        (("--device", "quantum"), "--device quantum is not a device"),
+        (("--device", "cuda:77"), "--device cuda:77 is not there"),
+        (("--dtype", "int8"), "--dtype int8 is not known"),
+    ],
+)
+def test_option_values_that_make_no_sense(run: Run, photos: Path, words: tuple[str, str], message: str) -> None:
+    result = run("match", photos, *words)
+    assert result.exit_code in (2, 3)
+    assert message in result.stderr
+
+
+def test_read_only_output(run: Run, photos: Path) -> None:
+    if os.geteuid() == 0:
+        output = Path("/proc/romacli-out")
+    else:
+        Path("locked").mkdir(mode=0o500)
+        output = Path("locked/out")
+    result = run("match", photos, *QUICK, "-o", output)
+    assert result.exit_code == 6
+    assert str(output) in result.stderr
+    assert "cannot be written" in result.stderr
+
+
+def test_full_disk(run: Run, photos: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        result = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.exit_code == 6
+    assert "the disk or quota is full" in result.stderr
+    assert "Free more than" in result.stderr
+    again = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    assert again.exit_code == 0, again.stderr
+
+
+def test_nothing_matches(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(2):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((120, 160, 3), 100 * index, np.uint8))
+    result = run("match", folder, *QUICK, "--min-overlap", 0.5)
+    assert result.exit_code == 5
+    assert "none of 1 pairs show the same thing" in result.stderr
+
+
+def test_underscores_and_the_words_of_peers_are_understood(run: Run, photos: Path) -> None:
+    result = run("pairs", "exhaustive", "--image_path", photos, "--output_path", "p.txt")
+    assert result.exit_code == 0, result.stderr
+    assert len(Path("p.txt").read_text().splitlines()) == 3
+
+
+def test_import_without_matches(run: Run, photos: Path) -> None:
+    result = run("colmap-import", photos, "-o", "nothing")
+    assert result.exit_code == 3
+    assert "nothing holds no features.h5" in result.stderr
+
+
+def test_foreign_database_is_left_alone(run: Run, photos: Path) -> None:
+    assert run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0).exit_code == 0
+    Path("mine.db").write_bytes(b"precious")
+    result = run("colmap-import", photos, "--database", "mine.db")
+    assert result.exit_code == 6
+    assert "mine.db exists and was not made by romacli" in result.stderr
+    assert Path("mine.db").read_bytes() == b"precious"
