@@ -1,4 +1,4 @@
-"""Fetch freely licensed photographs to train the mini model on: Debian wallpaper packages, scikit-image samples.
+"""Fetch freely licensed pictures to train the mini model on, from Debian packages and scikit-image.
 
     python examples/fetch_textures.py /tmp/textures
 

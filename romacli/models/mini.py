@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -331,7 +332,8 @@ class Refiner(nn.Module):
         """Return the moved warp (B, H, W, 2) and the updated certainty logits (B, H, W)."""
         features = source["features"]
         height, width = features.shape[2:]
-        sampled = F.grid_sample(target["features"], warp.to(features.dtype), align_corners=False)
+        # In float32: a bfloat16 coordinate is off by half a pixel at 320 cells.
+        sampled = F.grid_sample(target["features"].float(), warp, align_corners=False).to(features.dtype)
         displacement = (warp - pixel_grid(height, width, warp.device)).permute(0, 3, 1, 2)
         parts = [features, sampled, self.displacement(displacement * DISPLACEMENT_GAIN).to(features.dtype)]
         if self.radius:
@@ -369,7 +371,7 @@ class Mini(nn.Module):
         )
         self.log_token_gain = nn.Parameter(torch.tensor(math.log(15.0)))
         self.log_descriptor_gain = nn.Parameter(torch.full((2,), 2.5))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
         """Return everything that depends on one image alone, each tensor batched along its first dimension.
@@ -461,7 +463,7 @@ class Mini(nn.Module):
 
 
 def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same features with the two halves of the batch exchanged, so that row i meets its partner."""
+    """Return the same features with the halves of the batch exchanged, so that row i meets its partner."""
     return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
 
 
@@ -526,7 +528,8 @@ def config_to_json(config: MiniConfig) -> str:
 
 def config_from_json(text: str) -> MiniConfig:
     """Return the configuration written by `config_to_json`."""
-    return MiniConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+    return MiniConfig(**values)
 
 
 def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

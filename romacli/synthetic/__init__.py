@@ -6,14 +6,15 @@ This room knows planes, cameras and grey levels; it knows no networks.
 from __future__ import annotations
 
 from .pairs import SyntheticPair, sample_pair
-from .scenes import Camera, TexturedPlane, render_view, warp_between
+from .scenes import Camera, TexturedPlane, View, render_view, warp_between
 from .textures import Textures
 
 __all__ = [
     "Camera",
     "SyntheticPair",
-    "Textures",
     "TexturedPlane",
+    "Textures",
+    "View",
     "render_view",
     "sample_pair",
     "warp_between",

@@ -26,8 +26,8 @@ class SyntheticPair:
 
     Attributes:
         image_A, image_B: (S, S, 3) uint8 RGB.
-        warp_AB, warp_BA: (S, S, 2) float32, for each pixel x and y in px of the other image; (0.5, 0.5) is the
-            centre of the top-left pixel.
+        warp_AB, warp_BA: (S, S, 2) float32, for each pixel x and y in px of the other image, where the centre
+            of the top-left pixel is (0.5, 0.5).
         visible_AB, visible_BA: (S, S) bool, whether the other image shows that point. The warp means nothing
             elsewhere.
     """
@@ -78,11 +78,10 @@ def _related_pair(textures: Textures, rng: Rng, size: int) -> SyntheticPair:
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
     """Return what two cameras see of the planes, with exact warps both ways."""
     camera_A, camera_B = cameras
-    image_A, *view_A = render_view(planes, camera_A)
-    image_B, *view_B = render_view(planes, camera_B)
-    warp_AB, visible_AB = warp_between(camera_A, (view_A[0], view_A[1]), camera_B, (view_B[0], view_B[1]))
-    warp_BA, visible_BA = warp_between(camera_B, (view_B[0], view_B[1]), camera_A, (view_A[0], view_A[1]))
-    return SyntheticPair(image_A, image_B, warp_AB, warp_BA, visible_AB, visible_BA)
+    view_A, view_B = render_view(planes, camera_A), render_view(planes, camera_B)
+    warp_AB, visible_AB = warp_between(camera_A, view_A, camera_B, view_B)
+    warp_BA, visible_BA = warp_between(camera_B, view_B, camera_A, view_A)
+    return SyntheticPair(view_A.rgb, view_B.rgb, warp_AB, warp_BA, visible_AB, visible_BA)
 
 
 def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = np.ndarray  # (H, W, 3) uint8 RGB
 Rng = np.random.Generator
 
 
@@ -23,12 +23,18 @@ def photograph(image: Image, rng: Rng) -> Image:
     image = _blur(image, rng)
     image = cv2.LUT(image, _tone_curves(float(image[::4, ::4].mean()) / 255, rng))
     if rng.random() < 0.6:
-        grain = cv2.randn(np.empty(image.shape, np.int16), 0, float(rng.uniform(1, 12)))
+        grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 12))
         image = cv2.add(image, grain, dtype=cv2.CV_8U)
     if rng.random() < 0.2:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        image = _compressed(image, int(rng.integers(25, 85)))
     return image
+
+
+def _compressed(image: Image, quality: int) -> Image:
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
 
 
 def _light(shape: tuple[int, int], rng: Rng) -> NDArray[np.float32] | None:

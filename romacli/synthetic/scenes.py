@@ -1,4 +1,4 @@
-"""Textured planes seen by pinhole cameras: pictures with a depth for every pixel, and exact warps between them.
+"""Textured planes seen by pinhole cameras: pictures, a depth for every pixel, exact warps between views.
 
 Pixel coordinates are COLMAP's: (0.5, 0.5) is the centre of the top-left pixel. Camera axes are x right, y
 down, z forward.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
+Image = np.ndarray  # uint8; (H, W, 3) RGB, or (H, W) as a mask
 
 BACKGROUND_GREY = 127
 MIN_DEPTH = 0.05  # a bounded plane with a corner nearer than this is left out of the picture
@@ -80,16 +81,22 @@ class TexturedPlane:
         return np.cross(self.edge_x, self.edge_y)
 
 
-def render_view(
-    planes: Sequence[TexturedPlane], camera: Camera
-) -> tuple[Image, NDArray[np.int32], NDArray[np.float32]]:
-    """Return the picture a camera takes of the planes, with what each pixel shows and how far it is.
+class View(NamedTuple):
+    """What a camera sees.
 
-    Returns:
+    Attributes:
         rgb: (H, W, 3) uint8, grey where nothing is seen.
-        plane_index: (H, W) int32, -1 where nothing is seen.
+        plane_index: (H, W) int32, which plane each pixel shows, -1 for none.
         inverse_depth: (H, W) float32, 1 / z in the camera's frame, 0 where nothing is seen.
     """
+
+    rgb: Image
+    plane_index: NDArray[np.int32]
+    inverse_depth: NDArray[np.float32]
+
+
+def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
+    """Return the picture a camera takes of the planes, with what each pixel shows and how far it is."""
     width, height = camera.size
     rgb = np.full((height, width, 3), BACKGROUND_GREY, np.uint8)
     plane_index = np.full((height, width), -1, np.int32)
@@ -110,43 +117,36 @@ def render_view(
         cv2.copyTo(colour, nearer.astype(np.uint8), rgb[region])
         inverse_depth[region][nearer] = candidate[nearer]
         plane_index[region][nearer] = index
-    return rgb, plane_index, inverse_depth
+    return View(rgb, plane_index, inverse_depth)
 
 
 def warp_between(
-    camera_A: Camera,
-    view_A: tuple[NDArray[np.int32], NDArray[np.float32]],
-    camera_B: Camera,
-    view_B: tuple[NDArray[np.int32], NDArray[np.float32]],
+    camera_A: Camera, view_A: View, camera_B: Camera, view_B: View
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return where each pixel of A lies in B, and whether B sees it.
-
-    Args:
-        camera_A, camera_B: the two cameras.
-        view_A, view_B: `plane_index` and `inverse_depth` as `render_view` returned them.
 
     Returns:
         warp: (H, W, 2) float32 x, y in px of B; meaningless (but finite) where A saw nothing.
         visible: (H, W) bool, inside B's image and not behind another plane there.
     """
-    index_A, inverse_depth_A = view_A
-    index_B, inverse_depth_B = view_B
     rotation = camera_B.R @ camera_A.R.T
     translation = camera_B.t - rotation @ camera_A.t
     rays = (camera_B.K @ rotation @ np.linalg.inv(camera_A.K)).astype(np.float32)
     shift = (camera_B.K @ translation).astype(np.float32)
     u, v = pixel_centres(camera_A.size)
     # z in B as a multiple of z in A; K's last row is (0, 0, 1), so the third component is a depth.
-    x, y, z = (rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * inverse_depth_A for i in range(3))
-    in_front = (z > 1e-4) & (inverse_depth_A > 0)
+    x, y, z = (
+        rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * view_A.inverse_depth for i in range(3)
+    )
+    in_front = (z > 1e-4) & (view_A.inverse_depth > 0)
     z = np.where(in_front, z, 1.0)
     width, height = camera_B.size
     warp = np.stack((x / z, y / z), axis=-1)
     inside = in_front & (warp > 0).all(axis=-1) & (warp[..., 0] < width) & (warp[..., 1] < height)
     column = np.clip(warp[..., 0], 0, width - 1).astype(np.int32)
     row = np.clip(warp[..., 1], 0, height - 1).astype(np.int32)
-    same_plane = index_B[row, column] == index_A
-    unoccluded = inverse_depth_A / z > inverse_depth_B[row, column] * DEPTH_TOLERANCE
+    same_plane = view_B.plane_index[row, column] == view_A.plane_index
+    unoccluded = view_A.inverse_depth / z > view_B.inverse_depth[row, column] * DEPTH_TOLERANCE
     limit = 4 * max(camera_B.size)
     return np.clip(warp, -limit, limit, dtype=np.float32), inside & (same_plane | unoccluded)
 
@@ -170,7 +170,7 @@ def _corners(plane: TexturedPlane, *, inset: float = 0.0) -> Array:
     return np.array([[x[0], y[0]], [x[1], y[0]], [x[0], y[1]], [x[1], y[1]]])
 
 
-def _apply(homography: Array, points: Array) -> Array:
+def _apply(homography: np.ndarray, points: np.ndarray) -> Array:
     projected = points @ homography[:, :2].T + homography[:, 2]
     return projected[:, :2] / projected[:, 2:]
 
@@ -224,7 +224,7 @@ def _draw(
 
 
 def _for_opencv(homography: Array, plane: TexturedPlane, raster: Image) -> Array:
-    """Adapt texture px -> image px to a raster of another resolution and to OpenCV's integer pixel centres."""
+    """Adapt texture px -> image px to a raster of other resolution and to OpenCV's integer pixel centres."""
     height, width = plane.texture.shape[:2]
     x, y = width / raster.shape[1], height / raster.shape[0]
     from_raster = np.array([[x, 0, x / 2], [0, y, y / 2], [0, 0, 1.0]])
@@ -244,6 +244,6 @@ def _level(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> i
         seen = _apply(homography, _corners(plane, inset=0.25))
     inverse = np.linalg.inv(homography)
     origin = _apply(inverse, seen)
-    dx, dy = _apply(inverse, seen + (1, 0)) - origin, _apply(inverse, seen + (0, 1)) - origin
+    dx, dy = (_apply(inverse, seen + step) - origin for step in ((1, 0), (0, 1)))
     texels = np.sqrt(np.median(np.abs(dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0])))
     return int(np.clip(np.round(np.log2(max(texels, 1e-3))), 0, len(plane.levels) - 1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from romacli.errors import InputError
 
-Image = NDArray[np.uint8]
+Image = np.ndarray  # (H, W, 3) uint8 RGB
 Rng = np.random.Generator
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -47,7 +47,7 @@ class Textures:
 
     @classmethod
     def of(cls, photographs: Sequence[Image], generated: Sequence[Image]) -> Textures:
-        """Return a pool that draws a picture in proportion to its longer side squared: large ones hold more."""
+        """Return a pool that draws pictures by their longer side squared, since large ones hold more."""
         pictures = [*photographs, *generated]
         weights = np.array([float(max(image.shape)) ** 2 for image in pictures])
         return cls(tuple(_pyramid(image) for image in pictures), weights / weights.sum())

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -117,6 +117,7 @@ def train(options: TrainOptions) -> Path:
         RomacliError: the loss stopped being finite and did not recover.
     """
     torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)  # OpenCV's thread pool does not survive the fork of the workers
     textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed)
     state = _restored(options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +150,7 @@ def train(options: TrainOptions) -> Path:
 
 
 def train_step(state: TrainState, batch: Batch, options: TrainOptions, phase: Phase) -> dict[str, float]:
-    """Take one step and return the losses; an empty dict says the step was skipped for a gradient not finite."""
+    """Take one step and return the losses; an empty dict says that the gradient was not finite."""
     images, warp, visible = (tensor.to(options.device, non_blocking=True) for tensor in batch)
     network = state.network.train()
     coarse, fine = images, None
@@ -174,7 +175,7 @@ def train_step(state: TrainState, batch: Batch, options: TrainOptions, phase: Ph
 
 
 def phase_at(progress: float, options: TrainOptions) -> Phase:
-    """Return what is trained at a fraction of the schedule: small first, cheap and many; then in two passes."""
+    """Return what to train at a fraction of the schedule: small pairs first, and two passes at the end."""
     if progress < 0.35:
         return Phase(options.small_size, None)
     if progress < 0.78:
@@ -190,11 +191,11 @@ def learning_rate_at(progress: float, step: int, peak: float) -> float:
 
 
 def export(network: Mini, path: Path, facts: dict[str, str]) -> None:
-    """Write the weights in half precision with their configuration and `facts` as metadata, all or nothing."""
+    """Write the weights in half precision, all or nothing, with configuration and `facts` as metadata."""
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in weights_of(network).items()}
     metadata = {"layout": LAYOUT, "config": config_to_json(network.config), **facts}
     temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, str(temporary), metadata=metadata)
+    temporary.write_bytes(save(tensors, metadata=metadata))
     os.replace(temporary, path)
 
 
@@ -231,8 +232,6 @@ class _PairStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        if worker is not None:
-            cv2.setNumThreads(1)
         rng = np.random.default_rng([self.options.seed, self.first_step, worker.id if worker else 0])
         while True:
             size = phase_at(self.progress.value, self.options).size

@@ -1,8 +1,8 @@
 """What the mini model is trained to get right, as functions from tensors to one number each.
 
 Warps are normalised (align_corners=False); ground truth comes as a dense warp with a visibility mask and is
-read at the cell centres of whatever grid a prediction lives on. Equations are numbered as in RoMa (arXiv
-2305.15404, section 3.4).
+read at the cell centres of whatever grid a prediction lives on. The losses are those of RoMa (arXiv
+2305.15404, section 3.4), but for the descriptors', which RoMa trains through its correlation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REACH_CELLS = (
     4.0,
 )  # a refiner of stride 8, 4, 2 is not asked to repair a start further off than this
 SURE_ERROR_PX = 3.0  # the last certainty means: visible, and the final warp within this of the truth
-NCE_QUERIES = 192  # points per image in the descriptor loss
+NCE_QUERIES = 128  # points per image in the descriptor loss
 NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
 
@@ -84,9 +84,9 @@ def ground_truth_at(warp: Tensor, visible: Tensor, shape: tuple[int, int]) -> tu
 
 
 def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) -> Tensor:
-    """Return the cross entropy over a grid of `side` squared classes, spread bilinearly over the nearest four.
+    """Return the cross entropy over a grid of `side` squared classes; the nearest four share the target.
 
-    Source: RoMa equation 9, regression by classification; RoMa's target is the nearest anchor alone.
+    Source: RoMa section 3.3, regression by classification; RoMa's target is the nearest anchor alone.
 
     Args:
         logits: (B, h, w, side * side), row-major.
@@ -103,7 +103,7 @@ def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) 
 
 
 def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the four cells (N, 4) around positions (N, 2), in cells with centres at whole numbers, and weights."""
+    """Return the four cells (N, 4) around positions (N, 2), and their weights; centres are whole numbers."""
     position = position.clamp(0, side - 1 - 1e-4)
     base = position.floor()
     x, y = (position - base).unbind(-1)
@@ -116,7 +116,7 @@ def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
 def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
     """Return the mean generalised Charbonnier penalty of the errors, in cells of the warp's own grid.
 
-    Source: RoMa equation 11, (|e|^2 + c)^(1/4) in essence; shifted to be 0 for no error.
+    Source: RoMa section 3.4, alpha = 0.5; shifted so that it is 0 for no error.
     """
     if not counts.any():
         return warp.sum() * 0
@@ -126,7 +126,7 @@ def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
 
 
 def certainty_loss(logits: Tensor, right: Tensor) -> Tensor:
-    """Return the binary cross entropy of certainty logits (RoMa equations 10 and 12)."""
+    """Return the binary cross entropy of certainty logits (RoMa section 3.4)."""
     return F.binary_cross_entropy_with_logits(logits.float(), right.float())
 
 

@@ -48,7 +48,10 @@ def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int =
 
     Single precision of the autocast kind the caller has set; sizes must be multiples of 16.
     """
-    final, coarse, certainty, right = [], [], [], []
+    final: list[Tensor] = []
+    coarse: list[Tensor] = []
+    certainty: list[Tensor] = []
+    right: list[Tensor] = []
     for start in range(0, len(pairs), batch_size):
         images, warp, visible = stacked(pairs[start : start + batch_size])
         encoded = network.encode(images)
@@ -62,8 +65,10 @@ def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int =
     size = pairs[0].image_A.shape[0]
     error_px = torch.cat(final)
     return ValidationResult(
-        *(float((error_px < limit).float().mean()) for limit in (1, 3, 5)),
-        coarse=float((torch.cat(coarse) < COARSE_LIMIT * size).float().mean()),
+        pck1=_share(error_px < 1),
+        pck3=_share(error_px < 3),
+        pck5=_share(error_px < 5),
+        coarse=_share(torch.cat(coarse) < COARSE_LIMIT * size),
         certainty_auc=area_under_roc(torch.cat(certainty).numpy(), torch.cat(right).numpy()),
     )
 
@@ -107,6 +112,10 @@ def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> 
     if not positives or not negatives:
         return float("nan")
     return float((rank[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _share(right: Tensor) -> float:
+    return float(right.float().mean())
 
 
 def _errors_px(predicted: Tensor, warp: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

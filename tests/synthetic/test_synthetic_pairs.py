@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.photometric import photograph
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def textures() -> Textures:
+    return Textures.load(None, procedural=5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def plain_pairs(textures):
+    return [sample_pair(textures, np.random.default_rng([3, i]), SIZE, light=False) for i in range(30)]
+
+
+def test_same_seed_gives_the_same_pair(textures):
+    first, second = (sample_pair(textures, np.random.default_rng(5), SIZE) for _ in range(2))
+    for name in ("image_A", "image_B", "warp_AB", "warp_BA", "visible_AB", "visible_BA"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_arrays_have_the_promised_shapes_and_types(textures):
+    pair = sample_pair(textures, np.random.default_rng(1), SIZE)
+    assert pair.image_A.shape == pair.image_B.shape == (SIZE, SIZE, 3)
+    assert pair.image_A.dtype == np.uint8
+    assert pair.warp_AB.shape == (SIZE, SIZE, 2)
+    assert pair.warp_AB.dtype == np.float32
+    assert np.isfinite(pair.warp_AB).all()
+    assert pair.visible_AB.dtype == np.bool_
+
+
+def test_visible_pixels_look_alike_before_the_light_changes(plain_pairs):
+    medians = []
+    for pair in plain_pairs:
+        if pair.visible_AB.any():
+            x, y = pair.warp_AB[..., 0] - 0.5, pair.warp_AB[..., 1] - 0.5
+            warped = cv2.remap(pair.image_B, x, y, cv2.INTER_LINEAR).astype(int)
+            medians.append(np.median(np.abs(warped - pair.image_A)[pair.visible_AB]))
+    assert len(medians) > 20
+    assert np.median(medians) <= 3
+    assert np.percentile(medians, 90) <= 12
+
+
+def test_warps_lead_back_to_where_they_began(plain_pairs):
+    errors = []
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    for pair in plain_pairs:
+        target = np.clip(pair.warp_AB - 0.5, 0, SIZE - 1).round().astype(int)
+        row, column = target[..., 1], target[..., 0]
+        returned = pair.warp_BA[row, column]
+        both = pair.visible_AB & pair.visible_BA[row, column]
+        errors.append(np.linalg.norm(returned - np.stack((x, y), axis=-1), axis=-1)[both])
+    assert np.median(np.concatenate(errors)) < 1  # the target is read at the nearest pixel
+
+
+def test_about_a_tenth_of_the_pairs_are_unrelated(plain_pairs):
+    unrelated = [pair for pair in plain_pairs if not pair.visible_AB.any()]
+    assert 1 <= len(unrelated) <= 9
+    assert all(not pair.visible_BA.any() for pair in unrelated)
+
+
+def test_light_changes_grey_levels_but_not_size():
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    changed = photograph(image, np.random.default_rng(2))
+    assert changed.shape == image.shape
+    assert changed.dtype == np.uint8
+    assert not np.array_equal(changed, image)
