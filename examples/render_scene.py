@@ -1,10 +1,10 @@
-"""Render the example scene: a paved court with a tower, crates and a wall around it, photographed along an arc.
+"""Render the example scene: a court with a tower, crates and walls, photographed along an arc.
 
     python examples/render_scene.py examples/scene
 
-writes `images/*.jpg` and their true cameras as a COLMAP text model, `truth/`. Everything on the walls is generated,
-so the pictures are free of anybody's rights. The same seed gives the same pictures. World axes are x right, y down,
-z away from the middle of the arc; the unit is a metre.
+writes `images/*.jpg` and their true cameras as a COLMAP text model, `truth/`. Every picture on the walls is
+generated, so the photographs are free of anybody's rights. The same seed gives the same photographs. World
+axes are x right, y down, z away from the middle of the arc; the unit is a metre.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def crate(
     turn_deg: float,
     height: float = 0.0,
 ) -> Iterator[TexturedPlane]:
-    """A box standing at `height` on the floor: four sides and a lid. `size` is its width, height and depth."""
+    """A box `height` above the floor: four sides and a lid. `size` is its width, height and depth."""
     turn = rotation_about_down(turn_deg)
     width, tall, deep = size
     top = np.array([centre[0], -height - tall, centre[1]])
