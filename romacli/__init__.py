@@ -1,5 +1,38 @@
-"""romacli: dense matching with RoMa for Structure-from-Motion, from photographs to a COLMAP model."""
+"""romacli: dense matching with RoMa for Structure-from-Motion, from photographs to a COLMAP model.
+
+The public names below are imported when they are first used, so that `import romacli` is instant.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "AggregateOptions": "romacli.keypoints.aggregate",
+    "MatcherOptions": "romacli.matching.matcher",
+    "RomacliError": "romacli.errors",
+    "SampleOptions": "romacli.matching.sampling",
+    "aggregate": "romacli.keypoints.aggregate",
+    "list_images": "romacli.images.listing",
+    "load_matcher": "romacli.matching.registry",
+    "match_images": "romacli.pipeline.match",
+    "pair_seed": "romacli.matching.matcher",
+    "plan": "romacli.pipeline.schedule",
+    "read_image": "romacli.images.decode",
+    "sample": "romacli.matching.sampling",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'romacli' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,9 +14,9 @@ from romacli.cli.request import import_options
 
 @dataclass(frozen=True)
 class ReplaceFlags:
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a database that romacli did not make.")
-    ] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that romacli did not make.")] = (
+        False
+    )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -96,7 +96,14 @@ class Console:
 
 def _bar() -> Bar:
     from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),
@@ -123,8 +130,8 @@ def stopping() -> Iterator[StopRequest]:
     def handle(number: int, _: object) -> None:
         if request.signal_number is not None:
             os._exit(SIGNAL_BASE + number)
+        print("stopping; the same command continues", file=sys.stderr, flush=True)
         request.set(number)
-        print("stopping after the current batch; the same command continues", file=sys.stderr, flush=True)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

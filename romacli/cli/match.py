@@ -22,9 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @takes(ImageFlags, OutputFlags, MatchFlags, DryRunFlags, TalkFlags)
-def match(
-    images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRunFlags, talk: TalkFlags
-) -> None:
+def match(images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRunFlags, talk: TalkFlags) -> None:
     """Match pairs of photographs and write keypoints that many views share, in hloc's HDF5 layout.
 
     The same command continues a job that was stopped. Each finished pair is kept whatever happens.

@@ -39,7 +39,9 @@ def info(name: NameFlags, talk: TalkFlags) -> None:
     row = _row(name.name)
     lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
     for file in row["files"]:
-        state = f"{file['bytes'] / 1e6:.1f} MB" if file["bytes"] else "not here yet"
+        state = (
+            f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not here yet, about {file['bytes'] / 1e6:.0f} MB"
+        )
         lines += [f"{file['file']} ({file['licence']}): {state}", f"  place: {file['path']}", f"  url: {file['url']}"]
         if file["sha256"]:
             lines.append(f"  sha256: {file['sha256']} (recorded at first use)")
@@ -88,7 +90,7 @@ def _row(name: str) -> dict[str, Any]:
         "name": spec.name,
         "summary": spec.summary,
         "licence": spec.licence,
-        "ready": all(file["bytes"] for file in files),
+        "ready": all(file["ready"] for file in files),
         "files": files,
     }
 
@@ -102,7 +104,8 @@ def _file(entry: WeightsEntry) -> dict[str, Any]:
         "licence": entry.licence,
         "url": entry.url or "in the package",
         "path": str(expected_path(entry)),
-        "bytes": path.stat().st_size if path else None,
+        "ready": path is not None,
+        "bytes": path.stat().st_size if path else entry.tensor_bytes,
         "sha256": recorded_sha256(path) if path else None,
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
-from enum import Enum
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -73,19 +73,19 @@ def images_folder(positional: Path | None, option: Path | None) -> Path:
     return folder
 
 
-class CameraMode(str, Enum):
+class CameraMode(StrEnum):
     auto = "auto"
     single = "single"
     per_folder = "per-folder"
     per_image = "per-image"
 
 
-class Verifier(str, Enum):
+class Verifier(StrEnum):
     magsac = "magsac"
     colmap = "colmap"
 
 
-class Mapper(str, Enum):
+class Mapper(StrEnum):
     incremental = "incremental"
     global_ = "global"
 
@@ -94,7 +94,9 @@ class Mapper(str, Enum):
 class ImageFlags:
     images: Annotated[
         Path | None,
-        typer.Argument(metavar="IMAGES", help="Folder of photographs, walked with its sub-folders.", show_default=False),
+        typer.Argument(
+            metavar="IMAGES", help="Folder of photographs, walked with its sub-folders.", show_default=False
+        ),
     ] = None
     image_dir: Annotated[Path | None, typer.Option(hidden=True)] = None
     image_list: Annotated[
@@ -110,7 +112,8 @@ class ImageFlags:
 @dataclass(frozen=True)
 class OutputFlags:
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the job; made when missing, resumed when not.")
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="Folder of the job; made when missing, resumed when not."),
     ] = Path("romacli-out")
 
 
@@ -249,9 +252,9 @@ class ImportFlags:
 
 @dataclass(frozen=True)
 class MapperFlags:
-    mapper: Annotated[
-        Mapper, typer.Option(help="incremental (robust) or global (faster on many images).")
-    ] = Mapper.incremental
+    mapper: Annotated[Mapper, typer.Option(help="incremental (robust) or global (faster on many images).")] = (
+        Mapper.incremental
+    )
     refine_intrinsics: Annotated[
         bool | None,
         typer.Option(

@@ -42,9 +42,7 @@ def exhaustive(images: ImageFlags, output: PairsOutputFlags, talk: TalkFlags) ->
 
 @app.command(epilog="Example: romacli pairs sequential photos/ --overlap 5 -o pairs.txt")
 @takes(ImageFlags, SequentialFlags, PairsOutputFlags, TalkFlags)
-def sequential(
-    images: ImageFlags, chosen: SequentialFlags, output: PairsOutputFlags, talk: TalkFlags
-) -> None:
+def sequential(images: ImageFlags, chosen: SequentialFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
     """Pair each image with those that follow it in the order of their names, numbers read as numbers."""
     from romacli.pairs import sequential
 

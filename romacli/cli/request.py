@@ -32,10 +32,8 @@ def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags) -> J
         model=flags.model,
         matcher=MatcherOptions(
             weights=flags.weights,
-            coarse_resolution=flags.coarse_resolution
-            and parse_resolution(flags.coarse_resolution, "--coarse-resolution"),
-            upsample_resolution=flags.upsample_resolution
-            and parse_resolution(flags.upsample_resolution, "--upsample-resolution"),
+            coarse_resolution=parse_resolution(flags.coarse_resolution, "--coarse-resolution"),
+            upsample_resolution=parse_resolution(flags.upsample_resolution, "--upsample-resolution"),
             upsample=flags.upsample,
             min_certainty=flags.min_certainty,
             min_overlap=flags.min_overlap,
@@ -66,9 +64,7 @@ def import_options(flags: ImportFlags, *, overwrite: bool = False) -> ImportOpti
             model=flags.camera_model,
             params=parse_camera_params(flags.camera_params) if flags.camera_params else None,
         ),
-        verify=VerifyOptions(
-            method=flags.verify.value, max_error_px=flags.max_error, min_inliers=flags.min_inliers
-        ),
+        verify=VerifyOptions(method=flags.verify.value, max_error_px=flags.max_error, min_inliers=flags.min_inliers),
         overwrite=overwrite,
     )
 

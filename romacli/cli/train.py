@@ -17,7 +17,10 @@ class TrainFlags:
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Weight file to write, *.safetensors; a log and a checkpoint lie beside it."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Weight file to write, *.safetensors; a log and a checkpoint lie beside it.",
         ),
     ]
     textures: Annotated[

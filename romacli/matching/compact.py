@@ -24,7 +24,7 @@ _GOOD_ERROR = 0.5 / 1600
 # Local variance and zoom are means over windows this wide (a share of the grid): wide enough to smooth single
 # residuals, which are small by chance, and narrow enough to follow texture.
 _WINDOW = 0.032
-# A cell is kept when so much of it is usable, and so much of its window: islands in rejected regions are
+# A cell is kept when more than this of it is usable, and of its window: islands in rejected regions are
 # chance.
 _MIN_USABLE_OF_CELL = 0.75
 _MIN_USABLE_OF_WINDOW = 0.3
@@ -36,8 +36,8 @@ _ZOOM_SQUARED_RANGE = (0.1, 10.0)
 class CompactOptions:
     """What is kept of a warp.
 
-    nodes: the fewest cells a side of the grid may have. A cell costs 10 bytes; doubling from 70 on gains one or
-        two points of pose AUC on rendered scenes.
+    nodes: the fewest cells a side of the grid may have. A cell costs 10 bytes; doubling from 70 on gains one
+        or two points of pose AUC on rendered scenes.
     max_cycle_error: how far from a point the way there and back may end, in long sides; 6 px at 1600. Tighter
         limits starve pairs seen from far apart.
     min_certainty: the network's certainty from which a pixel counts; each matcher brings its own.
@@ -176,7 +176,7 @@ def _pool(places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, stride: i
     window_share = _window_mean(share)
     square = _window_mean(_blocks(cycle.square() * usable, stride).mean(dim=(2, 4)))
     variance = square / window_share.clamp(min=_MIN_USABLE_OF_WINDOW) * zoom
-    kept = (share >= _MIN_USABLE_OF_CELL) & (window_share > _MIN_USABLE_OF_WINDOW)
+    kept = (share > _MIN_USABLE_OF_CELL) & (window_share > _MIN_USABLE_OF_WINDOW)
     return centres, kept * _GOOD_ERROR**2 / (_GOOD_ERROR**2 + variance / 2)
 
 

@@ -22,9 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class TwoPassNetwork(Protocol):
     """What RoMa and its small relative offer at network level."""
 
-    def encode(self, coarse: Tensor, fine: Tensor | None) -> dict[str, Tensor]: ...
+    def encode(self, coarse: Tensor, fine: Tensor | None, /) -> dict[str, Tensor]: ...
 
-    def match(self, fA: dict[str, Tensor], fB: dict[str, Tensor], symmetric: bool = True) -> NetworkMatch: ...
+    def match(self, fA: dict[str, Tensor], fB: dict[str, Tensor], /, *, symmetric: bool = True) -> NetworkMatch: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class TwoPassMatcher:
         features_B = _stack([b.tensors for _, b in pairs])
         with self._precision():
             out = self._network.match(features_A, features_B, symmetric=True)
-        assert out.warp_BA is not None and out.certainty_BA is not None
+        assert out.warp_BA is not None
+        assert out.certainty_BA is not None
         return [
             DenseMatch(
                 warp_AB=out.warp_AB[i].float(),
@@ -100,9 +101,7 @@ class TwoPassMatcher:
             for i, (a, b) in enumerate(pairs)
         ]
 
-    def match(
-        self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]
-    ) -> list[CompactWarp | Rejected]:
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
         """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
         return [self._judge(warp) for warp in compact_all(self.warp(pairs), self._compact)]
 

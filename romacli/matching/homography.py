@@ -45,9 +45,7 @@ class HomographyMatcher:
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         return [self._warp(a, b) for a, b in pairs]
 
-    def match(
-        self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]
-    ) -> list[CompactWarp | Rejected]:
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
         results = [compact(dense, CompactOptions(nodes=self._nodes)) for dense in self.warp(pairs)]
         return [warp if warp.overlap > 0.02 else Rejected(warp.overlap) for warp in results]
 

@@ -62,8 +62,7 @@ def sample(match: DenseMatch, seed: int, options: SampleOptions | None = None) -
 def kernel_density(points: Tensor, bandwidth: float) -> Tensor:
     """Sum of Gaussian kernels at each of (N, D) points, itself included: (N,), exact and in bounded memory."""
     pieces = [
-        torch.cdist(rows, points).square_().div_(-2 * bandwidth**2).exp_().sum(1)
-        for rows in points.split(DENSITY_ROWS)
+        torch.cdist(rows, points).square_().div_(-2 * bandwidth**2).exp_().sum(1) for rows in points.split(DENSITY_ROWS)
     ]
     return torch.cat(pieces) if pieces else points.new_zeros(0)
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
+# 111,356,472 float32 values and 62 int64 counters; 304,368,640 float32 values.
+ROMA_BYTES = 4 * 111_356_472 + 8 * 62
+DINOV2_BYTES = 4 * 304_368_640
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class WeightsEntry:
         url: where it is published; None for a file that comes with the package.
         licence: of the weights, with what limits their use.
         file_name: under which it lies in the weights folder, or in the package.
+        tensor_bytes: of its tensors; the file is a little larger.
     """
 
     name: str
     url: str | None
     licence: str
     file_name: str
+    tensor_bytes: int | None = None
 
 
 ENTRIES = {
@@ -55,18 +60,21 @@ ENTRIES = {
             "https://github.com/Parskatt/storage/releases/download/roma/roma_outdoor.pth",
             "MIT",
             "roma_outdoor.pth",
+            ROMA_BYTES,
         ),
         WeightsEntry(
             "roma-indoor",
             "https://github.com/Parskatt/storage/releases/download/roma/roma_indoor.pth",
             "MIT; trained on ScanNet, whose terms allow non-commercial use only",
             "roma_indoor.pth",
+            ROMA_BYTES,
         ),
         WeightsEntry(
             "dinov2",
             "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
             "Apache-2.0",
             "dinov2_vitl14_pretrain.pth",
+            DINOV2_BYTES,
         ),
         WeightsEntry("mini", None, "MIT", "mini.safetensors"),
     )
@@ -97,16 +105,18 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "romacli"
 
 
+def expected_path(entry: WeightsEntry) -> Path:
+    """Where the entry's file is, or would be once fetched."""
+    return (weights_folder() if entry.url else Path(__file__).parent) / entry.file_name
+
+
 def locate(entry: WeightsEntry) -> Path | None:
     """The entry's file, or None where it has not been fetched."""
-    folder = weights_folder() if entry.url else Path(__file__).parent
-    path = folder / entry.file_name
+    path = expected_path(entry)
     return path if path.is_file() else None
 
 
-def download(
-    entry: WeightsEntry, *, progress: Progress | None = None, open_url: OpenUrl | None = None
-) -> Path:
+def download(entry: WeightsEntry, *, progress: Progress | None = None, open_url: OpenUrl | None = None) -> Path:
     """Fetch the entry's file into the weights folder unless it is there, and return its path.
 
     An interrupted download is taken up where it stopped; a second process waits for the first. The file
@@ -175,9 +185,7 @@ def _fetch(url: str, path: Path, *, progress: Progress | None, open_url: OpenUrl
 
 def _whole_length(headers: Message, *, resumed: bool) -> int:
     """Bytes of the whole file, as the server states them."""
-    stated = (
-        headers.get("Content-Range", "").rpartition("/")[2] if resumed else headers.get("Content-Length", "")
-    )
+    stated = headers.get("Content-Range", "").rpartition("/")[2] if resumed else headers.get("Content-Length", "")
     if not stated.isdecimal():
         raise OSError("the server does not state the file's length")
     return int(stated)
@@ -228,6 +236,12 @@ def sha256_of(path: Path) -> str:
     return sha256
 
 
+def recorded_sha256(path: Path) -> str | None:
+    """The SHA-256 recorded at a file's first use, or None before that; nothing is computed."""
+    recorded: str | None = _read_sidecar(path.with_name(f"{path.name}.sha256")).get("sha256")
+    return recorded
+
+
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -259,9 +273,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state = _open_state_dict(path)
     except Exception as error:  # the readers' errors for foreign bytes have no common kind
-        raise WeightsError(
-            f"{path} cannot be read as a checkpoint: {_first_line(error)} {_REMEDY}"
-        ) from error
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {_first_line(error)} {_REMEDY}") from error
     if not _is_state_dict(state):
         raise WeightsError(f"{path} does not hold named tensors alone, as a checkpoint does. {_REMEDY}")
     return state
@@ -293,9 +305,7 @@ def _first_line(error: Exception) -> str:
     return f"{text}." if text else f"{type(error).__name__}."
 
 
-def require_layout(
-    found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str
-) -> None:
+def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str) -> None:
     """Refuse a state dict whose names or shapes differ from those expected.
 
     Args:
@@ -318,9 +328,7 @@ def require_layout(
     }
     if any(problems.values()):
         found_wrong = "; ".join(f"{len(n)} {kind} ({_first_few(n)})" for kind, n in problems.items() if n)
-        raise WeightsError(
-            f"The weights do not fit {what}: {found_wrong}. Give the file made for this network."
-        )
+        raise WeightsError(f"The weights do not fit {what}: {found_wrong}. Give the file made for this network.")
 
 
 def _first_few(names: list[str], count: int = 3) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
-from romacli.colmap.database import DatabaseSummary, check_replaceable, summarise_database, write_database
-from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, reconstruct, summarise_models
+from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
+from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, reconstruct
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.listing import list_images
@@ -22,7 +21,7 @@ from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest, write_manifest
-from romacli.types import Pair, Size
+from romacli.types import Size
 
 DATABASE = "database"
 MODEL = "sparse"
@@ -53,23 +52,19 @@ def import_matches(
         if not file.exists():
             raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
     database = options.database or layout.database
-    digest = _database_digest(layout, options)
-    if database.exists() and _views(layout).get(_key(DATABASE, database)) == digest:
+    view, digest = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
+    held = _up_to_date(layout, view, digest)
+    if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
-        return summarise_database(database)
+        return DatabaseSummary(**held)
     check_replaceable(database, overwrite=options.overwrite)
-    with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches:
+    with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches, stop.at_once():
         names = features.names()
         infos = [_info(images, name, features.image_size(name)) for name in names]
         cameras, camera_of = assign_cameras(infos, options.cameras)
         listed = read_pairs(layout.pairs, list_images(images).names).pairs.pairs
         pairs = [pair for pair in listed if pair in matches]
         progress.begin("verifying", len(pairs))
-
-        def advance(_: Pair) -> None:
-            stop.check()
-            progress.advance()
-
         summary = write_database(
             database,
             cameras=cameras,
@@ -78,14 +73,14 @@ def import_matches(
             matches=((pair, matches.matches(*pair).indices) for pair in pairs),
             verify=options.verify,
             overwrite=options.overwrite,
-            progress=advance,
+            progress=lambda _: progress.advance(),
         )
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    _remember(layout, _key(DATABASE, database), digest)
+    _remember(layout, view, digest, summary)
     return summary
 
 
@@ -97,14 +92,15 @@ def make_model(
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
-    views = _views(layout)
-    digest = _sha256([views.get(_key(DATABASE, database)), asdict(options)])
-    if (layout.sparse / "0").exists() and views.get(MODEL) == digest:
+    digest = _sha256([_stamp(database), asdict(options)])
+    held = _up_to_date(layout, MODEL, digest)
+    if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
-        return summarise_models(layout.sparse, database)
-    progress.begin("mapping", 0)
-    summary = reconstruct(database, images, layout.sparse, options, progress=lambda _: stop.check())
-    _remember(layout, MODEL, digest)
+        return ReconstructionSummary(**held)
+    progress.say("mapping")
+    with stop.at_once():
+        summary = reconstruct(database, images, layout.sparse, options)
+    _remember(layout, MODEL, digest, summary)
     return summary
 
 
@@ -125,21 +121,26 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
     return _sha256([sources, asdict(options.cameras), asdict(options.verify)])
 
 
-def _key(view: str, path: Path) -> str:
-    return f"{view} {path.resolve()}"
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file, by which a change is seen."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _views(layout: Layout) -> Mapping[str, str]:
+def _up_to_date(layout: Layout, view: str, digest: str) -> dict[str, Any] | None:
+    """What a view holds, if it was derived from what `digest` stands for."""
     manifest = read_manifest(layout.manifest)
-    return manifest.views if manifest else {}
+    noted = manifest.views.get(view) if manifest else None
+    return noted["holds"] if noted and noted["derived_from"] == digest else None
 
 
-def _remember(layout: Layout, view: str, digest: str) -> None:
-    """Note in the manifest what a file was derived from. hloc files of another tool come without a manifest."""
+def _remember(layout: Layout, view: str, digest: str, summary: DatabaseSummary | ReconstructionSummary) -> None:
+    """Note what a view was derived from and holds. hloc files of another tool come without a manifest."""
     manifest = read_manifest(layout.manifest)
     if manifest is not None:
-        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: digest}))
+        noted = {"derived_from": digest, "holds": asdict(summary)}
+        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: noted}))

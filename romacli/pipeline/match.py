@@ -124,7 +124,9 @@ class _Run:
     def prepare(self, name: str) -> PreparedImage:
         return self._matcher.prepare(read_image(self._images.root / name))
 
-    def batches(self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest) -> Iterator[list[Pair]]:
+    def batches(
+        self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest
+    ) -> Iterator[list[Pair]]:
         """Groups of pairs whose features are in the cache, in the schedule's order."""
         waiting: list[Pair] = []
         for step in schedule.steps:

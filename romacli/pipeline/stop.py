@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Stopped(KeyboardInterrupt):
     """Work ended early because a signal asked for it; everything finished is on disk."""
@@ -16,11 +19,29 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._at_once = False
 
     def set(self, signal_number: int) -> None:
+        """Note the signal; inside `at_once` end there and then.
+
+        Raises:
+            Stopped: inside `at_once`.
+        """
         self.signal_number = signal_number
+        if self._at_once:
+            raise Stopped(signal_number)
 
     def check(self) -> None:
         """Raise `Stopped` when a signal has come."""
         if self.signal_number is not None:
             raise Stopped(self.signal_number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Work that has no batches to end after: a signal ends it where it is."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

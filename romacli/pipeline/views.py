@@ -11,7 +11,7 @@ import numpy as np
 
 from romacli import __version__
 from romacli.errors import UsageError
-from romacli.keypoints.aggregate import Aggregation, AggregateOptions, aggregate
+from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import read_provenance, write_features, write_matches

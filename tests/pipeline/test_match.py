@@ -44,9 +44,7 @@ def run(photographs: PlanePhotographs, options: MatchOptions, pairs: PairList | 
 
 
 def same(a: PairResult, b: PairResult) -> bool:
-    return type(a) is type(b) and all(
-        np.array_equal(value, getattr(b, name)) for name, value in vars(a).items()
-    )
+    return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 
 def test_every_pair_is_recorded_and_each_image_encoded_once(photographs: PlanePhotographs) -> None:
@@ -83,9 +81,7 @@ def test_unreadable_photograph_costs_only_its_pairs(photographs: PlanePhotograph
     (photographs.root / NAMES[2]).write_bytes(b"not an image")
     records = Records()
     images = ImageList(photographs.root, photographs.names)
-    summary = match_images(
-        images, exhaustive(NAMES), photographs.matcher, records.append, MatchOptions(batch_size=2)
-    )
+    summary = match_images(images, exhaustive(NAMES), photographs.matcher, records.append, MatchOptions(batch_size=2))
     assert list(summary.failures) == [NAMES[2]]
     assert f"{NAMES[2]} cannot be read as an image" in summary.failures[NAMES[2]]
     assert (summary.failed, len(records.order)) == (5, 10)
@@ -136,5 +132,9 @@ def test_error_of_the_journal_ends_the_run(photographs: PlanePhotographs) -> Non
 
     with pytest.raises(OSError, match="disk full"):
         match_images(
-            ImageList(photographs.root, photographs.names), exhaustive(NAMES), photographs.matcher, append, MatchOptions()
+            ImageList(photographs.root, photographs.names),
+            exhaustive(NAMES),
+            photographs.matcher,
+            append,
+            MatchOptions(),
         )
