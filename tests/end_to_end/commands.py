@@ -1,0 +1,73 @@
+"""Running romacli as people do, and reading its files without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def romacli(*words: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("ROMACLI_MODEL", None)
+    command = [sys.executable, "-m", "romacli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+
+
+def result_of(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON object a command printed; its messages explain a failure."""
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def hloc_names(path: Path) -> list[str]:
+    """hloc's rule: the parents of all datasets."""
+    names = set()
+
+    def visit(name: str, member: Any) -> None:
+        if isinstance(member, h5py.Dataset):
+            names.add(member.parent.name.strip("/"))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return sorted(names)
+
+
+def hloc_keypoints(path: Path, name: str) -> np.ndarray:
+    with h5py.File(path, "r") as file:
+        return file[name]["keypoints"][()]
+
+
+def hloc_matches(path: Path, name0: str, name1: str) -> tuple[np.ndarray, np.ndarray]:
+    """hloc's rule: either order, -1 is no match, columns flipped when stored the other way round."""
+    keys = [f"{a.replace('/', '-')}/{b.replace('/', '-')}" for a, b in ((name0, name1), (name1, name0))]
+    with h5py.File(path, "r") as file:
+        key = next(key for key in keys if key in file)
+        matches0, scores0 = file[key]["matches0"][()], file[key]["matching_scores0"][()]
+    rows = np.flatnonzero(matches0 != -1)
+    indices = np.stack([rows, matches0[rows]], axis=1)
+    return (indices if key == keys[0] else indices[:, ::-1]), scores0[rows]
+
+
+def database_rows(path: Path, query: str) -> Iterator[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        yield from database.execute(query)
+
+
+def database_keypoints(path: Path) -> dict[str, np.ndarray]:
+    query = "SELECT name, rows, cols, data FROM keypoints JOIN images USING (image_id)"
+    return {
+        name: np.frombuffer(data, np.float32).reshape(rows, columns)[:, :2]
+        for name, rows, columns, data in database_rows(path, query)
+    }

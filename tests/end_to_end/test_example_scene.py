@@ -1,0 +1,117 @@
+"""The shipped scene through the command line: photographs in, hloc files, a database and true cameras out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import (
+    REPOSITORY,
+    database_keypoints,
+    database_rows,
+    hloc_keypoints,
+    hloc_matches,
+    hloc_names,
+    result_of,
+    romacli,
+)
+
+from romacli.colmap.poses import align_similarity, read_poses
+
+SCENE = REPOSITORY / "examples" / "scene"
+MAX_POSITION_ERROR = 0.01  # of the largest distance between two true cameras
+USED_CONFIGS = {2, 3, 4, 5, 6, 9}  # of COLMAP's two-view geometries; its mappers pass over the others
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[str]:
+    return sorted(path.name for path in (SCENE / "images").iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("job") / "out"
+    return Run(folder, result_of(romacli("reconstruct", SCENE / "images", "-o", folder, "--json")))
+
+
+def test_every_image_is_registered(run: Run, images: list[str]) -> None:
+    assert run.result["registered"] == run.result["images"] == len(images)
+    assert sorted(read_poses(run.folder / "sparse" / "0")) == images
+
+
+def test_cameras_stand_within_one_percent_of_the_extent(run: Run) -> None:
+    truth, found = read_poses(SCENE / "truth"), read_poses(run.folder / "sparse" / "0")
+    true_centres = np.array([truth[name].centre for name in sorted(truth)])
+    centres = np.array([found[name].centre for name in sorted(truth)])
+    extent = np.linalg.norm(true_centres[:, None] - true_centres, axis=-1).max()
+    moved = align_similarity(centres, true_centres).apply(centres)
+    assert np.linalg.norm(moved - true_centres, axis=1).max() < MAX_POSITION_ERROR * extent
+
+
+def test_the_result_tells_what_was_done(run: Run, images: list[str]) -> None:
+    result = run.result
+    pairs = len(images) * (len(images) - 1) // 2
+    assert result["pairs"] == pairs == result["matched"] + result["rejected"]
+    assert result["failed"] == 0
+    assert result["encodes"] == len(images)
+    assert result["points3D"] > 1000
+    assert result["mean_track_length"] > 3
+    assert 0 < result["mean_reprojection_error"] < 2
+    assert result["seconds"] > 0
+
+
+def test_the_output_folder_is_as_documented(run: Run) -> None:
+    expected = {
+        "manifest.json", "pairs.txt", "journal", "features.h5", "matches.h5", "database.db", "sparse",
+    }  # fmt: skip
+    assert {path.name for path in run.folder.iterdir()} == expected
+
+
+def test_hloc_reads_features_and_matches(run: Run, images: list[str]) -> None:
+    features, matches = run.folder / "features.h5", run.folder / "matches.h5"
+    assert hloc_names(features) == images
+    sizes = {name: len(hloc_keypoints(features, name)) for name in images}
+    assert min(sizes.values()) > 100
+    for key in hloc_names(matches):
+        name0, name1 = key.split("/")
+        indices, scores = hloc_matches(matches, name0, name1)
+        assert len(indices) == len(scores)
+        assert (indices < (sizes[name0], sizes[name1])).all()
+        assert (hloc_matches(matches, name1, name0)[0] == indices[:, ::-1]).all()
+
+
+def test_hloc_keypoints_are_half_a_pixel_from_the_database(run: Run, images: list[str]) -> None:
+    in_database = database_keypoints(run.folder / "database.db")
+    assert sorted(in_database) == images
+    for name, keypoints in in_database.items():
+        in_file = hloc_keypoints(run.folder / "features.h5", name)
+        np.testing.assert_allclose(in_file + 0.5, keypoints, atol=1e-4)
+
+
+def test_every_two_view_geometry_is_one_the_mappers_use(run: Run) -> None:
+    rows = list(database_rows(run.folder / "database.db", "SELECT config, rows FROM two_view_geometries"))
+    assert rows
+    assert {config for config, inliers in rows if inliers} <= USED_CONFIGS
+
+
+def test_the_same_command_again_reuses_everything(run: Run) -> None:
+    files = [
+        path for path in sorted(run.folder.rglob("*")) if path.is_file() and path.name != "manifest.json"
+    ]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    again = result_of(romacli("reconstruct", SCENE / "images", "-o", run.folder, "--json"))
+    assert again["encodes"] == 0
+    changed = [path for path in files if (path.stat().st_mtime_ns, path.read_bytes()) != before[path]]
+    assert [path.name for path in changed if path.suffix not in (".jnl", ".txt")] == []
+    assert {key: again[key] for key in again if key not in ("encodes", "seconds")} == {
+        key: run.result[key] for key in again if key not in ("encodes", "seconds")
+    }

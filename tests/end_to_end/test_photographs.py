@@ -1,0 +1,31 @@
+"""Real photographs through the command line, when the folder of them lies beside the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import REPOSITORY, result_of, romacli
+
+DATA = REPOSITORY.parent / "shared" / "data"
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("images", "overlap", "fewest"),
+    [("sceaux/images", None, 10), ("freiburg", 5, 15), ("berlin/images", None, 3)],
+    ids=["walk round a facade", "indoor camera path", "three of a street"],
+)
+def test_mini_registers_nearly_all_photographs(
+    images: str, overlap: int | None, fewest: int, tmp_path: Path
+) -> None:
+    folder = DATA / images
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    pairs: list[object] = []
+    if overlap is not None:
+        pairs = ["--pairs", tmp_path / "pairs.txt"]
+        listed = romacli("pairs", "sequential", folder, "--overlap", overlap, "-o", pairs[1])
+        assert listed.returncode == 0, listed.stderr
+    result = result_of(romacli("reconstruct", folder, *pairs, "-o", tmp_path / "out", "--json"))
+    assert result["registered"] >= fewest
