@@ -99,9 +99,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = convolution(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -217,9 +215,7 @@ class AnchorDecoder(nn.Module):
         width = config.decoder_width
         self.anchors_per_side = config.anchors_per_side
         self.input = nn.Linear(config.trunk_channels[3] + 2 * config.fourier_channels, width)
-        self.blocks = nn.ModuleList(
-            DecoderBlock(width, config.decoder_heads) for _ in range(config.decoder_blocks)
-        )
+        self.blocks = nn.ModuleList(DecoderBlock(width, config.decoder_heads) for _ in range(config.decoder_blocks))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, config.anchors_per_side**2 + 1)
         self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
@@ -364,10 +360,7 @@ class Mini(nn.Module):
         self.match_encoder = MatchEncoder(self.config.fourier_channels)
         self.decoder = AnchorDecoder(self.config)
         self.refiners = nn.ModuleDict(
-            {
-                str(stride): Refiner(channels[2 - i], self.config, i)
-                for i, stride in enumerate(REFINED_STRIDES)
-            }
+            {str(stride): Refiner(channels[2 - i], self.config, i) for i, stride in enumerate(REFINED_STRIDES)}
         )
         self.log_token_gain = nn.Parameter(torch.tensor(math.log(15.0)))
         self.log_descriptor_gain = nn.Parameter(torch.full((2,), 2.5))
@@ -418,9 +411,7 @@ class Mini(nn.Module):
         """
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with torch.autocast(source["tokens"].device.type, enabled=False):
-            correlation = _correlate(
-                source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric
-            )
+            correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
             own = self.match_encoder.coordinates(*shape_source)
         logits, certainty = self.decoder(
@@ -516,9 +507,8 @@ def load_mini(path: Path) -> Mini:
 
 def weights_of(network: Mini) -> dict[str, Tensor]:
     """Return the tensors a weight file holds: all but batch norm's step counters, which inference ignores."""
-    return {
-        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
+    state = network.state_dict()
+    return {key: state[key].contiguous() for key in state if not key.endswith("num_batches_tracked")}
 
 
 def config_to_json(config: MiniConfig) -> str:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from romacli.models.mini import pixel_grid
+from romacli.train.losses import (
+    NCE_RADIUS,
+    bilinear_targets,
+    certainty_loss,
+    classification_loss,
+    descriptor_loss,
+    ground_truth_at,
+    refinement_loss,
+)
+
+
+def test_ground_truth_on_the_grid_itself_is_unchanged():
+    warp, visible = torch.rand(1, 8, 8, 2) * 0.1, torch.ones(1, 8, 8, dtype=torch.bool)
+    found, seen = ground_truth_at(warp, visible, (8, 8))
+    torch.testing.assert_close(
+        found[0, :7, :7], (warp[0, :7, :7] + warp[0, 1:, :7] + warp[0, :7, 1:] + warp[0, 1:, 1:]) / 4
+    )
+    assert seen.all()
+
+
+@pytest.mark.parametrize("cells", [2, 3, 6])
+def test_identity_warp_stays_the_identity_on_coarser_grids(cells):
+    warp = pixel_grid(12, 12)[None]
+    found, seen = ground_truth_at(warp, torch.ones(1, 12, 12, dtype=torch.bool), (cells, cells))
+    torch.testing.assert_close(found[0], pixel_grid(cells, cells))
+    assert seen.all()
+
+
+def test_ground_truth_needs_all_four_pixels_visible_and_alike():
+    warp = pixel_grid(64, 64)[None].clone()
+    visible = torch.ones(1, 64, 64, dtype=torch.bool)
+    visible[0, 8, 8] = False
+    warp[0, 24:, 40:] += 0.8  # an edge in depth
+    _, seen = ground_truth_at(warp, visible, (4, 4))
+    assert seen[0].int().tolist() == [[0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1]]
+
+
+def test_bilinear_targets_sum_to_one_and_average_to_the_position():
+    position = torch.tensor([[1.25, 2.5], [0.0, 0.0], [3.7, -2.0]])
+    index, weight = bilinear_targets(position, 4)
+    torch.testing.assert_close(weight.sum(dim=-1), torch.ones(3))
+    mean = torch.stack(((index % 4 * weight).sum(-1), (index // 4 * weight).sum(-1)), dim=-1)
+    torch.testing.assert_close(mean, position.clamp(0, 3), atol=1e-3, rtol=0)
+
+
+def test_classification_equals_a_plain_loop():
+    generator = torch.Generator().manual_seed(0)
+    logits, truth = (
+        torch.randn(2, 3, 3, 16, generator=generator),
+        torch.rand(2, 3, 3, 2, generator=generator) - 0.5,
+    )
+    seen = torch.rand(2, 3, 3, generator=generator) > 0.3
+    expected = []
+    for b, y, x in seen.nonzero().tolist():
+        column, row = ((truth[b, y, x] + 1) / 2 * 4 - 0.5).tolist()
+        probability = logits[b, y, x].softmax(0)
+        loss = 0.0
+        for r in (math.floor(row), math.floor(row) + 1):
+            for c in (math.floor(column), math.floor(column) + 1):
+                share = (1 - abs(row - r)) * (1 - abs(column - c))
+                loss -= share * math.log(probability[r * 4 + c])
+        expected.append(loss)
+    assert classification_loss(logits, truth, seen, 4).item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+def test_refinement_loss_of_a_known_error_worked_by_hand():
+    truth = torch.zeros(1, 4, 4, 2)
+    warp = truth.clone()
+    warp[..., 0] = 3 * 0.05 / 2  # 3 c in cells: (9 + 1)^(1/4)
+    counts = torch.ones(1, 4, 4, dtype=torch.bool)
+    assert refinement_loss(warp, truth, counts).item() == pytest.approx(0.05**0.5 * (10**0.25 - 1), rel=1e-4)
+    assert refinement_loss(truth, truth, counts).item() == 0
+
+
+def test_certainty_loss_equals_the_definition():
+    logits, right = torch.tensor([0.5, -2.0]), torch.tensor([True, False])
+    expected = -(math.log(torch.sigmoid(logits[0])) + math.log(1 - torch.sigmoid(logits[1]))) / 2
+    assert certainty_loss(logits, right).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_descriptor_loss_equals_a_plain_loop():
+    generator = torch.Generator().manual_seed(1)
+    side, gain = 12, torch.tensor(5.0)
+    descriptors = F.normalize(torch.randn(2, 6, side, side, generator=generator), dim=1)
+    truth = pixel_grid(side, side).expand(2, -1, -1, -1) + 0.1 / side
+    seen = torch.zeros(2, side, side, dtype=torch.bool)
+    seen[0, 5, 6] = seen[1, 2, 3] = True
+    expected = []
+    for image, y, x in ((0, 5, 6), (1, 2, 3)):
+        logits, target = {}, {}
+        for row in range(y - NCE_RADIUS, y + NCE_RADIUS + 2):
+            for column in range(x - NCE_RADIUS, x + NCE_RADIUS + 2):
+                if 0 <= row < side and 0 <= column < side:
+                    cosine = descriptors[image, :, y, x] @ descriptors[1 - image, :, row, column]
+                    logits[row, column] = 5 * cosine.item()
+                    near_x, near_y = max(0.0, 1 - abs(x + 0.05 - column)), max(0.0, 1 - abs(y + 0.05 - row))
+                    target[row, column] = near_x * near_y
+        normaliser = math.log(sum(math.exp(v) for v in logits.values()))
+        expected.append(sum(target[k] * (normaliser - logits[k]) for k in logits))
+    found = descriptor_loss(descriptors, truth, seen, gain)
+    assert found.item() == pytest.approx(sum(expected) / 2, rel=1e-4)
+
+
+def test_losses_of_an_unrelated_pair_are_zero_and_keep_their_gradient():
+    nothing = torch.zeros(2, 3, 3, dtype=torch.bool)
+    truth = torch.zeros(2, 3, 3, 2)
+    logits = torch.randn(2, 3, 3, 9, requires_grad=True)
+    descriptors = torch.randn(2, 4, 3, 3, requires_grad=True)
+    warp = torch.randn(2, 3, 3, 2, requires_grad=True)
+    total = (
+        classification_loss(logits, truth, nothing, 3)
+        + descriptor_loss(descriptors, truth, nothing, torch.tensor(1.0))
+        + refinement_loss(warp, truth, nothing)
+    )
+    total.backward()
+    assert total.item() == 0
+    assert all((leaf.grad == 0).all() for leaf in (logits, descriptors, warp))
