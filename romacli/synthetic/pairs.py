@@ -52,9 +52,7 @@ def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) 
     if rng.random() < UNRELATED_SHARE:
         first, second = _related_pair(textures, rng, size), _related_pair(textures, rng, size)
         nothing = np.zeros((size, size), np.bool_)
-        pair = SyntheticPair(
-            first.image_A, second.image_B, first.warp_AB, second.warp_BA, nothing, nothing.copy()
-        )
+        pair = SyntheticPair(first.image_A, second.image_B, first.warp_AB, second.warp_BA, nothing, nothing.copy())
     else:
         pair = _related_pair(textures, rng, size)
     if not light:
@@ -89,9 +87,7 @@ def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
     texture = textures.crop(rng)
     aspect = texture.shape[1] / texture.shape[0]
     origin = np.array([-aspect / 2, -0.5, 0.0])
-    plane = TexturedPlane(
-        texture, origin, np.array([aspect, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]), endless=True
-    )
+    plane = TexturedPlane(texture, origin, np.array([aspect, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]), endless=True)
     distance = rng.uniform(0.6, 1.1)
     zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the two
     cameras = []
@@ -132,12 +128,14 @@ def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
 
 
 def _walls(textures: Textures, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
-    """A single wall, or the corner of a room with or without its floor."""
+    """A single wall, flat or with relief, or the corner of a room; now and then with a floor."""
     middle = np.array([0, 0, depth])
     if rng.random() < 0.5:
         turn = _rotation((rng.normal(0, 0.2), rng.normal(0, 0.35), rng.normal(0, 0.08)))
         side = extent * rng.uniform(0.7, 1.4)
         planes = [_panel(textures.crop(rng), middle, turn * side, endless=True)]
+        if rng.random() < 0.5:
+            planes += _folded_wall(textures, rng, middle * 0.85, extent)
     else:
         angle = rng.uniform(0.3, 1.2) * rng.choice([-1, 1])
         planes = [
@@ -166,12 +164,26 @@ def _box(textures: Textures, rng: Rng, centre: Array, side: float) -> list[Textu
 
 def _column(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
     """The front half of a round column, as narrow flat strips."""
-    texture, strips = textures.crop(rng), 7
     radius, height = side * rng.uniform(0.2, 0.5), side * rng.uniform(1, 3)
-    angles = np.linspace(-np.pi / 2, np.pi / 2, strips + 1)
-    rim = np.column_stack((np.sin(angles), np.zeros(strips + 1), -np.cos(angles))) * radius
-    rim = rim @ _rotation((rng.normal(0, 0.1), rng.normal(0, 0.2), rng.normal(0, 0.1))).T + centre
-    cuts = np.linspace(0, texture.shape[1], strips + 1).astype(int)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 8)
+    rim = np.column_stack((np.sin(angles), np.zeros(len(angles)), -np.cos(angles))) * radius
+    turn = _rotation((rng.normal(0, 0.1), rng.normal(0, 0.2), rng.normal(0, 0.1)))
+    return _strips(textures.crop(rng), rim @ turn.T + centre, height)
+
+
+def _folded_wall(textures: Textures, rng: Rng, middle: Array, extent: float) -> list[TexturedPlane]:
+    """A wall with relief: bays, pilasters, rock, as upright strips between random depths."""
+    folds = int(rng.integers(5, 13))
+    across = np.linspace(-0.8, 0.8, folds) + rng.normal(0, 0.3 / folds, folds)
+    depth = rng.normal(0, rng.uniform(0.02, 0.1), folds)
+    rim = np.column_stack((np.sort(across), np.zeros(folds), depth)) * extent
+    turn = _rotation((rng.normal(0, 0.1), rng.normal(0, 0.3), rng.normal(0, 0.05)))
+    return _strips(textures.crop(rng), rim @ turn.T + middle, extent * 1.6)
+
+
+def _strips(texture: Image, rim: Array, height: float) -> list[TexturedPlane]:
+    """A texture bent along a rim (N, 3): flat upright strips from point to point."""
+    cuts = np.linspace(0, texture.shape[1], len(rim)).astype(int)
     down = np.array([0, height, 0])
     return [
         TexturedPlane(np.ascontiguousarray(texture[:, a:b]), left - down / 2, right - left, down)

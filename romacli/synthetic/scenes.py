@@ -106,9 +106,7 @@ def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
         if region is None:
             continue
         candidate = _plane_inverse_depth(plane, camera, region)
-        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (
-            candidate < MAX_INVERSE_DEPTH
-        )
+        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (candidate < MAX_INVERSE_DEPTH)
         if not nearer.any():
             continue
         colour, opaque = _draw(plane, camera, region)
@@ -135,9 +133,7 @@ def warp_between(
     shift = (camera_B.K @ translation).astype(np.float32)
     u, v = pixel_centres(camera_A.size)
     # z in B as a multiple of z in A; K's last row is (0, 0, 1), so the third component is a depth.
-    x, y, z = (
-        rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * view_A.inverse_depth for i in range(3)
-    )
+    x, y, z = (rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * view_A.inverse_depth for i in range(3))
     in_front = (z > 1e-4) & (view_A.inverse_depth > 0)
     z = np.where(in_front, z, 1.0)
     width, height = camera_B.size
@@ -192,9 +188,7 @@ def _region(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
     return slice(top, bottom), slice(left, right)
 
 
-def _plane_inverse_depth(
-    plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]
-) -> NDArray[np.float32]:
+def _plane_inverse_depth(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> NDArray[np.float32]:
     normal = camera.R @ plane.normal
     offset = float(plane.normal @ plane.origin + normal @ camera.t)
     offset = offset if abs(offset) > 1e-9 else 1e-9
@@ -203,9 +197,7 @@ def _plane_inverse_depth(
     return a * u[:, region[1]] + (b * v[region[0]] + c)
 
 
-def _draw(
-    plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]
-) -> tuple[Image, NDArray[np.bool_] | None]:
+def _draw(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> tuple[Image, NDArray[np.bool_] | None]:
     """The plane's colours in a region of the image, and where it is opaque (None: everywhere)."""
     rows, columns = region
     shape = (columns.stop - columns.start, rows.stop - rows.start)

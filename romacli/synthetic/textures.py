@@ -18,7 +18,7 @@ Rng = np.random.Generator
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PHOTOGRAPH_PX = 1400
 PROCEDURAL_PX = 768
-MIN_ROUGHNESS = 6.0  # mean grey-level step over four pixels, horizontally plus vertically
+MIN_ROUGHNESS = 9.0  # mean grey-level step over four pixels, horizontally plus vertically
 CROP_ATTEMPTS = 6
 
 
@@ -82,9 +82,7 @@ def read_photograph(path: Path) -> Image:
     if image is None:
         raise InputError(f"{path} cannot be read as an image. Convert it to JPEG or PNG, or leave it out.")
     scale = min(1.0, MAX_PHOTOGRAPH_PX / max(image.shape[:2]))
-    return cv2.cvtColor(
-        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB
-    )
+    return cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 
 
 def procedural_textures(count: int, rng: Rng) -> list[Image]:
@@ -170,9 +168,7 @@ def _draw_shape(image: Image, rng: Rng, largest: int = 120) -> None:
     if kind == 0:
         cv2.circle(image, (x, y), size, colour, thickness, cv2.LINE_AA)
     elif kind == 1:
-        cv2.rectangle(
-            image, (x, y), (x + size, y + int(rng.integers(6, largest))), colour, thickness, cv2.LINE_AA
-        )
+        cv2.rectangle(image, (x, y), (x + size, y + int(rng.integers(6, largest))), colour, thickness, cv2.LINE_AA)
     elif kind == 2:
         end = (x + int(rng.integers(-3 * size, 3 * size)), y + int(rng.integers(-3 * size, 3 * size)))
         cv2.line(image, (x, y), end, colour, int(rng.integers(1, 9)), cv2.LINE_AA)
@@ -191,11 +187,7 @@ def _colour(rng: Rng, low: int = 0, high: int = 255) -> tuple[int, ...]:
 
 def _palette(rng: Rng, count: int) -> NDArray[np.float64]:
     """Colours around one random tone, from nearly uniform to gaudy."""
-    return (
-        rng.uniform(40, 215, 3)
-        + rng.normal(0, rng.uniform(15, 80), (count, 1))
-        + rng.normal(0, 20, (count, 3))
-    )
+    return rng.uniform(40, 215, 3) + rng.normal(0, rng.uniform(15, 80), (count, 1)) + rng.normal(0, 20, (count, 3))
 
 
 def _to_uint8(image: NDArray) -> Image:
