@@ -32,7 +32,7 @@ def small_checkpoints(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tenso
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2, generator=generator)
-            nn.init.uniform_(module.running_var, 0.01, 2, generator=generator)
+            nn.init.uniform_(module.running_var, 0.3, 2, generator=generator)
     for parameter in net.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=1.5 * (parameter[0].numel()) ** -0.5, generator=generator)

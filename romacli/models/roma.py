@@ -178,9 +178,7 @@ class RoMa(nn.Module):
         image = image.to(dtype=weight.dtype, memory_format=torch.channels_last)
         return {f"{name}_{stride}": self.projections[str(stride)](maps) for stride, maps in self.vgg(image)}
 
-    def match(
-        self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True
-    ) -> NetworkMatch:
+    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
         """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
 
         Args:
@@ -194,13 +192,9 @@ class RoMa(nn.Module):
 
     def coarse(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Coarse:
         """Coarse warps: Gaussian process, transformer decoder and the most likely anchors."""
-        maps_A, maps_B = (
-            features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B)
-        )
+        maps_A, maps_B = (features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B))
         if maps_A.shape != maps_B.shape:
-            raise ValueError(
-                f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}"
-            )
+            raise ValueError(f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}")
         kernel = self.gaussian_process.kernel(tokens(maps_A).float(), tokens(maps_B).float())
         posterior, features = kernel @ features_B["alpha"], tokens(maps_A)
         if symmetric:
@@ -248,7 +242,10 @@ class StaysFloat32(nn.Module):
 
 
 class Float32Conv2d(StaysFloat32, nn.Conv2d):
-    """A convolution that stays float32."""
+    """A 1x1 convolution that stays float32; a matrix product, as GPUs round what convolutions read to TF32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class Float32Linear(StaysFloat32, nn.Linear):
@@ -261,8 +258,10 @@ class Float32Sequential(StaysFloat32, nn.Sequential):
 
 def projection(level: Level) -> nn.Sequential:
     """A linear map of one level's features; float32 at the coarsest, which the Gaussian process compares."""
-    layers = nn.Conv2d(level.in_channels, level.channels, kernel_size=1), nn.BatchNorm2d(level.channels)
-    return Float32Sequential(*layers) if level.stride == 16 else nn.Sequential(*layers)
+    norm = nn.BatchNorm2d(level.channels)
+    if level.stride == 16:
+        return Float32Sequential(Float32Conv2d(level.in_channels, level.channels, kernel_size=1), norm)
+    return nn.Sequential(nn.Conv2d(level.in_channels, level.channels, kernel_size=1), norm)
 
 
 class GaussianProcess(nn.Module):
@@ -317,8 +316,7 @@ class Decoder(nn.Module):
     def __init__(self, dim: int, *, depth: int, heads: int, anchors: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, norm_eps=1e-5, qkv_bias=False, layer_scale=False)
-            for _ in range(depth)
+            TransformerBlock(dim, heads, norm_eps=1e-5, qkv_bias=False, layer_scale=False) for _ in range(depth)
         )
         self.to_out = Float32Linear(dim, anchors + 1)
 
@@ -480,11 +478,7 @@ def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str,
     """The shapes by name that RoMa's and DINOv2's files have for such a network, before any folding."""
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     roma, dinov2 = (
-        {
-            checkpoint_name(name): shape
-            for name, shape in shapes.items()
-            if name.startswith(DINOV2_PREFIX) == of_dinov2
-        }
+        {checkpoint_name(name): shape for name, shape in shapes.items() if name.startswith(DINOV2_PREFIX) == of_dinov2}
         for of_dinov2 in (False, True)
     )
     return roma, dinov2
