@@ -44,13 +44,14 @@ class TwoPassMatcher:
     """A dense matcher over any network of the `TwoPassNetwork` kind."""
 
     def __init__(
-        self, network: TwoPassNetwork, settings: DenseSettings, *, device: torch.device, dtype: torch.dtype
+        self, network: TwoPassNetwork, settings: DenseSettings, *, device: torch.device, autocast: bool
     ) -> None:
+        """Take a network on its device. `autocast`: the network leaves its working precision to torch."""
         self.name = settings.model
         self._network = network
         self._settings = settings
         self._device = device
-        self._dtype = dtype
+        self._autocast = autocast
         self._compact = CompactOptions(min_certainty=settings.min_certainty)
 
     @property
@@ -109,7 +110,8 @@ class TwoPassMatcher:
         return warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+        dtype = getattr(torch, self._settings.dtype)
+        return torch.autocast(self._device.type, dtype, enabled=self._autocast and dtype != torch.float32)
 
 
 def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -37,4 +37,4 @@ def build(options: MatcherOptions, name: str = "mini") -> TwoPassMatcher:
         min_overlap=options.min_overlap,
         dtype=str(dtype).removeprefix("torch."),
     )
-    return TwoPassMatcher(load_mini(weights).to(device).eval(), settings, device=device, dtype=dtype)
+    return TwoPassMatcher(load_mini(weights).to(device).eval(), settings, device=device, autocast=True)

@@ -40,7 +40,7 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
         dtype=str(dtype).removeprefix("torch."),
     )
     network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
-    return TwoPassMatcher(network.to(device).eval(), settings, device=device, dtype=dtype)
+    return TwoPassMatcher(network.to(device, dtype).eval(), settings, device=device, autocast=False)
 
 
 def _located(entry_name: str, model: str) -> Path:
