@@ -1,0 +1,167 @@
+"""The man pages of section 1, written from the commands' own help: `python -m romacli.cli.manual FOLDER`.
+
+Knows roff and the command tree; what a command does is said where it is defined.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from romacli import __version__
+from romacli.cli.app import EPILOG, app
+
+PROGRAM = "romacli"
+EXAMPLE = "Example: "
+EXIT_CODES = "Exit codes: "
+FORMATS = f"{PROGRAM}-formats(7)"
+
+OUTPUT_FILES = {
+    "OUT/manifest.json": "The settings of the job. A run with other settings is refused.",
+    "OUT/pairs.txt": "The pairs of the job, in hloc's grammar.",
+    "OUT/journal/": "A record for each finished pair, from which the other files are made.",
+    "OUT/features.h5": "Keypoints of each image in hloc's layout.",
+    "OUT/matches.h5": "Matches of each pair in hloc's layout.",
+    "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
+    "OUT/sparse/0": "The largest COLMAP model; smaller ones lie beside it as 1, 2, ...",
+}
+WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMACLI_WEIGHTS_DIR says otherwise."}
+FILES = {
+    PROGRAM: OUTPUT_FILES | WEIGHTS_FILES,
+    "match": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]} | WEIGHTS_FILES,
+    "colmap-import": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},
+    "reconstruct": OUTPUT_FILES | WEIGHTS_FILES,
+    "models": WEIGHTS_FILES,
+}
+MODEL = {"ROMACLI_MODEL": "The matcher where --model is not given."}
+WEIGHTS = {
+    "ROMACLI_WEIGHTS_DIR": "Folder of downloaded checkpoints, and where they are looked for without a network.",
+    "XDG_CACHE_HOME": "The user's cache, ~/.cache by default; checkpoints lie in its folder romacli.",
+}
+ENVIRONMENT = {
+    PROGRAM: MODEL | WEIGHTS,
+    "match": MODEL | WEIGHTS,
+    "reconstruct": MODEL | WEIGHTS,
+    "models": WEIGHTS,
+}
+
+
+def pages() -> dict[str, str]:
+    """The man pages as roff, by file name: one of the program, and one of each of its commands."""
+    root = typer.main.get_command(app)
+    context = root.make_context(PROGRAM, [], resilient_parsing=True)
+    names = [PROGRAM, *(f"{PROGRAM}-{name}" for name in _subcommands(root))]
+    written = {f"{PROGRAM}.1": "\n".join(_page(PROGRAM, root, context, names)) + "\n"}
+    for name, command in _subcommands(root).items():
+        inner = command.make_context(name, [], parent=context, resilient_parsing=True)
+        written[f"{PROGRAM}-{name}.1"] = "\n".join(_page(name, command, inner, names)) + "\n"
+    return written
+
+
+def write_pages(folder: Path) -> None:
+    """Write every page into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _page(name: str, command: Any, context: Any, names: list[str]) -> Iterator[str]:
+    page = PROGRAM if name == PROGRAM else f"{PROGRAM}-{name}"
+    summary, *paragraphs = _paragraphs(command.help)
+    parts = [] if name == PROGRAM else list(_parts(command, context))
+    yield f'.TH {_roff(page.upper())} 1 "" "{PROGRAM} {__version__}" "{PROGRAM} manual"'
+    yield from (".SH NAME", _roff(f"{page} - {summary[0].lower()}{summary[1:].rstrip('.')}"))
+    yield ".SH SYNOPSIS"
+    for part, inner in parts or [(command, context)]:
+        yield from _usage(part, inner)
+    yield from (".SH DESCRIPTION", _roff(summary))
+    for paragraph in paragraphs:
+        yield from (".PP", _roff(paragraph))
+    if name == PROGRAM:
+        yield ".SH COMMANDS"
+        yield from _list(
+            (f"{PROGRAM}-{name}(1)", _paragraphs(part.help)[0]) for name, part in _subcommands(command).items()
+        )
+    yield ".SH OPTIONS"
+    yield from _options(command, context)
+    for part, inner in parts if _subcommands(command) else []:
+        yield from (f".SS {_roff(inner.command_path)}", *(_roff(text) for text in _paragraphs(part.help)))
+        yield from _options(part, inner)
+    yield from _table("FILES", FILES.get(name, {}))
+    yield ".SH EXIT STATUS"
+    yield from _list(_exit_codes())
+    yield from _table("ENVIRONMENT", ENVIRONMENT.get(name, {}))
+    yield ".SH EXAMPLES"
+    yield from _code(_examples(command))
+    others = [f"{other}(1)" for other in names if other != page]
+    yield from (".SH SEE ALSO", _roff(", ".join([*others, FORMATS, "colmap(1)"])))
+
+
+def _subcommands(command: Any) -> dict[str, Any]:
+    return dict(getattr(command, "commands", {}))
+
+
+def _parts(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    """The commands a page tells of: a group's sub-commands, or the command itself."""
+    subcommands = _subcommands(command)
+    if not subcommands:
+        yield command, context
+    for name, part in subcommands.items():
+        yield part, part.make_context(name, [], parent=context, resilient_parsing=True)
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+
+
+def _usage(command: Any, context: Any) -> Iterator[str]:
+    pieces = " ".join(command.collect_usage_pieces(context))
+    yield from (".PP", f".B {_roff(context.command_path)}", _roff(pieces))
+
+
+def _options(command: Any, context: Any) -> Iterator[str]:
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    return _list(record for record in records if record is not None)
+
+
+def _exit_codes() -> Iterator[tuple[str, str]]:
+    for entry in EPILOG.removeprefix(EXIT_CODES).rstrip(".").split("; "):
+        code, meaning = re.fullmatch(r"(\d+(?: or \d+)?) (.*)", entry).groups()  # type: ignore[union-attr]
+        yield code, meaning
+
+
+def _table(title: str, rows: dict[str, str]) -> Iterator[str]:
+    if rows:
+        yield f".SH {title}"
+        yield from _list(rows.items())
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for term, meaning in rows:
+        yield from (".TP", f".B {_roff(term)}", _roff(meaning))
+
+
+def _examples(command: Any) -> Iterator[str]:
+    subcommands = _subcommands(command)
+    if not subcommands:
+        yield command.epilog.removeprefix(EXAMPLE)
+    for part in subcommands.values():
+        yield from _examples(part)
+
+
+def _code(lines: Iterable[str]) -> Iterator[str]:
+    yield from (".nf", *(_roff(line) for line in lines), ".fi")
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))
