@@ -1,0 +1,260 @@
+"""The COLMAP database of a job: cameras, images, keypoints, matches and verified pairs, whole or not at all.
+
+Takes arrays and names. Writes with pycolmap into a file nobody else sees and renames it into its place; what
+somebody else made is read with sqlite3 alone, because pycolmap migrates every database it opens.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import BusyError, StoreError
+from romacli.types import Pair
+
+from .binding import load_pycolmap
+from .cameras import CameraSpec, to_pycolmap
+from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, VerifyOptions, verify_database, verify_pairs
+
+# SQLite's application_id, "roma" in ASCII, is how we know our own databases; COLMAP leaves it alone.
+APPLICATION_ID = 0x726F6D61
+
+NO_POINTS = np.zeros((0, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class DatabaseSummary:
+    """What a database holds: `pairs` with matches, of them `verified`, with `inliers` left of `matches`.
+
+    pairs_per_keypoint: in how many pairs a matched keypoint occurs, on average. Close to 1, no point is seen
+        by three images, and COLMAP registers little more than two.
+    """
+
+    images: int
+    cameras: int
+    keypoints: int
+    pairs: int
+    matches: int
+    verified: int
+    inliers: int
+    pairs_per_keypoint: float
+
+
+def write_database(
+    path: Path,
+    *,
+    cameras: Sequence[CameraSpec],
+    camera_of: Mapping[str, int],
+    keypoints: Mapping[str, np.ndarray],
+    matches: Iterable[tuple[Pair, np.ndarray]],
+    verify: VerifyOptions,
+    overwrite: bool = False,
+    progress: Callable[[Pair], None] | None = None,
+) -> DatabaseSummary:
+    """Write a COLMAP database with verified matches and tell what it holds; a failure leaves no file behind.
+
+    A database that romacli wrote before is replaced.
+
+    Args:
+        cameras, camera_of: as `assign_cameras` returns them; the names in `camera_of` are the images of the
+            job, numbered in plain string order.
+        keypoints: by image name, (K, 2) COLMAP px; an image that is absent here has none.
+        matches: pairs of names, each pair once, with (M, 2) rows into the two images' keypoints; read once,
+            in order.
+        overwrite: replace a database that somebody else made.
+        progress: called with every pair that is written.
+
+    Raises:
+        StoreError: `path` is somebody else's, or the matches do not fit the images and keypoints.
+        BusyError: the database at `path` is open in another program.
+    """
+    check_replaceable(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
+    image_cameras = {name: cameras[index] for name, index in camera_of.items()}
+    checked = _checked(matches, points)
+    if verify.method == "magsac":
+        pairs = verify_pairs(checked, keypoints=points, cameras=image_cameras, options=verify)
+    else:
+        pairs = ((pair, rows, None) for pair, rows in checked)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        unfinished = Path(scratch) / "database.db"
+        writer = _write(unfinished, cameras, camera_of, keypoints=points, pairs=pairs, progress=progress)
+        if verify.method == "colmap":
+            verify_database(unfinished, verify)
+        verified, inliers = _seal(unfinished)
+        os.replace(unfinished, path)
+    return DatabaseSummary(
+        images=len(points),
+        cameras=len(cameras),
+        keypoints=sum(map(len, points.values())),
+        pairs=writer.pairs,
+        matches=writer.matches,
+        verified=verified,
+        inliers=inliers,
+        pairs_per_keypoint=writer.pairs_per_keypoint,
+    )
+
+
+def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
+    """Return if a database may be written to `path`: nothing is there, or romacli made it, or `overwrite`.
+
+    Raises:
+        StoreError: the file is somebody else's.
+        BusyError: another program has it open, or died with it open.
+    """
+    if not path.exists():
+        return
+    if not overwrite and not is_ours(path):
+        raise StoreError(
+            f"{path} exists and was not made by romacli. Choose another --database, or replace it by --overwrite."
+        )
+    if path.with_name(path.name + "-wal").exists():
+        raise BusyError(
+            f"{path} is open in another program, or was left open by one that died: {path.name}-wal lies "
+            "beside it. Close that program, or move both files away."
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether romacli wrote the database at `path`; the file is only read."""
+    try:
+        with closing(open_readonly(path)) as database:
+            return database.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    except sqlite3.DatabaseError:
+        return False
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Open a database that may be anybody's without changing a byte of it."""
+    return sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _as_points(name: str, xy: np.ndarray) -> np.ndarray:
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise ValueError(f"the keypoints of {name} are {xy.shape}, expected (K, 2)")
+    return np.ascontiguousarray(xy, np.float32)
+
+
+def _checked(
+    matches: Iterable[tuple[Pair, np.ndarray]], keypoints: Mapping[str, np.ndarray]
+) -> Iterator[tuple[Pair, np.ndarray]]:
+    """Pass on the pairs that have matches; raise StoreError for what fits no image, keypoint or earlier pair."""
+    seen: set[frozenset[str]] = set()
+    for pair, rows in matches:
+        if pair[0] == pair[1] or frozenset(pair) in seen:
+            raise StoreError(f"the matches hold {pair[0]} and {pair[1]} twice, or an image with itself.")
+        seen.add(frozenset(pair))
+        for side, name in enumerate(pair):
+            if name not in keypoints:
+                raise StoreError(
+                    f"the matches name {name}, which is not among the images. Give the images they were made from."
+                )
+            if len(rows) and not 0 <= rows[:, side].min() <= rows[:, side].max() < len(keypoints[name]):
+                raise StoreError(
+                    f"the matches of {pair[0]} and {pair[1]} point outside the {len(keypoints[name])} keypoints "
+                    f"of {name}. Features and matches are of different runs: give the two files of one."
+                )
+        if len(rows):
+            yield pair, rows
+
+
+class _Writer:
+    """Fills one open database, images first, then pairs, and counts how often each keypoint is matched."""
+
+    def __init__(self, database: Any, keypoints: Mapping[str, np.ndarray]) -> None:
+        self._database, self._keypoints = database, keypoints
+        self._image_ids: dict[str, int] = {}
+        self._degrees = {name: np.zeros(len(xy), np.int32) for name, xy in keypoints.items()}
+        self.pairs = self.matches = 0
+
+    @property
+    def pairs_per_keypoint(self) -> float:
+        matched = sum(int(np.count_nonzero(degrees)) for degrees in self._degrees.values())
+        return 2 * self.matches / matched if matched else 0.0
+
+    def write_images(self, cameras: Sequence[CameraSpec], camera_of: Mapping[str, int]) -> None:
+        """Write a rig for each camera and a frame for each image, as COLMAP's own import does, and keypoints."""
+        pycolmap = load_pycolmap()
+        sensors = [self._write_camera(pycolmap, camera) for camera in cameras]
+        for name, xy in self._keypoints.items():
+            camera_id, rig_id = sensors[camera_of[name]]
+            image = pycolmap.Image(name=name, camera_id=camera_id)
+            image.image_id = self._image_ids[name] = self._database.write_image(image)
+            frame = pycolmap.Frame()
+            frame.rig_id = rig_id
+            frame.add_data_id(image.data_id)
+            self._database.write_frame(frame)
+            self._database.write_keypoints(image.image_id, xy)
+
+    def _write_camera(self, pycolmap: Any, camera: CameraSpec) -> tuple[int, int]:
+        made = to_pycolmap(camera)
+        made.camera_id = self._database.write_camera(made)
+        rig = pycolmap.Rig()
+        rig.add_ref_sensor(made.sensor_id)
+        return made.camera_id, self._database.write_rig(rig)
+
+    def write_pair(self, pair: Pair, rows: np.ndarray, verified: VerifiedPair | None) -> None:
+        """Write the matches (M, 2) of a pair and, where it was verified, its geometry."""
+        image_ids = [self._image_ids[name] for name in pair]
+        self._database.write_matches(*image_ids, rows.astype(np.uint32))
+        if verified:
+            self._database.write_two_view_geometry(*image_ids, _two_view_geometry(verified))
+        for side, name in enumerate(pair):
+            self._degrees[name] += np.bincount(rows[:, side], minlength=len(self._degrees[name])).astype(np.int32)
+        self.pairs += 1
+        self.matches += len(rows)
+
+
+def _two_view_geometry(verified: VerifiedPair) -> Any:
+    pycolmap = load_pycolmap()
+    geometry = pycolmap.TwoViewGeometry(inlier_matches=verified.inliers.astype(np.uint32))
+    geometry.config = pycolmap.TwoViewGeometryConfiguration(verified.config)
+    setattr(geometry, "E" if verified.config == CALIBRATED else "F", verified.matrix)
+    return geometry
+
+
+def _write(
+    path: Path,
+    cameras: Sequence[CameraSpec],
+    camera_of: Mapping[str, int],
+    *,
+    keypoints: Mapping[str, np.ndarray],
+    pairs: Iterable[tuple[Pair, np.ndarray, VerifiedPair | None]],
+    progress: Callable[[Pair], None] | None,
+) -> _Writer:
+    """Write a new database at `path`, images and then pairs as they come."""
+    pycolmap = load_pycolmap()
+    with closing(pycolmap.Database.open(path)) as database, pycolmap.DatabaseTransaction(database):
+        writer = _Writer(database, keypoints)
+        writer.write_images(cameras, camera_of)
+        for pair, rows, verified in pairs:
+            writer.write_pair(pair, rows, verified)
+            if progress:
+                progress(pair)
+    return writer
+
+
+def _seal(path: Path) -> tuple[int, int]:
+    """Make a finished database one self-contained file that bears our sign; count verified pairs and inliers.
+
+    Pairs that COLMAP tried and found wanting stay in its table with a configuration its mappers skip; they
+    are dropped, so that every two-view geometry in our file is one that counts.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"DELETE FROM two_view_geometries WHERE rows = 0 OR config NOT IN {MAPPED_CONFIGS}")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.commit()
+        database.execute("PRAGMA journal_mode = DELETE")
+        verified, inliers = database.execute("SELECT count(*), sum(rows) FROM two_view_geometries").fetchone()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return verified, inliers or 0

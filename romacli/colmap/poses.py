@@ -1,0 +1,130 @@
+"""Where cameras stand: poses out of a model, and how far two sets of them lie apart.
+
+Reads models, never databases; which set is the truth is the caller's belief.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.geometry.epipolar import rotation_angle_deg
+
+from .binding import load_pycolmap
+
+
+@dataclass(frozen=True)
+class Pose:
+    """cam_from_world of one image: x_cam = rotation (3, 3) x_world + translation (3,)."""
+
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    @property
+    def centre(self) -> np.ndarray:
+        """The camera's place in the world, (3,)."""
+        return -self.rotation.T @ self.translation
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """x_target = scale * rotation (3, 3) x_source + translation (3,)."""
+
+    scale: float
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """Move points (N, 3) from the source's frame to the target's."""
+        return self.scale * points @ self.rotation.T + self.translation
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """How far poses lie from their reference, image by image.
+
+    names: the images in both.
+    rotation_deg: (N,) after the one rotation that fits all orientations best.
+    position: (N,) after the best similarity of the centres, relative to the mean distance of the reference's
+        centres from their middle; NaN with fewer than three images, which a similarity always fits.
+    missing: the reference's images that have no pose.
+    """
+
+    names: tuple[str, ...]
+    rotation_deg: np.ndarray
+    position: np.ndarray
+    missing: tuple[str, ...]
+
+
+def read_poses(model_folder: Path) -> dict[str, Pose]:
+    """Read the poses of a model's registered images, by name.
+
+    Raises:
+        InputError: the folder holds no COLMAP model.
+    """
+    if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
+        raise InputError(f"{model_folder} holds no COLMAP model: images.bin and images.txt are missing.")
+    model = load_pycolmap().Reconstruction(model_folder)
+    poses = {}
+    for image in model.images.values():
+        if image.has_pose:
+            cam_from_world = image.cam_from_world()
+            poses[image.name] = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
+    return poses
+
+
+def align_similarity(source: np.ndarray, target: np.ndarray) -> Similarity:
+    """Find the similarity that takes points `source` (N, 3) closest to `target` (N, 3), in least squares.
+
+    Source: Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, eqs. 40 to 42.
+    """
+    source_middle, target_middle = source.mean(0), target.mean(0)
+    source, target = source - source_middle, target - target_middle
+    u, singular, vt = np.linalg.svd(target.T @ source)
+    signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
+    rotation = u * signs @ vt
+    scale = float(singular @ signs / (source**2).sum())
+    return Similarity(scale, rotation, target_middle - scale * rotation @ source_middle)
+
+
+def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> PoseErrors:
+    """Measure how far poses are from a reference that may be in another frame and scale.
+
+    Rotations are aligned by the orientations themselves, not by the similarity of the centres: centres on a
+    line leave a rotation about it open.
+
+    Raises:
+        InputError: no image is in both.
+    """
+    names = tuple(sorted(poses.keys() & reference.keys()))
+    if not names:
+        raise InputError("the poses and their reference share no image name.")
+    mine, theirs = [poses[name] for name in names], [reference[name] for name in names]
+    return PoseErrors(
+        names,
+        _rotation_errors([pose.rotation for pose in mine], [pose.rotation for pose in theirs]),
+        _position_errors(*(np.array([pose.centre for pose in side]) for side in (mine, theirs))),
+        tuple(sorted(reference.keys() - poses.keys())),
+    )
+
+
+def _rotation_errors(rotations: list[np.ndarray], reference: list[np.ndarray]) -> np.ndarray:
+    """Angles (N,) left when one rotation of the world fits `rotations` to `reference` as well as possible."""
+    u, _, vt = np.linalg.svd(sum(mine.T @ theirs for mine, theirs in zip(rotations, reference, strict=True)))
+    world = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
+    return np.array(
+        [rotation_angle_deg((mine @ world).T @ theirs) for mine, theirs in zip(rotations, reference, strict=True)]
+    )
+
+
+def _position_errors(centres: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Distances (N,) after the best similarity, relative to the reference's mean distance from its middle."""
+    if len(centres) < 3:
+        return np.full(len(centres), np.nan)
+    extent = np.linalg.norm(reference - reference.mean(0), axis=1).mean()
+    moved = align_similarity(centres, reference).apply(centres)
+    return np.linalg.norm(moved - reference, axis=1) / extent

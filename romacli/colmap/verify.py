@@ -1,0 +1,147 @@
+"""Which matches of a pair agree with a rigid scene: two-view geometries as COLMAP's mappers want them.
+
+Takes points and matches as arrays; only COLMAP's own verification works on a database and gets a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from romacli.geometry.epipolar import estimate_essential, estimate_fundamental
+from romacli.types import Pair
+
+from .binding import load_pycolmap
+from .cameras import CameraSpec, to_pycolmap
+
+# COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 skip 0 and 1 without a word.
+CALIBRATED, UNCALIBRATED = 2, 3
+MAPPED_CONFIGS = (2, 3, 4, 5, 6, 9)
+
+# Enough pairs in flight to keep every thread busy while the writer takes them in order.
+PAIRS_PER_THREAD = 4
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What a pair has to show to be believed."""
+
+    method: Literal["colmap", "magsac"] = "magsac"
+    # COLMAP's values for SIFT (TwoViewGeometryOptions).
+    max_error_px: float = 4.0
+    min_inliers: int = 15
+    # A count alone is no bar: matches shuffled within pairs of photographs, which no motion explains, still
+    # gave 15 inliers in every pair, and up to 0.2 (a facade) or 0.3 (video) of them where the overlap was small.
+    min_inlier_ratio: float = 0.3
+    seed: int = 0
+    num_threads: int | None = None
+
+    @property
+    def threads(self) -> int:
+        return self.num_threads or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class VerifiedPair:
+    """The matches (M, 2) of a pair that survived; `matrix` (3, 3) is E if config is CALIBRATED, else F."""
+
+    pair: Pair
+    inliers: np.ndarray
+    config: int
+    matrix: np.ndarray
+
+
+def verify_pair(
+    pair: Pair,
+    matches: np.ndarray,
+    *,
+    keypoints: Mapping[str, np.ndarray],
+    cameras: Mapping[str, CameraSpec],
+    options: VerifyOptions,
+) -> VerifiedPair | None:
+    """Keep the matches (M, 2) of a pair that one rigid motion explains, or return None if too few do.
+
+    The motion is an essential matrix when both cameras' parameters were given, a fundamental matrix
+    otherwise: a focal length out of EXIF or a guess would cost true matches.
+    """
+    if len(matches) < options.min_inliers:
+        return None
+    points = [keypoints[name][matches[:, side]] for side, name in enumerate(pair)]
+    pair_cameras = [cameras[name] for name in pair]
+    if all(camera.origin == "given" for camera in pair_cameras):
+        config, (matrix, inliers) = CALIBRATED, _essential(points, pair_cameras, options)
+    else:
+        config = UNCALIBRATED
+        matrix, inliers = estimate_fundamental(*points, max_error_px=options.max_error_px, seed=options.seed)
+    enough = max(options.min_inliers, options.min_inlier_ratio * len(matches))
+    if matrix is None or inliers.sum() < enough:
+        return None
+    return VerifiedPair(pair, matches[inliers], config, matrix)
+
+
+def verify_pairs(
+    matches: Iterable[tuple[Pair, np.ndarray]],
+    *,
+    keypoints: Mapping[str, np.ndarray],
+    cameras: Mapping[str, CameraSpec],
+    options: VerifyOptions,
+) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
+    """Yield every pair, its matches and what is left of them, in the order of `matches`; threads do the work.
+
+    Args:
+        matches: pairs of names with (M, 2) rows into the two images' keypoints; read as fast as verified.
+        keypoints: by name, (K, 2) COLMAP px.
+        cameras: by image name.
+    """
+    verify = partial(verify_pair, keypoints=keypoints, cameras=cameras, options=options)
+    waiting: deque[tuple[Pair, np.ndarray, Future[VerifiedPair | None]]] = deque()
+    with ThreadPoolExecutor(options.threads) as pool:
+        for pair, rows in matches:
+            waiting.append((pair, rows, pool.submit(verify, pair, rows)))
+            if len(waiting) >= PAIRS_PER_THREAD * options.threads:
+                yield _finished(*waiting.popleft())
+        while waiting:
+            yield _finished(*waiting.popleft())
+
+
+def verify_database(path: Path, options: VerifyOptions) -> None:
+    """Let COLMAP verify the matches in a database of ours: slower than `verify_pairs`, and names planes."""
+    pycolmap = load_pycolmap()
+    two_view = pycolmap.TwoViewGeometryOptions()
+    two_view.min_num_inliers = options.min_inliers
+    two_view.min_inlier_ratio = options.min_inlier_ratio
+    two_view.ransac.max_error = options.max_error_px
+    two_view.ransac.random_seed = options.seed
+    pycolmap.geometric_verification(
+        path,
+        verifier_options=pycolmap.GeometricVerifierOptions(num_threads=options.threads),
+        two_view_geometry_options=two_view,
+    )
+
+
+def _essential(
+    points: list[np.ndarray], cameras: list[CameraSpec], options: VerifyOptions
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The essential matrix of known cameras and its inliers; a point that has no ray in its model has no say."""
+    known = [to_pycolmap(camera) for camera in cameras]
+    rays = [camera.cam_from_img(xy.astype(np.float64)) for camera, xy in zip(known, points, strict=True)]
+    valid = np.isfinite(np.hstack(rays)).all(1)
+    max_error = float(np.mean([camera.cam_from_img_threshold(options.max_error_px) for camera in known]))
+    matrix, agree = estimate_essential(rays[0][valid], rays[1][valid], max_error=max_error, seed=options.seed)
+    inliers = np.zeros(len(valid), bool)
+    inliers[valid] = agree
+    return matrix, inliers
+
+
+def _finished(
+    pair: Pair, matches: np.ndarray, verified: Future[VerifiedPair | None]
+) -> tuple[Pair, np.ndarray, VerifiedPair | None]:
+    return pair, matches, verified.result()
