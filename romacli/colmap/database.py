@@ -125,17 +125,24 @@ def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether romacli wrote the database at `path`; the file is only read."""
-    try:
-        with closing(open_readonly(path)) as database:
-            return database.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-    except sqlite3.DatabaseError:
-        return False
+    """Tell whether romacli wrote the database at `path`.
+
+    Source: the database header in SQLite's file format, which has the application_id at byte 68.
+    """
+    with path.open("rb") as file:
+        header = file.read(72)
+    return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:], "big") == APPLICATION_ID
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database that may be anybody's without changing a byte of it."""
-    return sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)
+    """Open a database that may be anybody's without changing a byte of it.
+
+    SQLite leaves `-wal` and `-shm` files behind a database in WAL mode that it only reads, unless it is told that
+    nobody else changes the file; which is so when no such file is there.
+    """
+    is_in_use = path.with_name(path.name + "-wal").exists()
+    flags = "mode=ro" if is_in_use else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{flags}", uri=True)
 
 
 def _as_points(name: str, xy: np.ndarray) -> np.ndarray:

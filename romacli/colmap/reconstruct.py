@@ -86,10 +86,12 @@ def reconstruct(
         progress: called with the number of images registered so far; by the incremental mapper only.
 
     Raises:
-        InputError: there is no database, or it is none.
+        InputError: there is no folder of photographs, or no database.
         NothingFoundError: no pair is verified, or no model came out.
         StoreError: `sparse_folder` holds something other than models.
     """
+    if not image_root.is_dir():
+        raise InputError(f"{image_root} is missing. Give the folder of the photographs.")
     check_holds_models_only(sparse_folder)
     content = _read_content(database)
     _check_pairs(database, content)

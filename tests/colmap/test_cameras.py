@@ -1,0 +1,108 @@
+"""Who shares a camera, and what users are told when that is impossible."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras, parse_camera_params, to_pycolmap
+from romacli.errors import UsageError
+
+LANDSCAPE, PORTRAIT = (1600, 1200), (1200, 1600)
+
+
+def cameras_of(images: list[ImageInfo], **options) -> dict[str, int]:
+    return assign_cameras(images, CameraOptions(**options))[1]
+
+
+def test_images_of_a_folder_and_size_share_a_camera_by_default():
+    images = [ImageInfo(name, LANDSCAPE) for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg")]
+    images.append(ImageInfo("a/3.jpg", PORTRAIT))
+    assert cameras_of(images) == {"a/1.jpg": 0, "a/2.jpg": 0, "a/3.jpg": 1, "b/1.jpg": 2}
+
+
+def test_focal_lengths_split_a_folder_when_they_differ_by_a_pixel():
+    focals = {"1.jpg": 1400.2, "2.jpg": 1399.9, "3.jpg": 1500.0, "4.jpg": None}
+    images = [ImageInfo(name, LANDSCAPE, focal) for name, focal in focals.items()]
+    cameras, index = assign_cameras(images)
+    assert index == {"1.jpg": 0, "2.jpg": 0, "3.jpg": 1, "4.jpg": 2}
+    assert [camera.origin for camera in cameras] == ["exif", "exif", "guess"]
+    assert [camera.has_prior_focal_length for camera in cameras] == [True, True, False]
+    assert cameras[0].params == pytest.approx((1400.05, 800, 600, 0))
+
+
+def test_unknown_focal_length_is_colmaps_guess():
+    (camera,), _ = assign_cameras([ImageInfo("1.jpg", PORTRAIT)])
+    assert camera.params == pytest.approx((1.2 * 1600, 600, 800, 0))
+
+
+@pytest.mark.parametrize(("mode", "count"), [("single", 1), ("per-folder", 2), ("per-image", 4), ("auto", 3)])
+def test_mode_decides_how_many_cameras_there_are(mode: str, count: int):
+    names = {"a/1.jpg": 1000.0, "a/2.jpg": None, "b/1.jpg": None, "b/2.jpg": None}
+    images = [ImageInfo(name, LANDSCAPE, focal) for name, focal in names.items()]
+    cameras, index = assign_cameras(images, CameraOptions(mode=mode))
+    assert len(cameras) == count
+    assert set(index) == set(names)
+    assert set(index.values()) == set(range(count))
+
+
+def test_cameras_do_not_depend_on_the_order_of_images():
+    images = [ImageInfo(f"{folder}/{n}.jpg", LANDSCAPE, 900.0 + n % 3) for folder in "ab" for n in range(9)]
+    expected = assign_cameras(images)
+    random.Random(1).shuffle(images)
+    assert assign_cameras(images) == expected
+
+
+def test_one_camera_for_two_sizes_is_refused_with_both_images():
+    images = [ImageInfo("flat.jpg", LANDSCAPE), ImageInfo("tall.jpg", PORTRAIT)]
+    with pytest.raises(UsageError, match=r"flat\.jpg is 1600x1200 and tall\.jpg is 1200x1600 px.*single"):
+        cameras_of(images, mode="single")
+
+
+def test_params_for_two_sizes_are_refused_in_every_mode():
+    images = [ImageInfo("flat.jpg", LANDSCAPE), ImageInfo("tall.jpg", PORTRAIT)]
+    with pytest.raises(UsageError, match="--camera-params describe one size"):
+        cameras_of(images, mode="auto", params=(1400.0, 800.0, 600.0, 0.0))
+
+
+def test_given_params_hold_for_every_image_and_win_over_exif():
+    images = [ImageInfo(f"{n}.jpg", LANDSCAPE, 1000.0 + n) for n in range(3)]
+    cameras, _ = assign_cameras(images, CameraOptions("single", "PINHOLE", (1400.0, 1410.0, 790.0, 610.0)))
+    assert [(camera.params, camera.origin) for camera in cameras] == [((1400.0, 1410.0, 790.0, 610.0), "given")]
+
+
+def test_wrong_number_of_params_names_those_of_the_model():
+    with pytest.raises(UsageError, match="SIMPLE_RADIAL takes f, cx, cy, k: 4 numbers; --camera-params has 2"):
+        cameras_of([ImageInfo("1.jpg", LANDSCAPE)], params=(1400.0, 800.0))
+
+
+@pytest.mark.parametrize("focal", [0.0, -5.0, float("nan"), float("inf")])
+def test_impossible_focal_length_is_refused(focal: float):
+    with pytest.raises(UsageError, match="focal length has to be positive"):
+        cameras_of([ImageInfo("1.jpg", LANDSCAPE)], params=(focal, 800.0, 600.0, 0.0))
+
+
+def test_unknown_model_lists_the_known_ones():
+    with pytest.raises(UsageError, match="FISHBOWL is unknown.*PINHOLE, SIMPLE_RADIAL"):
+        cameras_of([ImageInfo("1.jpg", LANDSCAPE)], model="FISHBOWL")
+
+
+def test_params_are_read_with_or_without_blanks():
+    assert parse_camera_params("1400, 800,600 ,-0.1") == (1400.0, 800.0, 600.0, -0.1)
+
+
+@pytest.mark.parametrize("text", ["", "1400;800", "1400,,600", "f,cx"])
+def test_params_that_are_no_numbers_are_refused(text: str):
+    with pytest.raises(UsageError, match="not numbers separated by commas"):
+        parse_camera_params(text)
+
+
+@pytest.mark.parametrize("model", ["PINHOLE", "OPENCV", "SIMPLE_RADIAL_FISHEYE"])
+def test_pycolmap_takes_the_camera_as_it_is(model: str):
+    (camera,), _ = assign_cameras([ImageInfo("1.jpg", LANDSCAPE, 1300.0)], CameraOptions(model=model))
+    made = to_pycolmap(camera)
+    assert (made.model_name, made.width, made.height) == (model, *LANDSCAPE)
+    assert made.has_prior_focal_length
+    assert made.mean_focal_length() == 1300.0
+    assert made.verify_params()

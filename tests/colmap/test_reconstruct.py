@@ -1,0 +1,217 @@
+"""Both mappers on scenes whose poses are known, and what becomes of the folders around them."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+from small_scene import GIVEN, PARAMS, make_scene
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.database import write_database
+from romacli.colmap.poses import compare_poses, read_poses
+from romacli.colmap.reconstruct import MapperOptions, _signals_end_the_process, reconstruct
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import InputError, NothingFoundError, StoreError
+
+FIXED = {"refine_intrinsics": False, "num_threads": 1}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(6)
+
+
+@pytest.fixture(scope="module")
+def database(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp("six images") / "database.db"
+    scene.write(path)
+    return path
+
+
+def read_model(folder):
+    return load_pycolmap().Reconstruction(folder)
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("method", ["magsac", "colmap"])
+def test_both_mappers_find_the_true_poses(scene, tmp_path, mapper, method):
+    scene.write(tmp_path / "a.db", verify=VerifyOptions(method=method, num_threads=1))
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
+    assert (summary.registered, summary.images, summary.models) == (6, 6, 1)
+    assert summary.points3D > 200
+    assert 3 < summary.mean_track_length <= 6
+    assert summary.mean_reprojection_error < 0.6
+    errors = compare_poses(read_poses(tmp_path / "sparse" / "0"), scene.poses)
+    assert errors.missing == ()
+    assert errors.rotation_deg.max() < 0.3
+    assert errors.position.max() < 0.01
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_guessed_focal_lengths_are_refined(scene, tmp_path, mapper):
+    scene.write(tmp_path / "a.db", cameras=CameraOptions())
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, num_threads=1))
+    (camera,) = read_model(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.mean_focal_length() == pytest.approx(700, rel=0.03)
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_intrinsics_that_are_not_to_be_refined_stay_bit_for_bit(database, tmp_path, mapper):
+    reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
+    (camera,) = read_model(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.params.tolist() == list(PARAMS)
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_images_make_a_model(tmp_path, mapper, count):
+    scene = make_scene(count)
+    scene.write(tmp_path / "a.db")
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
+    assert summary.registered == count
+    assert summary.points3D > 150
+
+
+def test_same_seed_on_one_thread_gives_the_same_model(database, tmp_path):
+    options = MapperOptions(seed=4, **FIXED)
+    for run in "ab":
+        reconstruct(database, tmp_path, tmp_path / run, options)
+    poses = [read_poses(tmp_path / run / "0") for run in "ab"]
+    for name, pose in poses[0].items():
+        assert np.array_equal(pose.rotation, poses[1][name].rotation)
+        assert np.array_equal(pose.translation, poses[1][name].translation)
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_the_largest_of_several_models_is_number_0(tmp_path, mapper):
+    small, large = make_scene([f"a/{n}.jpg" for n in range(4)]), make_scene([f"b/{n}.jpg" for n in range(6)], seed=1)
+    names = small.names + large.names
+    cameras, camera_of = assign_cameras([ImageInfo(name, (640, 480)) for name in names], GIVEN)
+    write_database(
+        tmp_path / "a.db",
+        cameras=cameras,
+        camera_of=camera_of,
+        keypoints=small.keypoints | large.keypoints,
+        matches=(small.matches | large.matches).items(),
+        verify=VerifyOptions(num_threads=1),
+    )
+    options = MapperOptions(mapper, min_model_size=3, **FIXED)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
+    assert (summary.models, summary.registered, summary.images) == (2, 6, 10)
+    assert sorted(one.name for one in (tmp_path / "sparse").iterdir()) == ["0", "1"]
+    assert set(read_poses(tmp_path / "sparse" / "0")) == set(large.names)
+    assert set(read_poses(tmp_path / "sparse" / "1")) == set(small.names)
+
+
+def test_photographs_that_colmap_cannot_read_are_registered_all_the_same(tmp_path):
+    scene = make_scene([f"größe {n}.webp" for n in range(4)])
+    for name in scene.names:
+        cv2.imencode(".webp", np.full((480, 640, 3), 90, np.uint8))[1].tofile(tmp_path / name)
+    scene.write(tmp_path / "a.db")
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(**FIXED))
+    assert set(read_poses(tmp_path / "sparse" / "0")) == set(scene.names)
+
+
+def test_database_stays_as_it_was(database, tmp_path):
+    before = database.read_bytes()
+    reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions("global", num_threads=1))
+    assert database.read_bytes() == before
+    assert [one.name for one in database.parent.iterdir()] == [database.name]
+
+
+def test_progress_ends_at_the_number_of_registered_images(database, tmp_path):
+    counts = []
+    summary = reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions(**FIXED), progress=counts.append)
+    assert counts == list(range(2, summary.registered + 1))
+
+
+def test_old_models_give_way_to_new_ones(database, tmp_path):
+    sparse = tmp_path / "sparse"
+    reconstruct(database, tmp_path, sparse, MapperOptions(**FIXED))
+    shutil.copytree(sparse / "0", sparse / "1")
+    reconstruct(database, tmp_path, sparse, MapperOptions(**FIXED))
+    assert [one.name for one in sparse.iterdir()] == ["0"]
+    assert [one.name for one in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_a_mapper_that_breaks_leaves_the_old_models(database, tmp_path):
+    sparse = tmp_path / "sparse"
+    reconstruct(database, tmp_path, sparse, MapperOptions(**FIXED))
+    before = {one.name: one.read_bytes() for one in (sparse / "0").iterdir()}
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(database, tmp_path, sparse, MapperOptions(**FIXED), progress=interrupt)
+    assert {one.name: one.read_bytes() for one in (sparse / "0").iterdir()} == before
+    assert [one.name for one in tmp_path.iterdir()] == ["sparse"]
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "0/notes.txt", "model"])
+def test_a_folder_that_holds_something_else_is_left_alone(database, tmp_path, foreign):
+    path = tmp_path / "sparse" / foreign
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(StoreError, match="is no COLMAP model and would be lost"):
+        reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions(**FIXED))
+    assert path.read_text() == "precious"
+
+
+def test_a_database_without_verified_pairs_makes_no_model(scene, tmp_path):
+    scene.write(tmp_path / "a.db", matches=[])
+    with pytest.raises(NothingFoundError, match="has 6 images, but no verified pair"):
+        reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
+    assert not (tmp_path / "sparse").exists()
+
+
+def test_pairs_that_colmap_would_ignore_are_spoken_of(database, tmp_path):
+    shutil.copy(database, tmp_path / "a.db")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as copy:
+        copy.execute("UPDATE two_view_geometries SET config = 0")
+        copy.commit()
+    with pytest.raises(NothingFoundError, match="12 pairs, but their geometries have no configuration"):
+        reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_no_model_is_an_error_with_numbers(tmp_path, mapper):
+    scene = make_scene(3, points=60, seed=2)
+    rng = np.random.default_rng(0)
+    for name, xy in scene.keypoints.items():
+        scene.keypoints[name] = rng.uniform(0, 480, xy.shape).astype(np.float32)
+    scene.write(tmp_path / "a.db", verify=VerifyOptions(min_inlier_ratio=0.0, min_inliers=8, max_error_px=3))
+    with pytest.raises(NothingFoundError, match=rf"{mapper} mapper found no model in \d verified pairs of 3 images"):
+        reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
+    assert [one.name for one in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_missing_folder_of_photographs_is_missing(database, tmp_path):
+    with pytest.raises(InputError, match="photos is missing"):
+        reconstruct(database, tmp_path / "photos", tmp_path / "sparse")
+
+
+def test_a_missing_database_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"none\.db is missing"):
+        reconstruct(tmp_path / "none.db", tmp_path, tmp_path / "sparse")
+
+
+def test_a_file_that_is_no_database_is_none(tmp_path):
+    (tmp_path / "a.db").write_bytes(b"text" * 1000)
+    with pytest.raises(InputError, match="cannot be read as a COLMAP database"):
+        reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
+
+
+def test_signals_end_the_process_only_while_native_code_runs():
+    before = signal.getsignal(signal.SIGINT)
+    with _signals_end_the_process():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
