@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import cv2
@@ -24,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from romacli.errors import InputError, RomacliError
+from romacli.errors import InputError, RomacliError, UsageError
 from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, swap_halves, weights_of
 from romacli.synthetic import Textures, sample_pair
 
@@ -113,13 +114,18 @@ def train(options: TrainOptions) -> Path:
     usable network and continues when started again.
 
     Raises:
-        InputError: the textures cannot be read.
+        UsageError: there is nothing to paint scenes with, or no time to train.
+        InputError: the textures or the checkpoint cannot be read.
         RomacliError: the loss stopped being finite and did not recover.
     """
+    if options.steps is None and options.minutes <= 0:
+        raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
+    if options.textures is None and options.procedural == 0:
+        raise UsageError("--procedural 0 without --textures leaves nothing to paint scenes with. Give either.")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)  # OpenCV's thread pool does not survive the fork of the workers
-    textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed)
     state = _restored(options)
+    textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     progress = multiprocessing.Value("d", _progress(state, options))
     batches = iter(_batches(textures, options, progress, first_step=state.step))
@@ -256,11 +262,12 @@ def _restored(options: TrainOptions) -> TrainState:
     path = checkpoint_path(options)
     if not (options.resume and path.exists()):
         return state
-    stored = torch.load(path, map_location=options.device, weights_only=True)
+    try:
+        stored = torch.load(path, map_location=options.device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise InputError(f"{path} cannot be read as a checkpoint. Remove it to begin anew.") from error
     if stored["config"] != config_to_json(options.config):
-        raise InputError(
-            f"{path} was made with another network configuration. Remove it, or give another --output."
-        )
+        raise InputError(f"{path} was made with another network configuration. Remove it, or give another --output.")
     state.network.load_state_dict(stored["network"])
     state.average.load_state_dict(stored["average"])
     state.optimizer.load_state_dict(stored["optimizer"])
@@ -298,10 +305,7 @@ def _log(state: TrainState, options: TrainOptions, history: list[dict[str, float
     """Append the means since the last line to the CSV log; losses that a phase lacks stay empty."""
     path = options.output.with_suffix(".csv")
     names = sorted({name for losses in history for name in losses} - {"loss"})
-    means = {
-        name: float(np.mean([losses[name] for losses in history if name in losses]))
-        for name in ("loss", *names)
-    }
+    means = {name: float(np.mean([losses[name] for losses in history if name in losses])) for name in ("loss", *names)}
     row: dict[str, Any] = {
         "step": state.step,
         "pairs": state.pairs,
@@ -319,9 +323,7 @@ def _log(state: TrainState, options: TrainOptions, history: list[dict[str, float
 
 
 def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:
-    recipe = {
-        key: value for key, value in asdict(options).items() if key not in ("output", "config", "textures")
-    }
+    recipe = {key: value for key, value in asdict(options).items() if key not in ("output", "config", "textures")}
     facts = {"recipe": json.dumps(recipe), "steps": str(state.step), "pairs": str(state.pairs)}
     commit = _commit()
     return facts | {"elapsed_s": f"{state.elapsed_s:.0f}"} | ({"commit": commit} if commit else {})

@@ -56,9 +56,7 @@ def total_loss(
         losses[f"warp{index}"] = refinement_loss(stage.warp, truth, seen & (started < REACH_CELLS[level]))
         is_last = index == len(trace.stages) - 2
         right = (
-            _error(stage.warp.detach(), truth, size) < SURE_ERROR_PX
-            if is_last
-            else started < 2 * REACH_CELLS[level]
+            _error(stage.warp.detach(), truth, size) < SURE_ERROR_PX if is_last else started < 2 * REACH_CELLS[level]
         )
         losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right)
     for name in [key for key in encoded if key.endswith("descriptors")]:
@@ -159,9 +157,9 @@ def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tens
     x, y = base[:, :1] + steps, base[:, 1:] + steps
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
     other = (image + batch // 2) % batch
-    index = (other[:, None, None] * height + y.clamp(0, height - 1)[:, :, None]) * width + x.clamp(
-        0, width - 1
-    )[:, None]
+    index = (other[:, None, None] * height + y.clamp(0, height - 1)[:, :, None]) * width + x.clamp(0, width - 1)[
+        :, None
+    ]
     candidates = rows.index_select(0, index.flatten()).float().view(len(image), window * window, channels)
     logits = torch.bmm(candidates, query[:, :, None])[..., 0] * gain
     logits = logits.masked_fill(~inside.flatten(1), -1e4)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from romacli.errors import InputError, RomacliError
+from romacli.errors import InputError, RomacliError, UsageError
 from romacli.models.mini import MiniConfig, load_mini
+from romacli.synthetic import Textures, sample_pair
 from romacli.train import loop
 from romacli.train.loop import Phase, TrainOptions, checkpoint_path, learning_rate_at, phase_at, train
 
@@ -52,11 +53,14 @@ def logged(options, column):
         return [float(row[column]) for row in csv.DictReader(file)]
 
 
-def test_twenty_steps_reduce_the_loss_and_leave_weights_that_load(options):
+def test_twenty_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_load(options, monkeypatch):
+    textures = Textures.load(None, procedural=2, seed=0)
+    pair = sample_pair(textures, np.random.default_rng(1), 64)
+    monkeypatch.setattr(loop, "sample_pair", lambda *_: pair)
     assert train(replace(options, fine_size=64)) == options.output
     losses = logged(options, "loss")
     assert len(losses) == 20
-    assert np.mean(losses[10:15]) < 0.97 * np.mean(losses[:5])
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
     assert load_mini(options.output).config == TINY
     with safe_open(str(options.output), framework="pt") as file:
         metadata = file.metadata()
@@ -102,6 +106,21 @@ def test_checkpoint_of_another_configuration_is_refused(options):
     train(short)
     with pytest.raises(InputError, match="another network configuration"):
         train(replace(short, config=replace(TINY, decoder_width=64)))
+
+
+def test_damaged_checkpoint_is_named(options):
+    checkpoint_path(options).write_bytes(b"PK torn")
+    with pytest.raises(InputError, match=r"tiny\.checkpoint\.pt cannot be read as a checkpoint"):
+        train(options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"steps": None, "minutes": 0}, "no time to train"), ({"procedural": 0}, "nothing to paint scenes with")],
+)
+def test_schedule_that_cannot_start_is_refused(options, change, message):
+    with pytest.raises(UsageError, match=message):
+        train(replace(options, **change))
 
 
 def test_step_with_a_gradient_that_is_not_finite_leaves_the_weights_alone(options, monkeypatch):
