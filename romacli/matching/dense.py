@@ -124,7 +124,7 @@ def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def resize(image: np.ndarray, size: Size) -> Tensor:
     """Stretch RGB uint8 (H, W, 3) to (1, 3, height, width) uint8 by antialiased bicubic interpolation.
 
-    Differs from Pillow's bicubic filter, which RoMa uses, by one grey level at most.
+    Differs from Pillow's bicubic filter, which RoMa uses, by two grey levels at most, at hard edges.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     width, height = size

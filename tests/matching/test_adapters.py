@@ -35,13 +35,15 @@ def photographs(count: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [(56, 42), (300, 200), (123, 77)])
-def test_resize_is_pillows_bicubic_within_a_grey_level(size: tuple[int, int]) -> None:
+def test_resize_is_pillows_bicubic_within_two_grey_levels(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     image = np.kron(rng.integers(0, 255, (20, 30, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
     expected = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(int)
     found = resize(image, size)[0].permute(1, 2, 0).numpy().astype(int)
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1
+    difference = np.abs(found - expected)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.05
 
 
 def test_normalise_takes_out_imagenets_mean_and_deviation() -> None:
