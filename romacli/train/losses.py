@@ -22,7 +22,7 @@ REACH_CELLS = (
     4.0,
     4.0,
 )  # a refiner of stride 8, 4, 2 is not asked to repair a start further off than this
-SURE_ERROR_PX = 3.0  # the last certainty means: visible, and the final warp within this of the truth
+SURE_ERROR_CELLS = 1.5  # of stride 2, so 3 px: a pass's last certainty means visible, and the warp this near
 NCE_QUERIES = 128  # points per image in the descriptor loss
 NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
@@ -48,16 +48,14 @@ def total_loss(
         "tokens": classification_loss(token_logits, truth, seen, shape[0]),
         "certainty": certainty_loss(trace.stages[0].certainty, seen),
     }
-    size = warp.shape[1]
     for index, stage in enumerate(trace.stages[1:]):
         level = index % len(REACH_CELLS)
-        truth, seen = ground_truth_at(warp, visible, (stage.warp.shape[1], stage.warp.shape[2]))
-        started = _error(stage.start, truth, stage.warp.shape[1])
+        cells = stage.warp.shape[1]
+        truth, seen = ground_truth_at(warp, visible, (cells, stage.warp.shape[2]))
+        started = _error_in_cells(stage.start, truth)
         losses[f"warp{index}"] = refinement_loss(stage.warp, truth, seen & (started < REACH_CELLS[level]))
-        is_last = index == len(trace.stages) - 2
-        right = (
-            _error(stage.warp.detach(), truth, size) < SURE_ERROR_PX if is_last else started < 2 * REACH_CELLS[level]
-        )
+        ends_pass = level == len(REACH_CELLS) - 1
+        right = _error_in_cells(stage.warp, truth) < SURE_ERROR_CELLS if ends_pass else started < 2 * REACH_CELLS[level]
         losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right)
     for name in [key for key in encoded if key.endswith("descriptors")]:
         gain = network.log_descriptor_gain[0 if "_8_" in name else 1].exp()
@@ -175,9 +173,9 @@ def _neighbours(count: int, size: int, device: torch.device) -> tuple[Tensor, Te
     return lower.clamp(0, size - 1), (lower + 1).clamp(0, size - 1)
 
 
-def _error(warp: Tensor, truth: Tensor, cells: int) -> Tensor:
-    """Distances (B, h, w) between warps, in units of 1 / cells of the image."""
-    return (warp.detach() - truth).norm(dim=-1) * (cells / 2)
+def _error_in_cells(warp: Tensor, truth: Tensor) -> Tensor:
+    """Distances (B, h, w) between warps, in cells of their own grid; without gradient."""
+    return (warp.detach() - truth).norm(dim=-1) * (warp.shape[1] / 2)
 
 
 def _weight(name: str) -> float:

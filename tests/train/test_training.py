@@ -60,7 +60,7 @@ def test_twenty_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_load(op
     assert train(replace(options, fine_size=64)) == options.output
     losses = logged(options, "loss")
     assert len(losses) == 20
-    assert np.mean(losses[-3:]) < 0.9 * losses[0]
+    assert losses[14] < 0.6 * losses[0]  # later steps match in two passes and sum more losses
     assert load_mini(options.output).config == TINY
     with safe_open(str(options.output), framework="pt") as file:
         metadata = file.metadata()
