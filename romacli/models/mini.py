@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from romacli.errors import WeightsError
 
@@ -493,7 +494,7 @@ def _finished(stage: Stage) -> tuple[Tensor, Tensor]:
 
 
 def load_mini(path: Path) -> Mini:
-    """Return the network stored at `path`, in evaluation mode and float32.
+    """Return the network stored at `path`, in float32 and ready to match, batch norms folded away.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another network; the message names what differs.
@@ -514,7 +515,18 @@ def load_mini(path: Path) -> Mini:
             f"another shape, first {different[0]}. Fetch or train it anew."
         )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
-    return network.eval()
+    return without_batch_norm(network.eval())
+
+
+def without_batch_norm(network: Mini) -> Mini:
+    """Fold each batch norm of a network in evaluation mode into the convolution before it; changes it in place."""
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential) or len(module) < 2:
+            continue
+        first, second = module[0], module[1]
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            module[0], module[1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return network
 
 
 def weights_of(network: Mini) -> dict[str, Tensor]:
