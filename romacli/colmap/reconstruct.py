@@ -170,11 +170,9 @@ def _map_globally(
 ) -> Mapping[int, Any]:
     """COLMAP's global mapper (GLOMAP), after its own calibration where focal lengths are guesses."""
     pycolmap = load_pycolmap(verbose=options.verbose)
-    chosen = pycolmap.GlobalPipelineOptions(
-        num_threads=options.threads,
-        random_seed=options.seed,
-        min_model_size=min(options.min_model_size, max(2, content.images // 2)),
-    )
+    chosen = pycolmap.GlobalPipelineOptions(num_threads=options.threads, random_seed=options.seed)
+    if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
+        chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
     adjustment = chosen.mapper.bundle_adjustment
     adjustment.refine_focal_length = adjustment.refine_extra_params = options.refine_intrinsics
     if content.images == 2:
