@@ -121,7 +121,8 @@ class CompactWarp:
             _expect(target.dtype == np.uint16, f"target_{side} is {target.dtype}, expected uint16")
             _expect(weight.dtype == np.uint8, f"weight_{side} is {weight.dtype}, expected uint8")
             _expect(weight.ndim == 2, f"weight_{side} is {weight.shape}, expected (gh, gw)")
-            _expect(target.shape == (*weight.shape, 2), f"target_{side} is {target.shape}, expected {weight.shape} + (2,)")
+            shape = (*weight.shape, 2)
+            _expect(target.shape == shape, f"target_{side} is {target.shape}, expected {shape}")
 
 
 @dataclass(frozen=True)
