@@ -16,9 +16,7 @@ pytestmark = pytest.mark.slow
     [("sceaux/images", None, 10), ("freiburg", 5, 15), ("berlin/images", None, 3)],
     ids=["walk round a facade", "indoor camera path", "three of a street"],
 )
-def test_mini_registers_nearly_all_photographs(
-    images: str, overlap: int | None, fewest: int, tmp_path: Path
-) -> None:
+def test_mini_registers_nearly_all_photographs(images: str, overlap: int | None, fewest: int, tmp_path: Path) -> None:
     folder = DATA / images
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
