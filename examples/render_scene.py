@@ -70,9 +70,7 @@ def floor(rng: Rng, half: float = 6.0, tiles: int = 8) -> Iterator[TexturedPlane
         yield lit(part, corner, *edges, -DOWN)
 
 
-def surrounding_wall(
-    rng: Rng, radius: float = 4.3, span_deg: float = 222, panels: int = 11
-) -> Iterator[TexturedPlane]:
+def surrounding_wall(rng: Rng, radius: float = 4.3, span_deg: float = 222, panels: int = 11) -> Iterator[TexturedPlane]:
     """Houses and walls of different heights in a horseshoe, open towards the cameras."""
     corners = np.radians(np.linspace(-span_deg / 2, span_deg / 2, panels + 1))
     rim = np.column_stack((np.sin(corners), np.zeros(panels + 1), np.cos(corners))) * radius
@@ -94,14 +92,10 @@ def tower(
     cuts = np.linspace(0, masonry.shape[1], strips + 1).astype(int)
     for i in range(strips):
         strip = np.ascontiguousarray(masonry[:, cuts[i] : cuts[i + 1]])
-        yield lit(
-            strip, rim[i] - DOWN * height, rim[i + 1] - rim[i], DOWN * height, outward[i] + outward[i + 1]
-        )
+        yield lit(strip, rim[i] - DOWN * height, rim[i + 1] - rim[i], DOWN * height, outward[i] + outward[i + 1])
     corner = np.array([centre[0] - radius, -height, centre[1] - radius])
     disc = cv2.circle(np.zeros((256, 256), np.uint8), (128, 128), 127, 255, -1)
-    yield lit(
-        cells(rng, 384), corner, np.array([2 * radius, 0, 0]), np.array([0, 0, 2 * radius]), -DOWN, mask=disc
-    )
+    yield lit(cells(rng, 384), corner, np.array([2 * radius, 0, 0]), np.array([0, 0, 2 * radius]), -DOWN, mask=disc)
 
 
 def crate(
