@@ -33,7 +33,7 @@ def reconstruct(
     from romacli.pipeline.job import open_job, run_job
 
     start = time.monotonic()
-    importing = import_options(imported, overwrite=flags.overwrite)
+    importing = import_options(imported)
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         job = open_job(job_options(images, output, flags), console)
