@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from romacli.types import Pair
 
 from .binding import load_pycolmap
 from .cameras import CameraSpec, to_pycolmap
+from .scratch import scratch_folder
 from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, VerifyOptions, verify_database, verify_pairs
 
 # SQLite's application_id, "roma" in ASCII, is how we know our own databases; COLMAP leaves it alone.
@@ -57,6 +57,7 @@ def write_database(
     matches: Iterable[tuple[Pair, np.ndarray]],
     verify: VerifyOptions,
     overwrite: bool = False,
+    expected_bytes: int = 0,
     progress: Callable[[Pair], None] | None = None,
 ) -> DatabaseSummary:
     """Write a COLMAP database with verified matches and tell what it holds; a failure leaves no file behind.
@@ -70,14 +71,15 @@ def write_database(
         matches: pairs of names, each pair once, with (M, 2) rows into the two images' keypoints; read once,
             in order.
         overwrite: replace a database that somebody else made.
+        expected_bytes: how large it may become; so much room is asked for before it is begun.
         progress: called with every pair that is written.
 
     Raises:
-        StoreError: `path` is somebody else's, or the matches do not fit the images and keypoints.
+        StoreError: `path` is somebody else's or cannot be written, or the matches do not fit the images and
+            keypoints.
         BusyError: the database at `path` is open in another program.
     """
     check_replaceable(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     image_cameras = {name: cameras[index] for name, index in camera_of.items()}
     checked = _checked(matches, points)
@@ -85,8 +87,8 @@ def write_database(
         pairs = verify_pairs(checked, keypoints=points, cameras=image_cameras, options=verify)
     else:
         pairs = ((pair, rows, None) for pair, rows in checked)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        unfinished = Path(scratch) / "database.db"
+    with scratch_folder(path, num_bytes=expected_bytes) as scratch:
+        unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, keypoints=points, pairs=pairs, progress=progress)
         if verify.method == "colmap":
             verify_database(unfinished, verify)
@@ -108,14 +110,17 @@ def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
     """Return if a database may be written to `path`: nothing is there, or romacli made it, or `overwrite`.
 
     Raises:
-        StoreError: the file is somebody else's.
+        StoreError: the file is somebody else's, or a folder.
         BusyError: another program has it open, or died with it open.
     """
     if not path.exists():
         return
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder. Name a file by --database.")
     if not overwrite and not is_ours(path):
         raise StoreError(
-            f"{path} exists and was not made by romacli. Choose another --database, or replace it by --overwrite."
+            f"{path} exists and was not made by romacli. Choose another --database, or move it away; "
+            "`romacli colmap-import --overwrite` replaces it."
         )
     if path.with_name(path.name + "-wal").exists():
         raise BusyError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from romacli.errors import InputError, NothingFoundError, StoreError
 
 from .binding import load_pycolmap
 from .database import open_readonly
+from .scratch import scratch_folder
 from .verify import MAPPED_CONFIGS
 
 MODEL_FILES = {
@@ -88,16 +88,16 @@ def reconstruct(
     Raises:
         InputError: there is no folder of photographs, or no database.
         NothingFoundError: no pair is verified, or no model came out.
-        StoreError: `sparse_folder` holds something other than models.
+        StoreError: `sparse_folder` holds something other than models, or cannot be written.
     """
     if not image_root.is_dir():
         raise InputError(f"{image_root} is missing. Give the folder of the photographs.")
     check_holds_models_only(sparse_folder)
     content = _read_content(database)
     _check_pairs(database, content)
-    sparse_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{sparse_folder.name}.", dir=sparse_folder.parent) as scratch:
-        copy, output, models = (Path(scratch) / name for name in ("database.db", "mapped", "models"))
+    # A copy of the database, and models that hold less than it.
+    with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
+        copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
         output.mkdir()
         if options.mapper == "incremental":
@@ -113,7 +113,7 @@ def reconstruct(
         models.mkdir()
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
-        _move_in(models, sparse_folder, Path(scratch) / "replaced")
+        _move_in(models, sparse_folder, scratch / "replaced")
     return _summarise(found[ranked[0]], content.images, len(ranked))
 
 

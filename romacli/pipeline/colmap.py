@@ -73,6 +73,7 @@ def import_matches(
             matches=((pair, matches.matches(*pair).indices) for pair in pairs),
             verify=options.verify,
             overwrite=options.overwrite,
+            expected_bytes=_expected_bytes(layout),
             progress=lambda _: progress.advance(),
         )
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
@@ -113,6 +114,11 @@ def _info(images: Path, name: str, size: Size) -> ImageInfo:
             "matched. Restore the photograph, or match again with --overwrite."
         )
     return ImageInfo(name, size, metadata.focal_length_px)
+
+
+def _expected_bytes(layout: Layout) -> int:
+    """How large the database may become: a match has 6 bytes in `matches.h5`, and 16 there when it is verified."""
+    return layout.features.stat().st_size + 3 * layout.matches.stat().st_size
 
 
 def _database_digest(layout: Layout, options: ImportOptions) -> str:

@@ -221,6 +221,12 @@ def test_a_foreign_database_is_replaced_when_asked(foreign, scene):
     assert is_ours(foreign)
 
 
+def test_a_folder_in_the_place_of_the_database_is_named(tmp_path, scene):
+    (tmp_path / "a.db").mkdir()
+    with pytest.raises(StoreError, match=r"a\.db is a folder"):
+        scene.write(tmp_path / "a.db", overwrite=True)
+
+
 def test_a_database_that_is_open_elsewhere_is_left_alone(written, scene):
     path, _ = written
     path.with_name("database.db-wal").write_bytes(b"")
