@@ -214,8 +214,10 @@ def sha256_of(path: Path) -> str:
     once, and a file that changed under its name is noticed.
 
     Raises:
-        WeightsError: a file of the weights folder is not the one first seen there.
+        WeightsError: there is no such file, or a file of the weights folder is not the one first seen there.
     """
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file. Check the path given with --weights.")
     if path.resolve().parent != weights_folder().resolve():
         return _hash(path)
     sidecar, state = path.with_name(f"{path.name}.sha256"), path.stat()

@@ -48,7 +48,7 @@ def read_manifest(path: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.") from error
     if stored_format != FORMAT:

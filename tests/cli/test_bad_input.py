@@ -149,6 +149,22 @@ def test_checkpoint_of_another_model(run: Run, photos: Path) -> None:
     assert "other.safetensors" in result.stderr
 
 
+@pytest.mark.parametrize("weights", ["nowhere.safetensors", "photos"])
+def test_weights_that_are_no_file(run: Run, photos: Path, weights: str) -> None:
+    result = run("match", photos, "--weights", weights)
+    assert result.exit_code == 3
+    assert f"{weights} is no file. Check the path given with --weights." in result.stderr
+
+
+@pytest.mark.parametrize("output", ["taken", "taken/job"])
+def test_output_that_is_a_file(run: Run, photos: Path, output: str) -> None:
+    Path("taken").write_text("precious")
+    result = run("match", photos, "-o", output)
+    assert result.exit_code == 6
+    assert f"{output}/manifest.json cannot be read: Not a directory. Choose another --output." in result.stderr
+    assert Path("taken").read_text() == "precious"
+
+
 def test_published_model_without_weights_says_where_they_go(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
