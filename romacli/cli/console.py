@@ -130,7 +130,7 @@ def stopping() -> Iterator[StopRequest]:
     def handle(number: int, _: object) -> None:
         if request.signal_number is not None:
             os._exit(SIGNAL_BASE + number)
-        print("stopping; the same command continues", file=sys.stderr, flush=True)
+        print("stopping; the same command continues, without --overwrite", file=sys.stderr, flush=True)
         request.set(number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

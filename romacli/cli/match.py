@@ -30,11 +30,12 @@ def match(images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRu
     from romacli.pipeline.job import open_job, run_job
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        job = open_job(job_options(images, output, flags), console)
-        introduce(job, console)
-        if dry.dry_run:
-            describe(job, console, as_json=talk.as_json)
-            return
+        with stop.at_once():
+            job = open_job(job_options(images, output, flags), console)
+            introduce(job, console)
+            if dry.dry_run:
+                describe(job, console, as_json=talk.as_json)
+                return
         summary = run_job(job, console, stop)
         console.result(match_values(summary), match_sentence(summary, job), as_json=talk.as_json)
         raise_failures(summary)

@@ -36,7 +36,8 @@ def reconstruct(
     importing = import_options(imported)
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        job = open_job(job_options(images, output, flags), console)
+        with stop.at_once():
+            job = open_job(job_options(images, output, flags), console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)

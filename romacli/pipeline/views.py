@@ -45,12 +45,12 @@ def derive_views(
         raise UsageError(f"{points[0][0]} {points[0][1]} has points only; shared keypoints need a dense matcher.")
 
     def read(pair: Pair) -> CompactWarp:
-        stop.check()
         result = journal.read(pair)
         assert isinstance(result, CompactWarp)
         return result
 
-    aggregation = aggregate(usable, read, options, progress=progress)
+    with stop.at_once():
+        aggregation = aggregate(usable, read, options, progress=progress)
     write_features(layout.features, _features(aggregation, sizes), provenance=provenance)
     write_matches(layout.matches, _matches(aggregation), provenance=provenance)
     report(aggregation, progress)

@@ -111,6 +111,27 @@ def test_signal_ends_with_its_code_and_everything_finished_kept(
     assert_same_job(uninterrupted, tmp_path / "job")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_ends_waiting_for_pairs_at_once(folder: Path, tmp_path: Path, number: int, code: int) -> None:
+    process = subprocess.Popen(
+        [*command(folder, tmp_path / "job"), "--pairs", "-"],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("#" * 1_000_000)  # more than a pipe holds: it is read when this returns
+    process.stdin.flush()
+    process.send_signal(number)
+    try:
+        assert process.wait(timeout=20) == code
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_finished_job_is_not_matched_again(folder: Path, uninterrupted: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("*.h5")}
     values = run(folder, uninterrupted)
