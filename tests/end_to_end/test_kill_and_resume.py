@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
+from typing import IO
 
 import h5py
 import numpy as np
@@ -111,6 +114,10 @@ def test_signal_ends_with_its_code_and_everything_finished_kept(
     assert_same_job(uninterrupted, tmp_path / "job")
 
 
+def bytes_unread(pipe: IO[str]) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_waiting_for_pairs_at_once(folder: Path, tmp_path: Path, number: int, code: int) -> None:
     process = subprocess.Popen(
@@ -122,8 +129,11 @@ def test_signal_ends_waiting_for_pairs_at_once(folder: Path, tmp_path: Path, num
         text=True,
     )
     assert process.stdin is not None
-    process.stdin.write("#" * 1_000_000)  # more than a pipe holds: it is read when this returns
+    process.stdin.write("# a comment\n")
     process.stdin.flush()
+    while bytes_unread(process.stdin):
+        time.sleep(0.05)
+    time.sleep(0.2)  # from the read that brought the comment to the one that waits
     process.send_signal(number)
     try:
         assert process.wait(timeout=20) == code
