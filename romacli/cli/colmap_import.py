@@ -33,11 +33,13 @@ def colmap_import(
 
     The database is built beside its place and appears whole. One that romacli did not make is left alone.
     """
+    from romacli.images.listing import list_images
     from romacli.pipeline.colmap import import_matches
     from romacli.store.layout import Layout
 
     layout = Layout(output.output)
-    options = import_options(flags, overwrite=replace.overwrite)
+    only = frozenset(list_images(images.folder, names_file=images.image_list).names) if images.image_list else None
+    options = import_options(flags, only=only, overwrite=replace.overwrite)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = import_matches(images.folder, layout, options, console, stop)
         console.result(

@@ -51,7 +51,7 @@ def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags) -> J
     )
 
 
-def import_options(flags: ImportFlags, *, overwrite: bool = False) -> ImportOptions:
+def import_options(flags: ImportFlags, *, only: frozenset[str] | None = None, overwrite: bool = False) -> ImportOptions:
     """What `colmap-import` and `reconstruct` ask of the database."""
     from romacli.colmap.cameras import CameraOptions, parse_camera_params
     from romacli.colmap.verify import VerifyOptions
@@ -59,6 +59,7 @@ def import_options(flags: ImportFlags, *, overwrite: bool = False) -> ImportOpti
 
     return ImportOptions(
         database=flags.database,
+        only=only,
         cameras=CameraOptions(
             mode=flags.camera_mode.value,
             model=flags.camera_model,

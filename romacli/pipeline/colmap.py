@@ -13,9 +13,7 @@ from romacli.colmap.database import DatabaseSummary, check_replaceable, write_da
 from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, reconstruct
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
-from romacli.images.listing import list_images
 from romacli.images.metadata import read_metadata
-from romacli.pairs import read_pairs
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
@@ -31,9 +29,14 @@ FEWEST_PAIRS_PER_KEYPOINT = 1.2
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How matches become a database. database: None for the one in the output folder."""
+    """How matches become a database.
+
+    database: None for the one in the output folder.
+    only: the images to import; None for all that were matched.
+    """
 
     database: Path | None = None
+    only: frozenset[str] | None = None
     cameras: CameraOptions = field(default_factory=CameraOptions)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     overwrite: bool = False
@@ -60,10 +63,12 @@ def import_matches(
     check_replaceable(database, overwrite=options.overwrite)
     with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches, stop.at_once():
         names = features.names()
+        pairs = matches.pairs(names)
+        if options.only is not None:
+            names = [name for name in names if name in options.only]
+            pairs = [pair for pair in pairs if options.only.issuperset(pair)]
         infos = [_info(images, name, features.image_size(name)) for name in names]
         cameras, camera_of = assign_cameras(infos, options.cameras)
-        listed = read_pairs(layout.pairs, list_images(images).names).pairs.pairs
-        pairs = [pair for pair in listed if pair in matches]
         progress.begin("verifying", len(pairs))
         summary = write_database(
             database,
@@ -93,7 +98,7 @@ def make_model(
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
-    digest = _sha256([_stamp(database), asdict(options)])
+    digest = _sha256([_stamp(database), asdict(replace(options, verbose=False))])
     held = _up_to_date(layout, MODEL, digest)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
@@ -122,9 +127,10 @@ def _expected_bytes(layout: Layout) -> int:
 
 
 def _database_digest(layout: Layout, options: ImportOptions) -> str:
-    """What a database depends on: the files it is made from, the cameras and the verification."""
+    """What a database depends on: the files it is made from, the images, their cameras, the verification."""
     sources = [read_provenance(path) for path in (layout.features, layout.matches)]
-    return _sha256([sources, asdict(options.cameras), asdict(options.verify)])
+    only = None if options.only is None else sorted(options.only)
+    return _sha256([sources, only, asdict(options.cameras), asdict(options.verify)])
 
 
 def _stamp(path: Path) -> list[int]:

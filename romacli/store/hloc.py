@@ -209,6 +209,16 @@ class MatchesFile(_ReadFile):
     def __contains__(self, pair: Pair) -> bool:
         return self._find(*pair) is not None
 
+    def pairs(self, names: Iterable[str]) -> list[Pair]:
+        """All pairs of the file, the images being of these names, in the order of their keys.
+
+        Raises:
+            StoreError: the file holds a pair of other images, or is of hloc before 1.3, whose keys tell no names.
+        """
+        by_key = {_flat(name): name for name in names}
+        with self._reading("give its pairs as pairs of the images in the features file"):
+            return [(by_key[key0], by_key[key1]) for key0, group in self._file.items() for key1 in group]
+
     def matches(self, name0: str, name1: str) -> Matches:
         """The matches of a pair in either order, column 0 for the keypoints of `name0`."""
         found = self._find(name0, name1)

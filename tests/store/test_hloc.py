@@ -131,6 +131,13 @@ def test_a_peer_reads_matches_in_either_order(matches_path):
     assert np.array_equal(peer_matches(matches_path, NAMES[0], NAMES[1])[0], expected.indices[:, ::-1])
 
 
+def test_a_file_tells_its_pairs_to_who_knows_the_names(matches_path):
+    with MatchesFile(matches_path) as file:
+        assert sorted(file.pairs(NAMES)) == sorted([(NAMES[1], NAMES[0]), (NAMES[2], NAMES[1])])
+        with pytest.raises(StoreError, match=r"matches\.h5 cannot give its pairs as pairs of the images"):
+            file.pairs(NAMES[:2])
+
+
 def test_matches_come_back_in_either_order(matches_path):
     expected = matches(20, 50, 60, 1)
     with MatchesFile(matches_path) as file:

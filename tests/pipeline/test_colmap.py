@@ -1,0 +1,88 @@
+"""From hloc files to a database and a model: which images are imported, and what is made anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_scene import SIZE, make_scene
+
+from romacli.colmap.reconstruct import MapperOptions
+from romacli.colmap.verify import VerifyOptions
+from romacli.pipeline.colmap import ImportOptions, import_matches, make_model
+from romacli.pipeline.progress import Silent
+from romacli.pipeline.stop import StopRequest
+from romacli.store.hloc import write_features, write_matches
+from romacli.store.layout import Layout
+from romacli.store.manifest import write_manifest
+from romacli.types import Keypoints, Manifest, Matches
+
+OPTIONS = ImportOptions(verify=VerifyOptions(num_threads=1))
+MAPPING = MapperOptions(num_threads=1)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def layout(images: Path, tmp_path: Path) -> Layout:
+    """A finished match of photographs whose names have no extension."""
+    scene, layout = make_scene(["a", "b", "c", "d"]), Layout(tmp_path / "job")
+    images.mkdir()
+    black = cv2.imencode(".png", np.zeros((SIZE[1], SIZE[0]), np.uint8))[1].tobytes()
+    for name in scene.names:
+        (images / name).write_bytes(black)
+    points = {name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in scene.keypoints.items()}
+    write_manifest(layout.manifest, Manifest({}, "0"))
+    write_features(layout.features, ((name, points[name], SIZE) for name in scene.names), provenance={"of": "test"})
+    matches = (
+        (pair, Matches(rows, np.ones(len(rows), np.float32)), len(points[pair[0]]))
+        for pair, rows in scene.matches.items()
+    )
+    write_matches(layout.matches, matches, provenance={"of": "test"})
+    return layout
+
+
+def image_names(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM images ORDER BY name")]
+
+
+def test_every_matched_image_is_imported_whatever_its_name(images: Path, layout: Layout) -> None:
+    summary = import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    assert (summary.images, summary.pairs, summary.verified) == (4, 6, 6)
+
+
+def test_only_listed_images_are_imported(images: Path, layout: Layout) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    some = replace(OPTIONS, only=frozenset("abd"))
+    assert import_matches(images, layout, some, Silent(), StopRequest()).pairs == 3
+    assert image_names(layout.database) == ["a", "b", "d"]
+
+
+def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    again = Listener()
+    import_matches(images, layout, OPTIONS, again, StopRequest())
+    talkative = replace(MAPPING, verbose=True)
+    assert make_model(images, layout, layout.database, talkative, again, StopRequest()) == made
+    assert again.said == [f"{layout.database} is up to date", f"{layout.sparse / '0'} is up to date"]
+    other = replace(MAPPING, seed=1)
+    make_model(images, layout, layout.database, other, again, StopRequest())
+    assert again.said[2:] == ["mapping"]
