@@ -14,6 +14,7 @@ from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, rec
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.metadata import read_metadata
+from romacli.pipeline.job import require_size
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
@@ -113,11 +114,7 @@ def make_model(
 def _info(images: Path, name: str, size: Size) -> ImageInfo:
     """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
     metadata = read_metadata(images / name)
-    if metadata.size != size:
-        raise InputError(
-            f"{images / name} is {metadata.size[0]}x{metadata.size[1]} px, but was {size[0]}x{size[1]} when it was "
-            "matched. Restore the photograph, or match again with --overwrite."
-        )
+    require_size(images / name, metadata.size, matched=size)
     return ImageInfo(name, size, metadata.focal_length_px)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from romacli import __version__
+from romacli.colmap.database import check_replaceable
+from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError
 from romacli.images.decode import image_size
 from romacli.images.listing import list_images, other_photographs
@@ -100,11 +102,14 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
     """Match what is left and derive the hloc files.
 
     Raises:
+        InputError: a photograph has changed its size since it was matched.
         NothingFoundError: no pair of the job has a usable warp.
+        StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
         Stopped: a signal asked for it; results so far are in the journal.
     """
     if job.options.overwrite:
         _clear(job.layout)
+    _require_unchanged(job)
     views = read_manifest(job.layout.manifest)
     write_manifest(job.layout.manifest, replace(job.manifest, views=views.views if views else {}))
     write_pairs(job.layout.pairs, job.pairs)
@@ -120,11 +125,11 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         run = MatchSummary()
     with job.journal() as journal:
         for note in journal.damaged:
-            progress.warn(note)
+            progress.warn(f"{note}; pairs lost there are matched again")
         summary = _in_all(job, journal, run)
         if summary.matched == 0:
             raise NothingFoundError(_nothing_matched(summary))
-        sizes = _readable_sizes(job, summary)
+        sizes = _sizes(job, journal, summary, progress)
         derive_views(job.layout, journal, job.pairs, sizes, job.options.aggregate, progress, stop)
     return summary
 
@@ -156,7 +161,13 @@ def _stored_manifest(layout: Layout) -> Manifest | None:
 
 
 def _clear(layout: Layout) -> None:
-    """Remove what an earlier job left in the folder, and nothing else."""
+    """Remove what an earlier job left in the folder, and nothing else.
+
+    Raises:
+        StoreError: the database or the models there are somebody else's; nothing is removed.
+    """
+    check_replaceable(layout.database)
+    check_holds_models_only(layout.sparse)
     for folder in (layout.journal, layout.sparse):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (layout.manifest, layout.pairs, layout.features, layout.matches, layout.database):
@@ -179,13 +190,50 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
     )
 
 
-def _readable_sizes(job: Job, summary: MatchSummary) -> dict[str, Size]:
-    """The sizes of all photographs of the job but those that could not be read."""
+def require_size(path: Path, size: Size, *, matched: Size) -> None:
+    """Pass silently when a photograph has the size (width, height) it had when it was matched.
+
+    Raises:
+        InputError: it has another.
+    """
+    if size != matched:
+        raise InputError(
+            f"{path} is {size[0]}x{size[1]} px, but was {matched[0]}x{matched[1]} when it was matched. "
+            "Restore the photograph, or match again with --overwrite."
+        )
+
+
+def _require_unchanged(job: Job) -> None:
+    """Refuse photographs of another size than their warps; one that cannot be read now is no obstacle."""
+    with job.journal() as journal:
+        matched = _matched_sizes(job, journal)
+    for name, size in matched.items():
+        path = job.images.root / name
+        with suppress(ImageError):
+            require_size(path, image_size(path), matched=size)
+
+
+def _matched_sizes(job: Job, journal: Journal) -> dict[str, Size]:
+    """The size that each photograph with a warp had when it was matched."""
+    sizes: dict[str, Size] = {}
+    for pair in job.pairs.pairs:
+        if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):
+            sizes.update(zip(pair, journal.sizes(pair), strict=True))
+    return sizes
+
+
+def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress) -> dict[str, Size]:
+    """The sizes of all photographs of the job but those that cannot be read."""
+    matched = _matched_sizes(job, journal)
     sizes = {}
     for name in job.images.names:
-        if name not in summary.failures:
-            with suppress(ImageError):
+        if name in matched:
+            sizes[name] = matched[name]
+        elif name not in summary.failures:
+            try:
                 sizes[name] = image_size(job.images.root / name)
+            except ImageError as error:
+                progress.warn(str(error))
     return sizes
 
 

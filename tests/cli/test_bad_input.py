@@ -140,6 +140,40 @@ def test_overwrite_begins_anew(run: Run, photos: Path) -> None:
     assert json.loads(result.stdout)["encodes"] == 3
 
 
+@pytest.mark.parametrize("precious", ["database.db", "sparse/0/notes.txt"])
+def test_overwrite_removes_nothing_of_somebody_else(run: Run, photos: Path, precious: str) -> None:
+    path = Path("job") / precious
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    Path("job/manifest.json").write_text("{}")
+    result = run("match", photos, *QUICK, "-o", "job", "--overwrite")
+    assert result.exit_code == 6
+    assert "Move it away" in result.stderr or "move it away" in result.stderr
+    assert path.read_text() == "precious"
+    assert Path("job/manifest.json").exists()
+
+
+@pytest.mark.parametrize("removed", ["features.h5", "matches.h5"])
+def test_photograph_that_changed_its_size_is_refused(run: Run, photos: Path, removed: str) -> None:
+    lenient = (*QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    assert run("match", photos, *lenient).exit_code == 0
+    cv2.imwrite(str(photos / "2.png"), np.zeros((60, 80, 3), np.uint8))
+    photograph_plane(photos, ["4.png"])
+    (Path("romacli-out") / removed).unlink()
+    result = run("match", photos, *lenient)
+    assert result.exit_code == 3
+    assert "2.png is 80x60 px, but was 320x240 when it was matched" in result.stderr
+
+
+def test_unreadable_photograph_of_no_pair_is_named_too(run: Run, photos: Path) -> None:
+    (photos / "3.png").write_bytes(b"no image")
+    Path("pairs.txt").write_text("1.png 2.png\n")
+    result = run("match", photos, "--pairs", "pairs.txt", *QUICK, "--min-overlap", 0, "--min-certainty", 0)
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "3.png cannot be read as an image" in result.stderr
+
+
 def test_checkpoint_of_another_model(run: Run, photos: Path) -> None:
     from safetensors.numpy import save_file
 
