@@ -83,7 +83,8 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        progress: called with the number of images registered so far; by the incremental mapper only.
+        progress: called with the number of images that were just placed; by the incremental mapper only. One
+            that is given up and placed again counts twice.
 
     Raises:
         InputError: there is no folder of photographs, or no database.
@@ -154,14 +155,14 @@ def _map_incrementally(
     chosen.mapper.abs_pose_refine_extra_params = options.refine_intrinsics
     # With two images every track has two views, and ignoring those leaves nothing.
     chosen.triangulation.ignore_two_view_tracks = content.images > 2
-    registered = _Registered(progress)
+    placed = progress or (lambda _: None)
     return pycolmap.incremental_mapping(
         database,
         image_root,
         output,
         options=chosen,
-        initial_image_pair_callback=registered.add_pair,
-        next_image_callback=registered.add_image,
+        initial_image_pair_callback=lambda: placed(2),
+        next_image_callback=lambda: placed(1),
     )
 
 
@@ -184,24 +185,6 @@ def _map_globally(
         if content.guessed_cameras and not content.pairs_without_F and options.refine_intrinsics:
             pycolmap.calibrate_view_graph(database)
         return pycolmap.global_mapping(database, image_root, output, options=chosen)
-
-
-class _Registered:
-    """Counts images as the incremental mapper places them."""
-
-    def __init__(self, progress: Callable[[int], None] | None) -> None:
-        self._progress, self._count = progress, 0
-
-    def add_pair(self) -> None:
-        self._add(2)
-
-    def add_image(self) -> None:
-        self._add(1)
-
-    def _add(self, count: int) -> None:
-        self._count += count
-        if self._progress:
-            self._progress(self._count)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from romacli.images.metadata import read_metadata
 from romacli.pipeline.job import require_size
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
-from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
+from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Size
@@ -104,9 +104,9 @@ def make_model(
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**held)
-    progress.say("mapping")
     with stop.at_once():
-        summary = reconstruct(database, images, layout.sparse, options)
+        progress.begin("mapping", len(list_names(layout.features)))
+        summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
     _remember(layout, MODEL, digest, summary)
     return summary
 

@@ -29,6 +29,14 @@ MAPPING = MapperOptions(num_threads=1)
 class Listener(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.done = 0
+
+    def begin(self, title: str, total: int) -> None:
+        self.said.append(f"{title} {total}")
+        self.done = 0
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
 
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
@@ -85,4 +93,5 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     assert again.said == [f"{layout.database} is up to date", f"{layout.sparse / '0'} is up to date"]
     other = replace(MAPPING, seed=1)
     make_model(images, layout, layout.database, other, again, StopRequest())
-    assert again.said[2:] == ["mapping"]
+    assert again.said[2:] == ["mapping 4"]
+    assert again.done == 4
