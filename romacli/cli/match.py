@@ -42,10 +42,12 @@ def match(images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRu
 
 
 def introduce(job: Job, console: Console) -> None:
-    """Say which model runs, and how to get the full one."""
+    """Say which model runs, and how to get the full one; with --verbose also what results depend on."""
     model = job.options.model
     hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
     console.say(f"model {model}, {len(job.images)} images, {len(job.pairs)} pairs{hint}")
+    if console.verbose:
+        console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:

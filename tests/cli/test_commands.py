@@ -54,6 +54,12 @@ def test_pairs_from_standard_input(run: Run) -> None:
     assert json.loads(result.stdout)["pairs"] == 1
 
 
+def test_verbose_tells_what_results_depend_on(run: Run) -> None:
+    words = ("match", "photos", "--dry-run", "--coarse-resolution", 64, "--no-upsample")
+    assert "coarse_resolution 64x64" in run(*words, "-v").stderr
+    assert "coarse_resolution" not in run(*words).stderr
+
+
 def test_dry_run_counts_and_writes_nothing(run: Run) -> None:
     words = ("--dry-run", "--coarse-resolution", 64, "--upsample-resolution", 128, "--json")
     result = run("match", "photos", *words)
