@@ -114,9 +114,13 @@ def make_scene(seed: int) -> Scene:
     """A mound with hills, domes and boxes."""
     rng = np.random.default_rng([seed, 1])
     ground = Solid(np.array([0, 0, -5.0]), np.array([70, 70, 5.0]), 0.0, False)
-    hills = [_solid(rng, spread=0.9, half=rng.uniform([1.5, 1.5, 0.3], [3.5, 3.5, 0.9]), is_box=False) for _ in range(7)]
+    hills = [
+        _solid(rng, spread=0.9, half=rng.uniform([1.5, 1.5, 0.3], [3.5, 3.5, 0.9]), is_box=False) for _ in range(7)
+    ]
     domes = [_solid(rng, spread=0.7, half=rng.uniform(0.5, 1.2, 3), is_box=False) for _ in range(3)]
-    boxes = [_solid(rng, spread=0.75, half=rng.uniform([0.4, 0.4, 0.5], [1.3, 1.3, 1.8]), is_box=True) for _ in range(8)]
+    boxes = [
+        _solid(rng, spread=0.75, half=rng.uniform([0.4, 0.4, 0.5], [1.3, 1.3, 1.8]), is_box=True) for _ in range(8)
+    ]
     return Scene((ground, *hills, *domes, *boxes))
 
 
