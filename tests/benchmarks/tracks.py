@@ -30,7 +30,7 @@ from romacli.colmap.reconstruct import MapperOptions, reconstruct
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import NothingFoundError
 from romacli.geometry.epipolar import relative_pose_error
-from romacli.keypoints.aggregate import aggregate
+from romacli.keypoints.aggregate import AggregateOptions, aggregate
 from romacli.matching.compact import compact
 from romacli.types import CompactWarp, DenseMatch, Pair
 
@@ -68,7 +68,9 @@ SAMPLING = {
     "vote-6": Sampling(20_000, 0.2, 6.0),
 }
 FILTERED_VOTES = ("vote-3", "vote-6")
-METHODS = (*SAMPLING, "tracks")
+# The project's own methods, which are given the compact warps alone.
+OF_RECORDS = {"aggregate-cells": "cells", "tracks": "tracks"}
+METHODS = (*SAMPLING, *OF_RECORDS)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def gather(capture: Captured, methods: Sequence[str], seed: int) -> Inputs:
 
 def combine(method: str, inputs: Inputs) -> Result:
     """Keypoints and matches of all images, by one of the methods."""
-    if method == "tracks":
-        made = aggregate(list(inputs.records), inputs.records.__getitem__)
+    if method in OF_RECORDS:
+        options = AggregateOptions(method=OF_RECORDS[method])
+        made = aggregate(list(inputs.records), inputs.records.__getitem__, options)
         keypoints = {name: points.xy for name, points in made.keypoints.items()}
         return Result(keypoints, {pair: matches.indices for pair, matches in made.matches()})
     samples = inputs.samples[SAMPLING[method]]
