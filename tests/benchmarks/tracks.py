@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -95,15 +95,17 @@ def gather(capture: Captured, methods: Sequence[str], seed: int) -> Inputs:
     return Inputs(records, samples)
 
 
-def combine(method: str, inputs: Inputs) -> Result:
-    """Keypoints and matches of all images, by one of the methods."""
+def combine(method: str, inputs: Inputs, max_keypoints: int) -> Result:
+    """Keypoints and matches of all images, by one of the methods; private keypoints know no limit."""
     if method in OF_RECORDS:
-        options = AggregateOptions(method=OF_RECORDS[method])
+        options = AggregateOptions(method=OF_RECORDS[method], max_keypoints=max_keypoints)
         made = aggregate(list(inputs.records), inputs.records.__getitem__, options)
         keypoints = {name: points.xy for name, points in made.keypoints.items()}
         return Result(keypoints, {pair: matches.indices for pair, matches in made.matches()})
     samples = inputs.samples[SAMPLING[method]]
-    return keep_private(samples) if method == "independent" else vote(samples)
+    if method == "independent":
+        return keep_private(samples)
+    return vote(samples, max_keypoints=max_keypoints)
 
 
 def match_quality(capture: Captured, result: Result) -> dict[str, float]:
@@ -119,7 +121,7 @@ def match_quality(capture: Captured, result: Result) -> dict[str, float]:
     return {"error_px": float(np.median(all_errors)), "bad_share": float((all_errors > BAD_PX).mean())}
 
 
-def map_views(capture: Captured, result: Result, mapper: Any, threads: int) -> tuple[dict[str, Pose], dict[str, float]]:
+def map_views(capture: Captured, result: Result, options: MapperOptions) -> tuple[dict[str, Pose], dict[str, float]]:
     """Verify and map with known intrinsics: the poses of the largest model, and what it holds."""
     view = capture.views[0]
     camera = CameraSpec("PINHOLE", view.size, (view.focal_px, view.focal_px, *view.middle), "given")
@@ -131,9 +133,8 @@ def map_views(capture: Captured, result: Result, mapper: Any, threads: int) -> t
             camera_of={one.name: 0 for one in capture.views},
             keypoints=result.keypoints,
             matches=result.matches.items(),
-            verify=VerifyOptions(num_threads=threads),
+            verify=VerifyOptions(num_threads=options.num_threads),
         )
-        options = MapperOptions(mapper=mapper, refine_intrinsics=False, num_threads=threads)
         try:
             made = reconstruct(folder / "database.db", folder, folder / "sparse", options)
         except NothingFoundError:
@@ -172,20 +173,29 @@ def area_under_recall(errors: np.ndarray, limit: float) -> float:
     return float(100 / limit * np.trapezoid([*recall, recall[-1]], [0, *below, limit]))
 
 
-def run_seed(
-    capture: Captured, methods: Sequence[str], mappers: Sequence[str], *, seed: int, threads: int
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Settings:
+    """What is compared: methods, each mapped by every mapper with so many threads, and how many keypoints they get."""
+
+    methods: Sequence[str]
+    mappers: Sequence[Literal["incremental", "global"]]
+    threads: int
+    max_keypoints: int
+
+
+def run_seed(capture: Captured, settings: Settings, seed: int) -> list[dict[str, Any]]:
     """One row of figures for every method and mapper on the same warps."""
-    inputs = gather(capture, methods, seed)
+    inputs = gather(capture, settings.methods, seed)
     rows = []
-    for method in methods:
+    for method in settings.methods:
         start = time.process_time()
-        result = combine(method, inputs)
+        result = combine(method, inputs, settings.max_keypoints)
         cpu_ms = 1000 * (time.process_time() - start) / len(capture.pairs)
         quality = match_quality(capture, result)
         per_pair = float(np.mean([len(matches) for matches in result.matches.values()]))
-        for mapper in mappers:
-            poses, holds = map_views(capture, result, mapper, threads)
+        for mapper in settings.mappers:
+            options = MapperOptions(mapper=mapper, refine_intrinsics=False, num_threads=settings.threads)
+            poses, holds = map_views(capture, result, options)
             figures = pose_quality(capture.views, poses) | holds | quality
             what = {"method": method, "mapper": mapper, "seed": seed, "views": len(capture.views)}
             rows.append(what | figures | {"matches_per_pair": per_pair, "cpu_ms_per_pair": cpu_ms})
@@ -249,16 +259,18 @@ def main(capture_scene: Callable[[Layout, int, NoiseModel, int], Captured]) -> N
     parser.add_argument("--sigma", type=float, default=1.0, help="error of a good match, px at 1600")
     parser.add_argument("--outliers", type=float, default=0.1, help="share of confidently wrong regions")
     parser.add_argument("--nodes", type=int, default=280, help="side of the dense grid")
+    parser.add_argument("--max-keypoints", type=int, default=AggregateOptions().max_keypoints, help="per image")
     parser.add_argument("--threads", type=int, default=2, help="of verification and mapping")
     parser.add_argument("--json", type=Path, help="write every row here, after each seed")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    settings = Settings(chosen.methods, chosen.mappers, chosen.threads, chosen.max_keypoints)
     noise = NoiseModel(sigma_px=chosen.sigma, outliers=chosen.outliers)
     rows: list[dict[str, Any]] = []
     for layout in chosen.layouts:
         for seed in chosen.seeds:
             capture = capture_scene(LAYOUTS[layout], seed, noise, chosen.nodes)
-            new = run_seed(capture, chosen.methods, chosen.mappers, seed=seed, threads=chosen.threads)
+            new = run_seed(capture, settings, seed)
             rows += [{"layout": layout} | row for row in new]
             if chosen.json:
                 chosen.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -97,7 +97,7 @@ def keep_private(samples: Mapping[Pair, Samples]) -> Result:
     return Result({name: np.concatenate(held) for name, held in parts.items()}, matches)
 
 
-def vote(samples: Mapping[Pair, Samples], *, cell_px: int = 8, bin_px: int = 2, max_keypoints: int = 8192) -> Result:
+def vote(samples: Mapping[Pair, Samples], *, max_keypoints: int, cell_px: int = 8, bin_px: int = 2) -> Result:
     """One keypoint for each cell, at the bin with most certainty; a sample matches where both ends are near one.
 
     Source: hloc's aggregation of dense matches, vectorised.
