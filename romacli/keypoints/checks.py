@@ -74,7 +74,7 @@ def check(
     """Look at a job as a whole for what would mislead a mapper.
 
     Args:
-        graph: the pairs that were aggregated. images: all images of the job, unpaired ones too.
+        graph: the pairs that were aggregated. images: all in the list of pairs, those without a usable pair too.
     """
     triangles, watched = sample_triangles(graph), _pairs_to_watch(graph)
     progress.begin("checking warps", len(triangles) + len(watched))

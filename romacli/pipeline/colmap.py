@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
@@ -16,11 +13,11 @@ from romacli.errors import InputError
 from romacli.images.listing import list_images
 from romacli.images.metadata import read_metadata
 from romacli.pairs import read_pairs
+from romacli.pipeline.derived import digest, held_by, remember, stamp
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Size
 
 DATABASE = "database"
@@ -52,8 +49,8 @@ def import_matches(
         if not file.exists():
             raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
     database = options.database or layout.database
-    view, digest = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
-    held = _up_to_date(layout, view, digest)
+    view, derived_from = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
+    held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
         return DatabaseSummary(**held)
@@ -80,7 +77,7 @@ def import_matches(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    _remember(layout, view, digest, summary)
+    remember(layout, view, derived_from, asdict(summary))
     return summary
 
 
@@ -92,15 +89,15 @@ def make_model(
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
-    digest = _sha256([_stamp(database), asdict(options)])
-    held = _up_to_date(layout, MODEL, digest)
+    derived_from = digest([stamp(database), asdict(options)])
+    held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**held)
     progress.say("mapping")
     with stop.at_once():
         summary = reconstruct(database, images, layout.sparse, options)
-    _remember(layout, MODEL, digest, summary)
+    remember(layout, MODEL, derived_from, asdict(summary))
     return summary
 
 
@@ -118,29 +115,4 @@ def _info(images: Path, name: str, size: Size) -> ImageInfo:
 def _database_digest(layout: Layout, options: ImportOptions) -> str:
     """What a database depends on: the files it is made from, the cameras and the verification."""
     sources = [read_provenance(path) for path in (layout.features, layout.matches)]
-    return _sha256([sources, asdict(options.cameras), asdict(options.verify)])
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of a file, by which a change is seen."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _up_to_date(layout: Layout, view: str, digest: str) -> dict[str, Any] | None:
-    """What a view holds, if it was derived from what `digest` stands for."""
-    manifest = read_manifest(layout.manifest)
-    noted = manifest.views.get(view) if manifest else None
-    return noted["holds"] if noted and noted["derived_from"] == digest else None
-
-
-def _remember(layout: Layout, view: str, digest: str, summary: DatabaseSummary | ReconstructionSummary) -> None:
-    """Note what a view was derived from and holds. hloc files of another tool come without a manifest."""
-    manifest = read_manifest(layout.manifest)
-    if manifest is not None:
-        noted = {"derived_from": digest, "holds": asdict(summary)}
-        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: noted}))
+    return digest([sources, asdict(options.cameras), asdict(options.verify)])
