@@ -25,14 +25,16 @@ class AggregateSummary:
     """What came out, in numbers.
 
     num_keypoints: over all images; num_tracks: points that matches join over two images or more;
-    mean_track_length, longest_track: keypoints in a track; num_matches: over all pairs; images_without_tracks,
-    pairs_without_matches: those left empty-handed.
+    mean_track_length, longest_track: keypoints in a track; num_overlong_tracks: those with more keypoints than
+    there are images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those left
+    empty-handed.
     """
 
     num_keypoints: int
     num_tracks: int
     mean_track_length: float
     longest_track: int
+    num_overlong_tracks: int
     num_matches: int
     images_without_tracks: tuple[str, ...]
     pairs_without_matches: tuple[Pair, ...]
@@ -102,6 +104,7 @@ def _summarise(
         num_tracks=len(lengths),
         mean_track_length=float(lengths.sum()) / max(len(lengths), 1),
         longest_track=int(lengths.max(initial=0)),
+        num_overlong_tracks=int(np.count_nonzero(lengths > len(keypoints))),
         num_matches=sum(num_matches.values()),
         images_without_tracks=tuple(name for name, row in tracks.items() if not (row >= 0).any()),
         pairs_without_matches=tuple(pair for pair, count in num_matches.items() if not count),

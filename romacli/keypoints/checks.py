@@ -32,6 +32,8 @@ _FEWEST_PLACES = 20
 _MIN_AGREEMENT = 0.5
 # Below it hardly any point is seen by a third image.
 _MIN_TRACK_LENGTH = 2.2
+# Matches of keypoints that were not carried along a track join a few different points anyhow.
+_OVERLONG_SHARE = 0.01
 # A link is weak with fewer matches than COLMAP wants twice over, or than this share of the usual pair.
 _FEW_MATCHES = 30
 _FEW_OF_MEDIAN = 0.05
@@ -209,10 +211,10 @@ def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
             "and COLMAP may register next to none. Match more pairs of neighbouring photographs; of the methods, "
             "tracks gives the longest."
         )
-    if summary.longest_track > num_images:
+    if summary.num_overlong_tracks > _OVERLONG_SHARE * summary.num_tracks:
         warnings.append(
-            f"the longest track has {summary.longest_track} keypoints in {num_images} images, so matches join "
-            "different points. Use --method tracks, or a smaller --max-distance with given keypoints."
+            f"{summary.num_overlong_tracks} of {summary.num_tracks} tracks have more keypoints than there are images, "
+            "so matches join different points. Use --method tracks, or a smaller --max-distance with given keypoints."
         )
     return warnings
 

@@ -10,10 +10,10 @@ import pytest
 from planar_views import NODES, PlanarViews, views_along_plane
 
 from romacli.geometry.warp import cell_centres, encode_targets
-from romacli.keypoints.aggregate import AggregateOptions, derive
+from romacli.keypoints.aggregate import AggregateOptions, Aggregation, derive
 from romacli.keypoints.checks import Checks, check, connected, sample_triangles, triangle_agreement
 from romacli.keypoints.graph import PairGraph
-from romacli.types import CompactWarp, Pair
+from romacli.types import CompactWarp, Keypoints, Matches, Pair
 
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=1500, refinements=1)
 Read = Callable[[Pair], CompactWarp]
@@ -150,6 +150,21 @@ def test_tracks_of_two_views_are_told_with_the_way_to_longer_ones() -> None:
     (warning,) = checked(views_along_plane(4), method="independent").warnings
     assert "a track has 2.00 views on average" in warning
     assert "tracks gives the longest" in warning
+
+
+def test_tracks_longer_than_there_are_images_are_told() -> None:
+    views = views_along_plane(3)
+    graph = PairGraph(views.pairs, views.read, lambda: None)
+    straight, crossed = np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 0]])
+    matches = {
+        pair: Matches(crossed if pair == named(0, 2) else straight, np.ones(2, np.float32)) for pair in views.pairs
+    }
+    keypoints = dict.fromkeys(views.sizes, Keypoints(np.ones((2, 2), np.float32), np.ones(2, np.float32)))
+    aggregation = Aggregation.joined(keypoints, matches)
+    assert (aggregation.summary.longest_track, aggregation.summary.num_overlong_tracks) == (6, 1)
+    warnings = check(graph, aggregation, OPTIONS, images=list(views.sizes), progress=Nobody()).warnings
+    (warning,) = [sentence for sentence in warnings if "--method tracks" in sentence]
+    assert "1 of 1 tracks have more keypoints than there are images" in warning
 
 
 def test_agreement_is_the_share_of_places_two_ways_lead_to() -> None:
