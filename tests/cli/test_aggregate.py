@@ -165,6 +165,15 @@ def test_a_detectors_file_without_some_images_is_refused(run: Run) -> None:
     assert "none.h5 does not exist" in run("aggregate", "job", "--keypoints", "none.h5").stderr
 
 
+def test_match_refuses_a_detectors_file_before_it_begins(run: Run, made: PlanePhotographs) -> None:
+    with h5py.File("some.h5", "w") as file:
+        file["0.png/keypoints"] = np.zeros((1, 2), "f4")
+    result = run("match", made.root, "-o", "new", "--keypoints", "some.h5")
+    assert result.exit_code == 3
+    assert "some.h5 holds no keypoints of 4 of 5 images, 1.png first" in result.stderr
+    assert not Path("new").exists()
+
+
 def test_keypoints_of_scaled_photographs_are_refused(run: Run) -> None:
     with h5py.File("scaled.h5", "w") as file:
         for name in NAMES:
