@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from romacli import __version__
-from romacli.cli import colmap_import, match, models, pairs, reconstruct, train
+from romacli.cli import aggregate, colmap_import, match, models, pairs, reconstruct, train
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
 from romacli.errors import RomacliError
@@ -58,6 +58,7 @@ def _front(
 
 app.add_typer(pairs.app, name="pairs")
 match.add_to(app)
+aggregate.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
 app.add_typer(models.app, name="models")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import DryRunFlags, ImageFlags, MatchFlags, OutputFlags, TalkFlags, takes
+from romacli.cli.options import DryRunFlags, ImageFlags, KeypointFlags, MatchFlags, OutputFlags, TalkFlags, takes
 from romacli.cli.request import job_options
 from romacli.errors import PartialError
 
@@ -21,8 +21,15 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, DryRunFlags, TalkFlags)
-def match(images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRunFlags, talk: TalkFlags) -> None:
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, DryRunFlags, TalkFlags)
+def match(
+    images: ImageFlags,
+    output: OutputFlags,
+    flags: MatchFlags,
+    keypoints: KeypointFlags,
+    dry: DryRunFlags,
+    talk: TalkFlags,
+) -> None:
     """Match pairs of photographs and write keypoints that many views share, in hloc's HDF5 layout.
 
     The same command continues a job that was stopped. Each finished pair is kept whatever happens.
@@ -31,7 +38,7 @@ def match(images: ImageFlags, output: OutputFlags, flags: MatchFlags, dry: DryRu
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags), console)
+            job = open_job(job_options(images, output, flags, keypoints), console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)

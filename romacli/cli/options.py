@@ -73,6 +73,12 @@ def images_folder(positional: Path | None, option: Path | None) -> Path:
     return folder
 
 
+class Method(StrEnum):
+    tracks = "tracks"
+    cells = "cells"
+    independent = "independent"
+
+
 class CameraMode(StrEnum):
     auto = "auto"
     single = "single"
@@ -142,9 +148,6 @@ class MatchFlags:
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Checkpoint to use in place of the located one.")
     ] = None
-    max_keypoints: Annotated[
-        int, typer.Option(min=1, help="Keypoints an image may have. More cost time in verification and mapping.")
-    ] = 8192
     min_certainty: Annotated[
         float | None,
         typer.Option(
@@ -202,6 +205,66 @@ class MatchFlags:
         bool, typer.Option("--overwrite", help="Begin anew: remove what an earlier job left in the output folder.")
     ] = False
     skip_existing: Annotated[bool, typer.Option("--skip-existing", hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class KeypointFlags:
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="How keypoints are made of warps. tracks: points carried from image to image, the longest and most "
+            "precise. cells: hloc's quantise and vote, for comparison and compatibility. independent: private samples "
+            "of each pair; not for reconstruction, since tracks of two views leave COLMAP with next to no image."
+        ),
+    ] = Method.tracks
+    keypoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sift|FILE.h5",
+            help="Match these keypoints through the warps, kept as they are, instead of making new ones: SIFT's, or "
+            "those of any detector in hloc's layout.",
+            show_default=False,
+        ),
+    ] = None
+    max_keypoints: Annotated[
+        int, typer.Option(min=1, help="Keypoints an image may have. More cost time in verification and mapping.")
+    ] = 8192
+    max_distance: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="How far from where a warp leads the match of a given keypoint may lie, in px at a long side of "
+            "1600. Larger matches more, less precisely.",
+        ),
+    ] = 3.0
+
+
+@dataclass(frozen=True)
+class TrackFlags:
+    """Lengths are px at a long side of 1600."""
+
+    spacing: Annotated[
+        float,
+        typer.Option(min=1, help="Between the places where tracks start. Smaller gives more tracks and takes longer."),
+    ] = 14.0
+    nms_radius: Annotated[
+        float, typer.Option(min=0.1, help="No two keypoints of an image are nearer. Larger thins them out.")
+    ] = 3.5
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0.1, help="How far warps may differ about a place. Larger joins more, less precisely."),
+    ] = 3.0
+    match_tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="How near a pair's own warp must lead to the other keypoint. Larger keeps more matches, with more "
+            "wrong ones.",
+        ),
+    ] = 3.0
+    min_track_length: Annotated[
+        int, typer.Option(min=2, help="Images a track must be seen in. More leaves fewer and surer points.")
+    ] = 2
 
 
 @dataclass(frozen=True)

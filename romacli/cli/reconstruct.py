@@ -8,7 +8,16 @@ import typer
 
 from romacli.cli.console import Console, stopping
 from romacli.cli.match import introduce, match_values, raise_failures
-from romacli.cli.options import ImageFlags, ImportFlags, MapperFlags, MatchFlags, OutputFlags, TalkFlags, takes
+from romacli.cli.options import (
+    ImageFlags,
+    ImportFlags,
+    KeypointFlags,
+    MapperFlags,
+    MatchFlags,
+    OutputFlags,
+    TalkFlags,
+    takes,
+)
 from romacli.cli.request import import_options, job_options, mapper_options
 
 
@@ -16,11 +25,12 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, ImportFlags, MapperFlags, TalkFlags)
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, ImportFlags, MapperFlags, TalkFlags)
 def reconstruct(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
+    keypoints: KeypointFlags,
     imported: ImportFlags,
     mapper: MapperFlags,
     talk: TalkFlags,
@@ -37,7 +47,7 @@ def reconstruct(
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags), console)
+            job = open_job(job_options(images, output, flags, keypoints), console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)

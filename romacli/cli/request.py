@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from romacli.cli.options import ImageFlags, ImportFlags, MapperFlags, MatchFlags, OutputFlags, TalkFlags
+from romacli.cli.options import (
+    ImageFlags,
+    ImportFlags,
+    KeypointFlags,
+    MapperFlags,
+    MatchFlags,
+    OutputFlags,
+    TalkFlags,
+    TrackFlags,
+)
 
 if TYPE_CHECKING:
     from romacli.colmap.reconstruct import MapperOptions
+    from romacli.keypoints.options import AggregateOptions
     from romacli.pipeline.colmap import ImportOptions
     from romacli.pipeline.job import JobOptions
 
 BATCH_ON_GPU = 4
 
 
-def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags) -> JobOptions:
+def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags, keypoints: KeypointFlags) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
-    from romacli.keypoints.aggregate import AggregateOptions
     from romacli.matching.device import resolve_device
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.resolution import parse_resolution
@@ -46,8 +56,26 @@ def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags) -> J
             seed=flags.seed,
             strict=flags.strict,
         ),
-        aggregate=AggregateOptions(max_keypoints=flags.max_keypoints, seed=flags.seed),
+        aggregate=replace(aggregate_options(keypoints), seed=flags.seed),
+        keypoints=keypoints.keypoints,
         overwrite=flags.overwrite,
+    )
+
+
+def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:
+    """How keypoints are made; commands without the options of tracks take their defaults."""
+    from romacli.keypoints.options import AggregateOptions
+
+    tracks = tracks or TrackFlags()
+    return AggregateOptions(
+        method=flags.method.value,
+        max_keypoints=flags.max_keypoints,
+        spacing=tracks.spacing,
+        nms_radius=tracks.nms_radius,
+        tolerance=tracks.tolerance,
+        match_tolerance=tracks.match_tolerance,
+        min_track_length=tracks.min_track_length,
+        max_distance=flags.max_distance,
     )
 
 

@@ -112,6 +112,22 @@ class WarpField:
         return WarpSample(targets, weights, np.stack(slopes, axis=1))
 
 
+    def scatter(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Up to `count` different usable cells, drawn by weight, and a place anywhere in each.
+
+        Returns:
+            (n, 2) float32 COLMAP pixels of the source image.
+        """
+        gh, gw = self._shape
+        usable = np.flatnonzero(self._weights)
+        # Drawing without replacement: the smallest of exponential waiting times, weighted.
+        waits = rng.exponential(size=len(usable)) / self._weights[usable]
+        patches = usable[np.argsort(waits)[:count]]
+        nodes = np.stack((patches % (gw - 1), patches // (gw - 1)), axis=1)
+        places = (nodes + 0.5 + rng.random(nodes.shape)) * (np.array(self.source_size) / (gw, gh))
+        return places.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class _Surface:
     """One target coordinate as a patch between every four nodes: origin + a along + b (down + a twist)."""

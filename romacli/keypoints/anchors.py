@@ -48,6 +48,19 @@ def close_pairs(queries: np.ndarray, points: np.ndarray, radius: float) -> tuple
     return near_queries[close], near_points[close]
 
 
+def nearest(queries: np.ndarray, points: np.ndarray, radius: float) -> np.ndarray:
+    """For each of (n, 2) queries the row of the nearest of (m, 2) points within `radius`, else -1; (n,) intp.
+
+    Ties go to the earlier row.
+    """
+    near_queries, near_points = close_pairs(queries, points, radius)
+    distance = np.linalg.norm(queries[near_queries] - points[near_points], axis=1)
+    rows = np.full(len(queries), -1, np.intp)
+    furthest_first = np.lexsort((near_points, distance))[::-1]
+    rows[near_queries[furthest_first]] = near_points[furthest_first]
+    return rows
+
+
 def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarray:
     """Which of (n, 2) points stay when, greedily, the best clears its surroundings first; (n,) bool.
 

@@ -77,6 +77,10 @@ class PairGraph:
         """The warp from image i to image j, which must be paired."""
         return self._fields((i, j))[0] if i < j else self._fields((j, i))[1]
 
+    def overlap(self, edge: Edge) -> float:
+        """The overlap its record states, in [0, 1]."""
+        return self._overlaps[edge]
+
     def pair_of(self, edge: Edge) -> Pair:
         """The two names of an edge, ascending."""
         return self.names[edge[0]], self.names[edge[1]]

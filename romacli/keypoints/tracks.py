@@ -14,6 +14,7 @@ from romacli.geometry.warp import WarpSample
 from romacli.keypoints.anchors import close_pairs, seed_lattice, suppress
 from romacli.keypoints.consensus import combine
 from romacli.keypoints.graph import PairGraph
+from romacli.keypoints.options import AggregateOptions
 
 # A track's own position speaks with this weight beside its neighbours' (at most 1 each), which keeps lone
 # ones in place.
@@ -28,32 +29,6 @@ _ROOM_TO_START = 0.7
 # is scaled by the area within the other two.
 _MIN_AREA = 0.02
 _AREA_RANGE = (0.1, 4.0)
-
-
-@dataclass(frozen=True)
-class AggregateOptions:
-    """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image.
-
-    spacing: between the seeds of new tracks; smaller gives more tracks and more work.
-    nms_radius: no two keypoints of an image are nearer.
-    tolerance: predictions this far from their median have no say.
-    match_tolerance: a pair's own warp must lead this near to the other keypoint.
-    sweeps: visits to every image while tracks grow.
-    refinements: rounds in which positions relax to the mean of what all neighbours predict.
-    max_keypoints: per image; the longest tracks stay.
-    min_track_length: images a track must be seen in.
-    seed: of the jitter of the seeds.
-    """
-
-    spacing: float = 14.0
-    nms_radius: float = 3.5
-    tolerance: float = 3.0
-    match_tolerance: float = 3.0
-    sweeps: int = 2
-    refinements: int = 3
-    max_keypoints: int = 8192
-    min_track_length: int = 2
-    seed: int = 0
 
 
 class TrackTable:

@@ -26,7 +26,7 @@ class ReadPairs:
     duplicates: int
 
 
-def read_pairs(path: Path | str, names: Sequence[str]) -> ReadPairs:
+def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     """Read pairs of image names and check each of them against the images there are.
 
     A line is two words, or two names separated by a tab when they hold spaces; a third, numeric column is
@@ -34,7 +34,7 @@ def read_pairs(path: Path | str, names: Sequence[str]) -> ReadPairs:
 
     Args:
         path: a UTF-8 text file, or "-" for standard input.
-        names: the images that pairs may name.
+        names: the images that pairs may name; None takes a list that `write_pairs` wrote as it stands.
 
     Raises:
         InputError: the file cannot be read.
@@ -42,7 +42,7 @@ def read_pairs(path: Path | str, names: Sequence[str]) -> ReadPairs:
             file holds no pairs.
     """
     source, text = _read_text(path)
-    known = frozenset(names)
+    known = frozenset(names or ())
     kept: dict[Pair, None] = {}
     unknown: dict[str, int] = {}
     duplicates = 0
@@ -53,7 +53,7 @@ def read_pairs(path: Path | str, names: Sequence[str]) -> ReadPairs:
             duplicates += 1
         else:
             kept[pair] = None
-    if unknown:
+    if unknown and names is not None:
         raise PairsError(_unknown_names(source, unknown, names))
     if not kept:
         raise PairsError(f"{source} holds no pairs. {_GRAMMAR}")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
@@ -14,12 +11,12 @@ from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, rec
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.metadata import read_metadata
+from romacli.pipeline.derived import digest, held_by, remember, stamp
 from romacli.pipeline.job import require_size
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Size
 
 DATABASE = "database"
@@ -56,8 +53,8 @@ def import_matches(
         if not file.exists():
             raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
     database = options.database or layout.database
-    view, digest = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
-    held = _up_to_date(layout, view, digest)
+    view, derived_from = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
+    held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
         return DatabaseSummary(**held)
@@ -87,7 +84,7 @@ def import_matches(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    _remember(layout, view, digest, summary)
+    remember(layout, view, derived_from, asdict(summary))
     return summary
 
 
@@ -99,15 +96,15 @@ def make_model(
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
-    digest = _sha256([_stamp(database), asdict(replace(options, verbose=False))])
-    held = _up_to_date(layout, MODEL, digest)
+    derived_from = digest([stamp(database), asdict(replace(options, verbose=False))])
+    held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**held)
     with stop.at_once():
         progress.begin("mapping", len(list_names(layout.features)))
         summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
-    _remember(layout, MODEL, digest, summary)
+    remember(layout, MODEL, derived_from, asdict(summary))
     return summary
 
 
@@ -127,29 +124,4 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
     """What a database depends on: the files it is made from, the images, their cameras, the verification."""
     sources = [read_provenance(path) for path in (layout.features, layout.matches)]
     only = None if options.only is None else sorted(options.only)
-    return _sha256([sources, only, asdict(options.cameras), asdict(options.verify)])
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of a file, by which a change is seen."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _up_to_date(layout: Layout, view: str, digest: str) -> dict[str, Any] | None:
-    """What a view holds, if it was derived from what `digest` stands for."""
-    manifest = read_manifest(layout.manifest)
-    noted = manifest.views.get(view) if manifest else None
-    return noted["holds"] if noted and noted["derived_from"] == digest else None
-
-
-def _remember(layout: Layout, view: str, digest: str, summary: DatabaseSummary | ReconstructionSummary) -> None:
-    """Note what a view was derived from and holds. hloc files of another tool come without a manifest."""
-    manifest = read_manifest(layout.manifest)
-    if manifest is not None:
-        noted = {"derived_from": digest, "holds": asdict(summary)}
-        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: noted}))
+    return digest([sources, only, asdict(options.cameras), asdict(options.verify)])

@@ -18,6 +18,7 @@ from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
 from romacli.pairs import exhaustive, read_pairs, write_pairs
+from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
@@ -37,6 +38,7 @@ class JobOptions:
 
     pairs: a pairs file, `-` for standard input, None for every pair.
     image_list: a file of names, one a line, in place of the whole folder.
+    keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
     overwrite: begin anew, whatever the output folder holds of an earlier job.
     """
 
@@ -48,6 +50,7 @@ class JobOptions:
     matcher: MatcherOptions = field(default_factory=MatcherOptions)
     match: MatchOptions = field(default_factory=MatchOptions)
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    keypoints: str | None = None
     overwrite: bool = False
 
 
@@ -61,6 +64,12 @@ class Job:
     pairs: PairList
     matcher: Matcher
     manifest: Manifest
+
+    @property
+    def given(self) -> GivenKeypoints | None:
+        """The keypoints to match in place of new ones."""
+        source = self.options.keypoints
+        return GivenKeypoints(source, self.images.root) if source else None
 
     @property
     def fingerprint(self) -> str:
@@ -79,7 +88,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     """Check the photographs, the pairs and the output folder, then load the matcher. Writes nothing.
 
     Raises:
-        InputError: there is nothing to match, or no matcher to do it.
+        InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
     images = list_images(options.images, names_file=options.image_list)
@@ -95,7 +104,10 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     manifest = Manifest({**matcher.settings, "seed": options.match.seed}, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
-    return Job(options, layout, images, pairs, matcher, manifest)
+    job = Job(options, layout, images, pairs, matcher, manifest)
+    if job.given:
+        job.given.check(images.names, options.aggregate)
+    return job
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
@@ -130,7 +142,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         if summary.matched == 0:
             raise NothingFoundError(_nothing_matched(summary))
         sizes = _sizes(job, journal, summary, progress)
-        derive_views(job.layout, journal, job.pairs, sizes, job.options.aggregate, progress, stop)
+        derive_views(job.layout, journal, job.pairs, sizes, job.options.aggregate, progress, stop, given=job.given)
     return summary
 
 

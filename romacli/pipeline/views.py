@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from romacli import __version__
 from romacli.errors import UsageError
-from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
+from romacli.keypoints.aggregate import AggregateOptions, Aggregation, derive
+from romacli.keypoints.checks import Checks, check
+from romacli.keypoints.graph import PairGraph
+from romacli.pipeline.derived import digest, held_by, remember
+from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, Keypoints, Matches, Pair, PairList, Size
+
+VIEW = "keypoints"
+
+
+@dataclass(frozen=True)
+class ViewsSummary:
+    """What the hloc files hold, and what the checks say of it.
+
+    pairs: those with a warp; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
+    None without triangles; warnings: sentences.
+    """
+
+    images: int
+    pairs: int
+    keypoints: int
+    tracks: int
+    mean_track_length: float
+    matches: int
+    images_without_tracks: Sequence[str]
+    components: int
+    triangle_agreement: float | None
+    longest_track: int
+    warnings: Sequence[str]
 
 
 def derive_views(
@@ -28,54 +54,110 @@ def derive_views(
     options: AggregateOptions,
     progress: Progress,
     stop: StopRequest,
-) -> None:
+    *,
+    given: GivenKeypoints | None = None,
+) -> ViewsSummary:
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
     Args:
         sizes: (width, height) by name of every image to have in `features.h5`; one that nothing matches is there
-            with no keypoints.
+            with no keypoints, or with those given. given: keypoints to match in place of new ones.
     """
-    usable = [pair for pair in pairs.pairs if pair in journal and journal.kind(pair) == "warp"]
-    provenance = {"romacli": __version__, "derived_from": _digest(journal, pairs, sizes, options)}
-    if all(read_provenance(path) == provenance for path in (layout.features, layout.matches)):
+    derived_from = _digest(journal, pairs, sizes, options, given)
+    made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
+    provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
+    held = held_by(layout, VIEW, derived_from)
+    is_whole = all(read_provenance(path) == provenance for path in (layout.features, layout.matches))
+    if held is not None and is_whole:
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
-        return
-    points = [pair for pair in pairs.pairs if pair in journal and journal.kind(pair) == "correspondences"]
-    if points:
-        raise UsageError(f"{points[0][0]} {points[0][1]} has points only; shared keypoints need a dense matcher.")
+        summary = ViewsSummary(**held)
+    else:
+        summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, provenance)
+        remember(layout, VIEW, derived_from, asdict(summary))
+    for warning in summary.warnings:
+        progress.warn(warning)
+    return summary
+
+
+def _derive(
+    layout: Layout,
+    journal: Journal,
+    pairs: PairList,
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    progress: Progress,
+    stop: StopRequest,
+    given: GivenKeypoints | None,
+    provenance: Mapping[str, str],
+) -> ViewsSummary:
+    """Aggregate, check and write."""
 
     def read(pair: Pair) -> CompactWarp:
         result = journal.read(pair)
         assert isinstance(result, CompactWarp)
         return result
 
+    usable = _usable(journal, pairs)
     with stop.at_once():
-        aggregation = aggregate(usable, read, options, progress=progress)
-    write_features(layout.features, _features(aggregation, sizes), provenance=provenance)
+        anchors = given.load(sizes, options, progress, stop) if given else None
+        progress.begin("reading pairs", len(usable))
+        graph = PairGraph(usable, read, progress.advance)
+        aggregation = derive(graph, options, anchors=anchors, progress=progress)
+        listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
+        checks = check(graph, aggregation, options, images=listed, progress=progress)
+    keypoints = {**(anchors or {}), **aggregation.keypoints}
+    write_features(layout.features, _features(keypoints, sizes), provenance=provenance)
     write_matches(layout.matches, _matches(aggregation), provenance=provenance)
-    report(aggregation, progress)
+    summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
+    progress.say(f"{summary.tracks} tracks, {summary.mean_track_length:.2f} views each, over {summary.images} images")
+    return summary
 
 
-def report(aggregation: Aggregation, progress: Progress) -> None:
-    """Say how many keypoints there are and how many views share one."""
-    summary = aggregation.summary
-    progress.say(
-        f"{summary.num_tracks} tracks, {summary.mean_track_length:.2f} views each, "
-        f"over {len(aggregation.keypoints)} images"
+def _usable(journal: Journal, pairs: PairList) -> list[Pair]:
+    """The pairs that have a warp."""
+    done = [pair for pair in pairs.pairs if pair in journal]
+    points = [pair for pair in done if journal.kind(pair) == "correspondences"]
+    if points:
+        raise UsageError(f"{points[0][0]} {points[0][1]} has points only; shared keypoints need a dense matcher.")
+    return [pair for pair in done if journal.kind(pair) == "warp"]
+
+
+def _digest(
+    journal: Journal,
+    pairs: PairList,
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    given: GivenKeypoints | None,
+) -> str:
+    """What the views depend on: records are immutable, so their pairs and kinds stand for them."""
+    done = sorted([*sorted(pair), journal.kind(pair)] for pair in pairs.pairs if pair in journal)
+    source = given.stamp(sizes) if given else None
+    return digest([journal.fingerprint, done, sorted(sizes), asdict(options), source])
+
+
+def _summary(
+    aggregation: Aggregation, checks: Checks, keypoints: Mapping[str, Keypoints], *, images: int, pairs: int
+) -> ViewsSummary:
+    counted = aggregation.summary
+    return ViewsSummary(
+        images=images,
+        pairs=pairs,
+        keypoints=sum(map(len, keypoints.values())),
+        tracks=counted.num_tracks,
+        mean_track_length=counted.mean_track_length,
+        matches=counted.num_matches,
+        images_without_tracks=checks.images_without_tracks,
+        components=checks.components,
+        triangle_agreement=checks.triangle_agreement,
+        longest_track=counted.longest_track,
+        warnings=checks.warnings,
     )
 
 
-def _digest(journal: Journal, pairs: PairList, sizes: Mapping[str, Size], options: AggregateOptions) -> str:
-    """What the views depend on: records are immutable, so their pairs and kinds stand for them."""
-    done = sorted([*sorted(pair), journal.kind(pair)] for pair in pairs.pairs if pair in journal)
-    content = json.dumps([journal.fingerprint, done, sorted(sizes), asdict(options)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _features(aggregation: Aggregation, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Keypoints, Size]]:
+def _features(keypoints: Mapping[str, Keypoints], sizes: Mapping[str, Size]) -> Iterator[tuple[str, Keypoints, Size]]:
     none = Keypoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     for name, size in sizes.items():
-        yield name, aggregation.keypoints.get(name, none), size
+        yield name, keypoints.get(name, none), size
 
 
 def _matches(aggregation: Aggregation) -> Iterator[tuple[Pair, Matches, int]]:

@@ -75,7 +75,7 @@ def write_features(
     with _new_file(path, provenance) as add_group:
         for name, keypoints, size in items:
             group = add_group(name)
-            group["keypoints"] = colmap_to_hloc(keypoints.xy.astype(np.float32))
+            group["keypoints"] = colmap_to_hloc(keypoints.xy).astype(np.float32)
             group["scores"] = keypoints.scores.astype(np.float32)
             group["score"] = group["scores"]
             group["image_size"] = np.array(size, np.int64)
@@ -175,11 +175,14 @@ class FeaturesFile(_ReadFile):
             self._file.visititems(visit)
         return sorted(names)
 
-    def keypoints(self, name: str) -> Keypoints:
-        """The keypoints of an image, in COLMAP pixels; scores are 1 where the file has none."""
+    def keypoints(self, name: str, dtype: type[np.floating] = np.float32) -> Keypoints:
+        """The keypoints of an image, in COLMAP pixels; scores are 1 where the file has none.
+
+        dtype: of the places; float64 gives a file's float32 back to the last bit when they are written again.
+        """
         group = self._group(name)
         with self._reading(f"give the keypoints of {name}"):
-            xy = hloc_to_colmap(group["keypoints"][()].astype(np.float32))
+            xy = hloc_to_colmap(group["keypoints"][()].astype(dtype))
             scores = next((group[key][()] for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
 
@@ -189,6 +192,10 @@ class FeaturesFile(_ReadFile):
         with self._reading(f"give the size of {name}"):
             width, height = (int(value) for value in group["image_size"][()])
             return width, height
+
+    def known_size(self, name: str) -> Size | None:
+        """The (width, height) of an image in px; None where the file does not tell, as some detectors' do not."""
+        return self.image_size(name) if "image_size" in self._group(name) else None
 
     def _group(self, name: str) -> h5py.Group:
         with self._reading(f"be searched for {name}"):

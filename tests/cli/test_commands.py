@@ -10,7 +10,8 @@ from plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.cli.options import ImportFlags, MatchFlags
+from romacli.cli.options import ImportFlags, KeypointFlags, MatchFlags, Method
+from romacli.cli.request import aggregate_options
 from romacli.cli.train import TrainFlags
 
 Run = Callable[..., Result]
@@ -153,14 +154,15 @@ def test_download_of_the_embedded_model_has_nothing_to_do(run: Run) -> None:
 def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
     from romacli.colmap.cameras import CameraOptions
     from romacli.colmap.verify import VerifyOptions
-    from romacli.keypoints.aggregate import AggregateOptions
+    from romacli.keypoints.aggregate import METHODS, AggregateOptions
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.registry import DEFAULT
     from romacli.pipeline.match import MatchOptions
     from romacli.train.loop import TrainOptions
 
     assert MatchFlags.model == DEFAULT
-    assert MatchFlags.max_keypoints == AggregateOptions().max_keypoints
+    assert aggregate_options(KeypointFlags()) == AggregateOptions()
+    assert [method.value for method in Method] == list(METHODS)
     assert MatchFlags.min_overlap == MatcherOptions().min_overlap
     assert (MatchFlags.num_workers, MatchFlags.seed) == (MatchOptions.num_workers, MatchOptions.seed)
     assert (ImportFlags.camera_model, ImportFlags.camera_mode.value) == (CameraOptions.model, CameraOptions.mode)

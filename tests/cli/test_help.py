@@ -58,4 +58,4 @@ def test_bash_completes_commands_and_options() -> None:
         return run.stdout.split()
 
     assert completed("romacli re") == ["reconstruct"]
-    assert completed("romacli match --max") == ["--max-keypoints"]
+    assert completed("romacli match --max-k") == ["--max-keypoints"]

@@ -1,0 +1,56 @@
+"""`romacli aggregate`: a job's warps into other keypoints and matches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import KeypointFlags, OutputFlags, TalkFlags, TrackFlags, takes
+from romacli.cli.request import aggregate_options
+
+
+@dataclass(frozen=True)
+class JobFlags:
+    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job that `match` has made.")] = (
+        OutputFlags.output
+    )
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of photographs, for --keypoints sift alone.", show_default=False),
+    ] = None
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli aggregate job --max-keypoints 4096 --min-track-length 3")(aggregate)
+
+
+@takes(JobFlags, KeypointFlags, TrackFlags, TalkFlags)
+def aggregate(job: JobFlags, keypoints: KeypointFlags, tracks: TrackFlags, talk: TalkFlags) -> None:
+    """Make a job's keypoints and matches anew from its stored warps, with other settings.
+
+    Nothing is matched, and photographs are needed for SIFT alone. `colmap-import` uses what this leaves;
+    `match` and `reconstruct` make keypoints by their own options again. Lengths are px at a long side of 1600.
+    """
+    from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
+    from romacli.pipeline.given import GivenKeypoints
+    from romacli.store.layout import Layout
+
+    given = GivenKeypoints(keypoints.keypoints, job.images) if keypoints.keypoints else None
+    options = ReaggregateOptions(aggregate_options(keypoints, tracks), given)
+    start = time.monotonic()
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        summary = reaggregate(Layout(job.job), options, console, stop)
+        seconds = round(time.monotonic() - start, 3)
+        agreement = summary.triangle_agreement
+        agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"
+        console.result(
+            {**asdict(summary), "seconds": seconds},
+            f"{summary.keypoints} keypoints and {summary.matches} matches in {summary.images} images, tracks of "
+            f"{summary.mean_track_length:.2f} views{agreed}; {seconds:.1f} s; see {job.job}",
+            as_json=talk.as_json,
+        )

@@ -1,0 +1,111 @@
+"""What every method gives: keypoints of all images, matches between them, and both in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from romacli.keypoints.components import join_tracks
+from romacli.types import Keypoints, Matches, Pair
+
+
+class Progress(Protocol):
+    """A listener: `begin` opens a piece of work of `total` parts, `advance` finishes parts of it."""
+
+    def begin(self, title: str, total: int) -> None: ...
+
+    def advance(self, count: int = 1) -> None: ...
+
+
+@dataclass(frozen=True)
+class AggregateSummary:
+    """What came out, in numbers.
+
+    num_keypoints: over all images; num_tracks: points that matches join over two images or more;
+    mean_track_length, longest_track: keypoints in a track; num_overlong_tracks: those with more keypoints than
+    there are images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those left
+    empty-handed.
+    """
+
+    num_keypoints: int
+    num_tracks: int
+    mean_track_length: float
+    longest_track: int
+    num_overlong_tracks: int
+    num_matches: int
+    images_without_tracks: tuple[str, ...]
+    pairs_without_matches: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """Keypoints of every image and the matches between them; see `Aggregation.of`.
+
+    num_matches: by pair, names ascending; pairs without any are among them.
+    """
+
+    keypoints: Mapping[str, Keypoints]
+    num_matches: Mapping[Pair, int]
+    summary: AggregateSummary
+    _matches: Mapping[Pair, Matches]
+
+    @classmethod
+    def of(
+        cls,
+        keypoints: Mapping[str, Keypoints],
+        matches: Mapping[Pair, Matches],
+        *,
+        tracks: Mapping[str, np.ndarray],
+        num_matches: Mapping[Pair, int],
+    ) -> Aggregation:
+        """Bring keypoints and matches together and count them.
+
+        Args:
+            keypoints: of every paired image.
+            matches: of every pair, names ascending; they may be made when they are asked for.
+            tracks: for each image (K,) the track every keypoint belongs to, -1 for none.
+            num_matches: of every pair.
+        """
+        return cls(keypoints, num_matches, _summarise(keypoints, tracks, num_matches), matches)
+
+    @classmethod
+    def joined(cls, keypoints: Mapping[str, Keypoints], matches: Mapping[Pair, Matches]) -> Aggregation:
+        """The same where nothing but the matches says which keypoints are one track."""
+        counts = {name: len(points) for name, points in keypoints.items()}
+        tracks = join_tracks(counts, ((pair, found.indices) for pair, found in matches.items()))
+        num_matches = {pair: len(found) for pair, found in matches.items()}
+        return cls.of(keypoints, matches, tracks=tracks, num_matches=num_matches)
+
+    def matches(self) -> Iterator[tuple[Pair, Matches]]:
+        """Every pair, names ascending, with its matches; pairs without any are among them."""
+        for pair in self.num_matches:
+            yield pair, self._matches[pair]
+
+    def matches_of(self, pair: Pair) -> Matches:
+        """The matches of a pair, as rows of its images' keypoints in its order of names; scores in (0, 1].
+
+        Raises:
+            KeyError: the pair was not among those aggregated.
+        """
+        matches = self._matches[min(pair), max(pair)]
+        return matches if pair[0] < pair[1] else Matches(matches.indices[:, ::-1], matches.scores)
+
+
+def _summarise(
+    keypoints: Mapping[str, Keypoints], tracks: Mapping[str, np.ndarray], num_matches: Mapping[Pair, int]
+) -> AggregateSummary:
+    ids = np.concatenate([np.zeros(0, np.int64), *tracks.values()])
+    lengths = np.unique(ids[ids >= 0], return_counts=True)[1]
+    return AggregateSummary(
+        num_keypoints=sum(map(len, keypoints.values())),
+        num_tracks=len(lengths),
+        mean_track_length=float(lengths.sum()) / max(len(lengths), 1),
+        longest_track=int(lengths.max(initial=0)),
+        num_overlong_tracks=int(np.count_nonzero(lengths > len(keypoints))),
+        num_matches=sum(num_matches.values()),
+        images_without_tracks=tuple(name for name, row in tracks.items() if not (row >= 0).any()),
+        pairs_without_matches=tuple(pair for pair, count in num_matches.items() if not count),
+    )

@@ -1,0 +1,94 @@
+"""Quantise and vote: keypoints where samples of all pairs fall together. Knows no tracks while it works.
+
+Source: the aggregation of hloc's dense pipeline (`match_dense.py`), with the same cells and the same rule for
+matches, computed for whole arrays. It is here for comparison and for those who rely on it: positions are rounded
+to 2 px and tracks stay near three views.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.anchors import nearest
+from romacli.keypoints.graph import Edge, PairGraph
+from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.samples import draw
+from romacli.types import Keypoints, Matches
+
+# hloc's usual cells for SuperPoint-like sparsity: one keypoint a cell, on its most voted bin. In px at a long
+# side of 1600.
+_CELL_PX = 8.0
+_BIN_PX = 2.0
+# Four times the samples hloc takes of a pair: accuracy and length of tracks still rise up to here.
+_SAMPLES_PER_PAIR = 20_000
+# Of x or y in a key: 800 bins lie along a long side, whatever its resolution.
+_KEY_BITS = 12
+
+
+def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress) -> Aggregation:
+    """Place keypoints on the most voted bin of every cell and match them through the samples of each pair.
+
+    Keypoints without a match stay, with the weight of their votes as score.
+    """
+    progress.begin("voting", len(graph.names))
+    keypoints = []
+    for image in range(len(graph.names)):
+        keypoints.append(_vote(graph, image, options))
+        progress.advance()
+    progress.begin("matching keypoints", len(graph.edges))
+    matches = {}
+    for edge in graph.edges:
+        matches[graph.pair_of(edge)] = _match(graph, edge, keypoints, options.seed)
+        progress.advance()
+    return Aggregation.joined(dict(zip(graph.names, keypoints, strict=True)), matches)
+
+
+def _vote(graph: PairGraph, image: int, options: AggregateOptions) -> Keypoints:
+    """The most voted bin of each cell of an image, those with most votes first."""
+    scale = graph.scales[image]
+    xy, weights = _samples_in(graph, image, options.seed)
+    keys = _key(xy / (_CELL_PX * scale)) << 2 * _KEY_BITS | _key(xy / (_BIN_PX * scale))
+    keys, voters = np.unique(keys, return_inverse=True)
+    votes = np.bincount(voters.ravel(), weights, len(keys))
+    cells = keys >> 2 * _KEY_BITS
+    order = np.lexsort((-votes, cells))
+    best = order[np.diff(cells[order], prepend=-1) != 0]
+    best = best[np.argsort(-votes[best], kind="stable")[: options.max_keypoints]]
+    bins = np.stack((keys[best] >> _KEY_BITS, keys[best]), axis=1) & (1 << _KEY_BITS) - 1
+    return Keypoints((bins * (_BIN_PX * scale)).astype(np.float32), votes[best].astype(np.float32))
+
+
+def _samples_in(graph: PairGraph, image: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and weights of the samples of all pairs in one of their images."""
+    parts = [(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))]
+    for other in graph.neighbours[image]:
+        edge = min(image, other), max(image, other)
+        samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
+        parts.append((samples.keypoints0 if image < other else samples.keypoints1, samples.scores))
+    xy, weights = zip(*parts, strict=True)
+    return np.concatenate(xy), np.concatenate(weights)
+
+
+def _key(places: np.ndarray) -> np.ndarray:
+    """The nearest whole x and y of (n, 2) places in one number."""
+    x, y = np.rint(places).astype(np.int64).T
+    return x << _KEY_BITS | y
+
+
+def _match(graph: PairGraph, edge: Edge, keypoints: list[Keypoints], seed: int) -> Matches:
+    """Samples with a keypoint near both ends, one match for a keypoint: the best of both its and its partner's."""
+    samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
+    ends = zip(edge, (samples.keypoints0, samples.keypoints1), strict=True)
+    rows0, rows1 = (nearest(xy, keypoints[image].xy, _BIN_PX * graph.scales[image]) for image, xy in ends)
+    found = np.flatnonzero((rows0 >= 0) & (rows1 >= 0))
+    best_first = found[np.argsort(-samples.scores[found], kind="stable")]
+    kept = best_first[_is_first(rows0[best_first]) & _is_first(rows1[best_first])]
+    return Matches(np.stack((rows0[kept], rows1[kept]), axis=1).astype(np.int32), samples.scores[kept])
+
+
+def _is_first(rows: np.ndarray) -> np.ndarray:
+    """Which of (n,) rows occur for the first time; (n,) bool."""
+    first = np.zeros(len(rows), bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    return first

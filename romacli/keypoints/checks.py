@@ -1,0 +1,290 @@
+"""What can be told to be wrong without knowing the truth: warps against warps, images that nothing joins.
+
+Pure: takes warps and an aggregation, gives numbers and sentences. Lengths are px at a long side of 1600.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from romacli.geometry.warp import compose
+from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.components import Forest
+from romacli.keypoints.graph import Edge, PairGraph
+from romacli.keypoints.options import AggregateOptions
+from romacli.types import Pair, Size
+
+T = TypeVar("T")
+Triangle = tuple[int, int, int]
+
+# Work is bounded: warps are read anew for every triangle and pair looked at.
+_MAX_TRIANGLES = 300
+_TRIANGLES_PER_PAIR = 3
+_MAX_PAIRS_WATCHED = 300
+_LATTICE = 32
+# Fewer common places say nothing about a triangle, or about what moves.
+_FEWEST_PLACES = 20
+# A pair contradicts the others when even its best triangle agrees less than this; a whole job is odd below it.
+_MIN_AGREEMENT = 0.5
+# Below it hardly any point is seen by a third image.
+_MIN_TRACK_LENGTH = 2.2
+# Matches of keypoints that were not carried along a track join a few different points anyhow.
+_OVERLONG_SHARE = 0.05
+# A link is weak with fewer matches than COLMAP wants twice over, or than this share of the usual pair.
+_FEW_MATCHES = 30
+_FEW_OF_MEDIAN = 0.05
+# Places that move less stand still: mini's warp between two copies of a photograph, which should not move at all,
+# stays within it at 98 % of places. Part of the picture stands still while the rest moves at least so far; that is
+# 6 to 11 % of the matched places with a watermark over half of the width, and at most 2.3 % without, on photographs.
+_STILL_PX = 2.0
+_SAME_SHARE = 0.95
+_STILL_SHARE = 0.03
+_MOVING_PX = 10.0
+# Warps of copies overlap nearly everywhere, so all such pairs are looked at.
+_COPY_OVERLAP = 0.9
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What the checks found.
+
+    components: groups of images that matches join, those without any left out.
+    triangle_agreement: mean over triangles of images i, j, k of the share of places where the warp from i to k
+        and the way over j agree; None where there are no triangles.
+    images_without_tracks: images that share no keypoint with another.
+    warnings: sentences, each with what to do.
+    """
+
+    components: int
+    triangle_agreement: float | None
+    images_without_tracks: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    graph: PairGraph,
+    aggregation: Aggregation,
+    options: AggregateOptions,
+    *,
+    images: Sequence[str],
+    progress: Progress,
+) -> Checks:
+    """Look at a job as a whole for what would mislead a mapper.
+
+    Args:
+        graph: the pairs that were aggregated. images: all in the list of pairs, those without a usable pair too.
+    """
+    triangles, watched = sample_triangles(graph), _pairs_to_watch(graph)
+    progress.begin("checking warps", len(triangles) + len(watched))
+    agreement = {}
+    for triangle in triangles:
+        agreement[triangle] = triangle_agreement(graph, triangle, options.tolerance)
+        progress.advance()
+    motions = {}
+    for edge in watched:
+        motions[graph.pair_of(edge)] = motion(graph, edge)
+        progress.advance()
+    measured = {triangle: share for triangle, share in agreement.items() if share is not None}
+    parts = connected(aggregation.num_matches)
+    joined = {name for part in parts for name in part}
+    alone = tuple(name for name in images if name not in joined)
+    return Checks(
+        components=len(parts),
+        triangle_agreement=float(np.mean(list(measured.values()))) if measured else None,
+        images_without_tracks=alone,
+        warnings=(
+            *_about_parts(parts, aggregation.num_matches),
+            *_about_images_alone(alone, len(images)),
+            *_about_tracks(aggregation, len(images)),
+            *_about_triangles(graph, measured),
+            *_about_motion(motions),
+        ),
+    )
+
+
+def sample_triangles(graph: PairGraph) -> list[Triangle]:
+    """Three images that are all paired, ascending: some for every pair while there are few, a spread of them else."""
+    neighbours = [set(others) for others in graph.neighbours]
+    found: set[Triangle] = set()
+    for i, j in graph.edges:
+        for k in _spread(sorted(neighbours[i] & neighbours[j]), _TRIANGLES_PER_PAIR):
+            first, middle, last = sorted((i, j, k))
+            found.add((first, middle, last))
+    return _spread(sorted(found), _MAX_TRIANGLES)
+
+
+def triangle_agreement(graph: PairGraph, triangle: Triangle, tolerance: float) -> float | None:
+    """The share of places in i whose way over j to k ends within twice the tolerance of the direct way.
+
+    None where hardly any place can be followed both ways.
+    """
+    i, j, k = triangle
+    places = _lattice(graph.sizes[i])
+    over = compose(places, (graph.warp(i, j), graph.warp(j, k)))
+    direct = graph.warp(i, k).at(places)
+    usable = (over.weights > 0) & (direct.weights > 0)
+    if np.count_nonzero(usable) < _FEWEST_PLACES:
+        return None
+    distance = np.linalg.norm(over.targets[usable] - direct.targets[usable], axis=1)
+    return float(np.mean(distance < 2 * tolerance * graph.scales[k]))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How a warp moves the picture: the share of its places that stay, and the median way of the others in px."""
+
+    still: float
+    moving_px: float
+
+
+def motion(graph: PairGraph, edge: Edge) -> Motion | None:
+    """What stays in place from one image of a pair to the other; None where their sizes differ or little matches."""
+    i, j = edge
+    if graph.sizes[i] != graph.sizes[j]:
+        return None
+    places = _lattice(graph.sizes[i])
+    sample = graph.warp(i, j).at(places)
+    usable = sample.weights > 0
+    if np.count_nonzero(usable) < _FEWEST_PLACES:
+        return None
+    way = np.linalg.norm(sample.targets - places, axis=1)[usable] / graph.scales[i]
+    is_still = way < _STILL_PX
+    return Motion(float(is_still.mean()), float(np.median(way[~is_still])) if not is_still.all() else 0.0)
+
+
+def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple[str, ...]]:
+    """Groups of images joined by pairs with at least so many matches, the largest first, names ascending."""
+    names = sorted({name for pair, count in num_matches.items() if count >= fewest for name in pair})
+    number = {name: k for k, name in enumerate(names)}
+    edges = [[number[name] for name in pair] for pair, count in num_matches.items() if count >= fewest]
+    forest = Forest(len(names))
+    one, other = np.array(edges, np.intp).reshape(-1, 2).T
+    forest.join(one, other)
+    parts: dict[int, list[str]] = {}
+    for name, root in zip(names, forest.roots().tolist(), strict=True):
+        parts.setdefault(root, []).append(name)
+    return sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
+
+
+def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int]) -> list[str]:
+    """Groups that no match joins, and groups that hang together by a few."""
+    warnings = []
+    if len(parts) > 1:
+        groups = ", ".join(f"{len(part)} around {part[0]}" for part in parts[:_NAMES_SHOWN])
+        warnings.append(
+            f"the images fall into {len(parts)} groups without matches between them ({groups}). "
+            f"Match more pairs between {parts[0][0]} and {parts[1][0]}, or expect {len(parts)} models."
+        )
+    counts = [count for count in num_matches.values() if count]
+    fewest = max(_FEW_MATCHES, _FEW_OF_MEDIAN * float(np.median(counts))) if counts else 0
+    group_of = {name: k for k, part in enumerate(connected(num_matches, fewest=int(fewest))) for name in part}
+    weak = {pair: count for pair, count in num_matches.items() if 0 < count < fewest}
+    links = [pair for pair in weak if len({group_of.get(name, name) for name in pair}) == 2]
+    if links:
+        one, other = max(links, key=lambda pair: weak[pair])
+        warnings.append(
+            f"{weak[one, other]} matches of {one} {other} are all that holds two groups of images together. "
+            "Match more pairs between the groups, or add a photograph between these two."
+        )
+    return warnings
+
+
+def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:
+    if not alone:
+        return []
+    return [
+        f"{len(alone)} of {num_images} images share no keypoint with another: {_listed(alone)}. "
+        "Pair them with photographs that show the same thing, or leave them out."
+    ]
+
+
+def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
+    """Tracks too short to chain images, or longer than there are images."""
+    summary, warnings = aggregation.summary, []
+    if num_images > 2 and summary.num_tracks and summary.mean_track_length < _MIN_TRACK_LENGTH:
+        warnings.append(
+            f"a track has {summary.mean_track_length:.2f} views on average, so few points are seen by three images "
+            "and COLMAP may register next to none. Match more pairs of neighbouring photographs; of the methods, "
+            "tracks gives the longest."
+        )
+    if summary.num_overlong_tracks > _OVERLONG_SHARE * summary.num_tracks:
+        warnings.append(
+            f"{summary.num_overlong_tracks} of {summary.num_tracks} tracks have more keypoints than there are images, "
+            "so matches join different points. Use --method tracks, or a smaller --max-distance with given keypoints."
+        )
+    return warnings
+
+
+def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> list[str]:
+    """Pairs that no triangle backs, and warps that agree nowhere."""
+    shares: dict[Edge, list[float]] = {}
+    for (i, j, k), share in agreement.items():
+        for edge in ((i, j), (j, k), (i, k)):
+            shares.setdefault(edge, []).append(share)
+    wrong = [edge for edge, values in shares.items() if len(values) > 1 and max(values) < _MIN_AGREEMENT]
+    if agreement and np.median(list(agreement.values())) < _MIN_AGREEMENT:
+        return [
+            f"warps agree with one another at only {np.mean(list(agreement.values())):.0%} of the places where three "
+            "pairs can be compared. Check that the photographs show one scene that does not move, raise "
+            "--min-certainty, or try --model roma-outdoor."
+        ]
+    if wrong:
+        pairs = _listed([" ".join(graph.pair_of(edge)) for edge in sorted(wrong)])
+        return [
+            f"the warps of {len(wrong)} pairs contradict those of all pairs around them: {pairs}. Look at these "
+            "photographs; where two do not show the same thing, take the pair out of the list of pairs."
+        ]
+    return []
+
+
+def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
+    """Copies of one photograph, and what stays in place while the camera moves."""
+    seen = {pair: moved for pair, moved in motions.items() if moved is not None}
+    copies = [pair for pair, moved in seen.items() if moved.still >= _SAME_SHARE]
+    fixed = [
+        moved.still
+        for moved in seen.values()
+        if _STILL_SHARE <= moved.still < _SAME_SHARE and moved.moving_px >= _MOVING_PX
+    ]
+    warnings = []
+    if copies:
+        pairs = _listed([" ".join(pair) for pair in copies])
+        warnings.append(
+            f"{len(copies)} pairs look like one photograph under two names: {pairs}. "
+            "Leave one of each out; a copy adds no view and can mislead the mapper."
+        )
+    if fixed and len(fixed) >= (len(seen) - len(copies)) / 2:
+        warnings.append(
+            f"in {len(fixed)} of {len(seen)} pairs {np.median(fixed):.0%} of the matched places stay where they are "
+            "while the rest moves: a watermark, a border, dirt on the lens or the background of a turntable. Crop or "
+            "cover it in the photographs; its matches say that the camera stood still."
+        )
+    return warnings
+
+
+def _pairs_to_watch(graph: PairGraph) -> list[Edge]:
+    copies = {edge for edge in graph.edges if graph.overlap(edge) >= _COPY_OVERLAP}
+    return sorted(copies.union(_spread(graph.edges, _MAX_PAIRS_WATCHED)))
+
+
+def _lattice(size: Size) -> np.ndarray:
+    """Places spread evenly over an image, (n, 2) float32 COLMAP pixels."""
+    steps = (np.arange(_LATTICE, dtype=np.float32) + 0.5) / _LATTICE
+    return np.stack(np.meshgrid(steps * size[0], steps * size[1]), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly apart."""
+    if len(items) <= count:
+        return list(items)
+    return [items[k] for k in np.linspace(0, len(items) - 1, count).astype(int)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more

@@ -1,0 +1,75 @@
+"""Keypoints of a job anew, from its journal alone: nothing is matched and no photograph is needed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.keypoints.aggregate import AggregateOptions
+from romacli.pairs import read_pairs
+from romacli.pipeline.given import GivenKeypoints
+from romacli.pipeline.progress import Progress
+from romacli.pipeline.stop import StopRequest
+from romacli.pipeline.views import ViewsSummary, derive_views
+from romacli.store.hloc import FeaturesFile
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.types import PairList, Size
+
+
+@dataclass(frozen=True)
+class ReaggregateOptions:
+    """How keypoints are made, the seed aside, which is the job's; given: those to match in place of new ones."""
+
+    aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    given: GivenKeypoints | None = None
+
+
+def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
+    """Derive the hloc files of a job from the pairs it has finished.
+
+    Raises:
+        InputError: the folder holds no job.
+        NothingFoundError: no pair has a usable warp.
+        UsageError: options that contradict each other.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+    aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
+    pairs = read_pairs(layout.pairs, None).pairs
+    with Journal.open(layout.journal, fingerprint(manifest)) as journal:
+        for note in journal.damaged:
+            progress.warn(note)
+        _require_matches(layout, journal, pairs, progress)
+        sizes = _known_sizes(layout, journal, pairs)
+        if options.given:
+            options.given.check(list(sizes), aggregate)
+        return derive_views(layout, journal, pairs, sizes, aggregate, progress, stop, given=options.given)
+
+
+def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:
+    done = [pair for pair in pairs.pairs if pair in journal]
+    if len(done) < len(pairs):
+        progress.say(
+            f"{len(done)} of {len(pairs)} pairs of {layout.pairs} are done; the others are left out until "
+            "`romacli match` has finished them"
+        )
+    if all(journal.kind(pair) == "rejected" for pair in done):
+        raise NothingFoundError(
+            f"{layout.root} holds no pair that matched ({len(done)} of {len(pairs)} are done). "
+            "Finish the job with `romacli match`, or match photographs that overlap."
+        )
+
+
+def _known_sizes(layout: Layout, journal: Journal, pairs: PairList) -> dict[str, Size]:
+    """The size of every image of the job: a rejected pair has none on record, but features made before have."""
+    sizes = {}
+    with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
+        sizes = {name: features.image_size(name) for name in features.names()}
+    for pair in pairs.pairs:
+        if pair in journal and journal.kind(pair) == "warp":
+            sizes.update(zip(pair, journal.sizes(pair), strict=True))
+    return sizes
