@@ -21,8 +21,7 @@ def seeded_checkpoints() -> tuple[dict[str, Any], dict[str, Any]]:
     with torch.device("meta"):
         layouts = checkpoint_layouts(RoMa())
     roma, dinov2 = (
-        seeded_state_dict(layout, seed=SEED, group=group)
-        for layout, group in zip(layouts, DIGESTS, strict=True)
+        seeded_state_dict(layout, seed=SEED, group=group) for layout, group in zip(layouts, DIGESTS, strict=True)
     )
     assert {"roma": digest(roma), "dinov2": digest(dinov2)} == DIGESTS
     return roma, dinov2

@@ -64,9 +64,7 @@ class PlanarViews:
         return replace(self, noise_px=noise_px, outliers=outliers)
 
 
-def views_along_plane(
-    count: int, *, size: Size = (800, 600), step: float = 80.0, seed: int = 0
-) -> PlanarViews:
+def views_along_plane(count: int, *, size: Size = (800, 600), step: float = 80.0, seed: int = 0) -> PlanarViews:
     """Views that slide along the plane by `step` px each, turned, zoomed and tilted a little."""
     rng = np.random.default_rng(seed)
     matrices = {}

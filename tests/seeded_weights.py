@@ -44,14 +44,9 @@ ROMA_GAINS = (
 )
 
 
-def seeded_state_dict(
-    layout: Mapping[str, tuple[int, ...]], *, seed: int, group: str
-) -> dict[str, torch.Tensor]:
+def seeded_state_dict(layout: Mapping[str, tuple[int, ...]], *, seed: int, group: str) -> dict[str, torch.Tensor]:
     """Tensors for a layout of names and shapes; `group` is "roma" or "dinov2"."""
-    return {
-        name: torch.from_numpy(seeded_array(name, shape, seed=seed, group=group))
-        for name, shape in layout.items()
-    }
+    return {name: torch.from_numpy(seeded_array(name, shape, seed=seed, group=group)) for name, shape in layout.items()}
 
 
 def digest(state: Mapping[str, torch.Tensor]) -> str:
@@ -88,9 +83,7 @@ def _matrix(name: str, noise: np.ndarray, gains: tuple[tuple[str, float, bool], 
     weight = noise * np.float32(gain * math.sqrt(3.0) / math.sqrt(noise.shape[1]))
     if zero_sum:
         weight -= weight.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    if name.endswith(
-        "out_conv.weight"
-    ):  # flows shall leave the image here and there, certainties not saturate
+    if name.endswith("out_conv.weight"):  # flows shall leave the image here and there, certainties not saturate
         weight *= np.array([[2.5], [2.5], [0.5]], np.float32)
     return weight
 

@@ -20,8 +20,14 @@ EPILOG = (
 )
 
 
+ORDER_OF_WORK = ("pairs", "match", "aggregate", "colmap-import", "reconstruct", "models", "train")
+
+
 class _Front(TyperGroup):
-    """Commands whose expected errors are sentences on stderr."""
+    """Commands in the order of the work, whose expected errors are sentences on stderr."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER_OF_WORK.index)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -76,14 +76,10 @@ class WarpField:
     not form one surface.
     """
 
-    def __init__(
-        self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size
-    ) -> None:
+    def __init__(self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size) -> None:
         """Prepare (gh, gw, 2) targets in COLMAP pixels and (gh, gw) weights in [0, 1] for reading."""
         if min(weights.shape) < 2:
-            raise ValueError(
-                f"a warp of {weights.shape} nodes cannot be read between them, expected at least (2, 2)"
-            )
+            raise ValueError(f"a warp of {weights.shape} nodes cannot be read between them, expected at least (2, 2)")
         gh, gw = weights.shape
         self.source_size = source_size
         self.target_size = target_size
@@ -110,7 +106,6 @@ class WarpField:
             return WarpSample(targets, weights)
         slopes = [np.stack((along * per_px_x, down * per_px_y), axis=1) for _, along, down in read]
         return WarpSample(targets, weights, np.stack(slopes, axis=1))
-
 
     def scatter(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Up to `count` different usable cells, drawn by weight, and a place anywhere in each.
@@ -154,9 +149,7 @@ class _Surface:
         """The same patches in one row, to be read by index."""
         return _Surface(self.origin.ravel(), self.along.ravel(), self.down.ravel(), self.twist.ravel())
 
-    def read(
-        self, patch: np.ndarray, a: np.ndarray, b: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self, patch: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The value at (a, b) within patches, and its slopes per cell in both directions."""
         twist = self.twist[patch]
         along, down = self.along[patch] + b * twist, self.down[patch] + a * twist
@@ -185,9 +178,7 @@ def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
             getattr(record, f"weight_{source}{target}"),
         )
         decoded = decode_targets(codes, sizes[target])
-        return WarpField(
-            decoded, weights / np.float32(255), source_size=sizes[source], target_size=sizes[target]
-        )
+        return WarpField(decoded, weights / np.float32(255), source_size=sizes[source], target_size=sizes[target])
 
     return field("A", "B"), field("B", "A")
 

@@ -122,8 +122,7 @@ def _undecodable(path: Path) -> ImageError:
             width, height = stored_size(image)
             if width * height > _MAX_PIXELS:
                 return ImageError(
-                    f"{path} claims {width} x {height} px, more than can be decoded. "
-                    "Make it smaller, or leave it out."
+                    f"{path} claims {width} x {height} px, more than can be decoded. Make it smaller, or leave it out."
                 )
             if image.mode in ("F", "I"):
                 return ImageError(

@@ -139,9 +139,7 @@ def _with_extension(names: Iterable[str], extensions: tuple[str, ...]) -> list[s
     return [name for name in names if name.lower().endswith(extensions)]
 
 
-def _walk(
-    folder: Path, prefix: str = "", ancestors: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[str]:
+def _walk(folder: Path, prefix: str = "", ancestors: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Yield the names of all files under a folder that are not hidden, in no particular order."""
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)

@@ -99,14 +99,11 @@ def grow(graph: PairGraph, options: AggregateOptions, advance: Callable[[], None
     return table
 
 
-def _hear(
-    table: TrackTable, graph: PairGraph, image: int, others: set[int], options: AggregateOptions
-) -> None:
+def _hear(table: TrackTable, graph: PairGraph, image: int, others: set[int], options: AggregateOptions) -> None:
     """Replace an image's observations by what it and its neighbours agree on, longer tracks first."""
     scale = graph.scales[image]
     ids, xy, weights = (
-        np.concatenate(parts)
-        for parts in zip(*_predictions(table, graph, image, sorted(others)), strict=True)
+        np.concatenate(parts) for parts in zip(*_predictions(table, graph, image, sorted(others)), strict=True)
     )
     agreed = combine(ids, xy, weights, options.tolerance * scale)
     inside = ((agreed.xy > 0) & (agreed.xy < graph.sizes[image])).all(axis=1)
@@ -181,9 +178,7 @@ def _seed(table: TrackTable, graph: PairGraph, image: int, spacing: float, optio
     table.start(image, places[np.sort(strongest)])
 
 
-def relax(
-    table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]
-) -> None:
+def relax(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> None:
     """Move every observation to the weighted mean of what its neighbours predict, `refinements` times.
 
     All move at once. Predictions further than the tolerance have no say; where they outweigh the others in
@@ -193,9 +188,7 @@ def relax(
         votes = [_Votes.none(len(ids)) for ids in table.ids]
         for i, j in graph.edges:
             for image, rows, xy, weights in _mutual_predictions(table, graph, i, j):
-                votes[image].add(
-                    rows, xy - table.xy[image][rows], weights, options.tolerance * graph.scales[image]
-                )
+                votes[image].add(rows, xy - table.xy[image][rows], weights, options.tolerance * graph.scales[image])
             advance()
         for image, vote in enumerate(votes):
             table.xy[image] += vote.mean_shift()

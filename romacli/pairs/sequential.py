@@ -27,6 +27,4 @@ def sequential(names: Sequence[str], *, overlap: int, quadratic: bool = False) -
     if quadratic:
         steps |= {2**power for power in range(min(overlap, count.bit_length()))}
     ordered = sorted(steps)
-    return PairList(
-        tuple((names[i], names[i + step]) for i in range(count) for step in ordered if i + step < count)
-    )
+    return PairList(tuple((names[i], names[i + step]) for i in range(count) for step in ordered if i + step < count))

@@ -56,9 +56,7 @@ def check_names(names: Iterable[str]) -> None:
                 raise PairsError(f"{name} lies inside {folder}, which is an image too. Rename one of them.")
 
 
-def write_features(
-    path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, provenance: Mapping[str, str]
-) -> None:
+def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, provenance: Mapping[str, str]) -> None:
     """Write the keypoints of all images: a group per image name, whole or not at all.
 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
@@ -81,9 +79,7 @@ def write_features(
             group["image_size"] = np.array(size, np.int64)
 
 
-def write_matches(
-    path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]
-) -> None:
+def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]) -> None:
     """Write the matches of all pairs: a group per pair, whole or not at all.
 
     A group holds `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,

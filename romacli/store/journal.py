@@ -273,9 +273,7 @@ class Journal:
         if header.get("kind") != "job":
             raise _DamagedError("it does not begin like a journal")
         if header.get("format") != FORMAT:
-            raise StoreError(
-                f"{path} has format {header.get('format')}, this version reads {FORMAT}. Update romacli."
-            )
+            raise StoreError(f"{path} has format {header.get('format')}, this version reads {FORMAT}. Update romacli.")
         if self._fingerprint is None:
             self._fingerprint = header.get("fingerprint")
         if header.get("fingerprint") != self._fingerprint:

@@ -108,8 +108,7 @@ def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
         )
     if error.errno in _FORBIDDEN:
         return StoreError(
-            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, "
-            "or choose another --output."
+            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, or choose another --output."
         )
     return StoreError(f"{path} cannot be written: {error.strerror or error}. Choose another --output.")
 

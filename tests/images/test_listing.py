@@ -108,9 +108,7 @@ def test_missing_folder_and_file_instead_of_folder(photos):
 
 
 def test_an_empty_folder_says_which_extensions_count(photos):
-    expected = (
-        "photos is empty. Give the folder that holds the photographs (.jpg .jpeg .png .tif .tiff .bmp .webp)."
-    )
+    expected = "photos is empty. Give the folder that holds the photographs (.jpg .jpeg .png .tif .tiff .bmp .webp)."
     assert refusal(photos) == expected
 
 
@@ -163,9 +161,7 @@ def test_names_that_the_formats_cannot_hold_are_refused(photos, name, message):
 def test_a_names_file_chooses_among_the_photographs(photos):
     fill(photos, "1.jpg", "2.jpg", "10.jpg", "sub/my 3.jpg", "scan.dat")
     names_file = Path("names.txt")
-    names_file.write_bytes(
-        "\ufeff# chosen\r\n10.jpg\r\n\r\n./2.jpg\r\nsub//my 3.jpg\r\nscan.dat\r\n2.jpg\r\n".encode()
-    )
+    names_file.write_bytes("\ufeff# chosen\r\n10.jpg\r\n\r\n./2.jpg\r\nsub//my 3.jpg\r\nscan.dat\r\n2.jpg\r\n".encode())
     assert list_images(photos, names_file=names_file).names == ("2.jpg", "10.jpg", "scan.dat", "sub/my 3.jpg")
 
 
@@ -175,9 +171,7 @@ def test_a_names_file_that_names_what_is_not_there(photos):
     names_file = Path("names.txt")
     remedy = "Names are relative to photos; correct them, or leave them out."
     names_file.write_text("1.jpg\nz.jpg\n")
-    assert refusal(photos, names_file=names_file) == (
-        f"names.txt names a file that is not in photos: z.jpg. {remedy}"
-    )
+    assert refusal(photos, names_file=names_file) == (f"names.txt names a file that is not in photos: z.jpg. {remedy}")
     names_file.write_text(f"z.jpg\nsub\n../outside.jpg\n{photos.resolve()}/1.jpg\na\nb\nc\n")
     assert refusal(photos, names_file=names_file) == (
         "names.txt names 7 files that are not in photos: "

@@ -76,18 +76,14 @@ def test_the_35_mm_equivalent_compares_diagonals(photograph, extension):
 def test_the_focal_length_agrees_with_colmap(photograph):
     equivalent = photograph(camera={Base.FocalLengthIn35mmFilm: 28})
     # COLMAP rounds the diagonal of 35 mm film to 43.27 mm.
-    assert read_metadata(equivalent).focal_length_px == pytest.approx(
-        bitmap(equivalent).exif_focal_length(), rel=2e-4
-    )
+    assert read_metadata(equivalent).focal_length_px == pytest.approx(bitmap(equivalent).exif_focal_length(), rel=2e-4)
     tags = {
         Base.FocalLength: IFDRational(5),
         Base.FocalPlaneXResolution: IFDRational(1000),
         Base.FocalPlaneResolutionUnit: 2,
     }
     sensor = photograph(camera=tags)
-    assert read_metadata(sensor).focal_length_px == pytest.approx(
-        bitmap(sensor).exif_focal_length(), rel=1e-9
-    )
+    assert read_metadata(sensor).focal_length_px == pytest.approx(bitmap(sensor).exif_focal_length(), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,7 @@ def test_block_equals_attention_written_out() -> None:
     normed = (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, unbiased=False) + 1e-6).sqrt()
     q, k, v = (normed @ block.attn.qkv.weight.T + block.attn.qkv.bias).split(8, dim=2)
     heads = [
-        torch.softmax(q[..., h] @ k[..., h].transpose(1, 2) / 2, dim=2) @ v[..., h]
-        for h in (slice(0, 4), slice(4, 8))
+        torch.softmax(q[..., h] @ k[..., h].transpose(1, 2) / 2, dim=2) @ v[..., h] for h in (slice(0, 4), slice(4, 8))
     ]
     attended = torch.cat(heads, dim=2) @ block.attn.proj.weight.T + block.attn.proj.bias
     after = x + block.ls1.gamma * attended

@@ -24,10 +24,7 @@ def sampled_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tens
 
 def problem(target_shape: tuple[int, int], spread: float) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    x, y = (
-        torch.randn(2, 6, *shape, generator=generator, dtype=torch.float64)
-        for shape in ((5, 4), target_shape)
-    )
+    x, y = (torch.randn(2, 6, *shape, generator=generator, dtype=torch.float64) for shape in ((5, 4), target_shape))
     flow = (torch.rand(2, 2, 5, 4, generator=generator, dtype=torch.float64) * 2 - 1) * spread
     return x, y, flow
 
@@ -35,9 +32,7 @@ def problem(target_shape: tuple[int, int], spread: float) -> tuple[Tensor, Tenso
 @pytest.mark.parametrize("radius", [0, 1, 3])
 @pytest.mark.parametrize("spread", [0.9, 1.5, 40.0], ids=["inside", "across the edge", "mostly far outside"])
 @pytest.mark.parametrize("shape", [(4, 7), (30, 41)], ids=["one product", "gathered rows"])
-def test_blending_whole_pixels_equals_sampling_every_place(
-    radius: int, spread: float, shape: tuple[int, int]
-) -> None:
+def test_blending_whole_pixels_equals_sampling_every_place(radius: int, spread: float, shape: tuple[int, int]) -> None:
     x, y, flow = problem(shape, spread)
     found = local_correlation(x, y, flow, radius)
     torch.testing.assert_close(found, sampled_correlation(x, y, flow, radius), atol=1e-9, rtol=0)

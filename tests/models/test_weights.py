@@ -140,9 +140,7 @@ def test_without_a_connection_the_message_says_what_to_place_where(folder: Path)
     with pytest.raises(WeightsError) as error:
         download(ENTRIES["roma-outdoor"], open_url=no_network)
     message = str(error.value)
-    assert message.startswith(
-        f"{ENTRIES['roma-outdoor'].url} could not be fetched (Name or service not known)."
-    )
+    assert message.startswith(f"{ENTRIES['roma-outdoor'].url} could not be fetched (Name or service not known).")
     assert f"place roma_outdoor.pth in {folder} by hand, or give the file with --weights FILE." in message
 
 
@@ -157,9 +155,7 @@ def test_plain_http_is_refused(entry: WeightsEntry, server: FileServer) -> None:
 def test_a_redirect_away_from_https_is_refused() -> None:
     request = urllib.request.Request("https://example.org/a.pth")
     with pytest.raises(OSError, match=r"redirected to http://example.org/a.pth, which is not an https"):
-        weights._HttpsRedirects().redirect_request(
-            request, None, 302, "Found", {}, "http://example.org/a.pth"
-        )
+        weights._HttpsRedirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/a.pth")
 
 
 def test_published_addresses_are_https_and_mini_is_in_the_package() -> None:
@@ -169,9 +165,7 @@ def test_published_addresses_are_https_and_mini_is_in_the_package() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(
-        WeightsError, match=r"'roma' is not .* Known: roma-outdoor, roma-indoor, dinov2, mini"
-    ):
+    with pytest.raises(WeightsError, match=r"'roma' is not .* Known: roma-outdoor, roma-indoor, dinov2, mini"):
         entry_named("roma")
 
 
@@ -201,9 +195,7 @@ def test_a_file_touched_but_equal_is_accepted_and_a_changed_one_refused(folder: 
     os.utime(path, ns=(0, 0))
     assert sha256_of(path) == first
     path.write_bytes(b"others!")
-    with pytest.raises(
-        WeightsError, match=r"a.pth is not the file first used under this name .* a.pth.sha256"
-    ):
+    with pytest.raises(WeightsError, match=r"a.pth is not the file first used under this name .* a.pth.sha256"):
         sha256_of(path)
     (folder / "a.pth.sha256").unlink()
     assert sha256_of(path) == hashlib.sha256(b"others!").hexdigest()

@@ -42,10 +42,7 @@ def test_sequential_equals_a_plain_loop(count, overlap, quadratic):
     names = [f"{i}.jpg" for i in range(count)]
     powers = {2**power for power in range(overlap)} if quadratic else set()
     expected = [
-        (names[i], names[j])
-        for i in range(count)
-        for j in range(i + 1, count)
-        if j - i <= overlap or j - i in powers
+        (names[i], names[j]) for i in range(count) for j in range(i + 1, count) if j - i <= overlap or j - i in powers
     ]
     assert list(sequential(names, overlap=overlap, quadratic=quadratic).pairs) == expected
 

@@ -115,9 +115,7 @@ def test_unknown_names_are_listed_once_each_with_their_first_line(pairs_file):
 
 
 def test_missing_file_and_folder_are_missing_input(pairs_file, tmp_path):
-    with pytest.raises(
-        InputError, match=r"nowhere\.txt cannot be read: No such file or directory\. Give a text"
-    ):
+    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read: No such file or directory\. Give a text"):
         read_pairs(Path("nowhere.txt"), NAMES)
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_pairs(tmp_path, NAMES)
@@ -140,9 +138,7 @@ def test_names_without_spaces_are_written_as_hloc_reads_them(tmp_path):
     assert path.read_bytes() == b"b.jpg a.jpg\nmy photo.jpg\ta.jpg\na.jpg sub/c.jpg\n"
 
 
-@pytest.mark.parametrize(
-    "name", ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", "#1.jpg", "  # x", "\ufeffa", " ", "", "a\udcff"]
-)
+@pytest.mark.parametrize("name", ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", "#1.jpg", "  # x", "\ufeffa", " ", "", "a\udcff"])
 def test_names_that_no_line_can_hold_are_refused(name):
     with pytest.raises(PairsError, match=r"a list of pairs cannot hold the name '.*'\. Rename the image\."):
         format_pairs(PairList((("a.jpg", name),)))

@@ -35,9 +35,7 @@ PROVENANCE = {"romacli": "0.1.0", "weights": "sha256:ab"}
 def peer_list_names(path):
     names = set()
     with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda _, x: names.add(x.parent.name.strip("/")) if isinstance(x, h5py.Dataset) else None
-        )
+        file.visititems(lambda _, x: names.add(x.parent.name.strip("/")) if isinstance(x, h5py.Dataset) else None)
     return names
 
 
@@ -89,9 +87,7 @@ def features_path(tmp_path):
 def matches_path(tmp_path):
     path = tmp_path / "matches.h5"
     pairs = [(NAMES[1], NAMES[0]), (NAMES[2], NAMES[1])]
-    write_matches(
-        path, [(pair, matches(20, 50, 60, i), 50) for i, pair in enumerate(pairs)], provenance=PROVENANCE
-    )
+    write_matches(path, [(pair, matches(20, 50, 60, i), 50) for i, pair in enumerate(pairs)], provenance=PROVENANCE)
     return path
 
 

@@ -107,9 +107,7 @@ results_of_pairs = (
     | st.builds(correspondences, seeds, st.integers(0, 9))
     | st.builds(Rejected, st.floats(0, 1))
 )
-batches = st.dictionaries(
-    st.tuples(names, names).filter(lambda pair: pair[0] < pair[1]), results_of_pairs, max_size=6
-)
+batches = st.dictionaries(st.tuples(names, names).filter(lambda pair: pair[0] < pair[1]), results_of_pairs, max_size=6)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -189,9 +187,7 @@ def test_a_flip_of_any_byte_loses_no_earlier_record_and_is_never_read_as_truth(t
         hit = sum(start <= position for start in starts) - 2
         with Journal.open(tmp_path, "job") as journal:
             assert journal.pairs[: max(hit, 0)] == tuple(pair for pair, _ in THREE[: max(hit, 0)])
-            refused = [
-                pair for pair, result in THREE if pair in journal and not is_read(journal, pair, result)
-            ]
+            refused = [pair for pair, result in THREE if pair in journal and not is_read(journal, pair, result)]
             assert journal.damaged or refused == [THREE[hit][0]]
 
 
@@ -212,9 +208,7 @@ def test_a_damaged_payload_in_the_middle_is_found_by_verify_and_by_reading(tmp_p
     path.write_bytes(content.replace(wanted, bytes(len(wanted))))
     with Journal.open(tmp_path) as journal:
         assert len(journal) == 3
-        with pytest.raises(
-            StoreError, match=rf"{path.name} is damaged at byte \d+, in the record of b.jpg a.jpg"
-        ):
+        with pytest.raises(StoreError, match=rf"{path.name} is damaged at byte \d+, in the record of b.jpg a.jpg"):
             journal.read(THREE[0][0])
     with Journal.open(tmp_path, verify=True) as journal:
         assert journal.pairs == tuple(pair for pair, _ in THREE[1:])
