@@ -152,9 +152,7 @@ def write_licences(unpacked: Path, output: Path, versions: dict[str, str]) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     output = parser.parse_args().output
     for split in ("train", "validation"):

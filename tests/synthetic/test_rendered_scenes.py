@@ -22,9 +22,7 @@ def smooth_texture(seed=0):
 
 def wall(depth, *, width=6.0, seed=0, **kwargs):
     origin = np.array([-width / 2, -width / 2, depth])
-    return TexturedPlane(
-        smooth_texture(seed), origin, np.array([width, 0, 0]), np.array([0, width, 0]), **kwargs
-    )
+    return TexturedPlane(smooth_texture(seed), origin, np.array([width, 0, 0]), np.array([0, width, 0]), **kwargs)
 
 
 def test_inverse_depth_is_that_of_the_nearest_plane():
