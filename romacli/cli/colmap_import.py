@@ -45,6 +45,6 @@ def colmap_import(
         console.result(
             asdict(summary),
             f"{summary.verified} of {summary.pairs} pairs verified, {summary.keypoints} keypoints in "
-            f"{summary.images} images, {summary.cameras} {'camera' if summary.cameras == 1 else 'cameras'}; see {options.database or layout.database}",
+            f"{summary.images} images; see {options.database or layout.database}",
             as_json=talk.as_json,
         )
