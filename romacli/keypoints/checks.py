@@ -25,10 +25,10 @@ Triangle = tuple[int, int, int]
 _MAX_TRIANGLES = 300
 _TRIANGLES_PER_PAIR = 3
 _MAX_PAIRS_WATCHED = 300
-_LATTICE = 32
+_LATTICE = 64
 # Fewer common places say nothing about a triangle, or about what moves.
 _FEWEST_PLACES = 20
-# A pair contradicts the others when even its best triangle agrees less than this; a whole job is odd below it.
+# A triangle backs its pairs when it agrees at least so much; a whole job is odd below it.
 _MIN_AGREEMENT = 0.5
 # Below it hardly any point is seen by a third image.
 _MIN_TRACK_LENGTH = 2.2
@@ -39,7 +39,8 @@ _FEW_MATCHES = 30
 _FEW_OF_MEDIAN = 0.05
 # Places that move less stand still: mini's warp between two copies of a photograph, which should not move at all,
 # stays within it at 98 % of places. Part of the picture stands still while the rest moves at least so far; that is
-# 6 to 11 % of the matched places with a watermark over half of the width, and at most 2.3 % without, on photographs.
+# 8 to 12 % of the matched places with a watermark over half of the width; on photographs without, 1 % of most pairs
+# and 4 % of one.
 _STILL_PX = 2.0
 _SAME_SHARE = 0.95
 _STILL_SHARE = 0.03
@@ -221,25 +222,37 @@ def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
 
 
 def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> list[str]:
-    """Pairs that no triangle backs, and warps that agree nowhere."""
-    shares: dict[Edge, list[float]] = {}
-    for (i, j, k), share in agreement.items():
-        for edge in ((i, j), (j, k), (i, k)):
-            shares.setdefault(edge, []).append(share)
-    wrong = [edge for edge, values in shares.items() if len(values) > 1 and max(values) < _MIN_AGREEMENT]
+    """Warps that agree nowhere, or else single pairs that contradict the others."""
     if agreement and np.median(list(agreement.values())) < _MIN_AGREEMENT:
         return [
             f"warps agree with one another at only {np.mean(list(agreement.values())):.0%} of the places where three "
             "pairs can be compared. Check that the photographs show one scene that does not move, raise "
             "--min-certainty, or try --model roma-outdoor."
         ]
-    if wrong:
-        pairs = _listed([" ".join(graph.pair_of(edge)) for edge in sorted(wrong)])
-        return [
-            f"the warps of {len(wrong)} pairs contradict those of all pairs around them: {pairs}. Look at these "
-            "photographs; where two do not show the same thing, take the pair out of the list of pairs."
-        ]
-    return []
+    wrong = contradicting(agreement)
+    if not wrong:
+        return []
+    pairs = _listed([" ".join(graph.pair_of(edge)) for edge in wrong])
+    return [
+        f"the warps of {len(wrong)} pairs contradict those of all pairs around them: {pairs}. Look at these "
+        "photographs; where two do not show the same thing, take the pair out of the list of pairs."
+    ]
+
+
+def contradicting(agreement: Mapping[Triangle, float]) -> list[Edge]:
+    """Pairs that no triangle backs, though one of theirs has two other sides that are backed elsewhere."""
+    best: dict[Edge, float] = {}
+    for triangle, share in agreement.items():
+        for edge in _sides(triangle):
+            best[edge] = max(share, best.get(edge, 0.0))
+    backed = {edge for edge, share in best.items() if share >= _MIN_AGREEMENT}
+    unbacked = [set(_sides(triangle)) - backed for triangle in agreement]
+    return sorted({edge for sides in unbacked if len(sides) == 1 for edge in sides})
+
+
+def _sides(triangle: Triangle) -> tuple[Edge, Edge, Edge]:
+    i, j, k = triangle
+    return (i, j), (j, k), (i, k)
 
 
 def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:

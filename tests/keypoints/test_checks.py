@@ -11,7 +11,7 @@ from planar_views import NODES, PlanarViews, views_along_plane
 
 from romacli.geometry.warp import cell_centres, encode_targets
 from romacli.keypoints.aggregate import AggregateOptions, Aggregation, derive
-from romacli.keypoints.checks import Checks, check, connected, sample_triangles, triangle_agreement
+from romacli.keypoints.checks import Checks, check, connected, contradicting, sample_triangles, triangle_agreement
 from romacli.keypoints.graph import PairGraph
 from romacli.types import CompactWarp, Keypoints, Matches, Pair
 
@@ -78,6 +78,13 @@ def test_warps_that_agree_nowhere_are_not_blamed_on_single_pairs() -> None:
     (warning,) = [sentence for sentence in checks.warnings if "warps" in sentence]
     assert "warps agree with one another at only" in warning
     assert "--min-certainty" in warning
+
+
+def test_a_pair_is_blamed_only_where_the_others_of_its_triangle_are_backed() -> None:
+    backed = {(0, 1, 2): 0.1, (0, 2, 3): 0.9, (1, 2, 4): 0.8}
+    assert contradicting(backed) == [(0, 1)]
+    assert contradicting({(0, 1, 2): 0.1, (0, 2, 3): 0.9}) == []  # (0, 1) or (1, 2), who knows
+    assert contradicting({}) == []
 
 
 def test_an_image_with_no_matches_is_named_with_what_to_do() -> None:
