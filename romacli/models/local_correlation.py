@@ -6,11 +6,12 @@ It knows feature maps and targets, not the network they come from.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# Rows of y gathered in one step: on a CPU as many as its cache holds; a GPU wants few launches.
-CHUNK_ROWS = 2048
-CHUNK_ROWS_CUDA = 524_288
+# Values of y gathered in one step: on a CPU as many as its cache holds; a GPU wants few launches.
+CHUNK_VALUES = 1 << 20
+CHUNK_VALUES_CUDA = 1 << 28
 
 
 def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor:
@@ -32,45 +33,47 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
         (B, (2 * radius + 1)^2, H, W) dot products divided by sqrt(C), rows of the window slow, columns fast.
     """
     batch, channels, height, width = x.shape
-    y_height, y_width = y.shape[-2:]
+    base, fraction = _whole_and_rest(flow, y.shape[-2:], radius)
+    steps = torch.arange(2 * radius + 2, device=flow.device)
     x_rows = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels) * channels**-0.5
-    y_rows = y.permute(0, 2, 3, 1).reshape(batch, y_height * y_width, channels)
-    indices, inside, fraction = _whole_pixel_window(flow, (y_height, y_width), radius)
-    if y_rows.shape[1] <= 8 * indices.shape[2]:
-        dots = torch.bmm(x_rows, y_rows.transpose(1, 2)).gather(2, indices)
+    # Padded so that every window lies inside, with zeros where the map has ended.
+    padded = F.pad(y, (2 * radius + 2,) * 4).permute(0, 2, 3, 1).contiguous()  # (B, Hp, Wp, C)
+    row_length = padded.shape[2]
+    y_rows = padded.flatten(1, 2)
+    corners = base[..., 1] * row_length + base[..., 0]  # (B, N)
+    window = (steps[:, None] * row_length + steps).flatten()  # (K,)
+    if y.shape[-2:].numel() <= 8 * len(window):
+        dots = torch.bmm(x_rows, y_rows.transpose(1, 2)).gather(2, corners[..., None] + window)
     else:
-        dots = _gathered_dots(x_rows, y_rows, indices)
-    dots = (dots * inside).unflatten(2, (2 * radius + 2, 2 * radius + 2))
-    window = _blend(dots, fraction.to(dots.dtype))  # (B, N, 2r + 1, 2r + 1)
-    return window.flatten(2).transpose(1, 2).unflatten(2, (height, width))
+        dots = _gathered_dots(x_rows, y_rows, corners, window)
+    # Blended in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
+    dots = _blend(dots.unflatten(2, (len(steps), len(steps))).to(fraction.dtype), fraction)  # (B, N, 2r + 1, 2r + 1)
+    return dots.flatten(2).transpose(1, 2).unflatten(2, (height, width)).to(x.dtype)
 
 
-def _whole_pixel_window(flow: Tensor, shape: tuple[int, int], radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices (B, N, (2r+2)^2) into the flattened map, if they lie inside it, and fractions (B, N, 2)."""
+def _whole_and_rest(flow: Tensor, shape: torch.Size, radius: int) -> tuple[Tensor, Tensor]:
+    """Each target's window in the padded map: its first column and row (B, N, 2), and the fractions (B, N, 2)."""
     height, width = shape
     size = flow.new_tensor([width, height])
     target = ((flow.flatten(2).transpose(1, 2) + 1) * size - 1) / 2  # (B, N, 2), pixel centres at integers
-    # A window this far outside sees nothing, wherever it is: the clamp keeps the integers small.
-    target = torch.minimum(target.clamp(min=-(radius + 2)), size + radius + 1)
+    # A window this far outside sees nothing, wherever it is: the clamp keeps it within the padding.
+    target = torch.minimum(target.nan_to_num(nan=-torch.inf).clamp(min=-(radius + 2)), size + radius)
     base = target.floor()
-    reach = torch.arange(-radius, radius + 2, device=flow.device)
-    cols, rows = (base.long()[..., None] + reach).unbind(2)  # each (B, N, 2r + 2)
-    inside_cols, inside_rows = (cols >= 0) & (cols < width), (rows >= 0) & (rows < height)
-    indices = rows.clamp(0, height - 1)[..., :, None] * width + cols.clamp(0, width - 1)[..., None, :]
-    inside = inside_rows[..., :, None] & inside_cols[..., None, :]
-    return indices.flatten(2), inside.flatten(2), target - base
+    return base.long() + radius + 2, target - base
 
 
-def _gathered_dots(x_rows: Tensor, y_rows: Tensor, indices: Tensor) -> Tensor:
-    """Dot products (B, N, K) of every x with the K rows of y its indices (B, N, K) name."""
-    offset = torch.arange(len(y_rows), device=indices.device)[:, None, None] * y_rows.shape[1]
-    x_rows, y_rows, places = x_rows.flatten(0, 1), y_rows.flatten(0, 1), (indices + offset).flatten(0, 1)
-    chunk = max(1, (CHUNK_ROWS_CUDA if places.is_cuda else CHUNK_ROWS) // places.shape[1])
-    dots = [
-        torch.bmm(y_rows[part], x_part[:, :, None]).squeeze(2)
-        for x_part, part in zip(x_rows.split(chunk), places.split(chunk), strict=True)
-    ]
-    return torch.cat(dots).view(indices.shape)
+def _gathered_dots(x_rows: Tensor, y_rows: Tensor, corners: Tensor, window: Tensor) -> Tensor:
+    """Dot products (B, N, K) of every x (B, N, C) with the K rows of y that lie a window from its corner."""
+    batch, _, channels = y_rows.shape
+    offset = torch.arange(batch, device=corners.device)[:, None] * y_rows.shape[1]
+    x_rows, y_rows, places = x_rows.flatten(0, 1), y_rows.flatten(0, 1), (corners + offset).flatten()
+    values = CHUNK_VALUES_CUDA if places.is_cuda else CHUNK_VALUES
+    chunk = max(1, values // (len(window) * channels))
+    dots = []
+    for part, x_part in zip(places.split(chunk), x_rows.split(chunk), strict=True):
+        windows = y_rows.index_select(0, (part[:, None] + window).flatten()).view(len(part), -1, channels)
+        dots.append(torch.bmm(windows, x_part[:, :, None]).squeeze(2))
+    return torch.cat(dots).view(*corners.shape, -1)
 
 
 def _blend(dots: Tensor, fraction: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from romacli.errors import WeightsError
 
+from .local_correlation import local_correlation
 from .output import NetworkMatch
 
 COARSE_STRIDE = 16
@@ -257,52 +258,6 @@ def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
     return (weight[..., None] * centres).sum(-2) / weight.sum(-1, keepdim=True)
 
 
-def local_correlation(source: Tensor, target: Tensor, warp: Tensor, radius: int) -> Tensor:
-    """Return <source(p), target(warp(p) + offset)> for whole-cell offsets, (B, (2r+1)^2, H, W), x fastest.
-
-    The bilinear weights are the same for every offset of a pixel, so the products are taken once at the
-    (2r+2)^2 whole cells around it and blended afterwards: exact, with zeros outside the image.
-
-    Args:
-        source: (B, C, H, W) descriptors of A.
-        target: (B, C, h, w) descriptors of B.
-        warp: (B, H, W, 2) normalised.
-        radius: in cells of the target.
-    """
-    batch, channels, height, width = target.shape
-    border, window = 2 * radius + 2, 2 * radius + 2
-    padded = F.pad(target, (border,) * 4).permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
-    size = warp.new_tensor([width, height])
-    position = (warp.float() + 1) * size / 2 - 0.5
-    base = position.floor()
-    fraction = (position - base).flatten(0, 2)
-    base = torch.minimum(base.clamp(min=-radius - 2), size + radius).long() + border - radius
-    row_length = width + 2 * border
-    image = torch.arange(batch, device=warp.device).view(-1, 1, 1) * (height + 2 * border)
-    corner = ((image + base[..., 1]) * row_length + base[..., 0]).flatten()
-    steps = torch.arange(window, device=warp.device)
-    steps = (steps[:, None] * row_length + steps).flatten()
-    queries = source.permute(0, 2, 3, 1).reshape(-1, channels, 1).to(padded.dtype)
-    products = _windowed_products(queries, padded, corner, steps).float().view(-1, window, window)
-    x, y = fraction[:, 0, None, None], fraction[:, 1, None, None]
-    products = products[:, :-1] * (1 - y) + products[:, 1:] * y
-    products = products[:, :, :-1] * (1 - x) + products[:, :, 1:] * x
-    return products.reshape(batch, *warp.shape[1:3], -1).permute(0, 3, 1, 2)
-
-
-def _windowed_products(queries: Tensor, cells: Tensor, corner: Tensor, steps: Tensor) -> Tensor:
-    """Products (N, K) of queries (N, C, 1) with the rows corner + steps of cells (M, C).
-
-    In blocks on a CPU, so that the gathered windows stay in its cache: a third of the time at 640 px.
-    """
-    block = 512 if cells.device.type == "cpu" else len(corner)
-    blocks = [
-        torch.bmm(cells.index_select(0, (start[:, None] + steps).flatten()).view(len(start), len(steps), -1), query)
-        for start, query in zip(corner.split(block), queries.split(block), strict=True)
-    ]
-    return torch.cat(blocks)[..., 0]
-
-
 class Refiner(nn.Module):
     """Move a warp by a few cells of one stride, from both images' features and a local correlation.
 
@@ -347,8 +302,11 @@ class Refiner(nn.Module):
         parts = [features, sampled, self.displacement(displacement * DISPLACEMENT_GAIN).to(features.dtype)]
         if self.radius:
             with torch.no_grad():
-                local = local_correlation(source["descriptors"], target["descriptors"], warp, self.radius)
-            parts.append((local * CORRELATION_GAIN).to(features.dtype))
+                local = local_correlation(
+                    source["descriptors"], target["descriptors"], warp.permute(0, 3, 1, 2), self.radius
+                )
+            gain = CORRELATION_GAIN * source["descriptors"].shape[1] ** 0.5  # descriptors have unit length
+            parts.append((local * gain).to(features.dtype))
         x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
         change = self.output(self.body(x)).float()  # (B, 3, H, W)
         cell = warp.new_tensor([2 / width, 2 / height])

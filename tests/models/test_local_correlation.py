@@ -41,7 +41,7 @@ def test_blending_whole_pixels_equals_sampling_every_place(radius: int, spread: 
 def test_the_size_of_the_steps_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, flow = problem((30, 41), 1.0)
     whole = local_correlation(x, y, flow, 2)
-    monkeypatch.setattr(room, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(room, "CHUNK_VALUES", 1)
     assert torch.equal(local_correlation(x, y, flow, 2), whole)
 
 

@@ -16,7 +16,6 @@ from romacli.models.mini import (
     config_to_json,
     decode_anchors,
     load_mini,
-    local_correlation,
     pixel_grid,
     swap_halves,
     weights_of,
@@ -138,26 +137,6 @@ def test_posterior_equals_a_plain_solve_of_the_normal_equations():
     inverse = torch.linalg.inv(kernel_target + 0.1 * torch.eye(12, dtype=torch.float64))
     expected = kernel_cross @ inverse @ encoder.coordinates(3, 4).double()
     torch.testing.assert_close(posterior[0].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("radius", [1, 3])
-def test_local_correlation_equals_sampling_at_every_offset(radius):
-    generator = torch.Generator().manual_seed(2)
-    source = torch.randn(2, 5, 6, 7, generator=generator)
-    target = torch.randn(2, 5, 8, 9, generator=generator)
-    warp = torch.rand(2, 6, 7, 2, generator=generator) * 3 - 1.5  # some of it outside
-    result = local_correlation(source, target, warp, radius)
-    expected = []
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            offset = torch.tensor([2 * dx / 9, 2 * dy / 8])
-            expected.append((source * F.grid_sample(target, warp + offset, align_corners=False)).sum(1))
-    torch.testing.assert_close(result, torch.stack(expected, dim=1), atol=1e-4, rtol=1e-4)
-
-
-def test_local_correlation_far_outside_is_zero():
-    ones = torch.ones(1, 2, 4, 4)
-    assert (local_correlation(ones, ones, torch.full((1, 4, 4, 2), 50.0), 2) == 0).all()
 
 
 def test_decoded_anchor_is_the_mean_of_its_neighbourhood_worked_by_hand():
