@@ -22,18 +22,14 @@ if TYPE_CHECKING:
     from romacli.pipeline.colmap import ImportOptions
     from romacli.pipeline.job import JobOptions
 
-BATCH_ON_GPU = 4
-
 
 def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags, keypoints: KeypointFlags) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
-    from romacli.matching.device import resolve_device
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.resolution import parse_resolution
     from romacli.pipeline.job import JobOptions
     from romacli.pipeline.match import MatchOptions
 
-    on_gpu = resolve_device(flags.device).type != "cpu"
     return JobOptions(
         images=images.folder,
         image_list=images.image_list,
@@ -51,7 +47,7 @@ def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags, keyp
             dtype=flags.dtype,
         ),
         match=MatchOptions(
-            batch_size=flags.batch_size or (BATCH_ON_GPU if on_gpu else MatchOptions.batch_size),
+            batch_size=flags.batch_size,
             num_workers=flags.num_workers,
             seed=flags.seed,
             strict=flags.strict,

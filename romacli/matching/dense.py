@@ -29,7 +29,10 @@ class TwoPassNetwork(Protocol):
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """What the results of a two-pass matcher depend on, all values decided; sizes are (width, height)."""
+    """What the results of a two-pass matcher depend on, all values decided; sizes are (width, height).
+
+    weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, where it needs that.
+    """
 
     model: str
     weights_sha256: str
@@ -38,6 +41,11 @@ class DenseSettings:
     min_certainty: float
     min_overlap: float
     dtype: str
+    backbone_sha256: str | None = None
+
+
+# A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
+BATCH_ON_GPU = 4
 
 
 class TwoPassMatcher:
@@ -48,6 +56,7 @@ class TwoPassMatcher:
     ) -> None:
         """Take a network on its device. `autocast`: the network leaves its working precision to torch."""
         self.name = settings.model
+        self.batch_size = 1 if device.type == "cpu" else BATCH_ON_GPU
         self._network = network
         self._settings = settings
         self._device = device

@@ -24,6 +24,7 @@ class HomographyMatcher:
     """Warps between photographs from plane_from_image, a 3x3 matrix in COLMAP pixels for each image digest."""
 
     name = "homography"
+    batch_size = 1
 
     def __init__(self, plane_from_image: Mapping[str, np.ndarray], *, nodes: int = 64) -> None:
         self._plane_from_image = plane_from_image

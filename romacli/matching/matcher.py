@@ -39,9 +39,13 @@ class MatcherOptions:
 
 
 class Matcher(Protocol):
-    """Finds what two photographs share. `settings` are the values that results depend on."""
+    """Finds what two photographs share.
+
+    batch_size: pairs it likes to be given at once; settings: the values that results depend on.
+    """
 
     name: str
+    batch_size: int
 
     @property
     def settings(self) -> dict[str, Any]: ...

@@ -38,6 +38,7 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
         min_certainty=MIN_CERTAINTY if options.min_certainty is None else options.min_certainty,
         min_overlap=options.min_overlap,
         dtype=str(dtype).removeprefix("torch."),
+        backbone_sha256=sha256_of(backbone),
     )
     network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
     return TwoPassMatcher(network.to(device, dtype).eval(), settings, device=device, autocast=False)

@@ -24,14 +24,14 @@ Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
 class MatchOptions:
     """How the loop runs; nothing here changes what a pair's result is, up to rounding in batches.
 
-    batch_size: pairs matched at once. More fill a GPU, on a CPU one is as fast and needs least memory.
+    batch_size: pairs matched at once; None leaves it to the matcher.
     num_workers: threads that decode and resize.
     cache_bytes: room for features. Below the whole job's need, images are encoded more than once.
     seed: of every random choice, together with the two names.
     strict: stop at the first photograph that cannot be read.
     """
 
-    batch_size: int = 1
+    batch_size: int | None = None
     num_workers: int = 2
     cache_bytes: int = 4 << 30
     seed: int = 0
@@ -141,7 +141,7 @@ class _Run:
             for pair in step.pairs:
                 if self._can_run(pair):
                     waiting.append(pair)
-                if len(waiting) == self._options.batch_size:
+                if len(waiting) == (self._options.batch_size or self._matcher.batch_size):
                     stop.check()
                     yield waiting
                     waiting = []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,17 @@ def test_devices_and_types_that_are_not_there() -> None:
         resolve_device("cuda:99")
     with pytest.raises(UsageError, match="--dtype float16 is not supported on a CPU"):
         resolve_dtype("float16", cpu)
+
+
+def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr("romacli.matching.roma.read_state_dict", lambda path: {})
+    monkeypatch.setattr("romacli.matching.roma.RoMa.from_checkpoints", lambda *_: small_roma())
+    (tmp_path / "roma_outdoor.pth").write_bytes(b"roma")
+    found = []
+    for content in (b"dinov2", b"another"):
+        (tmp_path / "dinov2_vitl14_pretrain.pth").write_bytes(content)
+        (tmp_path / "dinov2_vitl14_pretrain.pth.sha256").unlink(missing_ok=True)
+        found.append(load_matcher("roma-outdoor").settings)
+    assert found[0]["weights_sha256"] == found[1]["weights_sha256"]
+    assert found[0]["backbone_sha256"] != found[1]["backbone_sha256"]
