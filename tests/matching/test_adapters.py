@@ -139,9 +139,10 @@ def test_devices_and_types_that_are_not_there() -> None:
 
 
 def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network = small_roma()
     monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr("romacli.matching.roma.read_state_dict", lambda path: {})
-    monkeypatch.setattr("romacli.matching.roma.RoMa.from_checkpoints", lambda *_: small_roma())
+    monkeypatch.setattr("romacli.matching.roma.RoMa.from_checkpoints", lambda *_: network)
     (tmp_path / "roma_outdoor.pth").write_bytes(b"roma")
     found = []
     for content in (b"dinov2", b"another"):
