@@ -39,6 +39,10 @@ class TrainFlags:
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 1
     device: Annotated[str, typer.Option(help="Where the network is trained, such as cpu or cuda.")] = "cpu"
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between two checkpoints.")] = 2.0
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Weights to begin with. Default: random ones."),
+    ] = None
     resume: Annotated[bool, typer.Option(help="Continue from the checkpoint beside the output.")] = True
 
 

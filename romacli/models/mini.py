@@ -455,6 +455,15 @@ def load_mini(path: Path) -> Mini:
     """Return the network stored at `path`, in float32 and ready to match, batch norms folded away.
 
     Raises:
+        WeightsError: as `read_mini`.
+    """
+    return without_batch_norm(read_mini(path).eval())
+
+
+def read_mini(path: Path) -> Mini:
+    """Return the network stored at `path` in float32 as it was trained, to train it further.
+
+    Raises:
         WeightsError: the file is missing, damaged, or holds another network; the message names what differs.
     """
     metadata, state = _read_weights(path)
@@ -473,7 +482,7 @@ def load_mini(path: Path) -> Mini:
             f"another shape, first {different[0]}. Fetch or train it anew."
         )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
-    return without_batch_norm(network.eval())
+    return network
 
 
 def without_batch_norm(network: Mini) -> Mini:

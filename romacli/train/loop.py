@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from romacli.errors import InputError, RomacliError, UsageError
-from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, swap_halves, weights_of
+from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
+from romacli.models.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
 
 from .losses import total_loss
@@ -63,6 +64,7 @@ class TrainOptions:
         threads: CPU threads of the network.
         device: where the network lives, such as cpu or cuda.
         checkpoint_minutes: how often the state is saved.
+        start: weights to begin with in place of random ones; their configuration is used.
         resume: continue from the checkpoint beside `output` if there is one.
         config: widths and depths of the network.
     """
@@ -82,6 +84,7 @@ class TrainOptions:
     threads: int = 1
     device: str = "cpu"
     checkpoint_minutes: float = 2.0
+    start: Path | None = None
     resume: bool = True
     config: MiniConfig = MiniConfig()
 
@@ -215,7 +218,7 @@ def save_checkpoint(state: TrainState, options: TrainOptions) -> None:
             "average": state.average.state_dict(),
             "optimizer": state.optimizer.state_dict(),
             "counts": (state.step, state.pairs, state.elapsed_s, state.skipped),
-            "config": config_to_json(options.config),
+            "config": config_to_json(state.network.config),
         },
         temporary,
     )
@@ -254,7 +257,7 @@ def _batches(
 
 def _restored(options: TrainOptions) -> TrainState:
     torch.manual_seed(options.seed)
-    network = Mini(options.config).to(options.device)
+    network = (read_mini(options.start) if options.start else Mini(options.config)).to(options.device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
@@ -266,7 +269,7 @@ def _restored(options: TrainOptions) -> TrainState:
         stored = torch.load(path, map_location=options.device, weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         raise InputError(f"{path} cannot be read as a checkpoint. Remove it to begin anew.") from error
-    if stored["config"] != config_to_json(options.config):
+    if stored["config"] != config_to_json(network.config):
         raise InputError(f"{path} was made with another network configuration. Remove it, or give another --output.")
     state.network.load_state_dict(stored["network"])
     state.average.load_state_dict(stored["average"])
@@ -324,6 +327,7 @@ def _log(state: TrainState, options: TrainOptions, history: list[dict[str, float
 
 def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:
     recipe = {key: value for key, value in asdict(options).items() if key not in ("output", "config", "textures")}
+    recipe["start"] = sha256_of(options.start) if options.start else None
     facts = {"recipe": json.dumps(recipe), "steps": str(state.step), "pairs": str(state.pairs)}
     commit = _commit()
     return facts | {"elapsed_s": f"{state.elapsed_s:.0f}"} | ({"commit": commit} if commit else {})

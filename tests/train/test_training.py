@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 
 from romacli.errors import InputError, RomacliError, UsageError
-from romacli.models.mini import MiniConfig, load_mini
+from romacli.models.mini import MiniConfig, load_mini, read_mini
+from romacli.models.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
 from romacli.train import loop
 from romacli.train.loop import Phase, TrainOptions, checkpoint_path, learning_rate_at, phase_at, train
@@ -99,6 +100,19 @@ def test_finished_run_is_not_trained_again(options):
     train(short)
     train(short)
     assert logged(short, "step") == [1]
+
+
+def test_training_starts_from_given_weights_and_says_which(options):
+    first = train(replace(options, steps=8))
+    later = replace(
+        options, output=options.output.with_name("later.safetensors"), start=first, seed=5, config=MiniConfig()
+    )
+    later = replace(later, steps=1, learning_rate=1e-9, size=64)
+    train(later)
+    before, after = read_mini(first).state_dict(), read_mini(later.output).state_dict()
+    assert torch.equal(before["tokens.weight"], after["tokens.weight"])
+    with safe_open(str(later.output), framework="pt") as file:
+        assert json.loads(file.metadata()["recipe"])["start"] == sha256_of(first)
 
 
 def test_checkpoint_of_another_configuration_is_refused(options):
