@@ -1,1 +1,1 @@
-"""Training of the mini model on synthetic pairs: losses, the loop, and how a network is judged."""
+"""Training of the mini model on synthetic pairs: losses and the loop."""

@@ -26,12 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from romacli.errors import InputError, RomacliError, UsageError
+from romacli.matching.dense import normalise
 from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
 from romacli.models.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.batch import stacked
 
 from .losses import total_loss
-from .validation import stacked
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -161,7 +162,7 @@ def train(options: TrainOptions) -> Path:
 def train_step(state: TrainState, batch: Batch, options: TrainOptions, phase: Phase) -> dict[str, float]:
     """Take one step and return the losses; an empty dict says that the gradient was not finite."""
     images, warp, visible = (tensor.to(options.device, non_blocking=True) for tensor in batch)
-    network = state.network.train()
+    network, images = state.network.train(), normalise(images)
     coarse, fine = images, None
     if phase.coarse_size is not None and images.shape[-1] == phase.size:
         shape = (phase.coarse_size, phase.coarse_size)

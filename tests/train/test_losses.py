@@ -13,35 +13,8 @@ from romacli.train.losses import (
     certainty_loss,
     classification_loss,
     descriptor_loss,
-    ground_truth_at,
     refinement_loss,
 )
-
-
-def test_ground_truth_on_the_grid_itself_is_unchanged():
-    warp, visible = torch.rand(1, 8, 8, 2) * 0.1, torch.ones(1, 8, 8, dtype=torch.bool)
-    found, seen = ground_truth_at(warp, visible, (8, 8))
-    torch.testing.assert_close(
-        found[0, :7, :7], (warp[0, :7, :7] + warp[0, 1:, :7] + warp[0, :7, 1:] + warp[0, 1:, 1:]) / 4
-    )
-    assert seen.all()
-
-
-@pytest.mark.parametrize("cells", [2, 3, 6])
-def test_identity_warp_stays_the_identity_on_coarser_grids(cells):
-    warp = pixel_grid(12, 12)[None]
-    found, seen = ground_truth_at(warp, torch.ones(1, 12, 12, dtype=torch.bool), (cells, cells))
-    torch.testing.assert_close(found[0], pixel_grid(cells, cells))
-    assert seen.all()
-
-
-def test_ground_truth_needs_all_four_pixels_visible_and_alike():
-    warp = pixel_grid(64, 64)[None].clone()
-    visible = torch.ones(1, 64, 64, dtype=torch.bool)
-    visible[0, 8, 8] = False
-    warp[0, 24:, 40:] += 0.8  # an edge in depth
-    _, seen = ground_truth_at(warp, visible, (4, 4))
-    assert seen[0].int().tolist() == [[0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1]]
 
 
 def test_bilinear_targets_sum_to_one_and_average_to_the_position():

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from romacli.models.mini import IMAGENET_MEAN, IMAGENET_STD, Mini, swap_halves
+from romacli.geometry.ground_truth import ground_truth_at
+from romacli.matching.dense import normalise
+from romacli.models.mini import Mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
-
-from .losses import ground_truth_at
+from romacli.synthetic.batch import stacked
 
 COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
 RIGHT_WITHIN_PX = 3.0  # what the certainty is asked about
@@ -48,13 +49,14 @@ def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int =
 
     Single precision of the autocast kind the caller has set; sizes must be multiples of 16.
     """
+    device = next(network.parameters()).device
     final: list[Tensor] = []
     coarse: list[Tensor] = []
     certainty: list[Tensor] = []
     right: list[Tensor] = []
     for start in range(0, len(pairs), batch_size):
-        images, warp, visible = stacked(pairs[start : start + batch_size])
-        encoded = network.encode(images)
+        images, warp, visible = (tensor.to(device) for tensor in stacked(pairs[start : start + batch_size]))
+        encoded = network.encode(normalise(images))
         half = len(images) // 2
         stages = network.trace(encoded, swap_halves(encoded), symmetric=True).stages
         for stage, errors in ((stages[0], coarse), (stages[-1], final)):
@@ -69,38 +71,8 @@ def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int =
         pck3=_share(error_px < 3),
         pck5=_share(error_px < 5),
         coarse=_share(torch.cat(coarse) < COARSE_LIMIT * size),
-        certainty_auc=area_under_roc(torch.cat(certainty).numpy(), torch.cat(right).numpy()),
+        certainty_auc=area_under_roc(torch.cat(certainty).float().cpu().numpy(), torch.cat(right).cpu().numpy()),
     )
-
-
-def stacked(pairs: Sequence[SyntheticPair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch for both directions: all images A and then all images B, and their truths.
-
-    Returns:
-        images: (2B, 3, S, S) float32, ImageNet-normalised.
-        warp: (2B, S, S, 2) float32, normalised.
-        visible: (2B, S, S) bool.
-    """
-    images = np.stack([p.image_A for p in pairs] + [p.image_B for p in pairs])
-    warp = np.stack([p.warp_AB for p in pairs] + [p.warp_BA for p in pairs])
-    visible = np.stack([p.visible_AB for p in pairs] + [p.visible_BA for p in pairs])
-    return (
-        imagenet_normalised(torch.from_numpy(images)),
-        to_normalised(torch.from_numpy(warp)),
-        torch.from_numpy(visible),
-    )
-
-
-def to_normalised(warp_px: Tensor) -> Tensor:
-    """Return pixel warps of square images in [-1, 1] coordinates."""
-    return warp_px / (warp_px.shape[1] / 2) - 1
-
-
-def imagenet_normalised(images: Tensor) -> Tensor:
-    """Return uint8 (B, H, W, 3) RGB as float32 (B, 3, H, W) with ImageNet's mean and deviation removed."""
-    scaled = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (scaled.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (scaled - mean) / std
 
 
 def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:

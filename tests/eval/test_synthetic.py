@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from romacli.eval.synthetic import area_under_roc, evaluate, validation_pairs
 from romacli.models.mini import Mini, MiniConfig
 from romacli.synthetic import SyntheticPair, Textures
-from romacli.train.validation import (
-    area_under_roc,
-    evaluate,
-    imagenet_normalised,
-    stacked,
-    to_normalised,
-    validation_pairs,
-)
 
 
 def identity_pair(side=64):
@@ -59,28 +52,3 @@ def test_area_under_roc_worked_by_hand():
     score, positive = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
     assert area_under_roc(score, positive) == pytest.approx(0.75)
     assert np.isnan(area_under_roc(score, np.ones(4, bool)))
-
-
-def test_stacked_holds_a_then_b():
-    pair = identity_pair(16)
-    shifted = SyntheticPair(
-        pair.image_A, 255 - pair.image_B, pair.warp_AB, pair.warp_BA + 1, pair.visible_AB, ~pair.visible_BA
-    )
-    images, warp, visible = stacked([shifted, shifted])
-    assert images.shape == (4, 3, 16, 16)
-    assert visible.flatten(1).float().mean(dim=1).tolist() == [1, 1, 0, 0]
-    torch.testing.assert_close(warp[2] - warp[0], torch.full((16, 16, 2), 1 / 8))
-
-
-def test_normalised_coordinates_and_colours_worked_by_hand():
-    assert to_normalised(torch.tensor([0.0, 8.0, 16.0]).view(1, 3, 1, 1).expand(1, 3, 3, 2) * 3 / 16)[
-        0, :, 0, 0
-    ].tolist() == [
-        -1,
-        0,
-        1,
-    ]
-    white = imagenet_normalised(torch.full((1, 1, 1, 3), 255, dtype=torch.uint8))
-    torch.testing.assert_close(
-        white[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
-    )

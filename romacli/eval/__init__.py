@@ -1,0 +1,1 @@
+"""Benchmarks: how good a matcher is where the truth is known."""
