@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from romacli.errors import InputError, RomacliError, UsageError
 from romacli.matching.dense import normalise
+from romacli.matching.device import has_fast_bfloat16
 from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
 from romacli.models.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
@@ -105,6 +106,7 @@ class TrainState:
     network: Mini
     average: Mini
     optimizer: torch.optim.Optimizer
+    in_bfloat16: bool
     step: int = 0
     pairs: int = 0
     elapsed_s: float = 0.0
@@ -167,7 +169,7 @@ def train_step(state: TrainState, batch: Batch, options: TrainOptions, phase: Ph
     if phase.coarse_size is not None and images.shape[-1] == phase.size:
         shape = (phase.coarse_size, phase.coarse_size)
         coarse, fine = F.interpolate(images, shape, mode="bilinear", antialias=True), images
-    with torch.autocast(options.device.split(":")[0], torch.bfloat16):
+    with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=state.in_bfloat16):
         encoded = network.encode(coarse, fine)
         trace = network.trace(encoded, swap_halves(encoded), symmetric=True)
     loss, losses = total_loss(network, encoded, trace, warp, visible)
@@ -262,7 +264,8 @@ def _restored(options: TrainOptions) -> TrainState:
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    state = TrainState(network, deepcopy(network).eval().requires_grad_(False), optimizer)
+    in_bfloat16 = has_fast_bfloat16(torch.device(options.device))
+    state = TrainState(network, deepcopy(network).eval().requires_grad_(False), optimizer, in_bfloat16)
     path = checkpoint_path(options)
     if not (options.resume and path.exists()):
         return state
@@ -328,6 +331,7 @@ def _log(state: TrainState, options: TrainOptions, history: list[dict[str, float
 
 def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:
     recipe = {key: value for key, value in asdict(options).items() if key not in ("output", "config", "textures")}
+    recipe["dtype"] = "bfloat16" if state.in_bfloat16 else "float32"
     recipe["start"] = sha256_of(options.start) if options.start else None
     facts = {"recipe": json.dumps(recipe), "steps": str(state.step), "pairs": str(state.pairs)}
     commit = _commit()
