@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from romacli.cli.console import Console
 from romacli.cli.options import TalkFlags, takes
+from romacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from romacli.train.record import Validate
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class TrainFlags:
         int | None, typer.Option(min=1, help="Length of the schedule in steps, in place of --minutes.")
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs in a step; more are slower and take memory.")] = 8
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW, held first, then lowered along a cosine.")] = 2e-3
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of AdamW, held first, then lowered. Default: the network's own.")
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and the pairs.")] = 0
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 1
@@ -42,6 +50,21 @@ class TrainFlags:
     start: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Weights to begin with. Default: random ones."),
+    ] = None
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Photographs, none of them among --textures, to judge the weights on; the best are kept. "
+            "Default: the last weights count as the best.",
+        ),
+    ] = None
+    validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 15.0
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PX,...", help="Sides of the pairs in the phases of the schedule. Default: the network's own."
+        ),
     ] = None
     resume: Annotated[bool, typer.Option(help="Continue from the checkpoint beside the output.")] = True
 
@@ -53,9 +76,48 @@ def add_to(app: typer.Typer) -> None:
 @takes(TrainFlags, TalkFlags)
 def train(flags: TrainFlags, talk: TalkFlags) -> None:
     """Train the small model. The same command continues a training that was stopped."""
-    from romacli.train.loop import TrainOptions, train
+    from romacli.train.loop import train
+    from romacli.train.options import TrainOptions
 
+    given: dict[str, Any] = {**vars(flags), "sizes": _sides(flags.sizes)}
+    folder = given.pop("validation")
+    validate = None if folder is None else _validation(folder, flags.textures)
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         console.say(f"training for {flags.steps or flags.minutes} {'steps' if flags.steps else 'minutes'}")
-        weights = train(TrainOptions(**vars(flags)))
-        console.result({"weights": str(weights)}, f"weights in {weights}", as_json=talk.as_json)
+        state = train(TrainOptions(**given), validate=validate, say=console.say)
+        if state.skipped:
+            console.warn(f"{state.skipped} of {state.step} steps were skipped: their gradient was not finite.")
+        result = {"weights": str(flags.output), "steps": state.step, "pairs": state.pairs, "skipped": state.skipped}
+        console.result(result, f"weights in {flags.output}", as_json=talk.as_json)
+
+
+def _sides(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    sides = text.split(",")
+    if not all(side.strip().isdecimal() for side in sides):
+        raise UsageError(f"--sizes {text} is not a list of whole numbers, such as 192,224,320.")
+    return tuple(int(side) for side in sides)
+
+
+def _validation(folder: Path, textures: Path | None) -> Validate:
+    """Judge on the fixed recipe, painted with photographs that training does not see."""
+    if textures is not None and (
+        folder.resolve() in [top := textures.resolve(), *top.parents] or top in folder.resolve().parents
+    ):
+        raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")
+
+    @cache
+    def pairs() -> Any:
+        from romacli.eval.synthetic import validation_pairs
+        from romacli.synthetic import Textures
+
+        return validation_pairs(Textures.load(folder, procedural=0, seed=0), 64, size=256, seed=0)
+
+    def validate(network: Any) -> Mapping[str, float]:
+        from romacli.eval.synthetic import evaluate
+
+        figures = asdict(evaluate(network, pairs()))
+        return {"pck3": figures.pop("pck3"), **figures}
+
+    return validate

@@ -23,6 +23,7 @@ from romacli.errors import WeightsError
 
 from .local_correlation import local_correlation
 from .output import NetworkMatch
+from .solve import solve_positive_definite
 
 COARSE_STRIDE = 16
 REFINED_STRIDES = (8, 4, 2)
@@ -177,7 +178,7 @@ class MatchEncoder(nn.Module):
         gram = self.kernel(tokens @ tokens.transpose(1, 2))
         gram = gram + GP_NOISE * torch.eye(gram.shape[1], device=gram.device)
         basis = self.coordinates(height, width).expand(gram.shape[0], -1, -1)
-        return torch.cholesky_solve(basis, torch.linalg.cholesky(gram))
+        return solve_positive_definite(gram, basis, strict=not self.training)
 
     def forward(self, cosine: Tensor, alpha: Tensor) -> Tensor:
         return self.kernel(cosine) @ alpha  # (B, N_A, channels)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .local_correlation import local_correlation
 from .output import NetworkMatch
+from .solve import solve_positive_definite
 from .vgg import VGG19
 from .weights import require_layout
 
@@ -303,7 +304,7 @@ class GaussianProcess(nn.Module):
         covariance = self.kernel(v, v)
         covariance.diagonal(dim1=1, dim2=2).add_(self.noise)
         basis = self.basis(pixel_grid(maps)).expand(len(v), -1, -1)
-        return torch.cholesky_solve(basis, torch.linalg.cholesky(covariance))
+        return solve_positive_definite(covariance, basis, strict=not self.training)
 
 
 class Decoder(nn.Module):

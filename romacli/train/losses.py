@@ -1,4 +1,4 @@
-"""What the mini model is trained to get right, as functions from tensors to one number each.
+"""What networks are trained to get right, as functions from tensors to one number each.
 
 Warps are normalised (align_corners=False); ground truth comes as a dense warp with a visibility mask and is
 read at the cell centres of whatever grid a prediction lives on. The losses are those of RoMa (arXiv
@@ -29,7 +29,7 @@ NCE_RADIUS = 4  # cells around the true match among which a descriptor must find
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
 
 
-def total_loss(
+def mini_loss(
     network: Mini, encoded: Mapping[str, Tensor], trace: MiniTrace, warp: Tensor, visible: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of all losses, and each of them by name for the log.
@@ -131,7 +131,7 @@ def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tens
     order = chosen.flatten(1).topk(min(NCE_QUERIES, height * width), dim=1).indices
     image, cell = torch.nonzero(seen.flatten(1).gather(1, order), as_tuple=True)
     if len(image) == 0:
-        return descriptors.sum() * 0
+        return (descriptors.sum() + gain) * 0
     cell = order[image, cell]
     rows = descriptors.permute(0, 2, 3, 1).reshape(-1, channels)
     query = rows.index_select(0, image * height * width + cell).float()

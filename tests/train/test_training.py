@@ -2,47 +2,38 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from tiny_mini import TINY
 
 from romacli.errors import InputError, RomacliError, UsageError
 from romacli.models.mini import MiniConfig, load_mini, read_mini
 from romacli.models.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
-from romacli.train import loop
-from romacli.train.loop import Phase, TrainOptions, checkpoint_path, learning_rate_at, phase_at, train
-
-TINY = MiniConfig(
-    trunk_channels=(8, 16, 16, 32),
-    trunk_blocks=(0, 0, 0, 0),
-    fourier_channels=16,
-    decoder_width=32,
-    decoder_blocks=1,
-    decoder_heads=2,
-    anchors_per_side=6,
-    refiner_features=(8, 8, 8),
-    refiner_descriptors=(8, 8, 0),
-    refiner_radius=(1, 1, 0),
-    refiner_width=(16, 16, 16),
-    refiner_convolutions=(1, 1, 1),
-)
+from romacli.train import loop, record, state
+from romacli.train.data import batches, source
+from romacli.train.loop import train
+from romacli.train.mini import MiniTrainable
+from romacli.train.options import TrainOptions
+from romacli.train.state import best_path, checkpoint_path
+from romacli.train.trainable import Phase
 
 
 @pytest.fixture
 def options(tmp_path, monkeypatch) -> TrainOptions:
-    monkeypatch.setattr(loop, "LOG_EVERY_STEPS", 1)
-    monkeypatch.setattr(loop, "WARM_UP_STEPS", 2)
+    monkeypatch.setattr(record, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(state, "WARM_UP_STEPS", 2)
     return TrainOptions(
         tmp_path / "tiny.safetensors",
         procedural=2,
         steps=20,
-        small_size=64,
-        size=64,
-        fine_size=96,
+        sizes=(64, 64, 96),
         batch_size=2,
         workers=0,
         config=TINY,
@@ -51,14 +42,18 @@ def options(tmp_path, monkeypatch) -> TrainOptions:
 
 def logged(options, column):
     with options.output.with_suffix(".csv").open(encoding="utf-8") as file:
-        return [float(row[column]) for row in csv.DictReader(file)]
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
+
+
+def trainable(options):
+    return MiniTrainable(options, torch.device("cpu"))
 
 
 def test_twenty_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_load(options, monkeypatch):
     textures = Textures.load(None, procedural=2, seed=0)
     pair = sample_pair(textures, np.random.default_rng(1), 64)
-    monkeypatch.setattr(loop, "sample_pair", lambda *_: pair)
-    assert train(replace(options, fine_size=64)) == options.output
+    monkeypatch.setattr(source, "sample_pair", lambda *_: pair)
+    train(replace(options, sizes=(64, 64, 64)))
     losses = logged(options, "loss")
     assert len(losses) == 20
     assert losses[14] < 0.6 * losses[0]  # later steps match in two passes and sum more losses
@@ -75,21 +70,21 @@ def test_interrupted_run_continues_where_its_checkpoint_was(options, monkeypatch
 
     step = loop.train_step
 
-    def stop_at_six(state, *args):
-        if state.step == 6:
+    def stop_at_six(run, *args):
+        if run.step == 6:
             raise Interrupted
-        return step(state, *args)
+        return step(run, *args)
 
     monkeypatch.setattr(loop, "train_step", stop_at_six)
     short = replace(options, steps=8, checkpoint_minutes=0)
     with pytest.raises(Interrupted):
         train(short)
-    before = torch.load(checkpoint_path(short), weights_only=True)
+    before = torch.load(checkpoint_path(short.output), weights_only=True)
     monkeypatch.setattr(loop, "train_step", step)
     train(short)
-    after = torch.load(checkpoint_path(short), weights_only=True)
-    assert before["counts"][0] == 6
-    assert after["counts"][0] == 8
+    after = torch.load(checkpoint_path(short.output), weights_only=True)
+    assert before["step"] == 6
+    assert after["step"] == 8
     assert logged(short, "step") == list(range(1, 9))
     moved = after["network"]["tokens.weight"] - before["network"]["tokens.weight"]
     assert 0 < moved.abs().max() < 0.02  # two more steps, not a new beginning
@@ -103,11 +98,12 @@ def test_finished_run_is_not_trained_again(options):
 
 
 def test_training_starts_from_given_weights_and_says_which(options):
-    first = train(replace(options, steps=8))
+    train(replace(options, steps=8))
+    first = options.output
     later = replace(
         options, output=options.output.with_name("later.safetensors"), start=first, seed=5, config=MiniConfig()
     )
-    later = replace(later, steps=1, learning_rate=1e-9, size=64)
+    later = replace(later, steps=1, learning_rate=1e-9)
     train(later)
     before, after = read_mini(first).state_dict(), read_mini(later.output).state_dict()
     assert torch.equal(before["tokens.weight"], after["tokens.weight"])
@@ -123,7 +119,7 @@ def test_checkpoint_of_another_configuration_is_refused(options):
 
 
 def test_damaged_checkpoint_is_named(options):
-    checkpoint_path(options).write_bytes(b"PK torn")
+    checkpoint_path(options.output).write_bytes(b"PK torn")
     with pytest.raises(InputError, match=r"tiny\.checkpoint\.pt cannot be read as a checkpoint"):
         train(options)
 
@@ -137,25 +133,119 @@ def test_schedule_that_cannot_start_is_refused(options, change, message):
         train(replace(options, **change))
 
 
-def test_step_with_a_gradient_that_is_not_finite_leaves_the_weights_alone(options, monkeypatch):
-    def infinite(network, *args):
-        return sum(p.sum() for p in network.parameters()) * torch.inf, {}
+def spoil(monkeypatch, spoilt):
+    """Let the loss be infinite at the steps that `spoilt` says yes to."""
+    step, forward = iter(range(10**6)), MiniTrainable.forward
 
-    monkeypatch.setattr(loop, "total_loss", infinite)
+    def spoilt_forward(self, batch, phase):
+        loss, losses = forward(self, batch, phase)
+        return (loss * torch.inf if spoilt(next(step)) else loss), losses
+
+    monkeypatch.setattr(MiniTrainable, "forward", spoilt_forward)
+
+
+def test_step_with_a_gradient_that_is_not_finite_leaves_the_weights_alone(options, monkeypatch):
+    spoil(monkeypatch, lambda step: True)
     monkeypatch.setattr(loop, "MAX_SKIPPED_IN_A_ROW", 3)
-    saved = []
-    monkeypatch.setattr(loop, "_update_average", saved.append)
-    with pytest.raises(RomacliError, match="not finite for 3 steps in a row, at step 3"):
+    moved = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", moved.append)
+    with pytest.raises(RomacliError, match="not finite for 3 steps in a row, at step 3") as caught:
         train(options)
-    assert saved == []
+    assert "below 0.002" in str(caught.value)
+    assert moved == []
+
+
+def test_single_steps_that_are_not_finite_are_skipped_and_counted(options, monkeypatch):
+    spoil(monkeypatch, lambda step: step % 2 == 1)
+    monkeypatch.setattr(loop, "MAX_SKIPPED_IN_A_ROW", 2)
+    assert train(replace(options, steps=6)).skipped == 3
+    assert logged(options, "skipped") == [0, 1, 2]  # a skipped step has nothing to log
+    assert all(torch.isfinite(value).all() for value in read_mini(options.output).state_dict().values())
+
+
+def test_batch_norm_recovers_from_a_batch_of_nan(options):
+    run = state.restored(options, trainable(options))
+    batch = source.pair_source(options).batch(np.random.default_rng(0), 64, 2)
+    broken = (batch[0].float() * torch.nan, *batch[1:])
+    assert loop.train_step(run, batch, Phase(64)) is not None
+    assert loop.train_step(run, broken, Phase(64)) is None
+    assert all(torch.isfinite(value).all() for value in run.trainable.network.state_dict().values())
+    assert loop.train_step(run, batch, Phase(64)) is not None
+
+
+def test_best_weights_by_validation_are_the_output_at_the_end(options):
+    scores = iter([0.2, 0.7, 0.5, 0.4])
+    seen, told = [], []
+
+    def validate(network):
+        assert not network.training
+        seen.append(network.state_dict()["tokens.weight"].clone())
+        return {"pck3": next(scores), "coarse": 1.0}
+
+    train(replace(options, steps=4, validate_minutes=0), validate=validate, say=told.append)
+    assert logged(options, "pck3") == [0.2, 0.7, 0.5, 0.4]
+    assert torch.equal(read_mini(options.output).state_dict()["tokens.weight"], seen[1].half().float())
+    assert best_path(options.output).read_bytes() == options.output.read_bytes()
+    assert told[1] == "step 2, 4 pairs: pck3 0.700, coarse 1.000"
+
+
+def test_best_weights_outlive_an_interruption(options):
+    short = replace(options, steps=2, validate_minutes=0)
+    train(short, validate=lambda network: {"pck3": 0.9})
+    best = best_path(short.output).read_bytes()
+    train(replace(short, steps=4), validate=lambda network: {"pck3": 0.1})
+    assert short.output.read_bytes() == best
+    assert logged(options, "pck3") == [0.9, 0.9, 0.1, 0.1]
+
+
+def test_without_validation_the_last_weights_are_the_output(options):
+    train(replace(options, steps=2))
+    last = torch.load(checkpoint_path(options.output), weights_only=True)["average"]["tokens.weight"]
+    assert torch.equal(read_mini(options.output).state_dict()["tokens.weight"], last.half().float())
+    assert not best_path(options.output).exists()
 
 
 def test_schedule_grows_the_pairs_and_ends_in_two_passes(options):
-    options = replace(options, small_size=192, size=224, fine_size=320)
-    phases = [phase_at(progress, options) for progress in (0.0, 0.5, 0.9)]
+    phases = [trainable(replace(options, sizes=(192, 224, 320))).phase_at(progress) for progress in (0.0, 0.5, 0.9)]
     assert phases == [Phase(192, None), Phase(224, None), Phase(320, 192)]
 
 
-def test_learning_rate_warms_up_holds_and_falls():
-    rates = [learning_rate_at(p, s, 1.0) for p, s in ((0, 0), (0.1, 200), (0.2, 400), (0.6, 900), (1.0, 2000))]
+@pytest.mark.parametrize("sizes", [(64, 64), (64, 64, 100), (0, 64, 64)])
+def test_sizes_that_do_not_fit_the_network_are_refused(options, sizes):
+    with pytest.raises(UsageError, match="3 multiples of 16"):
+        trainable(replace(options, sizes=sizes))
+
+
+def test_learning_rate_warms_up_holds_and_falls(options, monkeypatch):
+    monkeypatch.setattr(state, "WARM_UP_STEPS", 100)
+    run = state.restored(replace(options, learning_rate=1.0), trainable(replace(options, learning_rate=1.0)))
+    rates = []
+    for progress, run.step in ((0, 0), (0.1, 200), (0.2, 400), (0.6, 900), (1.0, 2000)):
+        run.set_learning_rate(progress)
+        rates.append(run.optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(rates, (0.01, 1, 1, 0.505, 0.01), atol=1e-6)
+
+
+def test_workers_draw_pairs_of_their_own_and_hand_errors_on(options):
+    class Numbers:
+        def batch(self, rng, size, count):
+            if size == 96:
+                raise InputError("depth/7.h5 is missing.")
+            return torch.tensor([rng.integers(2**40)]), torch.tensor([size]), torch.tensor([count])
+
+    progress = multiprocessing.Value("d", 0.0)
+    stream = batches(
+        Numbers(),
+        batch_size=2,
+        workers=2,
+        seeds=(0, 0, 0),
+        phase_at=trainable(options).phase_at,
+        progress=progress,
+        pin_memory=False,
+    )
+    drawn = [next(stream) for _ in range(6)]
+    assert len({int(number) for number, _, _ in drawn}) == 6
+    assert {(int(size), int(count)) for _, size, count in drawn} == {(64, 2)}
+    progress.value = 0.9
+    with pytest.raises(InputError, match=r"^depth/7\.h5 is missing\.$"):
+        list(islice(stream, 100))

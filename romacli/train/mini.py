@@ -1,0 +1,79 @@
+"""How the mini network is trained: three sizes, from one pass to two, and the losses of its stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+
+from romacli.errors import UsageError
+from romacli.matching.dense import normalise
+from romacli.matching.device import has_fast_bfloat16
+from romacli.models.mini import LAYOUT, Mini, config_to_json, read_mini, swap_halves, weights_of
+
+from .losses import mini_loss
+from .options import TrainOptions
+from .trainable import Batch, Phase, Trainable
+
+SIZES = (192, 224, 320)  # many small pairs first, when pairs count most; at last as photographs are matched
+PHASE_ENDS = (0.35, 0.78)
+COARSE_SHARE = 0.6  # of the last size: the side of the first of its two passes
+STRIDE = 16
+LEARNING_RATE = 2e-3
+CONSTANT_SHARE = 0.2  # of the schedule at full learning rate, before the cosine
+LAST_RATE = 0.01  # of the full learning rate, at the very end
+
+
+class MiniTrainable(Trainable):
+    """The mini network; bfloat16 where the device is faster with it."""
+
+    network: Mini
+    clip_norm = 3.0
+
+    def __init__(self, options: TrainOptions, device: torch.device) -> None:
+        network = read_mini(options.start) if options.start else Mini(options.config)
+        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+        super().__init__(network.to(device), options.sizes or SIZES, precision)
+        if len(self.sizes) != len(SIZES) or any(side % STRIDE or side <= 0 for side in self.sizes):
+            raise UsageError(f"--sizes of mini are {len(SIZES)} multiples of {STRIDE}, such as 192,224,320.")
+        self.learning_rate = options.learning_rate or LEARNING_RATE
+
+    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
+        images, warp, visible = batch
+        images = normalise(images)
+        coarse, fine = images, None
+        if phase.coarse_size is not None and images.shape[-1] == phase.size:
+            shape = (phase.coarse_size, phase.coarse_size)
+            coarse, fine = F.interpolate(images, shape, mode="bilinear", antialias=True), images
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            encoded = self.network.encode(coarse, fine)
+            trace = self.network.trace(encoded, swap_halves(encoded), symmetric=True)
+        return mini_loss(self.network, encoded, trace, warp, visible)
+
+    def phase_at(self, progress: float) -> Phase:
+        small, middle, fine = self.sizes
+        if progress < PHASE_ENDS[0]:
+            return Phase(small)
+        if progress < PHASE_ENDS[1]:
+            return Phase(middle)
+        return Phase(fine, round(fine * COARSE_SHARE / STRIDE) * STRIDE)
+
+    def rate_at(self, progress: float) -> float:
+        decay = min(1.0, max(0.0, (progress - CONSTANT_SHARE) / (1 - CONSTANT_SHARE)))
+        return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * decay))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.network.parameters()), "lr": self.learning_rate}]
+
+    def fingerprint(self) -> str:
+        return f"{LAYOUT} {config_to_json(self.network.config)}"
+
+    def exported(self, facts: Mapping[str, str]) -> bytes:
+        """Half precision: the difference is not seen in the matches."""
+        tensors = {key: value.detach().cpu().half().contiguous() for key, value in weights_of(self.network).items()}
+        return save(tensors, {"layout": LAYOUT, "config": config_to_json(self.network.config), **facts})

@@ -1,0 +1,65 @@
+"""What a training is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from romacli.errors import UsageError
+from romacli.models.mini import MiniConfig
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train` needs to know; the defaults are the recipe of the shipped weights.
+
+    Attributes:
+        output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
+            with validation the best weights so far as .best.safetensors.
+        textures: folder of photographs to paint scenes with; None uses procedural textures alone.
+        procedural: how many generated textures to add.
+        minutes: length of the schedule in wall-clock time.
+        steps: length of the schedule in steps instead; overrides `minutes`.
+        sizes: px, sides of the training pairs in the phases of the schedule; None for the network's own.
+        batch_size: pairs a step on each device, each used in both directions.
+        learning_rate: of AdamW at its highest; None for the network's own.
+        seed: of the weights and of the pairs.
+        workers: processes that make pairs; 0 makes them between the steps.
+        threads: CPU threads of the network.
+        device: where the network lives, such as cpu or cuda.
+        checkpoint_minutes: how often the state is saved.
+        validate_minutes: how often the averaged weights are judged.
+        start: weights to begin with in place of random ones; their configuration is used.
+        resume: continue from the checkpoint beside `output` if there is one.
+        config: widths and depths of the network.
+    """
+
+    output: Path
+    textures: Path | None = None
+    procedural: int = 100
+    minutes: float = 60.0
+    steps: int | None = None
+    sizes: tuple[int, ...] | None = None
+    batch_size: int = 8
+    learning_rate: float | None = None
+    seed: int = 0
+    workers: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    checkpoint_minutes: float = 2.0
+    validate_minutes: float = 15.0
+    start: Path | None = None
+    resume: bool = True
+    config: MiniConfig | None = None
+
+
+def check(options: TrainOptions) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        UsageError: there is nothing to paint scenes with, or no time to train.
+    """
+    if options.steps is None and options.minutes <= 0:
+        raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
+    if options.textures is None and options.procedural == 0:
+        raise UsageError("--procedural 0 without --textures leaves nothing to paint scenes with. Give either.")

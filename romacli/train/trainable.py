@@ -1,0 +1,102 @@
+"""The seam between the loop and the networks it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (2B, 3, S, S) uint8, A in the first half, and their true warps and visibility (see `stacked`)."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a part of the schedule trains at: the pairs' side, and the coarse pass's side if there are two."""
+
+    size: int
+    coarse_size: int | None = None
+
+
+class Trainable(nn.Module, ABC):
+    """A network with its losses and its recipe: all that differs between the networks the loop can train.
+
+    Calling it gives the loss, so that it can be wrapped for several devices as one module.
+
+    Attributes:
+        network: what is trained.
+        clip_norm: the gradient is shortened to this length.
+        frozen: first parts of the names of tensors that stay as they came. They belong to another file and
+            are neither averaged nor stored.
+        sizes: px, sides of the pairs in the phases of its schedule.
+        precision: in which its products are computed, for the record.
+    """
+
+    clip_norm: ClassVar[float]
+    frozen: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, network: nn.Module, sizes: tuple[int, ...], precision: str) -> None:
+        super().__init__()
+        self.network = network
+        self.sizes = sizes
+        self.precision = precision
+
+    @abstractmethod
+    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of all losses of a batch, and each of them by name for the log."""
+
+    @abstractmethod
+    def phase_at(self, progress: float) -> Phase:
+        """Return what to train at a fraction of the schedule."""
+
+    @abstractmethod
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate at a fraction of the schedule, as a share of the highest."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what the optimiser moves, with the highest learning rate `lr` of each group."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return what a checkpoint must have in common with this network."""
+
+    @abstractmethod
+    def exported(self, facts: Mapping[str, str]) -> bytes:
+        """Return the network as a weight file with `facts` in its metadata."""
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return all tensors of the network but the frozen ones, by name."""
+        return {name: value for name, value in self.network.state_dict().items() if not name.startswith(self.frozen)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take in what `trained` returned."""
+        self.network.load_state_dict({**self.network.state_dict(), **tensors})
+
+    def copied(self) -> Self:
+        """Return a copy for averaging, without gradients; frozen tensors are shared."""
+        shared = [value for name, value in self.network.named_parameters() if name.startswith(self.frozen)]
+        copy = deepcopy(self, {id(value): value for value in shared})
+        for name, value in copy.network.named_parameters():
+            if not name.startswith(self.frozen):
+                value.requires_grad_(False)
+        return copy.eval()
+
+
+@torch.no_grad()
+def average_into(average: Trainable, current: Trainable, weight: float) -> None:
+    """Move averaged weights and batch norm statistics towards the current ones by `weight`."""
+    live = current.trained()
+    averaged, followed = [], []
+    for name, value in average.trained().items():
+        if value.is_floating_point():
+            averaged.append(value)
+            followed.append(live[name])
+        else:
+            value.copy_(live[name])
+    torch._foreach_lerp_(averaged, followed, weight)
