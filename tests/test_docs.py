@@ -23,8 +23,8 @@ MAN = REPOSITORY / "man"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 README_OPTIONS = {
     "--camera-params", "--coarse-resolution", "--database", "--device", "--dry-run", "--image-list", "--json",
-    "--keypoints", "--max-distance", "--max-keypoints", "--method", "--min-certainty", "--model", "--output",
-    "--overlap", "--overwrite", "--pairs", "--upsample-resolution", "--verify", "--weights",
+    "--keypoints", "--mask-dir", "--max-distance", "--max-keypoints", "--method", "--min-certainty", "--model",
+    "--output", "--overlap", "--overwrite", "--pairs", "--upsample-resolution", "--verify", "--weights",
 }  # fmt: skip
 
 

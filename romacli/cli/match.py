@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import DryRunFlags, ImageFlags, KeypointFlags, MatchFlags, OutputFlags, TalkFlags, takes
+from romacli.cli.options import (
+    DryRunFlags,
+    ImageFlags,
+    KeypointFlags,
+    MaskFlags,
+    MatchFlags,
+    OutputFlags,
+    TalkFlags,
+    takes,
+)
 from romacli.cli.request import job_options
 from romacli.errors import PartialError
 
@@ -21,12 +30,13 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, DryRunFlags, TalkFlags)
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, DryRunFlags, TalkFlags)
 def match(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
     keypoints: KeypointFlags,
+    masks: MaskFlags,
     dry: DryRunFlags,
     talk: TalkFlags,
 ) -> None:
@@ -38,7 +48,7 @@ def match(
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints), console)
+            job = open_job(job_options(images, output, flags, keypoints, masks), console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)

@@ -25,6 +25,8 @@ ALIASES = {
     "match-list-path": "pairs",
     "min-match-score": "min-certainty",
     "image-path": "image-dir",
+    "mask-path": "mask-dir",
+    "camera-mask-path": "camera-mask",
     "max-num-features": "max-keypoints",
 }
 
@@ -113,6 +115,22 @@ class ImageFlags:
     @property
     def folder(self) -> Path:
         return images_folder(self.images, self.image_dir)
+
+
+@dataclass(frozen=True)
+class MaskFlags:
+    mask_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of masks, PNG files of the photographs' sizes: pixels that are black there neither give nor "
+            "receive matches. That of a/1.jpg is a/1.jpg.png, COLMAP's rule, or a/1.png. Masks may change from run to "
+            "run; nothing is matched again.",
+        ),
+    ] = None
+    camera_mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One mask for all photographs, beside those of --mask-dir.")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from romacli.cli.options import (
     ImportFlags,
     KeypointFlags,
     MapperFlags,
+    MaskFlags,
     MatchFlags,
     OutputFlags,
     TalkFlags,
@@ -25,12 +26,13 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, ImportFlags, MapperFlags, TalkFlags)
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, ImportFlags, MapperFlags, TalkFlags)
 def reconstruct(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
     keypoints: KeypointFlags,
+    masks: MaskFlags,
     imported: ImportFlags,
     mapper: MapperFlags,
     talk: TalkFlags,
@@ -47,7 +49,7 @@ def reconstruct(
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints), console)
+            job = open_job(job_options(images, output, flags, keypoints, masks), console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)

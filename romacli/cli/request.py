@@ -10,6 +10,7 @@ from romacli.cli.options import (
     ImportFlags,
     KeypointFlags,
     MapperFlags,
+    MaskFlags,
     MatchFlags,
     OutputFlags,
     TalkFlags,
@@ -18,12 +19,15 @@ from romacli.cli.options import (
 
 if TYPE_CHECKING:
     from romacli.colmap.reconstruct import MapperOptions
+    from romacli.images.masks import MaskOptions
     from romacli.keypoints.options import AggregateOptions
     from romacli.pipeline.colmap import ImportOptions
     from romacli.pipeline.job import JobOptions
 
 
-def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags, keypoints: KeypointFlags) -> JobOptions:
+def job_options(
+    images: ImageFlags, output: OutputFlags, flags: MatchFlags, keypoints: KeypointFlags, masks: MaskFlags
+) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.resolution import parse_resolution
@@ -53,9 +57,17 @@ def job_options(images: ImageFlags, output: OutputFlags, flags: MatchFlags, keyp
             strict=flags.strict,
         ),
         aggregate=replace(aggregate_options(keypoints), seed=flags.seed),
+        masks=mask_options(masks),
         keypoints=keypoints.keypoints,
         overwrite=flags.overwrite,
     )
+
+
+def mask_options(flags: MaskFlags) -> MaskOptions:
+    """Which pixels count."""
+    from romacli.images.masks import MaskOptions
+
+    return MaskOptions(flags.mask_dir, flags.camera_mask)
 
 
 def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:

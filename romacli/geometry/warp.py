@@ -7,7 +7,7 @@ known here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -181,6 +181,33 @@ def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
         return WarpField(decoded, weights / np.float32(255), source_size=sizes[source], target_size=sizes[target])
 
     return field("A", "B"), field("B", "A")
+
+
+def lie_in(cells: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
+    """Which points (..., 2) in COLMAP pixels lie in a marked cell of a (gh, gw) bool grid over an image; (...) bool."""
+    shape = np.array(cells.shape)
+    place = np.floor(np.asarray(points, np.float64)[..., ::-1] * shape / (size[1], size[0])).astype(np.intp)
+    row, column = np.moveaxis(np.clip(place, 0, shape - 1), -1, 0)
+    return cells[row, column]
+
+
+def masked(record: CompactWarp, kept_A: np.ndarray | None, kept_B: np.ndarray | None) -> CompactWarp:
+    """A stored pair without the cells that are masked, or lead to what is masked, in either direction.
+
+    Args:
+        kept_A, kept_B: (gh, gw) bool, the cells of each image that count; None where all do.
+    """
+
+    def left(weights: np.ndarray, targets: np.ndarray, size: Size, *kept: np.ndarray | None) -> np.ndarray:
+        here, there = kept
+        if here is not None:
+            weights = weights * here
+        return weights if there is None else weights * lie_in(there, decode_targets(targets, size), size)
+
+    weight_AB = left(record.weight_AB, record.target_AB, record.size_B, kept_A, kept_B)
+    weight_BA = left(record.weight_BA, record.target_BA, record.size_A, kept_B, kept_A)
+    overlap = float(np.mean([np.count_nonzero(weights) / weights.size for weights in (weight_AB, weight_BA)]))
+    return replace(record, weight_AB=weight_AB, weight_BA=weight_BA, overlap=overlap)
 
 
 def compose(points: np.ndarray, fields: Sequence[WarpField]) -> WarpSample:

@@ -54,6 +54,16 @@ def other_photographs(root: Path) -> tuple[str, ...]:
     return tuple(sorted(_with_extension(_walk(root), _PHONE_EXTENSIONS + _RAW_EXTENSIONS), key=_natural_key))
 
 
+def files_under(folder: Path) -> list[str]:
+    """Name all files under a folder that are not hidden, relative to it, in no particular order.
+
+    Raises:
+        InputError: the folder is missing or cannot be read.
+    """
+    _require_folder(folder)
+    return list(_walk(folder))
+
+
 def _photographs_under(root: Path) -> list[str]:
     files = list(_walk(root))
     photographs = _with_extension(files, EXTENSIONS)
@@ -73,7 +83,7 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
     names = dict.fromkeys(_normalised(line) for line in lines if line and not line.startswith("#"))
     if not names:
         raise InputError(f"{names_file} holds no names. Write one name relative to {root} on each line.")
-    missing = [name for name in names if not _is_file_inside(root, name)]
+    missing = [name for name in names if not is_file_inside(root, name)]
     if missing:
         raise InputError(
             f"{names_file} names {_count(missing)} not in {root}: {_first_few(missing)}. "
@@ -95,7 +105,8 @@ def _normalised(name: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
-def _is_file_inside(root: Path, name: str) -> bool:
+def is_file_inside(root: Path, name: str) -> bool:
+    """Tell whether a relative name leads to a file within a folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and os.path.isfile(root / name)
 

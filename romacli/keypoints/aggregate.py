@@ -116,6 +116,10 @@ def _finish(
     table: TrackTable, graph: PairGraph, confirmed: dict[tuple[int, int], np.ndarray], min_track_length: int
 ) -> Aggregation:
     """Drop keypoints without a match and tracks that became too short, and name what is left."""
+    allowed = [graph.allows(image, xy) for image, xy in enumerate(table.xy)]
+    for (i, j), agreed in confirmed.items():
+        rows_i, rows_j = table.common(i, j)
+        agreed *= allowed[i][rows_i] & allowed[j][rows_j]
     kept = _matched(table, confirmed)
     lengths = _lengths(table, kept)
     kept = [rows & (lengths[ids] >= min_track_length) for rows, ids in zip(kept, table.ids, strict=True)]

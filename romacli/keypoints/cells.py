@@ -54,9 +54,11 @@ def _vote(graph: PairGraph, image: int, options: AggregateOptions) -> Keypoints:
     cells = keys >> 2 * _KEY_BITS
     order = np.lexsort((-votes, cells))
     best = order[np.diff(cells[order], prepend=-1) != 0]
-    best = best[np.argsort(-votes[best], kind="stable")[: options.max_keypoints]]
+    best = best[np.argsort(-votes[best], kind="stable")]
     bins = np.stack((keys[best] >> _KEY_BITS, keys[best]), axis=1) & (1 << _KEY_BITS) - 1
-    return Keypoints((bins * (_BIN_PX * scale)).astype(np.float32), votes[best].astype(np.float32))
+    places, score = (bins * (_BIN_PX * scale)).astype(np.float32), votes[best].astype(np.float32)
+    allowed = np.flatnonzero(graph.allows(image, places))[: options.max_keypoints]
+    return Keypoints(places[allowed], score[allowed])
 
 
 def _samples_in(graph: PairGraph, image: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,12 @@ from functools import lru_cache
 import numpy as np
 
 from romacli.errors import StoreError
-from romacli.geometry.warp import WarpField, warp_fields
+from romacli.geometry.warp import WarpField, lie_in, masked, warp_fields
 from romacli.types import CompactWarp, Pair, PairList, Size
 
 ReadWarp = Callable[[Pair], CompactWarp]
+# The cells of an image, of a (gh, gw) grid over it, that no mask touches; None where the image has no mask.
+KeptCells = Callable[[str, tuple[int, int]], np.ndarray | None]
 Edge = tuple[int, int]
 
 # Thresholds are given in px of an image of this long side and scaled to each image.
@@ -33,8 +35,12 @@ class PairGraph:
         neighbours: for each image the images it is paired with, ascending.
     """
 
-    def __init__(self, pairs: Sequence[Pair], read: ReadWarp, advance: Callable[[], None]) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], read: ReadWarp, advance: Callable[[], None], kept: KeptCells | None = None
+    ) -> None:
         """Read every record once for its sizes and overlap; `read` returns it, A being the pair's first name.
+
+        Cells that `kept` does not name have no weight, and no warp leads there.
 
         Raises:
             ValueError: a pair occurs twice, or an image is paired with itself.
@@ -42,7 +48,8 @@ class PairGraph:
         """
         PairList(tuple(pairs))
         self.names = sorted({name for pair in pairs for name in pair})
-        self._read = read
+        self._read_whole, self._kept = read, kept
+        self._cells: dict[str, np.ndarray | None] = {}
         number = {name: k for k, name in enumerate(self.names)}
         self._pairs = {(number[a], number[b]) if a < b else (number[b], number[a]): (a, b) for a, b in pairs}
         self.edges = sorted(self._pairs)
@@ -68,6 +75,20 @@ class PairGraph:
             advance()
         self.sizes = [sizes[name] for name in self.names]
 
+    def _read(self, pair: Pair) -> CompactWarp:
+        """The record of a pair without what is masked."""
+        record = self._read_whole(pair)
+        if self._kept is None:
+            return record
+        kept = [self._kept(name, record.weight_AB.shape) for name in pair]
+        self._cells.update(zip(pair, kept, strict=True))
+        return masked(record, *kept)
+
+    def allows(self, image: int, points: np.ndarray) -> np.ndarray:
+        """Which of (n, 2) points of an image lie where no mask is; (n,) bool."""
+        cells = self._cells.get(self.names[image])
+        return np.ones(len(points), bool) if cells is None else lie_in(cells, points, self.sizes[image])
+
     def _load(self, edge: Edge) -> tuple[WarpField, WarpField]:
         pair = self._pairs[edge]
         forward, backward = warp_fields(self._read(pair))
@@ -78,7 +99,7 @@ class PairGraph:
         return self._fields((i, j))[0] if i < j else self._fields((j, i))[1]
 
     def overlap(self, edge: Edge) -> float:
-        """The overlap its record states, in [0, 1]."""
+        """The overlap of a pair outside of masks, in [0, 1]."""
         return self._overlaps[edge]
 
     def pair_of(self, edge: Edge) -> Pair:

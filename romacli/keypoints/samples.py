@@ -24,6 +24,7 @@ def draw(graph: PairGraph, edge: Edge, count: int, *, seed: int) -> Corresponden
         points = field.scatter(count // 2, rng)
         sample = field.at(points)
         inside = ((sample.targets >= 0) & (sample.targets <= graph.sizes[target])).all(axis=1)
+        inside &= graph.allows(source, points) & graph.allows(target, sample.targets)
         drawn = points[inside], sample.targets[inside], sample.weights[inside]
         sides.append(drawn if source == i else (drawn[1], drawn[0], drawn[2]))
     return Correspondences(*(np.concatenate(parts) for parts in zip(*sides, strict=True)))

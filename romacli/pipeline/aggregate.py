@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.images.masks import MaskOptions, find_masks
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.pipeline.given import GivenKeypoints
+from romacli.pipeline.masks import JobMasks, noted_masks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import ViewsSummary, derive_views
@@ -21,10 +24,14 @@ from romacli.types import PairList, Size
 
 @dataclass(frozen=True)
 class ReaggregateOptions:
-    """How keypoints are made, the seed aside, which is the job's; given: those to match in place of new ones."""
+    """How keypoints are made, the seed aside, which is the job's.
+
+    given: those to match in place of new ones. masks: None for those the job was matched with.
+    """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
     given: GivenKeypoints | None = None
+    masks: MaskOptions | None = None
 
 
 def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
@@ -47,7 +54,16 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         sizes = _known_sizes(layout, journal, pairs)
         if options.given:
             options.given.check(list(sizes), aggregate)
-        return derive_views(layout, journal, pairs, sizes, aggregate, progress, stop, given=options.given)
+        masks = _masks(options.masks or noted_masks(layout), sizes)
+        return derive_views(layout, journal, pairs, sizes, aggregate, progress, stop, given=options.given, masks=masks)
+
+
+def _masks(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
+    if options == MaskOptions():
+        return None
+    masks = find_masks(None, list(sizes), options)
+    masks.require_sizes(sizes)
+    return JobMasks(masks)
 
 
 def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:

@@ -16,6 +16,7 @@ from romacli.images.decode import read_image
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
 from romacli.pipeline.derived import stamp
+from romacli.pipeline.masks import JobMasks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile
@@ -70,28 +71,38 @@ class GivenKeypoints:
         return [SIFT, *(stamp(self._photograph(name)) for name in sorted(sizes))]
 
     def load(
-        self, sizes: Mapping[str, Size], options: AggregateOptions, progress: Progress, stop: StopRequest
+        self,
+        sizes: Mapping[str, Size],
+        options: AggregateOptions,
+        progress: Progress,
+        stop: StopRequest,
+        masks: JobMasks | None = None,
     ) -> dict[str, Keypoints]:
-        """The keypoints of every image, in COLMAP pixels.
+        """The keypoints of every image, in COLMAP pixels. SIFT finds none in what is masked.
 
         Raises:
             InputError: an image had another size when its keypoints were found than when it was matched.
         """
         if self.source == SIFT:
-            return self._detect(sizes, options.max_keypoints, progress, stop)
+            return self._detect(sizes, options.max_keypoints, progress, stop, masks)
         with FeaturesFile(Path(self.source)) as file:
             for name, size in sizes.items():
                 self._require_size(name, file.known_size(name) or size, size)
             return {name: file.keypoints(name, np.float64) for name in sizes}
 
     def _detect(
-        self, sizes: Mapping[str, Size], max_keypoints: int, progress: Progress, stop: StopRequest
+        self,
+        sizes: Mapping[str, Size],
+        max_keypoints: int,
+        progress: Progress,
+        stop: StopRequest,
+        masks: JobMasks | None,
     ) -> dict[str, Keypoints]:
         def detect(name: str) -> Keypoints:
             stop.check()
             image = read_image(self._photograph(name))
             self._require_size(name, (image.shape[1], image.shape[0]), sizes[name])
-            return detect_sift(image, max_keypoints)
+            return detect_sift(image, max_keypoints, masks.read(name) if masks else None)
 
         progress.begin("detecting keypoints", len(sizes))
         found = {}

@@ -14,11 +14,13 @@ from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError
 from romacli.images.decode import image_size
 from romacli.images.listing import list_images, other_photographs
+from romacli.images.masks import MaskOptions, find_masks, without_masks
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
 from romacli.pairs import exhaustive, read_pairs, write_pairs
 from romacli.pipeline.given import GivenKeypoints
+from romacli.pipeline.masks import JobMasks, note_masks
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
@@ -38,6 +40,7 @@ class JobOptions:
 
     pairs: a pairs file, `-` for standard input, None for every pair.
     image_list: a file of names, one a line, in place of the whole folder.
+    masks: which pixels of the photographs count.
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
     overwrite: begin anew, whatever the output folder holds of an earlier job.
     """
@@ -50,6 +53,7 @@ class JobOptions:
     matcher: MatcherOptions = field(default_factory=MatcherOptions)
     match: MatchOptions = field(default_factory=MatchOptions)
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    masks: MaskOptions = field(default_factory=MaskOptions)
     keypoints: str | None = None
     overwrite: bool = False
 
@@ -64,6 +68,7 @@ class Job:
     pairs: PairList
     matcher: Matcher
     manifest: Manifest
+    masks: JobMasks | None = None
 
     @property
     def given(self) -> GivenKeypoints | None:
@@ -91,20 +96,21 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
-    images = list_images(options.images, names_file=options.image_list)
+    images = without_masks(list_images(options.images, names_file=options.image_list), options.masks)
     if others := other_photographs(options.images):
         progress.warn(f"{len(others)} files are left out, {others[0]} first: convert them to JPEG or PNG to use them")
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
     pairs = _pairs(options, images, progress)
     check_names(images.names)
+    masks = _masks(options.masks, images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
     matcher = load_matcher(options.model, options.matcher)
     manifest = Manifest({**matcher.settings, "seed": options.match.seed}, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
-    job = Job(options, layout, images, pairs, matcher, manifest)
+    job = Job(options, layout, images, pairs, matcher, manifest, masks)
     if job.given:
         job.given.check(images.names, options.aggregate)
     return job
@@ -124,6 +130,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
     _require_unchanged(job)
     views = read_manifest(job.layout.manifest)
     write_manifest(job.layout.manifest, replace(job.manifest, views=views.views if views else {}))
+    note_masks(job.layout, job.options.masks)
     write_pairs(job.layout.pairs, job.pairs)
     todo = job.remaining()
     if len(todo) < len(job.pairs):
@@ -142,7 +149,17 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         if summary.matched == 0:
             raise NothingFoundError(_nothing_matched(summary))
         sizes = _sizes(job, journal, summary, progress)
-        derive_views(job.layout, journal, job.pairs, sizes, job.options.aggregate, progress, stop, given=job.given)
+        derive_views(
+            job.layout,
+            journal,
+            job.pairs,
+            sizes,
+            job.options.aggregate,
+            progress,
+            stop,
+            given=job.given,
+            masks=job.masks,
+        )
     return summary
 
 
@@ -153,6 +170,20 @@ def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairLi
     if found.duplicates:
         progress.warn(f"{options.pairs}: {found.duplicates} pairs occur twice or reversed; each is matched once")
     return found.pairs
+
+
+def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMasks | None:
+    """The masks of the photographs, each of its photograph's size; one that cannot be read is spoken of later."""
+    if options == MaskOptions():
+        return None
+    masks = find_masks(images.root, images.names, options)
+    sizes = {}
+    for name in masks.files:
+        with suppress(ImageError):
+            sizes[name] = image_size(images.root / name)
+    masks.require_sizes(sizes)
+    progress.say(f"masks for {len(masks.files)} of {len(images)} images")
+    return JobMasks(masks)
 
 
 def _stored_manifest(layout: Layout) -> Manifest | None:

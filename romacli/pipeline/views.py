@@ -15,6 +15,7 @@ from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph
 from romacli.pipeline.derived import digest, held_by, remember
 from romacli.pipeline.given import GivenKeypoints
+from romacli.pipeline.masks import JobMasks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import read_provenance, write_features, write_matches
@@ -56,14 +57,16 @@ def derive_views(
     stop: StopRequest,
     *,
     given: GivenKeypoints | None = None,
+    masks: JobMasks | None = None,
 ) -> ViewsSummary:
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
     Args:
         sizes: (width, height) by name of every image to have in `features.h5`; one that nothing matches is there
-            with no keypoints, or with those given. given: keypoints to match in place of new ones.
+            with no keypoints, or with those given. given: keypoints to match in place of new ones. masks: of
+            pixels that neither give nor receive matches.
     """
-    derived_from = _digest(journal, pairs, sizes, options, given)
+    derived_from = _digest(journal, pairs, sizes, options, given, masks)
     made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, VIEW, derived_from)
@@ -72,7 +75,7 @@ def derive_views(
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
         summary = ViewsSummary(**held)
     else:
-        summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, provenance)
+        summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, provenance)
         remember(layout, VIEW, derived_from, asdict(summary))
     for warning in summary.warnings:
         progress.warn(warning)
@@ -88,6 +91,7 @@ def _derive(
     progress: Progress,
     stop: StopRequest,
     given: GivenKeypoints | None,
+    masks: JobMasks | None,
     provenance: Mapping[str, str],
 ) -> ViewsSummary:
     """Aggregate, check and write."""
@@ -99,9 +103,9 @@ def _derive(
 
     usable = _usable(journal, pairs)
     with stop.at_once():
-        anchors = given.load(sizes, options, progress, stop) if given else None
+        anchors = given.load(sizes, options, progress, stop, masks) if given else None
         progress.begin("reading pairs", len(usable))
-        graph = PairGraph(usable, read, progress.advance)
+        graph = PairGraph(usable, read, progress.advance, masks.cells if masks else None)
         aggregation = derive(graph, options, anchors=anchors, progress=progress)
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         checks = check(graph, aggregation, options, images=listed, progress=progress)
@@ -128,11 +132,13 @@ def _digest(
     sizes: Mapping[str, Size],
     options: AggregateOptions,
     given: GivenKeypoints | None,
+    masks: JobMasks | None,
 ) -> str:
     """What the views depend on: records are immutable, so their pairs and kinds stand for them."""
     done = sorted([*sorted(pair), journal.kind(pair)] for pair in pairs.pairs if pair in journal)
     source = given.stamp(sizes) if given else None
-    return digest([journal.fingerprint, done, sorted(sizes), asdict(options), source])
+    masked = masks.stamp(list(sizes)) if masks else None
+    return digest([journal.fingerprint, done, sorted(sizes), asdict(options), source, masked])
 
 
 def _summary(

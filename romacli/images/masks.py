@@ -1,0 +1,166 @@
+"""Masks: which pixels of a photograph count. Black (0 in every channel) does not, all else does, as in COLMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.types import ImageList, Size
+
+from .decode import image_size, read_image
+from .listing import EXTENSIONS, files_under, is_file_inside
+
+_MASK_EXTENSION = ".png"
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """mask_dir: a folder with a mask for each photograph; camera_mask: one mask for all. Both may be given."""
+
+    mask_dir: Path | None = None
+    camera_mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The mask files of photographs, by name; a photograph with none counts as a whole."""
+
+    files: Mapping[str, tuple[Path, ...]]
+
+    def require_sizes(self, sizes: Mapping[str, Size]) -> None:
+        """Pass silently when every mask has the size of its photograph, by header.
+
+        Args:
+            sizes: (width, height) of photographs by name; masks of other names are not looked at.
+
+        Raises:
+            InputError: a mask has another size, or cannot be read.
+        """
+        mask_sizes: dict[Path, Size] = {}
+        for name, size in sizes.items():
+            for path in self.files.get(name, ()):
+                if path not in mask_sizes:
+                    mask_sizes[path] = image_size(path)
+                _require_size(path, mask_sizes[path], name, size)
+
+    def read(self, name: str) -> np.ndarray | None:
+        """Which pixels of a photograph count, (H, W) bool, or None where all do."""
+        kept = [read_image(path).any(axis=2) for path in self.files.get(name, ())]
+        if not kept:
+            return None
+        return np.logical_and.reduce(kept)
+
+
+def find_masks(root: Path | None, names: Sequence[str], options: MaskOptions) -> Masks:
+    """Find the masks of photographs: of `a/1.jpg`, `a/1.jpg.png` (COLMAP's rule) or else `a/1.png` in the folder.
+
+    Args:
+        root: the folder of photographs, where a mask may belong to one that is not among `names`; None where it
+            is not known, and masks of others are none of our business.
+
+    Raises:
+        InputError: there is no such folder or file, or it holds a mask that belongs to no photograph, or none that
+            belongs to one.
+    """
+    by_name: dict[str, tuple[Path, ...]] = {}
+    if options.mask_dir is not None:
+        by_name = {name: (path,) for name, path in _masks_in(options.mask_dir, root, names).items()}
+    if options.camera_mask is not None:
+        if not options.camera_mask.is_file():
+            raise InputError(f"{options.camera_mask} is no file. Give --camera-mask one image, black where to ignore.")
+        by_name = {name: (*by_name.get(name, ()), options.camera_mask) for name in names}
+    return Masks(by_name)
+
+
+def without_masks(images: ImageList, options: MaskOptions) -> ImageList:
+    """The photographs of a list that are no masks, where these lie in a folder among them."""
+    is_mask = {
+        name
+        for name in images.names
+        if (options.mask_dir is not None and options.mask_dir.resolve() in (images.root / name).resolve().parents)
+        or (options.camera_mask is not None and (images.root / name).resolve() == options.camera_mask.resolve())
+    }
+    return ImageList(images.root, tuple(name for name in images.names if name not in is_mask)) if is_mask else images
+
+
+def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which cells of a (gh, gw) grid over an image touch no black pixel, as (gh, gw) bool.
+
+    Args:
+        kept: (H, W) bool, False where the mask is black.
+    """
+    black = np.zeros((kept.shape[0] + 1, kept.shape[1] + 1), np.int32)
+    np.cumsum(np.cumsum(~kept, axis=0, dtype=np.int32), axis=1, out=black[1:, 1:])
+    (top, bottom), (left, right) = (_pixel_ranges(*sides) for sides in zip(kept.shape, shape, strict=True))
+    counts = black[bottom][:, right] - black[top][:, right] - black[bottom][:, left] + black[top][:, left]
+    return counts == 0
+
+
+def _pixel_ranges(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first pixel each cell of a row touches, and the one behind its last."""
+    borders = np.arange(cells + 1) * pixels
+    return borders[:-1] // cells, -(-borders[1:] // cells)
+
+
+def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder. Give --mask-dir the folder of the masks.")
+    files = files_under(folder)
+    if root is not None and folder.resolve() == root.resolve():
+        raise InputError(f"{folder} holds the photographs themselves. Give --mask-dir a folder of masks alone.")
+    _require_png(folder, files)
+    masks = {name[: -len(_MASK_EXTENSION)]: name for name in files if name.lower().endswith(_MASK_EXTENSION)}
+    found = {name: key for name in names if (key := _key(name, masks)) is not None}
+    if root is not None:
+        orphans = [masks[key] for key in masks.keys() - set(found.values()) if not _has_photograph(root, key)]
+        _refuse_orphans(folder, orphans, root)
+    if not found:
+        raise InputError(
+            f"{folder} holds no mask of the {len(names)} photographs. That of {names[0]} is {names[0]}.png or "
+            f"{_without_extension(names[0])}.png, black where to ignore."
+        )
+    return {name: folder / masks[key] for name, key in found.items()}
+
+
+def _refuse_orphans(folder: Path, orphans: Sequence[str], root: Path) -> None:
+    if orphans:
+        first, others = min(orphans), f" (nor are {len(orphans) - 1} others)" if len(orphans) > 1 else ""
+        raise InputError(
+            f"{folder / first} is the mask of no photograph{others}: {root} holds no {first[: -len(_MASK_EXTENSION)]}, "
+            "with whatever extension. Rename the mask, or take it away."
+        )
+
+
+def _key(name: str, masks: Mapping[str, str]) -> str | None:
+    return next((key for key in (name, _without_extension(name)) if key in masks), None)
+
+
+def _has_photograph(root: Path, key: str) -> bool:
+    """Whether a mask's name without .png names a file, or one but for its extension."""
+    if is_file_inside(root, key):
+        return True
+    stem = PurePosixPath(key).name
+    folder = root / PurePosixPath(key).parent
+    return folder.is_dir() and any(path.stem == stem and path.is_file() for path in folder.iterdir())
+
+
+def _without_extension(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _require_png(folder: Path, files: Sequence[str]) -> None:
+    others = [name for name in files if name.lower().endswith(EXTENSIONS) and not name.lower().endswith(".png")]
+    if others:
+        raise InputError(f"{folder / min(others)} is no PNG, and other formats blur black. Save the masks as PNG.")
+
+
+def _require_size(path: Path, mask: Size, name: str, size: Size) -> None:
+    if mask != size:
+        raise InputError(
+            f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. "
+            "Give a mask of the photograph's own size, in the orientation it is stored in."
+        )

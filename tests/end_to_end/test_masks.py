@@ -1,0 +1,85 @@
+"""Masks through the command line: on rendered photographs, and on a street where people walk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from commands import REPOSITORY, hloc_keypoints
+from plane import photograph_plane
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+
+BERLIN = REPOSITORY.parent / "shared" / "data" / "berlin"
+QUICK = ["--coarse-resolution", "192", "--upsample-resolution", "384"]
+
+
+def romacli(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def result_of(run: Result) -> dict[str, Any]:
+    assert run.exit_code == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def share_in_black(job: Path, masks: Path, name: str) -> float:
+    """How many of an image's keypoints lie on black pixels of its mask."""
+    keypoints = hloc_keypoints(job / "features.h5", name)
+    assert len(keypoints) > 100
+    black = cv2.imread(str(masks / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 0
+    x, y = np.floor(keypoints + 0.5).astype(int).T
+    return float(black[y, x].mean())
+
+
+@pytest.mark.skipif(not BERLIN.is_dir(), reason=f"{BERLIN} is not here")
+def test_no_keypoint_lies_on_the_people_of_berlin(tmp_path: Path) -> None:
+    images, masks, job = BERLIN / "images", BERLIN / "masks", tmp_path / "job"
+    names = sorted(path.name for path in images.iterdir())
+    result_of(romacli("match", images, *QUICK, "-o", job, "--json"))
+    assert share_in_black(job, masks, "02.jpg") > 0
+    again = result_of(romacli("match", images, *QUICK, "-o", job, "--mask-dir", masks, "--json"))
+    assert again["encodes"] == 0
+    assert [share_in_black(job, masks, name) for name in names] == [0, 0, 0]
+
+
+def test_masks_hold_for_every_later_view_of_the_job(tmp_path: Path) -> None:
+    photograph_plane(tmp_path / "photos", ["ä 1.png", "2.png", "3.png"])
+    masks, job = tmp_path / "masks", tmp_path / "job"
+    masks.mkdir()
+    mask = np.full((240, 320), 255, np.uint8)
+    mask[:, 100:180] = 0
+    cv2.imwrite(str(masks / "2.png.png"), mask)
+    lenient = ("--min-overlap", 0, "--min-certainty", 0, "--coarse-resolution", 96, "--upsample-resolution", 192)
+    words = ("match", tmp_path / "photos", "-o", job, *lenient, "--json")
+    result_of(romacli(*words))
+    assert share_in_black(job, masks, "2.png") > 0
+    result_of(romacli(*words, "--mask_path", masks))
+    assert share_in_black(job, masks, "2.png") == 0
+    shutil.rmtree(tmp_path / "photos")
+    for method in ("cells", "tracks"):
+        result_of(romacli("aggregate", job, "--method", method, "--json"))
+        assert share_in_black(job, masks, "2.png") == 0
+    shutil.rmtree(masks)
+    refused = romacli("aggregate", job)
+    assert refused.exit_code == 3
+    assert "masks is no folder" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--mask-dir", "--camera-mask"])
+def test_masks_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, option: str) -> None:
+    photograph_plane(tmp_path / "photos", ["1.png", "2.png"])
+    mask = tmp_path / "masks" / "1.png"
+    mask.parent.mkdir()
+    cv2.imwrite(str(mask), np.zeros((24, 32), np.uint8))
+    given = mask.parent if option == "--mask-dir" else mask
+    run = romacli("match", tmp_path / "photos", "-o", tmp_path / "job", option, given)
+    assert run.exit_code == 3
+    assert "masks/1.png is 32x24 px and 1.png is 320x240 px" in run.stderr
+    assert not (tmp_path / "job").exists()
