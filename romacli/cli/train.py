@@ -29,6 +29,17 @@ class TrainFlags:
             help="Weight file to write, *.safetensors; a log and a checkpoint lie beside it.",
         ),
     ]
+    data: Annotated[
+        str,
+        typer.Option(help="Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir."),
+    ] = "synthetic"
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Photographs with depth and pose, laid out as for DKM and RoMa."),
+    ] = None
+    smallest_window: Annotated[
+        float, typer.Option(help="Share of each side of such a photograph that a random crop keeps at least.")
+    ] = 1.0
     textures: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Photographs to paint scenes with. Default: generated textures alone."),

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from romacli.geometry.reprojection import reproject
+
 Array = NDArray[np.float64]
 Image = np.ndarray  # uint8; (H, W, 3) RGB, or (H, W) as a mask
 
@@ -129,20 +131,15 @@ def warp_between(
     """
     rotation = camera_B.R @ camera_A.R.T
     translation = camera_B.t - rotation @ camera_A.t
-    rays = (camera_B.K @ rotation @ np.linalg.inv(camera_A.K)).astype(np.float32)
-    shift = (camera_B.K @ translation).astype(np.float32)
-    u, v = pixel_centres(camera_A.size)
-    # z in B as a multiple of z in A; K's last row is (0, 0, 1), so the third component is a depth.
-    x, y, z = (rays[i, 0] * u + rays[i, 1] * v + rays[i, 2] + shift[i] * view_A.inverse_depth for i in range(3))
-    in_front = (z > 1e-4) & (view_A.inverse_depth > 0)
-    z = np.where(in_front, z, 1.0)
+    warp, inverse_depth_B = reproject(
+        view_A.inverse_depth, camera_A.K, camera_B.K, rotation=rotation, translation=translation
+    )
     width, height = camera_B.size
-    warp = np.stack((x / z, y / z), axis=-1)
-    inside = in_front & (warp > 0).all(axis=-1) & (warp[..., 0] < width) & (warp[..., 1] < height)
+    inside = (inverse_depth_B > 0) & (warp > 0).all(axis=-1) & (warp[..., 0] < width) & (warp[..., 1] < height)
     column = np.clip(warp[..., 0], 0, width - 1).astype(np.int32)
     row = np.clip(warp[..., 1], 0, height - 1).astype(np.int32)
     same_plane = view_B.plane_index[row, column] == view_A.plane_index
-    unoccluded = view_A.inverse_depth / z > view_B.inverse_depth[row, column] * DEPTH_TOLERANCE
+    unoccluded = inverse_depth_B > view_B.inverse_depth[row, column] * DEPTH_TOLERANCE
     limit = 4 * max(camera_B.size)
     return np.clip(warp, -limit, limit, dtype=np.float32), inside & (same_plane | unoccluded)
 

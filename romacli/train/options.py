@@ -8,6 +8,8 @@ from pathlib import Path
 from romacli.errors import UsageError
 from romacli.models.mini import MiniConfig
 
+DATA = ("synthetic", "megadepth", "scannet")
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -16,6 +18,9 @@ class TrainOptions:
     Attributes:
         output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
             with validation the best weights so far as .best.safetensors.
+        data: where pairs come from: a name in `DATA`.
+        data_dir: folder of photographs with depth and pose, for all `data` but synthetic.
+        smallest_window: share of each side of such a photograph that a random window keeps at least.
         textures: folder of photographs to paint scenes with; None uses procedural textures alone.
         procedural: how many generated textures to add.
         minutes: length of the schedule in wall-clock time.
@@ -35,6 +40,9 @@ class TrainOptions:
     """
 
     output: Path
+    data: str = "synthetic"
+    data_dir: Path | None = None
+    smallest_window: float = 1.0
     textures: Path | None = None
     procedural: int = 100
     minutes: float = 60.0
@@ -57,9 +65,17 @@ def check(options: TrainOptions) -> None:
     """Refuse what cannot be trained.
 
     Raises:
-        UsageError: there is nothing to paint scenes with, or no time to train.
+        UsageError: there is nothing to train on, or no time to train.
     """
+    if options.data not in DATA:
+        raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
+    if (options.data == "synthetic") != (options.data_dir is None):
+        raise UsageError("--data megadepth and --data scannet need --data-dir DIR, --data synthetic goes without.")
+    if options.data != "synthetic" and options.textures is not None:
+        raise UsageError(f"--textures paints the scenes of --data synthetic, not {options.data}. Leave one out.")
+    if not 0 < options.smallest_window <= 1:
+        raise UsageError(f"--smallest-window {options.smallest_window:g} is no share. Give more than 0, at most 1.")
     if options.steps is None and options.minutes <= 0:
         raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
-    if options.textures is None and options.procedural == 0:
+    if options.data == "synthetic" and options.textures is None and options.procedural == 0:
         raise UsageError("--procedural 0 without --textures leaves nothing to paint scenes with. Give either.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +13,14 @@ from romacli.synthetic import Textures, sample_pair
 from romacli.synthetic.batch import stacked
 from romacli.train.options import TrainOptions
 from romacli.train.trainable import Batch
+
+from . import megadepth, scannet
+from .photographs import PhotographedPairs, Scene
+
+SCENES: dict[str, tuple[Callable[[Path], Sequence[Scene]], tuple[float, ...]]] = {
+    "megadepth": (megadepth.megadepth_scenes, megadepth.LEAST_OVERLAPS),
+    "scannet": (scannet.scannet_scenes, scannet.LEAST_OVERLAPS),
+}
 
 
 class PairSource(Protocol):
@@ -37,4 +47,9 @@ def pair_source(options: TrainOptions) -> PairSource:
     Raises:
         InputError: its files are missing or damaged.
     """
-    return RenderedPairs(Textures.load(options.textures, procedural=options.procedural, seed=options.seed))
+    if options.data_dir is None:
+        return RenderedPairs(Textures.load(options.textures, procedural=options.procedural, seed=options.seed))
+    scenes, least_overlaps = SCENES[options.data]
+    return PhotographedPairs.of(
+        scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window
+    )

@@ -1,0 +1,156 @@
+"""MegaDepth as prepared for DKM and RoMa: scene lists, photographs, depth maps in HDF5."""
+
+from __future__ import annotations
+
+import codecs
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from romacli.errors import InputError
+from romacli.images.decode import read_image
+
+from .photographs import first_line
+from .posed import PosedView
+
+LISTS = "prep_scene_info"
+LEAST_OVERLAPS = (0.01, 0.35)  # RoMa's two mixtures
+TEST_SCENES = {"0015", "0022"}
+PHOTO_TOURISM_SCENES = {"0008", "0019", "0021", "0024", "0025", "0032", "0063", "1589"}  # tests of IMC 2021
+# LoFTR leaves these out of its training.
+DOUBTFUL_SCENES = {
+    "0121", "0133", "0168", "0178", "0229", "0349", "0412", "0430", "0443", "1001", "5014", "5015", "5016",
+}  # fmt: skip
+LEFT_OUT = TEST_SCENES | PHOTO_TOURISM_SCENES | DOUBTFUL_SCENES
+KEYS = ("image_paths", "depth_paths", "intrinsics", "poses", "pairs", "overlaps")
+
+
+@dataclass(frozen=True)
+class MegaDepthScene:
+    """A scene of MegaDepth; paths are relative to `root`, entries of images without depth are None."""
+
+    root: Path
+    name: str
+    image_paths: Sequence[str | None]
+    depth_paths: Sequence[str | None]
+    intrinsics: Sequence[Any]
+    poses: Sequence[Any]
+    pairs: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+
+    def view(self, number: int) -> PosedView:
+        image, depth = self.files(number)
+        K = np.asarray(self.intrinsics[number], np.float64).reshape(3, 3)
+        return PosedView(
+            read_image(image), read_depth(depth), K, np.asarray(self.poses[number], np.float64).reshape(4, 4)
+        )
+
+    def files(self, number: int) -> tuple[Path, Path]:
+        image, depth = self.image_paths[number], self.depth_paths[number]
+        if image is None or depth is None:
+            raise InputError(f"Scene {self.name} lists pairs of image {number}, but no file for it. Prepare it anew.")
+        return self.root / image, self.root / depth
+
+
+def megadepth_scenes(root: Path) -> list[MegaDepthScene]:
+    """Return the training scenes of a MegaDepth folder.
+
+    Raises:
+        InputError: there are none, or a list of them is damaged.
+    """
+    lists = sorted((root / LISTS).glob("*.npy"))
+    if not lists:
+        raise InputError(
+            f"{root} has no scene lists {LISTS}/*.npy. Give --data-dir the folder prepared for DKM or RoMa."
+        )
+    scenes = [_scene(root, path) for path in lists if path.stem not in LEFT_OUT]
+    if not scenes:
+        raise InputError(f"All {len(lists)} scenes in {root / LISTS} are kept for tests. Add scenes to train on.")
+    return scenes
+
+
+def read_depth(path: Path) -> NDArray[np.float32]:
+    """Return a depth map (H, W) in its scene's own scale, 0 where it is not known.
+
+    Raises:
+        InputError: the file is missing, cut off or no depth map.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            depth = np.asarray(file["depth"], np.float32)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a depth map: {first_line(error)}. Fetch it again.") from error
+    if depth.ndim != 2:
+        raise InputError(f"{path} holds depths of shape {depth.shape}, expected (H, W). Fetch it again.")
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def read_scene_list(path: Path) -> Mapping[str, Any]:
+    """Return the dictionary in a scene list.
+
+    NumPy stores it as a pickle, which can run any code when it is read: here it may hold arrays, numbers and
+    text, and nothing else.
+
+    Raises:
+        InputError: the file is cut off, no such list, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            found = _read_object(file)
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path} cannot be read as a scene list: {first_line(error)}. Prepare it anew.") from error
+    if isinstance(found, np.ndarray) and found.shape == ():
+        found = found.item()
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no dictionary, as a scene list does. Prepare it anew.")
+    return found
+
+
+def _read_object(file: IO[bytes]) -> Any:
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = read_header(file)
+    if not dtype.hasobject:
+        raise ValueError(f"it holds numbers of type {dtype}")
+    return _DataOnly(file, encoding="latin1").load()
+
+
+class _DataOnly(pickle.Unpickler):
+    """Reads arrays, numbers and text; refuses every other name, so that no code can be called."""
+
+    _PARTS: ClassVar[dict[str, Any]] = {
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+        "_reconstruct": np.zeros(1).__reduce__()[0],
+        "scalar": np.float64(0).__reduce__()[0],
+        "encode": codecs.encode,
+    }
+    _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in self._MODULES or name not in self._PARTS:
+            raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which no scene list needs")
+        return self._PARTS[name]
+
+
+def _scene(root: Path, path: Path) -> MegaDepthScene:
+    found = read_scene_list(path)
+    if missing := [key for key in KEYS if key not in found]:
+        raise InputError(f"{path} lacks {', '.join(missing)}. Prepare it anew.")
+    columns = {key: found[key] for key in KEYS}
+    pairs = np.asarray(columns.pop("pairs"), np.int64).reshape(-1, 2)
+    overlaps = np.asarray(columns.pop("overlaps"), np.float64).reshape(-1)
+    counts = {len(column) for column in columns.values()}
+    if (
+        len(counts) != 1
+        or len(overlaps) != len(pairs)
+        or (len(pairs) and not 0 <= pairs.min() <= pairs.max() < min(counts))
+    ):
+        raise InputError(f"{path} does not fit together: its columns differ in length. Prepare it anew.")
+    return MegaDepthScene(root, path.stem, pairs=pairs, overlaps=overlaps, **columns)

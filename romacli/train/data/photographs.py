@@ -1,0 +1,137 @@
+"""Random pairs out of scenes of photographs with depth and pose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from romacli.errors import InputError
+from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.train.trainable import Batch
+
+from .posed import PosedView, TrainingView, Window, at_size, warp_from_depth
+
+MAX_PAIRS = 100_000  # a scene counts no more than as many
+SCENE_WEIGHT = 0.25  # a scene of n pairs is drawn n^0.25 times as often as one of a single pair, as for RoMa
+MIRRORED_SHARE = 0.5
+
+
+class Scene(Protocol):
+    """Views of one place by number, and which of them make pairs.
+
+    Attributes:
+        name: for messages.
+        pairs: (n, 2) numbers of views.
+        overlaps: (n,) how much of one is seen in the other, in [0, 1].
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pairs(self) -> NDArray[np.int64]: ...
+
+    @property
+    def overlaps(self) -> NDArray[np.float64]: ...
+
+    def view(self, number: int) -> PosedView:
+        """Read a view; raises InputError where a file is missing or damaged."""
+        ...
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        """The files that `view` reads."""
+        ...
+
+
+@dataclass(frozen=True)
+class PhotographedPairs:
+    """Pairs drawn by scene first, then evenly within it.
+
+    Attributes:
+        groups: a scene with some of its pairs (n, 2).
+        chances: of the groups; they sum to 1.
+        smallest_window: share of each side that a random window keeps at least; 1 takes whole images.
+    """
+
+    groups: tuple[tuple[Scene, NDArray[np.int64]], ...]
+    chances: NDArray[np.float64]
+    smallest_window: float = 1.0
+
+    @classmethod
+    def of(
+        cls, scenes: Sequence[Scene], *, least_overlaps: Sequence[float], smallest_window: float = 1.0
+    ) -> PhotographedPairs:
+        """Return a mixture, in equal parts, of the pairs that overlap more than each of some bounds.
+
+        Raises:
+            InputError: no pair overlaps as much, or files of the pairs are missing.
+        """
+        groups = [
+            (scene, chosen)
+            for least in least_overlaps
+            for scene in scenes
+            if len(chosen := scene.pairs[scene.overlaps > least])
+        ]
+        if not groups:
+            listed = sum(len(scene.pairs) for scene in scenes)
+            raise InputError(
+                f"None of {listed} pairs in {len(scenes)} scenes overlaps more than {min(least_overlaps):g}. "
+                "Check the lists of pairs."
+            )
+        for scene, chosen in groups:
+            _require_files(scene, chosen)
+        weights = np.array([min(len(chosen), MAX_PAIRS) ** SCENE_WEIGHT for _, chosen in groups])
+        return cls(tuple(groups), weights / weights.sum(), smallest_window)
+
+    def batch(self, rng: np.random.Generator, size: int, count: int) -> Batch:
+        """Return `count` random pairs of `size` px square; the generator decides everything."""
+        pairs = [self._pair(rng, size) for _ in range(count)]
+        forward = [warp_from_depth(view_A, view_B) for view_A, view_B in pairs]
+        backward = [warp_from_depth(view_B, view_A) for view_A, view_B in pairs]
+        warps, visible = zip(*forward, *backward, strict=True)
+        images = torch.cat([view_A.image for view_A, _ in pairs] + [view_B.image for _, view_B in pairs])
+        warp = from_colmap_pixels(torch.from_numpy(np.stack(warps)), (size, size))
+        batch = images, warp, torch.from_numpy(np.stack(visible))
+        return mirrored(batch) if rng.random() < MIRRORED_SHARE else batch
+
+    def _pair(self, rng: np.random.Generator, size: int) -> tuple[TrainingView, TrainingView]:
+        scene, pairs = self.groups[int(rng.choice(len(self.chances), p=self.chances))]
+        numbers = pairs[int(rng.integers(len(pairs)))]
+        views = [scene.view(int(number)) for number in numbers]
+        first, second = (at_size(view, self._window(view, rng), (size, size)) for view in views)
+        return first, second
+
+    def _window(self, view: PosedView, rng: np.random.Generator) -> Window:
+        height, width = view.image.shape[:2]
+        share = rng.uniform(self.smallest_window, 1)
+        inner_width, inner_height = round(width * share), round(height * share)
+        left, top = rng.integers(0, (width - inner_width + 1, height - inner_height + 1))
+        return Window(int(left), int(top), inner_width, inner_height)
+
+
+def mirrored(batch: Batch) -> Batch:
+    """Return the batch with left and right exchanged in all images."""
+    images, warp, visible = batch
+    return images.flip(3), warp.flip(2) * warp.new_tensor([-1, 1]), visible.flip(2)
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of a reader says, as part of a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _require_files(scene: Scene, pairs: NDArray[np.int64]) -> None:
+    wanted = {path for number in np.unique(pairs) for path in scene.files(int(number))}
+    present = {folder: set(folder.iterdir()) if folder.is_dir() else set() for folder in {p.parent for p in wanted}}
+    missing = sorted(path for path in wanted if path not in present[path.parent])
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(wanted)} files of scene {scene.name} are missing, first {missing[0]}. "
+            "Fetch them, or take the scene out of the list."
+        )

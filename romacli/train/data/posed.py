@@ -1,0 +1,120 @@
+"""Photographs with depth and pose, and the true warps between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from romacli.geometry.coordinates import colmap_to_hloc
+from romacli.geometry.reprojection import reproject
+from romacli.geometry.warp import cell_centres
+from romacli.matching.dense import resize
+from romacli.types import Size
+
+DEPTH_TOLERANCE = 0.05  # relative, between the depth predicted in B and B's own: DKM and RoMa's check
+SAME_SURFACE = 1.05  # neighbouring depths within this factor are interpolated, others are not
+
+
+@dataclass(frozen=True)
+class PosedView:
+    """A photograph with what is known of its geometry.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        depth: (h, w) float32 along the optical axis over the same field of view, 0 where it is not known.
+        K: (3, 3) intrinsics in COLMAP pixels of the image.
+        cam_from_world: (4, 4).
+    """
+
+    image: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    K: NDArray[np.float64]
+    cam_from_world: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of an image, in px from its top-left corner."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """A view at the size it is trained at.
+
+    Attributes:
+        image: (1, 3, H, W) uint8 RGB.
+        inverse_depth: (H, W) float32, 0 where the depth is not known.
+        K: (3, 3) intrinsics in COLMAP pixels of this image.
+        cam_from_world: (4, 4).
+    """
+
+    image: Tensor
+    inverse_depth: NDArray[np.float32]
+    K: NDArray[np.float64]
+    cam_from_world: NDArray[np.float64]
+
+
+def at_size(view: PosedView, window: Window, size: Size) -> TrainingView:
+    """Return a window of a view stretched to `size` (width, height), with intrinsics and depth to match."""
+    height, width = view.image.shape[:2]
+    piece = view.image[window.top : window.top + window.height, window.left : window.left + window.width]
+    scale_x, scale_y = size[0] / window.width, size[1] / window.height
+    to_size = np.array([[scale_x, 0, -window.left * scale_x], [0, scale_y, -window.top * scale_y], [0, 0, 1]])
+    corner = np.array((window.left, window.top), np.float32)
+    depth_px = np.array((view.depth.shape[1] / width, view.depth.shape[0] / height), np.float32)
+    centres = cell_centres((size[1], size[0]), (window.width, window.height)) + corner
+    inverse_depth = inverse_depth_at(view.depth, centres * depth_px)
+    return TrainingView(resize(piece, size), inverse_depth, to_size @ view.K, view.cam_from_world)
+
+
+def inverse_depth_at(depth: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return inverse depths (...) at COLMAP pixels (..., 2) of a depth map; 0 where it is not known.
+
+    Bilinear where the four pixels around lie on one surface, which is exact on planes; the nearest pixel's
+    elsewhere, as DKM and RoMa read all of them.
+    """
+    height, width = depth.shape
+    x, y = np.moveaxis(colmap_to_hloc(points), -1, 0)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    corners = np.stack([depth[row, column] for row in (top, bottom) for column in (left, right)])
+    along, down = x - left, y - top
+    weights = np.stack(((1 - along) * (1 - down), along * (1 - down), (1 - along) * down, along * down))
+    one_surface = (corners.min(axis=0) > 0) & (corners.max(axis=0) < SAME_SURFACE * corners.min(axis=0))
+    nearest = depth[np.rint(y).astype(int), np.rint(x).astype(int)]
+    between = (weights * _inverse(corners)).sum(axis=0)
+    return np.where(one_surface, between, _inverse(nearest)).astype(np.float32)
+
+
+def warp_from_depth(view_A: TrainingView, view_B: TrainingView) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return where each pixel of A lies in B, and whether B sees it.
+
+    Returns:
+        warp: (H, W, 2) float32 COLMAP pixels of B; meaningless (but finite) where A's depth is not known.
+        visible: (H, W) bool, the depths in both images are known and agree within 5 %, inside B.
+    """
+    camB_from_camA = view_B.cam_from_world @ np.linalg.inv(view_A.cam_from_world)
+    warp, predicted = reproject(
+        view_A.inverse_depth, view_A.K, view_B.K, rotation=camB_from_camA[:3, :3], translation=camB_from_camA[:3, 3]
+    )
+    height, width = view_B.inverse_depth.shape
+    inside = (warp > 0).all(axis=-1) & (warp < (width, height)).all(axis=-1)
+    place = np.clip(warp, 0, (width - 1, height - 1)).astype(int)
+    own = view_B.inverse_depth[place[..., 1], place[..., 0]]
+    # |d_predicted - d_own| < tolerance * d_own, with both turned upside down.
+    agrees = np.abs(own - predicted) < DEPTH_TOLERANCE * predicted
+    limit = 4 * max(width, height)
+    return np.clip(warp, -limit, limit), inside & agrees & (own > 0) & (predicted > 0)
+
+
+def _inverse(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.divide(1, depth, out=np.zeros_like(depth), where=depth > 0)
