@@ -29,6 +29,7 @@ OUTPUT_FILES = {
     "OUT/matches.h5": "Matches of each pair in hloc's layout.",
     "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
     "OUT/sparse/0": "The largest COLMAP model; smaller ones lie beside it as 1, 2, ...",
+    "OUT/runs.jsonl": "What was run in the folder and how long it took, a line for each piece of work.",
 }
 WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMACLI_WEIGHTS_DIR says otherwise."}
 FILES = {
@@ -48,6 +49,7 @@ ENVIRONMENT = {
     PROGRAM: MODEL | WEIGHTS,
     "match": MODEL | WEIGHTS,
     "reconstruct": MODEL | WEIGHTS,
+    "show": MODEL | WEIGHTS,
     "models": WEIGHTS,
 }
 

@@ -14,6 +14,7 @@ from romacli.images.metadata import read_metadata
 from romacli.pipeline.derived import digest, held_by, remember, stamp
 from romacli.pipeline.job import require_size
 from romacli.pipeline.progress import Progress
+from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
@@ -59,7 +60,12 @@ def import_matches(
         progress.say(f"{database} is up to date")
         return DatabaseSummary(**held)
     check_replaceable(database, overwrite=options.overwrite)
-    with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches, stop.at_once():
+    with (
+        FeaturesFile(layout.features) as features,
+        MatchesFile(layout.matches) as matches,
+        noted(layout, "verifying", images=images) as counts,
+        stop.at_once(),
+    ):
         names = features.names()
         pairs = matches.pairs(names)
         if options.only is not None:
@@ -79,6 +85,7 @@ def import_matches(
             expected_bytes=_expected_bytes(layout),
             progress=lambda _: progress.advance(),
         )
+        counts.update(pairs=summary.pairs)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
@@ -101,9 +108,10 @@ def make_model(
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**held)
-    with stop.at_once():
+    with noted(layout, "mapping", images=images) as counts, stop.at_once():
         progress.begin("mapping", len(list_names(layout.features)))
         summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
+        counts.update(images=summary.registered)
     remember(layout, MODEL, derived_from, asdict(summary))
     return summary
 

@@ -23,6 +23,7 @@ from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.masks import JobMasks, note_masks
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
 from romacli.pipeline.progress import Progress
+from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import derive_views
 from romacli.store.hloc import check_names
@@ -136,10 +137,14 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
     if len(todo) < len(job.pairs):
         progress.say(f"{len(job.pairs) - len(todo)} of {len(job.pairs)} pairs are done already")
     if todo.pairs:
-        with JournalWriter(job.layout.journal, job.fingerprint) as writer:
+        with (
+            JournalWriter(job.layout.journal, job.fingerprint) as writer,
+            noted(job.layout, "matching", images=job.images.root) as counts,
+        ):
             run = match_images(
                 job.images, todo, job.matcher, writer.append, job.options.match, progress=progress, stop=stop
             )
+            counts.update(pairs=run.pairs, encodes=run.encodes)
     else:
         run = MatchSummary()
     with job.journal() as journal:
@@ -213,7 +218,16 @@ def _clear(layout: Layout) -> None:
     check_holds_models_only(layout.sparse)
     for folder in (layout.journal, layout.sparse):
         shutil.rmtree(folder, ignore_errors=True)
-    for file in (layout.manifest, layout.pairs, layout.features, layout.matches, layout.database):
+    for file in (
+        layout.manifest,
+        layout.pairs,
+        layout.features,
+        layout.matches,
+        layout.database,
+        layout.runs,
+        layout.report,
+        layout.report.with_suffix(".json"),
+    ):
         file.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from romacli.pipeline.derived import digest, held_by, remember
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.masks import JobMasks
 from romacli.pipeline.progress import Progress
+from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
@@ -75,7 +76,9 @@ def derive_views(
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
         summary = ViewsSummary(**held)
     else:
-        summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, provenance)
+        with noted(layout, "keypoints") as counts:
+            summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, provenance)
+            counts.update(pairs=summary.pairs, images=summary.images)
         remember(layout, VIEW, derived_from, asdict(summary))
     for warning in summary.warnings:
         progress.warn(warning)

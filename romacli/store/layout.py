@@ -54,6 +54,14 @@ class Layout:
     def sparse(self) -> Path:
         return self.root / "sparse"
 
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:

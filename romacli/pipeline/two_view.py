@@ -1,0 +1,79 @@
+"""Two photographs matched on the spot, without a job: what `romacli show` draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.geometry.coordinates import to_colmap_pixels
+from romacli.geometry.warp import warp_fields
+from romacli.images.decode import read_image
+from romacli.matching.compact import CompactOptions, compact
+from romacli.matching.matcher import DenseMatcher, Matcher, pair_seed
+from romacli.types import CompactWarp, Correspondences, DenseMatch
+
+NUM_MATCHES = 2000
+
+
+@dataclass(frozen=True)
+class TwoView:
+    """A pair of photographs and what a matcher says of it.
+
+    images: RGB uint8 (H, W, 3); targets: for A to B and B to A, (H, W, 2) float32 places in the other image, COLMAP
+    pixels; certainties: (H, W) float32 in [0, 1] of both; matches: a sample of the cells that pass the check in both
+    directions, with the network's certainty; is_rejected: a job would drop the pair for so small an overlap.
+    """
+
+    images: tuple[np.ndarray, np.ndarray]
+    targets: tuple[np.ndarray, np.ndarray]
+    certainties: tuple[np.ndarray, np.ndarray]
+    matches: Correspondences
+    overlap: float
+    is_rejected: bool
+
+
+def match_two(path_A: Path, path_B: Path, matcher: Matcher, *, seed: int = 0) -> TwoView:
+    """Match two photographs.
+
+    Raises:
+        InputError: the matcher gives points, not a warp; as an ImageError, a photograph cannot be read.
+    """
+    if not isinstance(matcher, DenseMatcher):
+        raise InputError(f"{matcher.name} gives points only. Choose a dense matcher of `romacli models list`.")
+    images = read_image(path_A), read_image(path_B)
+    features_A, features_B = (matcher.encode([matcher.prepare(image)])[0] for image in images)
+    dense = matcher.warp([(features_A, features_B)])[0]
+    record = compact(dense, CompactOptions(min_certainty=matcher.settings.get("min_certainty", 0.0)))
+    targets, certainties = _maps(dense)
+    return TwoView(
+        images,
+        targets,
+        certainties,
+        _sample(record, certainties[0], pair_seed(path_A.name, path_B.name, seed=seed)),
+        record.overlap,
+        record.overlap < matcher.settings.get("min_overlap", 0.0),
+    )
+
+
+def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Places in COLMAP pixels and certainties of both directions, on the host."""
+    assert dense.warp_BA is not None
+    assert dense.certainty_BA is not None
+    targets = to_colmap_pixels(dense.warp_AB, dense.size_B), to_colmap_pixels(dense.warp_BA, dense.size_A)
+    return (
+        (targets[0].float().cpu().numpy(), targets[1].float().cpu().numpy()),
+        (dense.certainty_AB.float().cpu().numpy(), dense.certainty_BA.float().cpu().numpy()),
+    )
+
+
+def _sample(record: CompactWarp, certainty: np.ndarray, seed: int) -> Correspondences:
+    """Places all over A and where the checked warp takes them."""
+    forward, _ = warp_fields(record)
+    places = forward.scatter(NUM_MATCHES, np.random.default_rng(seed))
+    height, width = certainty.shape
+    columns, rows = (places * (width, height) / record.size_A).astype(int).T
+    scores = certainty[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return Correspondences(places, forward.at(places).targets, scores)

@@ -1,0 +1,73 @@
+"""A job's folder as reports find it: whole, half done or damaged. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePath
+
+from romacli.errors import InputError
+from romacli.pairs import read_pairs
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.runs import Run, read_runs
+from romacli.types import Manifest, PairList
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """What the small files of a job say."""
+
+    layout: Layout
+    manifest: Manifest
+    pairs: PairList
+    runs: tuple[Run, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """All images of the list of pairs, ascending."""
+        return sorted({name for pair in self.pairs.pairs for name in pair})
+
+    @property
+    def photographs(self) -> Path | None:
+        """Where the photographs were when they were last looked at."""
+        folders = [run.images for run in self.runs if run.images]
+        return Path(folders[-1]) if folders else None
+
+    def journal(self) -> Journal:
+        return Journal.open(self.layout.journal, fingerprint(self.manifest))
+
+    def name_of(self, photograph: str) -> str:
+        """The job's name of a photograph, given as a name, the end of one, or a path.
+
+        Raises:
+            InputError: the job has no such image, or several.
+        """
+        names = self.names
+        if photograph in names:
+            return photograph
+        parts = PurePath(photograph).parts
+        longer = [name for name in names if PurePath(name).parts[-len(parts) :] == parts]
+        shorter = [name for name in names if parts[-len(PurePath(name).parts) :] == PurePath(name).parts]
+        found = longer or sorted(shorter, key=len)[-1:]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"{photograph} may be {' or '.join(found[:3])}. Give the whole name.")
+        guesses = get_close_matches(photograph, names, n=1)
+        guess = f"did you mean {guesses[0]}?" if guesses else f"the first of its {len(names)} images is {names[0]}."
+        raise InputError(f"{self.layout.root} has no image {photograph}; {guess}")
+
+
+def open_folder(layout: Layout) -> JobFolder:
+    """Read the small files of a job.
+
+    Raises:
+        InputError: the folder holds no job.
+        StoreError, PairsError: a file is damaged.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+    return JobFolder(layout, manifest, read_pairs(layout.pairs, None).pairs, tuple(read_runs(layout.runs)))

@@ -1,0 +1,153 @@
+"""What there is to draw of a pair: two photographs, the warps between them and the matches.
+
+Made from a job's files, or from a match that was just made; drawn in `picture.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError, StoreError
+from romacli.geometry.epipolar import estimate_fundamental
+from romacli.geometry.warp import decode_targets
+from romacli.images.decode import read_image
+from romacli.pipeline.two_view import TwoView
+from romacli.store.hloc import FeaturesFile, MatchesFile
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.types import CompactWarp, Correspondences, Pair, Size
+
+from .folder import open_folder
+
+# Two-view geometry as `colmap-import` verifies it.
+MAX_ERROR_PX = 4.0
+
+
+@dataclass(frozen=True)
+class WarpMap:
+    """One direction of a warp over a whole image, of any resolution.
+
+    targets: (H, W, 2) float32, for the centre of each of H x W cells the place in the other image, COLMAP pixels;
+    certainty: (H, W) float32 in [0, 1]; opacity: the same, how strongly a cell is shown.
+    """
+
+    targets: np.ndarray
+    certainty: np.ndarray
+    opacity: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairView:
+    """A pair ready to be drawn.
+
+    images: RGB uint8 (H, W, 3) of each; warps: A to B and B to A, None where there are points alone or the pair was
+    rejected; matches: in COLMAP pixels of `images`; quantity: what the numbers between 0 and 1 are called;
+    note: what the reader should know.
+    """
+
+    names: Pair
+    images: tuple[np.ndarray, np.ndarray]
+    warps: tuple[WarpMap, WarpMap] | None
+    matches: Correspondences
+    quantity: str
+    note: str
+
+
+def view_of_match(names: Pair, match: TwoView) -> PairView:
+    """The view of a pair that was just matched."""
+    forward, backward = (
+        WarpMap(targets, certainty, certainty)
+        for targets, certainty in zip(match.targets, match.certainties, strict=True)
+    )
+    note = f"overlap {match.overlap:.3f}" + (", too little: a job rejects this pair" if match.is_rejected else "")
+    return PairView(names, match.images, (forward, backward), match.matches, "certainty", note)
+
+
+def view_in_job(layout: Layout, photographs: Pair, images: Path | None = None) -> PairView:
+    """The view of a pair in a job's folder.
+
+    Args:
+        photographs: names as the job has them, or paths of the files. images: the folder of the photographs, None
+            for where they were matched.
+
+    Raises:
+        InputError: there is no job, the job does not know the photographs or has not matched them, or they are gone.
+    """
+    job = open_folder(layout)
+    pair = job.name_of(photographs[0]), job.name_of(photographs[1])
+    folder = images or job.photographs
+    if folder is None:
+        raise InputError(f"{layout.root} does not say where its photographs are. Name their folder with --images DIR.")
+    with job.journal() as journal:
+        return view_of_job(layout, journal, pair, folder)
+
+
+def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> PairView:
+    """The view of a pair as a job's journal and hloc files have it; matches that were not derived yet are none.
+
+    Raises:
+        InputError: the job has not matched the pair.
+        ImageError: a photograph cannot be read.
+        StoreError: its record is damaged.
+    """
+    if pair not in journal:
+        raise InputError(
+            f"{layout.root} holds no match of {pair[0]} {pair[1]}. Finish the job with `romacli match`, or leave the "
+            "folder out to match the two photographs now."
+        )
+    pixels = read_image(images / pair[0]), read_image(images / pair[1])
+    record = journal.read(pair)
+    if isinstance(record, Correspondences):
+        return PairView(pair, pixels, None, record, "score", "points only")
+    if not isinstance(record, CompactWarp):
+        return PairView(pair, pixels, None, none_at_all(), "weight", f"rejected, overlap {record.overlap:.3f}")
+    for name, picture, size in zip(pair, pixels, (record.size_A, record.size_B), strict=True):
+        if (picture.shape[1], picture.shape[0]) != size:
+            raise InputError(
+                f"{images / name} is {picture.shape[1]}x{picture.shape[0]} px, but was {size[0]}x{size[1]} when it "
+                "was matched. Restore the photograph."
+            )
+    warps = (
+        _stored_map(record.target_AB, record.weight_AB, record.size_B),
+        _stored_map(record.target_BA, record.weight_BA, record.size_A),
+    )
+    return PairView(pair, pixels, warps, stored_matches(layout, pair), "weight", f"overlap {record.overlap:.2f}")
+
+
+def _stored_map(target: np.ndarray, weight: np.ndarray, target_size: Size) -> WarpMap:
+    """A stored direction; its cells have passed the check, so they are shown whole."""
+    return WarpMap(decode_targets(target, target_size), weight / np.float32(255), (weight > 0).astype(np.float32))
+
+
+def stored_matches(layout: Layout, pair: Pair) -> Correspondences:
+    """A pair's matches in the hloc files as coordinates in COLMAP pixels; none where there are no such files."""
+    try:
+        with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches:
+            if pair not in matches:
+                return none_at_all()
+            found = matches.matches(*pair)
+            places = [features.keypoints(name).xy[found.indices[:, side]] for side, name in enumerate(pair)]
+    except InputError:
+        return none_at_all()
+    except IndexError as error:
+        raise StoreError(
+            f"{layout.matches} and {layout.features} are of different runs. Write them anew with `romacli aggregate`."
+        ) from error
+    return Correspondences(places[0], places[1], found.scores)
+
+
+def none_at_all() -> Correspondences:
+    """No correspondences."""
+    return Correspondences(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+
+
+def inliers_of(view: PairView, *, seed: int = 0) -> PairView:
+    """The same view with the matches that one rigid motion explains, found by MAGSAC."""
+    matches = view.matches
+    _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=seed)
+    kept = Correspondences(matches.keypoints0[inliers], matches.keypoints1[inliers], matches.scores[inliers])
+    note = f"{inliers.sum()} of {len(matches)} matches are inliers"
+    return replace(view, matches=kept, note=f"{view.note}, {note}")
