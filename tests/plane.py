@@ -15,11 +15,12 @@ SIZE = (320, 240)
 
 @dataclass(frozen=True)
 class PlanePhotographs:
-    """`plane_from_image` holds a 3x3 matrix in COLMAP pixels for each name."""
+    """`plane_from_image` holds a 3x3 matrix in COLMAP pixels for each name, `by_digest` for each image's digest."""
 
     root: Path
     names: tuple[str, ...]
     plane_from_image: dict[str, np.ndarray]
+    by_digest: dict[str, np.ndarray]
     matcher: HomographyMatcher
 
 
@@ -39,4 +40,4 @@ def photograph_plane(root: Path, names: list[str], *, seed: int = 0, step: float
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
         matrices[name], by_digest[image_digest(image)] = matrix, matrix
-    return PlanePhotographs(root, tuple(names), matrices, HomographyMatcher(by_digest))
+    return PlanePhotographs(root, tuple(names), matrices, by_digest, HomographyMatcher(by_digest))

@@ -22,9 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MAN = REPOSITORY / "man"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 README_OPTIONS = {
-    "--camera-params", "--coarse-resolution", "--database", "--device", "--dry-run", "--image-list", "--json",
-    "--keypoints", "--mask-dir", "--max-distance", "--max-keypoints", "--method", "--min-certainty", "--model",
-    "--output", "--overlap", "--overwrite", "--pairs", "--upsample-resolution", "--verify", "--weights",
+    "--camera-params", "--changed", "--coarse-resolution", "--database", "--device", "--dry-run", "--engine",
+    "--image-list", "--json", "--keypoints", "--mask-dir", "--max-distance", "--max-keypoints", "--method",
+    "--min-certainty", "--model", "--num-processes", "--output", "--overlap", "--overwrite", "--pairs", "--shard",
+    "--upsample-resolution", "--verify", "--weights",
 }  # fmt: skip
 
 

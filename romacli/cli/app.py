@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from romacli import __version__
-from romacli.cli import aggregate, colmap_import, match, models, pairs, reconstruct, show, train
+from romacli.cli import aggregate, colmap_import, match, merge, models, pairs, reconstruct, show, train
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
 from romacli.errors import RomacliError
@@ -20,7 +20,7 @@ EPILOG = (
 )
 
 
-ORDER_OF_WORK = ("pairs", "match", "aggregate", "colmap-import", "reconstruct", "show", "models", "train")
+ORDER_OF_WORK = ("pairs", "match", "merge", "aggregate", "colmap-import", "reconstruct", "show", "models", "train")
 
 
 class _Front(TyperGroup):
@@ -64,6 +64,7 @@ def _front(
 
 app.add_typer(pairs.app, name="pairs")
 match.add_to(app)
+merge.add_to(app)
 aggregate.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)

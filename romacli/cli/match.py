@@ -10,11 +10,13 @@ import typer
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import (
     DryRunFlags,
+    EngineFlags,
     ImageFlags,
     KeypointFlags,
     MaskFlags,
     MatchFlags,
     OutputFlags,
+    ShardFlags,
     TalkFlags,
     takes,
 )
@@ -24,45 +26,50 @@ from romacli.errors import PartialError
 if TYPE_CHECKING:
     from romacli.pipeline.job import Job
     from romacli.pipeline.match import MatchSummary
+    from romacli.store.layout import Layout
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, DryRunFlags, TalkFlags)
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, EngineFlags, ShardFlags, DryRunFlags, TalkFlags)
 def match(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
     keypoints: KeypointFlags,
     masks: MaskFlags,
+    engine: EngineFlags,
+    shard: ShardFlags,
     dry: DryRunFlags,
     talk: TalkFlags,
 ) -> None:
     """Match pairs of photographs and write keypoints that many views share, in hloc's HDF5 layout.
 
-    The same command continues a job that was stopped. Each finished pair is kept whatever happens.
+    The same command continues a job that was stopped. Each finished pair is kept whatever happens. Pairs and
+    photographs may be added or removed between runs: only what is new is matched.
     """
     from romacli.pipeline.job import open_job, run_job
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints, masks), console)
+            job = open_job(job_options(images, output, flags, keypoints, masks, engine, shard), console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)
                 return
         summary = run_job(job, console, stop)
         console.result(match_values(summary), match_sentence(summary, job), as_json=talk.as_json)
-        raise_failures(summary)
+        raise_failures(summary, job.layout)
 
 
 def introduce(job: Job, console: Console) -> None:
     """Say which model runs, and how to get the full one; with --verbose also what results depend on."""
     model = job.options.model
     hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
-    console.say(f"model {model}, {len(job.images)} images, {len(job.pairs)} pairs{hint}")
+    part = f"{len(job.listed)} of " if job.options.shard else ""
+    console.say(f"model {model}, {len(job.images)} images, {part}{len(job.pairs)} pairs{hint}")
     if console.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
@@ -100,10 +107,16 @@ def match_sentence(summary: MatchSummary, job: Job) -> str:
     )
 
 
-def raise_failures(summary: MatchSummary) -> None:
-    """End with exit code 4 and the list, when photographs could not be used."""
+def raise_failures(summary: MatchSummary, layout: Layout) -> None:
+    """End with exit code 4 and the list, when photographs or pairs could not be used."""
+    lines = []
     if summary.failures:
-        reasons = "\n".join(f"  {reason}" for reason in summary.failures.values())
-        raise PartialError(
-            f"{len(summary.failures)} photographs could not be used, {summary.failed} pairs are left out:\n{reasons}"
+        lines.append(f"{len(summary.failures)} photographs could not be used, {summary.failed} pairs are left out:")
+        lines.extend(f"  {reason}" for reason in summary.failures.values())
+    if summary.given_up:
+        lines.append(
+            f"{len(summary.given_up)} pairs are given up, {' '.join(summary.given_up[0])} first; they are listed in "
+            f"{layout.given_up}. The same command tries them again."
         )
+    if lines:
+        raise PartialError("\n".join(lines))

@@ -81,6 +81,17 @@ class Method(StrEnum):
     independent = "independent"
 
 
+class Changed(StrEnum):
+    refuse = "refuse"
+    rematch = "rematch"
+    keep = "keep"
+
+
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
 class CameraMode(StrEnum):
     auto = "auto"
     single = "single"
@@ -222,7 +233,47 @@ class MatchFlags:
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew: remove what an earlier job left in the output folder.")
     ] = False
+    changed: Annotated[
+        Changed,
+        typer.Option(
+            help="Photographs whose size or time changed since they were matched: refuse to go on, rematch their "
+            "pairs, or keep the results, as is right for copies."
+        ),
+    ] = Changed.refuse
     skip_existing: Annotated[bool, typer.Option("--skip-existing", hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="Match in several processes: local, one on each GPU of this machine; ray, on a Ray cluster "
+            "(pip install 'romacli[ray]'). Default: in this process alone.",
+            show_default=False,
+        ),
+    ] = None
+    num_processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes of --engine, local where none is named. Each holds the model. Default: one a GPU.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ShardFlags:
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Match only piece I of N, from 0, beside the other pieces on any machines that share OUT; then "
+            "`romacli merge` or a run without it makes the keypoints.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

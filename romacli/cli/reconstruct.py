@@ -9,6 +9,7 @@ import typer
 from romacli.cli.console import Console, stopping
 from romacli.cli.match import introduce, match_values, raise_failures
 from romacli.cli.options import (
+    EngineFlags,
     ImageFlags,
     ImportFlags,
     KeypointFlags,
@@ -26,13 +27,14 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, ImportFlags, MapperFlags, TalkFlags)
+@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, EngineFlags, ImportFlags, MapperFlags, TalkFlags)
 def reconstruct(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
     keypoints: KeypointFlags,
     masks: MaskFlags,
+    engine: EngineFlags,
     imported: ImportFlags,
     mapper: MapperFlags,
     talk: TalkFlags,
@@ -49,7 +51,7 @@ def reconstruct(
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints, masks), console)
+            job = open_job(job_options(images, output, flags, keypoints, masks, engine), console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)
@@ -71,4 +73,4 @@ def reconstruct(
             f"see {job.layout.sparse / '0'}{others}",
             as_json=talk.as_json,
         )
-        raise_failures(matched)
+        raise_failures(matched, job.layout)

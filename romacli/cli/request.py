@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from romacli.cli.options import (
+    EngineFlags,
     ImageFlags,
     ImportFlags,
     KeypointFlags,
@@ -13,6 +14,7 @@ from romacli.cli.options import (
     MaskFlags,
     MatchFlags,
     OutputFlags,
+    ShardFlags,
     TalkFlags,
     TrackFlags,
 )
@@ -22,17 +24,25 @@ if TYPE_CHECKING:
     from romacli.images.masks import MaskOptions
     from romacli.keypoints.options import AggregateOptions
     from romacli.pipeline.colmap import ImportOptions
+    from romacli.pipeline.engine import EngineOptions
     from romacli.pipeline.job import JobOptions
 
 
 def job_options(
-    images: ImageFlags, output: OutputFlags, flags: MatchFlags, keypoints: KeypointFlags, masks: MaskFlags
+    images: ImageFlags,
+    output: OutputFlags,
+    flags: MatchFlags,
+    keypoints: KeypointFlags,
+    masks: MaskFlags,
+    engine: EngineFlags,
+    shard: ShardFlags | None = None,
 ) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.resolution import parse_resolution
     from romacli.pipeline.job import JobOptions
     from romacli.pipeline.match import MatchOptions
+    from romacli.pipeline.shard import parse_shard
 
     return JobOptions(
         images=images.folder,
@@ -60,6 +70,9 @@ def job_options(
         masks=mask_options(masks),
         keypoints=keypoints.keypoints,
         overwrite=flags.overwrite,
+        changed=flags.changed.value,
+        shard=parse_shard(shard.shard) if shard and shard.shard else None,
+        engine=engine_options(engine),
     )
 
 
@@ -68,6 +81,15 @@ def mask_options(flags: MaskFlags) -> MaskOptions:
     from romacli.images.masks import MaskOptions
 
     return MaskOptions(flags.mask_dir, flags.camera_mask)
+
+
+def engine_options(flags: EngineFlags) -> EngineOptions | None:
+    """Where to match, None for this process."""
+    from romacli.pipeline.engine import EngineName, EngineOptions
+
+    if flags.engine is None and flags.num_processes is None:
+        return None
+    return EngineOptions(EngineName(flags.engine.value if flags.engine else "local"), flags.num_processes)
 
 
 def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:

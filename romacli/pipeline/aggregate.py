@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from romacli.errors import InputError, NothingFoundError, StoreError
@@ -16,8 +16,10 @@ from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import ViewsSummary, derive_views
 from romacli.store.hloc import FeaturesFile
+from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
+from romacli.store.lease import lease
 from romacli.store.manifest import fingerprint, read_manifest
 from romacli.types import PairList, Size
 
@@ -38,6 +40,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
     """Derive the hloc files of a job from the pairs it has finished.
 
     Raises:
+        BusyError: another process is at work in the folder.
         InputError: the folder holds no job.
         NothingFoundError: no pair has a usable warp.
         UsageError: options that contradict each other.
@@ -47,11 +50,16 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
     pairs = read_pairs(layout.pairs, None).pairs
-    with Journal.open(layout.journal, fingerprint(manifest)) as journal:
+    images = read_images(layout.images)
+    with ExitStack() as stack:
+        with stop.at_once():
+            stack.enter_context(lease(layout.leases, say=progress.say))
+        stamps = {name: image.stamps for name, image in images.items()}
+        journal = stack.enter_context(Journal.open(layout.journal, fingerprint(manifest), stamps=stamps))
         for note in journal.damaged:
-            progress.warn(note)
+            progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
         _require_matches(layout, journal, pairs, progress)
-        sizes = _known_sizes(layout, journal, pairs)
+        sizes = _known_sizes(layout, journal, pairs, images)
         if options.given:
             options.given.check(list(sizes), aggregate)
         masks = _masks(options.masks or noted_masks(layout), sizes)
@@ -80,12 +88,15 @@ def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress
         )
 
 
-def _known_sizes(layout: Layout, journal: Journal, pairs: PairList) -> dict[str, Size]:
+def _known_sizes(
+    layout: Layout, journal: Journal, pairs: PairList, images: Mapping[str, KnownImage]
+) -> dict[str, Size]:
     """The size of every image of the job: a rejected pair has none on record, but features made before have."""
     sizes = {}
     with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
         sizes = {name: features.image_size(name) for name in features.names()}
+    sizes.update({name: image.size for name, image in images.items() if image.size})
     for pair in pairs.pairs:
-        if pair in journal and journal.kind(pair) == "warp":
+        if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):
             sizes.update(zip(pair, journal.sizes(pair), strict=True))
     return sizes

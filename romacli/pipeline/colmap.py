@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,12 +14,13 @@ from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.metadata import read_metadata
 from romacli.pipeline.derived import digest, held_by, remember, stamp
-from romacli.pipeline.job import require_size
+from romacli.pipeline.photographs import require_size
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
+from romacli.store.lease import lease
 from romacli.types import Size
 
 DATABASE = "database"
@@ -47,12 +50,20 @@ def import_matches(
     """Verify the matches of a job and write its COLMAP database, unless that is up to date.
 
     Raises:
+        BusyError: another process is at work in the folder.
         InputError: the folder holds no matches, or a photograph is gone or has changed its size.
         StoreError: the database is somebody else's.
     """
     for file in (layout.features, layout.matches):
         if not file.exists():
             raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
+    with _at_work(layout, progress, stop):
+        return _import_matches(images, layout, options, progress, stop)
+
+
+def _import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
     database = options.database or layout.database
     view, derived_from = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
     held = held_by(layout, view, derived_from)
@@ -108,12 +119,26 @@ def make_model(
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**held)
-    with noted(layout, "mapping", images=images) as counts, stop.at_once():
+    with (
+        _at_work(layout, progress, stop),
+        noted(layout, "mapping", images=images) as counts,
+        stop.at_once(),
+    ):
         progress.begin("mapping", len(list_names(layout.features)))
         summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
         counts.update(images=summary.registered)
-    remember(layout, MODEL, derived_from, asdict(summary))
+        remember(layout, MODEL, derived_from, asdict(summary))
     return summary
+
+
+@contextmanager
+def _at_work(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[None]:
+    """Hold the folder, where it is one of a job; files of other tools may lie where nothing can be written."""
+    with ExitStack() as stack:
+        if layout.manifest.exists():
+            with stop.at_once():
+                stack.enter_context(lease(layout.leases, say=progress.say))
+        yield
 
 
 def _info(images: Path, name: str, size: Size) -> ImageInfo:

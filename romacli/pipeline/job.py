@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from romacli import __version__
 from romacli.colmap.database import check_replaceable
 from romacli.colmap.reconstruct import check_holds_models_only
-from romacli.errors import ImageError, InputError, NothingFoundError, StoreError
+from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
 from romacli.images.decode import image_size
 from romacli.images.listing import list_images, other_photographs
 from romacli.images.masks import MaskOptions, find_masks, without_masks
@@ -19,18 +19,31 @@ from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
 from romacli.pairs import exhaustive, read_pairs, write_pairs
+from romacli.pipeline.engine import EngineOptions, match_in_parallel
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.masks import JobMasks, note_masks
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
+from romacli.pipeline.photographs import (
+    REFUSE,
+    REMATCH,
+    Photographs,
+    look_at,
+    require_sizes,
+    require_unchanged,
+)
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.runs import noted
+from romacli.pipeline.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import derive_views
 from romacli.store.hloc import check_names
+from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, written_whole
+from romacli.store.lease import Lease, Work, lease
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
-from romacli.types import ImageList, Manifest, PairList, Size
+from romacli.store.repair import cut_torn_ends
+from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
 
 DEFAULT_OUTPUT = Path("romacli-out")
 
@@ -44,6 +57,9 @@ class JobOptions:
     masks: which pixels of the photographs count.
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
     overwrite: begin anew, whatever the output folder holds of an earlier job.
+    changed: what to do about photographs that changed since they were matched: refuse, rematch or keep.
+    shard: match only this piece of the pairs, and make no keypoints.
+    engine: processes to match in, None for this one alone.
     """
 
     images: Path
@@ -57,11 +73,17 @@ class JobOptions:
     masks: MaskOptions = field(default_factory=MaskOptions)
     keypoints: str | None = None
     overwrite: bool = False
+    changed: str = REFUSE
+    shard: Shard | None = None
+    engine: EngineOptions | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job whose input is checked and whose settings agree with what its folder holds."""
+    """A job whose input is checked and whose settings agree with what its folder holds.
+
+    pairs: of the whole job; piece: those of this run, where it is a shard.
+    """
 
     options: JobOptions
     layout: Layout
@@ -70,6 +92,13 @@ class Job:
     matcher: Matcher
     manifest: Manifest
     masks: JobMasks | None = None
+    photographs: Photographs = field(default_factory=lambda: Photographs({}, {}))
+    piece: PairList | None = None
+
+    @property
+    def listed(self) -> PairList:
+        """The pairs of this run."""
+        return self.pairs if self.piece is None else self.piece
 
     @property
     def given(self) -> GivenKeypoints | None:
@@ -81,13 +110,19 @@ class Job:
     def fingerprint(self) -> str:
         return fingerprint(self.manifest)
 
+    @property
+    def known(self) -> dict[str, KnownImage]:
+        """The photographs as records may have been made of them."""
+        return self.photographs.accepted(self.options.changed)
+
     def journal(self) -> Journal:
-        return Journal.open(self.layout.journal, self.fingerprint)
+        stamps = {name: image.stamps for name, image in self.known.items()}
+        return Journal.open(self.layout.journal, self.fingerprint, stamps=stamps)
 
     def remaining(self) -> PairList:
-        """The pairs without a record, in the order given."""
+        """The listed pairs without a record, in the order given."""
         with self.journal() as journal:
-            return PairList(tuple(pair for pair in self.pairs.pairs if pair not in journal))
+            return PairList(tuple(pair for pair in self.listed.pairs if pair not in journal))
 
 
 def open_job(options: JobOptions, progress: Progress) -> Job:
@@ -111,61 +146,131 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     manifest = Manifest({**matcher.settings, "seed": options.match.seed}, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
-    job = Job(options, layout, images, pairs, matcher, manifest, masks)
+    photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
+    job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs, _piece(pairs, layout, options))
+    if not options.overwrite:
+        _require_unchanged(job)
     if job.given:
         job.given.check(images.names, options.aggregate)
     return job
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
-    """Match what is left and derive the hloc files.
+    """Match what is left and derive the hloc files; a shard leaves that to a run of the whole job.
 
     Raises:
-        InputError: a photograph has changed its size since it was matched.
+        BusyError: another process is at work in the folder.
         NothingFoundError: no pair of the job has a usable warp.
         StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
         Stopped: a signal asked for it; results so far are in the journal.
     """
-    if job.options.overwrite:
-        _clear(job.layout)
-    _require_unchanged(job)
-    views = read_manifest(job.layout.manifest)
-    write_manifest(job.layout.manifest, replace(job.manifest, views=views.views if views else {}))
-    note_masks(job.layout, job.options.masks)
-    write_pairs(job.layout.pairs, job.pairs)
-    todo = job.remaining()
-    if len(todo) < len(job.pairs):
-        progress.say(f"{len(job.pairs) - len(todo)} of {len(job.pairs)} pairs are done already")
-    if todo.pairs:
-        with (
-            JournalWriter(job.layout.journal, job.fingerprint) as writer,
-            noted(job.layout, "matching", images=job.images.root) as counts,
-        ):
-            run = match_images(
-                job.images, todo, job.matcher, writer.append, job.options.match, progress=progress, stop=stop
-            )
-            counts.update(pairs=run.pairs, encodes=run.encodes)
-    else:
+    with _at_work(job, progress, stop) as held:
+        if job.options.overwrite:
+            _clear(job.layout)
+        _note(job)
+        todo = _todo(job, progress)
         run = MatchSummary()
-    with job.journal() as journal:
-        for note in journal.damaged:
-            progress.warn(f"{note}; pairs lost there are matched again")
-        summary = _in_all(job, journal, run)
-        if summary.matched == 0:
-            raise NothingFoundError(_nothing_matched(summary))
-        sizes = _sizes(job, journal, summary, progress)
-        derive_views(
-            job.layout,
-            journal,
-            job.pairs,
-            sizes,
-            job.options.aggregate,
-            progress,
-            stop,
-            given=job.given,
-            masks=job.masks,
-        )
+        if todo.pairs:
+            with noted(job.layout, "matching", images=job.images.root) as counts:
+                run = _match(job, todo, held, progress, stop)
+                counts.update(pairs=run.pairs, encodes=run.encodes)
+        with job.journal() as journal:
+            summary = _in_all(job, journal, run)
+            if job.options.shard is None:
+                for note in journal.damaged:
+                    progress.warn(f"{note}; `romacli check {job.layout.root} --repair` mends the file")
+                if summary.matched == 0:
+                    raise NothingFoundError(_nothing_matched(summary))
+                sizes = _sizes(job, journal, summary, progress)
+                _note_images(job, sizes)
+                derive_views(
+                    job.layout,
+                    journal,
+                    job.pairs,
+                    sizes,
+                    job.options.aggregate,
+                    progress,
+                    stop,
+                    given=job.given,
+                    masks=job.masks,
+                )
     return summary
+
+
+@contextmanager
+def _at_work(job: Job, progress: Progress, stop: StopRequest) -> Iterator[Lease]:
+    """Hold the output folder for this run, beside other shards of the same cut if it is one."""
+    work = Work()
+    if job.options.shard is not None:
+        work = shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
+    with ExitStack() as stack:
+        with stop.at_once():
+            held = stack.enter_context(lease(job.layout.leases, work, say=progress.say))
+        yield held
+
+
+def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | None:
+    """The pairs of a shard.
+
+    Raises:
+        UsageError: the shard would remove what others did.
+    """
+    if options.shard is None:
+        return None
+    if options.overwrite:
+        raise UsageError(
+            "--overwrite with --shard would remove what other shards have done. Remove the output folder before the "
+            "first shard, or leave one of them out."
+        )
+    order = order_of_work(pairs.pairs, recorded_capacity(layout.shards))
+    return PairList(piece(order, options.shard))
+
+
+def _note(job: Job) -> None:
+    """Write down what the job is: its settings, its pairs, its photographs."""
+    stored = read_manifest(job.layout.manifest)
+    write_manifest(job.layout.manifest, replace(job.manifest, views=stored.views if stored else {}))
+    note_masks(job.layout, job.options.masks)
+    if job.options.shard is not None:
+        record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
+    with written_whole(job.layout.pairs) as temporary:
+        write_pairs(temporary, job.pairs)
+    _note_images(job, {})
+
+
+def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
+    known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
+    write_images(job.layout.images, known)
+
+
+def _todo(job: Job, progress: Progress) -> PairList:
+    """The pairs to match, once what a kill left behind the last whole record is gone."""
+    with job.journal() as journal:
+        if job.options.shard is None:
+            cut_torn_ends(journal)
+        todo = tuple(pair for pair in job.listed.pairs if pair not in journal)
+        outdated = {*map(frozenset, journal.outdated)}
+    again = sum(frozenset(pair) in outdated for pair in todo)
+    if again:
+        progress.say(f"{again} pairs were matched on photographs that have changed since; they are matched again")
+    if len(todo) < len(job.listed):
+        progress.say(f"{len(job.listed) - len(todo)} of {len(job.listed)} pairs are done already")
+    return PairList(todo)
+
+
+def _match(job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match in this process, or in those of an engine."""
+    if job.options.engine is not None:
+        return match_in_parallel(job, todo, job.options.engine, held.check, progress, stop)
+    with JournalWriter(
+        job.layout.journal, job.fingerprint, stamps=job.photographs.stamps, expected=len(todo)
+    ) as writer:
+
+        def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
+            held.check()
+            writer.append(results)
+
+        return match_images(job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop)
 
 
 def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:
@@ -219,55 +324,39 @@ def _clear(layout: Layout) -> None:
     for folder in (layout.journal, layout.sparse):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (
-        layout.manifest,
-        layout.pairs,
-        layout.features,
-        layout.matches,
-        layout.database,
-        layout.runs,
-        layout.report,
-        layout.report.with_suffix(".json"),
+        *(layout.manifest, layout.pairs, layout.images, layout.shards, layout.given_up),
+        *(layout.features, layout.matches, layout.database),
+        *(layout.runs, layout.report, layout.report.with_suffix(".json")),
     ):
         file.unlink(missing_ok=True)
 
 
 def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
     """The numbers of the whole job, whichever run did the work; encodes and seconds are this run's."""
-    done = [pair for pair in job.pairs.pairs if pair in journal]
+    done = [pair for pair in job.listed.pairs if pair in journal]
     rejected = sum(journal.kind(pair) == "rejected" for pair in done)
     return MatchSummary(
         images=len(job.images),
-        pairs=len(job.pairs),
+        pairs=len(job.listed),
         matched=len(done) - rejected,
         rejected=rejected,
-        failed=len(job.pairs) - len(done),
+        failed=len(job.listed) - len(done),
         encodes=run.encodes,
         seconds=run.seconds,
         failures=run.failures,
+        given_up=run.given_up,
     )
 
 
-def require_size(path: Path, size: Size, *, matched: Size) -> None:
-    """Pass silently when a photograph has the size (width, height) it had when it was matched.
-
-    Raises:
-        InputError: it has another.
-    """
-    if size != matched:
-        raise InputError(
-            f"{path} is {size[0]}x{size[1]} px, but was {matched[0]}x{matched[1]} when it was matched. "
-            "Restore the photograph, or match again with --overwrite."
-        )
-
-
 def _require_unchanged(job: Job) -> None:
-    """Refuse photographs of another size than their warps; one that cannot be read now is no obstacle."""
+    """Refuse photographs that changed since they were matched, unless it was said what to do about them."""
+    if not job.photographs.unseen or job.options.changed == REMATCH:
+        return
     with job.journal() as journal:
         matched = _matched_sizes(job, journal)
-    for name, size in matched.items():
-        path = job.images.root / name
-        with suppress(ImageError):
-            require_size(path, image_size(path), matched=size)
+    sizes = {name: known.size for name, known in job.photographs.known.items() if known.size}
+    require_sizes(job.images.root, sorted(job.photographs.unseen), {**sizes, **matched})
+    require_unchanged(job.photographs, job.options.changed)
 
 
 def _matched_sizes(job: Job, journal: Journal) -> dict[str, Size]:
@@ -281,11 +370,12 @@ def _matched_sizes(job: Job, journal: Journal) -> dict[str, Size]:
 
 def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress) -> dict[str, Size]:
     """The sizes of all photographs of the job but those that cannot be read."""
-    matched = _matched_sizes(job, journal)
+    known = {name: image.size for name, image in job.known.items() if image.size}
+    known.update(_matched_sizes(job, journal))
     sizes = {}
     for name in job.images.names:
-        if name in matched:
-            sizes[name] = matched[name]
+        if name in known:
+            sizes[name] = known[name]
         elif name not in summary.failures:
             try:
                 sizes[name] = image_size(job.images.root / name)

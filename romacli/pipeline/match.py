@@ -40,7 +40,10 @@ class MatchOptions:
 
 @dataclass
 class MatchSummary:
-    """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame."""
+    """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
+
+    given_up: pairs that ended every process that tried them.
+    """
 
     images: int = 0
     pairs: int = 0
@@ -50,6 +53,7 @@ class MatchSummary:
     encodes: int = 0
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    given_up: tuple[Pair, ...] = ()
 
 
 def match_images(

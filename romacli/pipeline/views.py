@@ -137,11 +137,11 @@ def _digest(
     given: GivenKeypoints | None,
     masks: JobMasks | None,
 ) -> str:
-    """What the views depend on: records are immutable, so their pairs and kinds stand for them."""
-    done = sorted([*sorted(pair), journal.kind(pair)] for pair in pairs.pairs if pair in journal)
+    """What the views depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
+    done = sorted([*sorted(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal)
     source = given.stamp(sizes) if given else None
     masked = masks.stamp(list(sizes)) if masks else None
-    return digest([journal.fingerprint, done, sorted(sizes), asdict(options), source, masked])
+    return digest([journal.fingerprint, done, sorted(sizes.items()), asdict(options), source, masked])
 
 
 def _summary(

@@ -1,49 +1,49 @@
 """The ledger of finished pairs: append-only, checksummed records, one file per process.
 
 A pair is done once its record is complete. A kill loses at most the batch that was being written, a power cut
-at most what was appended since the last sync. Knows nothing of how matches were made.
+at most what was appended since the last sync. Damage costs the record it is in and no other. Knows nothing of how
+matches were made.
 
-A record is a prefix, a header and a payload. The prefix (little-endian) holds four letters, the header's
-length (u32), the payload's length (u64), the payload's crc32 and a crc32 of everything before it and of the
-header. The header is JSON; the payload is the arrays of `_ARRAYS`, one after another. The first record of a
-file is of kind "job" and carries the fingerprint of the settings.
+The first record of a file is of kind "job" and carries the fingerprint of the settings.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from romacli.errors import SettingsDifferError, StoreError
-from romacli.types import CompactWarp, Correspondences, Pair, PairResult, Rejected, Size
+from romacli.types import Pair, PairResult, Size
 
+from .images import Stamp
 from .layout import hostname, sync_folder, unwritable
+from .record import (
+    MAX_HEADER,
+    DamagedError,
+    Record,
+    UnfinishedError,
+    described,
+    encode,
+    join,
+    next_offset,
+    record_at,
+    sizes_in,
+    split,
+    stamps_in,
+    turned,
+    verified_payload,
+)
 
 FORMAT = 1
-_MAGIC = b"RCJ1"
-_PREFIX = struct.Struct("<4sIQII")
-_CHECKED_PREFIX = _PREFIX.size - 4
-_MAX_HEADER = 1 << 16  # two names of the longest path, every letter escaped, and some numbers
-_ARRAYS = {
-    "warp": (("target_AB", "<u2"), ("weight_AB", "u1"), ("target_BA", "<u2"), ("weight_BA", "u1")),
-    "correspondences": (("keypoints0", "<f4"), ("keypoints1", "<f4"), ("scores", "<f4")),
-    "rejected": (),
-}
 _SYNC_EVERY_S = 1.0
 # Payloads near a file's end are verified at every scan: a power cut can leave holes in what was written since
 # the last sync, and this is more than a second of it.
@@ -54,20 +54,27 @@ _MAX_OPEN_FILES = 64
 class JournalWriter:
     """A new journal file of this process in `folder`, for results made with the settings of `fingerprint`.
 
+    stamps: of the photographs, by name; those of a pair are kept with it. expected: how many results there will be,
+    for the sentence on a full disk.
+
     Raises:
         StoreError: the folder or the file cannot be written to; also from `append` and `sync`.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str, *, stamps: Mapping[str, Stamp] | None = None, expected: int = 0
+    ) -> None:
         self.path = folder / f"{hostname()}-{os.getpid()}-{time.time_ns()}.jnl"
         self._length = 0
+        self._stamps = stamps or {}
+        self._count, self._expected = 0, expected
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("xb", buffering=0)
         except OSError as error:
-            raise unwritable(self.path, error, num_bytes=_MAX_HEADER) from error
+            raise unwritable(self.path, error, num_bytes=MAX_HEADER) from error
         try:
-            self._write(_encode({"kind": "job", "format": FORMAT, "fingerprint": fingerprint}, b""))
+            self._write(job_record(fingerprint))
             self.sync()
             sync_folder(folder)
         except BaseException:
@@ -79,7 +86,8 @@ class JournalWriter:
 
         They also survive the end of power after the next `sync`, which happens here about every second.
         """
-        self._write(b"".join(_encode(*_split(pair, result)) for pair, result in results))
+        self._write(b"".join(encode(*self._stamped(*split(pair, result))) for pair, result in results))
+        self._count += len(results)
         if time.monotonic() - self._synced_at >= _SYNC_EVERY_S:
             self.sync()
 
@@ -115,8 +123,20 @@ class JournalWriter:
             while remaining:
                 remaining = remaining[self._file.write(remaining) :]
         except OSError as error:
-            raise unwritable(self.path, error, num_bytes=len(data)) from error
+            raise unwritable(self.path, error, num_bytes=self._needed(len(data))) from error
         self._length += len(data)
+
+    def _needed(self, num_bytes: int) -> int:
+        """Room for the results that are still to come, the `num_bytes` at hand included."""
+        if not self._count:
+            return num_bytes
+        return max(num_bytes, (self._expected - self._count) * self._length // self._count)
+
+    def _stamped(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        name_A, name_B = header["pair"]
+        if name_A in self._stamps and name_B in self._stamps:
+            header["stamps"] = [list(self._stamps[name_A]), list(self._stamps[name_B])]
+        return header, payload
 
 
 class Journal:
@@ -126,27 +146,43 @@ class Journal:
     order of file names and offsets. Reading is safe from several threads.
     """
 
-    def __init__(self, folder: Path, fingerprint: str | None) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str | None, stamps: Mapping[str, Collection[Stamp]] | None = None
+    ) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
+        self._stamps = stamps or {}
         self._paths: list[Path] = []
         self._index: dict[Pair, _Entry] = {}
         self._damaged: list[str] = []
+        self._torn: list[tuple[Path, int]] = []
+        self._outdated: set[Pair] = set()
         self._open_files = _OpenFiles()
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, folder: Path, fingerprint: str | None = None, *, verify: bool = False) -> Journal:
+    def open(
+        cls,
+        folder: Path,
+        fingerprint: str | None = None,
+        *,
+        stamps: Mapping[str, Collection[Stamp]] | None = None,
+        verify: bool = False,
+    ) -> Journal:
         """The journal of a folder, empty when there is none.
 
-        A file is read up to its first torn or damaged header. A damaged payload loses its own record only; it
-        is looked for in the last 64 MB of a file, with `verify` everywhere, and always when a record is read.
+        Damage loses the records it is in; reading goes on at the next whole one. Damaged headers are always seen,
+        damaged payloads in the last 64 MB of a file, with `verify` everywhere, and when a record is read.
+
+        Args:
+            stamps: the stamps that a photograph may have, by name; a record made of another version of it does
+                not count.
 
         Raises:
             SettingsDifferError: a file was made with settings of another fingerprint.
             StoreError: a file cannot be read or is of a newer format.
         """
-        journal = cls(folder, fingerprint)
+        journal = cls(folder, fingerprint, stamps)
         for path in sorted(folder.glob("*.jnl")):
             try:
                 journal._add(path, verify=verify)
@@ -161,8 +197,23 @@ class Journal:
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """What was passed over while reading, each with file and offset."""
+        """What was passed over while reading, each with file and offset; what a kill cut off is not damage."""
         return tuple(self._damaged)
+
+    @property
+    def torn(self) -> tuple[tuple[Path, int], ...]:
+        """Files whose end is no whole record, and where it begins: a kill's, a power cut's, or one being written."""
+        return tuple(self._torn)
+
+    @property
+    def outdated(self) -> tuple[Pair, ...]:
+        """Pairs whose only records were made of other versions of their photographs."""
+        return tuple(sorted(self._outdated - self._index.keys()))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that were read."""
+        return tuple(self._paths)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -195,10 +246,11 @@ class Journal:
             KeyError: the pair is not in the journal, or without a warp.
             StoreError: its record is damaged.
         """
+        if self.kind(pair) != "warp":
+            raise KeyError(pair)
         with self._reading(pair) as (_, record):
-            header = record.header
-        sizes = _as_size(header["size_A"]), _as_size(header["size_B"])
-        return sizes if _is_turned_like(record, pair) else (sizes[1], sizes[0])
+            sizes = sizes_in(record.header)
+        return sizes if described(record.header)[0] == pair else (sizes[1], sizes[0])
 
     def read(self, pair: Pair) -> PairResult:
         """The stored result, turned so that A (or 0) is the first name of `pair`, and verified.
@@ -208,8 +260,8 @@ class Journal:
             StoreError: its record is damaged.
         """
         with self._reading(pair) as (file, record):
-            result = _join(record.header, _verified_payload(file, record))
-        return result if _is_turned_like(record, pair) else _turned(result)
+            result = join(record.header, verified_payload(file, record))
+        return result if described(record.header)[0] == pair else turned(result)
 
     def close(self) -> None:
         """Close the files that reading has opened."""
@@ -227,22 +279,23 @@ class Journal:
         return self._index[_key(pair)]
 
     @contextmanager
-    def _reading(self, pair: Pair) -> Iterator[tuple[BufferedReader, _Record]]:
+    def _reading(self, pair: Pair) -> Iterator[tuple[BufferedReader, Record]]:
         """The record of a pair and its open file, for one thread at a time."""
         entry = self._entry(pair)
         path = self._paths[entry.file]
         try:
             with self._lock:
                 file = self._open_files.get(path)
-                yield file, _record_at(file, entry.offset, os.fstat(file.fileno()).st_size)
-        except (OSError, _DamagedError) as error:
+                yield file, record_at(file, entry.offset, os.fstat(file.fileno()).st_size)
+        except (OSError, DamagedError) as error:
             raise StoreError(
                 f"{path} is damaged at byte {entry.offset}, in the record of {pair[0]} {pair[1]} ({error}). "
-                "Delete this file and run the same command again: only its pairs are matched anew."
+                f"Run `romacli check {self._folder.parent} --repair` and the same command again: only this pair is "
+                "matched anew."
             ) from error
 
     def _add(self, path: Path, *, verify: bool) -> None:
-        """Index the records of one file up to the first that is torn."""
+        """Index the whole records of one file."""
         size = path.stat().st_size
         unsettled_from = 0 if verify else size - _UNSETTLED_BYTES
         self._paths.append(path)
@@ -250,28 +303,33 @@ class Journal:
             for record in self._records(file, path, size):
                 try:
                     if record.end > unsettled_from:
-                        _verified_payload(file, record)
+                        verified_payload(file, record)
                     self._add_record(record)
-                except _DamagedError as error:
+                except DamagedError as error:
                     self._damaged.append(f"{path} at byte {record.offset}: {error}")
 
-    def _records(self, file: BufferedReader, path: Path, size: int) -> Iterator[_Record]:
+    def _records(self, file: BufferedReader, path: Path, size: int) -> Iterator[Record]:
         """The records behind the first, which is checked to be of this job."""
-        offset = 0
-        try:
-            while offset < size:
-                record = _record_at(file, offset, size)
+        offset: int | None = 0
+        while offset is not None and offset < size:
+            try:
+                record = record_at(file, offset, size)
                 if offset == 0:
                     self._check_job(path, record.header)
                 else:
                     yield record
                 offset = record.end
-        except _DamagedError as error:
-            self._damaged.append(f"{path} at byte {offset}: {error}")
+            except DamagedError as error:
+                behind = next_offset(file, offset, size) if offset else None
+                if behind is None and (offset or isinstance(error, UnfinishedError)):
+                    self._torn.append((path, offset))
+                else:
+                    self._damaged.append(f"{path} at byte {offset}: {error}")
+                offset = behind
 
     def _check_job(self, path: Path, header: dict[str, Any]) -> None:
         if header.get("kind") != "job":
-            raise _DamagedError("it does not begin like a journal")
+            raise DamagedError("it does not begin like a journal")
         if header.get("format") != FORMAT:
             raise StoreError(f"{path} has format {header.get('format')}, this version reads {FORMAT}. Update romacli.")
         if self._fingerprint is None:
@@ -281,23 +339,22 @@ class Journal:
                 f"{path} was made with other settings. Use the same ones, another --output, or --overwrite."
             )
 
-    def _add_record(self, record: _Record) -> None:
-        try:
-            name_A, name_B = record.header["pair"]
-            kind = sys.intern(record.header["kind"])
-            overlap = record.header["overlap"]
-            pair = (sys.intern(name_A), sys.intern(name_B))
-        except (KeyError, TypeError, ValueError) as error:
-            raise _DamagedError("the header lacks what a pair needs") from error
-        if kind not in _ARRAYS:
-            raise _DamagedError(f"the kind {kind} is unknown")
+    def _add_record(self, record: Record) -> None:
+        pair, kind, overlap = described(record.header)
+        pair = sys.intern(pair[0]), sys.intern(pair[1])
         key = _key(pair)
-        if key not in self._index:
-            self._index[key] = _Entry(len(self._paths) - 1, record.offset, kind, overlap, key != pair)
+        if self._is_outdated(pair, record):
+            self._outdated.add(key)
+        elif key not in self._index:
+            self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
 
-
-class _DamagedError(Exception):
-    """Bytes that are no whole record."""
+    def _is_outdated(self, pair: Pair, record: Record) -> bool:
+        made_of = stamps_in(record.header)
+        if made_of is None:
+            return False
+        return any(
+            name in self._stamps and stamp not in self._stamps[name] for name, stamp in zip(pair, made_of, strict=True)
+        )
 
 
 class _Entry(NamedTuple):
@@ -308,16 +365,6 @@ class _Entry(NamedTuple):
     kind: str
     overlap: float | None
     turned: bool
-
-
-class _Record(NamedTuple):
-    """A record whose header is whole."""
-
-    header: dict[str, Any]
-    offset: int
-    payload_offset: int
-    payload_crc: int
-    end: int
 
 
 class _OpenFiles:
@@ -339,123 +386,10 @@ class _OpenFiles:
             self._files.popitem()[1].close()
 
 
-def _is_turned_like(record: _Record, pair: Pair) -> bool:
-    return record.header["pair"] == list(pair)
+def job_record(fingerprint: str) -> bytes:
+    """The first record of a file."""
+    return encode({"kind": "job", "format": FORMAT, "fingerprint": fingerprint}, b"")
 
 
 def _key(pair: Pair) -> Pair:
     return pair if pair[0] <= pair[1] else (pair[1], pair[0])
-
-
-def _encode(header: dict[str, Any], payload: bytes) -> bytes:
-    """A record's bytes. Names stay ASCII in the JSON, so that any file name survives."""
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
-    checked = _PREFIX.pack(_MAGIC, len(text), len(payload), zlib.crc32(payload), 0)[:_CHECKED_PREFIX]
-    return b"".join((checked, struct.pack("<I", zlib.crc32(text, zlib.crc32(checked))), text, payload))
-
-
-def _record_at(file: BufferedReader, offset: int, size: int) -> _Record:
-    """The record at `offset` of a file of `size` bytes; its payload is neither read nor allocated."""
-    file.seek(offset)
-    prefix = file.read(_PREFIX.size)
-    if len(prefix) < _PREFIX.size:
-        raise _DamagedError("the record is unfinished")
-    magic, header_length, payload_length, payload_crc, header_crc = _PREFIX.unpack(prefix)
-    if magic != _MAGIC or header_length > _MAX_HEADER:
-        raise _DamagedError("no record begins here")
-    payload_offset = offset + _PREFIX.size + header_length
-    end = payload_offset + payload_length
-    if end > size:
-        raise _DamagedError("the record is unfinished")
-    text = file.read(header_length)
-    if zlib.crc32(text, zlib.crc32(prefix[:_CHECKED_PREFIX])) != header_crc:
-        raise _DamagedError("the header does not match its checksum")
-    return _Record(_parse(text), offset, payload_offset, payload_crc, end)
-
-
-def _parse(text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise _DamagedError("the header is no JSON") from error
-    if not isinstance(header, dict):
-        raise _DamagedError("the header is no JSON object")
-    return header
-
-
-def _verified_payload(file: BufferedReader, record: _Record) -> bytearray:
-    """The payload of a record, in memory that arrays may be written to."""
-    payload = bytearray(record.end - record.payload_offset)
-    file.seek(record.payload_offset)
-    length = file.readinto(payload) if payload else 0
-    if length != len(payload) or zlib.crc32(payload) != record.payload_crc:
-        raise _DamagedError("the arrays do not match their checksum")
-    return payload
-
-
-def _split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
-    """A result as header and payload."""
-    header: dict[str, Any] = {"pair": list(pair), "kind": "rejected", "overlap": None}
-    if isinstance(result, CompactWarp):
-        header |= {"kind": "warp", "size_A": _ints(result.size_A), "size_B": _ints(result.size_B)}
-    elif isinstance(result, Correspondences):
-        header |= {"kind": "correspondences"}
-    if not isinstance(result, Correspondences):
-        header |= {"overlap": float(result.overlap)}
-    arrays = [np.ascontiguousarray(getattr(result, name), dtype) for name, dtype in _ARRAYS[header["kind"]]]
-    header["shapes"] = [_ints(array.shape) for array in arrays]
-    return header, b"".join(array.tobytes() for array in arrays)
-
-
-def _join(header: dict[str, Any], payload: bytearray) -> PairResult:
-    """The result that `_split` took apart."""
-    try:
-        kind, overlap = header["kind"], header["overlap"]
-        arrays = _arrays(_ARRAYS[kind], header["shapes"], payload)
-        if kind == "rejected":
-            return Rejected(overlap)
-        if kind == "correspondences":
-            return Correspondences(**arrays)
-        return CompactWarp(
-            **arrays, size_A=_as_size(header["size_A"]), size_B=_as_size(header["size_B"]), overlap=overlap
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _DamagedError("header and arrays contradict each other") from error
-
-
-def _arrays(
-    fields: Sequence[tuple[str, str]], shapes: Sequence[Sequence[int]], payload: bytearray
-) -> dict[str, np.ndarray]:
-    arrays, offset = {}, 0
-    for (name, dtype), shape in zip(fields, shapes, strict=True):
-        arrays[name] = np.frombuffer(payload, dtype, prod(shape), offset).reshape(shape)
-        offset += arrays[name].nbytes
-    if offset != len(payload):
-        raise ValueError(f"{offset} bytes of {len(payload)} are used")
-    return arrays
-
-
-def _turned(result: PairResult) -> PairResult:
-    """The same result with its two images exchanged."""
-    if isinstance(result, CompactWarp):
-        return CompactWarp(
-            target_AB=result.target_BA,
-            weight_AB=result.weight_BA,
-            target_BA=result.target_AB,
-            weight_BA=result.weight_AB,
-            size_A=result.size_B,
-            size_B=result.size_A,
-            overlap=result.overlap,
-        )
-    if isinstance(result, Correspondences):
-        return Correspondences(result.keypoints1, result.keypoints0, result.scores)
-    return result
-
-
-def _ints(values: Sequence[int]) -> list[int]:
-    return [int(value) for value in values]
-
-
-def _as_size(values: Sequence[int]) -> Size:
-    width, height = values
-    return width, height

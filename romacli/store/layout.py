@@ -39,6 +39,22 @@ class Layout:
         return self.root / "journal"
 
     @property
+    def images(self) -> Path:
+        return self.root / "images.json"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards.json"
+
+    @property
+    def given_up(self) -> Path:
+        return self.root / "given-up.txt"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
+
+    @property
     def features(self) -> Path:
         return self.root / "features.h5"
 

@@ -170,11 +170,12 @@ def test_truncation_at_any_byte_of_the_last_record_keeps_all_earlier_ones(tmp_pa
         path.write_bytes(content[:length])
         with Journal.open(path.parent, "job") as journal:
             assert journal.pairs == (THREE[0][0], THREE[1][0])
-            assert len(journal.damaged) == (length > whole)
+            assert journal.torn == ((path, whole),) * (length > whole)
+            assert journal.damaged == ()
             assert all(same(journal.read(pair), result) for pair, result in THREE[:2])
 
 
-def test_a_flip_of_any_byte_loses_no_earlier_record_and_is_never_read_as_truth(tmp_path, monkeypatch):
+def test_a_flip_of_any_byte_loses_no_other_record_and_is_never_read_as_truth(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_module, "_UNSETTLED_BYTES", 1)
     path = write(tmp_path, THREE)
     content = path.read_bytes()
@@ -186,9 +187,10 @@ def test_a_flip_of_any_byte_loses_no_earlier_record_and_is_never_read_as_truth(t
         path.write_bytes(damaged)
         hit = sum(start <= position for start in starts) - 2
         with Journal.open(tmp_path, "job") as journal:
-            assert journal.pairs[: max(hit, 0)] == tuple(pair for pair, _ in THREE[: max(hit, 0)])
-            refused = [pair for pair, result in THREE if pair in journal and not is_read(journal, pair, result)]
-            assert journal.damaged or refused == [THREE[hit][0]]
+            intact = [] if hit < 0 else [pair for pair, _ in THREE if pair != THREE[hit][0]]
+            assert [pair for pair, result in THREE if pair in journal and is_read(journal, pair, result)] == intact
+            refused = [pair for pair, _ in THREE if pair in journal and pair not in intact]
+            assert journal.damaged or journal.torn or refused == [THREE[hit][0]]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"RCJ1" + b"\xff" * 200, b"a text"])
@@ -197,7 +199,7 @@ def test_a_file_that_is_no_journal_is_passed_over_and_noted(tmp_path, content):
     (tmp_path / "z.jnl").write_bytes(content)
     with Journal.open(tmp_path, "job") as journal:
         assert len(journal) == 3
-        assert len(journal.damaged) == bool(content)
+        assert len(journal.damaged) + len(journal.torn) == bool(content)
 
 
 def test_a_damaged_payload_in_the_middle_is_found_by_verify_and_by_reading(tmp_path, monkeypatch):
@@ -261,6 +263,22 @@ def test_other_settings_are_refused(tmp_path):
         Journal.open(tmp_path)
 
 
+def test_records_made_of_other_versions_of_a_photograph_do_not_count(tmp_path):
+    with JournalWriter(tmp_path, "job", stamps={"a.jpg": (10, 1), "b.jpg": (20, 1)}) as writer:
+        writer.append(THREE)
+    with Journal.open(tmp_path, "job", stamps={"a.jpg": {(10, 1)}, "b.jpg": {(20, 1), (20, 2)}}) as journal:
+        assert (len(journal), journal.outdated) == (3, ())
+    changed = {"a.jpg": {(10, 2)}, "c d/ü.jpg": {(1, 1)}}
+    with Journal.open(tmp_path, "job", stamps=changed) as journal:
+        assert journal.pairs == (("a.jpg", "c d/ü.jpg"), ("c d/ü.jpg", "b.jpg"))
+        assert journal.outdated == (("a.jpg", "b.jpg"),)
+    with JournalWriter(tmp_path, "job", stamps={"a.jpg": (10, 2), "b.jpg": (20, 1)}) as writer:
+        writer.append([(("a.jpg", "b.jpg"), warp(7))])
+    with Journal.open(tmp_path, "job", stamps=changed) as journal:
+        assert same(journal.read(("a.jpg", "b.jpg")), warp(7))
+        assert journal.outdated == ()
+
+
 def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_module, "FORMAT", 2)
     write(tmp_path, THREE)
@@ -313,7 +331,7 @@ def test_a_full_disk_is_a_sentence_and_later_batches_are_whole_again(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with Journal.open(tmp_path) as journal:
         assert journal.pairs == (THREE[0][0],)
-        assert len(journal.damaged) == 1
+        assert len(journal.torn) == 1
     writer.append(THREE[1:])
     writer.close()
     with Journal.open(tmp_path) as journal:

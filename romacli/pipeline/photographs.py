@@ -1,0 +1,94 @@
+"""Which photographs of a job are still those that were matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from romacli.errors import ImageError, InputError
+from romacli.images.decode import image_size
+from romacli.store.images import KnownImage, Stamp
+from romacli.types import ImageList, Size
+
+REFUSE, REMATCH, KEEP = "refuse", "rematch", "keep"
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The files of a job as they are and as they were.
+
+    stamps: bytes and modification time now, by name; a file that cannot be looked at has none.
+    known: what was known of them before.
+    """
+
+    stamps: Mapping[str, Stamp]
+    known: Mapping[str, KnownImage]
+
+    @property
+    def changed(self) -> list[str]:
+        """Those that are not as they were."""
+        return [name for name in self.stamps if name in self.known and self.stamps[name] not in self.known[name].stamps]
+
+    @property
+    def unseen(self) -> set[str]:
+        """Those that are not known to be as they were."""
+        return {*self.changed, *(name for name in self.stamps if name not in self.known)}
+
+    def accepted(self, policy: str) -> dict[str, KnownImage]:
+        """What they may be from now on. To `rematch` is to forget what they were, to `keep` to take both for one."""
+        accepted = {name: KnownImage((stamp,)) for name, stamp in self.stamps.items()}
+        for name, known in self.known.items():
+            if name not in self.stamps or self.stamps[name] in known.stamps:
+                accepted[name] = known
+            elif policy == KEEP:
+                accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]))
+        return accepted
+
+
+def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
+    """The photographs of a list beside what was known of them."""
+    stamps = {}
+    for name in images.names:
+        with suppress(OSError):
+            state = (images.root / name).stat()
+            stamps[name] = (state.st_size, state.st_mtime_ns)
+    listed = set(images.names)
+    return Photographs(stamps, {name: image for name, image in known.items() if name in listed})
+
+
+def require_unchanged(photographs: Photographs, policy: str) -> None:
+    """Pass silently when no photograph has changed, or it was said what to do then.
+
+    Raises:
+        InputError: some have changed.
+    """
+    changed = photographs.changed
+    if changed and policy == REFUSE:
+        files = f"{changed[0]} has" if len(changed) == 1 else f"{len(changed)} photographs ({changed[0]} first) have"
+        raise InputError(
+            f"{files} another size or time than when they were matched. Add --changed rematch to match their pairs "
+            "again, or --changed keep if they show the same, as copies do."
+        )
+
+
+def require_size(path: Path, size: Size, *, matched: Size) -> None:
+    """Pass silently when a photograph has the size (width, height) it had when it was matched.
+
+    Raises:
+        InputError: it has another.
+    """
+    if size != matched:
+        raise InputError(
+            f"{path} is {size[0]}x{size[1]} px, but was {matched[0]}x{matched[1]} when it was matched. "
+            "Restore the photograph, or match its pairs again with --changed rematch."
+        )
+
+
+def require_sizes(root: Path, names: Sequence[str], matched: Mapping[str, Size]) -> None:
+    """The same for those of the names that were matched; one that cannot be read now is no obstacle."""
+    for name in names:
+        if name in matched:
+            with suppress(ImageError):
+                require_size(root / name, image_size(root / name), matched=matched[name])

@@ -1,0 +1,75 @@
+"""The photographs of a job as they were when they were matched, so that a change is noticed.
+
+Knows no photographs, only what is told of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romacli.errors import StoreError
+from romacli.types import Size
+
+from .layout import written_whole
+
+FORMAT = 1
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class KnownImage:
+    """What is known of a photograph.
+
+    stamps: (bytes, modification time in ns) of the file, several where files were said to show the same.
+    size: (width, height) px, None where it was never read.
+    """
+
+    stamps: tuple[Stamp, ...]
+    size: Size | None = None
+
+
+def read_images(path: Path) -> dict[str, KnownImage]:
+    """The photographs listed at `path` by name, none when there is no list.
+
+    Raises:
+        StoreError: the file is damaged or of a newer format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise StoreError(f"{path} has format {content['format']}, this version reads {FORMAT}. Update romacli.")
+        return {name: _known(row) for name, row in content["images"].items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is damaged. Delete it: photographs are then taken as they are now, and pairs made of others "
+            "are matched again."
+        ) from error
+
+
+def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
+    """Write the list, whole or not at all, unless the file holds it already."""
+    rows = {
+        name: {"stamps": [list(stamp) for stamp in known.stamps], "size": known.size and list(known.size)}
+        for name, known in images.items()
+    }
+    text = json.dumps({"format": FORMAT, "images": rows}, separators=(",", ":")) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _known(row: Any) -> KnownImage:
+    stamps = tuple((int(num_bytes), int(time)) for num_bytes, time in row["stamps"])
+    if row["size"] is None:
+        return KnownImage(stamps)
+    width, height = row["size"]
+    return KnownImage(stamps, (int(width), int(height)))

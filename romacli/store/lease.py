@@ -1,0 +1,213 @@
+"""Who is at work in an output folder: a small file for each process, renewed while it lives.
+
+A lease is a courtesy, not a lock: results are safe without it, for every process has its own journal. It keeps two
+runs from doing the same work twice and `--overwrite` from removing what another run is writing. Knows nothing of
+what the work is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from romacli.errors import BusyError
+
+from .layout import hostname, unwritable
+
+BEAT_S = 5.0
+# A process of another machine is given up when its lease does not change for so long. No clocks are compared.
+PATIENCE_S = 30.0
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process does in the folder.
+
+    name: of the lease. plan: pieces of one plan go side by side; None keeps everything else away.
+    """
+
+    name: str = "job"
+    plan: str | None = None
+
+    def tolerates(self, other: Work) -> bool:
+        return self.plan is not None and self.plan == other.plan and self.name != other.name
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease. `machine` tells apart what shares process ids, `started` who had one before."""
+
+    host: str
+    machine: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        return cls(hostname(), _machine(), os.getpid(), _start_time(os.getpid()))
+
+
+class Lease:
+    """The right of this process to work in a folder, renewed by a thread until `release`."""
+
+    def __init__(self, path: Path, work: Work) -> None:
+        self._path = path
+        self._content = {**asdict(Holder.this_process()), **asdict(work)}
+        self._beats = 0
+        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        self._ended = threading.Event()
+        self._beat()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Pass silently while the lease is ours.
+
+        Raises:
+            BusyError: another process took it over, this one having been silent for too long.
+        """
+        if not self._is_ours():
+            raise BusyError(
+                f"{self._path.parent.parent} was taken over by another process while this one stood still. "
+                "Finished pairs are kept; the same command continues when that process has ended."
+            )
+
+    def release(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+        with suppress(OSError):
+            self._path.parent.rmdir()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with suppress(OSError):
+                self._beat()
+
+    def _beat(self) -> None:
+        self._beats += 1
+        os.pwrite(self._file, json.dumps({**self._content, "beat": f"{self._beats:012}"}).encode(), 0)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except OSError:
+            return False
+
+
+@contextmanager
+def lease(folder: Path, work: Work | None = None, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
+    """Hold `folder`, the leases of an output folder, for one piece of work.
+
+    What a process of this machine left behind when it was killed is taken over at once, what one of another machine
+    left when it has not changed for `PATIENCE_S`.
+
+    Raises:
+        BusyError: another process is at work there.
+        StoreError: the folder cannot be written to.
+    """
+    work = work or Work()
+    path = folder / f"{work.name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, num_bytes=0) from error
+    try:
+        _clear_way(folder, work, say)
+        held = Lease(path, work)
+    except FileExistsError as error:
+        raise BusyError(_busy(path)) from error
+    except OSError as error:
+        raise unwritable(path, error, num_bytes=len(json.dumps(asdict(work)))) from error
+    try:
+        _clear_way(folder, work, say, but=path)
+        yield held
+    finally:
+        held.release()
+
+
+def _clear_way(folder: Path, work: Work, say: Callable[[str], None], *, but: Path | None = None) -> None:
+    """Remove leases of the dead; raise BusyError for one of the living that this work does not go beside."""
+    for path in sorted(folder.glob("*.json")):
+        if path == but:
+            continue
+        content = _read(path)
+        if content is not None and work.tolerates(Work(content["name"], content["plan"])):
+            continue
+        if _is_alive(path, content, say):
+            raise BusyError(_busy(path))
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path, content: dict[str, Any] | None, say: Callable[[str], None]) -> bool:
+    """Whether the process that wrote a lease lives: asked of this machine, or seen by the lease's changing."""
+    if content is not None and content["machine"] == _machine() and content["host"] == hostname():
+        return _start_time(content["pid"]) == content["started"]
+    if content is not None:
+        say(f"looking whether process {content['pid']} on {content['host']} is still at work in {path.parent.parent}")
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        time.sleep(_LOOK_EVERY_S)
+        if not path.exists():
+            return False
+        if _read(path) != content:
+            return True
+    return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a lease says; None where it is being written or is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
+        return content if isinstance(content["name"], str) and isinstance(content["pid"], int) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _busy(path: Path) -> str:
+    content = _read(path) or {"pid": "?", "host": "another machine"}
+    return (
+        f"{path.parent.parent} is in use by process {content['pid']} on {content['host']}. Wait until it has ended, "
+        "stop it, or choose another --output; only shards work side by side (--shard)."
+    )
+
+
+def _machine() -> str:
+    """What processes that see each other's ids have in common: a boot of the kernel and a name space of ids."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return hostname()
+
+
+def _start_time(pid: int) -> str:
+    """When a process began, in the kernel's ticks; "gone" where there is none, empty where the system does not tell."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return "gone" if Path("/proc/self/stat").exists() or not _is_running(pid) else ""
+    except OSError:
+        return "gone"
+    fields = state.rpartition(")")[2].split()
+    return "gone" if fields[0] in "ZX" else fields[19]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,235 @@
+"""One record of a journal as bytes: a prefix, a header and a payload. Knows no files but open ones.
+
+The prefix (little-endian) holds four letters, the header's length (u32), the payload's length (u64), the payload's
+crc32 and a crc32 of everything before it and of the header. The header is JSON; the payload is the arrays of
+`ARRAYS`, one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from io import BufferedReader
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from romacli.types import CompactWarp, Correspondences, Pair, PairResult, Rejected, Size
+
+MAX_HEADER = 1 << 16  # two names of the longest path, every letter escaped, and some numbers
+_MAGIC = b"RCJ1"
+_PREFIX = struct.Struct("<4sIQII")
+_CHECKED_PREFIX = _PREFIX.size - 4
+_CHUNK = 1 << 20
+ARRAYS = {
+    "warp": (("target_AB", "<u2"), ("weight_AB", "u1"), ("target_BA", "<u2"), ("weight_BA", "u1")),
+    "correspondences": (("keypoints0", "<f4"), ("keypoints1", "<f4"), ("scores", "<f4")),
+    "rejected": (),
+}
+
+
+class DamagedError(Exception):
+    """Bytes that are no whole record."""
+
+
+class UnfinishedError(DamagedError):
+    """A record that the end of the file cuts off, as a kill leaves one."""
+
+    def __init__(self) -> None:
+        super().__init__("the record is unfinished")
+
+
+class Record(NamedTuple):
+    """A record whose header is whole."""
+
+    header: dict[str, Any]
+    offset: int
+    payload_offset: int
+    payload_crc: int
+    end: int
+
+
+def encode(header: dict[str, Any], payload: bytes) -> bytes:
+    """A record's bytes. Names stay ASCII in the JSON, so that any file name survives."""
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    checked = _PREFIX.pack(_MAGIC, len(text), len(payload), zlib.crc32(payload), 0)[:_CHECKED_PREFIX]
+    return b"".join((checked, struct.pack("<I", zlib.crc32(text, zlib.crc32(checked))), text, payload))
+
+
+def record_at(file: BufferedReader, offset: int, size: int) -> Record:
+    """The record at `offset` of a file of `size` bytes; its payload is neither read nor allocated.
+
+    Raises:
+        DamagedError: no whole record begins there.
+    """
+    file.seek(offset)
+    prefix = file.read(_PREFIX.size)
+    if len(prefix) < _PREFIX.size:
+        raise UnfinishedError
+    magic, header_length, payload_length, payload_crc, header_crc = _PREFIX.unpack(prefix)
+    if magic != _MAGIC or header_length > MAX_HEADER:
+        raise DamagedError("no record begins here")
+    text = file.read(header_length)
+    if len(text) < header_length:
+        raise UnfinishedError
+    if zlib.crc32(text, zlib.crc32(prefix[:_CHECKED_PREFIX])) != header_crc:
+        raise DamagedError("the header does not match its checksum")
+    payload_offset = offset + _PREFIX.size + header_length
+    if payload_offset + payload_length > size:
+        raise UnfinishedError
+    return Record(_parse(text), offset, payload_offset, payload_crc, payload_offset + payload_length)
+
+
+def next_offset(file: BufferedReader, offset: int, size: int) -> int | None:
+    """Where the first whole record behind `offset` begins; None where there is none."""
+    start = offset + 1
+    while start < size:
+        file.seek(start)
+        chunk = file.read(_CHUNK)
+        found = chunk.find(_MAGIC)
+        while found >= 0:
+            try:
+                return record_at(file, start + found, size).offset
+            except DamagedError:
+                found = chunk.find(_MAGIC, found + 1)
+        if len(chunk) < len(_MAGIC):
+            return None
+        start += len(chunk) - len(_MAGIC) + 1
+    return None
+
+
+def verified_payload(file: BufferedReader, record: Record) -> bytearray:
+    """The payload of a record, in memory that arrays may be written to.
+
+    Raises:
+        DamagedError: it does not match its checksum.
+    """
+    payload = bytearray(record.end - record.payload_offset)
+    file.seek(record.payload_offset)
+    length = file.readinto(payload) if payload else 0
+    if length != len(payload) or zlib.crc32(payload) != record.payload_crc:
+        raise DamagedError("the arrays do not match their checksum")
+    return payload
+
+
+def described(header: dict[str, Any]) -> tuple[Pair, str, float | None]:
+    """The pair, the kind and the overlap that a header names.
+
+    Raises:
+        DamagedError: it does not.
+    """
+    try:
+        (name_A, name_B), kind, overlap = header["pair"], header["kind"], header["overlap"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError("the header lacks what a pair needs") from error
+    if not (isinstance(name_A, str) and isinstance(name_B, str) and kind in ARRAYS and _is_overlap(overlap)):
+        raise DamagedError("the header is of no pair")
+    return (name_A, name_B), kind, overlap
+
+
+def stamps_in(header: dict[str, Any]) -> tuple[Any, Any] | None:
+    """The stamps of the two photographs a result was made from; None where the record has none."""
+    stamps = header.get("stamps")
+    if isinstance(stamps, list) and len(stamps) == 2 and all(isinstance(stamp, list) for stamp in stamps):
+        return tuple(stamps[0]), tuple(stamps[1])
+    return None
+
+
+def sizes_in(header: dict[str, Any]) -> tuple[Size, Size]:
+    """The (width, height) of both images of a warp.
+
+    Raises:
+        DamagedError: there are none.
+    """
+    sizes = header.get("size_A"), header.get("size_B")
+    for size in sizes:
+        if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+            raise DamagedError("the header lacks the sizes of the images")
+    return tuple(map(tuple, sizes))  # type: ignore[return-value, arg-type]
+
+
+def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
+    """A result as header and payload."""
+    header: dict[str, Any] = {"pair": list(pair), "kind": "rejected", "overlap": None}
+    if isinstance(result, CompactWarp):
+        header |= {"kind": "warp", "size_A": _ints(result.size_A), "size_B": _ints(result.size_B)}
+    elif isinstance(result, Correspondences):
+        header |= {"kind": "correspondences"}
+    if not isinstance(result, Correspondences):
+        header |= {"overlap": float(result.overlap)}
+    arrays = [np.ascontiguousarray(getattr(result, name), dtype) for name, dtype in ARRAYS[header["kind"]]]
+    header["shapes"] = [_ints(array.shape) for array in arrays]
+    return header, b"".join(array.tobytes() for array in arrays)
+
+
+def join(header: dict[str, Any], payload: bytearray) -> PairResult:
+    """The result that `split` took apart.
+
+    Raises:
+        DamagedError: header and payload are of no result.
+    """
+    _, kind, overlap = described(header)
+    try:
+        arrays = _arrays(ARRAYS[kind], header["shapes"], payload)
+        if kind == "correspondences":
+            return Correspondences(**arrays)
+        if overlap is None:
+            raise ValueError("an overlap is missing")
+        if kind == "rejected":
+            return Rejected(overlap)
+        size_A, size_B = sizes_in(header)
+        return CompactWarp(**arrays, size_A=size_A, size_B=size_B, overlap=overlap)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError("header and arrays contradict each other") from error
+
+
+def turned(result: PairResult) -> PairResult:
+    """The same result with its two images exchanged."""
+    if isinstance(result, CompactWarp):
+        return CompactWarp(
+            target_AB=result.target_BA,
+            weight_AB=result.weight_BA,
+            target_BA=result.target_AB,
+            weight_BA=result.weight_AB,
+            size_A=result.size_B,
+            size_B=result.size_A,
+            overlap=result.overlap,
+        )
+    if isinstance(result, Correspondences):
+        return Correspondences(result.keypoints1, result.keypoints0, result.scores)
+    return result
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("the header is no JSON") from error
+    if not isinstance(header, dict):
+        raise DamagedError("the header is no JSON object")
+    return header
+
+
+def _is_overlap(value: Any) -> bool:
+    return value is None or isinstance(value, float)
+
+
+def _arrays(
+    fields: Sequence[tuple[str, str]], shapes: Sequence[Sequence[int]], payload: bytearray
+) -> dict[str, np.ndarray]:
+    arrays, offset = {}, 0
+    for (name, dtype), shape in zip(fields, shapes, strict=True):
+        if any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError(f"{shape} is no shape")
+        arrays[name] = np.frombuffer(payload, dtype, prod(shape), offset).reshape(shape)
+        offset += arrays[name].nbytes
+    if offset != len(payload):
+        raise ValueError(f"{offset} bytes of {len(payload)} are used")
+    return arrays
+
+
+def _ints(values: Sequence[int]) -> list[int]:
+    return [int(value) for value in values]
