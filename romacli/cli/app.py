@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from romacli import __version__
 from romacli.cli import aggregate, colmap_import, match, merge, models, pairs, reconstruct, show, train
+from romacli.cli import eval as evaluation
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
 from romacli.errors import RomacliError
@@ -20,7 +21,18 @@ EPILOG = (
 )
 
 
-ORDER_OF_WORK = ("pairs", "match", "merge", "aggregate", "colmap-import", "reconstruct", "show", "models", "train")
+ORDER_OF_WORK = (
+    "pairs",
+    "match",
+    "merge",
+    "aggregate",
+    "colmap-import",
+    "reconstruct",
+    "show",
+    "models",
+    "eval",
+    "train",
+)
 
 
 class _Front(TyperGroup):
@@ -70,6 +82,7 @@ colmap_import.add_to(app)
 reconstruct.add_to(app)
 show.add_to(app)
 app.add_typer(models.app, name="models")
+app.add_typer(evaluation.app, name="eval")
 train.add_to(app)
 
 

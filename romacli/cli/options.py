@@ -160,14 +160,9 @@ class TalkFlags:
 
 
 @dataclass(frozen=True)
-class MatchFlags:
-    pairs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: every pair.",
-        ),
-    ] = None
+class MatcherFlags:
+    """Which matcher, and how it is built."""
+
     model: Annotated[
         str,
         typer.Option(
@@ -217,6 +212,17 @@ class MatchFlags:
         str,
         typer.Option(help="Number type: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16."),
     ] = "auto"
+
+
+@dataclass(frozen=True)
+class MatchFlags(MatcherFlags):
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: every pair.",
+        ),
+    ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(

@@ -12,6 +12,7 @@ from romacli.cli.options import (
     KeypointFlags,
     MapperFlags,
     MaskFlags,
+    MatcherFlags,
     MatchFlags,
     OutputFlags,
     ShardFlags,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from romacli.colmap.reconstruct import MapperOptions
     from romacli.images.masks import MaskOptions
     from romacli.keypoints.options import AggregateOptions
+    from romacli.matching.matcher import MatcherOptions
     from romacli.pipeline.colmap import ImportOptions
     from romacli.pipeline.engine import EngineOptions
     from romacli.pipeline.job import JobOptions
@@ -38,8 +40,6 @@ def job_options(
     shard: ShardFlags | None = None,
 ) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
-    from romacli.matching.matcher import MatcherOptions
-    from romacli.matching.resolution import parse_resolution
     from romacli.pipeline.job import JobOptions
     from romacli.pipeline.match import MatchOptions
     from romacli.pipeline.shard import parse_shard
@@ -50,16 +50,7 @@ def job_options(
         output=output.output,
         pairs=flags.pairs,
         model=flags.model,
-        matcher=MatcherOptions(
-            weights=flags.weights,
-            coarse_resolution=parse_resolution(flags.coarse_resolution, "--coarse-resolution"),
-            upsample_resolution=parse_resolution(flags.upsample_resolution, "--upsample-resolution"),
-            upsample=flags.upsample,
-            min_certainty=flags.min_certainty,
-            min_overlap=flags.min_overlap,
-            device=flags.device,
-            dtype=flags.dtype,
-        ),
+        matcher=matcher_options(flags),
         match=MatchOptions(
             batch_size=flags.batch_size,
             num_workers=flags.num_workers,
@@ -90,6 +81,23 @@ def engine_options(flags: EngineFlags) -> EngineOptions | None:
     if flags.engine is None and flags.num_processes is None:
         return None
     return EngineOptions(EngineName(flags.engine.value if flags.engine else "local"), flags.num_processes)
+
+
+def matcher_options(flags: MatcherFlags) -> MatcherOptions:
+    """How the matcher of a command is built."""
+    from romacli.matching.matcher import MatcherOptions
+    from romacli.matching.resolution import parse_resolution
+
+    return MatcherOptions(
+        weights=flags.weights,
+        coarse_resolution=parse_resolution(flags.coarse_resolution, "--coarse-resolution"),
+        upsample_resolution=parse_resolution(flags.upsample_resolution, "--upsample-resolution"),
+        upsample=flags.upsample,
+        min_certainty=flags.min_certainty,
+        min_overlap=flags.min_overlap,
+        device=flags.device,
+        dtype=flags.dtype,
+    )
 
 
 def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,15 +120,13 @@ def _validation(folder: Path, textures: Path | None) -> Validate:
 
     @cache
     def pairs() -> Any:
-        from romacli.eval.synthetic import validation_pairs
-        from romacli.synthetic import Textures
+        from romacli.eval.synthetic import RECIPE, validation_pairs, validation_textures
 
-        return validation_pairs(Textures.load(folder, procedural=0, seed=0), 64, size=256, seed=0)
+        return validation_pairs(validation_textures(folder), RECIPE.pairs // 4)
 
     def validate(network: Any) -> Mapping[str, float]:
         from romacli.eval.synthetic import evaluate
 
-        figures = asdict(evaluate(network, pairs()))
-        return {"pck3": figures.pop("pck3"), **figures}
+        return evaluate(network, pairs()).figures
 
     return validate

@@ -1,89 +1,185 @@
-"""How good a mini network is on synthetic pairs it has not seen, as a handful of numbers."""
+"""How good a matcher is on synthetic pairs it has not seen, as a handful of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor
 
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matching.dense import normalise
+from romacli.matching.matcher import DenseMatcher
 from romacli.models.mini import Mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 
+from .certainty import Reliability, area_under_roc, reliability
+
 COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
 RIGHT_WITHIN_PX = 3.0  # what the certainty is asked about
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The validation set: whoever has the same photographs has the same pairs.
+
+    Attributes:
+        pairs: how many; size: px, side of the pictures.
+        seed: of the pairs, and of the generated textures, which training must not share.
+        procedural: how many generated textures are added to the photographs.
+        matched: how many of the pairs are also matched as photographs are, which takes several times as long.
+        unrelated: how many pictures of two different scenes are matched and verified besides.
+    """
+
+    pairs: int = 256
+    size: int = 256
+    seed: int = 20_000
+    procedural: int = 40
+    matched: int = 64
+    unrelated: int = 64
+
+
+RECIPE = Recipe()
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Shares of visible pixels of A, one pass, and how well certainty ranks.
+    """Shares of visible pixels of A, and what the certainty is worth; unrelated pairs count for the latter.
 
     Attributes:
         pck1, pck3, pck5: final warp within 1, 3, 5 px of the truth, at the pairs' own size.
-        coarse: anchor warp within 32 px at 448 px.
-        certainty_auc: area under the ROC curve of the final certainty against "visible and within 3 px",
-            unrelated pairs included.
+        coarse: anchor warp within 32 px at 448 px; NaN where only the final warp is known.
+        robust: final warp within 32 px at 448 px.
+        certainty_auc: area under the ROC curve of the final certainty against "visible and within 3 px".
+        reliability: the same certainty against the same, in bins.
     """
 
     pck1: float
     pck3: float
     pck5: float
     coarse: float
+    robust: float
     certainty_auc: float
+    reliability: Reliability
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single numbers by name, the one to choose between networks first."""
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        return {"pck3": numbers["pck3"], **numbers}
 
 
-def validation_pairs(textures: Textures, count: int, *, size: int, seed: int) -> list[SyntheticPair]:
+def validation_textures(photographs: Path | None, recipe: Recipe = RECIPE) -> Textures:
+    """Return what the recipe's scenes are painted with: photographs below a folder, and generated ones.
+
+    Raises:
+        InputError: the folder holds no photograph, or one that cannot be read.
+    """
+    return Textures.load(photographs, procedural=recipe.procedural, seed=recipe.seed)
+
+
+def validation_pairs(
+    textures: Textures, count: int = RECIPE.pairs, *, size: int = RECIPE.size, seed: int = RECIPE.seed
+) -> list[SyntheticPair]:
     """Return a fixed list of pairs; the same arguments give the same pairs."""
     return [sample_pair(textures, np.random.default_rng([seed, index]), size) for index in range(count)]
 
 
+def fingerprint(pairs: Sequence[SyntheticPair]) -> str:
+    """Return twelve digits that differ when any picture does: figures compare only where they agree."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(pair.image_A.tobytes() + pair.image_B.tobytes())
+    return digest.hexdigest()[:12]
+
+
 @torch.inference_mode()
-def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int = 8) -> ValidationResult:
+def evaluate(
+    network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int = 8, advance: Advance | None = None
+) -> ValidationResult:
     """Return what a network in evaluation mode reaches on the pairs, from A to B, in one pass.
 
     Single precision of the autocast kind the caller has set; sizes must be multiples of 16.
     """
     device = next(network.parameters()).device
-    final: list[Tensor] = []
-    coarse: list[Tensor] = []
-    certainty: list[Tensor] = []
-    right: list[Tensor] = []
+    scores = _Scores(pairs[0].image_A.shape[0])
     for start in range(0, len(pairs), batch_size):
         images, warp, visible = (tensor.to(device) for tensor in stacked(pairs[start : start + batch_size]))
-        encoded = network.encode(normalise(images))
         half = len(images) // 2
-        stages = network.trace(encoded, swap_halves(encoded), symmetric=True).stages
-        for stage, errors in ((stages[0], coarse), (stages[-1], final)):
-            error, seen = _errors_px(stage.warp[:half], warp[:half], visible[:half])
-            errors.append(error[seen])
-        certainty.append(stages[-1].certainty[:half].flatten())
-        right.append((seen & (error < RIGHT_WITHIN_PX)).flatten())
-    size = pairs[0].image_A.shape[0]
-    error_px = torch.cat(final)
-    return ValidationResult(
-        pck1=_share(error_px < 1),
-        pck3=_share(error_px < 3),
-        pck5=_share(error_px < 5),
-        coarse=_share(torch.cat(coarse) < COARSE_LIMIT * size),
-        certainty_auc=area_under_roc(torch.cat(certainty).float().cpu().numpy(), torch.cat(right).cpu().numpy()),
-    )
+        encoded = network.encode(normalise(images))
+        first, *_, last = network.trace(encoded, swap_halves(encoded), symmetric=True).stages
+        truth = warp[:half], visible[:half]
+        scores.add_coarse(first.warp[:half], *truth)
+        scores.add(last.warp[:half], last.certainty[:half].sigmoid(), *truth)
+        if advance:
+            advance(half)
+    return scores.result()
 
 
-def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """Return the chance that a positive outscores a negative; ties take the order they come in."""
-    rank = np.empty(len(score))
-    rank[np.argsort(score, kind="stable")] = np.arange(1, len(score) + 1)
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return float("nan")
-    return float((rank[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+@torch.inference_mode()
+def evaluate_matcher(
+    matcher: DenseMatcher, pairs: Sequence[SyntheticPair], *, advance: Advance | None = None
+) -> ValidationResult:
+    """Return what a matcher reaches on the pairs, from A to B, at its own resolutions and passes.
+
+    Its warp is read at the centres of 2 px cells, the grid of `evaluate`, so that both are asked the same.
+    """
+    side = pairs[0].image_A.shape[0]
+    scores = _Scores(side)
+    for pair in pairs:
+        features = matcher.encode([matcher.prepare(pair.image_A), matcher.prepare(pair.image_B)])
+        match = matcher.warp([(features[0], features[1])])[0]
+        device = match.warp_AB.device
+        _, warp, visible = (tensor.to(device) for tensor in stacked([pair]))
+        answer = torch.cat((match.warp_AB, match.certainty_AB[..., None]), dim=-1)
+        answer = F.interpolate(answer.permute(2, 0, 1)[None], (side // 2, side // 2), mode="bilinear")[0]
+        scores.add(answer[:2].permute(1, 2, 0)[None], answer[2][None], warp[:1], visible[:1])
+        if advance:
+            advance(1)
+    return scores.result()
+
+
+class _Scores:
+    """Errors in px of pictures `side` px wide, and certainties, gathered batch by batch."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._coarse: list[Tensor] = []
+        self._final: list[Tensor] = []
+        self._certainty: list[Tensor] = []
+        self._right: list[Tensor] = []
+
+    def add_coarse(self, predicted: Tensor, warp: Tensor, visible: Tensor) -> None:
+        error, seen = _errors_px(predicted, warp, visible)
+        self._coarse.append(error[seen].cpu())
+
+    def add(self, predicted: Tensor, certainty: Tensor, warp: Tensor, visible: Tensor) -> None:
+        error, seen = _errors_px(predicted, warp, visible)
+        self._final.append(error[seen].cpu())
+        self._certainty.append(certainty.float().flatten().cpu())
+        self._right.append((seen & (error < RIGHT_WITHIN_PX)).flatten().cpu())
+
+    def result(self) -> ValidationResult:
+        final = torch.cat(self._final)
+        certainty, right = torch.cat(self._certainty).numpy(), torch.cat(self._right).numpy()
+        limit = COARSE_LIMIT * self._side
+        return ValidationResult(
+            pck1=_share(final < 1),
+            pck3=_share(final < 3),
+            pck5=_share(final < 5),
+            coarse=_share(torch.cat(self._coarse) < limit) if self._coarse else float("nan"),
+            robust=_share(final < limit),
+            certainty_auc=area_under_roc(certainty, right),
+            reliability=reliability(certainty, right),
+        )
 
 
 def _share(right: Tensor) -> float:

@@ -28,11 +28,36 @@ def sampson_error(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) 
 
     Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., eq. 11.9; its square root.
     """
+    residual, slope0, slope1 = _epipolar_terms(matrix, points0, points1)
+    slope = np.sqrt(slope0 + slope1)
+    return np.divide(np.abs(residual), slope, out=np.full(len(slope), np.inf), where=slope > 0)
+
+
+def symmetric_epipolar_error(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
+    """Sum the squared distances of point pairs from their epipolar lines in both images.
+
+    Args:
+        matrix, points0, points1: as for `sampson_error`.
+
+    Returns:
+        (N,) in the points' unit squared; infinite where a point lies on its epipole.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., eq. 11.10.
+    """
+    residual, slope0, slope1 = _epipolar_terms(matrix, points0, points1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = residual**2 * (1 / slope0 + 1 / slope1)
+    return np.where(np.minimum(slope0, slope1) > 0, error, np.inf)
+
+
+def _epipolar_terms(
+    matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x1^T M x0 and the squared slopes of the epipolar lines in the first and the second image, each (N,)."""
     x0, x1 = _homogeneous(points0), _homogeneous(points1)
     lines1, lines0 = x0 @ matrix.T, x1 @ matrix
-    residual = np.abs(np.einsum("ni,ni->n", x1, lines1))
-    slope = np.sqrt((lines1[:, :2] ** 2).sum(1) + (lines0[:, :2] ** 2).sum(1))
-    return np.divide(residual, slope, out=np.full(len(x0), np.inf), where=slope > 0)
+    residual = np.einsum("ni,ni->n", x1, lines1)
+    return residual, (lines0[:, :2] ** 2).sum(1), (lines1[:, :2] ** 2).sum(1)
 
 
 def essential_from_pose(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
@@ -137,3 +162,20 @@ def estimate_essential(
     camera = np.eye(3)
     matrix, _ = cv2.findEssentialMat(points0, points1, camera, camera, None, None, params)
     return _with_inliers(matrix, points0, points1, threshold=max_error)
+
+
+def pose_from_essential(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose, of the four poses in an essential matrix, the one with most points in front of both cameras.
+
+    Args:
+        matrix: E (3, 3) with x1^T E x0 = 0.
+        points0, points1: (N, 2) normalised camera coordinates of its inliers.
+
+    Returns:
+        rotation (3, 3) and translation (3,) of unit length, cam1_from_cam0.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 9.6.3.
+    """
+    points0, points1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
+    _, rotation, translation, _ = cv2.recoverPose(matrix, points0, points1, np.eye(3))
+    return rotation, translation.ravel()

@@ -52,6 +52,11 @@ class Textures:
         weights = np.array([float(max(image.shape)) ** 2 for image in pictures])
         return cls(tuple(_pyramid(image) for image in pictures), weights / weights.sum())
 
+    def halves(self) -> tuple[Textures, Textures]:
+        """Return every other picture and the rest: two pools with nothing in common."""
+        parts = [(self.pyramids[start::2], self.weights[start::2]) for start in (0, 1)]
+        return tuple(Textures(pyramids, weights / weights.sum()) for pyramids, weights in parts)  # type: ignore[return-value]
+
     def crop(self, rng: Rng) -> Image:
         """Return a random crop of a random picture, at most about 640 px on its shorter side.
 

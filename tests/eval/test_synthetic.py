@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from romacli.eval.synthetic import area_under_roc, evaluate, validation_pairs
+from romacli.eval.synthetic import (
+    RECIPE,
+    evaluate,
+    evaluate_matcher,
+    fingerprint,
+    validation_pairs,
+    validation_textures,
+)
 from romacli.models.mini import Mini, MiniConfig
 from romacli.synthetic import SyntheticPair, Textures
+from romacli.types import DenseMatch
 
 
 def identity_pair(side=64):
@@ -38,7 +48,7 @@ class Oracle(Mini):
 def test_share_of_correct_pixels_follows_the_error(shift, shares):
     result = evaluate(Oracle(shift).eval(), [identity_pair()])
     assert (result.pck1, result.pck3, result.pck5) == shares
-    assert result.coarse == (1 if shift <= 4 else 0)
+    assert result.coarse == result.robust == (1 if shift <= 4 else 0)
 
 
 def test_same_seed_gives_the_same_pairs_and_another_seed_others():
@@ -48,7 +58,47 @@ def test_same_seed_gives_the_same_pairs_and_another_seed_others():
     assert not np.array_equal(first[1].image_B, other[1].image_B)
 
 
-def test_area_under_roc_worked_by_hand():
-    score, positive = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
-    assert area_under_roc(score, positive) == pytest.approx(0.75)
-    assert np.isnan(area_under_roc(score, np.ones(4, bool)))
+class Adapter:
+    """A dense matcher that answers with the identity on a grid finer than the truth's, shifted by px of 64."""
+
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+
+    def prepare(self, image):
+        return image
+
+    def encode(self, images):
+        return images
+
+    def warp(self, pairs):
+        y, x = torch.meshgrid(torch.arange(80) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+        grid = torch.stack((x, y), dim=-1) / 40 - 1 + torch.tensor([self.shift / 32, 0.0])
+        return [DenseMatch(grid, 1 - x / 80, None, None, (64, 64), (64, 64)) for _ in pairs]
+
+
+@pytest.mark.parametrize(("shift", "shares"), [(0.5, (1, 1, 1)), (2, (0, 1, 1)), (4, (0, 0, 1))])
+def test_a_matcher_is_asked_the_same_at_its_own_resolution(shift, shares):
+    result = evaluate_matcher(Adapter(shift), [identity_pair()])
+    assert (result.pck1, result.pck3, result.pck5) == shares
+    assert np.isnan(result.coarse)
+    assert sum(row.count for row in result.reliability.bins) == 32 * 32
+
+
+def test_certainty_that_is_high_where_the_warp_is_right_ranks_above_chance():
+    pair = identity_pair()
+    left_half_visible = np.arange(64)[None].repeat(64, 0) < 32
+    seen = replace(pair, visible_AB=left_half_visible)
+    assert evaluate_matcher(Adapter(0), [seen]).certainty_auc == 1
+
+
+def test_validation_shares_no_generated_texture_with_training():
+    ours = validation_textures(None, replace(RECIPE, procedural=3))
+    for seed in range(3):  # those of training count from 0
+        theirs = Textures.load(None, procedural=3, seed=seed)
+        assert not any(np.array_equal(a[0], b[0]) for a in ours.pyramids for b in theirs.pyramids)
+
+
+def test_fingerprint_tells_another_picture():
+    pair = identity_pair(16)
+    darker = replace(pair, image_B=pair.image_B // 2)
+    assert fingerprint([pair]) == fingerprint([pair]) != fingerprint([darker])

@@ -12,9 +12,11 @@ from romacli.geometry.epipolar import (
     essential_from_pose,
     estimate_essential,
     estimate_fundamental,
+    pose_from_essential,
     relative_pose_error,
     rotation_angle_deg,
     sampson_error,
+    symmetric_epipolar_error,
 )
 
 FOCAL, CENTRE = 1400.0, np.array([800.0, 600.0])
@@ -146,3 +148,30 @@ def test_identical_points_give_an_answer_and_no_crash():
     ):
         assert matrix is None or np.isfinite(matrix).all()
         assert inliers.shape == (40,)
+
+
+def test_symmetric_epipolar_error_equals_a_plain_loop():
+    matrix = true_fundamental()
+    points0, points1 = np.random.default_rng(2).uniform(0, 1000, (2, 20, 2))
+    expected = []
+    for p, q in zip(points0, points1, strict=True):
+        x, y = np.append(p, 1), np.append(q, 1)
+        line1, line0 = matrix @ x, matrix.T @ y
+        in_second, in_first = (y @ line1) / np.hypot(*line1[:2]), (x @ line0) / np.hypot(*line0[:2])
+        expected.append(in_first**2 + in_second**2)
+    np.testing.assert_allclose(symmetric_epipolar_error(matrix, points0, points1), expected)
+
+
+def test_a_point_on_its_epipole_has_no_symmetric_error():
+    forward = essential_from_pose(np.eye(3), np.array([0, 0, 1.0]))
+    points = np.array([[0.0, 0.0], [0.5, 0.25]])
+    np.testing.assert_array_equal(symmetric_epipolar_error(forward, points, points * 2), [np.inf, 0])
+
+
+def test_pose_comes_back_out_of_its_essential_matrix():
+    x0, x1, _ = two_views(50)
+    for sign in (1, -1):
+        rotation, translation = pose_from_essential(sign * essential_from_pose(ROTATION, TRANSLATION), x0, x1)
+        errors = relative_pose_error(rotation, translation, true_rotation=ROTATION, true_translation=TRANSLATION)
+        assert max(errors) < 1e-4
+        assert np.linalg.norm(translation) == pytest.approx(1)

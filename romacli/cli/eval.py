@@ -1,0 +1,252 @@
+"""`romacli eval`: how good a matcher is where the truth is known."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from romacli.cli.console import Console
+from romacli.cli.options import MatcherFlags, Method, TalkFlags, takes
+from romacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from romacli.eval.relative_pose import Interval, PairScore, PoseResult
+    from romacli.eval.synthetic import ValidationResult
+    from romacli.matching.matcher import Matcher
+
+app = typer.Typer(help="Measure a matcher where the truth is known.", no_args_is_help=True)
+
+TableOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the rows behind the figures as CSV.")
+]
+
+
+@dataclass(frozen=True)
+class SyntheticFlags:
+    textures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Photographs to paint scenes with, none of which the matcher was trained on. Default: generated "
+            "textures alone.",
+            show_default=False,
+        ),
+    ] = None
+    count: Annotated[int, typer.Option(min=1, help="Rendered pairs. Figures compare only at the same count.")] = 256
+    matched: Annotated[
+        int, typer.Option(min=0, help="How many of them to match as photographs are, in two passes; slower.")
+    ] = 64
+    unrelated: Annotated[int, typer.Option(min=0, help="Pictures of different scenes to match and verify; slower.")] = (
+        64
+    )
+    output: TableOption = None
+
+
+@dataclass(frozen=True)
+class PairsFlags:
+    pose_list: Annotated[
+        Path, typer.Argument(metavar="LIST", help="Pairs with intrinsics and poses in SuperGlue's format.")
+    ]
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder that the names in LIST are relative to.")]
+    method: Annotated[Method, typer.Option(help="How point pairs are made of a warp; tracks is what a job does.")] = (
+        Method.tracks
+    )
+    max_error: Annotated[
+        float, typer.Option(min=0, help="Distance in px from the epipolar line that an inlier may have.")
+    ] = 1.0
+    ransac_seeds: Annotated[
+        int, typer.Option(min=1, help="Estimates of each pose, for the confidence intervals. More take longer.")
+    ] = 5
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
+    output: TableOption = None
+
+
+@app.command(epilog="Example: romacli eval synthetic --textures textures/validation")
+@takes(SyntheticFlags, MatcherFlags, TalkFlags)
+def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
+    """Measure a matcher on rendered pairs with exact warps: the share of right pixels and the worth of its certainty.
+
+    The pairs are a fixed recipe, 256 of 256 px. mini is measured in a single pass; every matcher as it matches
+    photographs. Pairs of unrelated scenes are matched and verified besides: none should pass.
+    """
+    from romacli.eval.synthetic import (
+        RECIPE,
+        evaluate_matcher,
+        fingerprint,
+        validation_pairs,
+        validation_textures,
+    )
+    from romacli.eval.two_view import judge_unrelated, unrelated_pictures
+    from romacli.matching.matcher import DenseMatcher
+
+    recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
+    matcher = _matcher(chosen)
+    if not isinstance(matcher, DenseMatcher):
+        raise UsageError(f"{chosen.model} gives points, no warps to compare with the truth. Use `romacli eval pairs`.")
+    with Console(quiet=talk.quiet) as console:
+        console.begin("rendering pairs", 1)
+        textures = validation_textures(flags.textures, recipe)
+        pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed)
+        results: dict[str, ValidationResult] = {}
+        if chosen.model == "mini":
+            console.begin("single pass", len(pairs))
+            results["single_pass"] = _single_pass(chosen, pairs, console.advance)
+        if recipe.matched:
+            console.begin("as matched", recipe.matched)
+            results["as_matched"] = evaluate_matcher(matcher, pairs[: recipe.matched], advance=console.advance)
+        refused: dict[str, Any] = {}
+        if recipe.unrelated:
+            console.begin("unrelated pairs", recipe.unrelated)
+            pictures = unrelated_pictures(textures, recipe.unrelated, seed=recipe.seed)
+            judged = judge_unrelated(matcher, pictures, advance=console.advance)
+            refused = {**asdict(judged), "refused": judged.refused}
+    values: dict[str, Any] = {
+        "model": matcher.settings,
+        "recipe": {**asdict(recipe), "textures": str(flags.textures) if flags.textures else None},
+        "fingerprint": fingerprint(pairs),
+        **{name: asdict(result) for name, result in results.items()},
+        "unrelated": refused,
+    }
+    if flags.output:
+        rows = [{"inference": name, **asdict(row)} for name, r in results.items() for row in r.reliability.bins]
+        _write_csv(flags.output, rows)
+    _print(values, _synthetic_table(results, refused, values["fingerprint"]), talk)
+
+
+@app.command(epilog="Example: romacli eval pairs pairs_with_gt.txt photos/ --ransac-seeds 10")
+@takes(PairsFlags, MatcherFlags, TalkFlags)
+def pairs(flags: PairsFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
+    """Measure how well relative poses come out of a matcher's matches, on pairs of photographs of known pose.
+
+    A line of LIST is name0 name1 rot0 rot1 K0 K1 T_0to1, matrices row by row. An error is the larger of the
+    angles of rotation and of translation direction. The same matches with one side shuffled are the control: what
+    they reach is chance.
+    """
+    from romacli.eval.pose_list import read_pose_list
+    from romacli.eval.relative_pose import PoseOptions, evaluate_pairs, summarise
+    from romacli.keypoints.options import AggregateOptions
+
+    listed = read_pose_list(flags.pose_list, flags.images)
+    matcher = _matcher(chosen)
+    options = PoseOptions(max_error_px=flags.max_error, ransac_seeds=flags.ransac_seeds, seed=flags.seed)
+    aggregate = AggregateOptions(method=flags.method.value, seed=flags.seed)
+    with Console(quiet=talk.quiet) as console:
+        console.begin("matching", len(listed))
+        scores = evaluate_pairs(matcher, listed, flags.images, options, aggregate, advance=console.advance)
+    result = summarise(scores)
+    if flags.output:
+        _write_csv(flags.output, [row for score in scores for row in _pose_rows(score, flags.seed)])
+    values = {"model": matcher.settings, "pairs": len(scores), "ransac_seeds": flags.ransac_seeds, **asdict(result)}
+    _print(values, _pose_table(result, len(scores), flags.ransac_seeds), talk)
+
+
+def _matcher(chosen: MatcherFlags) -> Matcher:
+    from romacli.cli.request import matcher_options
+    from romacli.matching.registry import load_matcher
+
+    return load_matcher(chosen.model, matcher_options(chosen))
+
+
+def _single_pass(chosen: MatcherFlags, pairs: Sequence[Any], advance: Any) -> ValidationResult:
+    from romacli.eval.synthetic import evaluate
+    from romacli.matching.device import resolve_device
+    from romacli.matching.mini import EMBEDDED
+    from romacli.models.mini import load_mini
+
+    network = load_mini(chosen.weights or EMBEDDED).to(resolve_device(chosen.device)).eval()
+    return evaluate(network, pairs, advance=advance)
+
+
+def _synthetic_table(results: Mapping[str, ValidationResult], refused: Mapping[str, Any], fingerprint: str) -> str:
+    titles = {"single_pass": "single pass", "as_matched": "as matched"}
+    rows = {
+        "within 32 px at 448, coarse": "coarse",
+        "within 32 px at 448": "robust",
+        "PCK@5": "pck5",
+        "PCK@3": "pck3",
+        "PCK@1": "pck1",
+        "certainty AUC": "certainty_auc",
+    }
+    lines = [f"pairs {fingerprint}", "", f"{'':30}" + "".join(f"{titles[name]:>13}" for name in results)]
+    for title, field in rows.items():
+        cells = (getattr(result, field) for result in results.values())
+        lines.append(f"{title:30}" + "".join(f"{_number(cell):>13}" for cell in cells))
+    for name, result in results.items():
+        lines += ["", f"certainty, {titles[name]}: mean, share right within 3 px, pixels"]
+        lines += [
+            f"  {row.low:.1f} to {row.high:.1f}"
+            f"{_number(row.mean_certainty):>10}{_number(row.share_right):>8}{row.count:>11}"
+            for row in result.reliability.bins
+        ]
+        lines.append(f"  expected calibration error {_number(result.reliability.expected_error)}")
+    if refused:
+        lines += [
+            "",
+            f"unrelated pairs without verified geometry: {refused['pairs'] - refused['verified']} of "
+            f"{refused['pairs']}; the matcher itself rejected {refused['rejected']}",
+        ]
+    return "\n".join(lines)
+
+
+def _pose_table(result: PoseResult, count: int, seeds: int) -> str:
+    lines = [f"{count} pairs, {seeds} RANSAC seeds", "", f"{'':14}{'AUC':>8}{'95 % interval':>18}{'shuffled':>10}"]
+    for threshold, area in result.auc.items():
+        title, control = f"at {threshold:g} deg", _number(result.shuffled_auc[threshold].mean)
+        lines.append(f"{title:14}{_number(area.mean):>8}{_bounds(area):>18}{control:>10}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"matches       {result.matches:>8.0f} a pair",
+            f"precision     {_number(result.precision):>8} of them within SuperGlue's 5e-4 of the true epipolar lines",
+            f"inliers       {_number(result.inliers):>8} of them; shuffled {_number(result.shuffled_inliers)}",
+            f"without pose  {result.without_pose:>8} pairs",
+        ]
+    )
+
+
+def _pose_rows(score: PairScore, first_seed: int) -> list[dict[str, Any]]:
+    name0, name1 = score.pair.names
+    common = {"name0": name0, "name1": name1, "matches": score.matches, "precision": score.precision}
+    return [
+        {**common, "ransac_seed": first_seed + index, "error_deg": error, "shuffled_error_deg": shuffled}
+        for index, (error, shuffled) in enumerate(zip(score.errors_deg, score.shuffled_errors_deg, strict=True))
+    ]
+
+
+def _bounds(area: Interval) -> str:
+    return f"{_number(area.low)} to {_number(area.high)}"
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from romacli.store.layout import written_whole
+
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else ())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _print(values: Mapping[str, Any], text: str, talk: TalkFlags) -> None:
+    if talk.as_json:
+        Console().result(_without_nan(values), text, as_json=True)
+    else:
+        print(text)
+
+
+def _without_nan(value: Any) -> Any:
+    """The same values with null for numbers JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value

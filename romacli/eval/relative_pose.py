@@ -1,0 +1,225 @@
+"""How well the relative pose of two photographs comes out of their matches, over a list of pairs of known pose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from romacli.geometry.coordinates import colmap_to_hloc
+from romacli.geometry.epipolar import (
+    essential_from_pose,
+    estimate_essential,
+    pose_from_essential,
+    relative_pose_error,
+    symmetric_epipolar_error,
+)
+from romacli.images import read_image
+from romacli.keypoints.options import AggregateOptions
+from romacli.matching.matcher import Matcher
+from romacli.types import Correspondences, Features, Size
+
+from .pose_list import PosedPair
+from .two_view import correspondences, encode, match
+
+THRESHOLDS_DEG = (5.0, 10.0, 20.0)
+# Of SuperGlue's evaluation of indoor pairs: squared symmetric epipolar distance in normalised coordinates.
+PRECISE_WITHIN = 5e-4
+FEATURES_KEPT = 16  # photographs whose features wait for the next pairs
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """How poses are estimated.
+
+    Attributes:
+        max_error_px: Sampson error of an inlier, divided by the mean focal length; 1 px is SuperGlue's.
+        ransac_seeds: estimates of each pair, to see how much chance there is in a figure.
+        seed: of the matching, of the shuffling and of the first estimate.
+    """
+
+    max_error_px: float = 1.0
+    ransac_seeds: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """What one pair gave.
+
+    Attributes:
+        matches: how many point pairs; precision: the share that fits the true epipolar geometry, NaN for none.
+        errors_deg: (S,) for each seed the larger of the errors of rotation and translation direction; infinite
+            without an estimate.
+        shuffled_errors_deg: the same after the points of the second photograph were permuted.
+        inliers, shuffled_inliers: mean shares of the matches that the estimates explain.
+    """
+
+    pair: PosedPair
+    matches: int
+    precision: float
+    errors_deg: np.ndarray
+    shuffled_errors_deg: np.ndarray
+    inliers: float
+    shuffled_inliers: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over RANSAC seeds and its 95 % confidence interval; NaN bounds for one seed."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """All pairs together: AUC by threshold in degrees, and what the shuffled control reached."""
+
+    auc: dict[float, Interval]
+    shuffled_auc: dict[float, Interval]
+    precision: float
+    matches: float
+    inliers: float
+    shuffled_inliers: float
+    without_pose: int
+
+
+def evaluate_pairs(
+    matcher: Matcher,
+    pairs: Iterable[PosedPair],
+    images: Path,
+    options: PoseOptions,
+    aggregate: AggregateOptions,
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> list[PairScore]:
+    """Match every pair as a job would and compare the poses its matches give with the truth.
+
+    Raises:
+        ImageError: a photograph cannot be read.
+    """
+
+    @lru_cache(maxsize=FEATURES_KEPT)
+    def features_of(name: str, turns: int) -> Features:
+        return encode(matcher, np.ascontiguousarray(np.rot90(read_image(images / name), turns)))
+
+    scores = []
+    for pair in pairs:
+        first, second = (features_of(*side) for side in zip(pair.names, pair.quarter_turns, strict=True))
+        found = correspondences(match(matcher, (first, second), seed=options.seed, names=pair.names), aggregate)
+        scores.append(score_pair(pair, found, (first.size, second.size), options))
+        advance()
+    return scores
+
+
+def score_pair(pair: PosedPair, found: Correspondences, sizes: tuple[Size, Size], options: PoseOptions) -> PairScore:
+    """Compare the poses that point pairs give with the truth.
+
+    Args:
+        found: in COLMAP pixels of the photographs as they were matched, `quarter_turns` applied.
+        sizes: (width, height) of those.
+    """
+    rays = [
+        to_rays(turned_back(points, turns, size), K)
+        for points, turns, size, K in zip(
+            (found.keypoints0, found.keypoints1), pair.quarter_turns, sizes, pair.intrinsics, strict=True
+        )
+    ]
+    truth = essential_from_pose(pair.rotation, pair.translation)
+    precise = symmetric_epipolar_error(truth, *rays) < PRECISE_WITHIN
+    order = np.random.default_rng([options.seed, pair.line]).permutation(len(found))
+    errors, inliers = _estimates(pair, rays[0], rays[1], options)
+    shuffled_errors, shuffled_inliers = _estimates(pair, rays[0], rays[1][order], options)
+    return PairScore(
+        pair,
+        matches=len(found),
+        precision=float(precise.mean()) if len(found) else math.nan,
+        errors_deg=errors,
+        shuffled_errors_deg=shuffled_errors,
+        inliers=inliers,
+        shuffled_inliers=shuffled_inliers,
+    )
+
+
+def turned_back(points: np.ndarray, turns: int, size: Size) -> np.ndarray:
+    """Return points (N, 2), COLMAP px of a picture of `size` after counter-clockwise quarter turns, as before them."""
+    x, y = points[:, 0], points[:, 1]
+    width, height = size
+    columns = ((x, y), (height - y, x), (width - x, height - y), (y, width - x))[turns]
+    return np.stack(columns, axis=1)
+
+
+def to_rays(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Return COLMAP px (N, 2) in normalised camera coordinates; K counts from the top-left pixel's centre."""
+    homogeneous = np.column_stack((colmap_to_hloc(points.astype(np.float64)), np.ones(len(points))))
+    return (homogeneous @ np.linalg.inv(intrinsics).T)[:, :2]
+
+
+def _estimates(pair: PosedPair, rays0: np.ndarray, rays1: np.ndarray, options: PoseOptions) -> tuple[np.ndarray, float]:
+    focal = np.mean([K[axis, axis] for K in pair.intrinsics for axis in (0, 1)])
+    errors, shares = [], []
+    for seed in range(options.seed, options.seed + options.ransac_seeds):
+        matrix, inliers = estimate_essential(rays0, rays1, max_error=float(options.max_error_px / focal), seed=seed)
+        shares.append(inliers.mean() if len(inliers) else 0.0)
+        if matrix is None or not inliers.any():
+            errors.append(math.inf)
+            continue
+        pose = pose_from_essential(matrix, rays0[inliers], rays1[inliers])
+        errors.append(max(relative_pose_error(*pose, true_rotation=pair.rotation, true_translation=pair.translation)))
+    return np.array(errors), float(np.mean(shares))
+
+
+def summarise(scores: Sequence[PairScore]) -> PoseResult:
+    """Return the figures of a list."""
+    errors, shuffled = (np.stack([getattr(s, name) for s in scores]) for name in ("errors_deg", "shuffled_errors_deg"))
+    precisions = [score.precision for score in scores if score.matches]
+    return PoseResult(
+        auc={t: interval([pose_auc(column, t) for column in errors.T]) for t in THRESHOLDS_DEG},
+        shuffled_auc={t: interval([pose_auc(column, t) for column in shuffled.T]) for t in THRESHOLDS_DEG},
+        precision=float(np.mean(precisions)) if precisions else math.nan,
+        matches=float(np.mean([score.matches for score in scores])),
+        inliers=float(np.mean([score.inliers for score in scores])),
+        shuffled_inliers=float(np.mean([score.shuffled_inliers for score in scores])),
+        without_pose=int(np.isinf(errors).all(axis=1).sum()),
+    )
+
+
+def pose_auc(errors_deg: np.ndarray, threshold_deg: float) -> float:
+    """Return the area under the curve of recall over error, from 0 to a threshold, as a share of the whole.
+
+    Args:
+        errors_deg: (N,), infinite for pairs without a pose.
+
+    Source: SuperGlue's evaluation: the curve joins the points (i-th smallest error, i / N) with (0, 0) and stays
+    level from the last of them to the threshold.
+    """
+    inside = np.sort(errors_deg[errors_deg < threshold_deg])
+    recall = np.arange(len(inside) + 1) / len(errors_deg)
+    widths = np.diff(np.concatenate(([0.0], inside, [threshold_deg])))
+    heights = (recall + np.append(recall[1:], recall[-1])) / 2
+    return float(widths @ heights / threshold_deg)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean of independent values and its 95 % confidence interval by Student's t."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = student_t_975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+@cache
+def student_t_975(freedom: int) -> float:
+    """Return the 97.5 % point of Student's t, from its density summed in small steps (to 1e-3)."""
+    t = np.linspace(0, 20, 200_001)
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
+    density = np.exp(log_scale - (freedom + 1) / 2 * np.log1p(t**2 / freedom))
+    mass = np.cumsum((density[1:] + density[:-1]) / 2) * (t[1] - t[0])
+    return float(t[1:][np.searchsorted(mass, 0.475)])
