@@ -23,9 +23,9 @@ MAN = REPOSITORY / "man"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 README_OPTIONS = {
     "--camera-params", "--changed", "--coarse-resolution", "--database", "--device", "--dry-run", "--engine",
-    "--image-list", "--json", "--keypoints", "--mask-dir", "--max-distance", "--max-keypoints", "--method",
-    "--min-certainty", "--model", "--num-processes", "--output", "--overlap", "--overwrite", "--pairs", "--shard",
-    "--upsample-resolution", "--verify", "--weights",
+    "--image-list", "--json", "--keypoints", "--known-poses", "--mapper-option", "--mask-dir", "--max-distance",
+    "--max-keypoints", "--method", "--min-certainty", "--model", "--num-processes", "--output", "--overlap",
+    "--overwrite", "--pairs", "--shard", "--upsample-resolution", "--verify", "--weights",
 }  # fmt: skip
 
 

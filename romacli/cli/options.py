@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -64,6 +64,8 @@ def _parameters(group: type) -> list[inspect.Parameter]:
 
 
 def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
     return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
@@ -107,6 +109,7 @@ class Verifier(StrEnum):
 class Mapper(StrEnum):
     incremental = "incremental"
     global_ = "global"
+    hierarchical = "hierarchical"
 
 
 @dataclass(frozen=True)
@@ -376,6 +379,14 @@ class ImportFlags:
             help="Known intrinsics in the model's order; the mapper keeps them fixed.",
         ),
     ] = None
+    rig_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Cameras that move together, in COLMAP's JSON: images whose names agree behind their cameras' "
+            "prefixes were taken at one time.",
+        ),
+    ] = None
     verify: Annotated[
         Verifier,
         typer.Option(help="Geometric verification: magsac (OpenCV, several times faster) or colmap (COLMAP's own)."),
@@ -390,13 +401,36 @@ class ImportFlags:
 
 @dataclass(frozen=True)
 class MapperFlags:
-    mapper: Annotated[Mapper, typer.Option(help="incremental (robust) or global (faster on many images).")] = (
-        Mapper.incremental
-    )
+    mapper: Annotated[
+        Mapper,
+        typer.Option(
+            help="incremental (robust), global (faster on many images) or hierarchical (incremental on parts of a "
+            "large scene, then merged)."
+        ),
+    ] = Mapper.incremental
+    known_poses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Folder of a COLMAP model: keep its cameras and poses and triangulate points, instead of mapping. "
+            "Photographs without a pose are left out.",
+            show_default=False,
+        ),
+    ] = None
+    mapper_option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of COLMAP's mapper by its name in pycolmap, such as init_min_tri_angle=4 or "
+            "triangulation.min_angle=1; may be given several times. Values are literals, text in quotes.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
     refine_intrinsics: Annotated[
         bool | None,
         typer.Option(
-            help="Let the mapper change focal length and distortion. Default: yes, unless --camera-params is given.",
+            help="Let the mapper change focal length and distortion. Default: yes, unless --camera-params or "
+            "--known-poses is given.",
             show_default=False,
         ),
     ] = None

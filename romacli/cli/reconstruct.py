@@ -43,15 +43,16 @@ def reconstruct(
 
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
-    from romacli.pipeline.colmap import import_matches, make_model
+    from romacli.pipeline.colmap import check_early, import_matches, make_model
     from romacli.pipeline.job import open_job, run_job
 
     start = time.monotonic()
-    importing = import_options(imported)
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
+    importing = import_options(imported, known_poses=mapper.known_poses)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
             job = open_job(job_options(images, output, flags, keypoints, masks, engine), console)
+            check_early(job.images, importing, mapping)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)
@@ -59,13 +60,15 @@ def reconstruct(
         model = make_model(images.folder, job.layout, database, mapping, console, stop)
         values = {
             **match_values(matched),
+            "models": model.models,
             "registered": model.registered,
             "points3D": model.points3D,
             "mean_track_length": round(model.mean_track_length, 3),
             "mean_reprojection_error": round(model.mean_reprojection_error, 4),
             "seconds": round(time.monotonic() - start, 3),
         }
-        others = f" ({model.models - 1} smaller models beside it)" if model.models > 1 else ""
+        counts = " and ".join(map(str, model.others))
+        others = f" ({len(model.others)} smaller models beside it, of {counts} images)" if model.others else ""
         console.result(
             values,
             f"{model.registered} of {len(job.images)} images registered, {model.points3D} points, mean track length "

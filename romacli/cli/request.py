@@ -19,9 +19,12 @@ from romacli.cli.options import (
     TalkFlags,
     TrackFlags,
 )
+from romacli.errors import UsageError
 
 if TYPE_CHECKING:
-    from romacli.colmap.reconstruct import MapperOptions
+    from pathlib import Path
+
+    from romacli.colmap.mappers import MapperOptions
     from romacli.images.masks import MaskOptions
     from romacli.keypoints.options import AggregateOptions
     from romacli.matching.matcher import MatcherOptions
@@ -117,19 +120,28 @@ def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) ->
     )
 
 
-def import_options(flags: ImportFlags, *, only: frozenset[str] | None = None, overwrite: bool = False) -> ImportOptions:
+def import_options(
+    flags: ImportFlags,
+    *,
+    only: frozenset[str] | None = None,
+    known_poses: Path | None = None,
+    overwrite: bool = False,
+) -> ImportOptions:
     """What `colmap-import` and `reconstruct` ask of the database."""
     from romacli.colmap.cameras import CameraOptions, parse_camera_params
+    from romacli.colmap.rigs import read_rigs
     from romacli.colmap.verify import VerifyOptions
     from romacli.pipeline.colmap import ImportOptions
 
     return ImportOptions(
         database=flags.database,
         only=only,
+        known_poses=known_poses,
         cameras=CameraOptions(
             mode=flags.camera_mode.value,
             model=flags.camera_model,
             params=parse_camera_params(flags.camera_params) if flags.camera_params else None,
+            rigs=read_rigs(flags.rig_config) if flags.rig_config else None,
         ),
         verify=VerifyOptions(method=flags.verify.value, max_error_px=flags.max_error, min_inliers=flags.min_inliers),
         overwrite=overwrite,
@@ -137,13 +149,28 @@ def import_options(flags: ImportFlags, *, only: frozenset[str] | None = None, ov
 
 
 def mapper_options(flags: MapperFlags, imported: ImportFlags, talk: TalkFlags, *, seed: int) -> MapperOptions:
-    """What `reconstruct` asks of the mapper; given intrinsics stay as they are unless asked otherwise."""
-    from romacli.colmap.reconstruct import MapperOptions
+    """What `reconstruct` asks of the mapper; given intrinsics stay as they are unless asked otherwise.
 
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    from romacli.colmap.mappers import MapperOptions
+    from romacli.colmap.settings import parse_settings
+
+    is_known = flags.known_poses is not None
+    for option, is_given in (
+        ("--mapper", flags.mapper is not MapperFlags.mapper),
+        ("--rig-config", imported.rig_config is not None),
+        ("--camera-params", imported.camera_params is not None),
+    ):
+        if is_known and is_given:
+            raise UsageError(f"--known-poses takes cameras and poses from the model; leave out {option}.")
     refine = flags.refine_intrinsics
     return MapperOptions(
         mapper=flags.mapper.value,
-        refine_intrinsics=not imported.camera_params if refine is None else refine,
+        refine_intrinsics=not (imported.camera_params or is_known) if refine is None else refine,
+        known_poses=flags.known_poses,
+        settings=parse_settings(flags.mapper_option),
         seed=seed,
         verbose=talk.verbose,
     )

@@ -6,7 +6,7 @@ Takes names, sizes and focal lengths, and opens no image.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from statistics import median
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from romacli.errors import UsageError
 from romacli.types import Size
 
 from .binding import load_pycolmap
+from .rigs import RigCamera, RigFile
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 
@@ -24,21 +25,29 @@ DEFAULT_FOCAL_FACTOR = 1.2
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """How photographs share cameras. `params` come from the user and hold for every image."""
+    """How photographs share cameras. `params` come from the user and hold for every image.
+
+    rigs: cameras that move together; those images share a camera whose names begin alike.
+    """
 
     mode: CameraMode = "auto"
     # COLMAP's choice: one focal length and one radial term are what uncalibrated photographs determine.
     model: str = "SIMPLE_RADIAL"
     params: tuple[float, ...] | None = None
+    rigs: RigFile | None = None
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of a photograph; `focal_length_px` is None where its file tells none."""
+    """What is known of a photograph; `focal_length_px` and `gps` are None where its file tells none.
+
+    gps: (latitude, longitude, altitude) in degrees and m.
+    """
 
     name: str
     size: Size
     focal_length_px: float | None = None
+    gps: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +79,13 @@ def assign_cameras(
     _check_params(options)
     groups: dict[Hashable, list[ImageInfo]] = {}
     for image in sorted(images, key=lambda image: image.name):
-        groups.setdefault(_group_key(image, options.mode), []).append(image)
-    for group in groups.values():
-        _check_same_size(group, f"--camera-mode {options.mode} gives them one camera. Use --camera-mode auto.")
+        groups.setdefault(_group_key(image, options), []).append(image)
+    for key, group in groups.items():
+        giver = "--rig-config" if isinstance(key, RigCamera) else f"--camera-mode {options.mode}"
+        _check_same_size(group, f"{giver} gives them one camera. Use --camera-mode auto.")
     if options.params is not None:
         _check_same_size(images, "--camera-params describe one size. Leave them out, or split the folder by size.")
-    cameras = [_camera(group, options) for group in groups.values()]
+    cameras = [_camera(group, _of_rig(key, options)) for key, group in groups.items()]
     return cameras, {image.name: index for index, group in enumerate(groups.values()) for image in group}
 
 
@@ -99,8 +109,10 @@ def to_pycolmap(camera: CameraSpec) -> Any:
     return made
 
 
-def _group_key(image: ImageInfo, mode: CameraMode) -> Hashable:
-    folder = PurePosixPath(image.name).parent
+def _group_key(image: ImageInfo, options: CameraOptions) -> Hashable:
+    folder, mode = PurePosixPath(image.name).parent, options.mode
+    if options.rigs is not None and (camera := options.rigs.camera_of(image.name)):
+        return camera
     if mode == "single":
         return None
     if mode == "per-folder":
@@ -128,23 +140,36 @@ def _camera(group: Sequence[ImageInfo], options: CameraOptions) -> CameraSpec:
     return CameraSpec(options.model, size, tuple(params.tolist()), "exif" if known else "guess")
 
 
+def _of_rig(key: Hashable, options: CameraOptions) -> CameraOptions:
+    """The options of a group: a rig's camera may have a model and parameters of its own."""
+    if not isinstance(key, RigCamera) or key.model is None:
+        return options
+    own = replace(options, model=key.model, params=key.params)
+    _check_params(
+        own, f"{options.rigs.path if options.rigs else ''}: camera_params of {key.prefix}", "camera_model_name"
+    )
+    return own
+
+
 def _default_camera(model: str, focal: float, size: Size) -> Any:
     """COLMAP's camera of a model: principal point in the middle, no distortion."""
     return load_pycolmap().Camera.create_from_model_name(0, model, focal, *size)
 
 
-def _check_params(options: CameraOptions) -> None:
+def _check_params(
+    options: CameraOptions, params_option: str = "--camera-params", model_option: str = "--camera-model"
+) -> None:
     models = [name for name in load_pycolmap().CameraModelId.__members__ if name != "INVALID"]
     if options.model not in models:
-        raise UsageError(f"--camera-model {options.model} is unknown. COLMAP's models are {', '.join(models)}.")
+        raise UsageError(f"{model_option} {options.model} is unknown. COLMAP's models are {', '.join(models)}.")
     if options.params is None:
         return
     camera = _default_camera(options.model, 1.0, (1, 1))
     if len(options.params) != len(camera.params):
-        given = f"--camera-params has {len(options.params)} numbers"
+        given = f"{params_option} has {len(options.params)} numbers"
         raise UsageError(f"{options.model} takes {camera.params_info}: {len(camera.params)} numbers; {given}.")
     focal = [options.params[index] for index in camera.focal_length_idxs()]
     if not all(0 < value < float("inf") for value in focal):
         raise UsageError(
-            f"--camera-params: the focal length has to be positive; {options.model} takes {camera.params_info}."
+            f"{params_option}: the focal length has to be positive; {options.model} takes {camera.params_info}."
         )

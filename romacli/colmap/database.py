@@ -21,6 +21,7 @@ from romacli.types import Pair
 
 from .binding import load_pycolmap
 from .cameras import CameraSpec, to_pycolmap
+from .rigs import RigFile
 from .scratch import scratch_folder
 from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, VerifyOptions, verify_database, verify_pairs
 
@@ -46,6 +47,7 @@ class DatabaseSummary:
     verified: int
     inliers: int
     pairs_per_keypoint: float
+    pose_priors: int = 0
 
 
 def write_database(
@@ -56,6 +58,8 @@ def write_database(
     keypoints: Mapping[str, np.ndarray],
     matches: Iterable[tuple[Pair, np.ndarray]],
     verify: VerifyOptions,
+    gps: Mapping[str, tuple[float, float, float]] | None = None,
+    rigs: RigFile | None = None,
     overwrite: bool = False,
     expected_bytes: int = 0,
     progress: Callable[[Pair], None] | None = None,
@@ -70,6 +74,8 @@ def write_database(
         keypoints: by image name, (K, 2) COLMAP px; an image that is absent here has none.
         matches: pairs of names, each pair once, with (M, 2) rows into the two images' keypoints; read once,
             in order.
+        gps: by image name, (latitude, longitude, altitude) in degrees and m, for the table of pose priors.
+        rigs: cameras that move together, as `check_rigs` has seen them fit.
         overwrite: replace a database that somebody else made.
         expected_bytes: how large it may become; so much room is asked for before it is begun.
         progress: called with every pair that is written.
@@ -89,7 +95,9 @@ def write_database(
         pairs = ((pair, rows, None) for pair, rows in checked)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
-        writer = _write(unfinished, cameras, camera_of, keypoints=points, pairs=pairs, progress=progress)
+        writer = _write(unfinished, cameras, camera_of, keypoints=points, pairs=pairs, gps=gps or {}, progress=progress)
+        if rigs is not None:
+            _apply_rigs(unfinished, rigs)
         if verify.method == "colmap":
             verify_database(unfinished, verify)
         verified, inliers = _seal(unfinished)
@@ -103,6 +111,7 @@ def write_database(
         verified=verified,
         inliers=inliers,
         pairs_per_keypoint=writer.pairs_per_keypoint,
+        pose_priors=len(gps or {}),
     )
 
 
@@ -193,7 +202,12 @@ class _Writer:
         matched = sum(int(np.count_nonzero(degrees)) for degrees in self._degrees.values())
         return 2 * self.matches / matched if matched else 0.0
 
-    def write_images(self, cameras: Sequence[CameraSpec], camera_of: Mapping[str, int]) -> None:
+    def write_images(
+        self,
+        cameras: Sequence[CameraSpec],
+        camera_of: Mapping[str, int],
+        gps: Mapping[str, tuple[float, float, float]],
+    ) -> None:
         """Write a rig for each camera and a frame for each image, as COLMAP's own import does, and keypoints."""
         pycolmap = load_pycolmap()
         sensors = [self._write_camera(pycolmap, camera) for camera in cameras]
@@ -206,6 +220,15 @@ class _Writer:
             frame.add_data_id(image.data_id)
             self._database.write_frame(frame)
             self._database.write_keypoints(image.image_id, xy)
+            if name in gps:
+                self._write_prior(pycolmap, image, gps[name])
+
+    def _write_prior(self, pycolmap: Any, image: Any, position: tuple[float, float, float]) -> None:
+        prior = pycolmap.PosePrior(
+            position=np.array(position), coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84
+        )
+        prior.corr_data_id = image.data_id
+        self._database.write_pose_prior(prior)
 
     def _write_camera(self, pycolmap: Any, camera: CameraSpec) -> tuple[int, int]:
         made = to_pycolmap(camera)
@@ -241,18 +264,26 @@ def _write(
     *,
     keypoints: Mapping[str, np.ndarray],
     pairs: Iterable[tuple[Pair, np.ndarray, VerifiedPair | None]],
+    gps: Mapping[str, tuple[float, float, float]],
     progress: Callable[[Pair], None] | None,
 ) -> _Writer:
     """Write a new database at `path`, images and then pairs as they come."""
     pycolmap = load_pycolmap()
     with closing(pycolmap.Database.open(path)) as database, pycolmap.DatabaseTransaction(database):
         writer = _Writer(database, keypoints)
-        writer.write_images(cameras, camera_of)
+        writer.write_images(cameras, camera_of, gps)
         for pair, rows, verified in pairs:
             writer.write_pair(pair, rows, verified)
             if progress:
                 progress(pair)
     return writer
+
+
+def _apply_rigs(path: Path, rigs: RigFile) -> None:
+    """Let COLMAP join the images of a new database to the frames of its rigs."""
+    pycolmap = load_pycolmap()
+    with closing(pycolmap.Database.open(path)) as database:
+        pycolmap.apply_rig_config(pycolmap.read_rig_config(rigs.path), database)
 
 
 def _seal(path: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,16 +61,27 @@ class PoseErrors:
     missing: tuple[str, ...]
 
 
+def read_model(model_folder: Path) -> Any:
+    """Read a COLMAP model.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
+        raise InputError(f"{model_folder} holds no COLMAP model: images.bin and images.txt are missing.")
+    try:
+        return load_pycolmap().Reconstruction(model_folder)
+    except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
+        raise InputError(f"{model_folder} cannot be read as a COLMAP model. Make it anew, or copy it again.") from error
+
+
 def read_poses(model_folder: Path) -> dict[str, Pose]:
     """Read the poses of a model's registered images, by name.
 
     Raises:
         InputError: the folder holds no COLMAP model.
     """
-    if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
-        raise InputError(f"{model_folder} holds no COLMAP model: images.bin and images.txt are missing.")
-    model = load_pycolmap().Reconstruction(model_folder)
-    poses = {}
+    model, poses = read_model(model_folder), {}
     for image in model.images.values():
         if image.has_pose:
             cam_from_world = image.cam_from_world()

@@ -1,25 +1,23 @@
-"""From a verified database to COLMAP models: the mapper's options, its run, and models moved in whole.
+"""From a verified database to COLMAP models, moved in whole.
 
 Knows databases and folders of models; who made the matches is none of its business.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from romacli.errors import InputError, NothingFoundError, StoreError
 
-from .binding import load_pycolmap
 from .database import open_readonly
+from .mappers import Content, MapperOptions, run_mapper
 from .scratch import scratch_folder
+from .supply import measure_supply, what_starved
 from .verify import MAPPED_CONFIGS
 
 MODEL_FILES = {
@@ -28,25 +26,8 @@ MODEL_FILES = {
 
 
 @dataclass(frozen=True)
-class MapperOptions:
-    """How a model is made. `refine_intrinsics` off keeps every camera of the database as it is."""
-
-    mapper: Literal["incremental", "global"] = "incremental"
-    refine_intrinsics: bool = True
-    # COLMAP keeps no smaller model, but never asks for more than half of the images.
-    min_model_size: int = 10
-    seed: int = 0
-    num_threads: int | None = None
-    verbose: bool = False
-
-    @property
-    def threads(self) -> int:
-        return self.num_threads or os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
 class ReconstructionSummary:
-    """The largest model of a reconstruction and how many there are; the error is in px."""
+    """The largest model of a reconstruction, how many there are and how many images the others have; error in px."""
 
     images: int
     registered: int
@@ -55,24 +36,14 @@ class ReconstructionSummary:
     mean_track_length: float
     mean_reprojection_error: float
     models: int
-
-
-@dataclass(frozen=True)
-class _Content:
-    """What a database offers a mapper; pairs without F keep COLMAP from calibrating cameras by them."""
-
-    images: int
-    guessed_cameras: int
-    pairs: int
-    pairs_without_F: int
-    usable_pairs: int
+    others: tuple[int, ...] = ()
 
 
 def reconstruct(
     database: Path,
     image_root: Path,
     sparse_folder: Path,
-    options: MapperOptions = MapperOptions(),
+    options: MapperOptions | None = None,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> ReconstructionSummary:
@@ -91,6 +62,7 @@ def reconstruct(
         NothingFoundError: no pair is verified, or no model came out.
         StoreError: `sparse_folder` holds something other than models, or cannot be written.
     """
+    options = options or MapperOptions()
     if not image_root.is_dir():
         raise InputError(f"{image_root} is missing. Give the folder of the photographs.")
     check_holds_models_only(sparse_folder)
@@ -101,21 +73,19 @@ def reconstruct(
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
         output.mkdir()
-        if options.mapper == "incremental":
-            found = _map_incrementally(copy, image_root, output, options, content, progress)
-        else:
-            found = _map_globally(copy, image_root, output, options, content)
+        found = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
         if not ranked:
+            maker = f"the {options.mapper} mapper" if options.known_poses is None else "triangulation"
             raise NothingFoundError(
-                f"the {options.mapper} mapper found no model in {content.usable_pairs} verified pairs of "
-                f"{content.images} images. {_advice(options)}"
+                f"{maker} found no model in {content.usable_pairs} verified pairs of {content.images} images. "
+                f"{what_starved(measure_supply(database))}"
             )
         models.mkdir()
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
         _move_in(models, sparse_folder, scratch / "replaced")
-    return _summarise(found[ranked[0]], content.images, len(ranked))
+    return _summarise([found[index] for index in ranked], content.images)
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:
@@ -134,75 +104,7 @@ def check_holds_models_only(sparse_folder: Path) -> None:
             raise StoreError(f"{path} is no COLMAP model and would be lost with the old models. Move it away.")
 
 
-def _map_incrementally(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: _Content,
-    progress: Callable[[int], None] | None,
-) -> Mapping[int, Any]:
-    """COLMAP's incremental mapper, which looks at signals now and then and so ends at Ctrl-C by itself."""
-    pycolmap = load_pycolmap(verbose=options.verbose)
-    chosen = pycolmap.IncrementalPipelineOptions(
-        num_threads=options.threads,
-        random_seed=options.seed,
-        min_model_size=min(options.min_model_size, content.images),
-        ba_refine_focal_length=options.refine_intrinsics,
-        ba_refine_extra_params=options.refine_intrinsics,
-    )
-    chosen.mapper.abs_pose_refine_focal_length = options.refine_intrinsics
-    chosen.mapper.abs_pose_refine_extra_params = options.refine_intrinsics
-    # With two images every track has two views, and ignoring those leaves nothing.
-    chosen.triangulation.ignore_two_view_tracks = content.images > 2
-    placed = progress or (lambda _: None)
-    return pycolmap.incremental_mapping(
-        database,
-        image_root,
-        output,
-        options=chosen,
-        initial_image_pair_callback=lambda: placed(2),
-        next_image_callback=lambda: placed(1),
-    )
-
-
-def _map_globally(
-    database: Path, image_root: Path, output: Path, options: MapperOptions, content: _Content
-) -> Mapping[int, Any]:
-    """COLMAP's global mapper (GLOMAP), after its own calibration where focal lengths are guesses."""
-    pycolmap = load_pycolmap(verbose=options.verbose)
-    chosen = pycolmap.GlobalPipelineOptions(num_threads=options.threads, random_seed=options.seed)
-    if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
-        chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
-    adjustment = chosen.mapper.bundle_adjustment
-    adjustment.refine_focal_length = adjustment.refine_extra_params = options.refine_intrinsics
-    if content.images == 2:
-        chosen.mapper.track_min_num_views_per_track = 2
-        chosen.mapper.global_positioning.min_num_view_per_track = 2
-        adjustment.min_track_length = 2
-        chosen.mapper.retriangulation.ignore_two_view_tracks = False
-    with _signals_end_the_process():
-        if content.guessed_cameras and not content.pairs_without_F and options.refine_intrinsics:
-            pycolmap.calibrate_view_graph(database)
-        return pycolmap.global_mapping(database, image_root, output, options=chosen)
-
-
-@contextmanager
-def _signals_end_the_process() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process at once while native code runs that never looks at signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _read_content(database: Path) -> _Content:
+def _read_content(database: Path) -> Content:
     if not database.is_file():
         raise InputError(f"{database} is missing. Make it with romacli colmap-import.")
     try:
@@ -219,10 +121,10 @@ def _read_content(database: Path) -> _Content:
             ]
     except sqlite3.DatabaseError as error:
         raise InputError(f"{database} cannot be read as a COLMAP database: {error}.") from error
-    return _Content(*counts)
+    return Content(*counts)
 
 
-def _check_pairs(database: Path, content: _Content) -> None:
+def _check_pairs(database: Path, content: Content) -> None:
     if content.usable_pairs:
         return
     if content.pairs:
@@ -231,8 +133,7 @@ def _check_pairs(database: Path, content: _Content) -> None:
             "such pairs. Verify the matches: romacli colmap-import does."
         )
     raise NothingFoundError(
-        f"{database} has {content.images} images, but no verified pair. "
-        "Look at the pairs and the overlap of the photographs, or lower --min-inliers."
+        f"{database} has {content.images} images, but no verified pair. {what_starved(measure_supply(database))}"
     )
 
 
@@ -246,12 +147,6 @@ def _rank(model: Any) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
 
 
-def _advice(options: MapperOptions) -> str:
-    if options.mapper == "global":
-        return "Try --mapper incremental, or more pairs."
-    return "The photographs may overlap too little, or all be taken from one place; try more pairs."
-
-
 def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
     """Put the folder of models into its place; what was there goes into `replaced`."""
     if sparse_folder.exists():
@@ -259,7 +154,8 @@ def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
     models.rename(sparse_folder)
 
 
-def _summarise(model: Any, images: int, models: int) -> ReconstructionSummary:
+def _summarise(ranked: Sequence[Any], images: int) -> ReconstructionSummary:
+    model, *others = ranked
     return ReconstructionSummary(
         images=images,
         registered=model.num_reg_images(),
@@ -267,5 +163,6 @@ def _summarise(model: Any, images: int, models: int) -> ReconstructionSummary:
         observations=model.compute_num_observations(),
         mean_track_length=model.compute_mean_track_length(),
         mean_reprojection_error=model.compute_mean_reprojection_error(),
-        models=models,
+        models=len(ranked),
+        others=tuple(other.num_reg_images() for other in others),
     )

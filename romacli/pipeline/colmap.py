@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
-from romacli.colmap.reconstruct import MapperOptions, ReconstructionSummary, reconstruct
+from romacli.colmap.known import known_cameras
+from romacli.colmap.mappers import MapperOptions, check_settings
+from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
+from romacli.colmap.rigs import check_rigs
 from romacli.colmap.verify import VerifyOptions
-from romacli.errors import InputError
+from romacli.errors import ImageError, InputError
+from romacli.images.decode import image_size
 from romacli.images.metadata import read_metadata
 from romacli.pipeline.derived import digest, held_by, remember, stamp
 from romacli.pipeline.photographs import require_size
-from romacli.pipeline.progress import Progress
+from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
-from romacli.types import Size
+from romacli.types import ImageList, Size
 
 DATABASE = "database"
 MODEL = "sparse"
+UNREADABLE_BY_COLMAP = (".webp", ".heic", ".heif", ".avif")
 # Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 
@@ -35,10 +41,12 @@ class ImportOptions:
 
     database: None for the one in the output folder.
     only: the images to import; None for all that were matched.
+    known_poses: a COLMAP model, whose cameras are taken and of whose images alone there is any use.
     """
 
     database: Path | None = None
     only: frozenset[str] | None = None
+    known_poses: Path | None = None
     cameras: CameraOptions = field(default_factory=CameraOptions)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     overwrite: bool = False
@@ -78,20 +86,24 @@ def _import_matches(
         stop.at_once(),
     ):
         names = features.names()
-        pairs = matches.pairs(names)
         if options.only is not None:
             names = [name for name in names if name in options.only]
-            pairs = [pair for pair in pairs if options.only.issuperset(pair)]
         infos = [_info(images, name, features.image_size(name)) for name in names]
-        cameras, camera_of = assign_cameras(infos, options.cameras)
+        cameras, camera_of = choose_cameras(infos, options, progress)
+        pairs = [pair for pair in matches.pairs(features.names()) if camera_of.keys() >= set(pair)]
+        gps = {info.name: info.gps for info in infos if info.gps is not None and info.name in camera_of}
+        if gps:
+            progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
         progress.begin("verifying", len(pairs))
         summary = write_database(
             database,
             cameras=cameras,
             camera_of=camera_of,
-            keypoints={name: features.keypoints(name).xy for name in names},
+            keypoints={name: features.keypoints(name).xy for name in camera_of},
             matches=((pair, matches.matches(*pair).indices) for pair in pairs),
             verify=options.verify,
+            gps=gps,
+            rigs=options.cameras.rigs,
             overwrite=options.overwrite,
             expected_bytes=_expected_bytes(layout),
             progress=lambda _: progress.advance(),
@@ -106,6 +118,51 @@ def _import_matches(
     return summary
 
 
+def choose_cameras(
+    infos: Sequence[ImageInfo], options: ImportOptions, progress: Progress
+) -> tuple[list[CameraSpec], dict[str, int]]:
+    """The cameras of the photographs to import, and the index of each photograph's by name.
+
+    Raises:
+        InputError: a model of known poses, or a file of rigs, does not fit the photographs.
+        UsageError: options that contradict each other.
+    """
+    unreadable = [info.name for info in infos if info.name.lower().endswith(UNREADABLE_BY_COLMAP)]
+    if unreadable:
+        progress.warn(
+            f"COLMAP cannot read {len(unreadable)} of the photographs, {unreadable[0]} first: it maps them all the "
+            "same, but leaves points without colour and cannot undistort them. Convert them to JPEG or PNG for that"
+        )
+    if options.known_poses is None:
+        if options.cameras.rigs is not None:
+            frames = check_rigs(options.cameras.rigs, [info.name for info in infos])
+            progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
+        return assign_cameras(infos, options.cameras)
+    cameras, camera_of = known_cameras(options.known_poses, infos)
+    if len(camera_of) < len(infos):
+        without = [info.name for info in infos if info.name not in camera_of]
+        progress.warn(
+            f"{len(without)} of {len(infos)} photographs, {without[0]} first, have no pose in {options.known_poses} "
+            "and are left out"
+        )
+    return cameras, camera_of
+
+
+def check_early(images: ImageList, importing: ImportOptions, mapping: MapperOptions) -> None:
+    """Pass silently when cameras, rigs, poses and the mapper's options fit, before there is anything to import.
+
+    Raises:
+        InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
+    """
+    check_settings(mapping)
+    names = [name for name in images.names if importing.only is None or name in importing.only]
+    infos = []
+    for name in names:
+        with suppress(ImageError):  # matching names it
+            infos.append(ImageInfo(name, image_size(images.root / name)))
+    choose_cameras(infos, importing, Silent())
+
+
 def make_model(
     images: Path, layout: Layout, database: Path, options: MapperOptions, progress: Progress, stop: StopRequest
 ) -> ReconstructionSummary:
@@ -114,11 +171,12 @@ def make_model(
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
-    derived_from = digest([stamp(database), asdict(replace(options, verbose=False))])
+    chosen = replace(options, verbose=False, known_poses=None)
+    derived_from = digest([stamp(database), repr(chosen), _model_stamp(options.known_poses)])
     held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
-        return ReconstructionSummary(**held)
+        return ReconstructionSummary(**{**held, "others": tuple(held.get("others", ()))})
     with (
         _at_work(layout, progress, stop),
         noted(layout, "mapping", images=images) as counts,
@@ -145,7 +203,7 @@ def _info(images: Path, name: str, size: Size) -> ImageInfo:
     """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
     metadata = read_metadata(images / name)
     require_size(images / name, metadata.size, matched=size)
-    return ImageInfo(name, size, metadata.focal_length_px)
+    return ImageInfo(name, size, metadata.focal_length_px, metadata.gps)
 
 
 def _expected_bytes(layout: Layout) -> int:
@@ -157,4 +215,11 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
     """What a database depends on: the files it is made from, the images, their cameras, the verification."""
     sources = [read_provenance(path) for path in (layout.features, layout.matches)]
     only = None if options.only is None else sorted(options.only)
-    return digest([sources, only, asdict(options.cameras), asdict(options.verify)])
+    rigs = options.cameras.rigs and stamp(options.cameras.rigs.path)
+    model = _model_stamp(options.known_poses)
+    return digest([sources, only, repr(options.cameras), rigs, model, asdict(options.verify)])
+
+
+def _model_stamp(folder: Path | None) -> Any:
+    """What a model's files are, as JSON values."""
+    return None if folder is None else [[path.name, stamp(path)] for path in sorted(folder.iterdir())]

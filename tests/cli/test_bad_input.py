@@ -287,3 +287,27 @@ def test_foreign_database_is_left_alone(run: Run, photos: Path) -> None:
     assert result.exit_code == 6
     assert "mine.db exists and was not made by romacli" in result.stderr
     assert Path("mine.db").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--mapper-option", "init_max_eror=1"), 2, "Near it: mapper.init_max_error"),
+        (("--mapper-option", "init_max_error=f()"), 2, "f() is no value"),
+        (("--known-poses", "empty"), 3, "empty holds no COLMAP model"),
+        (("--known-poses", "empty", "--mapper", "global"), 2, "leave out --mapper"),
+        (("--known-poses", "empty", "--camera-params", "1,2,3,4"), 2, "leave out --camera-params"),
+        (("--rig-config", "nowhere.json"), 3, "nowhere.json cannot be read"),
+        (("--rig-config", "rig.json"), 3, "no photograph's name begins with left/"),
+        (("--camera-params", "1,2,3"), 2, "SIMPLE_RADIAL takes"),
+    ],
+)
+def test_what_the_mapper_cannot_do_is_said_before_matching(
+    run: Run, photos: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    Path("empty").mkdir()
+    Path("rig.json").write_text('[{"cameras": [{"image_prefix": "left/", "ref_sensor": true}]}]')
+    result = run("reconstruct", photos, *QUICK, *words)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not Path("romacli-out").exists()

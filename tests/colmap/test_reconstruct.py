@@ -15,8 +15,9 @@ from small_scene import GIVEN, PARAMS, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
+from romacli.colmap.mappers import MapperOptions, _signals_end_the_process
 from romacli.colmap.poses import compare_poses, read_poses
-from romacli.colmap.reconstruct import MapperOptions, _signals_end_the_process, reconstruct
+from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, NothingFoundError, StoreError
 
@@ -39,7 +40,7 @@ def read_model(folder):
     return load_pycolmap().Reconstruction(folder)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 @pytest.mark.parametrize("method", ["magsac", "colmap"])
 def test_both_mappers_find_the_true_poses(scene, tmp_path, mapper, method):
     scene.write(tmp_path / "a.db", verify=VerifyOptions(method=method, num_threads=1))
@@ -54,7 +55,7 @@ def test_both_mappers_find_the_true_poses(scene, tmp_path, mapper, method):
     assert errors.position.max() < 0.01
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 def test_guessed_focal_lengths_are_refined(scene, tmp_path, mapper):
     scene.write(tmp_path / "a.db", cameras=CameraOptions())
     reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, num_threads=1))
@@ -62,14 +63,14 @@ def test_guessed_focal_lengths_are_refined(scene, tmp_path, mapper):
     assert camera.mean_focal_length() == pytest.approx(700, rel=0.03)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 def test_intrinsics_that_are_not_to_be_refined_stay_bit_for_bit(database, tmp_path, mapper):
     reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
     (camera,) = read_model(tmp_path / "sparse" / "0").cameras.values()
     assert camera.params.tolist() == list(PARAMS)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_images_make_a_model(tmp_path, mapper, count):
     scene = make_scene(count)
@@ -89,7 +90,7 @@ def test_same_seed_on_one_thread_gives_the_same_model(database, tmp_path):
         assert np.array_equal(pose.translation, poses[1][name].translation)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 def test_the_largest_of_several_models_is_number_0(tmp_path, mapper):
     small, large = make_scene([f"a/{n}.jpg" for n in range(4)]), make_scene([f"b/{n}.jpg" for n in range(6)], seed=1)
     names = small.names + large.names
@@ -181,7 +182,7 @@ def test_pairs_that_colmap_would_ignore_are_spoken_of(database, tmp_path):
         reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 def test_no_model_is_an_error_with_numbers(tmp_path, mapper):
     scene = make_scene(3, points=60, seed=2)
     rng = np.random.default_rng(0)

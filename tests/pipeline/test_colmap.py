@@ -10,11 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 from small_scene import SIZE, make_scene
 
-from romacli.colmap.reconstruct import MapperOptions
+from romacli.colmap.cameras import ImageInfo
+from romacli.colmap.mappers import MapperOptions
 from romacli.colmap.verify import VerifyOptions
-from romacli.pipeline.colmap import ImportOptions, import_matches, make_model
+from romacli.pipeline.colmap import ImportOptions, choose_cameras, import_matches, make_model
 from romacli.pipeline.progress import Silent
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
@@ -40,6 +43,8 @@ class Listener(Silent):
 
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
+
+    warn = say
 
 
 @pytest.fixture
@@ -95,3 +100,45 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     make_model(images, layout, layout.database, other, again, StopRequest())
     assert again.said[2:] == ["mapping 4"]
     assert again.done == 4
+
+
+def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
+    exif = Image.Exif()
+    exif[Base.Software] = "1"
+    tags = {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: (52.0, 30.0, 36.0), GPS.GPSLongitudeRef: "E"}
+    exif.get_ifd(IFD.GPSInfo).update(tags | {GPS.GPSLongitude: (13.0, 22.0, 12.0), GPS.GPSAltitude: 40.5})
+    Image.fromarray(np.zeros((SIZE[1], SIZE[0]), np.uint8)).save(images / "b", "PNG", exif=exif)
+    listener = Listener()
+    summary = import_matches(images, layout, OPTIONS, listener, StopRequest())
+    assert summary.pose_priors == 1
+    assert "GPS positions of 1 of 4 photographs are kept as pose priors" in listener.said
+    query = "SELECT name, position, coordinate_system FROM pose_priors JOIN images ON corr_data_id = image_id"
+    with closing(sqlite3.connect(layout.database)) as connection:
+        ((name, position, frame),) = connection.execute(query)
+    assert (name, frame) == ("b", 0)  # WGS84
+    assert np.frombuffer(position).tolist() == pytest.approx([-52.51, 13.37, 40.5])
+    assert make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest()).registered == 4
+
+
+def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout: Layout) -> None:
+    infos = [ImageInfo("1.jpg", SIZE), ImageInfo("2.webp", SIZE), ImageInfo("3.HEIC", SIZE)]
+    listener = Listener()
+    choose_cameras(infos, OPTIONS, listener)
+    (warning,) = listener.said
+    assert warning.startswith("COLMAP cannot read 2 of the photographs, 2.webp first")
+
+
+def test_images_without_a_known_pose_are_left_out_and_counted(images: Path, layout: Layout, tmp_path: Path) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    some = replace(OPTIONS, only=frozenset("abc"))
+    import_matches(images, layout, some, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    known = layout.sparse.rename(tmp_path / "known") / "0"
+    listener = Listener()
+    options = replace(OPTIONS, known_poses=known)
+    assert import_matches(images, layout, options, listener, StopRequest()).pairs == 3
+    assert f"1 of 4 photographs, d first, have no pose in {known} and are left out" in listener.said
+    mapping = replace(MAPPING, known_poses=known, refine_intrinsics=False)
+    made = make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
+    assert (made.registered, made.images) == (3, 3)
+    assert make_model(images, layout, layout.database, mapping, Silent(), StopRequest()) == made

@@ -1,0 +1,142 @@
+"""Cameras that move together, from COLMAP's rig file (JSON): checked here, because COLMAP reads past what is wrong.
+
+Source: COLMAP's `rig_configurator`; the names of a frame's images agree behind their cameras' prefixes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romacli.errors import InputError
+
+_KEYS = (
+    "image_prefix",
+    "ref_sensor",
+    "cam_from_rig_rotation",
+    "cam_from_rig_translation",
+    "camera_model_name",
+    "camera_params",
+)
+
+
+@dataclass(frozen=True)
+class RigCamera:
+    """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics where the file has them."""
+
+    prefix: str
+    model: str | None = None
+    params: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RigFile:
+    """A file of rigs and the cameras of each."""
+
+    path: Path
+    rigs: tuple[tuple[RigCamera, ...], ...]
+
+    def camera_of(self, name: str) -> RigCamera | None:
+        """The camera that took an image, or None where no prefix fits."""
+        return next((camera for rig in self.rigs for camera in rig if name.startswith(camera.prefix)), None)
+
+
+def read_rigs(path: Path) -> RigFile:
+    """Read COLMAP's rig file.
+
+    Raises:
+        InputError: it is missing, no JSON, or says something else than rigs of cameras.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give --rig-config COLMAP's rig file.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}. Correct it there.") from error
+    rigs = content if isinstance(content, list) else [content]
+    _expect(bool(rigs), path, "it holds no rig")
+    found = RigFile(path, tuple(_rig(path, rig) for rig in rigs))
+    prefixes = [camera.prefix for rig in found.rigs for camera in rig]
+    for prefix in prefixes:
+        inside = [other for other in prefixes if other.startswith(prefix)]
+        _expect(len(inside) == 1, path, f"image_prefix {prefix} is that of two cameras, or begins another's")
+    return found
+
+
+def check_rigs(rigs: RigFile, names: Sequence[str]) -> int:
+    """The number of frames the rigs have; every camera took images, and some at one time with another.
+
+    Raises:
+        InputError: a camera's prefix fits no image, or no two images of a rig are of one frame.
+    """
+    frames = 0
+    for rig in rigs.rigs:
+        taken: Counter[str] = Counter()
+        for camera in rig:
+            own = [name.removeprefix(camera.prefix) for name in names if name.startswith(camera.prefix)]
+            if not own:
+                raise InputError(
+                    f"{rigs.path}: no photograph's name begins with {camera.prefix}; they are named like {names[0]}. "
+                    "Correct image_prefix, which is relative to the folder of photographs."
+                )
+            taken.update(own)
+        if len(rig) > 1 and max(taken.values()) < 2:
+            raise InputError(
+                f"{rigs.path}: no two photographs of {' and '.join(camera.prefix for camera in rig)} are of one frame. "
+                "Name those taken together alike behind their prefixes."
+            )
+        frames += len(taken)
+    return frames
+
+
+def _rig(path: Path, rig: Any) -> tuple[RigCamera, ...]:
+    cameras = rig.get("cameras") if isinstance(rig, dict) else None
+    _expect(isinstance(cameras, list) and bool(cameras), path, 'a rig is {"cameras": [...]}')
+    assert isinstance(cameras, list)
+    made = tuple(_camera(path, camera) for camera in cameras)
+    references = sum(camera.get("ref_sensor") is True for camera in cameras)
+    _expect(references == 1, path, f'{references} cameras of a rig have "ref_sensor": true, and one has to')
+    return made
+
+
+def _camera(path: Path, camera: Any) -> RigCamera:
+    _expect(isinstance(camera, dict), path, "a camera is no JSON object")
+    unknown = [key for key in camera if key not in _KEYS]
+    _expect(not unknown, path, f"{', '.join(map(str, unknown))} is unknown; known are {', '.join(_KEYS)}")
+    prefix = camera.get("image_prefix")
+    _expect(isinstance(prefix, str) and bool(prefix), path, "a camera lacks its image_prefix")
+    rotation, translation = camera.get("cam_from_rig_rotation"), camera.get("cam_from_rig_translation")
+    _expect(rotation is None or _are_numbers(rotation, 4), path, f"cam_from_rig_rotation of {prefix} is not w, x, y, z")
+    _expect(
+        translation is None or _are_numbers(translation, 3),
+        path,
+        f"cam_from_rig_translation of {prefix} is not x, y, z",
+    )
+    _expect(
+        (rotation is None) == (translation is None),
+        path,
+        f"{prefix} has one of rotation and translation without the other",
+    )
+    model, params = camera.get("camera_model_name"), camera.get("camera_params")
+    _expect(model is None or isinstance(model, str), path, f"camera_model_name of {prefix} is no name")
+    _expect(params is None or _are_numbers(params), path, f"camera_params of {prefix} are no numbers")
+    _expect(
+        params is None or model is not None,
+        path,
+        f"{prefix} has camera_params without a camera_model_name to read them by",
+    )
+    return RigCamera(prefix, model, None if params is None else tuple(map(float, params)))
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    return numbers and (count is None or len(values) == count)
+
+
+def _expect(is_so: bool, path: Path, fault: str) -> None:
+    if not is_so:
+        raise InputError(f"{path}: {fault}. See COLMAP's documentation of rig files.")

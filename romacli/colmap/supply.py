@@ -1,0 +1,131 @@
+"""What a database gives a mapper, stage by stage, and which stage starved where no model came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .database import open_readonly
+from .verify import MAPPED_CONFIGS
+
+# Below it a pair is hardly told from chance: COLMAP's bar for a verified pair (15 inliers) at an inlier ratio of 0.3.
+_FEWEST_MATCHES = 50
+# COLMAP's incremental mapper starts from a pair of 100 inliers and adds images that see 30 points.
+_FEWEST_INLIERS = 100
+_FEWEST_SHARED = 0.1
+_COLMAP_PAIR_BASE = 2147483647
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What is there of a job at every stage.
+
+    matches, inliers: median of the pairs that have any. verified: pairs whose matches one motion explains.
+    connected: images of the largest group that verified pairs hold together.
+    shared: share of the verified keypoints that are matched in two pairs or more, so that three images see them.
+    """
+
+    images: int
+    pairs: int
+    matches: float
+    verified: int
+    inliers: float
+    connected: int
+    shared: float
+
+
+def measure_supply(database: Path) -> Supply:
+    """Count what a database holds at every stage; it stays as it is."""
+    with closing(open_readonly(database)) as connection:
+        images = [int(row[0]) for row in connection.execute("SELECT image_id FROM images")]
+        matches = [int(row[0]) for row in connection.execute("SELECT rows FROM matches WHERE rows > 0")]
+        query = f"SELECT pair_id, rows, data FROM two_view_geometries WHERE rows > 0 AND config IN {MAPPED_CONFIGS}"
+        inliers: list[int] = []
+        pairs: list[tuple[int, int]] = []
+        degrees: dict[int, list[np.ndarray]] = {image: [] for image in images}
+        for pair_id, rows, data in connection.execute(query):
+            second = pair_id % _COLMAP_PAIR_BASE
+            pair = (pair_id - second) // _COLMAP_PAIR_BASE, second
+            inliers.append(rows)
+            pairs.append(pair)
+            for image, points in zip(pair, np.frombuffer(data, np.uint32).reshape(rows, 2).T, strict=True):
+                degrees[image].append(points)
+    return Supply(
+        images=len(images),
+        pairs=len(matches),
+        matches=_median(matches),
+        verified=len(inliers),
+        inliers=_median(inliers),
+        connected=_largest_group(images, pairs),
+        shared=_shared(degrees.values()),
+    )
+
+
+def what_starved(supply: Supply) -> str:
+    """The stage that gave the next too little, with the numbers of all, and what to try."""
+    stages = [
+        f"{supply.pairs} pairs have matches",
+        f"the median of them {supply.matches:.0f}",
+        f"{supply.verified} are verified, with {supply.inliers:.0f} inliers at the median",
+        f"{supply.connected} of {supply.images} images hang together",
+        f"{supply.shared:.0%} of the verified keypoints are seen by three images",
+    ]
+    stage, remedy = _starved(supply)
+    return f"{stage}: {remedy} ({'; '.join(stages)}.)"
+
+
+def _starved(supply: Supply) -> tuple[str, str]:
+    if supply.pairs < max(1, supply.images - 1):
+        return "Pairs starved", (
+            "too few pairs of photographs match to join the images. Match more pairs, such as every pair of a small "
+            "set, or take photographs that overlap more."
+        )
+    if supply.matches < _FEWEST_MATCHES:
+        return "Matches starved", (
+            "the pairs that match have few matches. Lower --min-certainty, raise --upsample-resolution, or try "
+            "--model roma-outdoor."
+        )
+    if supply.verified < max(1, supply.images // 2) or supply.connected < min(3, supply.images):
+        return "Verified pairs starved", (
+            "no rigid motion explains the matches of most pairs. Give the right --camera-params, raise --max-error, "
+            "lower --min-inliers, mask what moves with --mask-dir, or leave out pairs that show different places."
+        )
+    if supply.images > 2 and supply.shared < _FEWEST_SHARED:
+        return "Tracks starved", (
+            "hardly a point is seen by three images. Match more pairs of neighbouring photographs, and keep "
+            "--method tracks."
+        )
+    weak = " --mapper-option init_min_num_inliers=50" if supply.inliers < _FEWEST_INLIERS else ""
+    return "No stage starved", (
+        f"the photographs may all be taken from one place. Try another --mapper,{weak} "
+        "--mapper-option init_min_tri_angle=4 with the incremental one, or photographs from further apart."
+    )
+
+
+def _median(counts: list[int]) -> float:
+    return float(np.median(counts)) if counts else 0.0
+
+
+def _shared(degrees: Iterable[list[np.ndarray]]) -> float:
+    counts = [np.unique(np.concatenate(points), return_counts=True)[1] for points in degrees if points]
+    seen = np.concatenate(counts) if counts else np.zeros(0)
+    return float(np.mean(seen > 1)) if len(seen) else 0.0
+
+
+def _largest_group(images: list[int], pairs: list[tuple[int, int]]) -> int:
+    """How many images the largest connected group has, 0 without pairs."""
+    leader = {image: image for image in images}
+
+    def find(image: int) -> int:
+        while leader[image] != image:
+            leader[image] = image = leader[leader[image]]
+        return image
+
+    for one, other in pairs:
+        leader[find(one)] = find(other)
+    groups = np.unique([find(image) for image in images], return_counts=True)[1] if pairs else np.zeros(1, int)
+    return int(groups.max())

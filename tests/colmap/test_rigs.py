@@ -1,0 +1,142 @@
+"""COLMAP's rig file: which images are of one camera and one frame, and what is said of files that fit nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from small_scene import SIZE, make_scene
+
+from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.database import write_database
+from romacli.colmap.rigs import check_rigs, read_rigs
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import InputError, UsageError
+
+LEFT = {"image_prefix": "links ä/", "ref_sensor": True}
+RIGHT = {"image_prefix": "rechts/", "cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-1, 0, 0.0]}
+NAMES = [f"{side}/{index}.jpg" for side in ("links ä", "rechts") for index in range(3)] + ["other.jpg"]
+
+
+@pytest.fixture
+def rig(tmp_path):
+    """Return a function that writes a file of one rig and reads it."""
+
+    def write(*cameras, content=None):
+        path = tmp_path / "rig.json"
+        path.write_text(json.dumps([{"cameras": list(cameras)}]) if content is None else content)
+        return read_rigs(path)
+
+    return write
+
+
+def rows(path, query):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(query).fetchall()
+
+
+def test_images_of_one_time_share_a_frame(rig, tmp_path):
+    rigs = rig(LEFT, RIGHT)
+    assert check_rigs(rigs, NAMES) == 3
+    scene = make_scene(NAMES)
+    cameras, camera_of = assign_cameras([ImageInfo(name, SIZE) for name in NAMES], CameraOptions(rigs=rigs))
+    write_database(
+        tmp_path / "a.db",
+        cameras=cameras,
+        camera_of=camera_of,
+        keypoints=scene.keypoints,
+        matches=scene.matches.items(),
+        verify=VerifyOptions(num_threads=1),
+        rigs=rigs,
+    )
+    query = (
+        "SELECT group_concat(name, '+') FROM (SELECT * FROM images ORDER BY name) JOIN frame_data ON data_id = image_id"
+    )
+    frames = {row for (row,) in rows(tmp_path / "a.db", f"{query} GROUP BY frame_id")}
+    assert frames == {*(f"links ä/{n}.jpg+rechts/{n}.jpg" for n in range(3)), "other.jpg"}
+    assert rows(tmp_path / "a.db", "SELECT count(*) FROM rig_sensors") == [(1,)]
+    assert rows(tmp_path / "a.db", "SELECT count(*) FROM two_view_geometries WHERE rows > 0")[0][0] > 10
+
+
+@pytest.mark.parametrize("mode", ["auto", "single", "per-image"])
+def test_a_rigs_camera_is_one_camera_whatever_the_mode(rig, mode):
+    infos = [ImageInfo(name, SIZE, 500.0 + index) for index, name in enumerate(NAMES)]
+    cameras, camera_of = assign_cameras(infos, CameraOptions(mode=mode, rigs=rig(LEFT, RIGHT)))
+    assert len({camera_of[name] for name in NAMES[:3]}) == len({camera_of[name] for name in NAMES[3:6]}) == 1
+    assert len(cameras) == 3
+
+
+def test_intrinsics_of_the_file_are_given(rig):
+    known = {**LEFT, "camera_model_name": "PINHOLE", "camera_params": [500, 500, 320, 240]}
+    cameras, camera_of = assign_cameras(
+        [ImageInfo(name, SIZE) for name in NAMES], CameraOptions(rigs=rig(known, RIGHT))
+    )
+    camera = cameras[camera_of[NAMES[0]]]
+    assert (camera.model, camera.params, camera.origin) == ("PINHOLE", (500, 500, 320, 240), "given")
+    assert cameras[camera_of[NAMES[3]]].origin == "guess"
+
+
+def test_intrinsics_that_do_not_fit_their_model_are_refused(rig):
+    rigs = rig({**LEFT, "camera_model_name": "PINHOLE", "camera_params": [500, 320, 240]}, RIGHT)
+    with pytest.raises(UsageError, match=r"PINHOLE takes .*: 4 numbers; .*camera_params of links ä/ has 3 numbers"):
+        assign_cameras([ImageInfo(name, SIZE) for name in NAMES], CameraOptions(rigs=rigs))
+
+
+def test_images_of_one_camera_have_one_size(rig):
+    infos = [ImageInfo(name, SIZE if index else (64, 48)) for index, name in enumerate(NAMES)]
+    with pytest.raises(UsageError, match="0.jpg is 64x48 and .*1.jpg is 640x480 px, but --rig-config gives them one"):
+        assign_cameras(infos, CameraOptions(rigs=rig(LEFT, RIGHT)))
+
+
+def test_a_camera_without_photographs_is_named(rig):
+    with pytest.raises(InputError, match="rig.json: no photograph's name begins with up/; they are named like links"):
+        check_rigs(rig(LEFT, {"image_prefix": "up/"}), NAMES)
+
+
+def test_cameras_that_never_took_one_frame_are_named(rig):
+    names = ["links ä/1.jpg", "rechts/one.jpg"]
+    with pytest.raises(InputError, match="no two photographs of links ä/ and rechts/ are of one frame"):
+        check_rigs(rig(LEFT, RIGHT), names)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nonsense", "is no JSON: "),
+        ("[" * 100_000, "is no JSON: "),
+        ("[]", "it holds no rig"),
+        ("[3]", 'a rig is {"cameras": [...]}'),
+        ('[{"cameras": []}]', 'a rig is {"cameras": [...]}'),
+        ('[{"cameras": [3]}]', "a camera is no JSON object"),
+        ('[{"cameras": [{"ref_sensor": true}]}]', "a camera lacks its image_prefix"),
+        ('[{"cameras": [{"image_prefix": "a"}]}]', '0 cameras of a rig have "ref_sensor": true, and one has to'),
+    ],
+)
+def test_a_file_that_is_no_rig_file_says_where(rig, content, message):
+    with pytest.raises(InputError) as caught:
+        rig(content=content)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cam_from_rig_rotation": [1, 0, 0]}, "cam_from_rig_rotation of rechts/ is not w, x, y, z"),
+        ({"cam_from_rig_translation": "x"}, "cam_from_rig_translation of rechts/ is not x, y, z"),
+        ({"cam_from_rig_translation": None}, "rechts/ has one of rotation and translation without the other"),
+        ({"camera_params": [1, 2]}, "rechts/ has camera_params without a camera_model_name"),
+        ({"cam_from_rig_rotaton": 1}, "cam_from_rig_rotaton is unknown; known are image_prefix, "),
+        ({"image_prefix": "links ä/sub"}, "image_prefix links ä/ is that of two cameras, or begins another's"),
+    ],
+)
+def test_what_colmap_would_read_past_is_refused(rig, change, message):
+    with pytest.raises(InputError) as caught:
+        rig(LEFT, RIGHT | change)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file or directory"):
+        read_rigs(tmp_path / "none.json")
