@@ -29,6 +29,7 @@ class TrainFlags:
             help="Weight file to write, *.safetensors; a log and a checkpoint lie beside it.",
         ),
     ]
+    model: Annotated[str, typer.Option(help="Network to train: mini or roma.")] = "mini"
     data: Annotated[
         str,
         typer.Option(help="Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir."),
@@ -62,6 +63,14 @@ class TrainFlags:
         Path | None,
         typer.Option("--from", metavar="FILE", help="Weights to begin with. Default: random ones."),
     ] = None
+    dinov2: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="DINOv2's published weights, for roma. Default: the downloaded ones."),
+    ] = None
+    vgg: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="torchvision's VGG19-BN weights, for roma to begin its fine features with."),
+    ] = None
     validation: Annotated[
         Path | None,
         typer.Option(
@@ -86,12 +95,14 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(TrainFlags, TalkFlags)
 def train(flags: TrainFlags, talk: TalkFlags) -> None:
-    """Train the small model. The same command continues a training that was stopped."""
+    """Train the small model, or RoMa. The same command continues a training that was stopped."""
     from romacli.train.loop import train
     from romacli.train.options import TrainOptions
 
     given: dict[str, Any] = {**vars(flags), "sizes": _sides(flags.sizes)}
     folder = given.pop("validation")
+    if folder is not None and flags.model != "mini":
+        raise UsageError(f"--validation judges mini, not {flags.model}. Leave it out, and compare checkpoints by hand.")
     validate = None if folder is None else _validation(folder, flags.textures)
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         console.say(f"training for {flags.steps or flags.minutes} {'steps' if flags.steps else 'minutes'}")

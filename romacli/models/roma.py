@@ -7,7 +7,7 @@ were trained differently from the paper, the code follows the weights. It knows 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -92,13 +92,44 @@ class Coarse:
     certainty_BA: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What one refiner made of the flow it started from.
+
+    Attributes:
+        stride: of its level.
+        start, flow: (B, 2, h, w) float32, normalised x, y in the other image.
+        certainty: (B, 1, h, w) float32, logits.
+    """
+
+    stride: int
+    start: Tensor
+    flow: Tensor
+    certainty: Tensor
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All stages of a batch of pairs, as the losses see them.
+
+    Attributes:
+        anchor_logits: (B, anchors, h, w) float32.
+        certainty: (B, 1, h, w) float32, the decoder's logits.
+        stages: of the refiners, in order.
+    """
+
+    anchor_logits: Tensor
+    certainty: Tensor
+    stages: tuple[Stage, ...]
+
+
 class RoMa(nn.Module):
     """Dense matching of two images, split where the work of one image ends and that of a pair begins.
 
     `encode` does all that depends on one image, `match` (`coarse`, then `refine`) what depends on both.
     `net.to(torch.bfloat16)` or `.half()` puts the convolutions and transformers in that precision; what needs
-    more stays float32: the Gaussian process and the features it compares, the anchor logits, the outputs of
-    the refiners and all coordinates. Don't run it under autocast, which would undo that.
+    more stays float32, also under autocast: the Gaussian process and the features it compares, the anchor
+    logits, the outputs of the refiners and all coordinates.
     """
 
     def __init__(self, config: RoMaConfig = PUBLISHED) -> None:
@@ -193,35 +224,45 @@ class RoMa(nn.Module):
 
     def coarse(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Coarse:
         """Coarse warps: Gaussian process, transformer decoder and the most likely anchors."""
-        maps_A, maps_B = (features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B))
-        if maps_A.shape != maps_B.shape:
-            raise ValueError(f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}")
-        kernel = self.gaussian_process.kernel(tokens(maps_A).float(), tokens(maps_B).float())
-        posterior, features = kernel @ features_B["alpha"], tokens(maps_A)
-        if symmetric:
-            posterior = torch.cat([posterior, kernel.transpose(1, 2) @ features_A["alpha"]])
-            features = torch.cat([features, tokens(maps_B)])
-        logits = self.decoder(torch.cat([posterior, features], dim=2))
-        logits = logits.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
+        logits = self._logits(features_A, features_B, symmetric=symmetric)
         flow, certainty = decode_anchors(logits[:, :-1]), logits[:, -1:]
         if not symmetric:
             return Coarse(flow, certainty)
         (flow_AB, flow_BA), (certainty_AB, certainty_BA) = flow.chunk(2), certainty.chunk(2)
         return Coarse(flow_AB, certainty_AB, flow_BA, certainty_BA)
 
+    def _logits(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool) -> Tensor:
+        """Logits of anchors and, in the last channel, certainty: (B or 2B, anchors + 1, h, w)."""
+        maps_A, maps_B = (features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B))
+        if maps_A.shape != maps_B.shape:
+            raise ValueError(f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}")
+        process, features = self.gaussian_process, tokens(maps_A)
+        kernel = process.kernel(features.float(), tokens(maps_B).float())
+        posterior = process.posterior(kernel, features_B["alpha"])
+        if symmetric:
+            posterior = torch.cat([posterior, process.posterior(kernel.transpose(1, 2), features_A["alpha"])])
+            features = torch.cat([features, tokens(maps_B)])
+        logits = self.decoder(torch.cat([posterior, features], dim=2))
+        return logits.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
+
+    def trace(self, features_A: FeatureMaps, features_B: FeatureMaps) -> Trace:
+        """Everything that both directions of pairs compute, A to B in the first half, for the losses.
+
+        No gradient passes from one stage to the one before (section 3.4).
+        """
+        logits = self._logits(features_A, features_B, symmetric=True)
+        flow, certainty = decode_anchors(logits[:, :-1].detach()), logits[:, -1:]
+        stages = tuple(self._stages(flow, certainty, features_A, features_B, symmetric=True))
+        return Trace(logits[:, :-1], certainty, stages)
+
     def refine(self, coarse: Coarse, features_A: FeatureMaps, features_B: FeatureMaps) -> NetworkMatch:
         """Full warps from coarse ones: all refiners, then those of stride 8 and below in a second pass."""
         symmetric = coarse.flow_BA is not None
         flow = _stacked(coarse.flow_AB, coarse.flow_BA)
         certainty = coarsest_certainty = _stacked(coarse.certainty_AB, coarse.certainty_BA)
-        for image, level in self._steps(second_pass="fine_1" in features_A and "fine_1" in features_B):
-            key = f"{image}_{level.stride}"
-            x = _stacked(features_A[key], features_B[key] if symmetric else None)
-            y = _stacked(features_B[key], features_A[key] if symmetric else None)
-            flow, certainty = _resized(flow, x.shape[-2:]), _resized(certainty, x.shape[-2:])
-            image_shape = features_A[f"{image}_1"].shape[-2:]
-            flow, certainty = self.refiners[str(level.stride)](x, y, flow, certainty, image_shape)
-            if level is self.config.levels[0]:
+        for stage in self._stages(flow, certainty, features_A, features_B, symmetric=symmetric):
+            flow, certainty = stage.flow, stage.certainty
+            if stage.stride == self.config.levels[0].stride:
                 coarsest_certainty = certainty
         warp, probability = finish(flow, certainty, coarsest_certainty)
         if not symmetric:
@@ -229,10 +270,28 @@ class RoMa(nn.Module):
         (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
         return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
 
+    def _stages(
+        self, flow: Tensor, certainty: Tensor, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool
+    ) -> Iterator[Stage]:
+        """Refine level by level, each from the detached result of the last."""
+        for image, level in self._steps(second_pass="fine_1" in features_A and "fine_1" in features_B):
+            key = f"{image}_{level.stride}"
+            x = _stacked(features_A[key], features_B[key] if symmetric else None)
+            y = _stacked(features_B[key], features_A[key] if symmetric else None)
+            start, certainty = _resized(flow.detach(), x.shape[-2:]), _resized(certainty.detach(), x.shape[-2:])
+            image_shape = features_A[f"{image}_1"].shape[-2:]
+            flow, certainty = self.refiners[str(level.stride)](x, y, start, certainty, image_shape)
+            yield Stage(level.stride, start, flow, certainty)
+
     def _steps(self, *, second_pass: bool) -> list[tuple[str, Level]]:
         """The refiners in order: whose features of the image they read, and at which level."""
         steps = [("coarse", level) for level in self.config.levels]
         return steps + [("fine", level) for level in self.config.levels[1:]] if second_pass else steps
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which products on x's device keep the precision of their factors."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class StaysFloat32(nn.Module):
@@ -246,11 +305,16 @@ class Float32Conv2d(StaysFloat32, nn.Conv2d):
     """A 1x1 convolution that stays float32; a matrix product, as GPUs round what convolutions read to TF32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+        with without_autocast(x):
+            return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class Float32Linear(StaysFloat32, nn.Linear):
     """A linear layer that stays float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            return super().forward(x)
 
 
 class Float32Sequential(StaysFloat32, nn.Sequential):
@@ -281,9 +345,15 @@ class GaussianProcess(nn.Module):
 
     def kernel(self, u: Tensor, v: Tensor) -> Tensor:
         """exp((cos(u, v) - 1) / temperature) of all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
-        norms = u.norm(dim=2)[:, :, None] * v.norm(dim=2)[:, None, :]
-        cosine = u @ v.transpose(1, 2) / (norms + 1e-6)
-        return ((cosine - 1) / self.temperature).exp()
+        with without_autocast(u):
+            norms = u.norm(dim=2)[:, :, None] * v.norm(dim=2)[:, None, :]
+            cosine = u @ v.transpose(1, 2) / (norms + 1e-6)
+            return ((cosine - 1) / self.temperature).exp()
+
+    def posterior(self, kernel: Tensor, alpha: Tensor) -> Tensor:
+        """The posterior mean (B, N, C) from the cross kernel (B, N, M) and `alpha` (B, M, C)."""
+        with without_autocast(kernel):
+            return kernel @ alpha
 
     def basis(self, grid: Tensor) -> Tensor:
         """cos(8 pi (W p + b)) of positions (1, 2, h, w), as tokens (1, h * w, C)."""
@@ -301,8 +371,7 @@ class GaussianProcess(nn.Module):
             (B, h * w, basis channels) float32.
         """
         v = tokens(maps)
-        covariance = self.kernel(v, v)
-        covariance.diagonal(dim1=1, dim2=2).add_(self.noise)
+        covariance = self.kernel(v, v) + self.noise * torch.eye(v.shape[1], device=v.device)
         basis = self.basis(pixel_grid(maps)).expand(len(v), -1, -1)
         return solve_positive_definite(covariance, basis, strict=not self.training)
 
@@ -371,7 +440,8 @@ class Refiner(nn.Module):
         displacement = 40 / 32 * scale * (flow - pixel_grid(flow))
         parts = [x, sample(y, flow), self.disp_emb(displacement)]
         if self.correlation_radius is not None:
-            parts.append(local_correlation(x, y, flow, self.correlation_radius))
+            with torch.no_grad():  # as in the authors' training; it would cost most of the memory
+                parts.append(local_correlation(x, y, flow, self.correlation_radius))
         dtype = next(self.block1.parameters()).dtype
         stacked = torch.cat([part.to(dtype) for part in parts], dim=1)
         return stacked.contiguous(memory_format=torch.channels_last)

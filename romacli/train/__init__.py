@@ -1,1 +1,1 @@
-"""Training of the mini model on synthetic pairs: losses and the loop."""
+"""Training of mini and RoMa: losses, pairs, and one loop for both."""

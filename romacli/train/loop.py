@@ -16,10 +16,15 @@ from .data import batches, pair_source
 from .mini import MiniTrainable
 from .options import TrainOptions, check
 from .record import Record, Validate
+from .roma import RoMaTrainable
 from .state import TrainState, restored
-from .trainable import Batch, Phase
+from .trainable import Batch, Phase, Trainable
 
 MAX_SKIPPED_IN_A_ROW = 20
+TRAINABLES: dict[str, Callable[[TrainOptions, torch.device], Trainable]] = {
+    "mini": MiniTrainable,
+    "roma": RoMaTrainable,
+}
 
 
 def train(
@@ -43,7 +48,7 @@ def train(
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     device = resolve_device(options.device)
-    state = restored(options, MiniTrainable(options, device))
+    state = restored(options, TRAINABLES[options.model](options, device))
     record = Record(options, validate, say)
     progress = multiprocessing.Value("d", state.progress(options))
     stream = batches(

@@ -7,6 +7,7 @@ read at the cell centres of whatever grid a prediction lives on. The losses are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.models.mini import Mini, MiniTrace
+from romacli.models.roma import Trace
 
 CHARBONNIER_ALPHA = 0.5  # RoMa section 3.4
 CHARBONNIER_SCALE = 0.05  # in cells; RoMa's c = 0.03 with its own units
@@ -24,6 +26,11 @@ REACH_CELLS = (
     4.0,
 )  # a refiner of stride 8, 4, 2 is not asked to repair a start further off than this
 SURE_ERROR_CELLS = 1.5  # of stride 2, so 3 px: a pass's last certainty means visible, and the warp this near
+ROMA_CHARBONNIER_SCALE = 1e-4  # of half the side, times the stride: the paper's c = 0.03 px at 560 px
+ROMA_CERTAINTY_WEIGHT = 0.01
+ROMA_PIXEL = 2 / 512  # the unit of the reach below, normalised
+# A refiner is asked to repair a start this far off, in its own strides; that of stride 16 any.
+ROMA_REACH = {16: math.inf, 8: 8.0, 4: 8.0, 2: 4.0, 1: 4.0}
 NCE_QUERIES = 128  # points per image in the descriptor loss
 NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
@@ -66,6 +73,65 @@ def mini_loss(
     return total, losses
 
 
+def roma_loss(trace: Trace, warp: Tensor, visible: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return RoMa's sum of losses, and each of them by name for the log.
+
+    Source: section 3.4, the coarse loss and those of all refiners; that a refiner of stride 8 and below is not
+    asked to repair what is far off is from the authors' code.
+
+    Args:
+        trace: both directions of the batch, A to B in the first half.
+        warp: (2B, S, S, 2) true warps, normalised.
+        visible: (2B, S, S) bool, where they hold.
+    """
+    truth, seen = ground_truth_at(warp, visible, _shape(trace.anchor_logits))
+    losses = {
+        "anchors": anchor_loss(trace.anchor_logits, truth, seen),
+        "certainty": ROMA_CERTAINTY_WEIGHT * certainty_loss(trace.certainty[:, 0], seen),
+    }
+    error = None
+    for stage in trace.stages:
+        truth, seen = ground_truth_at(warp, visible, _shape(stage.flow))
+        if error is not None:
+            near = F.interpolate(error[:, None], seen.shape[1:], mode="nearest-exact")[:, 0]
+            seen = seen & (near < ROMA_REACH[stage.stride] * stage.stride * ROMA_PIXEL)
+        distance = (stage.flow.permute(0, 2, 3, 1) - truth).norm(dim=-1)
+        losses[f"warp{stage.stride}"] = robust_loss(distance[seen], ROMA_CHARBONNIER_SCALE * stage.stride)
+        losses[f"certainty{stage.stride}"] = ROMA_CERTAINTY_WEIGHT * certainty_loss(stage.certainty[:, 0], seen)
+        error = distance.detach()
+    return torch.stack(list(losses.values())).sum(), losses
+
+
+def anchor_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:
+    """Return the mean of -log pi_k(x) over the points seen, where k is the anchor nearest to the true match.
+
+    Source: RoMa section 3.4, the coarse loss: the Kullback-Leibler divergence of regression by classification.
+
+    Args:
+        logits: (B, side * side, h, w), anchors row-major.
+        truth: (B, h, w, 2) normalised.
+        seen: (B, h, w) bool, which of them count.
+    """
+    side = math.isqrt(logits.shape[1])
+    column, row = ((truth + 1) * (side / 2)).long().clamp(0, side - 1).unbind(-1)
+    penalty = F.cross_entropy(logits.float(), row * side + column, reduction="none")
+    return (penalty * seen).sum() / seen.sum().clamp(min=1)
+
+
+def robust_loss(distance: Tensor, scale: float) -> Tensor:
+    """Return the mean of scale^a ((distance / scale)^2 + 1)^(a / 2), a = 0.5, or 0 for no distance at all.
+
+    Source: RoMa section 3.4, the generalised Charbonnier loss: like L2 near 0, so that refinement is smooth,
+    and with a gradient that falls with the root of the distance, so that outliers are let go.
+
+    Args:
+        distance: (N,) between predicted and true targets.
+        scale: where the behaviour changes, in the same unit.
+    """
+    penalty = scale**CHARBONNIER_ALPHA * ((distance / scale).square() + 1) ** (CHARBONNIER_ALPHA / 2)
+    return penalty.sum() / max(len(distance), 1)
+
+
 def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) -> Tensor:
     """Return the cross entropy over a grid of `side` squared classes; the nearest four share the target.
 
@@ -103,9 +169,8 @@ def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
     """
     if not counts.any():
         return warp.sum() * 0
-    error = (warp - truth)[counts] * (warp.shape[1] / 2)
-    squared = error.square().sum(dim=-1) / CHARBONNIER_SCALE**2
-    return (CHARBONNIER_SCALE**CHARBONNIER_ALPHA * ((squared + 1) ** (CHARBONNIER_ALPHA / 2) - 1)).mean()
+    error = (warp - truth)[counts].norm(dim=-1) * (warp.shape[1] / 2)
+    return robust_loss(error, CHARBONNIER_SCALE) - CHARBONNIER_SCALE**CHARBONNIER_ALPHA
 
 
 def certainty_loss(logits: Tensor, right: Tensor) -> Tensor:
@@ -151,6 +216,10 @@ def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tens
     target, weight = bilinear_targets(position - base, window)
     likelihood = logits.log_softmax(dim=-1).gather(-1, target).clamp(min=-100.0)
     return -(likelihood * weight).sum(dim=-1).mean()
+
+
+def _shape(maps: Tensor) -> tuple[int, int]:
+    return int(maps.shape[-2]), int(maps.shape[-1])
 
 
 def _error_in_cells(warp: Tensor, truth: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from romacli.errors import UsageError
 from romacli.matching.dense import normalise
 from romacli.matching.device import has_fast_bfloat16
-from romacli.models.mini import LAYOUT, Mini, config_to_json, read_mini, swap_halves, weights_of
+from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
 
 from .losses import mini_loss
 from .options import TrainOptions
@@ -34,9 +34,11 @@ class MiniTrainable(Trainable):
 
     network: Mini
     clip_norm = 3.0
+    betas = (0.9, 0.98)
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
-        network = read_mini(options.start) if options.start else Mini(options.config)
+        config = options.config if isinstance(options.config, MiniConfig) else None
+        network = read_mini(options.start) if options.start else Mini(config)
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
         super().__init__(network.to(device), options.sizes or SIZES, precision)
         if len(self.sizes) != len(SIZES) or any(side % STRIDE or side <= 0 for side in self.sizes):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from romacli.errors import UsageError
 from romacli.models.mini import MiniConfig
+from romacli.models.roma import RoMaConfig
 
+MODELS = ("mini", "roma")
 DATA = ("synthetic", "megadepth", "scannet")
 
 
@@ -18,6 +20,7 @@ class TrainOptions:
     Attributes:
         output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
             with validation the best weights so far as .best.safetensors.
+        model: which network: a name in `MODELS`.
         data: where pairs come from: a name in `DATA`.
         data_dir: folder of photographs with depth and pose, for all `data` but synthetic.
         smallest_window: share of each side of such a photograph that a random window keeps at least.
@@ -34,12 +37,15 @@ class TrainOptions:
         device: where the network lives, such as cpu or cuda.
         checkpoint_minutes: how often the state is saved.
         validate_minutes: how often the averaged weights are judged.
-        start: weights to begin with in place of random ones; their configuration is used.
+        start: weights to begin with in place of random ones; mini takes their configuration.
+        dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
+        vgg: torchvision's VGG19-BN weights for RoMa's fine features to begin with; None begins at random.
         resume: continue from the checkpoint beside `output` if there is one.
         config: widths and depths of the network.
     """
 
     output: Path
+    model: str = "mini"
     data: str = "synthetic"
     data_dir: Path | None = None
     smallest_window: float = 1.0
@@ -57,8 +63,10 @@ class TrainOptions:
     checkpoint_minutes: float = 2.0
     validate_minutes: float = 15.0
     start: Path | None = None
+    dinov2: Path | None = None
+    vgg: Path | None = None
     resume: bool = True
-    config: MiniConfig | None = None
+    config: MiniConfig | RoMaConfig | None = None
 
 
 def check(options: TrainOptions) -> None:
@@ -67,6 +75,10 @@ def check(options: TrainOptions) -> None:
     Raises:
         UsageError: there is nothing to train on, or no time to train.
     """
+    if options.model not in MODELS:
+        raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
+    if options.model != "roma" and (options.dinov2 or options.vgg):
+        raise UsageError(f"--dinov2 and --vgg are parts of RoMa, not of {options.model}. Leave them out.")
     if options.data not in DATA:
         raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
     if (options.data == "synthetic") != (options.data_dir is None):

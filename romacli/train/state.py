@@ -19,7 +19,7 @@ from .trainable import Trainable, average_into
 
 EMA_DECAY = 0.996
 WARM_UP_STEPS = 100
-NOT_IN_THE_RECIPE = ("output", "config", "textures", "data_dir", "resume")
+NOT_IN_THE_RECIPE = ("output", "config", "textures", "data_dir", "dinov2", "vgg", "resume")
 
 
 @dataclass
@@ -88,7 +88,7 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
         InputError: the checkpoint is damaged, or of another network.
     """
     groups = trainable.parameter_groups()
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=trainable.betas, weight_decay=0.01, fused=True)
     state = TrainState(trainable, trainable.copied(), optimizer, [group["lr"] for group in groups])
     path = checkpoint_path(options.output)
     if not (options.resume and path.exists()):

@@ -31,6 +31,7 @@ class Trainable(nn.Module, ABC):
     Attributes:
         network: what is trained.
         clip_norm: the gradient is shortened to this length.
+        betas: how long AdamW remembers gradients and their squares.
         frozen: first parts of the names of tensors that stay as they came. They belong to another file and
             are neither averaged nor stored.
         sizes: px, sides of the pairs in the phases of its schedule.
@@ -38,6 +39,7 @@ class Trainable(nn.Module, ABC):
     """
 
     clip_norm: ClassVar[float]
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     frozen: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, network: nn.Module, sizes: tuple[int, ...], precision: str) -> None:

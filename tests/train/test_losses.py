@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from romacli.models.mini import pixel_grid
 from romacli.train.losses import (
     NCE_RADIUS,
+    anchor_loss,
     bilinear_targets,
     certainty_loss,
     classification_loss,
     descriptor_loss,
     refinement_loss,
+    robust_loss,
 )
 
 
@@ -51,7 +53,28 @@ def test_refinement_loss_of_a_known_error_worked_by_hand():
     warp[..., 0] = 3 * 0.05 / 2  # 3 c in cells: (9 + 1)^(1/4)
     counts = torch.ones(1, 4, 4, dtype=torch.bool)
     assert refinement_loss(warp, truth, counts).item() == pytest.approx(0.05**0.5 * (10**0.25 - 1), rel=1e-4)
-    assert refinement_loss(truth, truth, counts).item() == 0
+    assert refinement_loss(truth, truth, counts).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_anchor_loss_equals_a_plain_loop():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 16, 3, 3, generator=generator)
+    truth = torch.rand(2, 3, 3, 2, generator=generator) * 2 - 1
+    seen = torch.rand(2, 3, 3, generator=generator) > 0.3
+    anchors = pixel_grid(4, 4).reshape(-1, 2)
+    expected = [
+        -logits[b, :, y, x].log_softmax(0)[(anchors - truth[b, y, x]).norm(dim=1).argmin()].item()
+        for b, y, x in seen.nonzero().tolist()
+    ]
+    assert anchor_loss(logits, truth, seen).item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_robust_loss_is_quadratic_near_zero_and_grows_with_the_root_far_away():
+    values = [robust_loss(torch.tensor([x]), 0.01).item() for x in (0.0, 1e-3, 2e-3, 1.0, 4.0)]
+    assert values[0] == pytest.approx(0.1)
+    assert (values[2] - values[0]) / (values[1] - values[0]) == pytest.approx(4, rel=0.03)
+    assert values[4] / values[3] == pytest.approx(2, rel=1e-3)
+    assert robust_loss(torch.zeros(0), 0.01).item() == 0
 
 
 def test_certainty_loss_equals_the_definition():

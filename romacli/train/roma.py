@@ -1,0 +1,110 @@
+"""How RoMa is trained: DINOv2 frozen, VGG19 slowly, the rest from its own losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from romacli.errors import UsageError, WeightsError
+from romacli.matching.dense import normalise
+from romacli.models.roma import DINOV2_PREFIX, PUBLISHED, RoMa, RoMaConfig, checkpoint_name
+from romacli.models.weights import entry_named, locate, read_state_dict, require_layout, weights_folder
+
+from .losses import roma_loss
+from .options import TrainOptions
+from .trainable import Batch, Phase, Trainable
+
+SIZES = (560,)  # 448 in the paper's ablations
+STRIDE = 56  # a multiple of the patches' 14 px and of the pyramid's 8
+# Of the decoder and the refiners, for a batch of 8; the encoder's is a twentieth (appendix B).
+LEARNING_RATE = 1e-4
+ENCODER_SHARE = 5e-6 / 1e-4
+LAST_STEPS = 0.9  # of the schedule: from there on at a tenth of the rate, as in the authors' code
+ENCODER = "vgg."
+
+
+class RoMaTrainable(Trainable):
+    """RoMa at one size and in one pass; bfloat16 on a GPU, but for what the network keeps in float32."""
+
+    network: RoMa
+    clip_norm = 0.01  # the authors'
+    frozen = (DINOV2_PREFIX,)
+
+    def __init__(self, options: TrainOptions, device: torch.device, *, devices: int = 1) -> None:
+        sizes = options.sizes or SIZES
+        if len(sizes) != 1 or sizes[0] % STRIDE or sizes[0] <= 0:
+            raise UsageError(f"--sizes of roma is one multiple of {STRIDE}, such as 448 or 560.")
+        config = options.config if isinstance(options.config, RoMaConfig) else PUBLISHED
+        network = _initial(options, config).to(device)
+        super().__init__(network, sizes, "bfloat16" if device.type == "cuda" else "float32")
+        self.learning_rate = options.learning_rate or LEARNING_RATE * options.batch_size * devices / 8
+
+    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
+        images, warp, visible = batch
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            encoded = self.network.encode(normalise(images))
+            halves = ({name: tensor.chunk(2)[i] for name, tensor in encoded.items()} for i in range(2))
+            trace = self.network.trace(*halves)
+        return roma_loss(trace, warp, visible)
+
+    def phase_at(self, progress: float) -> Phase:
+        return Phase(self.sizes[0])
+
+    def rate_at(self, progress: float) -> float:
+        return 1.0 if progress < LAST_STEPS else 0.1
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        named = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        encoder = [value for name, value in named if name.startswith(ENCODER)]
+        rest = [value for name, value in named if not name.startswith(ENCODER)]
+        return [
+            {"params": rest, "lr": self.learning_rate},
+            {"params": encoder, "lr": self.learning_rate * ENCODER_SHARE},
+        ]
+
+    def fingerprint(self) -> str:
+        return repr(self.network.config)
+
+    def exported(self, facts: Mapping[str, str]) -> bytes:
+        """The layout of RoMa's published checkpoints, in float32."""
+        return save({checkpoint_name(k): v.detach().cpu().contiguous() for k, v in self.trained().items()}, dict(facts))
+
+
+def _initial(options: TrainOptions, config: RoMaConfig) -> RoMa:
+    """The network of given weights, or a random one behind DINOv2 and, if given, VGG19's features."""
+    if options.start is not None:
+        roma = read_state_dict(options.start)
+    else:
+        state = RoMa(config).state_dict()
+        roma = {checkpoint_name(k): v for k, v in state.items() if not k.startswith(DINOV2_PREFIX)}
+        if options.vgg is not None:
+            roma |= _vgg_features(options.vgg, roma)
+    network = RoMa.from_checkpoints(roma, read_state_dict(options.dinov2 or _located()), config=config, fold=False)
+    for name, value in network.named_parameters():
+        value.requires_grad_(not name.startswith(DINOV2_PREFIX))
+    return network
+
+
+def _vgg_features(path: Path, roma: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """VGG19-BN's convolutions under RoMa's names, out of torchvision's file with all of the network."""
+    ours = {f"features.{k.removeprefix('encoder.cnn.layers.')}": k for k in roma if k.startswith("encoder.cnn.layers.")}
+    found = {k: v for k, v in read_state_dict(path).items() if k in ours}
+    expected = {k: tuple(roma[name].shape) for k, name in ours.items() if k in found or "num_batches" not in k}
+    require_layout(found, expected, what="VGG19-BN")
+    return {ours[k]: v for k, v in found.items()}
+
+
+def _located() -> Path:
+    entry = entry_named("dinov2")
+    path = locate(entry)
+    if path is None:
+        raise WeightsError(
+            f"RoMa is trained on {entry.file_name}, which is not on this machine. Run `romacli models download "
+            f"roma-outdoor`, or fetch {entry.url} and place it in {weights_folder()}, or give it with --dinov2."
+        )
+    return path
