@@ -20,6 +20,7 @@ from romacli.cli.options import (
     TalkFlags,
     takes,
 )
+from romacli.cli.pairing import PairingFlags
 from romacli.cli.request import job_options
 from romacli.errors import PartialError
 
@@ -33,11 +34,23 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, EngineFlags, ShardFlags, DryRunFlags, TalkFlags)
+@takes(
+    ImageFlags,
+    OutputFlags,
+    MatchFlags,
+    PairingFlags,
+    KeypointFlags,
+    MaskFlags,
+    EngineFlags,
+    ShardFlags,
+    DryRunFlags,
+    TalkFlags,
+)
 def match(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
+    pairing: PairingFlags,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,
@@ -54,7 +67,7 @@ def match(
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints, masks, engine, shard), console)
+            job = open_job(job_options(images, output, flags, pairing, keypoints, masks, engine, shard), console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)

@@ -28,6 +28,9 @@ ALIASES = {
     "mask-path": "mask-dir",
     "camera-mask-path": "camera-mask",
     "max-num-features": "max-keypoints",
+    "quadratic-overlap": "quadratic",
+    "loop-detection": "loop-closure",
+    "loop-detection-period": "loop-period",
 }
 
 
@@ -223,7 +226,8 @@ class MatchFlags(MatcherFlags):
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: every pair.",
+            help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: those of "
+            "--pairing.",
         ),
     ] = None
     batch_size: Annotated[

@@ -20,6 +20,7 @@ from romacli.cli.options import (
     TalkFlags,
     takes,
 )
+from romacli.cli.pairing import PairingFlags
 from romacli.cli.request import import_options, job_options, mapper_options
 
 
@@ -27,11 +28,23 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
 
 
-@takes(ImageFlags, OutputFlags, MatchFlags, KeypointFlags, MaskFlags, EngineFlags, ImportFlags, MapperFlags, TalkFlags)
+@takes(
+    ImageFlags,
+    OutputFlags,
+    MatchFlags,
+    PairingFlags,
+    KeypointFlags,
+    MaskFlags,
+    EngineFlags,
+    ImportFlags,
+    MapperFlags,
+    TalkFlags,
+)
 def reconstruct(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
+    pairing: PairingFlags,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,
@@ -51,7 +64,7 @@ def reconstruct(
     importing = import_options(imported, known_poses=mapper.known_poses)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, keypoints, masks, engine), console)
+            job = open_job(job_options(images, output, flags, pairing, keypoints, masks, engine), console)
             check_early(job.images, importing, mapping)
         introduce(job, console)
         matched = run_job(job, console, stop)

@@ -19,6 +19,7 @@ from romacli.cli.options import (
     TalkFlags,
     TrackFlags,
 )
+from romacli.cli.pairing import PairingFlags, pairing_options
 from romacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from romacli.pipeline.colmap import ImportOptions
     from romacli.pipeline.engine import EngineOptions
     from romacli.pipeline.job import JobOptions
+    from romacli.pipeline.pairing import PairingOptions
 
 
 def job_options(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
+    pairing: PairingFlags,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,
@@ -52,6 +55,7 @@ def job_options(
         image_list=images.image_list,
         output=output.output,
         pairs=flags.pairs,
+        pairing=_pairing(flags.pairs, pairing),
         model=flags.model,
         matcher=matcher_options(flags),
         match=MatchOptions(
@@ -101,6 +105,13 @@ def matcher_options(flags: MatcherFlags) -> MatcherOptions:
         device=flags.device,
         dtype=flags.dtype,
     )
+
+
+def _pairing(pairs: str | None, flags: PairingFlags) -> PairingOptions:
+    """How pairs are chosen where no file lists them."""
+    if pairs is not None and flags.pairing is not None:
+        raise UsageError(f"--pairs {pairs} lists the pairs that --pairing would choose. Leave one of them out.")
+    return pairing_options(flags.pairing.value if flags.pairing else "exhaustive", flags)
 
 
 def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:

@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from .covisible import covisible
 from .exhaustive import exhaustive
 from .listfile import ReadPairs, format_pairs, read_pairs, write_pairs
+from .merge import MergedPairs, merge
+from .poses import Frustum, posed
+from .positions import read_positions
+from .retrieval import RetrievalOptions, retrieve
 from .sequential import sequential
+from .spatial import chord_m, spatial, to_metres
 
-__all__ = ["ReadPairs", "exhaustive", "format_pairs", "read_pairs", "sequential", "write_pairs"]
+__all__ = [
+    "Frustum",
+    "MergedPairs",
+    "ReadPairs",
+    "RetrievalOptions",
+    "chord_m",
+    "covisible",
+    "exhaustive",
+    "format_pairs",
+    "merge",
+    "posed",
+    "read_pairs",
+    "read_positions",
+    "retrieve",
+    "sequential",
+    "spatial",
+    "to_metres",
+    "write_pairs",
+]

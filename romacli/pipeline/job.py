@@ -18,11 +18,12 @@ from romacli.images.masks import MaskOptions, find_masks, without_masks
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
-from romacli.pairs import exhaustive, read_pairs, write_pairs
+from romacli.pairs import read_pairs, write_pairs
 from romacli.pipeline.engine import EngineOptions, match_in_parallel
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.masks import JobMasks, note_masks
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
+from romacli.pipeline.pairing import PairingOptions, choose_pairs
 from romacli.pipeline.photographs import (
     REFUSE,
     REMATCH,
@@ -52,7 +53,7 @@ DEFAULT_OUTPUT = Path("romacli-out")
 class JobOptions:
     """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
 
-    pairs: a pairs file, `-` for standard input, None for every pair.
+    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses.
     image_list: a file of names, one a line, in place of the whole folder.
     masks: which pixels of the photographs count.
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
@@ -65,6 +66,7 @@ class JobOptions:
     images: Path
     output: Path = DEFAULT_OUTPUT
     pairs: str | None = None
+    pairing: PairingOptions = field(default_factory=PairingOptions)
     image_list: Path | None = None
     model: str = DEFAULT
     matcher: MatcherOptions = field(default_factory=MatcherOptions)
@@ -275,7 +277,7 @@ def _match(job: Job, todo: PairList, held: Lease, progress: Progress, stop: Stop
 
 def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:
     if options.pairs is None:
-        return exhaustive(images.names)
+        return choose_pairs(images, options.pairing, progress)
     found = read_pairs(options.pairs, images.names)
     if found.duplicates:
         progress.warn(f"{options.pairs}: {found.duplicates} pairs occur twice or reversed; each is matched once")

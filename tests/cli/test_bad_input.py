@@ -311,3 +311,24 @@ def test_what_the_mapper_cannot_do_is_said_before_matching(
     assert result.exit_code == code
     assert message in result.stderr
     assert not Path("romacli-out").exists()
+
+
+def test_an_option_of_another_pairing_is_refused(run: Run, photos: Path) -> None:
+    result = run("match", photos, "--pairing", "sequential", "--reference-model", "sparse/0")
+    assert result.exit_code == 2
+    assert "--reference-model belongs to poses or covisible pairing, not to sequential" in result.stderr
+    assert run("match", photos, "--overlap", "3", "--dry-run").exit_code == 2
+
+
+def test_a_pairs_file_beside_a_pairing_is_refused(run: Run, photos: Path) -> None:
+    result = run("match", photos, "--pairs", "pairs.txt", "--pairing", "sequential")
+    assert result.exit_code == 2
+    assert "--pairs pairs.txt lists the pairs that --pairing would choose" in result.stderr
+
+
+def test_photographs_without_gps_stop_spatial_pairing_before_any_work(run: Run, photos: Path) -> None:
+    result = run("match", photos, "--pairing", "spatial")
+    assert result.exit_code == 3
+    assert "none of 3 photographs in" in result.stderr
+    assert "1.png, 2.png, 3.png" in result.stderr
+    assert not Path("romacli-out").exists()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.cli.options import ImportFlags, KeypointFlags, MatchFlags, Method
+from romacli.cli.pairing import PairingFlags, pairing_options
 from romacli.cli.request import aggregate_options
 from romacli.cli.train import TrainFlags
 
@@ -158,9 +159,11 @@ def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
     from romacli.matching.matcher import MatcherOptions
     from romacli.matching.registry import DEFAULT
     from romacli.pipeline.match import MatchOptions
+    from romacli.pipeline.pairing import PairingOptions
     from romacli.train.loop import TrainOptions
 
     assert MatchFlags.model == DEFAULT
+    assert pairing_options("exhaustive", PairingFlags()) == PairingOptions()
     assert aggregate_options(KeypointFlags()) == AggregateOptions()
     assert [method.value for method in Method] == list(METHODS)
     assert MatchFlags.min_overlap == MatcherOptions().min_overlap

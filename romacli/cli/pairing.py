@@ -1,0 +1,157 @@
+"""The options of the sources of pairs, the same in `romacli pairs` and behind `--pairing`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from romacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from romacli.pipeline.pairing import PairingOptions
+
+
+class Pairing(StrEnum):
+    exhaustive = "exhaustive"
+    sequential = "sequential"
+    spatial = "spatial"
+    poses = "poses"
+    covisible = "covisible"
+    from_database = "from-database"
+
+
+@dataclass(frozen=True)
+class NumMatchedFlags:
+    num_matched: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images each is paired with, the best first, by poses or shared points. More find more and "
+            "take more time. Default: 20.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SequentialFlags:
+    overlap: Annotated[
+        int, typer.Option(min=1, help="Pair each image with this many that follow it. More pairs take more time.")
+    ] = 5
+    quadratic: Annotated[bool, typer.Option(help="Pair also at distances 1, 2, 4, 8, ...")] = False
+
+
+@dataclass(frozen=True)
+class SpatialFlags:
+    positions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Positions, a name and latitude, longitude and maybe height on each line; before those in EXIF data.",
+        ),
+    ] = None
+    cartesian: Annotated[
+        bool, typer.Option("--cartesian", help="The file's numbers are x, y, z in m instead of degrees.")
+    ] = False
+    altitude: Annotated[bool, typer.Option("--altitude", help="Count the height too, which GPS measures worse.")] = (
+        False
+    )
+    max_distance_m: Annotated[
+        float, typer.Option(min=0, help="Farthest distance in m between the places of a pair.")
+    ] = 100.0
+    max_num_neighbors: Annotated[
+        int, typer.Option(min=1, help="Nearest images each is paired with. More take more time.")
+    ] = 50
+
+
+@dataclass(frozen=True)
+class ReferenceModelFlags:
+    reference_model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="COLMAP model of the photographs, binary or text.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class PosesFlags:
+    max_rotation: Annotated[
+        float, typer.Option(min=0, max=180, help="Largest rotation in degrees between the cameras of a pair.")
+    ] = 60.0
+    min_frustum_overlap: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of what two cameras see, in space, below which they are no pair.")
+    ] = 0.1
+
+
+@dataclass(frozen=True)
+class CovisibleFlags:
+    min_shared_points: Annotated[
+        int, typer.Option(min=1, help="Points of the model that both images of a pair must see.")
+    ] = 15
+
+
+@dataclass(frozen=True)
+class DatabaseFlags:
+    reference_database: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COLMAP database whose verified pairs to take; it is only read.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class PairingFlags(
+    DatabaseFlags,
+    CovisibleFlags,
+    PosesFlags,
+    ReferenceModelFlags,
+    SpatialFlags,
+    NumMatchedFlags,
+    SequentialFlags,
+):
+    pairing: Annotated[
+        Pairing | None,
+        typer.Option(
+            help="Choose pairs as `romacli pairs` does, in place of a file. Default: exhaustive.", show_default=False
+        ),
+    ] = None
+
+
+# Which sources read an option; one that the chosen source would ignore is refused.
+_READ_BY = {
+    "num_matched": ("poses", "covisible"),
+    **dict.fromkeys((field.name for field in fields(SequentialFlags)), ("sequential",)),
+    **dict.fromkeys((field.name for field in fields(SpatialFlags)), ("spatial",)),
+    "reference_model": ("poses", "covisible"),
+    **dict.fromkeys((field.name for field in fields(PosesFlags)), ("poses",)),
+    "min_shared_points": ("covisible",),
+    "reference_database": ("from-database",),
+}
+
+
+def pairing_options(name: str, *groups: Any) -> PairingOptions:
+    """The source of that name with the options of the groups.
+
+    Raises:
+        UsageError: an option was given that the source does not read.
+    """
+    from romacli.pairs import RetrievalOptions
+    from romacli.pipeline.pairing import PairingOptions
+
+    given = {
+        field.name: (getattr(group, field.name), field.default)
+        for group in groups
+        for field in fields(group)
+        if field.name in _READ_BY
+    }
+    for option, (value, default) in given.items():
+        if value != default and name not in _READ_BY[option]:
+            raise UsageError(
+                f"--{option.replace('_', '-')} belongs to {' or '.join(_READ_BY[option])} pairing, not to {name}. "
+                "Leave it out, or choose that pairing."
+            )
+    values = {option: value for option, (value, _) in given.items()}
+    if "max_rotation" in values:
+        values["max_rotation_deg"] = values.pop("max_rotation")
+    of_retrieval = {field.name: values.pop(field.name) for field in fields(RetrievalOptions) if field.name in values}
+    return PairingOptions(name=name, retrieval=RetrievalOptions(**of_retrieval), **values)

@@ -1,0 +1,116 @@
+"""What a model or a database says of which images belong together: frusta, shared points, listed pairs.
+
+A database is read with sqlite3 alone, because pycolmap migrates every database it opens.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.types import Pair
+
+from .poses import Pose, read_model
+
+# Depths of single points are wrong now and then.
+_DEPTH_QUANTILES = (0.05, 0.95)
+_IMAGES_PER_PAIR_ID = 2147483647
+
+
+@dataclass(frozen=True)
+class View:
+    """A registered image of a model.
+
+    pose: cam_from_world. edges: left, top, right, bottom of the image at depth 1. depths: between which its points
+    lie, or None where it has none.
+    """
+
+    pose: Pose
+    edges: tuple[float, float, float, float]
+    depths: tuple[float, float] | None
+
+
+def read_views(model_folder: Path) -> dict[str, View]:
+    """The cameras of a model's registered images, by name.
+
+    Raises:
+        InputError: the folder holds no COLMAP model.
+    """
+    model = read_model(model_folder)
+    places = {identity: point.xyz for identity, point in model.points3D.items()}
+    edges = {identity: _edges(camera) for identity, camera in model.cameras.items()}
+    views = {}
+    for image in model.images.values():
+        if image.has_pose:
+            cam_from_world = image.cam_from_world()
+            pose = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
+            points = [places[point.point3D_id] for point in image.points2D if point.has_point3D()]
+            views[image.name] = View(pose, edges[image.camera_id], _depths(pose, points))
+    return views
+
+
+def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
+    """The ids (n,) of the points that every registered image of a model sees, by name.
+
+    Raises:
+        InputError: the folder holds no COLMAP model, or one without points.
+    """
+    model = read_model(model_folder)
+    if not model.num_points3D():
+        raise InputError(f"{model_folder} holds no points, so no two images share any. Use `romacli pairs poses`.")
+    return {
+        image.name: np.array([point.point3D_id for point in image.points2D if point.has_point3D()], np.int64)
+        for image in model.images.values()
+        if image.has_pose
+    }
+
+
+def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
+    """The pairs of a COLMAP database: those verified, or those matched where none is verified yet.
+
+    Args:
+        min_inliers: fewer matches left by verification do not make a pair.
+
+    Raises:
+        InputError: there is no such database, or it holds no pairs.
+    """
+    if not database.is_file():
+        raise InputError(f"{database} does not exist. Give a COLMAP database.")
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            names = dict(connection.execute("SELECT image_id, name FROM images"))
+            verified = "SELECT pair_id FROM two_view_geometries WHERE rows >= ? ORDER BY pair_id"
+            rows = connection.execute(verified, (max(1, min_inliers),)).fetchall()
+            if not rows and not connection.execute("SELECT 1 FROM two_view_geometries WHERE rows > 0").fetchone():
+                rows = connection.execute("SELECT pair_id FROM matches WHERE rows > 0 ORDER BY pair_id").fetchall()
+            pairs = [divmod(pair_id, _IMAGES_PER_PAIR_ID) for (pair_id,) in rows]
+            if not pairs:
+                raise InputError(f"{database} holds no pair with {min_inliers} inliers. Lower --min-inliers, or match.")
+            return [(names[first], names[second]) for first, second in pairs]
+    except (sqlite3.DatabaseError, KeyError) as error:
+        raise InputError(f"{database} cannot be read as a COLMAP database: {error}. Give another.") from error
+
+
+def _edges(camera: Any) -> tuple[float, float, float, float]:
+    """How far the image reaches at depth 1, along the lines through its middle, where distortion is least odd."""
+    across, down = camera.width / 2, camera.height / 2
+    middles = np.array([[0, down], [across, 0], [camera.width, down], [across, camera.height]], float)
+    rays = np.asarray(camera.cam_from_img(middles), float)
+    return float(rays[0, 0]), float(rays[1, 1]), float(rays[2, 0]), float(rays[3, 1])
+
+
+def _depths(pose: Pose, points: list[np.ndarray]) -> tuple[float, float] | None:
+    if not points:
+        return None
+    depths = np.stack(points) @ pose.rotation[2] + pose.translation[2]
+    depths = depths[depths > 0]
+    if not len(depths):
+        return None
+    near, far = np.quantile(depths, _DEPTH_QUANTILES)
+    return float(near), float(far)

@@ -1,0 +1,67 @@
+"""A text file of where photographs were taken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from romacli.errors import InputError
+
+Position = tuple[float, float, float]
+
+_GRAMMAR = (
+    "A line is a name, then latitude and longitude in degrees or x and y in m, then a height or z if there is one; "
+    "separated by tabs, commas or spaces."
+)
+
+
+def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
+    """Read the place of each photograph that a file names.
+
+    Blank lines and lines that begin with # are skipped. A line with a tab is split at tabs, one with a comma at
+    commas, so that names may hold spaces. Without a third number it is 0.
+
+    Args:
+        cartesian: the numbers are x, y, z in m; otherwise latitude and longitude in degrees and a height in m.
+
+    Raises:
+        InputError: the file cannot be read, or a line makes no sense or repeats a name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text. Save it as UTF-8. {_GRAMMAR}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a text file of positions.") from error
+    found: dict[str, Position] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        place = f"{path}:{number}"
+        name, position = _row(line, place)
+        if not cartesian and (abs(position[0]) > 90 or abs(position[1]) > 180):
+            raise InputError(
+                f"{place}: {position[0]:g}, {position[1]:g} is not a latitude within 90 and a longitude within 180 "
+                "degrees. Swap them if they are the wrong way round, or say --cartesian if they are metres."
+            )
+        if name in found:
+            raise InputError(f"{place}: {name} has a position already. Remove one of them.")
+        found[name] = position
+    if not found:
+        raise InputError(f"{path} holds no positions. {_GRAMMAR}")
+    return found
+
+
+def _row(line: str, place: str) -> tuple[str, Position]:
+    separator = next((letter for letter in "\t," if letter in line), None)
+    name, *columns = (column.strip() for column in line.strip().split(separator))
+    try:
+        numbers = [float(column) for column in columns if column]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or not all(map(math.isfinite, numbers)):
+        raise InputError(
+            f"{place}: {len(columns)} columns after the name {name!r}, expected 2 or 3 numbers. {_GRAMMAR}"
+        )
+    x, y, z = (*numbers, 0.0)[:3]
+    return name, (x, y, z)

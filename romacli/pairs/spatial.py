@@ -1,0 +1,63 @@
+"""Images taken near each other, from positions on the globe or in a frame of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from romacli.errors import UsageError
+from romacli.types import PairList
+
+from .nearest import nearest, undirected
+
+# WGS 84: the equatorial radius in m and the square of the eccentricity.
+_EQUATOR_M = 6378137.0
+_ECCENTRICITY_SQUARED = 6.69437999014e-3
+_MEAN_RADIUS_M = 6371008.8
+
+
+def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: float, max_num_neighbors: int) -> PairList:
+    """Pair every image with the nearest `max_num_neighbors` others within a distance.
+
+    Args:
+        positions: (N, 3) metres, row by row those of the names.
+        max_distance_m: the largest distance, along the straight line.
+
+    Raises:
+        UsageError: a limit below zero, or no neighbours asked for.
+    """
+    if max_num_neighbors < 1 or not max_distance_m > 0:
+        raise UsageError("--max-distance-m and --max-num-neighbors must be above zero.")
+    centred = positions - positions.mean(axis=0)
+    squares = (centred**2).sum(axis=1)
+
+    def score(block: slice) -> np.ndarray:
+        squared = squares[block, None] + squares - 2 * centred[block] @ centred.T
+        # The product rounds to centimetres across a continent; that is nothing beside the error of a position.
+        scores = -np.maximum(squared, 0)
+        scores[scores < -(max_distance_m**2)] = -np.inf
+        rows = np.arange(len(names))[block]
+        scores[np.arange(len(rows)), rows] = -np.inf
+        return scores
+
+    best = nearest(score, (len(names), len(names)), max_num_neighbors)
+    return undirected(names, np.broadcast_to(np.arange(len(names))[:, None], best.shape), best)
+
+
+def to_metres(geographic: np.ndarray) -> np.ndarray:
+    """Earth-centred metres (N, 3) of (N, 3) latitudes and longitudes in degrees and heights in m, by WGS 84.
+
+    In this frame the poles and the date line are places like any other.
+    """
+    latitude, longitude = np.radians(geographic[:, 0]), np.radians(geographic[:, 1])
+    height = geographic[:, 2]
+    normal = _EQUATOR_M / np.sqrt(1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2)
+    across = (normal + height) * np.cos(latitude)
+    along = (normal * (1 - _ECCENTRICITY_SQUARED) + height) * np.sin(latitude)
+    return np.stack((across * np.cos(longitude), across * np.sin(longitude), along), axis=1)
+
+
+def chord_m(distance_m: float) -> float:
+    """The straight line through the earth between places that are `distance_m` apart along its surface."""
+    return 2 * _MEAN_RADIUS_M * float(np.sin(min(distance_m / (2 * _MEAN_RADIUS_M), np.pi / 2)))
