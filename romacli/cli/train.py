@@ -17,6 +17,8 @@ from romacli.errors import UsageError
 if TYPE_CHECKING:
     from romacli.train.record import Validate
 
+VALIDATION_PAIRS = 128  # the first half of the recipe: enough to choose by
+
 
 @dataclass(frozen=True)
 class TrainFlags:
@@ -95,15 +97,16 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(TrainFlags, TalkFlags)
 def train(flags: TrainFlags, talk: TalkFlags) -> None:
-    """Train the small model, or RoMa. The same command continues a training that was stopped."""
+    """Train the small model, or RoMa. The same command continues a training that was stopped.
+
+    On several devices, start it as `torchrun --nproc-per-node N -m romacli train ...`.
+    """
     from romacli.train.loop import train
     from romacli.train.options import TrainOptions
 
     given: dict[str, Any] = {**vars(flags), "sizes": _sides(flags.sizes)}
     folder = given.pop("validation")
-    if folder is not None and flags.model != "mini":
-        raise UsageError(f"--validation judges mini, not {flags.model}. Leave it out, and compare checkpoints by hand.")
-    validate = None if folder is None else _validation(folder, flags.textures)
+    validate = None if folder is None else _validation(folder, model=flags.model, textures=flags.textures)
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         console.say(f"training for {flags.steps or flags.minutes} {'steps' if flags.steps else 'minutes'}")
         state = train(TrainOptions(**given), validate=validate, say=console.say)
@@ -122,7 +125,7 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(side) for side in sides)
 
 
-def _validation(folder: Path, textures: Path | None) -> Validate:
+def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Judge on the fixed recipe, painted with photographs that training does not see."""
     if textures is not None and (
         folder.resolve() in [top := textures.resolve(), *top.parents] or top in folder.resolve().parents
@@ -131,13 +134,17 @@ def _validation(folder: Path, textures: Path | None) -> Validate:
 
     @cache
     def pairs() -> Any:
-        from romacli.eval.synthetic import RECIPE, validation_pairs, validation_textures
+        from romacli.eval.synthetic import validation_pairs, validation_textures
 
-        return validation_pairs(validation_textures(folder), RECIPE.pairs // 4)
+        return validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
 
     def validate(network: Any) -> Mapping[str, float]:
-        from romacli.eval.synthetic import evaluate
+        from romacli.eval.synthetic import evaluate, evaluate_matcher
+        from romacli.matching.roma import in_training
 
-        return evaluate(network, pairs()).figures
+        if model == "mini":
+            return evaluate(network, pairs()).figures
+        matcher: Any = in_training(network)
+        return evaluate_matcher(matcher, pairs()).figures
 
     return validate

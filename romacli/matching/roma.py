@@ -44,6 +44,20 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
     return TwoPassMatcher(network.to(device, dtype).eval(), settings, device=device, autocast=False)
 
 
+def in_training(network: RoMa) -> TwoPassMatcher:
+    """A network without a file as a matcher of one pass, to judge it by."""
+    settings = DenseSettings(
+        model="roma",
+        weights_sha256="",
+        coarse_resolution=COARSE,
+        upsample_resolution=None,
+        min_certainty=MIN_CERTAINTY,
+        min_overlap=0.0,
+        dtype="float32",
+    )
+    return TwoPassMatcher(network, settings, device=next(network.parameters()).device, autocast=False)
+
+
 def _located(entry_name: str, model: str) -> Path:
     entry = entry_named(entry_name)
     path = locate(entry)

@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from romacli.errors import RomacliError
-from romacli.matching.device import resolve_device
 
 from .data import batches, pair_source
 from .mini import MiniTrainable
 from .options import TrainOptions, check
+from .ranks import Ranks, joined
 from .record import Record, Validate
 from .roma import RoMaTrainable
 from .state import TrainState, restored
 from .trainable import Batch, Phase, Trainable
 
 MAX_SKIPPED_IN_A_ROW = 20
-TRAINABLES: dict[str, Callable[[TrainOptions, torch.device], Trainable]] = {
+TRAINABLES: dict[str, Callable[[TrainOptions, torch.device, int], Trainable]] = {
     "mini": MiniTrainable,
     "roma": RoMaTrainable,
 }
@@ -34,6 +34,7 @@ def train(
 
     The weight file holds the averaged weights of the last checkpoint while training, so an interrupted run
     leaves a usable network and continues when started again. At the end it holds those that did best.
+    Processes that `torchrun` started train together; the first one writes.
 
     Args:
         validate: judges the averaged weights now and then; without, the last ones count as the best.
@@ -46,48 +47,60 @@ def train(
     """
     check(options)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    device = resolve_device(options.device)
-    state = restored(options, TRAINABLES[options.model](options, device))
-    record = Record(options, validate, say)
+    with joined(options.device) as ranks:
+        torch.manual_seed(options.seed)  # the same first weights everywhere
+        state = restored(options, TRAINABLES[options.model](options, ranks.device, ranks.count))
+        torch.manual_seed(options.seed + ranks.rank)
+        _train(state, options, ranks, Record(options, validate, say) if ranks.is_first else None)
+    return state
+
+
+def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Record | None) -> None:
+    """Take steps until the schedule ends; `record` is that of the process that writes."""
     progress = multiprocessing.Value("d", state.progress(options))
     stream = batches(
         pair_source(options),
         batch_size=options.batch_size,
         workers=options.workers,
-        seeds=(options.seed, state.step),
+        seeds=(options.seed, state.step, ranks.rank),
         phase_at=state.trainable.phase_at,
         progress=progress,
-        pin_memory=device.type == "cuda",
+        pin_memory=ranks.device.type == "cuda",
     )
+    learner = ranks.wrapped(state.trainable)
     began, skipped_in_a_row = time.monotonic() - state.elapsed_s, 0
     while progress.value < 1:
         state.set_learning_rate(progress.value)
-        losses = train_step(state, next(stream), state.trainable.phase_at(progress.value))
+        losses = train_step(state, learner, next(stream), state.trainable.phase_at(progress.value))
+        state.pairs += options.batch_size * ranks.count
         skipped_in_a_row = 0 if losses else skipped_in_a_row + 1
         if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise RomacliError(
                 f"the loss was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row, at step {state.step}. "
                 f"Start again with a --learning-rate below {state.highest_rates[0]:g}."
             )
-        state.elapsed_s = time.monotonic() - began
+        state.elapsed_s = ranks.agreed(time.monotonic() - began)
         progress.value = state.progress(options)
-        record.add(state, losses)
-    record.finish(state)
-    return state
+        if record is not None:
+            record.add(state, losses)
+    if record is not None:
+        record.finish(state)
+    ranks.wait()
 
 
-def train_step(state: TrainState, batch: Batch, phase: Phase) -> dict[str, Tensor] | None:
-    """Take one step and return the losses; None says that the gradient was not finite and the step not taken."""
-    trainable = state.trainable.train()
-    device = next(trainable.parameters()).device
+def train_step(state: TrainState, learner: nn.Module, batch: Batch, phase: Phase) -> dict[str, Tensor] | None:
+    """Take one step and return the losses; None says that the gradient was not finite and the step not taken.
+
+    Args:
+        learner: the state's trainable, or what stands for it among several processes.
+    """
+    device = next(state.trainable.parameters()).device
     images, warp, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
-    loss, losses = trainable((images, warp, visible), phase)
+    loss, losses = learner.train()((images, warp, visible), phase)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(trainable.network.parameters(), trainable.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(state.trainable.network.parameters(), state.trainable.clip_norm)
     state.step += 1
-    state.pairs += len(images) // 2
     if not torch.isfinite(norm):
         state.skipped += 1
         state.repair_statistics()

@@ -36,7 +36,7 @@ class MiniTrainable(Trainable):
     clip_norm = 3.0
     betas = (0.9, 0.98)
 
-    def __init__(self, options: TrainOptions, device: torch.device) -> None:
+    def __init__(self, options: TrainOptions, device: torch.device, devices: int = 1) -> None:
         config = options.config if isinstance(options.config, MiniConfig) else None
         network = read_mini(options.start) if options.start else Mini(config)
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"

@@ -35,7 +35,7 @@ class RoMaTrainable(Trainable):
     clip_norm = 0.01  # the authors'
     frozen = (DINOV2_PREFIX,)
 
-    def __init__(self, options: TrainOptions, device: torch.device, *, devices: int = 1) -> None:
+    def __init__(self, options: TrainOptions, device: torch.device, devices: int = 1) -> None:
         sizes = options.sizes or SIZES
         if len(sizes) != 1 or sizes[0] % STRIDE or sizes[0] <= 0:
             raise UsageError(f"--sizes of roma is one multiple of {STRIDE}, such as 448 or 560.")

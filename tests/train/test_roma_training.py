@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from small_roma import SMALL, small_checkpoints
 
 from romacli.errors import UsageError, WeightsError
+from romacli.eval.synthetic import evaluate_matcher, validation_pairs
+from romacli.matching import roma
 from romacli.models.roma import RoMa
 from romacli.models.weights import read_state_dict
 from romacli.synthetic import Textures, sample_pair
@@ -70,7 +72,7 @@ def test_fifteen_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_match(
 def test_dinov2_is_neither_moved_nor_stored(options):
     state_before = read_state_dict(options.dinov2)
     run = state.restored(options, RoMaTrainable(options, torch.device("cpu")))
-    loop.train_step(run, batch(options), Phase(SIDE))
+    loop.train_step(run, run.trainable, batch(options), Phase(SIDE))
     for name, value in run.trainable.network.dinov2.state_dict().items():
         assert torch.equal(value, state_before[name])
     assert run.average.network.dinov2.cls_token is run.trainable.network.dinov2.cls_token
@@ -149,6 +151,14 @@ def test_files_that_do_not_fit_are_named(options, monkeypatch):
         train(replace(options, vgg=options.dinov2))
     with pytest.raises(WeightsError, match=r"do not fit RoMa"):
         train(replace(options, start=options.dinov2))
+
+
+def test_network_in_training_is_judged_as_a_matcher(trainable, options, monkeypatch):
+    monkeypatch.setattr(roma, "COARSE", (SIDE, SIDE))
+    pairs = validation_pairs(Textures.load(None, procedural=1, seed=0), 1, size=SIDE)
+    figures = evaluate_matcher(roma.in_training(trainable.copied().network), pairs).figures
+    assert next(iter(figures)) == "pck3"
+    assert 0 <= figures["pck3"] <= figures["pck5"] <= 1
 
 
 @pytest.mark.parametrize(

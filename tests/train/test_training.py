@@ -167,10 +167,10 @@ def test_batch_norm_recovers_from_a_batch_of_nan(options):
     run = state.restored(options, trainable(options))
     batch = source.pair_source(options).batch(np.random.default_rng(0), 64, 2)
     broken = (batch[0].float() * torch.nan, *batch[1:])
-    assert loop.train_step(run, batch, Phase(64)) is not None
-    assert loop.train_step(run, broken, Phase(64)) is None
+    assert loop.train_step(run, run.trainable, batch, Phase(64)) is not None
+    assert loop.train_step(run, run.trainable, broken, Phase(64)) is None
     assert all(torch.isfinite(value).all() for value in run.trainable.network.state_dict().values())
-    assert loop.train_step(run, batch, Phase(64)) is not None
+    assert loop.train_step(run, run.trainable, batch, Phase(64)) is not None
 
 
 def test_best_weights_by_validation_are_the_output_at_the_end(options):

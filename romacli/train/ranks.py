@@ -1,0 +1,82 @@
+"""The processes that train together, as `torchrun` starts them: one for each device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from romacli.errors import UsageError
+from romacli.matching.device import resolve_device
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number; the first one writes.
+        count: of processes.
+        device: its own.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """Return a module whose gradients are averaged over all processes, with the weights of the first."""
+        if self.count == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def agreed(self, value: float) -> float:
+        """Return the first process's value: clocks differ, and all must come to the same end."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` has started beside this one; without it, train alone.
+
+    Args:
+        device: a word for it; of a `cuda` without number each process takes its own.
+
+    Raises:
+        UsageError: the device has a number that several processes would share.
+        InputError: the device is not there.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if count == 1:
+        yield Ranks(0, 1, resolve_device(device))
+        return
+    rank, own = int(os.environ["RANK"]), resolve_device(device)
+    if own.type == "cuda":
+        if own.index is not None:
+            raise UsageError(f"--device {device} is one device for {count} processes. Give --device cuda.")
+        own = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', rank)}")
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", rank=rank, world_size=count)
+    try:
+        yield Ranks(rank, count, own)
+    finally:
+        dist.destroy_process_group()
