@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from romacli import __version__
-from romacli.cli import aggregate, colmap_import, match, merge, models, pairs, reconstruct, show, train
+from romacli.cli import aggregate, check, colmap_import, match, merge, models, pairs, reconstruct, show, train
 from romacli.cli import eval as evaluation
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
@@ -28,6 +28,7 @@ ORDER_OF_WORK = (
     "aggregate",
     "colmap-import",
     "reconstruct",
+    "check",
     "show",
     "models",
     "eval",
@@ -80,6 +81,7 @@ merge.add_to(app)
 aggregate.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
+check.add_to(app)
 show.add_to(app)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluation.app, name="eval")

@@ -35,6 +35,7 @@ WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMA
 FILES = {
     PROGRAM: OUTPUT_FILES | WEIGHTS_FILES,
     "match": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]} | WEIGHTS_FILES,
+    "check": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},
     "merge": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]},
     "aggregate": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]},
     "colmap-import": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},

@@ -30,9 +30,18 @@ def held_by(layout: Layout, view: str, derived_from: str) -> dict[str, Any] | No
     return noted["holds"] if noted and noted["derived_from"] == derived_from else None
 
 
-def remember(layout: Layout, view: str, derived_from: str, holds: dict[str, Any]) -> None:
+def made_with(layout: Layout, view: str) -> str | None:
+    """The options a view was made with, as they were noted."""
+    manifest = read_manifest(layout.manifest)
+    noted = manifest.views.get(view) if manifest else None
+    return noted.get("made_with") if noted else None
+
+
+def remember(
+    layout: Layout, view: str, derived_from: str, holds: dict[str, Any], *, made_with: str | None = None
+) -> None:
     """Note what a view was derived from and holds. hloc files of another tool come without a manifest."""
     manifest = read_manifest(layout.manifest)
     if manifest is not None:
-        noted = {"derived_from": derived_from, "holds": holds}
+        noted = {"derived_from": derived_from, "holds": holds, "made_with": made_with}
         write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: noted}))

@@ -305,7 +305,7 @@ def _stored_manifest(layout: Layout) -> Manifest | None:
         StoreError: the folder holds files of another kind where ours would go.
     """
     stored = read_manifest(layout.manifest)
-    if stored is None:
+    if stored is None and not any(layout.journal.glob("*.jnl")):  # a journal knows its settings' fingerprint itself
         foreign = [path.name for path in (layout.journal, layout.features, layout.matches) if path.exists()]
         if foreign:
             raise StoreError(

@@ -79,7 +79,7 @@ def derive_views(
         with noted(layout, "keypoints") as counts:
             summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, provenance)
             counts.update(pairs=summary.pairs, images=summary.images)
-        remember(layout, VIEW, derived_from, asdict(summary))
+        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with)
     for warning in summary.warnings:
         progress.warn(warning)
     return summary

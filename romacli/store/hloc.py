@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     import h5py
     from typing_extensions import Buffer
 
-_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+_READ_ERRORS = (
+    *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError),
+)
+# More than any of HDF5's usual filters makes of a byte.
+_MOST_EXPANSION = 1100
+_SMALL_BYTES = 1 << 20
 
 
 def pair_key(name0: str, name1: str) -> str:
@@ -178,15 +183,15 @@ class FeaturesFile(_ReadFile):
         """
         group = self._group(name)
         with self._reading(f"give the keypoints of {name}"):
-            xy = hloc_to_colmap(group["keypoints"][()].astype(dtype))
-            scores = next((group[key][()] for key in ("scores", "score") if key in group), np.ones(len(xy)))
+            xy = hloc_to_colmap(_array(group["keypoints"]).astype(dtype))
+            scores = next((_array(group[key]) for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
 
     def image_size(self, name: str) -> Size:
         """The (width, height) of an image in px."""
         group = self._group(name)
         with self._reading(f"give the size of {name}"):
-            width, height = (int(value) for value in group["image_size"][()])
+            width, height = (int(value) for value in _array(group["image_size"]))
             return width, height
 
     def known_size(self, name: str) -> Size | None:
@@ -229,8 +234,8 @@ class MatchesFile(_ReadFile):
             raise StoreError(f"{self.path} holds no matches of {name0} {name1}.")
         key, is_reversed = found
         with self._reading(f"give the matches of {name0} {name1}"):
-            matches0 = self._file[key]["matches0"][()].astype(np.int32)
-            scores0 = self._file[key]["matching_scores0"][()].astype(np.float32)
+            matches0 = _array(self._file[key]["matches0"]).astype(np.int32)
+            scores0 = _array(self._file[key]["matching_scores0"]).astype(np.float32)
             if matches0.min(initial=0) < -1:
                 raise ValueError("indices wrapped around in 16 bits")
             rows = np.flatnonzero(matches0 != -1)
@@ -324,6 +329,18 @@ class _PatientFile(FileIO):
         except BaseException as error:
             self._error = self._error or error
             return size or 0
+
+
+def _array(dataset: h5py.Dataset) -> np.ndarray:
+    """All of a dataset that does not claim to hold much more than its file does.
+
+    Raises:
+        ValueError: it does.
+    """
+    if dataset.size * dataset.dtype.itemsize > _SMALL_BYTES + _MOST_EXPANSION * dataset.id.get_storage_size():
+        raise ValueError(f"{dataset.name} claims {dataset.size} values")
+    values: np.ndarray = dataset[()]
+    return values
 
 
 def _flat(name: str) -> str:

@@ -125,17 +125,19 @@ def described(header: dict[str, Any]) -> tuple[Pair, str, float | None]:
         (name_A, name_B), kind, overlap = header["pair"], header["kind"], header["overlap"]
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError("the header lacks what a pair needs") from error
-    if not (isinstance(name_A, str) and isinstance(name_B, str) and kind in ARRAYS and _is_overlap(overlap)):
+    is_text = all(isinstance(value, str) for value in (name_A, name_B, kind))
+    if not (is_text and kind in ARRAYS and (overlap is None or isinstance(overlap, float))):
         raise DamagedError("the header is of no pair")
     return (name_A, name_B), kind, overlap
 
 
-def stamps_in(header: dict[str, Any]) -> tuple[Any, Any] | None:
+def stamps_in(header: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """The stamps of the two photographs a result was made from; None where the record has none."""
-    stamps = header.get("stamps")
-    if isinstance(stamps, list) and len(stamps) == 2 and all(isinstance(stamp, list) for stamp in stamps):
-        return tuple(stamps[0]), tuple(stamps[1])
-    return None
+    try:
+        (bytes_A, time_A), (bytes_B, time_B) = header["stamps"]
+        return (int(bytes_A), int(time_A)), (int(bytes_B), int(time_B))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def sizes_in(header: dict[str, Any]) -> tuple[Size, Size]:
@@ -211,10 +213,6 @@ def _parse(text: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise DamagedError("the header is no JSON object")
     return header
-
-
-def _is_overlap(value: Any) -> bool:
-    return value is None or isinstance(value, float)
 
 
 def _arrays(

@@ -1,0 +1,60 @@
+"""`romacli check`: a job's files read to the last byte, and mended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import OutputFlags, TalkFlags, takes
+from romacli.errors import StoreError
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job that `match` has made.")] = (
+        OutputFlags.output
+    )
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Cut damage out of journals and derive damaged hloc files anew; what cannot be mended is put aside.",
+        ),
+    ] = False
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli check job --repair")(check)
+
+
+@takes(CheckFlags, TalkFlags)
+def check(job: CheckFlags, talk: TalkFlags) -> None:
+    """Verify a job's journal, hloc files and database, and name what is damaged.
+
+    Says which pairs have to be matched again. Exit code 6 when damage remains.
+    """
+    from romacli.pipeline.check import check_job, sentences
+    from romacli.store.layout import Layout
+
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        summary = check_job(Layout(job.job), console, stop, mend=job.repair)
+        for sentence in sentences(summary):
+            console.warn(sentence)
+        left = len(summary.unrepaired)
+        console.result(
+            {
+                "files": summary.files,
+                "pairs": summary.pairs,
+                "missing": len(summary.missing),
+                "findings": [asdict(finding) for finding in summary.findings],
+            },
+            f"{summary.files} files, {summary.pairs - len(summary.missing)} of {summary.pairs} pairs done, "
+            f"{len(summary.findings)} findings, {len(summary.findings) - left} of them mended; see {job.job}",
+            as_json=talk.as_json,
+        )
+    if left:
+        raise StoreError(f"{left} faults remain in {job.job}.{'' if job.repair else ' Try --repair.'}")

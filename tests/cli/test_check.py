@@ -1,0 +1,165 @@
+"""`romacli check` finds what is damaged, mends what it can and tells the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from plane import photograph_plane
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.matching import registry
+from romacli.matching.homography import HomographyMatcher
+from romacli.store.journal import Journal
+from romacli.store.lease import lease
+from romacli.types import MatcherSpec
+
+NAMES = [f"{k}.png" for k in range(4)]
+MATCH = ("match", "photos", "-o", "job", "--model", "plane", "--method", "cells", "--max-keypoints", 300)
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished job in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    made = photograph_plane(Path("photos"), NAMES)
+    spec = MatcherSpec("plane", lambda *_: HomographyMatcher(made.by_digest, nodes=20), "", "")
+    monkeypatch.setitem(registry.MATCHERS, "plane", spec)
+    done = run(*MATCH)
+    assert done.exit_code == 0, done.stderr
+    return Path("job")
+
+
+def journal_file(job: Path) -> Path:
+    (path,) = job.glob("journal/*.jnl")
+    return path
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset, os.SEEK_END if offset < 0 else os.SEEK_SET)
+        file.write(data)
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def starts(path: Path) -> list[int]:
+    content = path.read_bytes()
+    return [index for index in range(len(content)) if content[index : index + 4] == b"RCJ1"]
+
+
+def test_a_sound_job_has_no_findings_and_is_not_changed(job: Path) -> None:
+    assert run("colmap-import", "photos", "-o", job).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in job.rglob("*") if path.is_file()}
+    for words in ((), ("--repair",)):
+        result = run("check", job, *words, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == {"files": 7, "pairs": 6, "missing": 0, "findings": []}
+    assert {path: path.stat().st_mtime_ns for path in job.rglob("*") if path.is_file()} == before
+
+
+def test_a_torn_tail_is_cut_off(job: Path) -> None:
+    path = journal_file(job)
+    os.truncate(path, path.stat().st_size - 5)
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert "are an unfinished record" in found.stderr
+    assert "1 of 6 pairs are to be matched" in found.stderr
+    mended = run("check", job, "--repair")
+    assert mended.exit_code == 0
+    assert "They were cut off." in mended.stderr
+    assert run("check", job).exit_code == 0
+
+
+@pytest.mark.parametrize("where", ["header", "payload", "first record"])
+def test_damage_costs_its_record_alone_and_is_cut_out(job: Path, where: str) -> None:
+    path = journal_file(job)
+    records = starts(path)
+    offset = {"header": records[2] + 40, "payload": records[3] - 9, "first record": 30}[where]
+    overwrite(path, offset, b"\xff\0\xff")
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert f"{path}: bytes" in found.stderr
+    assert "are damaged" in found.stderr
+    mended = run("check", job, "--repair")
+    assert mended.exit_code == 0, mended.stderr
+    lost = 0 if where == "first record" else 1
+    assert (f"{lost} of 6 pairs are to be matched" in mended.stderr) == bool(lost)
+    with Journal.open(job / "journal", verify=True) as journal:
+        assert (len(journal), journal.damaged) == (6 - lost, ())
+    again = run(*MATCH, "--json")
+    assert (again.exit_code, json.loads(again.stdout)["pairs"]) == (0, 6)
+
+
+def test_a_journal_of_nothing_is_put_aside(job: Path) -> None:
+    path = job / "journal" / "zeros.jnl"
+    path.write_bytes(bytes(5000))
+    assert run("check", job).exit_code == 6
+    assert run("check", job, "--repair").exit_code == 0
+    assert path.with_name("zeros.jnl.damaged").exists()
+    assert run(*MATCH).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["features.h5", "matches.h5"])
+@pytest.mark.parametrize("damage", [halve, lambda path: path.write_bytes(b"x")], ids=["halved", "foreign"])
+def test_damaged_hloc_files_are_derived_anew_as_they_were(
+    job: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    sizes = {path.name: path.stat().st_size for path in job.glob("*.h5")}
+    damage(job / name)
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert f"{name}" in found.stderr
+    assert "--repair derives it anew" in found.stderr
+    assert run("check", job, "--repair").exit_code == 0
+    assert {path.name: path.stat().st_size for path in job.glob("*.h5")} == sizes
+    assert run("check", job).exit_code == 0
+
+
+def test_a_damaged_database_is_named(job: Path) -> None:
+    assert run("colmap-import", "photos", "-o", job).exit_code == 0
+    with closing(sqlite3.connect(job / "database.db")) as database:
+        database.execute("DELETE FROM images WHERE image_id = 2")
+        database.commit()
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert "rows of keypoints belong to no image" in found.stderr
+    overwrite(job / "database.db", 4096, b"\xff" * 9000)
+    assert run("check", job, "--repair").exit_code == 6
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "images.json", "pairs.txt"])
+def test_damaged_small_files_are_named_and_the_job_continues(job: Path, name: str) -> None:
+    (job / name).write_bytes(b"\xff{[")
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert f"{name}: it is missing or damaged" in found.stderr
+    run("check", job, "--repair")
+    again = run(*MATCH)
+    assert again.exit_code == 0, again.stderr
+    assert "6 of 6 pairs are done already" in again.stderr
+    assert run("check", job).exit_code == 0
+
+
+def test_repair_keeps_off_a_job_at_work(job: Path) -> None:
+    with lease(job / "leases"):
+        assert run("check", job).exit_code == 0
+        assert run("check", job, "--repair").exit_code == 75
+
+
+def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
+    result = run("check", tmp_path)
+    assert result.exit_code == 3
+    assert f"{tmp_path} holds no job" in result.stderr
