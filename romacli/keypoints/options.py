@@ -23,12 +23,12 @@ class AggregateOptions:
     """
 
     method: str = "tracks"
-    max_keypoints: int = 8192
+    max_keypoints: int = 9000
     spacing: float = 14.0
     nms_radius: float = 3.5
-    tolerance: float = 3.0
+    tolerance: float = 6.0
     match_tolerance: float = 3.0
-    sweeps: int = 2
+    sweeps: int = 3
     refinements: int = 3
     min_track_length: int = 2
     max_distance: float = 3.0
