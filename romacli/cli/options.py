@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from romacli.errors import UsageError
+from romacli.keypoints.options import AggregateOptions
 
 ALIASES = {
     "export-dir": "output",
@@ -310,7 +311,7 @@ class KeypointFlags:
     ] = None
     max_keypoints: Annotated[
         int, typer.Option(min=1, help="Keypoints an image may have. More cost time in verification and mapping.")
-    ] = 8192
+    ] = AggregateOptions.max_keypoints
     max_distance: Annotated[
         float,
         typer.Option(
@@ -318,7 +319,7 @@ class KeypointFlags:
             help="How far from where a warp leads the match of a given keypoint may lie, in px at a long side of "
             "1600. Larger matches more, less precisely.",
         ),
-    ] = 3.0
+    ] = AggregateOptions.max_distance
 
 
 @dataclass(frozen=True)
@@ -328,14 +329,14 @@ class TrackFlags:
     spacing: Annotated[
         float,
         typer.Option(min=1, help="Between the places where tracks start. Smaller gives more tracks and takes longer."),
-    ] = 14.0
+    ] = AggregateOptions.spacing
     nms_radius: Annotated[
         float, typer.Option(min=0.1, help="No two keypoints of an image are nearer. Larger thins them out.")
-    ] = 3.5
+    ] = AggregateOptions.nms_radius
     tolerance: Annotated[
         float,
         typer.Option(min=0.1, help="How far warps may differ about a place. Larger joins more, less precisely."),
-    ] = 3.0
+    ] = AggregateOptions.tolerance
     match_tolerance: Annotated[
         float,
         typer.Option(
@@ -343,10 +344,10 @@ class TrackFlags:
             help="How near a pair's own warp must lead to the other keypoint. Larger keeps more matches, with more "
             "wrong ones.",
         ),
-    ] = 3.0
+    ] = AggregateOptions.match_tolerance
     min_track_length: Annotated[
         int, typer.Option(min=2, help="Images a track must be seen in. More leaves fewer and surer points.")
-    ] = 2
+    ] = AggregateOptions.min_track_length
 
 
 @dataclass(frozen=True)
