@@ -105,6 +105,8 @@ class CompactWarp:
         `target_step(size_B)` px from `-target_margin(size_B)` (COLMAP pixels); see geometry.warp for both.
     weight_AB: (gh, gw) uint8, 255 times the weight; 0 marks a cell without a usable target.
     overlap: mean over both directions of the share of usable cells, in [0, 1].
+    quarter_turns: how often B was turned clockwise by a quarter, upright as it was, before the pair was found to match.
+        The warps are those of the images as they are stored, whatever it says.
     """
 
     target_AB: np.ndarray
@@ -114,6 +116,7 @@ class CompactWarp:
     size_A: Size
     size_B: Size
     overlap: float
+    quarter_turns: int = 0
 
     def __post_init__(self) -> None:
         for side in ("AB", "BA"):

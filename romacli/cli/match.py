@@ -106,6 +106,7 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
         "images": summary.images,
         "pairs": summary.pairs,
         "matched": summary.matched,
+        "turned": summary.turned,
         "rejected": summary.rejected,
         "failed": summary.failed,
         "encodes": summary.encodes,
@@ -114,9 +115,10 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
 
 
 def match_sentence(summary: MatchSummary, job: Job) -> str:
+    turned = f" ({summary.turned} of them turned)" if summary.turned else ""
     return (
-        f"{summary.matched} of {summary.pairs} pairs matched, {summary.rejected} rejected, {summary.failed} failed, "
-        f"{summary.encodes} encodes in {summary.seconds:.1f} s; see {job.layout.root}"
+        f"{summary.matched} of {summary.pairs} pairs matched{turned}, {summary.rejected} rejected, "
+        f"{summary.failed} failed, {summary.encodes} encodes in {summary.seconds:.1f} s; see {job.layout.root}"
     )
 
 

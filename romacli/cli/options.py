@@ -241,6 +241,15 @@ class MatchFlags(MatcherFlags):
     ] = None
     num_workers: Annotated[int, typer.Option(min=1, help="Threads that read photographs ahead.")] = 2
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
+    try_rotations: Annotated[
+        bool,
+        typer.Option(
+            "--try-rotations",
+            help="Try each pair that is rejected or overlaps by less than 10 % again, its second photograph turned "
+            "by 90, 180 and 270 degrees; such a pair takes about four times as long. EXIF orientations are heeded "
+            "anyway.",
+        ),
+    ] = False
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first photograph that cannot be read, instead of going on.")
     ] = False

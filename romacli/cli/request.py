@@ -63,6 +63,7 @@ def job_options(
             num_workers=flags.num_workers,
             seed=flags.seed,
             strict=flags.strict,
+            try_rotations=flags.try_rotations,
         ),
         aggregate=replace(aggregate_options(keypoints), seed=flags.seed),
         masks=mask_options(masks),

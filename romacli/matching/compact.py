@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -183,7 +184,7 @@ def _pool(places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, stride: i
 def _record(AB: np.ndarray, BA: np.ndarray, match: DenseMatch) -> CompactWarp:
     """Pack two (gh, gw, 3) grids of target and weight; a usable cell keeps at least the smallest weight."""
     overlap = float(np.mean([np.count_nonzero(grid[..., 2]) / grid[..., 2].size for grid in (AB, BA)]))
-    packed = {}
+    packed: dict[str, Any] = {}
     for side, grid, size in (("AB", AB, match.size_B), ("BA", BA, match.size_A)):
         packed[f"target_{side}"] = encode_targets(grid[..., :2] * max(size), size)
         packed[f"weight_{side}"] = np.ceil(grid[..., 2] * 255).astype(np.uint8)

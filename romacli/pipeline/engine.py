@@ -177,6 +177,7 @@ def _try_again(
 
 def _add(total: MatchSummary, summary: MatchSummary) -> None:
     total.matched += summary.matched
+    total.turned += summary.turned
     total.rejected += summary.rejected
     total.failed += summary.failed
     total.encodes += summary.encodes

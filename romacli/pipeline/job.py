@@ -145,7 +145,8 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
     matcher = load_matcher(options.model, options.matcher)
-    manifest = Manifest({**matcher.settings, "seed": options.match.seed}, __version__)
+    settings = {**matcher.settings, "seed": options.match.seed, "try_rotations": options.match.try_rotations or None}
+    manifest = Manifest(settings, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
@@ -341,6 +342,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         images=len(job.images),
         pairs=len(job.listed),
         matched=len(done) - rejected,
+        turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
         rejected=rejected,
         failed=len(job.listed) - len(done),
         encodes=run.encodes,

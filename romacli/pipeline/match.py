@@ -7,28 +7,43 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from romacli.errors import BusyError, PartialError, RomacliError
-from romacli.images.decode import read_image
+from romacli.geometry.turns import turn_back
+from romacli.images.upright import read_upright
 from romacli.matching.cache import FeatureCache
 from romacli.matching.matcher import Matcher, pair_seed
 from romacli.pipeline.progress import Progress, Silent
+from romacli.pipeline.rotations import Rotations
 from romacli.pipeline.schedule import plan
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.stream import Prefetched, RecordThread
-from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected, Schedule
+from romacli.types import (
+    CompactWarp,
+    Features,
+    ImageList,
+    Pair,
+    PairList,
+    PairResult,
+    PreparedImage,
+    Rejected,
+    Schedule,
+)
 
 Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
 
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How the loop runs; nothing here changes what a pair's result is, up to rounding in batches.
+    """How the loop runs; seed and try_rotations alone change what a pair's result is, up to rounding in batches.
 
     batch_size: pairs matched at once; None leaves it to the matcher.
     num_workers: threads that decode and resize.
     cache_bytes: room for features. Below the whole job's need, images are encoded more than once.
     seed: of every random choice, together with the two names.
     strict: stop at the first photograph that cannot be read.
+    try_rotations: try a rejected or weak pair again with its second photograph turned by 90, 180 and 270 degrees.
     """
 
     batch_size: int | None = None
@@ -36,18 +51,21 @@ class MatchOptions:
     cache_bytes: int = 4 << 30
     seed: int = 0
     strict: bool = False
+    try_rotations: bool = False
 
 
 @dataclass
 class MatchSummary:
     """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
 
-    given_up: pairs that ended every process that tried them.
+    turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
+        process that tried them.
     """
 
     images: int = 0
     pairs: int = 0
     matched: int = 0
+    turned: int = 0
     rejected: int = 0
     failed: int = 0
     encodes: int = 0
@@ -105,6 +123,12 @@ class _Run:
         self._progress = progress
         self._cache = FeatureCache()
         self._first: dict[str, Features] = {}
+        self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
+        self._rotations: Rotations | None = None
+        self._capacity_bytes = options.cache_bytes
+        if options.try_rotations:
+            self._capacity_bytes //= 2
+            self._rotations = Rotations(matcher, self._read, capacity_bytes=self._capacity_bytes)
 
     def capacity(self, todo: PairList) -> int:
         """How many images' features fit, learnt by encoding the first that can be read."""
@@ -115,7 +139,7 @@ class _Run:
             except RomacliError:
                 continue
             self._first[name] = self._encode(prepared)
-            return max(2, min(len(names), self._options.cache_bytes // self._first[name].nbytes))
+            return max(2, min(len(names), self._capacity_bytes // self._first[name].nbytes))
         return len(names)
 
     def to_decode(self, schedule: Schedule) -> list[str]:
@@ -126,7 +150,11 @@ class _Run:
         return order
 
     def prepare(self, name: str) -> PreparedImage:
-        return self._matcher.prepare(read_image(self._images.root / name))
+        return self._matcher.prepare(self._read(name))
+
+    def _read(self, name: str) -> np.ndarray:
+        image, self._turns[name] = read_upright(self._images.root / name)
+        return image
 
     def batches(
         self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest
@@ -156,11 +184,29 @@ class _Run:
         features = [(self._cache[a], self._cache[b]) for a, b in batch]
         seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
         with _memory_errors("--batch-size"):
-            results = self._matcher.match(features, seeds)
+            found = self._matcher.match(features, seeds)
+            if self._rotations is not None:
+                found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
+        results = [self._as_stored(pair, result) for pair, result in zip(batch, found, strict=True)]
+        self._summary.turned += sum(isinstance(result, CompactWarp) and result.quarter_turns > 0 for result in results)
         rejected = sum(isinstance(result, Rejected) for result in results)
         self._summary.rejected += rejected
         self._summary.matched += len(results) - rejected
         return list(zip(batch, results, strict=True))
+
+    def _turned(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
+        """The result of a pair, or where it is rejected or weak that of a turned photograph."""
+        assert self._rotations is not None
+        before = self._rotations.encodes
+        result = self._rotations.improve(result, self._cache[pair[0]], pair[1], seed)
+        self._summary.encodes += self._rotations.encodes - before
+        return result
+
+    def _as_stored(self, pair: Pair, result: PairResult) -> PairResult:
+        """A result in the frames of the photographs as they are stored."""
+        if not isinstance(result, CompactWarp):
+            return result
+        return turn_back(result, self._turns[pair[0]], self._turns[pair[1]] + result.quarter_turns)
 
     def _load(self, name: str, decoded: Prefetched[PreparedImage]) -> None:
         if name in self._first:

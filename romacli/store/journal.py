@@ -35,6 +35,7 @@ from .record import (
     encode,
     join,
     next_offset,
+    quarter_turns_in,
     record_at,
     sizes_in,
     split,
@@ -157,6 +158,7 @@ class Journal:
         self._damaged: list[str] = []
         self._torn: list[tuple[Path, int]] = []
         self._outdated: set[Pair] = set()
+        self._quarter_turns: dict[Pair, int] = {}
         self._open_files = _OpenFiles()
         self._lock = threading.Lock()
 
@@ -238,6 +240,11 @@ class Journal:
     def overlap(self, pair: Pair) -> float | None:
         """The overlap of a finished pair, in [0, 1]; None for correspondences, which have none."""
         return self._entry(pair).overlap
+
+    def quarter_turns(self, pair: Pair) -> int:
+        """How often the second image of a finished pair was turned clockwise before the pair matched."""
+        turns = self._quarter_turns.get(_key(pair), 0)
+        return turns if _key(pair) == pair else -turns % 4
 
     def sizes(self, pair: Pair) -> tuple[Size, Size]:
         """The (width, height) of both images of a pair that has a warp, in the order of `pair`.
@@ -347,6 +354,8 @@ class Journal:
             self._outdated.add(key)
         elif key not in self._index:
             self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
+            if turns := quarter_turns_in(record.header):
+                self._quarter_turns[key] = turns if key == pair else -turns % 4
 
     def _is_outdated(self, pair: Pair, record: Record) -> bool:
         made_of = stamps_in(record.header)

@@ -153,11 +153,25 @@ def sizes_in(header: dict[str, Any]) -> tuple[Size, Size]:
     return tuple(map(tuple, sizes))  # type: ignore[return-value, arg-type]
 
 
+def quarter_turns_in(header: dict[str, Any]) -> int:
+    """How often the second image was turned before its pair matched.
+
+    Raises:
+        DamagedError: it is no number of quarters.
+    """
+    turns = header.get("quarter_turns", 0)
+    if type(turns) is not int or turns not in range(4):
+        raise DamagedError("the header has no number of quarter turns")
+    return turns
+
+
 def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
     """A result as header and payload."""
     header: dict[str, Any] = {"pair": list(pair), "kind": "rejected", "overlap": None}
     if isinstance(result, CompactWarp):
         header |= {"kind": "warp", "size_A": _ints(result.size_A), "size_B": _ints(result.size_B)}
+        if result.quarter_turns:
+            header |= {"quarter_turns": int(result.quarter_turns)}
     elif isinstance(result, Correspondences):
         header |= {"kind": "correspondences"}
     if not isinstance(result, Correspondences):
@@ -183,7 +197,8 @@ def join(header: dict[str, Any], payload: bytearray) -> PairResult:
         if kind == "rejected":
             return Rejected(overlap)
         size_A, size_B = sizes_in(header)
-        return CompactWarp(**arrays, size_A=size_A, size_B=size_B, overlap=overlap)
+        turns = quarter_turns_in(header)
+        return CompactWarp(**arrays, size_A=size_A, size_B=size_B, overlap=overlap, quarter_turns=turns)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedError("header and arrays contradict each other") from error
 
@@ -199,6 +214,7 @@ def turned(result: PairResult) -> PairResult:
             size_A=result.size_B,
             size_B=result.size_A,
             overlap=result.overlap,
+            quarter_turns=-result.quarter_turns % 4,
         )
     if isinstance(result, Correspondences):
         return Correspondences(result.keypoints1, result.keypoints0, result.scores)

@@ -90,6 +90,7 @@ def test_quiet_says_nothing_and_json_is_one_object(run: Run) -> None:
         "images",
         "pairs",
         "matched",
+        "turned",
         "rejected",
         "failed",
         "encodes",

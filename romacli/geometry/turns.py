@@ -1,0 +1,58 @@
+"""Images turned by quarters: sizes, points and stored warps between the turned frame and the one they are stored in.
+
+Turns are counted clockwise, as one looks at the image. Points are COLMAP pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from romacli.geometry.warp import decode_targets, encode_targets
+from romacli.types import CompactWarp, Size
+
+
+def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
+    """An image (H, W, ...) turned clockwise."""
+    return np.ascontiguousarray(np.rot90(image, -turns)) if turns % 4 else image
+
+
+def turn_size(size: Size, turns: int) -> Size:
+    """The (width, height) of an image after turns."""
+    return size if turns % 2 == 0 else (size[1], size[0])
+
+
+def turn_points_back(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
+    """Where points (..., 2) of a turned image lie in the image as it is stored, whose size is given."""
+    x, y = points[..., 0], points[..., 1]
+    width, height = size
+    sides = {0: (x, y), 1: (y, height - x), 2: (width - x, height - y), 3: (width - y, x)}
+    return np.stack(sides[turns % 4], axis=-1)
+
+
+def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
+    """The warps between two turned images, as if they had been found on the images as they are stored."""
+    if turns_A % 4 == turns_B % 4 == 0:
+        return result
+    size_A, size_B = turn_size(result.size_A, turns_A), turn_size(result.size_B, turns_B)
+    return replace(
+        result,
+        target_AB=_grid_back(_targets_back(result.target_AB, result.size_B, size_B, turns_B), turns_A),
+        weight_AB=_grid_back(result.weight_AB, turns_A),
+        target_BA=_grid_back(_targets_back(result.target_BA, result.size_A, size_A, turns_A), turns_B),
+        weight_BA=_grid_back(result.weight_BA, turns_B),
+        size_A=size_A,
+        size_B=size_B,
+    )
+
+
+def _grid_back(grid: np.ndarray, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(grid, turns)) if turns % 4 else grid
+
+
+def _targets_back(steps: np.ndarray, turned: Size, stored: Size, turns: int) -> np.ndarray:
+    """Stored targets in a turned image as targets in the image itself, within a step."""
+    if turns % 4 == 0:
+        return steps
+    return encode_targets(turn_points_back(decode_targets(steps, turned), stored, turns), stored)
