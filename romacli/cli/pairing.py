@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Pairing(StrEnum):
     exhaustive = "exhaustive"
     sequential = "sequential"
+    retrieval = "retrieval"
     spatial = "spatial"
     poses = "poses"
     covisible = "covisible"
@@ -30,10 +31,37 @@ class NumMatchedFlags:
         int | None,
         typer.Option(
             min=1,
-            help="Images each is paired with, the best first, by poses or shared points. More find more and "
+            help="Images each is paired with, the best first, by looks, poses or shared points. More find more and "
             "take more time. Default: 20.",
             show_default=False,
         ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class LikenessFlags:
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Cosine of two descriptors below which images do not look alike."),
+    ] = None
+    mutual: Annotated[
+        bool, typer.Option("--mutual", help="Keep a pair only where each image is among the best of the other.")
+    ] = False
+    whiten: Annotated[
+        bool,
+        typer.Option(
+            "--whiten", help="Give all directions of the descriptors the same weight; for hundreds of images."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ListFlags:
+    query_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Search partners for these names only, one a line.")
+    ] = None
+    database_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Search partners among these names only, one a line.")
     ] = None
 
 
@@ -43,6 +71,12 @@ class SequentialFlags:
         int, typer.Option(min=1, help="Pair each image with this many that follow it. More pairs take more time.")
     ] = 5
     quadratic: Annotated[bool, typer.Option(help="Pair also at distances 1, 2, 4, 8, ...")] = False
+    loop_closure: Annotated[
+        bool, typer.Option("--loop-closure", help="Pair also images far apart in order that look alike.")
+    ] = False
+    loop_period: Annotated[
+        int, typer.Option(min=1, help="Look for loops from every so-manieth image. Fewer find more and take longer.")
+    ] = 10
 
 
 @dataclass(frozen=True)
@@ -100,15 +134,49 @@ class DatabaseFlags:
 
 
 @dataclass(frozen=True)
+class DescriptorFlags:
+    descriptors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="hloc file of global descriptors: those of another tool are taken as they are, those of the same "
+            "matcher are used again, and missing ones are added. Without it none are kept.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class PairingFlags(
     DatabaseFlags,
     CovisibleFlags,
     PosesFlags,
     ReferenceModelFlags,
     SpatialFlags,
+    LikenessFlags,
     NumMatchedFlags,
     SequentialFlags,
 ):
+    preselect: Annotated[
+        bool,
+        typer.Option(
+            "--preselect",
+            help="Run the coarse stage alone over all pairs first, at a fraction of the cost, and match those that "
+            "overlap.",
+        ),
+    ] = False
+    min_coarse_overlap: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of two images in common from which --preselect keeps a pair.")
+    ] = 0.05
+    descriptors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="hloc file of global descriptors for retrieval: another tool's is taken as it is, the same matcher's "
+            "is used again and added to. Default: OUT/global-features.h5.",
+            show_default=False,
+        ),
+    ] = None
     pairing: Annotated[
         Pairing | None,
         typer.Option(
@@ -118,14 +186,19 @@ class PairingFlags(
 
 
 # Which sources read an option; one that the chosen source would ignore is refused.
+_LOOPS = "sequential --loop-closure"
 _READ_BY = {
-    "num_matched": ("poses", "covisible"),
+    "num_matched": ("retrieval", _LOOPS, "poses", "covisible"),
+    **dict.fromkeys((field.name for field in fields(LikenessFlags)), ("retrieval", _LOOPS)),
+    **dict.fromkeys((field.name for field in fields(ListFlags)), ("retrieval",)),
     **dict.fromkeys((field.name for field in fields(SequentialFlags)), ("sequential",)),
+    "loop_period": (_LOOPS,),
     **dict.fromkeys((field.name for field in fields(SpatialFlags)), ("spatial",)),
     "reference_model": ("poses", "covisible"),
     **dict.fromkeys((field.name for field in fields(PosesFlags)), ("poses",)),
     "min_shared_points": ("covisible",),
     "reference_database": ("from-database",),
+    "descriptors": ("retrieval", _LOOPS),
 }
 
 
@@ -144,13 +217,14 @@ def pairing_options(name: str, *groups: Any) -> PairingOptions:
         for field in fields(group)
         if field.name in _READ_BY
     }
+    readers = {name, _LOOPS} if name == "sequential" and given["loop_closure"][0] else {name}
     for option, (value, default) in given.items():
-        if value != default and name not in _READ_BY[option]:
+        if value != default and readers.isdisjoint(_READ_BY[option]):
             raise UsageError(
                 f"--{option.replace('_', '-')} belongs to {' or '.join(_READ_BY[option])} pairing, not to {name}. "
                 "Leave it out, or choose that pairing."
             )
-    values = {option: value for option, (value, _) in given.items()}
+    values = {option: value for option, (value, _) in given.items() if option != "descriptors"}
     if "max_rotation" in values:
         values["max_rotation_deg"] = values.pop("max_rotation")
     of_retrieval = {field.name: values.pop(field.name) for field in fields(RetrievalOptions) if field.name in values}

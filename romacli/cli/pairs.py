@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import ImageFlags, TalkFlags, takes
+from romacli.cli.options import ImageFlags, MatcherFlags, TalkFlags, takes
 from romacli.cli.pairing import (
     CovisibleFlags,
     DatabaseFlags,
+    DescriptorFlags,
+    LikenessFlags,
+    ListFlags,
     NumMatchedFlags,
     PosesFlags,
     ReferenceModelFlags,
@@ -21,7 +24,13 @@ from romacli.cli.pairing import (
     SpatialFlags,
     pairing_options,
 )
-from romacli.types import PairList
+from romacli.cli.request import matcher_options
+from romacli.errors import PartialError
+from romacli.types import ImageList, PairList
+
+if TYPE_CHECKING:
+    from romacli.pipeline.describe import Describer
+    from romacli.pipeline.pairing import PairingOptions
 
 app = typer.Typer(help="Write a list of image pairs, two names a line, as hloc reads them.", no_args_is_help=True)
 
@@ -36,6 +45,9 @@ class PairsOutputFlags:
 @dataclass(frozen=True)
 class FilesFlags:
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Pairs files, two names a line.")]
+
+
+_LOOKS = (NumMatchedFlags, LikenessFlags, DescriptorFlags, MatcherFlags)
 
 
 def _command(name: str, example: str, *groups: type) -> Callable[[Callable[..., None]], None]:
@@ -58,9 +70,17 @@ def exhaustive() -> None:
     """Pair every image with every other: n (n - 1) / 2 pairs."""
 
 
-@_command("sequential", "photos/ --overlap 5", SequentialFlags)
+@_command("sequential", "photos/ --overlap 5", SequentialFlags, *_LOOKS)
 def sequential() -> None:
     """Pair each image with those that follow it in the order of their names, numbers read as numbers."""
+
+
+@_command("retrieval", "photos/ --num-matched 20", ListFlags, *_LOOKS)
+def retrieval() -> None:
+    """Pair images that look alike, by descriptors pooled from the matcher's own coarse features.
+
+    They are hloc's global features; with --descriptors those of any tool are compared.
+    """
 
 
 @_command("spatial", "photos/ --max-distance-m 30", SpatialFlags)
@@ -111,9 +131,25 @@ def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutpu
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
-        pairs = choose_pairs(listed, pairing_options(name, *groups), console)
+        options = pairing_options(name, *groups)
+        describer = _describer(listed, options, groups, console) if options.looks_at_photographs else None
+        pairs = choose_pairs(listed, options, console, describe=describer)
         values = {"images": len(listed), "pairs": len(pairs)}
         _write(pairs, output, talk, console, values, f"{len(pairs)} pairs of {len(listed)} images")
+        if describer and describer.failures:
+            reasons = "\n".join(f"  {reason}" for reason in describer.failures.values())
+            raise PartialError(f"{len(describer.failures)} photographs could not be used and have no pairs:\n{reasons}")
+
+
+def _describer(images: ImageList, options: PairingOptions, groups: list[Any], console: Console) -> Describer:
+    """What describes the photographs; the matcher is built once the options are seen to fit them."""
+    from romacli.matching.registry import load_matcher
+    from romacli.pipeline.describe import Describer
+
+    options.check(images)
+    chosen = next(group for group in groups if isinstance(group, MatcherFlags))
+    descriptors = next(group.descriptors for group in groups if isinstance(group, DescriptorFlags))
+    return Describer(load_matcher(chosen.model, matcher_options(chosen)), descriptors, console)
 
 
 def _write(

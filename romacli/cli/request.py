@@ -56,6 +56,8 @@ def job_options(
         output=output.output,
         pairs=flags.pairs,
         pairing=_pairing(flags.pairs, pairing),
+        preselect=pairing.min_coarse_overlap if pairing.preselect else None,
+        descriptors=pairing.descriptors,
         model=flags.model,
         matcher=matcher_options(flags),
         match=MatchOptions(
@@ -112,6 +114,8 @@ def _pairing(pairs: str | None, flags: PairingFlags) -> PairingOptions:
     """How pairs are chosen where no file lists them."""
     if pairs is not None and flags.pairing is not None:
         raise UsageError(f"--pairs {pairs} lists the pairs that --pairing would choose. Leave one of them out.")
+    if flags.min_coarse_overlap != PairingFlags.min_coarse_overlap and not flags.preselect:
+        raise UsageError("--min-coarse-overlap says what --preselect keeps. Add --preselect, or leave it out.")
     return pairing_options(flags.pairing.value if flags.pairing else "exhaustive", flags)
 
 

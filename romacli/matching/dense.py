@@ -26,6 +26,10 @@ class TwoPassNetwork(Protocol):
 
     def match(self, fA: dict[str, Tensor], fB: dict[str, Tensor], /, *, symmetric: bool = True) -> NetworkMatch: ...
 
+    def encode_coarse(self, coarse: Tensor, /) -> dict[str, Tensor]: ...
+
+    def match_coarse(self, fA: dict[str, Tensor], fB: dict[str, Tensor], /) -> NetworkMatch: ...
+
 
 @dataclass(frozen=True)
 class DenseSettings:
@@ -46,6 +50,8 @@ class DenseSettings:
 
 # A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
 BATCH_ON_GPU = 4
+# In long sides: the decoder places a match within half a token or so, a sixteenth of the image at worst.
+COARSE_CYCLE_ERROR = 0.06
 
 
 class TwoPassMatcher:
@@ -85,10 +91,33 @@ class TwoPassMatcher:
         inputs = {name: normalise(tensor.to(self._device)) for name, tensor in stacked.items()}
         with self._precision():
             tensors = self._network.encode(inputs["coarse"], inputs.get("fine"))
-        return [
-            Features({name: tensor[i : i + 1] for name, tensor in tensors.items()}, image.size)
-            for i, image in enumerate(images)
-        ]
+        return _unstack(tensors, images)
+
+    @torch.inference_mode()
+    def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """What `describe` and `overlap` need of the images, at a fraction of the cost of `encode`."""
+        stacked = torch.cat([image.tensors["coarse"] for image in images])
+        with self._precision():
+            tensors = self._network.encode_coarse(normalise(stacked.to(self._device)))
+        return _unstack(tensors, images)
+
+    def describe(self, features: Sequence[Features]) -> np.ndarray:
+        """Descriptors (N, D) float32 of unit length of whole images encoded by `encode_coarse`."""
+        return torch.cat([each.tensors["descriptor"] for each in features]).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
+        """How much two images share by the coarse stage alone: the usable share of the decoder's warps, in [0, 1]."""
+        with self._precision():
+            out = self._network.match_coarse(
+                _stack([a.tensors for a, _ in pairs]), _stack([b.tensors for _, b in pairs])
+            )
+        options = CompactOptions(
+            nodes=min(out.warp_AB.shape[1:3]),
+            max_cycle_error=COARSE_CYCLE_ERROR,
+            min_certainty=self._settings.min_certainty,
+        )
+        return [warp.overlap for warp in compact_all(_dense_matches(out, pairs), options)]
 
     @torch.inference_mode()
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
@@ -97,19 +126,7 @@ class TwoPassMatcher:
         features_B = _stack([b.tensors for _, b in pairs])
         with self._precision():
             out = self._network.match(features_A, features_B, symmetric=True)
-        assert out.warp_BA is not None
-        assert out.certainty_BA is not None
-        return [
-            DenseMatch(
-                warp_AB=out.warp_AB[i].float(),
-                certainty_AB=out.certainty_AB[i].float(),
-                warp_BA=out.warp_BA[i].float(),
-                certainty_BA=out.certainty_BA[i].float(),
-                size_A=a.size,
-                size_B=b.size,
-            )
-            for i, (a, b) in enumerate(pairs)
-        ]
+        return _dense_matches(out, pairs)
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
         """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
@@ -121,6 +138,31 @@ class TwoPassMatcher:
     def _precision(self) -> torch.autocast:
         dtype = getattr(torch, self._settings.dtype)
         return torch.autocast(self._device.type, dtype, enabled=self._autocast and dtype != torch.float32)
+
+
+def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> list[Features]:
+    """A batch's features, image by image."""
+    return [
+        Features({name: tensor[i : i + 1] for name, tensor in tensors.items()}, image.size)
+        for i, image in enumerate(images)
+    ]
+
+
+def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+    """A batch's warps, pair by pair."""
+    assert out.warp_BA is not None
+    assert out.certainty_BA is not None
+    return [
+        DenseMatch(
+            warp_AB=out.warp_AB[i].float(),
+            certainty_AB=out.certainty_AB[i].float(),
+            warp_BA=out.warp_BA[i].float(),
+            certainty_BA=out.certainty_BA[i].float(),
+            size_A=a.size,
+            size_B=b.size,
+        )
+        for i, (a, b) in enumerate(pairs)
+    ]
 
 
 def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

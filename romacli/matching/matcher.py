@@ -72,6 +72,23 @@ class DenseMatcher(Matcher, Protocol):
         ...
 
 
+@runtime_checkable
+class CoarseMatcher(Matcher, Protocol):
+    """A matcher whose first stage can run alone: it says cheaply what looks alike and what overlaps."""
+
+    def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """What the two below need of one image."""
+        ...
+
+    def describe(self, features: Sequence[Features]) -> np.ndarray:
+        """Descriptors (N, D) float32 of unit length, whose products say which images look alike."""
+        ...
+
+    def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
+        """A score in [0, 1] of how much the images of each pair share."""
+        ...
+
+
 def pair_seed(name0: str, name1: str, *, seed: int) -> int:
     """A 63-bit seed from two names and the run's seed, the same in any order, shard, batch or resume."""
     first, second = sorted((name0, name1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .local_correlation import local_correlation
 from .output import NetworkMatch
+from .pooling import generalized_mean
 from .solve import solve_positive_definite
 from .vgg import VGG19
 from .weights import require_layout
@@ -74,6 +75,7 @@ CHECKPOINT_PREFIXES = {
     "decoder.conv_refiner.": "refiners.",
 }
 DINOV2_PREFIX = "dinov2."
+DESCRIPTOR_POWER = 3.0
 
 
 @dataclass(frozen=True)
@@ -197,13 +199,33 @@ class RoMa(nn.Module):
         patch = self.config.dinov2.patch
         if any(side % patch or not side for side in coarse.shape[-2:]):
             raise ValueError(f"coarse is {tuple(coarse.shape)}, its sides must be multiples of {patch}")
-        stride = str(self.config.levels[0].stride)
-        projected = self.projections[stride](self.dinov2(coarse).float())
-        features = {f"coarse_{stride}": projected, "alpha": self.gaussian_process.alpha(projected)}
+        features = self._coarse_features(self.dinov2(coarse))
         features |= self._fine_features(coarse, "coarse")
         if fine is not None:
             features |= self._fine_features(fine, "fine")
         return features
+
+    def encode_coarse(self, coarse: Tensor) -> FeatureMaps:
+        """What `match_coarse` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole.
+
+        The descriptor is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
+        """
+        patches = self.dinov2(coarse)
+        return {**self._coarse_features(patches), "descriptor": generalized_mean(patches, DESCRIPTOR_POWER)}
+
+    def match_coarse(self, features_A: FeatureMaps, features_B: FeatureMaps) -> NetworkMatch:
+        """The decoder's warps in both directions, one value a patch, unrefined."""
+        coarse = self.coarse(features_A, features_B)
+        assert coarse.flow_BA is not None
+        assert coarse.certainty_BA is not None
+        warp_AB, certainty_AB = finish(coarse.flow_AB, coarse.certainty_AB, coarse.certainty_AB)
+        warp_BA, certainty_BA = finish(coarse.flow_BA, coarse.certainty_BA, coarse.certainty_BA)
+        return NetworkMatch(warp_AB, certainty_AB, warp_BA, certainty_BA)
+
+    def _coarse_features(self, patches: Tensor) -> FeatureMaps:
+        stride = str(self.config.levels[0].stride)
+        projected = self.projections[stride](patches.float())
+        return {f"coarse_{stride}": projected, "alpha": self.gaussian_process.alpha(projected)}
 
     def _fine_features(self, image: Tensor, name: str) -> FeatureMaps:
         weight = next(self.vgg.parameters())

@@ -19,6 +19,7 @@ from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matching.matcher import Matcher, MatcherOptions
 from romacli.matching.registry import DEFAULT, load_matcher
 from romacli.pairs import read_pairs, write_pairs
+from romacli.pipeline.describe import Describer
 from romacli.pipeline.engine import EngineOptions, match_in_parallel
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.masks import JobMasks, note_masks
@@ -32,6 +33,7 @@ from romacli.pipeline.photographs import (
     require_sizes,
     require_unchanged,
 )
+from romacli.pipeline.preselect import preselect
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.runs import noted
 from romacli.pipeline.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
@@ -54,6 +56,8 @@ class JobOptions:
     """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
 
     pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses.
+    preselect: keep only pairs that overlap by this much at the coarse stage; None keeps all.
+    descriptors: the file of global descriptors for retrieval, None for the one in the output folder.
     image_list: a file of names, one a line, in place of the whole folder.
     masks: which pixels of the photographs count.
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
@@ -67,6 +71,8 @@ class JobOptions:
     output: Path = DEFAULT_OUTPUT
     pairs: str | None = None
     pairing: PairingOptions = field(default_factory=PairingOptions)
+    preselect: float | None = None
+    descriptors: Path | None = None
     image_list: Path | None = None
     model: str = DEFAULT
     matcher: MatcherOptions = field(default_factory=MatcherOptions)
@@ -84,7 +90,8 @@ class JobOptions:
 class Job:
     """A job whose input is checked and whose settings agree with what its folder holds.
 
-    pairs: of the whole job; piece: those of this run, where it is a shard.
+    pairs: of the whole job; piece: those of this run, where it is a shard. unreadable: a sentence for each photograph
+    that could not be described, and hence has no pairs.
     """
 
     options: JobOptions
@@ -96,6 +103,7 @@ class Job:
     masks: JobMasks | None = None
     photographs: Photographs = field(default_factory=lambda: Photographs({}, {}))
     piece: PairList | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def listed(self) -> PairList:
@@ -128,7 +136,9 @@ class Job:
 
 
 def open_job(options: JobOptions, progress: Progress) -> Job:
-    """Check the photographs, the pairs and the output folder, then load the matcher. Writes nothing.
+    """Check the photographs, the pairs and the output folder, then load the matcher.
+
+    Writes nothing but descriptors and scores, where pairs are chosen by how photographs look.
 
     Raises:
         InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
@@ -139,7 +149,9 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         progress.warn(f"{len(others)} files are left out, {others[0]} first: convert them to JPEG or PNG to use them")
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
-    pairs = _pairs(options, images, progress)
+    chosen_later = options.pairs is None and options.pairing.looks_at_photographs
+    pairs = PairList(()) if chosen_later else _pairs(options, images, progress)
+    options.pairing.check(images)
     check_names(images.names)
     masks = _masks(options.masks, images, progress)
     layout = Layout(options.output)
@@ -149,13 +161,32 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     manifest = Manifest(settings, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
+    if options.keypoints:
+        GivenKeypoints(options.keypoints, images.root).check(images.names, options.aggregate)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
-    job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs, _piece(pairs, layout, options))
+    job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs)
     if not options.overwrite:
         _require_unchanged(job)
-    if job.given:
-        job.given.check(images.names, options.aggregate)
-    return job
+    describer = Describer(
+        matcher,
+        options.descriptors or layout.global_features,
+        progress,
+        num_workers=options.match.num_workers,
+        strict=options.match.strict,
+    )
+    if chosen_later:
+        pairs = choose_pairs(images, options.pairing, progress, describe=describer)
+    if options.preselect is not None:
+        pairs = preselect(
+            images,
+            pairs,
+            matcher,
+            layout.preselected,
+            min_overlap=options.preselect,
+            options=options.match,
+            progress=progress,
+        )
+    return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
@@ -324,11 +355,11 @@ def _clear(layout: Layout) -> None:
     """
     check_replaceable(layout.database)
     check_holds_models_only(layout.sparse)
-    for folder in (layout.journal, layout.sparse):
+    for folder in (layout.journal, layout.sparse, layout.preselected):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (
         *(layout.manifest, layout.pairs, layout.images, layout.shards, layout.given_up),
-        *(layout.features, layout.matches, layout.database),
+        *(layout.features, layout.matches, layout.global_features, layout.database),
         *(layout.runs, layout.report, layout.report.with_suffix(".json")),
     ):
         file.unlink(missing_ok=True)
@@ -347,7 +378,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         failed=len(job.listed) - len(done),
         encodes=run.encodes,
         seconds=run.seconds,
-        failures=run.failures,
+        failures={**job.unreadable, **run.failures},
         given_up=run.given_up,
     )
 

@@ -83,6 +83,7 @@ def match_images(
     *,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    title: str = "matching",
 ) -> MatchSummary:
     """Match every pair of `todo` and hand the results to `append`, batch by batch.
 
@@ -97,7 +98,7 @@ def match_images(
         return summary
     run = _Run(images, matcher, options, summary, progress)
     schedule = plan(todo.pairs, run.capacity(todo))
-    progress.begin("matching", len(todo))
+    progress.begin(title, len(todo))
     with ExitStack() as stack:
         records = stack.enter_context(RecordThread(append))
         decoded = stack.enter_context(

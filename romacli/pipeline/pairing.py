@@ -71,6 +71,19 @@ class PairingOptions:
         """Whether the source needs descriptors of the photographs, hence a matcher."""
         return self.name == "retrieval" or (self.name == "sequential" and self.loop_closure)
 
+    def check(self, images: ImageList) -> None:
+        """Pass silently when the photographs can give what is asked, before long work begins.
+
+        Raises:
+            UsageError: there are too few of them.
+            InputError: a list names others.
+        """
+        if self.name in ("retrieval", "poses", "covisible"):
+            self.retrieval.check(len(images))
+        for path in (self.query_list, self.database_list):
+            if path is not None:
+                _names_in(path, images)
+
 
 @dataclass(frozen=True)
 class Described:
@@ -97,6 +110,7 @@ def choose_pairs(
     """
     if options.name not in SOURCES:
         raise UsageError(f"pairing {options.name} is not known. Choose from: {', '.join(SOURCES)}.")
+    options.check(images)
     pairs = SOURCES[options.name](images, options, progress, describe)
     if not pairs.pairs:
         raise InputError(
@@ -126,7 +140,6 @@ def _sequential(images: ImageList, options: PairingOptions, progress: Progress, 
 
 
 def _retrieval(images: ImageList, options: PairingOptions, progress: Progress, describe: Describe | None) -> PairList:
-    options.retrieval.check(len(images))
     queries, database = (
         None if path is None else _names_in(path, images) for path in (options.query_list, options.database_list)
     )

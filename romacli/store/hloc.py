@@ -75,7 +75,7 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    with _new_file(path, provenance) as add_group:
+    with new_file(path, provenance) as add_group:
         for name, keypoints, size in items:
             group = add_group(name)
             group["keypoints"] = colmap_to_hloc(keypoints.xy).astype(np.float32)
@@ -99,7 +99,7 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
         StoreError: the disk is full, or the folder cannot be written to.
         ValueError: a keypoint of the first image is matched twice, which the format cannot say.
     """
-    with _new_file(path, provenance) as add_group:
+    with new_file(path, provenance) as add_group:
         for pair, matches, num_keypoints0 in items:
             rows = matches.indices[:, 0]
             if len(np.unique(rows)) < len(rows):
@@ -113,7 +113,7 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
             group["matching_scores0"] = scores0
 
 
-class _ReadFile:
+class ReadFile:
     """An HDF5 file open for reading; use it in a with statement."""
 
     def __init__(self, path: Path) -> None:
@@ -154,7 +154,7 @@ class _ReadFile:
             ) from error
 
 
-class FeaturesFile(_ReadFile):
+class FeaturesFile(ReadFile):
     """A features file of ours or of hloc, open for reading.
 
     Raises:
@@ -206,7 +206,7 @@ class FeaturesFile(_ReadFile):
         return group
 
 
-class MatchesFile(_ReadFile):
+class MatchesFile(ReadFile):
     """A matches file of ours or of hloc, older versions included, open for reading.
 
     Raises:
@@ -260,7 +260,7 @@ class MatchesFile(_ReadFile):
 def read_provenance(path: Path) -> dict[str, str] | None:
     """The attributes a file of ours was written with; None when there is no file that can be opened."""
     try:
-        with _ReadFile(path) as file:
+        with ReadFile(path) as file:
             return file.provenance()
     except (InputError, StoreError):
         return None
@@ -285,7 +285,7 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
 
 
 @contextmanager
-def _new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
+def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
     """A function that adds a group to a file which takes the place of `path` when the block ends well."""
     import h5py
 

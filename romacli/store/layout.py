@@ -63,6 +63,14 @@ class Layout:
         return self.root / "matches.h5"
 
     @property
+    def global_features(self) -> Path:
+        return self.root / "global-features.h5"
+
+    @property
+    def preselected(self) -> Path:
+        return self.root / "preselected"
+
+    @property
     def database(self) -> Path:
         return self.root / "database.db"
 

@@ -1,0 +1,19 @@
+"""From features of places to a descriptor of the whole image."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generalized_mean(maps: Tensor, power: float) -> Tensor:
+    """Pool maps (B, C, H, W) over their places to (B, C) of unit length, float32.
+
+    A power of 1 is the mean; the larger, the more the strongest places count. Signs are kept, for features that have
+    them. Source: Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, PAMI 2019, eq. 3.
+    """
+    values = maps.float().flatten(2)
+    # Powers of values above 1 would overflow; the unit length at the end makes the scale no matter.
+    scale = values.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    mean = (values.sign() * (values.abs() / scale).pow(power)).mean(dim=2)
+    return F.normalize(mean.sign() * mean.abs().pow(1 / power), dim=1)

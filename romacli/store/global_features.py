@@ -1,0 +1,59 @@
+"""Descriptors of whole images as hloc's global features file has them: one vector for each image name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .hloc import ReadFile, new_file
+
+_KEY = "global_descriptor"
+_STAMP = "stamp"
+
+
+@dataclass(frozen=True)
+class GlobalFeature:
+    """The descriptor (D,) float32 of an image, and the state of the file it was made of, where that is known."""
+
+    descriptor: np.ndarray
+    stamp: tuple[int, ...] | None = None
+
+
+def write_global_features(path: Path, features: Mapping[str, GlobalFeature], *, provenance: Mapping[str, str]) -> None:
+    """Write descriptors by image name, whole or not at all.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+    """
+    with new_file(path, provenance) as add_group:
+        for name, feature in features.items():
+            group = add_group(name)
+            group[_KEY] = feature.descriptor.astype(np.float32)
+            if feature.stamp is not None:
+                group.attrs[_STAMP] = np.array(feature.stamp, np.int64)
+
+
+class GlobalFeaturesFile(ReadFile):
+    """A global features file of ours or of hloc, open for reading.
+
+    Raises:
+        InputError: the file does not exist.
+        StoreError: it is damaged or foreign; also from the methods.
+    """
+
+    def read(self, names: list[str]) -> dict[str, GlobalFeature]:
+        """The descriptors of those of the images that the file has."""
+        found = {}
+        with self._reading("give its global descriptors"):
+            for name in names:
+                group = self._file.get(name)
+                if group is not None and _KEY in group:
+                    stamp = group.attrs.get(_STAMP)
+                    found[name] = GlobalFeature(
+                        np.asarray(group[_KEY][()], np.float32).ravel(),
+                        None if stamp is None else tuple(map(int, stamp)),
+                    )
+        return found
