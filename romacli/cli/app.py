@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from romacli import __version__
-from romacli.cli import aggregate, check, colmap_import, match, merge, models, pairs, reconstruct, show, train
+from romacli.cli import aggregate, check, colmap_import, match, merge, models, pairs, reconstruct, report, show, train
 from romacli.cli import eval as evaluation
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
@@ -30,6 +30,7 @@ ORDER_OF_WORK = (
     "reconstruct",
     "check",
     "show",
+    "report",
     "models",
     "eval",
     "train",
@@ -83,6 +84,7 @@ colmap_import.add_to(app)
 reconstruct.add_to(app)
 check.add_to(app)
 show.add_to(app)
+report.add_to(app)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluation.app, name="eval")
 train.add_to(app)

@@ -29,6 +29,7 @@ OUTPUT_FILES = {
     "OUT/matches.h5": "Matches of each pair in hloc's layout.",
     "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
     "OUT/sparse/0": "The largest COLMAP model; smaller ones lie beside it as 1, 2, ...",
+    "OUT/report.html": "The report; OUT/report.json beside it has the same in numbers.",
     "OUT/runs.jsonl": "What was run in the folder and how long it took, a line for each piece of work.",
 }
 WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMACLI_WEIGHTS_DIR says otherwise."}
@@ -40,6 +41,7 @@ FILES = {
     "aggregate": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]},
     "colmap-import": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},
     "reconstruct": OUTPUT_FILES | WEIGHTS_FILES,
+    "report": {path: OUTPUT_FILES[path] for path in ("OUT/report.html", "OUT/runs.jsonl")},
     "models": WEIGHTS_FILES,
 }
 MODEL = {"ROMACLI_MODEL": "The matcher where --model is not given."}

@@ -100,6 +100,22 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
     return figure
 
 
+def draw_matches(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
+    """The photographs with their matches alone, without words or margin.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    library = _matplotlib()
+    panels = _panels(view.images)
+    width, height = panels[0].size[0] + _GAP + panels[1].size[0], panels[0].size[1]
+    figure = library.figure.Figure(figsize=(_WIDTH_INCHES, _WIDTH_INCHES * height / width), facecolor="white")
+    axes, norm = figure.add_axes((0, 0, 1, 1)), library.colors.Normalize(0, 1)
+    _draw_row(axes, ("", ""), [panel.picture for panel in panels], norm)
+    _draw_lines(library, axes, _thinned(view.matches, options.num_lines), panels, norm)
+    return figure
+
+
 @dataclass(frozen=True)
 class _Panel:
     """A photograph brought to the row's height. scale: panel px per photograph px."""

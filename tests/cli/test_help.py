@@ -57,5 +57,5 @@ def test_bash_completes_commands_and_options() -> None:
         )  # fmt: skip
         return run.stdout.split()
 
-    assert completed("romacli re") == ["reconstruct"]
+    assert completed("romacli re") == ["reconstruct", "report"]
     assert completed("romacli match --max-k") == ["--max-keypoints"]

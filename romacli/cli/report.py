@@ -1,0 +1,54 @@
+"""`romacli report`: one HTML file that tells whether a job worked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console
+from romacli.cli.options import OutputFlags, TalkFlags, takes
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job, finished or not.")] = OutputFlags.output
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the job's photographs. Default: where they were matched.", show_default=False
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="HTML file to write, with a JSON file of the same name beside it. Default: OUT/report.html.",
+            show_default=False,
+        ),
+    ] = None
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli report job")(report)
+
+
+@takes(ReportFlags, TalkFlags)
+def report(flags: ReportFlags, talk: TalkFlags) -> None:
+    """Write a report of a job: whether it worked, why not, and what to try, with figures and pictures.
+
+    The HTML file needs nothing else, no network either; a JSON file beside it has the same in numbers. A job that is
+    half done, without a model or without its photographs is reported as far as it goes.
+    """
+    from romacli.report.report import write_report
+    from romacli.store.layout import Layout
+
+    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        written = write_report(Layout(flags.job), flags.output, flags.images, console)
+        for sentence in (*written.missing, *written.warnings):
+            console.warn(sentence)
+        console.result(written.values, f"{written.verdict.sentence} See {written.html}", as_json=talk.as_json)

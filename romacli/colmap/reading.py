@@ -1,0 +1,99 @@
+"""What a database and a model hold, read without changing a byte of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError, StoreError
+from romacli.types import Pair, Size
+
+from .binding import load_pycolmap
+from .database import open_readonly
+from .poses import Pose
+
+# COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
+_PAIR_BASE = 2147483647
+
+
+@dataclass(frozen=True)
+class ModelCamera:
+    """A registered camera: COLMAP's model, size (width, height), focal length in px (the mean of two)."""
+
+    model: str
+    size: Size
+    focal_length_px: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A COLMAP model as arrays.
+
+    xyz: (N, 3) float32; colours: (N, 3) uint8 RGB; errors: (N,) float32 px; track_lengths: (N,) int32; poses,
+    observations, cameras: of the registered images, by name; observations count their points.
+    """
+
+    xyz: np.ndarray
+    colours: np.ndarray
+    errors: np.ndarray
+    track_lengths: np.ndarray
+    poses: Mapping[str, Pose]
+    observations: Mapping[str, int]
+    cameras: Mapping[str, ModelCamera]
+
+
+def read_model(folder: Path) -> Model:
+    """Read a model.
+
+    Raises:
+        InputError: the folder holds none.
+        StoreError: its files are damaged.
+    """
+    if not any((folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
+        raise InputError(f"{folder} holds no COLMAP model: images.bin and images.txt are missing.")
+    try:
+        model = load_pycolmap().Reconstruction(folder)
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise StoreError(f"{folder} is damaged. Make the model anew with `romacli reconstruct`.") from error
+    points = list(model.points3D.values())
+    poses, observations, cameras = {}, {}, {}
+    for image in model.images.values():
+        if image.has_pose:
+            cam_from_world, camera = image.cam_from_world(), model.cameras[image.camera_id]
+            poses[image.name] = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
+            observations[image.name] = image.num_points3D
+            size = camera.width, camera.height
+            cameras[image.name] = ModelCamera(camera.model.name, size, float(camera.mean_focal_length()))
+    return Model(
+        np.array([point.xyz for point in points], np.float32).reshape(-1, 3),
+        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+        np.array([point.error for point in points], np.float32),
+        np.array([point.track.length() for point in points], np.int32),
+        poses,
+        observations,
+        cameras,
+    )
+
+
+def read_inliers(path: Path) -> dict[Pair, int]:
+    """The inliers of each verified pair of a database, names ascending; pairs without any are left out.
+
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is no COLMAP database.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
+    try:
+        with closing(open_readonly(path)) as connection:
+            names = dict(connection.execute("SELECT image_id, name FROM images"))
+            rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
+            pairs = [(names[pair_id // _PAIR_BASE], names[pair_id % _PAIR_BASE]) for pair_id, _ in rows]
+    except (sqlite3.Error, KeyError) as error:
+        raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+    return {(min(pair), max(pair)): count for pair, (_, count) in zip(pairs, rows, strict=True)}

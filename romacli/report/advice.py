@@ -1,0 +1,193 @@
+"""What a report tells at first glance: whether the job worked, and what to try where it did not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from .facts import Facts
+
+# Shares below which a stage is worth a word: judgement, not measurement.
+_FEW_KEYPOINTS = 0.2
+_MANY_REJECTED = 0.5
+_MANY_UNVERIFIED = 0.25
+_DOMINATING = 0.6
+_LARGE_ERROR_PX = 2.0
+_FEWEST_LINKS = 2
+_OVERLONG_SHARE = 0.05
+_BLANK_SHARE = 0.6
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The job in a sentence. state: for its colour; "open" is a job that has not come to its end."""
+
+    state: Literal["good", "fair", "poor", "open"]
+    sentence: str
+
+
+def verdict(facts: Facts) -> Verdict:
+    """Whether it worked, by the share of images that came through the last stage there is."""
+    total = len(facts.images)
+    undone = facts.count("not done")
+    if facts.model is not None:
+        model = facts.model
+        state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
+        if model.registered < total / 2 or not model.points3D:
+            state = "poor"
+        beside = f" {model.models - 1} smaller models lie beside it." if model.models > 1 else ""
+        return Verdict(
+            state,
+            f"{model.registered} of {total} images are registered, with {model.points3D:,} points and a mean "
+            f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}",
+        )
+    if undone:
+        return Verdict("open", f"Unfinished: {len(facts.pairs) - undone} of {len(facts.pairs)} pairs are matched.")
+    if not facts.count("matched", "verified"):
+        return Verdict("poor", f"None of {len(facts.pairs)} pairs matched.")
+    joined = facts.groups[0] if facts.groups else 0
+    kind = "verified" if facts.verified else "matched"
+    pairs = facts.count("verified") if facts.verified else facts.count("matched", "verified")
+    return Verdict(
+        "good" if joined == total else "fair" if joined >= total / 2 else "poor",
+        f"{pairs} of {len(facts.pairs)} pairs are {kind} and join {joined} of {total} images. There is no model yet.",
+    )
+
+
+def warnings(facts: Facts, blank: Mapping[str, float] | None = None) -> tuple[str, ...]:
+    """What deserves a look, each with what to try next.
+
+    blank: for each photograph that could be read, the share of it that has no texture.
+    """
+    return (
+        *facts.checks,
+        *_about_overlap(facts),
+        *_about_verification(facts),
+        *_about_tracks(facts),
+        *_about_dominance(facts),
+        *_about_texture(facts, blank or {}),
+        *_about_model(facts),
+    )
+
+
+def _about_overlap(facts: Facts) -> list[str]:
+    found = []
+    rejected, done = facts.count("rejected"), len(facts.pairs) - facts.count("not done")
+    if done and not facts.count("matched", "verified"):
+        return [
+            "No pair overlaps enough to be matched. Check that the photographs show the same things, or try "
+            "--model roma-outdoor, which bridges larger changes of view, light and scale."
+        ]
+    if rejected > _MANY_REJECTED * done:
+        found.append(
+            f"Few overlaps: {rejected} of {done} pairs were rejected. That is usual where every photograph is paired "
+            "with every other; else take more photographs in between, or try --model roma-outdoor."
+        )
+    if facts.count("not done"):
+        return found
+    weak = [image.name for image in facts.images if image.matched < min(_FEWEST_LINKS, image.pairs)]
+    lonely = [image.name for image in facts.images if not image.matched]
+    if lonely:
+        found.append(
+            f"{len(lonely)} of {len(facts.images)} images are reached by no pair: {_listed(lonely)}. Pair them with "
+            "photographs that show the same thing, or leave them out."
+        )
+    weak = [name for name in weak if name not in lonely]
+    if weak:
+        found.append(
+            f"{len(weak)} images hang on a single pair: {_listed(weak)}. Add pairs or photographs around them."
+        )
+    if len(facts.groups) > 1:
+        sizes = ", ".join(map(str, facts.groups[:_NAMES_SHOWN]))
+        found.append(
+            f"The images fall into {len(facts.groups)} groups that nothing joins ({sizes} images). Add pairs or "
+            "photographs between them; each group makes a model of its own."
+        )
+    return found
+
+
+def _about_verification(facts: Facts) -> list[str]:
+    matched = facts.count("matched", "verified")
+    unverified = facts.count("matched") if facts.verified else 0
+    if unverified <= _MANY_UNVERIFIED * matched:
+        return []
+    return [
+        f"{unverified} of {matched} matched pairs show no common rigid motion. Repeated structure or moving things "
+        "may mislead the matcher: look at the worst pairs below, raise --min-certainty, or try --model roma-outdoor."
+    ]
+
+
+def _about_tracks(facts: Facts) -> list[str]:
+    if facts.tracks is None:
+        return []
+    overlong = sum(count for length, count in facts.tracks.lengths.items() if length > len(facts.images))
+    if overlong <= _OVERLONG_SHARE * facts.tracks.count:
+        return []
+    return [
+        f"{overlong} of {facts.tracks.count} tracks are longer than there are images, so matches join different "
+        "points. Use --method tracks, or a smaller --max-distance with given keypoints."
+    ]
+
+
+def _about_dominance(facts: Facts) -> list[str]:
+    total = sum(image.inliers for image in facts.images) / 2
+    if len(facts.images) < 5 or not total:
+        return []
+    first = max(facts.images, key=lambda image: image.inliers)
+    share = first.inliers / total
+    if share < _DOMINATING:
+        return []
+    return [
+        f"One camera dominates: {share:.0%} of all verified matches are with {first.name}. Pair the other images with "
+        "each other too; a model that hangs on one image is weak."
+    ]
+
+
+def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
+    found = []
+    bare = [name for name, share in blank.items() if share > _BLANK_SHARE]
+    if bare:
+        found.append(
+            f"{len(bare)} images are mostly without texture (sky, bare walls, blur, wrong exposure): {_listed(bare)}. "
+            "Expect few keypoints there; nearer or sharper photographs help."
+        )
+    counts = [image.in_tracks for image in facts.images if image.matched]
+    if facts.tracks is None or len(counts) < 3:
+        return found
+    few = [
+        image.name
+        for image in facts.images
+        if image.matched and image.in_tracks < _FEW_KEYPOINTS * median(counts) and image.name not in bare
+    ]
+    if few:
+        found.append(
+            f"{len(few)} images have less than {_FEW_KEYPOINTS:.0%} of the usual number of matched keypoints: "
+            f"{_listed(few)}. They may be textureless or blurred, or overlap little with the others."
+        )
+    return found
+
+
+def _about_model(facts: Facts) -> list[str]:
+    if facts.model is None:
+        return []
+    found = []
+    out = [image.name for image in facts.images if image.points3D is None]
+    if out:
+        found.append(
+            f"{len(out)} of {len(facts.images)} images are not in the model: {_listed(out)}. Look at their pairs; add "
+            "photographs that link them, or map with --mapper global."
+        )
+    if facts.model.mean_reprojection_error > _LARGE_ERROR_PX:
+        found.append(
+            f"The mean reprojection error is {facts.model.mean_reprojection_error:.2f} px. Wrong matches or wrong "
+            "intrinsics are likely: raise --min-certainty, or give --camera-params."
+        )
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more

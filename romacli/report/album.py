@@ -1,0 +1,169 @@
+"""The photographs in a report: a small copy of each, and the best, the middling and the worst pairs drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from romacli.errors import ImageError, RomacliError
+from romacli.images.decode import read_image
+from romacli.pipeline.progress import Progress
+from romacli.types import Pair
+
+from .facts import Facts, PairRow
+from .folder import JobFolder
+from .picture import PictureOptions, draw_matches
+from .view import view_of_job
+
+_THUMBNAIL_PX = 96
+_MOST_THUMBNAILS = 300
+_QUALITY = 65
+_PAIRS_OF_EACH = 2
+_PAIR_WIDTH_PX = 1100
+# Texture is judged at this long side, in square blocks: one whose grey levels spread less is blank.
+_JUDGED_PX = 512
+_BLOCK_PX = 16
+_BLANK_LEVELS = 2.5
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class PairPicture:
+    """A drawn pair. rank: "best", "median" or "worst"; data: a JPEG as data URL."""
+
+    rank: str
+    names: Pair
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Album:
+    """thumbnails: data URLs by name; blank: the share of each photograph without texture; missing: sentences."""
+
+    thumbnails: dict[str, str] = field(default_factory=dict)
+    blank: dict[str, float] = field(default_factory=dict)
+    pairs: list[PairPicture] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Progress) -> Album:
+    """Read the photographs that are there and draw the chosen pairs; what cannot be had is said in `missing`."""
+    if images is None:
+        text = f"{job.layout.root} does not say where its photographs are. Name their folder with --images DIR."
+        return Album(missing=[text])
+    if not images.is_dir():
+        text = f"The photographs are missing: {images} is not there. Name their folder with --images DIR."
+        return Album(missing=[text])
+    album = Album()
+    names = [image.name for image in facts.images]
+    progress.begin("reading photographs", len(names))
+    failures = []
+
+    def look(name: str) -> tuple[str, float] | ImageError:
+        try:
+            return _look_at(images / name)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for name, seen in zip(names, pool.map(look, names), strict=True):
+            progress.advance()
+            if isinstance(seen, ImageError):
+                failures.append(str(seen))
+            else:
+                album.thumbnails[name], album.blank[name] = seen
+    if len(names) > _MOST_THUMBNAILS:
+        album.thumbnails.clear()
+    if failures:
+        album.missing.append(f"{len(failures)} of {len(names)} photographs cannot be read. {failures[0]}")
+    _draw_pairs(album, job, facts, images, progress)
+    return album
+
+
+def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
+    """The best, the median and the worst of the pairs that have a warp, no pair twice."""
+    ranked = sorted(
+        (pair for pair in pairs if pair.state in ("matched", "verified")),
+        key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0),
+        reverse=True,
+    )
+    middle = max(0, (len(ranked) - _PAIRS_OF_EACH) // 2)
+    places = {
+        "best": range(_PAIRS_OF_EACH),
+        "median": range(middle, middle + _PAIRS_OF_EACH),
+        "worst": range(len(ranked) - _PAIRS_OF_EACH, len(ranked)),
+    }
+    seen: set[int] = set()
+    chosen = []
+    for rank, indices in places.items():
+        for index in indices:
+            if 0 <= index < len(ranked) and index not in seen:
+                seen.add(index)
+                chosen.append((rank, ranked[index]))
+    return chosen
+
+
+def _draw_pairs(album: Album, job: JobFolder, facts: Facts, images: Path, progress: Progress) -> None:
+    chosen = chosen_pairs(facts.pairs)
+    progress.begin("drawing pairs", len(chosen))
+    options = PictureOptions(num_lines=100)
+    with job.journal() as journal:
+        for rank, pair in chosen:
+            names = facts.images[pair.one].name, facts.images[pair.other].name
+            try:
+                view = view_of_job(job.layout, journal, names, images)
+            except RomacliError as error:
+                album.missing.append(f"The pair {names[0]} {names[1]} is not drawn: {error}")
+                continue
+            file = io.BytesIO()
+            figure = draw_matches(view, options)
+            figure.savefig(
+                file, format="jpeg", dpi=_PAIR_WIDTH_PX / figure.get_figwidth(), pil_kwargs={"quality": _QUALITY}
+            )
+            album.pairs.append(PairPicture(rank, names, _caption(pair), _data_url(file.getvalue())))
+            progress.advance()
+
+
+def _caption(pair: PairRow) -> str:
+    inliers = "" if pair.inliers is None else f", {pair.inliers:,} inliers" if pair.inliers else ", not verified"
+    overlap = "" if pair.overlap is None else f"overlap {pair.overlap:.0%}, "
+    return f"{overlap}{pair.matches:,} matches{inliers}"
+
+
+def _look_at(path: Path) -> tuple[str, float]:
+    """A small copy of a photograph as data URL, and the share of it without texture."""
+    image = _fitted(read_image(path), _JUDGED_PX)
+    small = _fitted(image, _THUMBNAIL_PX)
+    _, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return _data_url(jpeg.tobytes()), blank_share(image)
+
+
+def blank_share(image: np.ndarray) -> float:
+    """The share of an RGB image's (H, W, 3) blocks whose grey levels hardly differ."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    rows, columns = grey.shape[0] // _BLOCK_PX, grey.shape[1] // _BLOCK_PX
+    if not rows or not columns:
+        return 0.0
+    blocks = grey[: rows * _BLOCK_PX, : columns * _BLOCK_PX].reshape(rows, _BLOCK_PX, columns, _BLOCK_PX)
+    return float((blocks.std(axis=(1, 3)) < _BLANK_LEVELS).mean())
+
+
+def _fitted(image: np.ndarray, long_side: int) -> np.ndarray:
+    scale = long_side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _data_url(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

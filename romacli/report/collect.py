@@ -1,0 +1,223 @@
+"""A job's files read into the facts of a report, whatever state they are in: what cannot be read is said instead."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+
+from romacli import __version__
+from romacli.colmap.reading import Model, read_inliers, read_model
+from romacli.errors import RomacliError, UsageError
+from romacli.keypoints.checks import connected
+from romacli.keypoints.components import join_tracks
+from romacli.matching.registry import matcher_named
+from romacli.pipeline.progress import Progress
+from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
+from romacli.store.journal import Journal
+from romacli.types import Pair
+
+from .facts import Facts, ImageRow, ModelFacts, PairRow, PairState, Tracks
+from .folder import JobFolder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the hloc files hold: keypoints and those in tracks by image, matches by pair, and the tracks."""
+
+    keypoints: Mapping[str, int] = field(default_factory=dict)
+    in_tracks: Mapping[str, int] = field(default_factory=dict)
+    matches: Mapping[Pair, int] = field(default_factory=dict)
+    tracks: Tracks | None = None
+
+
+def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
+    """The facts of a job, and its largest model if there is one.
+
+    Raises:
+        StoreError: the journal cannot be read at all.
+    """
+    missing: list[str] = []
+
+    def unless_broken(read: Callable[[], T], instead: T) -> T:
+        try:
+            return read()
+        except RomacliError as error:
+            missing.append(str(error))
+            return instead
+
+    layout = job.layout
+    shared = unless_broken(lambda: _read_shared(job, progress), _Shared())
+    inliers = unless_broken(lambda: read_inliers(layout.database), None) if shared.tracks is not None else None
+    model = unless_broken(lambda: read_model(layout.sparse / "0"), None) if inliers is not None else None
+    with job.journal() as journal:
+        missing.extend(journal.damaged)
+        names = sorted({*job.names, *shared.keypoints})
+        pairs = _pairs(job, journal, names, shared, inliers)
+    undone = sum(pair.state == "not done" for pair in pairs)
+    if undone:
+        missing.insert(0, f"{undone} of {len(pairs)} pairs are not matched yet. The same `romacli match` continues.")
+    missing.extend(_out_of_date(job))
+    provenance = read_provenance(layout.features) or {}
+    facts = Facts(
+        folder=str(layout.root),
+        version=__version__,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=dict(job.manifest.settings),
+        matcher=_matcher(str(job.manifest.settings.get("model", ""))),
+        keypoint_options=_options(provenance.get("options", "{}")),
+        images=_images(names, pairs, shared, model),
+        pairs=pairs,
+        tracks=shared.tracks,
+        model=_model_facts(job, model) if model else None,
+        verified=inliers is not None,
+        groups=_groups(names, pairs),
+        checks=_checks(job),
+        missing=tuple(missing),
+        runs=job.runs,
+    )
+    return facts, model
+
+
+def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
+    """Count what is in the hloc files; reads the matches of every pair."""
+    with FeaturesFile(job.layout.features) as features, MatchesFile(job.layout.matches) as matches:
+        names = features.names()
+        counts = {name: len(features.keypoints(name)) for name in names}
+        pairs = matches.pairs(names)
+        progress.begin("reading matches", len(pairs))
+        found = {}
+        for pair in pairs:
+            found[min(pair), max(pair)] = matches.matches(min(pair), max(pair)).indices
+            progress.advance()
+    tracks = join_tracks(counts, found.items())
+    ids = np.concatenate([np.zeros(0, np.int64), *tracks.values()])
+    lengths = np.unique(ids[ids >= 0], return_counts=True)[1]
+    return _Shared(
+        keypoints=counts,
+        in_tracks={name: int(np.count_nonzero(row >= 0)) for name, row in tracks.items()},
+        matches={pair: len(indices) for pair, indices in found.items()},
+        tracks=Tracks(
+            count=len(lengths),
+            mean_length=float(lengths.mean()) if len(lengths) else 0.0,
+            longest=int(lengths.max(initial=0)),
+            lengths=_histogram(lengths),
+        ),
+    )
+
+
+def _histogram(lengths: np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(lengths, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _pairs(
+    job: JobFolder, journal: Journal, names: list[str], shared: _Shared, inliers: Mapping[Pair, int] | None
+) -> tuple[PairRow, ...]:
+    number = {name: k for k, name in enumerate(names)}
+    rows = []
+    for pair in job.pairs.pairs:
+        key = min(pair), max(pair)
+        state: PairState = "not done"
+        overlap = None
+        verified = inliers.get(key, 0) if inliers is not None else None
+        if pair in journal:
+            overlap = journal.overlap(pair)
+            state = "rejected" if journal.kind(pair) == "rejected" else "verified" if verified else "matched"
+        counted = shared.matches.get(key, 0)
+        rows.append(PairRow(number[key[0]], number[key[1]], state, overlap, counted, verified))
+    return tuple(rows)
+
+
+def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model: Model | None) -> tuple[ImageRow, ...]:
+    planned, matched, verified, inliers = Counter[int](), Counter[int](), Counter[int](), Counter[int]()
+    for pair in pairs:
+        for image in (pair.one, pair.other):
+            planned[image] += 1
+            matched[image] += pair.state in ("matched", "verified")
+            verified[image] += pair.state == "verified"
+            inliers[image] += pair.inliers or 0
+    observations = model.observations if model else {}
+    cameras = model.cameras if model else {}
+    return tuple(
+        ImageRow(
+            name=name,
+            pairs=planned[image],
+            matched=matched[image],
+            verified=verified[image],
+            keypoints=shared.keypoints.get(name, 0),
+            in_tracks=shared.in_tracks.get(name, 0),
+            inliers=inliers[image],
+            points3D=observations.get(name),
+            focal_length_px=round(cameras[name].focal_length_px, 2) if name in cameras else None,
+        )
+        for image, name in enumerate(names)
+    )
+
+
+def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
+    """Sizes of the groups that pairs join, the largest first; images alone are no group."""
+    is_verified = any(pair.inliers is not None for pair in pairs)
+    strength = {
+        (names[pair.one], names[pair.other]): int(
+            (pair.inliers or 0) if is_verified else pair.state in ("matched", "verified")
+        )
+        for pair in pairs
+    }
+    return tuple(len(group) for group in connected(strength))
+
+
+def _model_facts(job: JobFolder, model: Model) -> ModelFacts:
+    others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
+    return ModelFacts(
+        registered=len(model.poses),
+        points3D=len(model.xyz),
+        mean_track_length=round(float(model.track_lengths.mean()), 3) if len(model.xyz) else 0.0,
+        mean_reprojection_error=round(float(model.errors.mean()), 4) if len(model.xyz) else 0.0,
+        models=len(others),
+        lengths=_histogram(model.track_lengths),
+        cameras=dict(Counter(camera.model for camera in model.cameras.values())),
+    )
+
+
+def _out_of_date(job: JobFolder) -> list[str]:
+    """Files that are older than those they are made from."""
+    layout = job.layout
+    steps = (
+        (layout.matches, layout.database, "romacli colmap-import"),
+        (layout.database, layout.sparse / "0" / "images.bin", "romacli reconstruct"),
+    )
+    return [
+        f"{later.relative_to(layout.root)} was made from an earlier {earlier.name}. Run `{command}` again."
+        for earlier, later, command in steps
+        if earlier.exists() and later.exists() and later.stat().st_mtime < earlier.stat().st_mtime
+    ]
+
+
+def _checks(job: JobFolder) -> tuple[str, ...]:
+    """What `match` or `aggregate` warned of when it made the keypoints."""
+    held = job.manifest.views.get("keypoints", {}).get("holds", {})
+    return tuple(str(warning) for warning in held.get("warnings", ()))
+
+
+def _matcher(name: str) -> dict[str, str]:
+    try:
+        spec = matcher_named(name)
+    except UsageError:
+        return {"name": name}
+    return {"name": name, "summary": spec.summary, "licence": spec.licence}
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        return {}
+    return options if isinstance(options, dict) else {}

@@ -1,0 +1,137 @@
+"""What a report says of a job, as values: images, pairs, tracks, model, and what is missing. Knows no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from romacli.store.runs import Run
+
+PairState = Literal["not done", "rejected", "matched", "verified"]
+STATES: tuple[PairState, ...] = get_args(PairState)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """An image. pairs: planned; matched: of them with a warp; verified: of them in the database; keypoints: of them
+    `in_tracks` share a track with another image; points3D: None where the image is not in the model."""
+
+    name: str
+    pairs: int
+    matched: int
+    verified: int
+    keypoints: int
+    in_tracks: int
+    inliers: int
+    points3D: int | None
+    focal_length_px: float | None
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A planned pair, by the numbers of its images. overlap: None before it is matched; inliers: None before it is
+    verified."""
+
+    one: int
+    other: int
+    state: PairState
+    overlap: float | None
+    matches: int
+    inliers: int | None
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The tracks of the hloc files. lengths: how many have 2, 3, ... views, the key being the views."""
+
+    count: int
+    mean_length: float
+    longest: int
+    lengths: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The largest model. lengths: as in `Tracks`, of its points; cameras: COLMAP's models with their images."""
+
+    registered: int
+    points3D: int
+    mean_track_length: float
+    mean_reprojection_error: float
+    models: int
+    lengths: Mapping[int, int]
+    cameras: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of a report but its pictures.
+
+    settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None where there are none;
+    verified: whether there is a database; checks: warnings that the job's own checks left; missing: what the report
+    lacks, as sentences; groups: sizes of the groups of images that verified or else matched pairs join.
+    """
+
+    folder: str
+    version: str
+    made: str
+    settings: Mapping[str, Any]
+    matcher: Mapping[str, str]
+    keypoint_options: Mapping[str, Any]
+    images: tuple[ImageRow, ...]
+    pairs: tuple[PairRow, ...]
+    tracks: Tracks | None
+    model: ModelFacts | None
+    verified: bool
+    groups: tuple[int, ...]
+    checks: tuple[str, ...]
+    missing: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    def count(self, *states: PairState) -> int:
+        """How many pairs are in one of these states."""
+        return sum(pair.state in states for pair in self.pairs)
+
+    @property
+    def stages(self) -> dict[str, dict[str, int]]:
+        """Counts after each stage of the work, of pairs and of images."""
+        done = len(self.pairs) - self.count("not done")
+        pairs = {
+            "planned": len(self.pairs),
+            "finished": done,
+            "rejected": self.count("rejected"),
+            "matched": self.count("matched", "verified"),
+        }
+        images = {
+            "planned": len(self.images),
+            "matched": sum(image.matched > 0 for image in self.images),
+        }
+        if self.tracks is not None:
+            images["with tracks"] = sum(image.in_tracks > 0 for image in self.images)
+        if self.verified:
+            pairs["verified"] = self.count("verified")
+            images["verified"] = sum(image.verified > 0 for image in self.images)
+        if self.model is not None:
+            images["registered"] = self.model.registered
+        return {"pairs": pairs, "images": images}
+
+    @property
+    def timings(self) -> dict[str, dict[str, float]]:
+        """Seconds, runs and what was counted in each stage, over all runs."""
+        total: dict[str, dict[str, float]] = {}
+        for run in self.runs:
+            stage = total.setdefault(run.stage, {"runs": 0, "seconds": 0.0})
+            stage["runs"] += 1
+            stage["seconds"] = round(stage["seconds"] + run.seconds, 3)
+            for key, value in run.counts.items():
+                stage[key] = stage.get(key, 0) + value
+        return total
+
+    def values(self) -> dict[str, Any]:
+        """The same as JSON values, pairs by name."""
+        values = asdict(self)
+        names = [image.name for image in self.images]
+        for pair in values["pairs"]:
+            pair["one"], pair["other"] = names[pair["one"]], names[pair["other"]]
+        return {**values, "stages": self.stages, "timings": self.timings}

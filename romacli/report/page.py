@@ -1,0 +1,279 @@
+"""The report as one HTML file that needs nothing else: facts, figures and pictures poured into a page.
+
+Knows no stores. Everything that comes from a job is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from .advice import Verdict
+from .album import Album
+from .charts import library
+from .facts import STATES, Facts
+
+WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
+_MOST_ROWS = 20_000
+_PAIR_COLUMNS = (
+    ("image", "image"),
+    ("image", "with"),
+    ("state", "state"),
+    ("number", "overlap %"),
+    ("number", "matches"),
+    ("number", "inliers"),
+)
+_IMAGE_COLUMNS = (
+    ("image", "image"),
+    ("number", "pairs"),
+    ("number", "matched"),
+    ("number", "verified"),
+    ("number", "keypoints"),
+    ("number", "in tracks"),
+    ("number", "points in model"),
+    ("number", "focal length px"),
+)
+
+
+def page(
+    facts: Facts,
+    judged: Verdict,
+    warnings: Iterable[str],
+    missing: Iterable[str],
+    figures: Mapping[str, str],
+    album: Album,
+    *,
+    twin: str,
+) -> str:
+    """The HTML of a report. figures: plotly's JSON by name; twin: the name of the JSON file beside it."""
+    _, plotly = library()
+    sections = (
+        _advice("What to look at", "", warnings),
+        _advice("What is missing", "missing", missing),
+        _charts(
+            "Stages and model",
+            figures,
+            ("stages", "What is left after each stage", ""),
+            ("above", "Cameras from above", ""),
+        ),
+        _charts("", figures, ("cloud", "The model: drag to turn, scroll to come nearer", "high")),
+        _charts(
+            "Pairs",
+            figures,
+            ("graph", "Pairs that hold the images together", "high"),
+            ("matrix", "Overlap of every matched or rejected pair", "high"),
+        ),
+        _gallery(album),
+        _charts(
+            "Images and tracks",
+            figures,
+            ("keypoints", "Keypoints of each image", "low"),
+            ("tracks", "How many images see a point", "low"),
+        ),
+        _table("Table of pairs", "pairs", _rows_note(facts)),
+        _table("Table of images", "images", ""),
+        _settings(facts),
+    )
+    data = {
+        "figures": "FIGURES",
+        "names": [image.name for image in facts.images],
+        "states": STATES,
+        "thumbnails": album.thumbnails,
+        "tables": {"pairs": _pair_table(facts), "images": _image_table(facts)},
+    }
+    drawn = ",".join(f"{json.dumps(name)}:{figure}" for name, figure in figures.items())
+    text = json.dumps(data, separators=(",", ":")).replace('"FIGURES"', f"{{{drawn}}}")
+    return Template(_asset("page.html")).substitute(
+        title=escape(f"romacli report: {_name(facts)}"),
+        style=_asset("style.css"),
+        version=escape(facts.version),
+        made=escape(facts.made.replace("T", " ").replace("+00:00", " UTC")),
+        job=escape(_name(facts)),
+        state=judged.state,
+        word=WORDS[judged.state],
+        sentence=escape(judged.sentence),
+        tiles="".join(
+            f"<div class='tile'><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+            for name, value in _tiles(facts)
+        ),
+        sections="\n".join(filter(None, sections)),
+        twin=escape(twin),
+        data=text.replace("<", "\\u003c"),
+        plotly=plotly,
+        script=_asset("script.js"),
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("romacli.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _name(facts: Facts) -> str:
+    return Path(facts.folder).resolve().name or facts.folder
+
+
+def _tiles(facts: Facts) -> list[tuple[str, str]]:
+    """The numbers a glance is for."""
+    counts = facts.stages
+    pairs, images = counts["pairs"], counts["images"]
+    tiles = []
+    if facts.model is not None:
+        tiles.append(("images registered", f"{images['registered']} / {images['planned']}"))
+    else:
+        tiles.append(("images matched", f"{images['matched']} / {images['planned']}"))
+    if facts.verified:
+        tiles.append(("pairs verified", f"{pairs['verified']:,} / {pairs['planned']:,}"))
+    else:
+        tiles.append(("pairs matched", f"{pairs['matched']:,} / {pairs['planned']:,}"))
+    tiles.append(("pairs rejected", f"{pairs['rejected']:,}"))
+    if facts.model is not None:
+        tiles.append(("points in the model", f"{facts.model.points3D:,}"))
+        tiles.append(("images that see a point", f"{facts.model.mean_track_length:.1f}"))
+        tiles.append(("mean reprojection error", f"{facts.model.mean_reprojection_error:.2f} px"))
+    elif facts.tracks is not None:
+        tiles.append(("tracks", f"{facts.tracks.count:,}"))
+        tiles.append(("images in a track", f"{facts.tracks.mean_length:.1f}"))
+    timings = facts.timings
+    if timings:
+        tiles.append(("time in all", _duration(sum(stage["seconds"] for stage in timings.values()))))
+    if "encodes" in timings.get("matching", {}):
+        tiles.append(("image encodes", f"{timings['matching']['encodes']:,.0f}"))
+    return tiles
+
+
+def _advice(title: str, kind: str, sentences: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(_sentence(text))}</li>" for text in sentences)
+    return f"<section><h2>{title}</h2><ul class='advice {kind}'>{items}</ul></section>" if items else ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str]) -> str:
+    panels = "".join(
+        f"<div class='panel'><h3>{heading}</h3><div class='chart {size}' data-figure='{name}'></div></div>"
+        for name, heading, size in wanted
+        if name in figures
+    )
+    heading = f"<h2>{title}</h2>" if title else "<h2 hidden></h2>"
+    return f"<section>{heading}<div class='columns'>{panels}</div></section>" if panels else ""
+
+
+def _gallery(album: Album) -> str:
+    if not album.pairs:
+        return ""
+    state = {"best": "good", "median": "open", "worst": "poor"}
+    shown = "".join(
+        f"<figure><figcaption><span class='badge {state[picture.rank]}'>{picture.rank}</span> "
+        f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])}: {escape(picture.caption)}</figcaption>"
+        f"<img src='{picture.data}' alt='matches of {escape(' and '.join(picture.names))}'></figure>"
+        for picture in album.pairs
+    )
+    note = "<p class='note'>Matches are yellow where they are sure and violet where they are not.</p>"
+    heading = "<h2>The best, the median and the worst pairs</h2>"
+    return f"<section>{heading}{note}<div class='columns gallery'>{shown}</div></section>"
+
+
+def _table(title: str, name: str, note: str) -> str:
+    tools = (
+        f"<div class='tools'><input type='search' placeholder='filter' aria-label='filter the table of {name}'>"
+        f"<span></span><button type='button'>more</button></div>"
+    )
+    text = f"<p class='note'>{escape(note)}</p>" if note else ""
+    return (
+        f"<section><h2>{title}</h2>{text}{tools}"
+        f"<div class='scroll'><table data-table='{name}' id='{name}'></table></div></section>"
+    )
+
+
+def _rows_note(facts: Facts) -> str:
+    if len(facts.pairs) <= _MOST_ROWS:
+        return ""
+    return f"The {_MOST_ROWS:,} weakest of {len(facts.pairs):,} pairs; the JSON file has all."
+
+
+def _pair_table(facts: Facts) -> dict[str, Any]:
+    """Rows of the weakest pairs; images and states by number, since there may be thousands."""
+    weakest = sorted(facts.pairs, key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0))[:_MOST_ROWS]
+    rows = [
+        [
+            pair.one,
+            pair.other,
+            STATES.index(pair.state),
+            None if pair.overlap is None else round(100 * pair.overlap, 1),
+            pair.matches,
+            pair.inliers,
+        ]
+        for pair in weakest
+    ]
+    return {"columns": _columns(_PAIR_COLUMNS), "rows": rows}
+
+
+def _image_table(facts: Facts) -> dict[str, Any]:
+    rows = [
+        [
+            number,
+            image.pairs,
+            image.matched,
+            image.verified,
+            image.keypoints,
+            image.in_tracks,
+            image.points3D,
+            image.focal_length_px,
+        ]
+        for number, image in enumerate(facts.images)
+    ]
+    return {"columns": _columns(_IMAGE_COLUMNS), "rows": rows}
+
+
+def _columns(columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"kind": kind, "title": title} for kind, title in columns]
+
+
+def _settings(facts: Facts) -> str:
+    timings = [(stage, _duration(values["seconds"]) + _counted(values)) for stage, values in facts.timings.items()]
+    unfinished = sum(not run.finished for run in facts.runs)
+    if unfinished:
+        timings.append(("stopped before their end", f"{unfinished} runs; their encodes are not counted"))
+    made = {key: value for key, value in facts.keypoint_options.items() if value is not None}
+    cameras = [(f"{count} images", model) for model, count in facts.model.cameras.items()] if facts.model else []
+    blocks = (
+        ("Matcher", facts.matcher.items()),
+        ("Settings of the job", facts.settings.items()),
+        ("How keypoints were made", made.items()),
+        ("Camera models", cameras),
+        ("Time", timings or [("", "no run was noted in this folder")]),
+    )
+    panels = "".join(
+        f"<div class='panel'><h3>{title}</h3><table class='settings'>{_definitions(rows)}</table></div>"
+        for title, rows in blocks
+        if rows
+    )
+    return f"<section><h2>Settings, weights and time</h2><div class='flow'>{panels}</div></section>"
+
+
+def _counted(values: Mapping[str, float]) -> str:
+    counts = [f"{value:,.0f} {key}" for key, value in values.items() if key not in ("seconds", "runs")]
+    if values["runs"] > 1:
+        counts.append(f"{values['runs']:.0f} runs")
+    return f": {', '.join(counts)}" if counts else ""
+
+
+def _definitions(rows: Iterable[tuple[str, Any]]) -> str:
+    return "".join(
+        f"<tr><th>{escape(str(key).replace('_', ' '))}</th><td>{escape(str(value))}</td></tr>" for key, value in rows
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,68 @@
+"""A job told in one HTML file and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romacli.errors import UsageError
+from romacli.pipeline.progress import Progress
+from romacli.store.layout import Layout, written_whole
+
+from .advice import Verdict, verdict, warnings
+from .album import make_album
+from .charts import figures
+from .collect import collect
+from .folder import open_folder
+from .page import page
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """Where a report lies and what it says."""
+
+    html: Path
+    json: Path
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    missing: tuple[str, ...]
+    values: dict[str, Any]
+
+
+def write_report(layout: Layout, html: Path | None, images: Path | None, progress: Progress) -> WrittenReport:
+    """Report on a job in whatever state it is.
+
+    Args:
+        html: the file to write, with a JSON file of the same name beside it; None for the job's folder.
+        images: the folder of the photographs; None for where they were matched.
+
+    Raises:
+        InputError: the folder holds no job, or plotly or matplotlib are not installed.
+        StoreError: a file of the job that all others depend on is damaged, or the report cannot be written.
+        UsageError: the report's name ends in .json.
+    """
+    html = html or layout.report
+    twin = html.with_suffix(".json")
+    if twin == html:
+        raise UsageError(f"{html} is the name of the JSON beside the report. Give --output a name that ends in .html.")
+    job = open_folder(layout)
+    facts, model = collect(job, progress)
+    album = make_album(job, facts, images or job.photographs, progress)
+    judged, advice = verdict(facts), warnings(facts, album.blank)
+    missing = (*facts.missing, *album.missing)
+    values = {
+        "verdict": {"state": judged.state, "sentence": judged.sentence},
+        "warnings": list(advice),
+        **facts.values(),
+        "missing": list(missing),
+        "without_texture": {name: round(share, 3) for name, share in album.blank.items()},
+        "shown_pairs": [{"rank": picture.rank, "pair": list(picture.names)} for picture in album.pairs],
+    }
+    text = page(facts, judged, advice, missing, figures(facts, model), album, twin=twin.name)
+    with written_whole(html) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    with written_whole(twin) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return WrittenReport(html, twin, judged, advice, missing, values)

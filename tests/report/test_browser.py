@@ -1,0 +1,128 @@
+"""The report in a real browser: it loads, sorts, shows its pictures, and suits dark rooms and paper."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from browser import PROGRAM, Browser
+from report_facts import facts_of, model_of, verified_pair
+
+from romacli.report.advice import verdict
+from romacli.report.album import Album, PairPicture, _data_url
+from romacli.report.charts import figures
+from romacli.report.facts import ModelFacts
+from romacli.report.page import page
+
+pytest.importorskip("plotly")
+pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser that has the report of a small job open and drawn."""
+    import cv2
+
+    pairs = [verified_pair(i, j, 10 + 7 * ((3 * i + 5 * j) % 11)) for i in range(COUNT) for j in range(i + 1, COUNT)]
+    facts = facts_of(COUNT, pairs, model=ModelFacts(COUNT, 40, 3.0, 0.5, 1, {3: 40}, {"SIMPLE_RADIAL": COUNT}))
+    model = model_of(facts, points=40)
+    picture = _data_url(cv2.imencode(".jpg", np.full((30, 60, 3), 90, np.uint8))[1].tobytes())
+    names = [image.name for image in facts.images]
+    album = Album(dict.fromkeys(names, picture), {}, [PairPicture("best", (names[0], names[1]), "good", picture)])
+    folder = tmp_path_factory.mktemp("a page ü")
+    path = folder / "report.html"
+    html = page(facts, verdict(facts), ["look"], [], figures(facts, model), album, twin="report.json")
+    path.write_text(html, encoding="utf-8")
+    with Browser(folder / "profile") as opened:
+        opened.send("Page.navigate", url=path.as_uri())
+        opened.wait_for("document.documentElement?.dataset.drawn !== undefined && document.readyState === 'complete'")
+        yield opened
+
+
+def column(browser: Browser, index: int) -> list[str]:
+    return browser.value(
+        f"[...document.querySelectorAll('#pairs tbody tr')].map(row => row.cells[{index}].textContent)"
+    )
+
+
+def click(browser: Browser, heading: str) -> str | None:
+    """Click a heading of the table of pairs; the direction it is then sorted in."""
+    return browser.value(
+        "(() => { const heading = [...document.querySelectorAll('#pairs th')]"
+        f".find(th => th.textContent === '{heading}'); heading.querySelector('button').click();"
+        " return heading.getAttribute('aria-sort'); })()"
+    )
+
+
+def test_it_loads_alone_and_without_an_error(browser: Browser) -> None:
+    assert browser.told("Runtime.exceptionThrown") == []
+    errors = [call for call in browser.told("Runtime.consoleAPICalled") if call["type"] == "error"]
+    assert errors == []
+    asked = {request["request"]["url"].partition(":")[0] for request in browser.told("Network.requestWillBeSent")}
+    assert asked <= {"file", "data", "blob", "about"}
+
+
+def test_every_figure_is_drawn(browser: Browser) -> None:
+    drawn = browser.value(
+        "Object.fromEntries([...document.querySelectorAll('.chart')]"
+        ".map(chart => [chart.dataset.figure, chart.querySelectorAll('.main-svg, canvas').length]))"
+    )
+    assert set(drawn) == {"stages", "above", "cloud", "graph", "matrix", "keypoints", "tracks"}
+    assert all(drawn.values())
+    assert browser.value("document.querySelectorAll('[data-figure=cloud] canvas').length") > 0
+
+
+def test_pictures_are_shown(browser: Browser) -> None:
+    widths = browser.value("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == 1 + 2 * len(column(browser, 0)) + COUNT
+    assert all(width > 0 for width in widths)
+
+
+def test_the_table_of_pairs_sorts_by_a_click(browser: Browser) -> None:
+    assert click(browser, "inliers") == "descending"
+    inliers = [int(text) for text in column(browser, 5)]
+    assert inliers == sorted(inliers, reverse=True)
+    assert len(set(inliers)) > 3
+    assert click(browser, "inliers") == "ascending"
+    assert [int(text) for text in column(browser, 5)] == sorted(inliers)
+    assert click(browser, "with") == "ascending"
+    assert column(browser, 1) == sorted(column(browser, 1))
+
+
+def test_the_table_of_pairs_can_be_filtered(browser: Browser) -> None:
+    typed = "input.value = {}; input.dispatchEvent(new Event('input'))"
+    find = "const input = document.querySelector('#pairs').closest('section').querySelector('input'); "
+    browser.value(f"(() => {{ {find}{typed.format(repr('000 003'))} }})()")
+    assert list(zip(column(browser, 0), column(browser, 1), strict=True)) == [("000.jpg", "003.jpg")]
+    browser.value(f"(() => {{ {find}{typed.format(repr(''))} }})()")
+    assert len(column(browser, 0)) == COUNT * (COUNT - 1) // 2
+
+
+def test_it_follows_the_colour_scheme_and_prints_light(browser: Browser) -> None:
+    def brightness() -> tuple[float, float]:
+        """Of the paper, and of the words in a figure, from 0 to 255."""
+        colours = browser.value(
+            "[getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('[data-figure=stages] .ytick text')).fill]"
+        )
+        return tuple(float(np.mean([float(part) for part in colour.strip("rgb()").split(",")])) for colour in colours)  # type: ignore[return-value]
+
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    paper, ink = brightness()
+    assert paper > 200 > 100 > ink
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.wait_for(
+        "getComputedStyle(document.querySelector('[data-figure=stages] .ytick text')).fill !== 'rgb(27, 36, 48)'"
+    )
+    paper, ink = brightness()
+    assert paper < 60 < 180 < ink
+    pdf = base64.b64decode(browser.send("Page.printToPDF", printBackground=True)["data"])
+    assert pdf.startswith(b"%PDF")
+    browser.send(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    assert brightness()[0] > 200

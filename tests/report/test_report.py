@@ -1,0 +1,227 @@
+"""What a report tells of jobs that worked, that stopped half-way and that never matched."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plane import PlanePhotographs
+from report_facts import facts_of, model_of, verified_pair
+from small_job import NAMES, plane_job
+from small_scene import make_scene
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.colmap.reading import read_inliers
+from romacli.pipeline.progress import Silent
+from romacli.report.advice import verdict, warnings
+from romacli.report.album import Album, blank_share, chosen_pairs
+from romacli.report.charts import figures
+from romacli.report.collect import collect
+from romacli.report.facts import ModelFacts, PairRow, Tracks
+from romacli.report.folder import open_folder
+from romacli.report.page import page
+from romacli.store.layout import Layout
+from romacli.store.runs import Run, append_run, read_runs
+
+pytest.importorskip("plotly")
+pytest.importorskip("matplotlib")
+MOST_BYTES = 8e6
+
+
+def report(*words: object) -> Result:
+    return CliRunner().invoke(app, ["report", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, PlanePhotographs]:
+    return plane_job(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def copied(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> Layout:
+    shutil.copytree(job[0].root, tmp_path / "job")
+    return Layout(tmp_path / "job")
+
+
+def test_a_finished_job_is_told_in_html_and_json(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:
+    result = report(copied.root, "--json")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert values == json.loads(copied.report.with_suffix(".json").read_text())
+    assert values["stages"]["pairs"] == {"planned": 6, "finished": 6, "rejected": 0, "matched": 6}
+    assert values["timings"]["matching"]["encodes"] == len(NAMES)
+    assert values["settings"]["model"] == "homography"
+    assert {image["name"] for image in values["images"]} == set(NAMES)
+    assert values["tracks"]["longest"] == len(NAMES)
+    assert values["missing"] == ["job/database.db"] or any(
+        "database.db is missing" in text for text in values["missing"]
+    )
+    html = copied.report.read_text(encoding="utf-8")
+    assert len(html) < MOST_BYTES
+    assert html.count("src='data:image/jpeg;base64,") == len(values["shown_pairs"]) == 6
+    for name in NAMES:
+        assert json.dumps(name) in html
+    own = re.sub(r"<script>\n.*?</script>", "", html, flags=re.DOTALL)
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)[^"']*["']""", own) == []
+    assert "@import" not in own
+    assert "url(" not in own
+
+
+def test_half_a_job_is_reported_as_half(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:
+    with copied.pairs.open("a") as file:
+        file.write(f"new.png\t{NAMES[0]}\n")
+    result = report(copied.root, "--json")
+    values = json.loads(result.stdout)
+    assert values["verdict"]["state"] == "open"
+    assert "1 of 7 pairs are not matched yet" in values["missing"][0]
+    assert "1 of 5 photographs cannot be read" in " ".join(values["missing"])
+    assert len(values["shown_pairs"]) == 6
+
+
+def test_photographs_that_are_gone_are_said(copied: Layout, tmp_path: Path) -> None:
+    for words, phrase in (
+        (("--images", tmp_path / "nowhere"), "nowhere is not there"),
+        ((), "does not say where its photographs are"),
+    ):
+        if not words:
+            copied.runs.unlink()
+        values = json.loads(report(copied.root, "--json", *words).stdout)
+        assert phrase in " ".join(values["missing"])
+        assert values["shown_pairs"] == []
+        assert values["tracks"]["count"] > 0
+
+
+@pytest.mark.parametrize("file", ["features", "matches", "journal"])
+def test_a_job_without_some_of_its_files_still_has_a_report(copied: Layout, file: str) -> None:
+    path = getattr(copied, file)
+    shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"not what it was")
+    result = report(copied.root, "--json", "--images", "gone")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert len(values["missing"]) > 1
+    assert copied.report.exists()
+
+
+def test_no_job_and_bad_names_are_refused(copied: Layout, tmp_path: Path) -> None:
+    assert report(tmp_path).exit_code == 3
+    assert "holds no job" in report(tmp_path).stderr
+    assert report(copied.root, "-o", tmp_path / "report.json").exit_code == 2
+    assert report(copied.root, "--images", "gone", "-o", tmp_path / "neue mappe" / "ü.html").exit_code == 0
+    assert (tmp_path / "neue mappe" / "ü.json").exists()
+
+
+def test_names_cannot_break_the_page() -> None:
+    bad = "</script><b>\"'&.jpg"
+    facts = facts_of(3, [verified_pair(0, 1), verified_pair(1, 2)])
+    facts = replace(facts, images=(replace(facts.images[0], name=bad), *facts.images[1:]))
+    album = Album(thumbnails={bad: "data:,"})
+    html = page(facts, verdict(facts), [bad], [bad], figures(facts, None), album, twin="x.json")
+    assert bad not in html
+    assert "</script><b>" not in html
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, flags=re.DOTALL)
+    assert json.loads(data)["names"][0] == bad
+
+
+def test_two_hundred_images_paired_exhaustively_stay_below_8_mb() -> None:
+    rng = np.random.default_rng(0)
+    count, points = 200, 60_000
+    pairs = [verified_pair(i, j, int(rng.integers(20, 5000))) for i in range(count) for j in range(i + 1, count)]
+    lengths = {length: 1000 for length in range(2, 60)}
+    model_facts = ModelFacts(count, points, 5.0, 0.7, 1, lengths, {"SIMPLE_RADIAL": count})
+    facts = facts_of(count, pairs, model=model_facts)
+    model = model_of(facts, points=points)
+    drawn = figures(facts, model)
+    # 200 thumbnails and 6 pairs as data URLs: more than real photographs took.
+    budget = MOST_BYTES - 200 * 3_300 - 6 * 170_000
+    assert set(drawn) == {"stages", "graph", "matrix", "keypoints", "tracks", "above", "cloud"}
+    html = page(facts, verdict(facts), warnings(facts), (), drawn, Album(), twin="x.json")
+    assert len(html.encode()) < budget
+
+
+def test_the_verdict_follows_the_last_stage() -> None:
+    chain = [verified_pair(i, i + 1) for i in range(5)]
+    model = ModelFacts(6, 100, 3.0, 0.5, 1, {}, {})
+    assert verdict(facts_of(6, chain, model=model)).state == "good"
+    assert verdict(facts_of(6, chain, model=replace(model, registered=4))).state == "fair"
+    assert verdict(facts_of(6, chain, model=replace(model, registered=2))).state == "poor"
+    assert verdict(facts_of(6, chain)).state == "good"
+    assert verdict(facts_of(6, chain, groups=(3, 3))).state == "fair"
+    assert verdict(facts_of(6, [*chain, PairRow(0, 5, "not done", None, 0, None)])).state == "open"
+    none = [PairRow(0, 1, "rejected", 0.0, 0, None)]
+    assert verdict(facts_of(2, none, verified=False, groups=())).state == "poor"
+
+
+def test_warnings_name_what_is_wrong_and_only_that() -> None:
+    dense = [verified_pair(i, j) for i in range(6) for j in range(i + 1, 6)]
+    assert warnings(facts_of(6, dense)) == ()
+    few = [pair for pair in dense if pair.other < 5]
+    unverified = [replace(pair, state="matched", inliers=0) for pair in dense[:6]]
+    star = [verified_pair(0, i, 1000) for i in range(1, 6)] + [verified_pair(i, i + 1, 50) for i in range(1, 5)]
+    found = {
+        "reached by no pair": facts_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
+        "hang on a single pair": facts_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
+        "One camera dominates": facts_of(6, star),
+        "groups that nothing joins": facts_of(6, dense, groups=(3, 3)),
+        "longer than there are images": facts_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
+        "no common rigid motion": facts_of(6, [*unverified, *dense[6:]]),
+        "Few overlaps": facts_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
+        "not in the model": facts_of(6, dense, model=ModelFacts(5, 9, 3.0, 0.5, 1, {}, {})),
+        "reprojection error is": facts_of(6, dense, model=ModelFacts(6, 9, 3.0, 4.5, 1, {}, {})),
+    }  # fmt: skip
+    for phrase, facts in found.items():
+        assert any(phrase in text for text in warnings(facts)), phrase
+    blank = warnings(facts_of(6, dense), {"001.jpg": 0.9, "002.jpg": 0.1})
+    assert len(blank) == 1
+    assert "without texture" in blank[0]
+    assert "001.jpg" in blank[0]
+
+
+def test_texture_is_seen_where_there_is_some() -> None:
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(0, 256, (320, 320, 3), np.uint8)
+    wall = np.full_like(noisy, 180)
+    assert blank_share(noisy) == 0
+    assert blank_share(wall) == 1
+    assert 0.4 < blank_share(np.hstack((noisy[:, :160], wall[:, :160]))) < 0.6
+
+
+def test_best_median_and_worst_are_different_pairs() -> None:
+    pairs = [verified_pair(0, i + 1, 10 * (i + 1)) for i in range(9)] + [PairRow(1, 2, "rejected", 0.0, 0, 0)]
+    chosen = [(rank, pair.inliers) for rank, pair in chosen_pairs(pairs)]
+    assert chosen == [("best", 90), ("best", 80), ("median", 60), ("median", 50), ("worst", 20), ("worst", 10)]
+    assert len(chosen_pairs(pairs[:3])) == 3
+    assert chosen_pairs([]) == []
+
+
+def test_inliers_are_those_of_the_database(tmp_path: Path) -> None:
+    scene = make_scene(["b/2.png", "a 1.png", "c.png"])
+    summary = scene.write(tmp_path / "database.db")
+    inliers = read_inliers(tmp_path / "database.db")
+    assert set(inliers) == {(min(pair), max(pair)) for pair in scene.matches}
+    assert sum(inliers.values()) == summary.inliers
+
+
+def test_collecting_counts_what_the_journal_and_the_files_hold(job: tuple[Layout, PlanePhotographs]) -> None:
+    facts, model = collect(open_folder(job[0]), Silent())
+    assert model is None
+    assert facts.tracks is not None
+    assert sum(facts.tracks.lengths.values()) == facts.tracks.count
+    assert sum(image.matched for image in facts.images) == 2 * len(facts.pairs)
+    assert all(pair.matches > 0 and 0 < (pair.overlap or 0) <= 1 for pair in facts.pairs)
+
+
+def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    run = Run("matching", "2000-01-01T00:00:00+00:00", 1.5, True, "/photos", {"pairs": 3})
+    append_run(path, run)
+    with path.open("ab") as file:
+        file.write(b'{"stage": "mapp\n[1]\n')
+    append_run(path, run)
+    assert read_runs(path) == [run, run]
+    assert read_runs(tmp_path / "none") == []
