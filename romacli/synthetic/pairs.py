@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .photometric import photograph
 from .scenes import Array, Camera, Image, TexturedPlane, render_view, warp_between
-from .textures import Textures
+from .textures import Crop, Textures
 
 Rng = np.random.Generator
 
@@ -63,14 +63,16 @@ def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) 
 
 def _related_pair(textures: Textures, rng: Rng, size: int) -> SyntheticPair:
     for _ in range(ATTEMPTS):
-        if rng.random() < FLAT_SHARE:
-            planes, cameras = flat_scene(textures, rng, size)
-        else:
-            planes, cameras = deep_scene(textures, rng, size)
-        pair = photograph_twice(planes, cameras)
+        pair = photograph_twice(*random_scene(textures, rng, size))
         if min(pair.visible_AB.mean(), pair.visible_BA.mean()) > MIN_VISIBLE:
             break
     return pair
+
+
+def random_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+    """Return a flat or a deep scene; its cameras may see little of it in common."""
+    scene = flat_scene if rng.random() < FLAT_SHARE else deep_scene
+    return scene(textures, rng, size)
 
 
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
@@ -84,10 +86,9 @@ def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]
 
 def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
     """Return one endless plane and two cameras that differ by a strong homography."""
-    texture = textures.crop(rng)
-    aspect = texture.shape[1] / texture.shape[0]
-    origin = np.array([-aspect / 2, -0.5, 0.0])
-    plane = TexturedPlane(texture, origin, np.array([aspect, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]), endless=True)
+    crop = textures.crop(rng)
+    aspect = crop.pixels.shape[1] / crop.pixels.shape[0]
+    plane = _panel(crop, np.zeros(3), np.diag((aspect, 1.0, 0.0)), endless=True)
     distance = rng.uniform(0.6, 1.1)
     zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the two
     cameras = []
@@ -181,13 +182,14 @@ def _folded_wall(textures: Textures, rng: Rng, middle: Array, extent: float) -> 
     return _strips(textures.crop(rng), rim @ turn.T + middle, extent * 1.6)
 
 
-def _strips(texture: Image, rim: Array, height: float) -> list[TexturedPlane]:
+def _strips(crop: Crop, rim: Array, height: float) -> list[TexturedPlane]:
     """A texture bent along a rim (N, 3): flat upright strips from point to point."""
-    cuts = np.linspace(0, texture.shape[1], len(rim)).astype(int)
+    cuts = np.linspace(0, crop.pixels.shape[1], len(rim)).astype(int)
     down = np.array([0, height, 0])
+    strips = [crop.columns(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
     return [
-        TexturedPlane(np.ascontiguousarray(texture[:, a:b]), left - down / 2, right - left, down)
-        for a, b, left, right in zip(cuts[:-1], cuts[1:], rim[:-1], rim[1:], strict=True)
+        TexturedPlane(strip.pixels, left - down / 2, right - left, down, excerpt=strip.excerpt)
+        for strip, left, right in zip(strips, rim[:-1], rim[1:], strict=True)
     ]
 
 
@@ -199,11 +201,11 @@ def _cut_out(textures: Textures, rng: Rng, centre: Array, side: float) -> list[T
 
 
 def _panel(
-    texture: Image, centre: Array, frame: Array, *, mask: Image | None = None, endless: bool = False
+    crop: Crop, centre: Array, frame: Array, *, mask: Image | None = None, endless: bool = False
 ) -> TexturedPlane:
     """A plane around its centre; the first two columns of `frame` are its edges."""
     edge_x, edge_y = frame[:, 0], frame[:, 1]
-    return TexturedPlane(texture, centre - (edge_x + edge_y) / 2, edge_x, edge_y, mask, endless)
+    return TexturedPlane(crop.pixels, centre - (edge_x + edge_y) / 2, edge_x, edge_y, mask, endless, crop.excerpt)
 
 
 def _blob(rng: Rng) -> Image:

@@ -45,6 +45,19 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """Where in a pool of pictures a texture was taken from.
+
+    Attributes:
+        picture: its number.
+        picture_from_texture: (3, 3) affine, pixels of the texture to pixels of the whole picture.
+    """
+
+    picture: int
+    picture_from_texture: Array
+
+
+@dataclass(frozen=True)
 class TexturedPlane:
     """A parallelogram in space that wears a picture.
 
@@ -54,6 +67,7 @@ class TexturedPlane:
         edge_x, edge_y: (3,) from there along the texture's width and height.
         mask: (h', w') uint8 spanning the same parallelogram, opaque above 127; None is opaque everywhere.
         endless: the picture continues beyond the parallelogram, mirrored again and again.
+        excerpt: where the texture comes from, for renderers that have the pictures already.
     """
 
     texture: Image
@@ -62,6 +76,7 @@ class TexturedPlane:
     edge_y: Array
     mask: Image | None = None
     endless: bool = False
+    excerpt: Excerpt | None = None
 
     @cached_property
     def levels(self) -> tuple[Image, ...]:
@@ -104,7 +119,7 @@ def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
     plane_index = np.full((height, width), -1, np.int32)
     inverse_depth = np.zeros((height, width), np.float32)
     for index, plane in enumerate(planes):
-        region = _region(plane, camera)
+        region = region_of(plane, camera)
         if region is None:
             continue
         candidate = _plane_inverse_depth(plane, camera, region)
@@ -151,7 +166,8 @@ def pixel_centres(size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[n
     return x, np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
 
 
-def _image_from_texture(plane: TexturedPlane, camera: Camera) -> Array:
+def image_from_texture(plane: TexturedPlane, camera: Camera) -> Array:
+    """Return the homography (3, 3) from texture px to image px."""
     matrix = camera.R @ plane.world_from_texture
     matrix[:, 2] += camera.t
     return camera.K @ matrix
@@ -168,12 +184,12 @@ def _apply(homography: np.ndarray, points: np.ndarray) -> Array:
     return projected[:, :2] / projected[:, 2:]
 
 
-def _region(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
-    """The rows and columns a plane may cover, or None when it is out of sight."""
+def region_of(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
+    """Return the rows and columns a plane may cover, or None when it is out of sight."""
     width, height = camera.size
     if plane.endless:
         return slice(0, height), slice(0, width)
-    homography = _image_from_texture(plane, camera)
+    homography = image_from_texture(plane, camera)
     corners = _corners(plane) @ homography[:, :2].T + homography[:, 2]
     if corners[:, 2].min() < MIN_DEPTH:
         return None
@@ -185,11 +201,16 @@ def _region(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
     return slice(top, bottom), slice(left, right)
 
 
-def _plane_inverse_depth(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> NDArray[np.float32]:
+def inverse_depth_of(plane: TexturedPlane, camera: Camera) -> NDArray[np.float32]:
+    """Return (a, b, c): a plane's inverse depth at image px (x, y) is a x + b y + c."""
     normal = camera.R @ plane.normal
     offset = float(plane.normal @ plane.origin + normal @ camera.t)
     offset = offset if abs(offset) > 1e-9 else 1e-9
-    a, b, c = (normal @ np.linalg.inv(camera.K) / offset).astype(np.float32)
+    return (normal @ np.linalg.inv(camera.K) / offset).astype(np.float32)
+
+
+def _plane_inverse_depth(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> NDArray[np.float32]:
+    a, b, c = inverse_depth_of(plane, camera)
     u, v = pixel_centres(camera.size)
     return a * u[:, region[1]] + (b * v[region[0]] + c)
 
@@ -199,7 +220,7 @@ def _draw(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> 
     rows, columns = region
     shape = (columns.stop - columns.start, rows.stop - rows.start)
     to_region = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1.0]])
-    homography = to_region @ _image_from_texture(plane, camera)
+    homography = to_region @ image_from_texture(plane, camera)
     level = plane.levels[_level(plane, homography, shape)]
     border = cv2.BORDER_REFLECT if plane.endless else cv2.BORDER_REPLICATE
     colour = cv2.warpPerspective(
@@ -223,16 +244,23 @@ def _for_opencv(homography: Array, plane: TexturedPlane, raster: Image) -> Array
 
 def _level(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> int:
     """The pyramid level whose texels are about as large as the pixels that show them."""
+    level = np.round(np.log2(max(texels_per_pixel(plane, homography, shape), 1e-3)))
+    return int(np.clip(level, 0, len(plane.levels) - 1))
+
+
+def texels_per_pixel(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> float:
+    """Return how many texels of its texture a pixel that shows the plane covers along a side, in the median.
+
+    Args:
+        homography: (3, 3) texture px to image px.
+        shape: (width, height) of the part of the image that is drawn.
+    """
     if plane.endless:
         width, height = shape
-        seen = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]) * (
-            width,
-            height,
-        )
+        seen = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]) * (width, height)
     else:
         seen = _apply(homography, _corners(plane, inset=0.25))
     inverse = np.linalg.inv(homography)
     origin = _apply(inverse, seen)
     dx, dy = (_apply(inverse, seen + step) - origin for step in ((1, 0), (0, 1)))
-    texels = np.sqrt(np.median(np.abs(dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0])))
-    return int(np.clip(np.round(np.log2(max(texels, 1e-3))), 0, len(plane.levels) - 1))
+    return float(np.sqrt(np.median(np.abs(dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0]))))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from romacli.errors import InputError
+
+from .scenes import Excerpt
 
 Image = np.ndarray  # (H, W, 3) uint8 RGB
 Rng = np.random.Generator
@@ -20,6 +23,18 @@ MAX_PHOTOGRAPH_PX = 1400
 PROCEDURAL_PX = 768
 MIN_ROUGHNESS = 9.0  # mean grey-level step over four pixels, horizontally plus vertically
 CROP_ATTEMPTS = 6
+
+
+class Crop(NamedTuple):
+    """A piece of a picture: (h, w, 3) uint8 RGB, and where it was taken from."""
+
+    pixels: Image
+    excerpt: Excerpt
+
+    def columns(self, start: int, stop: int) -> Crop:
+        """Return the piece between two columns."""
+        moved = self.excerpt.picture_from_texture @ _translation(start, 0)
+        return Crop(np.ascontiguousarray(self.pixels[:, start:stop]), Excerpt(self.excerpt.picture, moved))
 
 
 @dataclass(frozen=True)
@@ -57,16 +72,17 @@ class Textures:
         parts = [(self.pyramids[start::2], self.weights[start::2]) for start in (0, 1)]
         return tuple(Textures(pyramids, weights / weights.sum()) for pyramids, weights in parts)  # type: ignore[return-value]
 
-    def crop(self, rng: Rng) -> Image:
+    def crop(self, rng: Rng) -> Crop:
         """Return a random crop of a random picture, at most about 640 px on its shorter side.
 
         Crops without texture (sky, paper) are drawn again a few times, then kept: real scenes have them too.
         """
         for _ in range(CROP_ATTEMPTS):
-            image = _random_crop(self.pyramids[int(rng.choice(len(self.weights), p=self.weights))], rng)
-            if _roughness(image) > MIN_ROUGHNESS:
+            picture = int(rng.choice(len(self.weights), p=self.weights))
+            pixels, picture_from_texture = _random_crop(self.pyramids[picture], rng)
+            if _roughness(pixels) > MIN_ROUGHNESS:
                 break
-        return image
+        return Crop(pixels, Excerpt(picture, picture_from_texture))
 
 
 def photographs_in(folder: Path) -> list[Path]:
@@ -206,7 +222,8 @@ def _pyramid(image: Image) -> tuple[Image, ...]:
     return tuple(levels)
 
 
-def _random_crop(pyramid: tuple[Image, ...], rng: Rng) -> Image:
+def _random_crop(pyramid: tuple[Image, ...], rng: Rng) -> tuple[Image, NDArray[np.float64]]:
+    """A piece of a picture, and the matrix (3, 3) from its pixels to those of the whole picture."""
     shorter = min(pyramid[0].shape[:2])
     side = max(shorter * rng.uniform(0.3, 1.0), min(shorter, 256))
     level = min(max(0, int(np.ceil(np.log2(side / 700)))), len(pyramid) - 1)
@@ -215,14 +232,28 @@ def _random_crop(pyramid: tuple[Image, ...], rng: Rng) -> Image:
     width = int(min(image.shape[1], side * rng.uniform(1, 1.5)))
     top, left = rng.integers(0, image.shape[0] - side + 1), rng.integers(0, image.shape[1] - width + 1)
     crop = image[top : top + side, left : left + width]
+    matrix = _scaling(image.shape, pyramid[0].shape) @ _translation(left, top)
     scale = rng.uniform(360, 640) / side
     if scale < 0.9:
         crop = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        matrix = matrix @ _scaling(crop.shape, (side, width))
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
+        matrix = matrix @ np.array([[-1, 0, crop.shape[1]], [0, 1, 0], [0, 0, 1.0]])
     if rng.random() < 0.15:
-        crop = np.rot90(crop, int(rng.integers(1, 4)))
-    return np.ascontiguousarray(crop)
+        for _ in range(int(rng.integers(1, 4))):
+            matrix = matrix @ np.array([[0, -1, crop.shape[1]], [1, 0, 0], [0, 0, 1.0]])
+            crop = np.rot90(crop)
+    return np.ascontiguousarray(crop), matrix
+
+
+def _translation(x: float, y: float) -> NDArray[np.float64]:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
+
+
+def _scaling(small: Sequence[int], large: Sequence[int]) -> NDArray[np.float64]:
+    """From pixels of a (height, width) picture to those of the same picture at another size."""
+    return np.diag((large[1] / small[1], large[0] / small[0], 1.0))
 
 
 def _roughness(image: Image) -> float:

@@ -58,8 +58,9 @@ def train(
 def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Record | None) -> None:
     """Take steps until the schedule ends; `record` is that of the process that writes."""
     progress = multiprocessing.Value("d", state.progress(options))
+    source = pair_source(options, ranks.device)
     stream = batches(
-        pair_source(options),
+        source,
         batch_size=options.batch_size,
         workers=options.workers,
         seeds=(options.seed, state.step, ranks.rank),
@@ -71,7 +72,8 @@ def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Recor
     began, skipped_in_a_row = time.monotonic() - state.elapsed_s, 0
     while progress.value < 1:
         state.set_learning_rate(progress.value)
-        losses = train_step(state, learner, next(stream), state.trainable.phase_at(progress.value))
+        batch = source.finished(next(stream), ranks.device)
+        losses = train_step(state, learner, batch, state.trainable.phase_at(progress.value))
         state.pairs += options.batch_size * ranks.count
         skipped_in_a_row = 0 if losses else skipped_in_a_row + 1
         if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -94,9 +96,7 @@ def train_step(state: TrainState, learner: nn.Module, batch: Batch, phase: Phase
     Args:
         learner: the state's trainable, or what stands for it among several processes.
     """
-    device = next(state.trainable.parameters()).device
-    images, warp, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
-    loss, losses = learner.train()((images, warp, visible), phase)
+    loss, losses = learner.train()(batch, phase)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.trainable.network.parameters(), state.trainable.clip_norm)

@@ -15,6 +15,12 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Images (2B, 3, S, S) uint8, A in the first half, and their true warps and visibility (see `stacked`)."""
 
 
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch on a device."""
+    images, warp, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return images, warp, visible
+
+
 @dataclass(frozen=True)
 class Phase:
     """What a part of the schedule trains at: the pairs' side, and the coarse pass's side if there are two."""

@@ -26,9 +26,22 @@ def test_kinds_come_in_turn():
 def test_crop_is_a_piece_of_a_picture_of_moderate_size():
     textures = Textures.of([noise(np.random.default_rng(1), 512)], [])
     for seed in range(10):
-        crop = textures.crop(np.random.default_rng(seed))
+        crop = textures.crop(np.random.default_rng(seed)).pixels
         assert 120 < min(crop.shape[:2]) <= 700
         assert crop.shape[2] == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_excerpt_says_where_in_the_picture_each_pixel_lies(seed):
+    y, x = np.mgrid[:700, :900]
+    picture = np.stack((x / 900 * 255, y / 700 * 255, (x // 8 + y // 8) % 2 * 255), axis=-1).astype(np.uint8)
+    crop = Textures.of([picture], []).crop(np.random.default_rng(seed))
+    height, width = crop.pixels.shape[:2]
+    for row, column in ((5, 7), (height - 9, 11), (height // 2, width - 6)):
+        for piece, start in ((crop, 0), (crop.columns(column - 3, width), column - 3)):
+            where = piece.excerpt.picture_from_texture @ (column - start + 0.5, row + 0.5, 1)
+            expected = where[:2] / (900, 700) * 255
+            np.testing.assert_allclose(piece.pixels[row, column - start, :2], expected, atol=1.5)
 
 
 def test_large_pictures_are_drawn_more_often():

@@ -23,6 +23,7 @@ from romacli.train.data.source import pair_source
 from romacli.train.options import TrainOptions, check
 
 SIZE = 112
+CPU = torch.device("cpu")
 
 
 def inner(planes, camera):
@@ -40,8 +41,8 @@ def test_warp_from_files_equals_the_exact_warp(tmp_path, monkeypatch, kind, seed
     if kind == "scannet":  # one camera for all frames
         cameras = (cameras[0], replace(cameras[1], K=cameras[0].K))
     {"megadepth": write_megadepth, "scannet": write_scannet}[kind](tmp_path, planes, cameras)
-    source = pair_source(TrainOptions(tmp_path / "x", data=kind, data_dir=tmp_path))
-    images, warps, seen = source.batch(np.random.default_rng(0), SIZE, 1)
+    source = pair_source(TrainOptions(tmp_path / "x", data=kind, data_dir=tmp_path), CPU)
+    images, warps, seen = source.begun(np.random.default_rng(0), SIZE, 1)
     image, warp, visible = images[0], to_colmap_pixels(warps, (SIZE, SIZE))[0].numpy(), seen[0].numpy()
     small = at_size(cameras[0], (SIZE, SIZE)), at_size(cameras[1], (SIZE, SIZE))
     truth = photograph_twice(planes, small)
@@ -205,7 +206,7 @@ def test_damaged_megadepth_is_named(tmp_path, damage, message, capsys):
     write_megadepth(tmp_path, *scene(1))
     damage(tmp_path)
     with pytest.raises(InputError, match=message):
-        pair_source(TrainOptions(tmp_path / "x", data="megadepth", data_dir=tmp_path)).batch(
+        pair_source(TrainOptions(tmp_path / "x", data="megadepth", data_dir=tmp_path), CPU).begun(
             np.random.default_rng(0), SIZE, 1
         )
     assert "code ran" not in capsys.readouterr().out
@@ -262,7 +263,7 @@ def test_damaged_scannet_is_named(tmp_path, damage, message):
     write_scannet(tmp_path, *scene(1))
     damage(tmp_path)
     with pytest.raises(InputError, match=message):
-        pair_source(TrainOptions(tmp_path / "x", data="scannet", data_dir=tmp_path)).batch(
+        pair_source(TrainOptions(tmp_path / "x", data="scannet", data_dir=tmp_path), CPU).begun(
             np.random.default_rng(0), SIZE, 1
         )
 

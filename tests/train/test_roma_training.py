@@ -54,7 +54,7 @@ def trainable(options) -> RoMaTrainable:
 
 
 def batch(options):
-    return source.pair_source(options).batch(np.random.default_rng(0), SIDE, 2)
+    return source.pair_source(options, torch.device("cpu")).begun(np.random.default_rng(0), SIDE, 2)
 
 
 def test_fifteen_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_match(options, monkeypatch):

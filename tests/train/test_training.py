@@ -165,7 +165,7 @@ def test_single_steps_that_are_not_finite_are_skipped_and_counted(options, monke
 
 def test_batch_norm_recovers_from_a_batch_of_nan(options):
     run = state.restored(options, trainable(options))
-    batch = source.pair_source(options).batch(np.random.default_rng(0), 64, 2)
+    batch = source.pair_source(options, torch.device("cpu")).begun(np.random.default_rng(0), 64, 2)
     broken = (batch[0].float() * torch.nan, *batch[1:])
     assert loop.train_step(run, run.trainable, batch, Phase(64)) is not None
     assert loop.train_step(run, run.trainable, broken, Phase(64)) is None
@@ -226,9 +226,21 @@ def test_learning_rate_warms_up_holds_and_falls(options, monkeypatch):
     np.testing.assert_allclose(rates, (0.01, 1, 1, 0.505, 0.01), atol=1e-6)
 
 
+def test_pairs_drawn_by_a_worker_are_rendered_where_the_network_lives(options, monkeypatch):
+    textures = Textures.load(None, procedural=2, seed=0)
+    monkeypatch.setattr(loop, "pair_source", lambda options, device: source.DevicePairs(textures))
+    run = train(replace(options, steps=2, workers=1))
+    assert (run.step, run.pairs, run.skipped) == (2, 4, 0)
+
+
+def test_renderer_follows_the_device(options):
+    assert isinstance(source.pair_source(options, torch.device("cpu")), source.RenderedPairs)
+    assert isinstance(source.pair_source(options, torch.device("meta")), source.DevicePairs)
+
+
 def test_workers_draw_pairs_of_their_own_and_hand_errors_on(options):
     class Numbers:
-        def batch(self, rng, size, count):
+        def begun(self, rng, size, count):
             if size == 96:
                 raise InputError("depth/7.h5 is missing.")
             return torch.tensor([rng.integers(2**40)]), torch.tensor([size]), torch.tensor([count])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from romacli.errors import InputError
 from romacli.geometry.coordinates import from_colmap_pixels
-from romacli.train.trainable import Batch
+from romacli.train.trainable import Batch, moved
 
 from .posed import PosedView, TrainingView, Window, at_size, warp_from_depth
 
@@ -89,7 +89,7 @@ class PhotographedPairs:
         weights = np.array([min(len(chosen), MAX_PAIRS) ** SCENE_WEIGHT for _, chosen in groups])
         return cls(tuple(groups), weights / weights.sum(), smallest_window)
 
-    def batch(self, rng: np.random.Generator, size: int, count: int) -> Batch:
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
         """Return `count` random pairs of `size` px square; the generator decides everything."""
         pairs = [self._pair(rng, size) for _ in range(count)]
         forward = [warp_from_depth(view_A, view_B) for view_A, view_B in pairs]
@@ -99,6 +99,10 @@ class PhotographedPairs:
         warp = from_colmap_pixels(torch.from_numpy(np.stack(warps)), (size, size))
         batch = images, warp, torch.from_numpy(np.stack(visible))
         return mirrored(batch) if rng.random() < MIRRORED_SHARE else batch
+
+    def finished(self, begun: Batch, device: torch.device) -> Batch:
+        """Return the batch on the device."""
+        return moved(begun, device)
 
     def _pair(self, rng: np.random.Generator, size: int) -> tuple[TrainingView, TrainingView]:
         scene, pairs = self.groups[int(rng.choice(len(self.chances), p=self.chances))]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from romacli.synthetic import Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs_on_device import PairTable, render_pairs, sample_pairs
+from romacli.synthetic.rasterise import Atlas
 from romacli.train.options import TrainOptions
-from romacli.train.trainable import Batch
+from romacli.train.trainable import Batch, moved
 
 from . import megadepth, scannet
 from .photographs import PhotographedPairs, Scene
@@ -24,31 +27,55 @@ SCENES: dict[str, tuple[Callable[[Path], Sequence[Scene]], tuple[float, ...]]] =
 
 
 class PairSource(Protocol):
-    """Pairs without end, with their true warps."""
+    """Pairs without end, with their true warps: begun in any process, finished where the network lives."""
 
-    def batch(self, rng: np.random.Generator, size: int, count: int) -> Batch:
-        """Return `count` random pairs of `size` px square; the generator decides everything."""
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> Any:
+        """Return `count` random pairs of `size` px square, as far as a CPU makes them; `rng` decides everything."""
+        ...
+
+    def finished(self, begun: Any, device: torch.device) -> Batch:
+        """Return what was begun as a batch on the device."""
         ...
 
 
 @dataclass(frozen=True)
 class RenderedPairs:
-    """Pairs of random scenes, rendered when they are asked for."""
+    """Pairs of random scenes, rendered by the CPU."""
 
     textures: Textures
 
-    def batch(self, rng: np.random.Generator, size: int, count: int) -> Batch:
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
         return stacked([sample_pair(self.textures, rng, size) for _ in range(count)])
 
+    def finished(self, begun: Batch, device: torch.device) -> Batch:
+        return moved(begun, device)
 
-def pair_source(options: TrainOptions) -> PairSource:
+
+class DevicePairs:
+    """Pairs of random scenes, drawn by the CPU and rendered by the device."""
+
+    def __init__(self, textures: Textures) -> None:
+        self._textures = textures
+        self._atlas = Atlas.of(textures, torch.device("cpu"))
+
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> PairTable:
+        return sample_pairs(self._textures, self._atlas.index, rng, size, count)
+
+    def finished(self, begun: PairTable, device: torch.device) -> Batch:
+        if self._atlas.texels.device != device:
+            self._atlas = self._atlas.to(device)
+        return render_pairs(begun, self._atlas)
+
+
+def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
     """Return the source a run asks for.
 
     Raises:
         InputError: its files are missing or damaged.
     """
     if options.data_dir is None:
-        return RenderedPairs(Textures.load(options.textures, procedural=options.procedural, seed=options.seed))
+        textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed)
+        return RenderedPairs(textures) if device.type == "cpu" else DevicePairs(textures)
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
         scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window

@@ -1,16 +1,17 @@
-"""Batches made ahead of the steps that use them, by processes of their own."""
+"""Pairs made ahead of the steps that use them, by processes of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from multiprocessing.sharedctypes import Synchronized
+from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from romacli.errors import RomacliError
-from romacli.train.trainable import Batch, Phase
+from romacli.train.trainable import Phase
 
 from .source import PairSource
 
@@ -24,8 +25,8 @@ def batches(
     phase_at: Callable[[float], Phase],
     progress: Synchronized[float],
     pin_memory: bool,
-) -> Iterator[Batch]:
-    """Yield batches without end, of the size that the schedule has come to.
+) -> Iterator[Any]:
+    """Yield what the source begins, without end, at the size that the schedule has come to.
 
     Args:
         workers: processes to make them in; 0 makes them when they are asked for.
@@ -49,7 +50,7 @@ def batches(
         yield item
 
 
-class _Stream(IterableDataset[Batch | RomacliError]):
+class _Stream(IterableDataset[Any]):
     def __init__(
         self,
         source: PairSource,
@@ -61,12 +62,12 @@ class _Stream(IterableDataset[Batch | RomacliError]):
         self.source, self.batch_size, self.seeds = source, batch_size, seeds
         self.phase_at, self.progress = phase_at, progress
 
-    def __iter__(self) -> Iterator[Batch | RomacliError]:
+    def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         rng = np.random.default_rng([*self.seeds, worker.id if worker else 0])
         while True:
             try:
-                yield self.source.batch(rng, self.phase_at(self.progress.value).size, self.batch_size)
+                yield self.source.begun(rng, self.phase_at(self.progress.value).size, self.batch_size)
             except RomacliError as error:  # raised in a worker it would lose its words in a traceback
                 yield error
                 return
