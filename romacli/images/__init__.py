@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .decode import image_size, read_image
+from .extras import remedy
 from .listing import EXTENSIONS, list_images, other_photographs
 from .masks import MaskOptions, Masks, find_masks, kept_cells, without_masks
 from .metadata import ImageMetadata, read_metadata
@@ -19,5 +20,6 @@ __all__ = [
     "other_photographs",
     "read_image",
     "read_metadata",
+    "remedy",
     "without_masks",
 ]

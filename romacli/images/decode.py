@@ -18,6 +18,8 @@ import numpy as np
 from romacli.errors import ImageError
 from romacli.types import Size
 
+from .extras import RAW, is_heif, raw_size, read_heif, read_raw, teach_pillow_heif
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -41,6 +43,10 @@ def read_image(path: Path) -> np.ndarray:
     import cv2
 
     data = _read_bytes(path)
+    if RAW.has(path.name):
+        return read_raw(path)
+    if is_heif(data[:12]):
+        return read_heif(path)
     if _is_cut_off(data):
         raise ImageError(f"{path} is cut off before its end. Copy it again from its source, or leave it out.")
     buffer = np.frombuffer(_without_tiff_orientation(data), np.uint8)
@@ -59,6 +65,9 @@ def image_size(path: Path) -> Size:
     Raises:
         ImageError: the file cannot be opened or is no image.
     """
+    if RAW.has(path.name):
+        _read_bytes(path, 1)
+        return raw_size(path)
     with opened_header(path) as image:
         size = None if image is None else stored_size(image)
     if size is None:
@@ -81,6 +90,9 @@ def opened_header(path: Path) -> Iterator[Image.Image | None]:
     with stream:
         from PIL import Image
 
+        if is_heif(stream.read(12)):
+            teach_pillow_heif()
+        stream.seek(0)
         # A header costs no memory, so Pillow's guard against huge images is lifted while it is read.
         with _pillow_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -102,9 +114,10 @@ def stored_size(image: Image.Image) -> Size:
     return image.size
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, count: int = -1) -> bytes:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(count)
     except OSError as error:
         raise _unopenable(path, error) from error
     if not data:

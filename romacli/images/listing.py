@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 from romacli.errors import InputError
 from romacli.types import ImageList
 
+from .extras import HEIC, RAW, installed_extensions, remedy
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
-# Photographs too, but in formats that OpenCV's wheels or COLMAP cannot read.
-_PHONE_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl")
-_RAW_EXTENSIONS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef")
+# Photographs too, but in formats that nothing here reads, or only with an extra.
+_OTHER_EXTENSIONS = (".avif", ".jxl", *HEIC.extensions, *RAW.extensions)
 
 _NAMES_SHOWN = 5
 
@@ -45,13 +46,15 @@ def list_images(root: Path, *, names_file: Path | None = None) -> ImageList:
 def other_photographs(root: Path) -> tuple[str, ...]:
     """Name the photographs under a folder that `list_images` leaves out because of their format.
 
-    These are what phones and cameras write and the decoder does not read: HEIC, AVIF, JPEG XL, raw files.
+    These are what phones and cameras write and nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their
+    extras are not installed; `remedy` says what to do.
 
     Raises:
         InputError: the folder is missing or cannot be read.
     """
     _require_folder(root)
-    return tuple(sorted(_with_extension(_walk(root), _PHONE_EXTENSIONS + _RAW_EXTENSIONS), key=_natural_key))
+    left_out = tuple(extension for extension in _OTHER_EXTENSIONS if extension not in installed_extensions())
+    return tuple(sorted(_with_extension(_walk(root), left_out), key=_natural_key))
 
 
 def files_under(folder: Path) -> list[str]:
@@ -66,15 +69,16 @@ def files_under(folder: Path) -> list[str]:
 
 def _photographs_under(root: Path) -> list[str]:
     files = list(_walk(root))
-    photographs = _with_extension(files, EXTENSIONS)
+    extensions = EXTENSIONS + installed_extensions()
+    photographs = _with_extension(files, extensions)
     if photographs:
         return photographs
-    wanted = " ".join(EXTENSIONS)
+    wanted = " ".join(extensions)
     if not files:
         raise InputError(f"{root} is empty. Give the folder that holds the photographs ({wanted}).")
     raise InputError(
         f"{root} holds no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
-        f"{wanted}. Convert them to JPEG or PNG, or give another folder."
+        f"{wanted}. {remedy(files)}, or give another folder."
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from romacli.types import Size
 
 from .decode import image_size, opened_header
+from .extras import RAW, raw_orientation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +48,12 @@ def read_metadata(path: Path) -> ImageMetadata:
         ImageError: the file cannot be opened or is no image.
     """
     size = image_size(path)
+    if RAW.has(path.name):
+        return replace(_read_exif(path, size), orientation=raw_orientation(path))
+    return _read_exif(path, size)
+
+
+def _read_exif(path: Path, size: Size) -> ImageMetadata:
     try:
         with opened_header(path) as image:
             return ImageMetadata(size) if image is None else _from_exif(_exif(image), size)

@@ -17,6 +17,7 @@ from romacli.colmap.rigs import check_rigs
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError
 from romacli.images.decode import image_size
+from romacli.images.extras import HEIC, RAW
 from romacli.images.metadata import read_metadata
 from romacli.pipeline.derived import digest, held_by, remember, stamp
 from romacli.pipeline.photographs import require_size
@@ -30,7 +31,7 @@ from romacli.types import ImageList, Size
 
 DATABASE = "database"
 MODEL = "sparse"
-UNREADABLE_BY_COLMAP = (".webp", ".heic", ".heif", ".avif")
+UNREADABLE_BY_COLMAP = (".webp", ".avif", *HEIC.extensions, *RAW.extensions)
 # Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 

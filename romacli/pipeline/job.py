@@ -13,6 +13,7 @@ from romacli.colmap.database import check_replaceable
 from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
 from romacli.images.decode import image_size
+from romacli.images.extras import remedy
 from romacli.images.listing import list_images, other_photographs
 from romacli.images.masks import MaskOptions, find_masks, without_masks
 from romacli.keypoints.aggregate import AggregateOptions
@@ -146,7 +147,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     """
     images = without_masks(list_images(options.images, names_file=options.image_list), options.masks)
     if others := other_photographs(options.images):
-        progress.warn(f"{len(others)} files are left out, {others[0]} first: convert them to JPEG or PNG to use them")
+        progress.warn(f"{len(others)} files are left out, {others[0]} first. {remedy(others)} to use them")
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
     chosen_later = options.pairs is None and options.pairing.looks_at_photographs

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romacli.errors import InputError
-from romacli.images import list_images, other_photographs
+from romacli.images import list_images, other_photographs, remedy
 
 
 @pytest.fixture
@@ -21,6 +21,11 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     return Path("photos")
+
+
+@pytest.fixture
+def without_extras(monkeypatch):
+    monkeypatch.setattr("romacli.images.extras.find_spec", lambda _: None)
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -107,22 +112,36 @@ def test_missing_folder_and_file_instead_of_folder(photos):
     assert refusal(photos / "a.jpg") == f"photos/a.jpg is a file, not a folder. {remedy}"
 
 
+@pytest.mark.usefixtures("without_extras")
 def test_an_empty_folder_says_which_extensions_count(photos):
     expected = "photos is empty. Give the folder that holds the photographs (.jpg .jpeg .png .tif .tiff .bmp .webp)."
     assert refusal(photos) == expected
 
 
+@pytest.mark.usefixtures("without_extras")
 def test_a_folder_of_other_files_says_how_many_were_seen(photos):
     fill(photos, "IMG_2.heic", "IMG_1.heic", "clips/a.mov", ".hidden.jpg")
     assert refusal(photos) == (
         "photos holds no photographs: none of its files (3, such as 'IMG_1.heic') ends in .jpg .jpeg .png "
-        ".tif .tiff .bmp .webp. Convert them to JPEG or PNG, or give another folder."
+        ".tif .tiff .bmp .webp. Run pip install 'romacli[heic]', or convert them to JPEG or PNG, or give another "
+        "folder."
     )
 
 
+@pytest.mark.usefixtures("without_extras")
 def test_photographs_of_other_formats_are_named_for_the_caller_to_report(photos):
     fill(photos, "10.HEIC", "9.heic", "raw/1.CR2", "a.jpg", "notes.txt", ".b.heic")
-    assert other_photographs(photos) == ("9.heic", "10.HEIC", "raw/1.CR2")
+    left_out = other_photographs(photos)
+    assert left_out == ("9.heic", "10.HEIC", "raw/1.CR2")
+    assert remedy(left_out) == "Run pip install 'romacli[heic,raw]', or convert them to JPEG or PNG"
+    assert remedy(["1.jxl"]) == "Convert them to JPEG or PNG"
+
+
+def test_what_an_extra_reads_counts_as_a_photograph(photos, monkeypatch):
+    fill(photos, "1.HEIC", "2.dng", "3.jxl", "4.jpg")
+    monkeypatch.setattr("romacli.images.extras.find_spec", lambda package: package == "rawpy" or None)
+    assert list_images(photos).names == ("2.dng", "4.jpg")
+    assert other_photographs(photos) == ("1.HEIC", "3.jxl")
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(photos, monkeypatch):
