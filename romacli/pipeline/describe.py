@@ -10,7 +10,7 @@ import numpy as np
 
 from romacli import __version__
 from romacli.errors import InputError, PartialError, RomacliError, UsageError
-from romacli.images.decode import read_image
+from romacli.images.upright import read_upright
 from romacli.matching.matcher import CoarseMatcher, Matcher
 from romacli.pipeline.pairing import Described
 from romacli.pipeline.photographs import look_at
@@ -122,7 +122,7 @@ class Describer:
         found: dict[str, GlobalFeature],
     ) -> None:
         def prepare(name: str) -> PreparedImage:
-            return matcher.prepare(read_image(root / name))
+            return matcher.prepare(read_upright(root / name)[0])
 
         with Prefetched(names, prepare, workers=self.num_workers, ahead=2 * self.num_workers) as decoded:
             for start in range(0, len(names), matcher.batch_size):
