@@ -57,15 +57,16 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.pipeline.colmap import check_early, import_matches, make_model
-    from romacli.pipeline.job import open_job, run_job
+    from romacli.pipeline.job import listed, open_job, run_job
 
     start = time.monotonic()
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
     importing = import_options(imported, known_poses=mapper.known_poses)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, pairing, keypoints, masks, engine), console)
-            check_early(job.images, importing, mapping)
+            options = job_options(images, output, flags, pairing, keypoints, masks, engine)
+            check_early(listed(options), importing, mapping)
+            job = open_job(options, console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)

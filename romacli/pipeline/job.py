@@ -136,6 +136,15 @@ class Job:
             return PairList(tuple(pair for pair in self.listed.pairs if pair not in journal))
 
 
+def listed(options: JobOptions) -> ImageList:
+    """The photographs of a job.
+
+    Raises:
+        InputError: there are none, or a list names some that are not there.
+    """
+    return without_masks(list_images(options.images, names_file=options.image_list), options.masks)
+
+
 def open_job(options: JobOptions, progress: Progress) -> Job:
     """Check the photographs, the pairs and the output folder, then load the matcher.
 
@@ -145,7 +154,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
-    images = without_masks(list_images(options.images, names_file=options.image_list), options.masks)
+    images = listed(options)
     if others := other_photographs(options.images):
         progress.warn(f"{len(others)} files are left out, {others[0]} first. {remedy(others)} to use them")
     if len(images) < 2:
@@ -426,5 +435,6 @@ def _nothing_matched(summary: MatchSummary) -> str:
         return f"none of {summary.pairs} pairs matched. First reason: {failures[0]}"
     return (
         f"none of {summary.pairs} pairs show the same thing ({summary.rejected} rejected). "
-        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try --model roma-outdoor."
+        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try "
+        "--try-rotations where some lie on their side, or --model roma-outdoor."
     )
