@@ -81,7 +81,7 @@ def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> N
         validation_pairs,
         validation_textures,
     )
-    from romacli.eval.two_view import judge_unrelated, unrelated_pictures
+    from romacli.eval.two_view import encode, judge_unrelated, unrelated_pictures
     from romacli.matching.matcher import DenseMatcher
 
     recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
@@ -103,7 +103,8 @@ def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> N
         if recipe.unrelated:
             console.begin("unrelated pairs", recipe.unrelated)
             pictures = unrelated_pictures(textures, recipe.unrelated, seed=recipe.seed)
-            judged = judge_unrelated(matcher, pictures, advance=console.advance)
+            features = ((encode(matcher, one), encode(matcher, other)) for one, other in pictures)
+            judged = judge_unrelated(matcher, features, advance=console.advance)
             refused = {**asdict(judged), "refused": judged.refused}
     values: dict[str, Any] = {
         "model": matcher.settings,

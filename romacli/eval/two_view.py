@@ -77,16 +77,18 @@ def is_verified(points: Correspondences, sizes: tuple[tuple[int, int], tuple[int
 
 
 def judge_unrelated(
-    matcher: Matcher, pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, advance: Callable[[int], None] | None = None
+    matcher: Matcher,
+    pairs: Iterable[tuple[Features, Features]],
+    *,
+    advance: Callable[[int], None] | None = None,
 ) -> UnrelatedResult:
-    """Match pictures RGB uint8 (H, W, 3) that show nothing in common, and count what is made of them."""
+    """Match pictures that show nothing in common, and count what the default steps make of them."""
     count = rejected = verified = 0
-    for image_A, image_B in pairs:
-        features = encode(matcher, image_A), encode(matcher, image_B)
-        result = match(matcher, features, seed=0)
+    for first, second in pairs:
+        result = match(matcher, (first, second), seed=0)
         count += 1
         rejected += isinstance(result, Rejected)
-        verified += is_verified(correspondences(result), (features[0].size, features[1].size))
+        verified += is_verified(correspondences(result), (first.size, second.size))
         if advance:
             advance(1)
     return UnrelatedResult(count, rejected, verified)

@@ -17,12 +17,6 @@ class Blind:
     def __init__(self, result) -> None:
         self.result = result
 
-    def prepare(self, image):
-        return image
-
-    def encode(self, images):
-        return [Features({}, (800, 600)) for _ in images]
-
     def match(self, pairs, seeds):
         return [self.result for _ in pairs]
 
@@ -50,8 +44,7 @@ def test_random_points_are_not_verified():
 
 @pytest.mark.parametrize(("result", "refused"), [(Rejected(0.0), 1), (views_along_plane(2).read(NAMES), 0)])
 def test_only_pairs_that_pass_for_one_scene_count_against_a_matcher(result, refused):
-    pictures = [(np.zeros((600, 800, 3), np.uint8),) * 2] * 2
-    judged = judge_unrelated(Blind(result), pictures)
+    judged = judge_unrelated(Blind(result), [(Features({}, (800, 600)),) * 2] * 2)
     assert (judged.pairs, judged.refused, judged.rejected) == (2, refused, 2 * refused)
 
 

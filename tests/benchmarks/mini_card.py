@@ -1,0 +1,197 @@
+"""Write the figures of man/romacli-mini.7 anew, from the files that the commands named on that page leave.
+
+    python tests/benchmarks/mini_card.py man/romacli-mini.7 --synthetic synthetic.json --photographs photographs.json
+
+What lies between the two marks of the page is replaced; the rest of it is written by hand. The weights' own
+metadata and, where --log names it, the training log are quoted too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from romacli.matching.mini import EMBEDDED
+from romacli.models.weights import sha256_of
+
+BEGIN, END = '.\\" Figures: written by tests/benchmarks/mini_card.py', '.\\" End of figures.'
+LOG_LINES = 8
+Figures = dict[str, Any]
+
+
+def replaced(page: str, figures: Sequence[str]) -> str:
+    """The page with other figures between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"the page has no lines {BEGIN!r} and {END!r} to write between")
+    return "\n".join([before + BEGIN, *figures, END]) + after
+
+
+def weights_section(path: Path, log: Path | None) -> Iterator[str]:
+    with safe_open(str(path), framework="pt") as file:
+        facts = file.metadata()
+    yield from (".SS Weights", ".nf")
+    yield f"steps    {int(facts['steps']):,}"
+    yield f"pairs    {int(facts['pairs']):,}"
+    if "elapsed_s" in facts:
+        yield f"time     {float(facts['elapsed_s']) / 60:.0f} minutes"
+    if "commit" in facts:
+        yield f"commit   {facts['commit'][:12]}"
+    yield f"sha256   {sha256_of(path)[:16]}"
+    yield f"size     {path.stat().st_size / 1e6:.1f} MB, float16"
+    recipe = json.loads(facts.get("recipe", "{}"))
+    start = recipe.pop("start", None)
+    if start:
+        yield f"start    continued from weights {start[:16]}"
+    yield from (
+        ".fi",
+        ".PP",
+        "Values of the recipe: " + ", ".join(f"{k} {v}" for k, v in recipe.items() if v is not None) + ".",
+    )
+    if log is not None:
+        yield from curve(log)
+
+
+def curve(log: Path) -> Iterator[str]:
+    """Some lines of the training log, evenly spread, with the figures it has in all of them."""
+    with log.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("loss")]
+    columns = [name for name in ("step", "pairs", "loss", "pck3", "pck1", "coarse", "certainty_auc") if name in rows[0]]
+    judged = [row for row in rows if row.get("pck3")] or rows
+    chosen = [judged[round(i * (len(judged) - 1) / (LOG_LINES - 1))] for i in range(min(LOG_LINES, len(judged)))]
+    yield from (".PP", "The course of the training, from its log:", ".PP", ".nf")
+    yield "".join(f"{name:>14}" for name in columns)
+    for row in chosen:
+        yield "".join(f"{_short(row[name]):>14}" for name in columns)
+    yield ".fi"
+
+
+def synthetic_section(figures: Figures) -> Iterator[str]:
+    recipe, single, matched = figures["recipe"], figures["single_pass"], figures["as_matched"]
+    yield from (".SS Rendered pairs", ".nf", r"romacli eval synthetic \-\-textures textures/validation", ".fi", ".PP")
+    yield (
+        f"{recipe['pairs']} pairs of {recipe['size']} px, seed {recipe['seed']}, fingerprint {figures['fingerprint']}; "
+        f"as matched: the first {recipe['matched']} of them, in two passes at "
+        f"{figures['model']['coarse_resolution']} and {figures['model']['upsample_resolution']}."
+    )
+    yield from (".PP", ".nf", f"{'':28}{'single pass':>12}{'as matched':>12}")
+    rows = {
+        "within 32 px at 448, coarse": "coarse",
+        "within 32 px at 448": "robust",
+        "within 5 px": "pck5",
+        "within 3 px": "pck3",
+        "within 1 px": "pck1",
+        "certainty, area under ROC": "certainty_auc",
+    }
+    for title, name in rows.items():
+        yield f"{title:28}{_cell(single[name]):>12}{_cell(matched[name]):>12}"
+    errors = (result["reliability"]["expected_error"] for result in (single, matched))
+    yield f"{'calibration error':28}" + "".join(f"{_cell(error):>12}" for error in errors)
+    yield from (".fi", ".SS Reliability")
+    yield (
+        "Of the pixels to which the network gives a certainty, the share whose place is visible in the other picture "
+        "and found within 3 px of 256:"
+    )
+    yield from (".PP", ".nf", f"{'certainty':12}{'single pass':>14}{'pixels':>10}{'as matched':>14}{'pixels':>10}")
+    for one, two in zip(single["reliability"]["bins"], matched["reliability"]["bins"], strict=True):
+        cells = f"{_cell(one['share_right']):>14}{one['count']:>10}{_cell(two['share_right']):>14}{two['count']:>10}"
+        yield f"{one['low']:.1f} to {one['high']:.1f}  {cells}"
+    yield ".fi"
+
+
+def unrelated_section(synthetic: Figures, photographs: Figures) -> Iterator[str]:
+    yield ".SS Unrelated pairs"
+    yield "Pairs of pictures with nothing in common that no verified geometry joins at the default settings:"
+    yield from (".PP", ".nf")
+    for title, judged in (("rendered scenes", synthetic["unrelated"]), ("photographs", photographs.get("unrelated"))):
+        if not judged:
+            continue
+        refused = judged["pairs"] - judged["verified"]
+        share = 100 * judged["refused"]
+        yield f"{title:18}{refused:>4} of {judged['pairs']:>4}  {share:.1f} %; {judged['rejected']} rejected unmatched"
+    yield ".fi"
+
+
+def photographs_section(figures: Figures) -> Iterator[str]:
+    sift = figures["sceaux_sift"]
+    yield from (".SS Photographs", ".nf", "python tests/benchmarks/photographs.py DATA \\-\\-cache CACHE", ".fi", ".PP")
+    yield (
+        f"SIFT's verified matches on {sift['pairs']} pairs of the facade, found by the warp (px at 448 px; two passes, "
+        f"whatever the certainty): {_percent(sift['within_1'])} within 1 px, {_percent(sift['within_3'])} within 3 px, "
+        f"{_percent(sift['within_32'])} within 32 px; median {sift['median_px']:.2f} px."
+    )
+    yield ".PP"
+    yield "Places of a changed copy of a photograph of the facade that are found in it within 3 px at 448 px:"
+    yield from (".PP", ".nf")
+    for title, share in figures["warped_copies"].items():
+        yield f"{title:22}{_percent(share):>9}"
+    yield from (".fi", ".PP")
+    yield "Relative poses of photographs of the example scene within 5 degrees of the truth, by the turn between them:"
+    yield from (".PP", ".nf")
+    for angle, row in figures["baselines"].items():
+        yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
+    yield from (".fi", ".PP")
+    yield "Models at the default settings; poses as medians against COLMAP's model of SIFT features, itself not exact:"
+    yield from (".PP", ".nf")
+    yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}{'error px':>10}{'rotation':>10}{'position':>10}"
+    for name, run in figures["reconstruct"].items():
+        registered = figures["sift_registered"][name.split(",")[0]]
+        count = f"{run['registered']} of {run['images']}"
+        if not run["registered"]:
+            yield f"{name:22}{count:>9}{registered:>6}   no model"
+            continue
+        poses = ("-", "-")
+        if "rotation_deg" in run:
+            poses = (f"{run['rotation_deg']:.2f} deg", f"{100 * run['position']:.1f} %")
+        yield (
+            f"{name:22}{count:>9}{registered:>6}{run['points3D']:>8}{run['mean_track_length']:>7.1f}"
+            f"{run['mean_reprojection_error']:>10.2f}{poses[0]:>10}{poses[1]:>10}"
+        )
+    yield ".fi"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _short(text: str) -> str:
+    return f"{float(text):.3f}" if "." in text else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--synthetic", type=Path, required=True, help="of romacli eval synthetic --json")
+    parser.add_argument("--photographs", type=Path, required=True, help="of photographs.py --json")
+    parser.add_argument("--log", type=Path, help="the CSV log of the training")
+    options = parser.parse_args()
+    synthetic, photographs = (json.loads(p.read_text("utf-8")) for p in (options.synthetic, options.photographs))
+    digest = sha256_of(EMBEDDED)
+    for path, found in (
+        (options.synthetic, synthetic["model"]["weights_sha256"]),
+        (options.photographs, photographs["weights_sha256"]),
+    ):
+        if found != digest:
+            raise SystemExit(f"{path} was measured with weights {found[:16]}, the package holds {digest[:16]}")
+    figures = [
+        *weights_section(EMBEDDED, options.log),
+        *synthetic_section(synthetic),
+        *unrelated_section(synthetic, photographs),
+        *photographs_section(photographs),
+    ]
+    options.page.write_text(replaced(options.page.read_text("utf-8"), figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
