@@ -18,6 +18,7 @@ from romacli.geometry.epipolar import (
     relative_pose_error,
     symmetric_epipolar_error,
 )
+from romacli.geometry.turns import turn_image, turn_points_back, turn_size
 from romacli.images import read_image
 from romacli.keypoints.options import AggregateOptions
 from romacli.matching.matcher import Matcher
@@ -107,7 +108,7 @@ def evaluate_pairs(
 
     @lru_cache(maxsize=FEATURES_KEPT)
     def features_of(name: str, turns: int) -> Features:
-        return encode(matcher, np.ascontiguousarray(np.rot90(read_image(images / name), turns)))
+        return encode(matcher, turn_image(read_image(images / name), -turns))
 
     scores = []
     for pair in pairs:
@@ -126,7 +127,7 @@ def score_pair(pair: PosedPair, found: Correspondences, sizes: tuple[Size, Size]
         sizes: (width, height) of those.
     """
     rays = [
-        to_rays(turned_back(points, turns, size), K)
+        to_rays(turn_points_back(points, turn_size(size, turns), -turns), K)
         for points, turns, size, K in zip(
             (found.keypoints0, found.keypoints1), pair.quarter_turns, sizes, pair.intrinsics, strict=True
         )
@@ -145,14 +146,6 @@ def score_pair(pair: PosedPair, found: Correspondences, sizes: tuple[Size, Size]
         inliers=inliers,
         shuffled_inliers=shuffled_inliers,
     )
-
-
-def turned_back(points: np.ndarray, turns: int, size: Size) -> np.ndarray:
-    """Return points (N, 2), COLMAP px of a picture of `size` after counter-clockwise quarter turns, as before them."""
-    x, y = points[:, 0], points[:, 1]
-    width, height = size
-    columns = ((x, y), (height - y, x), (width - x, height - y), (y, width - x))[turns]
-    return np.stack(columns, axis=1)
 
 
 def to_rays(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

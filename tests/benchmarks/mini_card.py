@@ -107,28 +107,30 @@ def synthetic_section(figures: Figures) -> Iterator[str]:
 
 
 def unrelated_section(synthetic: Figures, photographs: Figures) -> Iterator[str]:
+    measured = {"rendered scenes": synthetic.get("unrelated"), "photographs": photographs.get("unrelated")}
+    if not any(measured.values()):
+        return
     yield ".SS Unrelated pairs"
     yield "Pairs of pictures with nothing in common that no verified geometry joins at the default settings:"
     yield from (".PP", ".nf")
-    for title, judged in (("rendered scenes", synthetic["unrelated"]), ("photographs", photographs.get("unrelated"))):
-        if not judged:
-            continue
-        refused = judged["pairs"] - judged["verified"]
-        share = 100 * judged["refused"]
-        yield f"{title:18}{refused:>4} of {judged['pairs']:>4}  {share:.1f} %; {judged['rejected']} rejected unmatched"
+    for title, judged in measured.items():
+        if judged:
+            refused = f"{judged['pairs'] - judged['verified']} of {judged['pairs']}, {100 * judged['refused']:.1f} %"
+            yield f"{title:18}{refused}; the matcher rejected {judged['rejected']} of them itself"
     yield ".fi"
 
 
 def photographs_section(figures: Figures) -> Iterator[str]:
-    sift = figures["sceaux_sift"]
     yield from (".SS Photographs", ".nf", "python tests/benchmarks/photographs.py DATA \\-\\-cache CACHE", ".fi", ".PP")
-    yield (
-        f"SIFT's verified matches on {sift['pairs']} pairs of the facade, found by the warp (px at 448 px; two passes, "
-        f"whatever the certainty): {_percent(sift['within_1'])} within 1 px, {_percent(sift['within_3'])} within 3 px, "
-        f"{_percent(sift['within_32'])} within 32 px; median {sift['median_px']:.2f} px."
-    )
-    yield ".PP"
-    yield "Places of a changed copy of a photograph of the facade that are found in it within 3 px at 448 px:"
+    if "sceaux_sift" in figures:
+        sift = figures["sceaux_sift"]
+        yield (
+            f"SIFT's verified matches on {sift['pairs']} pairs of the facade, found by the warp (px at 448 px; two "
+            f"passes, whatever the certainty): {_percent(sift['within_1'])} within 1 px, "
+            f"{_percent(sift['within_3'])} within 3 px, {_percent(sift['within_32'])} within 32 px; "
+            f"median {sift['median_px']:.2f} px."
+        )
+    yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")
     yield from (".PP", ".nf")
     for title, share in figures["warped_copies"].items():
         yield f"{title:22}{_percent(share):>9}"
@@ -142,19 +144,21 @@ def photographs_section(figures: Figures) -> Iterator[str]:
     yield from (".PP", ".nf")
     yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}{'error px':>10}{'rotation':>10}{'position':>10}"
     for name, run in figures["reconstruct"].items():
-        registered = figures["sift_registered"][name.split(",")[0]]
-        count = f"{run['registered']} of {run['images']}"
-        if not run["registered"]:
-            yield f"{name:22}{count:>9}{registered:>6}   no model"
-            continue
-        poses = ("-", "-")
-        if "rotation_deg" in run:
-            poses = (f"{run['rotation_deg']:.2f} deg", f"{100 * run['position']:.1f} %")
-        yield (
-            f"{name:22}{count:>9}{registered:>6}{run['points3D']:>8}{run['mean_track_length']:>7.1f}"
-            f"{run['mean_reprojection_error']:>10.2f}{poses[0]:>10}{poses[1]:>10}"
-        )
+        yield _model_row(name, run, figures["sift_registered"][name.split(",")[0]])
     yield ".fi"
+
+
+def _model_row(name: str, run: Figures, sift: int) -> str:
+    count = f"{run['registered']} of {run['images']}"
+    if not run["registered"]:
+        return f"{name:22}{count:>9}{sift:>6}  no model"
+    poses = ("-", "-")
+    if "rotation_deg" in run and run["compared"] > 2:
+        poses = (f"{run['rotation_deg']:.2f} deg", f"{100 * run['position']:.1f} %")
+    return (
+        f"{name:22}{count:>9}{sift:>6}{run['points3D']:>8}{run['mean_track_length']:>7.1f}"
+        f"{run['mean_reprojection_error']:>10.2f}{poses[0]:>10}{poses[1]:>10}"
+    )
 
 
 def _cell(value: float | None) -> str:
@@ -169,27 +173,29 @@ def _short(text: str) -> str:
     return f"{float(text):.3f}" if "." in text else text
 
 
+def _measured(path: Path | None) -> Figures:
+    """The figures of a file, if they are those of the weights in the package; none without a file."""
+    if path is None:
+        return {}
+    figures: Figures = json.loads(path.read_text("utf-8"))
+    found = figures.get("weights_sha256") or figures["model"]["weights_sha256"]
+    if found != sha256_of(EMBEDDED):
+        raise SystemExit(f"{path} was measured with other weights ({found[:16]}) than the package holds")
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
-    parser.add_argument("--synthetic", type=Path, required=True, help="of romacli eval synthetic --json")
-    parser.add_argument("--photographs", type=Path, required=True, help="of photographs.py --json")
+    parser.add_argument("--synthetic", type=Path, help="of romacli eval synthetic --json")
+    parser.add_argument("--photographs", type=Path, help="of photographs.py --json")
     parser.add_argument("--log", type=Path, help="the CSV log of the training")
     options = parser.parse_args()
-    synthetic, photographs = (json.loads(p.read_text("utf-8")) for p in (options.synthetic, options.photographs))
-    digest = sha256_of(EMBEDDED)
-    for path, found in (
-        (options.synthetic, synthetic["model"]["weights_sha256"]),
-        (options.photographs, photographs["weights_sha256"]),
-    ):
-        if found != digest:
-            raise SystemExit(f"{path} was measured with weights {found[:16]}, the package holds {digest[:16]}")
-    figures = [
-        *weights_section(EMBEDDED, options.log),
-        *synthetic_section(synthetic),
-        *unrelated_section(synthetic, photographs),
-        *photographs_section(photographs),
-    ]
+    synthetic, photographs = (_measured(path) for path in (options.synthetic, options.photographs))
+    figures = [*weights_section(EMBEDDED, options.log)]
+    figures += synthetic_section(synthetic) if synthetic else ()
+    figures += unrelated_section(synthetic, photographs)
+    figures += photographs_section(photographs) if photographs else ()
     options.page.write_text(replaced(options.page.read_text("utf-8"), figures), encoding="utf-8")
 
 

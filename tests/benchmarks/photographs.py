@@ -258,6 +258,5 @@ def main() -> None:
     keep("unrelated", unrelated(matcher, options.data, options.unrelated))
 
 
-
 if __name__ == "__main__":
     main()

@@ -19,7 +19,6 @@ from romacli.eval.relative_pose import (
     score_pair,
     student_t_975,
     summarise,
-    turned_back,
 )
 from romacli.types import Correspondences
 
@@ -73,15 +72,6 @@ def test_turned_photographs_are_judged_in_their_stored_frame(turns):
         points.append(np.stack(turned, axis=1))
         sizes.append(SIZE if k % 2 == 0 else SIZE[::-1])
     assert scored(points, turns, sizes).errors_deg.max() < 0.5
-
-
-@pytest.mark.parametrize("turns", range(4))
-def test_turning_back_finds_the_pixel_that_rot90_moved(turns):
-    picture = np.zeros((5, 7))
-    picture[1, 4] = 1
-    row, column = np.argwhere(np.rot90(picture, turns))[0]
-    size = np.rot90(picture, turns).shape[::-1]
-    assert turned_back(np.array([[column + 0.5, row + 0.5]]), turns, size).tolist() == [[4.5, 1.5]]
 
 
 @pytest.mark.parametrize("count", [0, 4])
