@@ -1,115 +1,147 @@
 """From a pair list and a capacity to the whole order of work: which images to load and release, and when. Pure.
 
-Candidates are ordered lists of pairs; each is replayed with Belady's rule (release what is needed furthest in the
-future) and the one that loads least wins. Block nested loops come within 5 to 22 % of the lower bound on exhaustive
-lists; the given order is best for sequential ones.
+Candidates are orders of the pairs; each is replayed with Belady's rule (release what is needed furthest in the
+future) and the one that loads least wins. No load is decided while the pairs run.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from romacli.errors import UsageError
+from romacli.pipeline.orders import Edge, banded, bandwidth_rank, blocks, greedy
 from romacli.types import Pair, Schedule, Step
 
 SMALLEST_CAPACITY = 2
+# Share of all possible pairs above which a list is worked off in blocks.
+DENSE = 0.25
 
 
 def plan(pairs: Sequence[Pair], capacity: int) -> Schedule:
-    """The schedule that runs every pair once, holds at most `capacity` images and loads fewest.
+    """The schedule that runs every pair once, holds at most `capacity` images and loads few.
+
+    It loads never more than one image a pair, beside each image once; and it depends on its arguments alone.
 
     Raises:
         UsageError: the capacity does not hold one pair.
     """
     if capacity < SMALLEST_CAPACITY:
         raise UsageError(f"room for {capacity} image is too little for a pair. Give the cache more memory.")
-    orders = [list(pairs)]
-    if len({name for pair in pairs for name in pair}) > capacity:
-        orders.append(_block_order(pairs, capacity))
-    return min((_replay(order, capacity) for order in orders), key=lambda schedule: schedule.num_encodes)
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    number = {name: index for index, name in enumerate(names)}
+    edges = [(number[a], number[b]) for a, b in pairs]
+    best: _Replay | None = None
+    for order in _candidates(edges, len(names), capacity):
+        replay = _Replay(order, len(names), capacity)
+        if best is None or replay.loads < best.loads:
+            best = replay
+        if best.loads == len(names):
+            break
+    written = {frozenset(edge): pair for edge, pair in zip(edges, pairs, strict=True)}
+    return best.schedule(names, written) if best else Schedule((), 0, 0)
 
 
-def _block_order(pairs: Sequence[Pair], capacity: int) -> list[Pair]:
-    """Keep a block of capacity - 1 images, stream every other image past it, then take the next block.
+def fewest_loads(num_images: int, num_pairs: int, capacity: int) -> int:
+    """A lower bound on the loads of any schedule: one more image meets at most capacity - 1 others."""
+    first = capacity * (capacity - 1) // 2
+    return max(num_images, capacity + -((first - num_pairs) // (capacity - 1)) if num_pairs > first else 0)
 
-    The direction of the stream turns at each block, so that what was seen last is seen again first.
+
+def _candidates(edges: Sequence[Edge], count: int, capacity: int) -> Iterator[Sequence[Edge]]:
+    if not edges:
+        return
+    yield edges
+    if len(edges) > DENSE * count * (count - 1) / 2:
+        yield blocks(edges, count, capacity)
+        return
+    rank = bandwidth_rank(edges, count)
+    images = np.argsort(rank).tolist()
+    ranked = [(a, b) for a, b in rank[np.asarray(edges)].tolist()]
+    orders = [
+        lambda: banded(ranked),
+        lambda: greedy(ranked, count, capacity, by_share=True),
+        lambda: greedy(ranked, count, capacity, by_share=False),
+    ]
+    for order in orders:
+        found = order()
+        if found is not None:
+            yield [(images[a], images[b]) for a, b in found]
+
+
+class _Replay:
+    """An order run through a cache that knows the future. `loads` counts images brought in."""
+
+    def __init__(self, order: Sequence[Edge], count: int, capacity: int) -> None:
+        self._order = order
+        self._moves: list[tuple[int, list[int], list[int]]] = []  # index in the order, released, loaded
+        self._left: list[int] = []
+        self.loads = self._peak = 0
+        self._run(count, capacity)
+
+    def _run(self, count: int, capacity: int) -> None:
+        upcoming = _next_uses(self._order)
+        held = [False] * count
+        next_use = [0] * count
+        furthest: list[int] = []  # of -(next use) * count - image
+        num_held = 0
+        for index, (pair, uses) in enumerate(zip(self._order, upcoming, strict=True)):
+            loaded = [image for image in pair if not held[image]]
+            if loaded:
+                released: list[int] = []
+                kept: list[int] = []
+                while num_held + len(loaded) > capacity:
+                    entry = heapq.heappop(furthest)
+                    use, image = divmod(-entry, count)
+                    if not held[image] or next_use[image] != use:
+                        continue
+                    if image in pair:
+                        kept.append(entry)
+                        continue
+                    held[image] = False
+                    num_held -= 1
+                    released.append(image)
+                for entry in kept:
+                    heapq.heappush(furthest, entry)
+                for image in loaded:
+                    held[image] = True
+                num_held += len(loaded)
+                self.loads += len(loaded)
+                self._peak = max(self._peak, num_held)
+                self._moves.append((index, released, loaded))
+            for image, use in zip(pair, uses, strict=True):
+                next_use[image] = use
+                heapq.heappush(furthest, -use * count - image)
+        self._left = [image for image in range(count) if held[image]]
+
+    def schedule(self, names: Sequence[str], written: dict[frozenset[int], Pair]) -> Schedule:
+        """The same with names, each pair as it was written."""
+        steps = []
+        ends = [index for index, _, _ in self._moves[1:]] + [len(self._order)]
+        for (start, released, loaded), end in zip(self._moves, ends, strict=True):
+            steps.append(
+                Step(
+                    tuple(names[image] for image in released),
+                    tuple(names[image] for image in loaded),
+                    tuple(written[frozenset(edge)] for edge in self._order[start:end]),
+                )
+            )
+        steps.append(Step(tuple(names[image] for image in self._left), (), ()))
+        return Schedule(tuple(steps), self.loads, self._peak)
+
+
+def _next_uses(order: Sequence[Edge]) -> list[list[int]]:
+    """For both images of each pair, the index of the pair that needs it next.
+
+    An image never needed again has a use past the end, the further the longer ago it was needed last, so that those
+    go first which no waiting batch can hold.
     """
-    rank = {name: i for i, name in enumerate(dict.fromkeys(name for pair in pairs for name in pair))}
-    size = capacity - 1
-    blocks: dict[int, dict[int, list[Pair]]] = defaultdict(lambda: defaultdict(list))
-    for pair in pairs:
-        first, second = sorted(rank[name] for name in pair)
-        blocks[first // size][second].append(pair)
-    order: list[Pair] = []
-    for block in sorted(blocks):
-        for streamed in sorted(blocks[block], reverse=bool(block % 2)):
-            order.extend(blocks[block][streamed])
-    return order
-
-
-def _replay(order: Sequence[Pair], capacity: int) -> Schedule:
-    """Run an order through a cache that knows the future."""
-    uses: dict[str, Iterator[int]] = {}
-    positions: dict[str, list[int]] = defaultdict(list)
-    for index, pair in enumerate(order):
-        for name in pair:
-            positions[name].append(index)
-    uses = {name: iter(indices) for name, indices in positions.items()}
-    next_use = {name: next(iterator) for name, iterator in uses.items()}
-
-    held: set[str] = set()
-    furthest: list[tuple[int, str]] = []
-    steps: list[Step] = []
-    num_encodes = peak = 0
-    never = len(order)
-    for pair in order:
-        missing = [name for name in pair if name not in held]
-        release = _make_room(held, furthest, next_use, keep=pair, room=capacity - len(missing))
-        held.difference_update(release)
-        held.update(missing)
-        num_encodes += len(missing)
-        peak = max(peak, len(held))
-        for name in pair:
-            next_use[name] = next(uses[name], never)
-            heapq.heappush(furthest, (-next_use[name], name))
-        finished = tuple(name for name in pair if next_use[name] == never)
-        steps.append(Step(tuple(release), tuple(missing), (pair,)))
-        if finished:
-            held.difference_update(finished)
-            steps.append(Step(finished, (), ()))
-    return Schedule(tuple(_merge(steps)), num_encodes, peak)
-
-
-def _make_room(
-    held: set[str], furthest: list[tuple[int, str]], next_use: dict[str, int], *, keep: Pair, room: int
-) -> list[str]:
-    """Names to release, furthest next use first, until `room` are left. Stale heap entries are dropped."""
-    released: list[str] = []
-    kept: list[tuple[int, str]] = []
-    while len(held) - len(released) > room:
-        use, name = heapq.heappop(furthest)
-        if name not in held or -use != next_use[name] or name in released:
-            continue
-        if name in keep:
-            kept.append((use, name))
-            continue
-        released.append(name)
-    for entry in kept:
-        heapq.heappush(furthest, entry)
-    return released
-
-
-def _merge(steps: Iterable[Step]) -> Iterator[Step]:
-    """Join a pair to the step before it when it neither loads nor releases anything."""
-    current: Step | None = None
-    for step in steps:
-        if current is not None and not step.release and not step.encode:
-            current = Step(current.release, current.encode, current.pairs + step.pairs)
-            continue
-        if current is not None:
-            yield current
-        current = step
-    if current is not None:
-        yield current
+    images = np.asarray(order, np.int64).ravel()
+    at = np.arange(images.size) // 2
+    sorted_by_image = np.argsort(images, kind="stable")
+    uses = 2 * len(order) - at
+    same = images[sorted_by_image[:-1]] == images[sorted_by_image[1:]]
+    uses[sorted_by_image[:-1][same]] = at[sorted_by_image[1:][same]]
+    return uses.reshape(-1, 2).tolist()  # type: ignore[no-any-return]

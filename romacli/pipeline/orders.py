@@ -1,0 +1,166 @@
+"""Orders of work that suit a small cache. Pure; images are numbers below `count`, pairs are two of them.
+
+`greedy` follows covisibility graphs closely, `banded` sequences, `blocks` lists of nearly all pairs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+Edge = tuple[int, int]
+
+# Looks at neighbours that a greedy order may cost for each pair, some 20 microseconds; past them it is given up.
+LOOKS_PER_PAIR = 40
+# Shares are compared as whole numbers, so that an order is the same on every machine.
+_SHARE_BITS = 20
+
+
+def blocks(pairs: Sequence[Edge], count: int, capacity: int) -> list[Edge]:
+    """Hold a block of capacity - 1 images, stream every other image past it, then take the next block.
+
+    The direction of the stream turns at each block, so that what was seen last is seen again first.
+    """
+    edges = np.sort(np.asarray(pairs, np.int64), axis=1)
+    block = edges[:, 0] // (capacity - 1)
+    streamed = np.where(block % 2 == 0, edges[:, 1], -edges[:, 1])
+    return _listed(edges[np.lexsort((edges[:, 0], streamed, block))])
+
+
+def banded(pairs: Sequence[Edge]) -> list[Edge]:
+    """Pairs sorted by their first, then their second image."""
+    edges = np.sort(np.asarray(pairs, np.int64), axis=1)
+    return _listed(edges[np.lexsort((edges[:, 1], edges[:, 0]))])
+
+
+def bandwidth_rank(pairs: Sequence[Edge], count: int) -> np.ndarray:
+    """A rank of each image that brings partners close together: (count,) int64.
+
+    Source: Cuthill and McKee 1969, reversed (George 1971): breadth first from an image of fewest pairs, the
+    neighbours of fewer pairs before the others.
+    """
+    neighbours = _neighbours(pairs, count)
+    by_degree = sorted(range(count), key=lambda image: len(neighbours[image]))
+    position = {image: place for place, image in enumerate(by_degree)}
+    seen = [False] * count
+    order: list[int] = []
+    for start in by_degree:
+        if seen[start]:
+            continue
+        seen[start] = True
+        head = len(order)
+        order.append(start)
+        while head < len(order):
+            found = [image for image in neighbours[order[head]] if not seen[image]]
+            for image in found:
+                seen[image] = True
+            order.extend(sorted(found, key=position.__getitem__))
+            head += 1
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count - 1, -1, -1)
+    return rank
+
+
+def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) -> list[Edge] | None:
+    """Load next the image most of whose remaining pairs can run at once; None where finding it takes too long.
+
+    by_share: most counts as a share of what the image has left, in place of the number. The image released has
+    fewest pairs left and is, where there is a choice, no partner of the one that comes: releasing the only partner
+    would go round for ever. Ties go to the lower number.
+    """
+    left = _neighbours(pairs, count)
+    held = [False] * count
+    ready = [0] * count  # partners held, of an image that is not
+    heap: list[int] = []  # of keys; one too hopeful is mended when it comes up
+    leaving: list[int] = []  # of pairs left * count + image
+    order: list[Edge] = []
+    budget = LOOKS_PER_PAIR * len(pairs)
+    num_held = start = 0
+
+    def key(image: int) -> int:
+        share = (ready[image] << _SHARE_BITS) // len(left[image]) if by_share else ready[image]
+        return image - share * count
+
+    while len(order) < len(pairs):
+        image = -1
+        while heap:
+            best = heapq.heappop(heap)
+            image = best % count
+            if held[image] or not ready[image]:
+                image = -1
+                continue
+            true = key(image)
+            if best == true:
+                break
+            if best < true:
+                heapq.heappush(heap, true)
+            image = -1
+        if image < 0:
+            while not left[start]:
+                start += 1
+            image = start
+        partners = left[image]
+        if num_held == capacity:
+            gone = _least_wanted(leaving, left, held, partners, count)
+            held[gone] = False
+            num_held -= 1
+            budget -= len(left[gone])
+            ready[gone] = 0
+            for other in left[gone]:
+                ready[other] -= 1
+        held[image] = True
+        num_held += 1
+        budget -= len(partners)
+        if budget < 0:
+            return None
+        now = []
+        for other in partners:
+            if held[other]:
+                now.append(other)
+            else:
+                ready[other] += 1
+                heapq.heappush(heap, key(other))
+        for other in now:
+            order.append((image, other))
+            del partners[other]
+            theirs = left[other]
+            del theirs[image]
+            heapq.heappush(leaving, len(theirs) * count + other)
+        heapq.heappush(leaving, len(partners) * count + image)
+    return order
+
+
+def _least_wanted(
+    leaving: list[int], left: list[dict[int, None]], held: list[bool], partners: dict[int, None], count: int
+) -> int:
+    """The held image with fewest pairs left that is no partner; the least wanted of them if all are."""
+    kept: list[int] = []
+    while leaving:
+        entry = heapq.heappop(leaving)
+        wanted, image = divmod(entry, count)
+        if not held[image] or wanted != len(left[image]):
+            continue
+        if image in partners:
+            kept.append(entry)
+            continue
+        for other in kept:
+            heapq.heappush(leaving, other)
+        return image
+    for other in kept[1:]:
+        heapq.heappush(leaving, other)
+    return kept[0] % count
+
+
+def _neighbours(pairs: Sequence[Edge], count: int) -> list[dict[int, None]]:
+    """The partners of each image; dictionaries, because they keep their order on every machine."""
+    neighbours: list[dict[int, None]] = [{} for _ in range(count)]
+    for a, b in pairs:
+        neighbours[a][b] = None
+        neighbours[b][a] = None
+    return neighbours
+
+
+def _listed(edges: np.ndarray) -> list[Edge]:
+    return [(a, b) for a, b in edges.tolist()]
