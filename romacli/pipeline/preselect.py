@@ -69,7 +69,8 @@ def preselect(
     stage = CoarseStage(matcher)
     stamps = look_at(images, {}).stamps
     known = {name: (stamp,) for name, stamp in stamps.items()}
-    made_with = fingerprint(Manifest(stage.settings, __version__))
+    settings = {**stage.settings, "try_rotations": options.try_rotations or None}
+    made_with = fingerprint(Manifest(settings, __version__))
     scores = folder / made_with[:16]
     with Journal.open(scores, made_with, stamps=known) as journal:
         todo = PairList(tuple(pair for pair in candidates.pairs if pair not in journal))

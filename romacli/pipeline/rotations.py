@@ -31,19 +31,21 @@ class Rotations:
         self.encodes = 0
 
     def improve(self, result: PairResult, features_A: Features, name_B: str, seed: int) -> PairResult:
-        """The result of a pair, or the one with B turned, in the frame of B turned, where that overlaps far more."""
+        """The result of a pair, or the one with B turned, in the frame of B turned, where that overlaps far more.
+
+        Of pairs that are rejected either way, as all are by a coarse stage alone, the larger overlap counts.
+        """
         if isinstance(result, Correspondences) or result.overlap >= _WEAK_OVERLAP:
             return result
         turned = self._features(name_B)
         found = self._matcher.match([(features_A, features) for features in turned], [seed] * len(turned))
-        matched = [
-            replace(warp, quarter_turns=turns)
-            for turns, warp in zip(QUARTERS, found, strict=True)
-            if isinstance(warp, CompactWarp)
-        ]
-        best = max(matched, key=lambda warp: warp.overlap, default=None)
-        fewest = 0.0 if isinstance(result, Rejected) else _CLEAR_GAIN * result.overlap
-        return result if best is None or best.overlap <= fewest else best
+        best, least = result, 0.0 if isinstance(result, Rejected) else _CLEAR_GAIN * result.overlap
+        for turns, other in zip(QUARTERS, found, strict=True):
+            if isinstance(other, CompactWarp) and other.overlap > least:
+                best, least = replace(other, quarter_turns=turns), other.overlap
+            elif isinstance(other, Rejected) and isinstance(best, Rejected) and other.overlap > best.overlap:
+                best = other
+        return best
 
     def _features(self, name: str) -> Sequence[Features]:
         if name not in self._turned:

@@ -134,3 +134,22 @@ def test_pairs_that_match_are_not_tried_again(scene):
     save(root, stored, 6)
     _, summary = run(root, matcher, try_rotations=True)
     assert (summary.matched, summary.turned, summary.encodes) == (3, 0, 3)
+
+
+class CoarseMatcher(UprightMatcher):
+    """Says no more of a pair than its overlap."""
+
+    def match(self, pairs: list[tuple[Features, Features]], seeds: list[int]) -> list[CompactWarp | Rejected]:
+        return [Rejected(result.overlap) for result in super().match(pairs, seeds)]
+
+
+def test_a_coarse_stage_gives_the_overlap_of_the_best_quarter(scene):
+    root, stored, _, matcher = scene
+    save(root, stored, None)
+    coarse = CoarseMatcher(matcher._plane_from_image)
+    scores, _ = run(root, coarse, try_rotations=True)
+    fine, _ = run(root, matcher, try_rotations=True)
+    assert {pair: result.overlap for pair, result in scores.items()} == {
+        pair: pytest.approx(result.overlap) for pair, result in fine.items()
+    }
+    assert all(isinstance(result, Rejected) for result in scores.values())
