@@ -1,4 +1,4 @@
-# make demo    install, then match and reconstruct the example scene
+# make demo    install, then match and reconstruct the example scene, draw it and report on it
 # make test    install with the development tools, then run the tests
 # make lint    style and types
 # make man     write the man pages anew from the program's own help
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("romacli needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[report]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -24,7 +24,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/romacli match examples/scene/images --output $(DEMO)
 	$(BIN)/romacli reconstruct examples/scene/images --output $(DEMO)
+	$(BIN)/python examples/draw_overview.py examples/scene/images $(DEMO) $(DEMO)/overview.jpg
+	$(BIN)/romacli report $(DEMO)
 	@echo "hloc files: $(DEMO)/features.h5 and matches.h5; COLMAP: $(DEMO)/database.db and $(DEMO)/sparse/0"
+	@echo "look at $(DEMO)/report.html and $(DEMO)/overview.jpg, the first picture of README"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

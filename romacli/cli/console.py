@@ -48,7 +48,7 @@ class Console:
             return
         if sys.stderr.isatty():
             self._bar = _bar()
-            self._task = self._bar.add_task(title, total=total)
+            self._task = self._bar.add_task(title, total=total, rate="")
             self._bar.start()
         else:
             self._line(f"{title}: {total} to do")
@@ -56,10 +56,10 @@ class Console:
     def advance(self, count: int = 1) -> None:
         self._done += count
         if self._bar is not None:
-            self._bar.update(self._task, advance=count)
+            self._bar.update(self._task, advance=count, rate=_rate(self._seconds_each()))
         elif not self.quiet and time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES:
             self._spoken = time.monotonic()
-            self._line(f"{self._title}: {self._done} of {self._total}{self._time_left()}")
+            self._line(f"{self._title}: {self._done} of {self._total}{self._pace()}")
 
     def say(self, sentence: str) -> None:
         if not self.quiet:
@@ -82,16 +82,23 @@ class Console:
         else:
             print(sentence, file=sys.stderr, flush=True)
 
-    def _time_left(self) -> str:
-        elapsed = time.monotonic() - self._started
+    def _pace(self) -> str:
+        """Rate and time left, once there is something to judge them by."""
         if not 0 < self._done < self._total:
             return ""
-        return f", {_duration(elapsed / self._done * (self._total - self._done))} left"
+        seconds_each = self._seconds_each()
+        return f", {_rate(seconds_each)}, {_duration(seconds_each * (self._total - self._done))} left"
+
+    def _seconds_each(self) -> float:
+        return (time.monotonic() - self._started) / max(self._done, 1)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        elif self._spoken > self._started and 0 < self._done >= self._total:
+            self._line(f"{self._title}: {self._done} done in {_duration(time.monotonic() - self._started)}")
+            self._spoken = self._started
 
 
 def _bar() -> Bar:
@@ -109,11 +116,16 @@ def _bar() -> Bar:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=RichConsole(stderr=True),
     )
+
+
+def _rate(seconds_each: float) -> str:
+    return f"{1 / seconds_each:.1f} a second" if 0 < seconds_each < 1 else f"{seconds_each:.1f} s each"
 
 
 def _duration(seconds: float) -> str:

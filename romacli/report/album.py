@@ -37,7 +37,7 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class PairPicture:
-    """A drawn pair. rank: "best", "median" or "worst"; data: a JPEG as data URL."""
+    """A drawn pair. rank: "best", "median", "worst" or "rejected"; data: a JPEG as data URL."""
 
     rank: str
     names: Pair
@@ -90,7 +90,7 @@ def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Prog
 
 
 def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
-    """The best, the median and the worst of the pairs that have a warp, no pair twice."""
+    """The best, the median and the worst of the pairs that have a warp, no pair twice; without any, rejected ones."""
     ranked = sorted(
         (pair for pair in pairs if pair.state in ("matched", "verified")),
         key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0),
@@ -102,6 +102,9 @@ def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
         "median": range(middle, middle + _PAIRS_OF_EACH),
         "worst": range(len(ranked) - _PAIRS_OF_EACH, len(ranked)),
     }
+    if not ranked:
+        rejected = sorted((pair for pair in pairs if pair.state == "rejected"), key=lambda pair: -(pair.overlap or 0))
+        return [("rejected", pair) for pair in rejected[:_PAIRS_OF_EACH]]
     seen: set[int] = set()
     chosen = []
     for rank, indices in places.items():
@@ -114,6 +117,8 @@ def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
 
 def _draw_pairs(album: Album, job: JobFolder, facts: Facts, images: Path, progress: Progress) -> None:
     chosen = chosen_pairs(facts.pairs)
+    if not chosen:
+        return
     progress.begin("drawing pairs", len(chosen))
     options = PictureOptions(num_lines=100)
     with job.journal() as journal:

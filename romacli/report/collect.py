@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,17 +47,33 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
     """
     missing: list[str] = []
 
-    def unless_broken(read: Callable[[], T], instead: T) -> T:
+    def read_if_there(paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
+        absent = [path.name for path in paths if not path.exists()]
+        if absent:
+            missing.append(f"{without} ({' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing).")
+            return instead
         try:
             return read()
         except RomacliError as error:
             missing.append(str(error))
             return instead
 
-    layout = job.layout
-    shared = unless_broken(lambda: _read_shared(job, progress), _Shared())
-    inliers = unless_broken(lambda: read_inliers(layout.database), None) if shared.tracks is not None else None
-    model = unless_broken(lambda: read_model(layout.sparse / "0"), None) if inliers is not None else None
+    layout, largest = job.layout, job.layout.sparse / "0"
+    shared = read_if_there(
+        (layout.features, layout.matches),
+        lambda: _read_shared(job, progress),
+        _Shared(),
+        without="There are no keypoints: `romacli match` makes them, from pairs that match",
+    )
+    inliers = read_if_there(
+        (layout.database,),
+        lambda: read_inliers(layout.database),
+        None,
+        without="No pair is verified: `romacli colmap-import` or `romacli reconstruct` does it",
+    )
+    model = read_if_there(
+        (layout.sparse,), lambda: read_model(largest), None, without="There is no model: `romacli reconstruct` makes it"
+    )
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})

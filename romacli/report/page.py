@@ -168,15 +168,18 @@ def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str
 def _gallery(album: Album) -> str:
     if not album.pairs:
         return ""
-    state = {"best": "good", "median": "open", "worst": "poor"}
+    state = {"best": "good", "median": "open", "worst": "poor", "rejected": "poor"}
     shown = "".join(
         f"<figure><figcaption><span class='badge {state[picture.rank]}'>{picture.rank}</span> "
         f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])}: {escape(picture.caption)}</figcaption>"
         f"<img src='{picture.data}' alt='matches of {escape(' and '.join(picture.names))}'></figure>"
         for picture in album.pairs
     )
-    note = "<p class='note'>Matches are yellow where they are sure and violet where they are not.</p>"
-    heading = "<h2>The best, the median and the worst pairs</h2>"
+    are_rejected = album.pairs[0].rank == "rejected"
+    text = "Lines join at most 100 matches of a pair, yellow where they are sure and violet where they are not."
+    note = "" if are_rejected else f"<p class='note'>{text}</p>"
+    title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
+    heading = f"<h2>{title}</h2>"
     return f"<section>{heading}{note}<div class='columns gallery'>{shown}</div></section>"
 
 

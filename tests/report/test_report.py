@@ -197,6 +197,7 @@ def test_best_median_and_worst_are_different_pairs() -> None:
     assert chosen == [("best", 90), ("best", 80), ("median", 60), ("median", 50), ("worst", 20), ("worst", 10)]
     assert len(chosen_pairs(pairs[:3])) == 3
     assert chosen_pairs([]) == []
+    assert [rank for rank, _ in chosen_pairs(pairs[-1:])] == ["rejected"]
 
 
 def test_inliers_are_those_of_the_database(tmp_path: Path) -> None:

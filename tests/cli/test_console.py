@@ -1,0 +1,73 @@
+"""What long work says on the way and at its end, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from romacli.cli import console
+from romacli.cli.console import Console
+
+
+class Clock:
+    """A clock that goes on by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(console, "time", made)
+    return made
+
+
+def work(listener: Console, clock: Clock, *, seconds_each: float, parts: int = 40) -> None:
+    with listener:
+        listener.begin("matching", parts)
+        for _ in range(parts):
+            clock.now += seconds_each
+            listener.advance()
+        listener.result({"pairs": parts}, "all matched", as_json=False)
+
+
+def test_a_log_has_what_how_fast_and_how_long(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(Console(), clock, seconds_each=2.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "matching: 40 to do"
+    assert lines[1] == "matching: 8 of 40, 2.0 s each, 1:04 left"
+    assert lines[-2:] == ["matching: 40 done in 1:20", "all matched"]
+    work(Console(), clock, seconds_each=0.25, parts=100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "matching: 60 of 100, 4.0 a second, 0:10 left"
+
+
+def test_short_work_and_quiet_work_say_little(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(Console(), clock, seconds_each=0.01)
+    assert capsys.readouterr().err.splitlines() == ["matching: 40 to do", "all matched"]
+    work(Console(quiet=True), clock, seconds_each=10.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_has_them_in_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Console() as listener:
+        listener.begin("matching", 3)
+        for _ in range(3):
+            listener.advance()
+    assert "matching" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+    assert "a second" in terminal.getvalue() or "s each" in terminal.getvalue()

@@ -1,0 +1,41 @@
+"""A model and a database read back are what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_scene import FOCAL, SIZE, make_scene
+
+from romacli.colmap.poses import compare_poses
+from romacli.colmap.reading import read_inliers, read_model
+from romacli.colmap.reconstruct import MapperOptions, reconstruct
+from romacli.errors import InputError, StoreError
+
+
+def test_a_model_is_read_as_arrays(tmp_path: Path) -> None:
+    scene = make_scene(5)
+    scene.write(tmp_path / "database.db")
+    for name in scene.names:
+        cv2.imwrite(str(tmp_path / name), np.full((SIZE[1], SIZE[0], 3), (10, 20, 200), np.uint8))
+    options = MapperOptions(refine_intrinsics=False, num_threads=1)
+    summary = reconstruct(tmp_path / "database.db", tmp_path, tmp_path / "sparse", options)
+    model = read_model(tmp_path / "sparse" / "0")
+    assert (len(model.poses), len(model.xyz)) == (summary.registered, summary.points3D)
+    assert model.track_lengths.sum() == sum(model.observations.values()) == summary.observations
+    assert float(model.errors.mean()) == pytest.approx(summary.mean_reprojection_error, rel=1e-3)
+    assert np.abs(np.median(model.colours, axis=0) - (200, 20, 10)).max() < 5
+    assert {camera.focal_length_px for camera in model.cameras.values()} == {FOCAL}
+    assert compare_poses(model.poses, scene.poses).rotation_deg.max() < 0.5
+
+
+def test_damaged_and_missing_models_and_databases_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no COLMAP model"):
+        read_model(tmp_path)
+    with pytest.raises(InputError, match="is missing"):
+        read_inliers(tmp_path / "database.db")
+    (tmp_path / "database.db").write_bytes(b"not a database")
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_inliers(tmp_path / "database.db")
