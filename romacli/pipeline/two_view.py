@@ -13,7 +13,7 @@ from romacli.geometry.warp import warp_fields
 from romacli.images.decode import read_image
 from romacli.matching.compact import CompactOptions, compact
 from romacli.matching.matcher import DenseMatcher, Matcher, pair_seed
-from romacli.types import CompactWarp, Correspondences, DenseMatch
+from romacli.types import CompactWarp, Correspondences, DenseMatch, Size
 
 NUM_MATCHES = 2000
 
@@ -48,11 +48,12 @@ def match_two(path_A: Path, path_B: Path, matcher: Matcher, *, seed: int = 0) ->
     dense = matcher.warp([(features_A, features_B)])[0]
     record = compact(dense, CompactOptions(min_certainty=matcher.settings.get("min_certainty", 0.0)))
     targets, certainties = _maps(dense)
+    drawn = sample_warp(record, pair_seed(path_A.name, path_B.name, seed=seed))
     return TwoView(
         images,
         targets,
         certainties,
-        _sample(record, certainties[0], pair_seed(path_A.name, path_B.name, seed=seed)),
+        _with_certainty(drawn, certainties[0], record.size_A),
         record.overlap,
         record.overlap < matcher.settings.get("min_overlap", 0.0),
     )
@@ -69,11 +70,17 @@ def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
     )
 
 
-def _sample(record: CompactWarp, certainty: np.ndarray, seed: int) -> Correspondences:
-    """Places all over A and where the checked warp takes them."""
+def sample_warp(record: CompactWarp, seed: int) -> Correspondences:
+    """Places all over A and where the checked warp takes them, with its weights."""
     forward, _ = warp_fields(record)
     places = forward.scatter(NUM_MATCHES, np.random.default_rng(seed))
+    there = forward.at(places)
+    return Correspondences(places, there.targets, there.weights)
+
+
+def _with_certainty(drawn: Correspondences, certainty: np.ndarray, size_A: Size) -> Correspondences:
+    """The same places with the network's certainty (H, W) there."""
     height, width = certainty.shape
-    columns, rows = (places * (width, height) / record.size_A).astype(int).T
+    columns, rows = (drawn.keypoints0 * (width, height) / size_A).astype(int).T
     scores = certainty[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    return Correspondences(places, forward.at(places).targets, scores)
+    return Correspondences(drawn.keypoints0, drawn.keypoints1, scores)

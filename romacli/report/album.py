@@ -134,11 +134,13 @@ def _draw_pairs(album: Album, job: JobFolder, facts: Facts, images: Path, progre
             figure.savefig(
                 file, format="jpeg", dpi=_PAIR_WIDTH_PX / figure.get_figwidth(), pil_kwargs={"quality": _QUALITY}
             )
-            album.pairs.append(PairPicture(rank, names, _caption(pair), _data_url(file.getvalue())))
+            album.pairs.append(PairPicture(rank, names, _caption(facts, pair), _data_url(file.getvalue())))
             progress.advance()
 
 
-def _caption(pair: PairRow) -> str:
+def _caption(facts: Facts, pair: PairRow) -> str:
+    if facts.tracks is None:
+        return "" if pair.overlap is None else f"overlap {pair.overlap:.1%}"
     inliers = "" if pair.inliers is None else f", {pair.inliers:,} inliers" if pair.inliers else ", not verified"
     overlap = "" if pair.overlap is None else f"overlap {pair.overlap:.0%}, "
     return f"{overlap}{pair.matches:,} matches{inliers}"

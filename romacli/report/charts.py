@@ -23,6 +23,7 @@ _MOST_POINTS_ABOVE = 3_000
 _MOST_EDGES = 3_000
 _MOST_IN_MATRIX = 1_000
 _MOST_NAMED = 30
+_MOST_LETTERS = 80
 _LAYOUT_BY_FORCE = 300
 
 BLUE, GREEN, AMBER, RED, GREY = "#3b7dd8", "#2a9d68", "#d9932b", "#d1495b", "#8a94a3"
@@ -51,11 +52,11 @@ def figures(facts: Facts, model: Model | None) -> dict[str, str]:
     made = {
         "stages": _stages(go, facts),
         "graph": _graph(go, facts),
-        "keypoints": _keypoints(go, facts),
     }
     if len(facts.images) <= _MOST_IN_MATRIX:
         made["matrix"] = _matrix(go, facts)
     if facts.tracks is not None:
+        made["keypoints"] = _keypoints(go, facts)
         made["tracks"] = _tracks(go, facts)
     if model is not None and model.poses:
         upright = _upright(model)
@@ -113,34 +114,39 @@ def _matrix(go: Any, facts: Facts) -> Any:
         )
     )
     named = count <= _MOST_NAMED
-    axis = {"showticklabels": named, "showgrid": False, "type": "category", "automargin": True}
+    short = {"tickvals": names, "ticktext": _short_names(names)}
+    axis = {"showticklabels": named, **short, "showgrid": False, "type": "category", "automargin": True}
     figure.update_xaxes(**axis, constrain="domain", tickangle=-60)
     return figure.update_yaxes(**axis, autorange="reversed", scaleanchor="x")
 
 
 def _graph(go: Any, facts: Facts) -> Any:
     """Images as dots and pairs as lines, strong pairs pulling their images together."""
-    drawn = sorted((pair for pair in facts.pairs if _strength(pair) > 0), key=_strength)[-_MOST_EDGES:]
-    xy = _positions(len(facts.images), drawn)
+    strengths = [_strength(facts, pair) for pair in facts.pairs]
+    drawn = sorted((k for k, strength in enumerate(strengths) if strength > 0), key=strengths.__getitem__)[
+        -_MOST_EDGES:
+    ]
+    ends = np.array([(facts.pairs[k].one, facts.pairs[k].other) for k in drawn], int).reshape(-1, 2)
+    weights = np.array([strengths[k] for k in drawn], int)
+    xy = _positions(len(facts.images), ends, weights)
     figure = go.Figure()
-    for pairs, (colour, width, opacity) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
-        ends = np.array([(drawn[k].one, drawn[k].other) for k in pairs], int).reshape(-1, 2)
-        strengths = [_strength(drawn[k]) for k in pairs]
+    for some, (colour, width, opacity) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
+        if not len(some):
+            continue
         figure.add_scatter(
-            **_segments(xy[ends[:, 0]], xy[ends[:, 1]]),
+            **_segments(xy[ends[some, 0]], xy[ends[some, 1]]),
             mode="lines",
             line={"color": colour, "width": width},
             opacity=opacity,
             hoverinfo="skip",
-            name=f"{strengths[0]:,} to {strengths[-1]:,} {_unit(facts)}" if strengths else "none",
-            showlegend=bool(strengths),
+            name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {_unit(facts)}",
         )
     text = [f"{i.name}<br>{i.matched} of {i.pairs} pairs matched<br>{i.in_tracks:,} keypoints" for i in facts.images]
     figure.add_scatter(
         x=xy[:, 0],
         y=xy[:, 1],
-        mode="markers+text" if len(facts.images) <= _MOST_NAMED else "markers",
-        text=_short_names([image.name for image in facts.images]),
+        mode="markers+text",
+        text=_labels([image.name for image in facts.images]),
         textposition="top center",
         textfont_size=10,
         marker={"size": 9, "color": [GREEN if image.matched else RED for image in facts.images]},
@@ -152,26 +158,31 @@ def _graph(go: Any, facts: Facts) -> Any:
     return figure.update_layout(xaxis=hidden, yaxis={**hidden, "scaleanchor": "x"}, legend={"orientation": "h"})
 
 
-def _strength(pair: PairRow) -> int:
-    """How many matches hold a pair together: inliers where it was verified."""
+def _strength(facts: Facts, pair: PairRow) -> int:
+    """What holds a pair together: inliers where pairs were verified, else matches, else the overlap in percent."""
     if pair.state not in ("matched", "verified"):
         return 0
+    if facts.tracks is None:
+        return max(1, round(100 * (pair.overlap or 0)))
     return pair.matches if pair.inliers is None else pair.inliers
 
 
 def _unit(facts: Facts) -> str:
-    return "inliers" if facts.verified else "matches"
+    return "inliers" if facts.verified else "matches" if facts.tracks is not None else "% overlap"
 
 
-def _positions(count: int, pairs: Sequence[PairRow]) -> np.ndarray:
-    """A place (count, 2) for every image: by a spring model where there are few, else on a circle."""
+def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A place (count, 2) for every image: by a spring model where there are few, else on a circle.
+
+    ends: (n, 2) numbers of the images that are joined, with `weights` (n,).
+    """
     import networkx
 
     graph = networkx.Graph()
     graph.add_nodes_from(range(count))
-    graph.add_weighted_edges_from((pair.one, pair.other, np.log1p(_strength(pair))) for pair in pairs)
+    graph.add_weighted_edges_from(zip(*ends.T.tolist(), np.log1p(weights).tolist(), strict=True) if len(ends) else ())
     circle = networkx.circular_layout(graph)
-    if count > _LAYOUT_BY_FORCE or not pairs:
+    if count > _LAYOUT_BY_FORCE or not len(ends):
         return np.array([circle[k] for k in range(count)]).reshape(-1, 2)
     places = networkx.spring_layout(graph, pos=circle, iterations=100, seed=0)
     return np.array([places[k] for k in range(count)])
@@ -197,7 +208,8 @@ def _keypoints(go: Any, facts: Facts) -> Any:
             mode="markers",
             marker={"color": AMBER, "size": 6},
         )
-    figure.update_xaxes(showticklabels=len(names) <= 2 * _MOST_NAMED, type="category", automargin=True)
+    short = {"tickvals": names, "ticktext": _short_names(names)}
+    figure.update_xaxes(showticklabels=len(names) <= 2 * _MOST_NAMED, **short, type="category", automargin=True)
     figure.update_yaxes(title="keypoints", rangemode="tozero", automargin=True)
     return figure.update_layout(barmode="stack", legend={"orientation": "h", "y": 1.12})
 
@@ -278,9 +290,9 @@ def _above(go: Any, model: Model, upright: _Upright) -> Any:
     figure.add_scatter(
         x=upright.centres[:, 0],
         y=upright.centres[:, 1],
-        mode="markers+text" if len(upright.names) <= _MOST_NAMED else "markers",
+        mode="markers+text",
         marker={"symbol": "arrow", "angle": angles, "size": 13, "color": RED},
-        text=_short_names(upright.names),
+        text=_labels(upright.names),
         textposition="bottom center",
         textfont_size=10,
         hovertext=[f"{name}<br>{model.observations[name]:,} points" for name in upright.names],
@@ -355,6 +367,13 @@ def _segments(start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
     """Lines (n, 2) to (n, 2) as one, NaN between them."""
     joined = np.stack((start, end, np.full_like(start, np.nan)), axis=1).reshape(-1, 2).astype(np.float32)
     return {"x": np.ascontiguousarray(joined[:, 0]), "y": np.ascontiguousarray(joined[:, 1])}
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Names to write beside dots; none where they would cover one another."""
+    short = _short_names(names)
+    fits = len(names) <= _MOST_NAMED and sum(map(len, short)) <= _MOST_LETTERS
+    return short if fits else [""] * len(names)
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

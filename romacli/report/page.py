@@ -6,6 +6,7 @@ Knows no stores. Everything that comes from a job is escaped.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
@@ -147,12 +148,13 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _advice(title: str, kind: str, sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(_sentence(text))}</li>" for text in sentences)
+    items = "".join(f"<li>{_sentence(text)}</li>" for text in sentences)
     return f"<section><h2>{title}</h2><ul class='advice {kind}'>{items}</ul></section>" if items else ""
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """A sentence as HTML, what stands in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text[:1].upper() + text[1:]))
 
 
 def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str]) -> str:
@@ -171,7 +173,7 @@ def _gallery(album: Album) -> str:
     state = {"best": "good", "median": "open", "worst": "poor", "rejected": "poor"}
     shown = "".join(
         f"<figure><figcaption><span class='badge {state[picture.rank]}'>{picture.rank}</span> "
-        f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])}: {escape(picture.caption)}</figcaption>"
+        f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])} ({escape(picture.caption)})</figcaption>"
         f"<img src='{picture.data}' alt='matches of {escape(' and '.join(picture.names))}'></figure>"
         for picture in album.pairs
     )

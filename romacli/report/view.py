@@ -14,7 +14,8 @@ from romacli.errors import InputError, StoreError
 from romacli.geometry.epipolar import estimate_fundamental
 from romacli.geometry.warp import decode_targets
 from romacli.images.decode import read_image
-from romacli.pipeline.two_view import TwoView
+from romacli.matching.matcher import pair_seed
+from romacli.pipeline.two_view import TwoView, sample_warp
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -86,7 +87,7 @@ def view_in_job(layout: Layout, photographs: Pair, images: Path | None = None) -
 
 
 def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> PairView:
-    """The view of a pair as a job's journal and hloc files have it; matches that were not derived yet are none.
+    """The view of a pair as a job's journal and hloc files have it; without the files matches are drawn from its warp.
 
     Raises:
         InputError: the job has not matched the pair.
@@ -114,7 +115,11 @@ def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> P
         _stored_map(record.target_AB, record.weight_AB, record.size_B),
         _stored_map(record.target_BA, record.weight_BA, record.size_A),
     )
-    return PairView(pair, pixels, warps, stored_matches(layout, pair), "weight", f"overlap {record.overlap:.2f}")
+    note = f"overlap {record.overlap:.2f}"
+    if layout.features.exists() and layout.matches.exists():
+        return PairView(pair, pixels, warps, stored_matches(layout, pair), "weight", note)
+    drawn = sample_warp(record, pair_seed(*pair, seed=0))
+    return PairView(pair, pixels, warps, drawn, "weight", f"{note}, no keypoints yet: a sample of the warp")
 
 
 def _stored_map(target: np.ndarray, weight: np.ndarray, target_size: Size) -> WarpMap:
