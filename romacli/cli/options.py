@@ -398,7 +398,7 @@ class ImportFlags:
         typer.Option(
             metavar="FILE",
             help="Cameras that move together, in COLMAP's JSON: images whose names agree behind their cameras' "
-            "prefixes were taken at one time.",
+            "prefixes were taken at one time. Poses within the rig may be missing for --mapper global alone.",
         ),
     ] = None
     verify: Annotated[

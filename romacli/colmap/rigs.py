@@ -26,11 +26,15 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class RigCamera:
-    """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics where the file has them."""
+    """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics where the file has them.
+
+    is_placed: whether its pose in the rig is known; that of the reference always is.
+    """
 
     prefix: str
     model: str | None = None
     params: tuple[float, ...] | None = None
+    is_placed: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,20 @@ def read_rigs(path: Path) -> RigFile:
         inside = [other for other in prefixes if other.startswith(prefix)]
         _expect(len(inside) == 1, path, f"image_prefix {prefix} is that of two cameras, or begins another's")
     return found
+
+
+def require_placed(rigs: RigFile) -> None:
+    """Pass silently when every camera's pose in its rig is known: without, COLMAP's incremental mapper maps nothing.
+
+    Raises:
+        InputError: one is not.
+    """
+    for camera in (camera for rig in rigs.rigs for camera in rig):
+        if not camera.is_placed:
+            raise InputError(
+                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. Add them, or "
+                "take --mapper global, which finds them."
+            )
 
 
 def check_rigs(rigs: RigFile, names: Sequence[str]) -> int:
@@ -129,7 +147,8 @@ def _camera(path: Path, camera: Any) -> RigCamera:
         path,
         f"{prefix} has camera_params without a camera_model_name to read them by",
     )
-    return RigCamera(prefix, model, None if params is None else tuple(map(float, params)))
+    is_placed = rotation is not None or camera.get("ref_sensor") is True
+    return RigCamera(prefix, model, None if params is None else tuple(map(float, params)), is_placed)
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:

@@ -13,7 +13,7 @@ from romacli.colmap.database import DatabaseSummary, check_replaceable, write_da
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
 from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
-from romacli.colmap.rigs import check_rigs
+from romacli.colmap.rigs import check_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError
 from romacli.images.decode import image_size
@@ -156,6 +156,8 @@ def check_early(images: ImageList, importing: ImportOptions, mapping: MapperOpti
         InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
     """
     check_settings(mapping)
+    if importing.cameras.rigs is not None and mapping.mapper != "global":
+        require_placed(importing.cameras.rigs)
     names = [name for name in images.names if importing.only is None or name in importing.only]
     infos = []
     for name in names:

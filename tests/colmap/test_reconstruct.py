@@ -120,6 +120,20 @@ def test_photographs_that_colmap_cannot_read_are_registered_all_the_same(tmp_pat
     assert set(read_poses(tmp_path / "sparse" / "0")) == set(scene.names)
 
 
+def test_gps_gives_the_model_its_scale_where_the_mapper_is_told_to_use_it(tmp_path):
+    scene = make_scene(6)
+    centres = {name: pose.centre for name, pose in scene.poses.items()}
+    metres_per_degree = 111_320  # of latitude; of longitude too, at the equator
+    gps = {name: (z / metres_per_degree, x / metres_per_degree, 40 - y) for name, (x, y, z) in centres.items()}
+    scene.write(tmp_path / "a.db", gps=gps)
+    options = MapperOptions(settings=(("use_prior_position", True),), **FIXED)
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
+    found = read_poses(tmp_path / "sparse" / "0")
+    first, last = scene.names[0], scene.names[-1]
+    length = np.linalg.norm(found[first].centre - found[last].centre)
+    assert length == pytest.approx(np.linalg.norm(centres[first] - centres[last]), rel=0.02)
+
+
 def test_database_stays_as_it_was(database, tmp_path):
     before = database.read_bytes()
     reconstruct(database, tmp_path, tmp_path / "sparse", MapperOptions("global", num_threads=1))

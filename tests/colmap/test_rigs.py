@@ -6,12 +6,16 @@ import json
 import sqlite3
 from contextlib import closing
 
+import numpy as np
 import pytest
-from small_scene import SIZE, make_scene
+from small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.rigs import check_rigs, read_rigs
+from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.poses import read_poses
+from romacli.colmap.reconstruct import reconstruct
+from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, UsageError
 
@@ -135,6 +139,50 @@ def test_what_colmap_would_read_past_is_refused(rig, change, message):
     with pytest.raises(InputError) as caught:
         rig(LEFT, RIGHT | change)
     assert message in str(caught.value)
+
+
+def test_a_camera_without_a_place_in_its_rig_is_named(rig):
+    require_placed(rig(LEFT, RIGHT))
+    with pytest.raises(InputError, match="rechts/ has no cam_from_rig_rotation .* take --mapper global"):
+        require_placed(rig(LEFT, {"image_prefix": "rechts/"}))
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper):
+    """Two cameras 0.4 apart, moved together round a box of points; the model's scale is the rig's."""
+    rng = np.random.default_rng(0)
+    world = rng.uniform(-1, 1, (250, 3)) * [1.5, 1.1, 1.0]
+    keypoints = {}
+    for index in range(4):
+        angle = np.radians(12 * index)
+        left = look_at(np.array([6 * np.sin(angle), 0.3 * (index % 3), -6 * np.cos(angle)]), np.zeros(3))
+        for side, shift in (("links ä", 0.0), ("rechts", -0.4)):
+            camera = world @ left.rotation.T + left.translation + [shift, 0, 0]
+            xy = FOCAL * camera[:, :2] / camera[:, 2:] + np.array(SIZE) / 2 + rng.normal(0, 0.3, (250, 2))
+            keypoints[f"{side}/{index}.jpg"] = xy.astype(np.float32)
+    names = sorted(keypoints)
+    all_points = np.stack([np.arange(250)] * 2, axis=1)
+    matches = [((a, b), all_points) for k, a in enumerate(names) for b in names[k + 1 :]]
+    rigs = rig(LEFT, RIGHT | {"cam_from_rig_translation": [-0.4, 0, 0]})
+    cameras, camera_of = assign_cameras(
+        [ImageInfo(name, SIZE) for name in names], CameraOptions(params=PARAMS, rigs=rigs)
+    )
+    write_database(
+        tmp_path / "a.db",
+        cameras=cameras,
+        camera_of=camera_of,
+        keypoints=keypoints,
+        matches=matches,
+        verify=VerifyOptions(num_threads=1),
+        rigs=rigs,
+    )
+    options = MapperOptions(mapper, refine_intrinsics=False, num_threads=1)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
+    assert summary.registered == 8
+    poses = read_poses(tmp_path / "sparse" / "0")
+    for index in range(4):
+        apart = poses[f"links ä/{index}.jpg"].centre - poses[f"rechts/{index}.jpg"].centre
+        assert np.linalg.norm(apart) == pytest.approx(0.4, rel=0.05)
 
 
 def test_a_missing_file_is_missing(tmp_path):
