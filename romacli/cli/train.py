@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,13 +102,19 @@ def train(flags: TrainFlags, talk: TalkFlags) -> None:
     """
     from romacli.train.loop import train
     from romacli.train.options import TrainOptions
+    from romacli.train.ranks import is_first_process
 
     given: dict[str, Any] = {**vars(flags), "sizes": _sides(flags.sizes)}
     folder = given.pop("validation")
-    validate = None if folder is None else _validation(folder, model=flags.model, textures=flags.textures)
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with Console(quiet=talk.quiet or not is_first_process(), verbose=talk.verbose) as console:
+        validate = None
+        if folder is not None and is_first_process():
+            console.say("rendering pairs to validate on")
+            validate = _validation(folder, model=flags.model, textures=flags.textures)
         console.say(f"training for {flags.steps or flags.minutes} {'steps' if flags.steps else 'minutes'}")
         state = train(TrainOptions(**given), validate=validate, say=console.say)
+        if not is_first_process():
+            return
         if state.skipped:
             console.warn(f"{state.skipped} of {state.step} steps were skipped: their gradient was not finite.")
         result = {"weights": str(flags.output), "steps": state.step, "pairs": state.pairs, "skipped": state.skipped}
@@ -127,24 +132,21 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
 
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Judge on the fixed recipe, painted with photographs that training does not see."""
-    if textures is not None and (
-        folder.resolve() in [top := textures.resolve(), *top.parents] or top in folder.resolve().parents
-    ):
+    from romacli.eval.synthetic import evaluate, evaluate_matcher, validation_pairs, validation_textures
+    from romacli.matching.roma import in_training
+
+    if textures is not None and _overlap(folder.resolve(), textures.resolve()):
         raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")
-
-    @cache
-    def pairs() -> Any:
-        from romacli.eval.synthetic import validation_pairs, validation_textures
-
-        return validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
+    pairs = validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
 
     def validate(network: Any) -> Mapping[str, float]:
-        from romacli.eval.synthetic import evaluate, evaluate_matcher
-        from romacli.matching.roma import in_training
-
         if model == "mini":
-            return evaluate(network, pairs()).figures
+            return evaluate(network, pairs).figures
         matcher: Any = in_training(network)
-        return evaluate_matcher(matcher, pairs()).figures
+        return evaluate_matcher(matcher, pairs).figures
 
     return validate
+
+
+def _overlap(folder: Path, other: Path) -> bool:
+    return folder.is_relative_to(other) or other.is_relative_to(folder)

@@ -8,7 +8,8 @@ once, of the plane that won.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,6 +91,7 @@ class ViewTable:
 
     Attributes:
         size: px, side of the pictures.
+        masked: (P) whether the plane of that number has a mask in any view.
         inverse_depth: (V, P, 3) a, b, c of a x + b y + c; zeros where there is no such plane.
         texture_from_image: (V, P, 9) homographies, in rows.
         texture_size: (V, P, 2) width and height of the textures.
@@ -103,6 +105,7 @@ class ViewTable:
     """
 
     size: int
+    masked: tuple[bool, ...]
     inverse_depth: Tensor
     texture_from_image: Tensor
     texture_size: Tensor
@@ -118,8 +121,9 @@ class ViewTable:
 
     def to(self, device: torch.device) -> ViewTable:
         """Return the table on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "size"}
-        return replace(self, **moved)
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return ViewTable(**values | {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def view_table(pairs: Sequence[tuple[Scene, Scene]], index: AtlasIndex) -> ViewT
     views += [(planes, camera) for _, (planes, (_, camera)) in pairs]
     count, depth = len(views), max(len(planes) for planes, _ in views)
     size = views[0][1].size[0]
-    table = {
+    table: dict[str, NDArray[Any]] = {
         "inverse_depth": np.zeros((count, depth, 3), np.float32),
         "texture_from_image": np.zeros((count, depth, 9), np.float32),
         "texture_size": np.ones((count, depth, 2), np.float32),
@@ -171,6 +175,7 @@ def view_table(pairs: Sequence[tuple[Scene, Scene]], index: AtlasIndex) -> ViewT
     related = np.array([first is second for first, second in pairs] * 2)
     return ViewTable(
         size=size,
+        masked=tuple(bool(column.max() >= 0) for column in table["mask"].T),
         **{name: torch.from_numpy(values) for name, values in table.items()},
         masks=torch.from_numpy(np.stack(shown) if shown else np.zeros((1, MASK_PX, MASK_PX), np.uint8)),
         rays=torch.from_numpy(np.stack(rays).astype(np.float32)),
@@ -185,7 +190,6 @@ def render(table: ViewTable, atlas: Atlas) -> Views:
     count, depth = table.mask.shape
     inverse_depth = u.new_zeros((count, table.size, table.size))
     plane_index = torch.full(inverse_depth.shape, -1, device=u.device)
-    masked = (table.mask >= 0).any(dim=0).tolist()
     for plane in range(depth):
         a, b, c = table.inverse_depth[:, plane, :, None, None].unbind(1)
         candidate = a * u + b * v + c
@@ -193,7 +197,7 @@ def render(table: ViewTable, atlas: Atlas) -> Views:
         x, y = _transformed(table.texture_from_image[:, plane, :, None, None].unbind(1), u, v)
         width, height = table.texture_size[:, plane, :, None, None].unbind(1)
         nearer &= ((x >= 0) & (x <= width) & (y >= 0) & (y <= height)) | table.endless[:, plane, None, None]
-        if masked[plane]:
+        if table.masked[plane]:
             nearer &= _opaque(table, plane, x / width, y / height)
         inverse_depth = torch.where(nearer, candidate, inverse_depth)
         plane_index = torch.where(nearer, plane, plane_index)

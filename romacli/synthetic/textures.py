@@ -93,7 +93,7 @@ def photographs_in(folder: Path) -> list[Path]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(f"{folder} holds no JPEG or PNG photographs. Fill it, or leave --textures out.")
+        raise InputError(f"{folder} holds no JPEG or PNG photographs. Fill it, or leave it out.")
     return paths
 
 

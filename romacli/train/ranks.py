@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from romacli.errors import UsageError
 from romacli.matching.device import resolve_device
+
+VALIDATION_LIMIT = timedelta(hours=2)  # the others wait as long for the one that validates
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Ranks:
             dist.barrier()
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and speaks, also before it has joined the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` has started beside this one; without it, train alone.
@@ -75,7 +83,8 @@ def joined(device: str) -> Iterator[Ranks]:
             raise UsageError(f"--device {device} is one device for {count} processes. Give --device cuda.")
         own = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', rank)}")
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", rank=rank, world_size=count)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=count, timeout=VALIDATION_LIMIT)
     try:
         yield Ranks(rank, count, own)
     finally:

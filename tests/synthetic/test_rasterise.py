@@ -112,6 +112,16 @@ def test_pictures_of_two_scenes_have_nothing_in_common(scenes, atlas):
     assert np.abs(views.rgb[2].permute(1, 2, 0).numpy() - rgb).mean() < 12
 
 
+def test_nothing_is_left_on_the_cpu(rendered, atlas):
+    """The meta device computes shapes alone, and refuses tensors of another device as a GPU does."""
+    meta = torch.device("meta")
+    table = rendered[0].to(meta)
+    views = render(table, atlas.to(meta))
+    warp, visible = warps(table, views)
+    assert {views.rgb.device, views.plane_index.device, warp.device, visible.device} == {meta}
+    assert warp.shape == (len(rendered[2]), SIZE, SIZE, 2)
+
+
 def test_pixels_that_see_nothing_are_grey(atlas, textures):
     planes, cameras = deep_scene(textures, np.random.default_rng([7, 1]), SIZE)
     bounded = [plane for plane in planes if not plane.endless]
