@@ -50,8 +50,8 @@ class DenseSettings:
 
 # A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
 BATCH_ON_GPU = 4
-# In long sides: the decoder places a match within half a token or so, a sixteenth of the image at worst.
-COARSE_CYCLE_ERROR = 0.06
+# In long sides, half a token of a small network. On rendered walks tighter or looser limits told no better.
+COARSE_CYCLE_ERROR = 0.03
 
 
 class TwoPassMatcher:

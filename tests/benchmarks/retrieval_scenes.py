@@ -21,6 +21,8 @@ import render_scene
 
 SIZE = (320, 240)
 FOCAL_PX = 280.0
+# Overlaps are counted at this share of the pictures' resolution.
+OVERLAP_SCALE = 0.25
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ def rendered_walk(seed: int, views: int) -> Collection:
     planes = render_scene.court(np.random.default_rng(seed))
     cameras = [_camera(rng, turn, outward) for turn, outward in _walk(views)]
     seen = [render_view(planes, camera) for camera in cameras]
+    small = [_scaled(camera, OVERLAP_SCALE) for camera in cameras]
+    shown = [render_view(planes, camera) for camera in small]
     overlap = np.zeros((views, views))
     for i in range(views):
         for j in range(i + 1, views):
-            shares = [warp_between(cameras[a], seen[a], cameras[b], seen[b])[1].mean() for a, b in ((i, j), (j, i))]
+            shares = [warp_between(small[a], shown[a], small[b], shown[b])[1].mean() for a, b in ((i, j), (j, i))]
             overlap[i, j] = overlap[j, i] = np.mean(shares)
     images = [np.clip(view.rgb * rng.uniform(0.8, 1.2) + rng.normal(0, 3, view.rgb.shape), 0, 255) for view in seen]
     names = tuple(f"{index:03}.png" for index in range(views))
@@ -71,6 +75,11 @@ def photographs(folder: Path, model: Path) -> Collection:
                 shared = len(np.intersect1d(seen[first], seen[second]))
                 overlap[i, j] = shared / max(1, min(len(set(seen[first])), len(set(seen[second]))))
     return Collection(names, tuple(read_image(folder / name) for name in names), overlap)
+
+
+def _scaled(camera: Camera, scale: float) -> Camera:
+    width, height = camera.size
+    return Camera(np.diag([scale, scale, 1]) @ camera.K, camera.R, camera.t, (int(width * scale), int(height * scale)))
 
 
 def _walk(views: int) -> list[tuple[float, bool]]:

@@ -175,3 +175,48 @@ def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
     trained = {field.name: field.default for field in fields(TrainOptions)}
     for field in fields(TrainFlags):
         assert field.default == trained[field.name], field.name
+
+
+def test_retrieval_pairs_what_looks_alike_and_keeps_its_descriptors(run: Run) -> None:
+    words = (
+        "--num-matched",
+        1,
+        "--coarse-resolution",
+        64,
+        "--descriptors",
+        "kept/looks.h5",
+        "-o",
+        "pairs.txt",
+        "--json",
+    )
+    result = run("pairs", "retrieval", "photos", *words)
+    assert result.exit_code == 0, result.stderr
+    assert 3 <= json.loads(result.stdout)["pairs"] <= 6
+    first = Path("pairs.txt").read_text()
+    again = run("pairs", "retrieval", "photos", *words)
+    assert "descriptors of 6 of 6 photographs are there already" in again.stderr
+    assert Path("pairs.txt").read_text() == first
+
+
+def test_pairing_by_looks_and_preselection_in_one_job(run: Run) -> None:
+    words = (
+        "--pairing",
+        "retrieval",
+        "--num-matched",
+        2,
+        "--preselect",
+        "--min-coarse-overlap",
+        0,
+        "--dry-run",
+        "--json",
+    )
+    result = run("match", "photos", "--coarse-resolution", 64, *words)
+    assert result.exit_code == 0, result.stderr
+    assert 6 <= json.loads(result.stdout)["pairs"] <= 12
+
+
+def test_merged_pairs_are_counted_by_source(run: Run) -> None:
+    Path("a.txt").write_text("1.png 2.png\n2.png 3.png\n")
+    Path("b.txt").write_text("2.png 1.png\n1.png 3.png\n")
+    result = run("pairs", "merge", "a.txt", "b.txt", "-o", "both.txt", "--json")
+    assert json.loads(result.stdout) == {"pairs": 3, "added": {"a.txt": 2, "b.txt": 1}}

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from commands import REPOSITORY, result_of, romacli
 
+from romacli.colmap.poses import read_poses
+
 DATA = REPOSITORY.parent / "shared" / "data"
 pytestmark = pytest.mark.slow
 
@@ -27,3 +29,16 @@ def test_mini_registers_nearly_all_photographs(images: str, overlap: int | None,
         assert listed.returncode == 0, listed.stderr
     result = result_of(romacli("reconstruct", folder, *pairs, "-o", tmp_path / "out", "--json"))
     assert result["registered"] >= fewest
+
+
+def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(tmp_path: Path) -> None:
+    folder = DATA / "freiburg"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    registered = []
+    for words in (("sequential",), ("retrieval", "--num-matched", 5)):
+        out = tmp_path / words[0]
+        result_of(romacli("reconstruct", folder, "--pairing", *words, "--camera-mode", "single", "-o", out, "--json"))
+        registered.append(set(read_poses(out / "sparse" / "0")))
+    assert registered[0] == registered[1]
+    assert len(registered[0]) >= 15
