@@ -1,0 +1,132 @@
+"""A long job from pairs to database: a strip of photographs and the matcher that knows them, killed in every stage.
+
+Each command is started, killed in its middle and run again to its end; what it took to the end is told.
+
+    PYTHONPATH=.:tests python tests/benchmarks/long_job.py --images 1000 --reach 20 --folder long
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+from plane_matcher import NODES, environment
+
+from romacli.matching.homography import image_digest
+from romacli.pairs import write_pairs
+from romacli.types import PairList
+
+SIZE = (800, 600)
+
+
+def write_strip(folder: Path, images: int, reach: int) -> tuple[Path, dict[str, np.ndarray]]:
+    """Photographs that show their number and nothing else, and where on a plane they are, by image digest."""
+    rng = np.random.default_rng(0)
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    plane_from_image = {}
+    for k in range(images):
+        image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+        image[0, :20, :] = np.array([int(bit) for bit in f"{k:020b}"], np.uint8)[:, None] * 255
+        cv2.imwrite(str(photos / f"{k:05}.png"), image)
+        angle = np.radians(rng.uniform(-4, 4))
+        cos, sin = np.cos(angle), np.sin(angle)
+        place = [0.7 * SIZE[0] / reach * k, rng.uniform(-20, 20)]
+        plane_from_image[image_digest(image)] = np.array([[cos, -sin, place[0]], [sin, cos, place[1]], [0, 0, 1.0]])
+    names = [f"{k:05}.png" for k in range(images)]
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 : k + 1 + reach]]
+    write_pairs(folder / "pairs.txt", PairList(tuple(pairs)))
+    return photos, plane_from_image
+
+
+class Watched:
+    """A command with the peak of its memory and its CPU time, read while it runs."""
+
+    def __init__(self, words: list[str], known: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as messages:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "romacli", *words], env=known, stdout=messages, stderr=messages
+            )
+        self.peak_bytes, self.cpu_s = 0, 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+        while self.process.poll() is None:
+            with suppress(OSError, IndexError, ValueError):
+                own = Path(f"/proc/{self.process.pid}")
+                fields = (own / "stat").read_text().rpartition(")")[2].split()
+                self.cpu_s = (int(fields[11]) + int(fields[12])) / ticks
+                self.peak_bytes = max(self.peak_bytes, int((own / "statm").read_text().split()[1]) * page)
+            time.sleep(0.1)
+
+    def said(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+def run_stage(
+    title: str, words: list[str], mark: str, known: dict[str, str], folder: Path
+) -> Iterator[dict[str, object]]:
+    """Kill a command a while after it has said `mark`, then run it to its end."""
+    for is_killed in (True, False):
+        start = time.monotonic()
+        watched = Watched(words, known, folder / f"{title}-{'killed' if is_killed else 'finished'}.txt")
+        while is_killed and watched.process.poll() is None and mark not in watched.said():
+            time.sleep(0.1)
+        if is_killed:
+            with suppress(subprocess.TimeoutExpired):
+                watched.process.wait(20)
+            watched.process.kill()
+        code = watched.process.wait()
+        if not is_killed and code != 0:
+            raise SystemExit(f"{title} failed:\n{watched.said()}")
+        yield {
+            "stage": title,
+            "ended": "killed" if code == -9 else "finished",
+            "wall_s": round(time.monotonic() - start, 1),
+            "cpu_s": round(watched.cpu_s, 1),
+            "peak_gb": round(watched.peak_bytes / 1e9, 2),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A long job with known warps, killed in every stage.")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--reach", type=int, default=20, help="images behind each that it is paired with")
+    parser.add_argument("--nodes", type=int, default=140, help="cells of a warp's side; 140 gives 196 kB a pair")
+    parser.add_argument("--max-keypoints", type=int, default=8192)
+    parser.add_argument("--folder", type=Path, required=True, help="to work in; must not exist")
+    chosen = parser.parse_args()
+    photos, matrices = write_strip(chosen.folder, chosen.images, chosen.reach)
+    known = environment(chosen.folder / "env", matrices, **{NODES: chosen.nodes})
+    job, keypoints = chosen.folder / "job", ["--max-keypoints", str(chosen.max_keypoints)]
+    match = ["match", str(photos), "-o", str(job), "--model", "plane", "--pairs", str(chosen.folder / "pairs.txt")]
+    stages = {
+        "match": ([*match, *keypoints], "matching:"),
+        "match, in its aggregation": ([*match, *keypoints, "--changed", "keep"], "growing tracks:"),
+        "colmap-import": (["colmap-import", str(photos), "-o", str(job), "--camera-mode", "single"], "verifying:"),
+    }
+    for title, (words, mark) in stages.items():
+        if title == "match, in its aggregation":
+            for path in job.glob("*.h5"):
+                path.unlink()
+        for report in run_stage(title, words, mark, known, chosen.folder):
+            print(json.dumps(report), flush=True)
+    for path in sorted(job.rglob("*")):
+        if path.is_file():
+            print(json.dumps({"file": str(path.relative_to(job)), "mb": round(path.stat().st_size / 1e6, 1)}))
+
+
+if __name__ == "__main__":
+    main()
