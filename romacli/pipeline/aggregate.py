@@ -15,7 +15,7 @@ from romacli.pipeline.masks import JobMasks, noted_masks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import ViewsSummary, derive_views
-from romacli.store.hloc import FeaturesFile
+from romacli.store.hloc import FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -50,6 +50,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
     pairs = read_pairs(layout.pairs, None).pairs
+    check_names({name for pair in pairs.pairs for name in pair})
     images = read_images(layout.images)
     with ExitStack() as stack:
         with stop.at_once():

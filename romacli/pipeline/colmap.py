@@ -15,7 +15,7 @@ from romacli.colmap.mappers import MapperOptions, check_settings
 from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
 from romacli.colmap.rigs import check_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
-from romacli.errors import ImageError, InputError
+from romacli.errors import ImageError, InputError, StoreError
 from romacli.images.decode import image_size
 from romacli.images.extras import HEIC, RAW
 from romacli.images.metadata import read_metadata
@@ -86,6 +86,7 @@ def _import_matches(
         noted(layout, "verifying", images=images) as counts,
         stop.at_once(),
     ):
+        _require_one_origin(layout, features, matches)
         names = features.names()
         if options.only is not None:
             names = [name for name in names if name in options.only]
@@ -200,6 +201,20 @@ def _at_work(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[
             with stop.at_once():
                 stack.enter_context(lease(layout.leases, say=progress.say))
         yield
+
+
+def _require_one_origin(layout: Layout, features: FeaturesFile, matches: MatchesFile) -> None:
+    """Pass silently when both files are of one run, or of other tools.
+
+    Raises:
+        StoreError: a run was stopped between the two.
+    """
+    origins = [file.provenance().get("derived_from") for file in (features, matches)]
+    if None not in origins and origins[0] != origins[1]:
+        raise StoreError(
+            f"{layout.features} and {layout.matches} are of different runs, one of which was stopped between them. "
+            "Run the same `romacli match` or `romacli aggregate` command again."
+        )
 
 
 def _info(images: Path, name: str, size: Size) -> ImageInfo:

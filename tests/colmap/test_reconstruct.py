@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -224,9 +227,36 @@ def test_a_file_that_is_no_database_is_none(tmp_path):
         reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
 
 
-def test_signals_end_the_process_only_while_native_code_runs():
-    before = signal.getsignal(signal.SIGINT)
+MAPPING = """
+import os, sys, threading
+sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+from small_scene import make_scene
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.mappers import _signals_end_the_process
+make_scene(12, points=1500).write(Path("scene.db"))
+Path("photos").mkdir()
+Path("models").mkdir()
+pycolmap = load_pycolmap()
+with _signals_end_the_process():
+    threading.Timer(0.5, os.kill, (os.getpid(), {number})).start()
+    while True:
+        pycolmap.global_mapping("scene.db", "photos", "models")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_global_mapper_at_once_with_a_sentence(tmp_path, number, code):
+    tests = Path(__file__).resolve().parents[1]
+    program = MAPPING.format(tests=str(tests), root=str(tests.parent), number=int(number))
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == code, run.stderr
+    assert "stopped in the mapper" in run.stderr
+
+
+def test_signals_are_given_back_after_native_code():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with _signals_end_the_process():
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(signal.SIGINT) not in handlers
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
