@@ -102,3 +102,12 @@ def test_fingerprint_tells_another_picture():
     pair = identity_pair(16)
     darker = replace(pair, image_B=pair.image_B // 2)
     assert fingerprint([pair]) == fingerprint([pair]) != fingerprint([darker])
+
+
+def test_the_recipe_still_makes_the_pairs_its_published_figures_were_measured_on():
+    """Whoever changes the generator changes the validation set: then measure anew and change these."""
+    pairs = validation_pairs(validation_textures(None, replace(RECIPE, procedural=3)), 4, size=64)
+    assert [pair.visible_AB.mean() for pair in pairs] == pytest.approx([1, 1, 0.403, 0.499], abs=0.02)
+    middles = [np.median(pair.warp_AB.reshape(-1, 2), axis=0) for pair in pairs]
+    expected = [[36.45, 36.38], [37.57, 41.25], [44.97, 38.74], [36.44, 30.54]]
+    np.testing.assert_allclose(middles, expected, atol=0.3)
