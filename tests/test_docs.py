@@ -131,8 +131,16 @@ def test_man_pages_are_those_the_program_writes() -> None:
     assert written == pages(), "run `make man`"
 
 
-def test_the_hand_written_page_has_this_version() -> None:
-    assert f'"romacli {__version__}"' in (MAN / "romacli-formats.7").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", sorted(MAN.glob("*.7")), ids=lambda page: page.name)
+def test_hand_written_pages_have_this_version(page: Path) -> None:
+    assert f'"romacli {__version__}"' in page.read_text(encoding="utf-8")
+
+
+def test_the_tests_that_the_page_on_reliability_names_are_there() -> None:
+    page = (MAN / "romacli-reliability.7").read_text(encoding="utf-8").replace("\\-", "-")
+    named = set(re.findall(r"tests/[\w/]+\.py", page))
+    assert len(named) > 10
+    assert [name for name in named if not (REPOSITORY / name).is_file()] == []
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
