@@ -94,7 +94,8 @@ def describe(job: Job, console: Console, *, as_json: bool) -> None:
     values = asdict(estimate(job))
     console.result(
         values,
-        f"{values['remaining']} of {values['pairs']} pairs to match, {values['encodes']} encodes, "
+        f"{values['remaining']} of {values['pairs']} pairs to match, {values['encodes']} encodes "
+        f"({values['encodes_per_pair']:.2f} a pair, {values['capacity']} images held), "
         f"about {values['seconds']:.0f} s and {values['journal_bytes'] / 1e6:.0f} MB",
         as_json=as_json,
     )
@@ -110,6 +111,7 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
         "rejected": summary.rejected,
         "failed": summary.failed,
         "encodes": summary.encodes,
+        "encodes_per_pair": round(summary.encodes_per_pair, 4),
         "seconds": round(summary.seconds, 3),
     }
 

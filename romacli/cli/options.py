@@ -239,6 +239,15 @@ class MatchFlags(MatcherFlags):
             show_default=False,
         ),
     ] = None
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Memory in GB for what is computed once an image. Less than the job needs computes it again: see "
+            "encodes in --dry-run. Default: what the device has free.",
+            show_default=False,
+        ),
+    ] = None
     num_workers: Annotated[int, typer.Option(min=1, help="Threads that read photographs ahead.")] = 2
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
     try_rotations: Annotated[

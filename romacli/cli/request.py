@@ -62,6 +62,7 @@ def job_options(
         matcher=matcher_options(flags),
         match=MatchOptions(
             batch_size=flags.batch_size,
+            cache_bytes=None if flags.cache_gb is None else round(flags.cache_gb * 1e9),
             num_workers=flags.num_workers,
             seed=flags.seed,
             strict=flags.strict,

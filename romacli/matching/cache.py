@@ -13,6 +13,9 @@ class FeatureCache:
         self.nbytes = 0
         self.peak_bytes = 0
 
+    def __len__(self) -> int:
+        return len(self._features)
+
     def __contains__(self, name: str) -> bool:
         return name in self._features
 

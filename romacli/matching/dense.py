@@ -70,6 +70,11 @@ class TwoPassMatcher:
         self._compact = CompactOptions(min_certainty=settings.min_certainty)
 
     @property
+    def device(self) -> torch.device:
+        """Where features lie and networks run."""
+        return self._device
+
+    @property
     def settings(self) -> dict[str, Any]:
         sizes = {
             name: f"{value[0]}x{value[1]}" for name, value in vars(self._settings).items() if isinstance(value, tuple)

@@ -180,6 +180,7 @@ def _add(total: MatchSummary, summary: MatchSummary) -> None:
     total.turned += summary.turned
     total.rejected += summary.rejected
     total.failed += summary.failed
+    total.run += summary.run
     total.encodes += summary.encodes
     total.seconds += summary.seconds
     total.failures.update(summary.failures)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.pipeline.job import Job
+from romacli.pipeline.match import images_that_fit
 from romacli.pipeline.schedule import plan
 from romacli.types import CompactWarp, PairResult
 
@@ -18,12 +19,14 @@ GRAY = np.full((480, 640, 3), 128, np.uint8)
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts of a job, and what is left of it in seconds and bytes."""
+    """Counts of a job, and what is left of it in seconds and bytes. `capacity`: images whose features are held."""
 
     images: int
     pairs: int
     remaining: int
     encodes: int
+    encodes_per_pair: float
+    capacity: int
     seconds: float
     journal_bytes: int
 
@@ -32,7 +35,7 @@ def estimate(job: Job) -> Estimate:
     """Plan the remaining pairs and time one image and one pair of no content."""
     todo = job.remaining()
     if not todo.pairs:
-        return Estimate(len(job.images), len(job.pairs), 0, 0, 0.0, 0)
+        return Estimate(len(job.images), len(job.pairs), 0, 0, 0.0, 0, 0.0, 0)
     prepared = job.matcher.prepare(GRAY)
     job.matcher.encode([prepared])
     start = time.monotonic()
@@ -40,10 +43,20 @@ def estimate(job: Job) -> Estimate:
     encoded = time.monotonic()
     result = job.matcher.match([(features, features)], [0])[0]
     matched = time.monotonic()
-    capacity = max(2, job.options.match.cache_bytes // features.nbytes)
+    options = job.options.match
+    capacity = images_that_fit(job.matcher, options, features.nbytes, parts=2 if options.try_rotations else 1)
     encodes = plan(todo.pairs, capacity).num_encodes
     seconds = encodes * (encoded - start) + len(todo) * (matched - encoded)
-    return Estimate(len(job.images), len(job.pairs), len(todo), encodes, seconds, len(todo) * _record_bytes(result))
+    return Estimate(
+        images=len(job.images),
+        pairs=len(job.pairs),
+        remaining=len(todo),
+        encodes=encodes,
+        encodes_per_pair=round(encodes / len(todo), 4),
+        capacity=capacity,
+        seconds=seconds,
+        journal_bytes=len(todo) * _record_bytes(result),
+    )
 
 
 def _record_bytes(result: PairResult) -> int:

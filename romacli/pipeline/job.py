@@ -376,7 +376,7 @@ def _clear(layout: Layout) -> None:
 
 
 def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
-    """The numbers of the whole job, whichever run did the work; encodes and seconds are this run's."""
+    """The numbers of the whole job, whichever run did the work; run, encodes and seconds are this run's."""
     done = [pair for pair in job.listed.pairs if pair in journal]
     rejected = sum(journal.kind(pair) == "rejected" for pair in done)
     return MatchSummary(
@@ -386,6 +386,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
         rejected=rejected,
         failed=len(job.listed) - len(done),
+        run=run.run,
         encodes=run.encodes,
         seconds=run.seconds,
         failures={**job.unreadable, **run.failures},

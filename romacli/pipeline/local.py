@@ -30,8 +30,8 @@ class LocalPool:
 
     def __init__(self, setup: WorkerSetup, num_processes: int | None, progress: Progress) -> None:
         self._devices = _devices(setup.matcher.device)
-        self._setup, self._progress = setup, progress
         self.size = num_processes or len(self._devices)
+        self._setup, self._progress = setup.sharing(-(-self.size // len(set(self._devices)))), progress
         self._processes: dict[int, tuple[SpawnProcess, Connection]] = {}
 
     def submit(self, worker: int, pairs: Sequence[Pair]) -> None:

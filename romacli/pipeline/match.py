@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from romacli.errors import BusyError, PartialError, RomacliError
+from romacli.errors import BusyError, PartialError, RomacliError, UsageError
 from romacli.geometry.turns import turn_back
 from romacli.images.upright import read_upright
 from romacli.matching.cache import FeatureCache
 from romacli.matching.matcher import Matcher, pair_seed
+from romacli.matching.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
 from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.rotations import Rotations
-from romacli.pipeline.schedule import plan
+from romacli.pipeline.schedule import SMALLEST_CAPACITY, plan
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.stream import Prefetched, RecordThread
 from romacli.types import (
@@ -40,7 +40,9 @@ class MatchOptions:
 
     batch_size: pairs matched at once; None leaves it to the matcher.
     num_workers: threads that decode and resize.
-    cache_bytes: room for features. Below the whole job's need, images are encoded more than once.
+    cache_bytes: room for features, None for what the device has free. Below the whole job's need, images are encoded
+        more than once.
+    processes: how many share the device's memory.
     seed: of every random choice, together with the two names.
     strict: stop at the first photograph that cannot be read.
     try_rotations: try a rejected or weak pair again with its second photograph turned by 90, 180 and 270 degrees.
@@ -48,7 +50,8 @@ class MatchOptions:
 
     batch_size: int | None = None
     num_workers: int = 2
-    cache_bytes: int = 4 << 30
+    cache_bytes: int | None = None
+    processes: int = 1
     seed: int = 0
     strict: bool = False
     try_rotations: bool = False
@@ -59,7 +62,7 @@ class MatchSummary:
     """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
 
     turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
-        process that tried them.
+        process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
     """
 
     images: int = 0
@@ -68,10 +71,16 @@ class MatchSummary:
     turned: int = 0
     rejected: int = 0
     failed: int = 0
+    run: int = 0
     encodes: int = 0
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     given_up: tuple[Pair, ...] = ()
+
+    @property
+    def encodes_per_pair(self) -> float:
+        """Encodes of this run for each of its pairs; two without any reuse."""
+        return self.encodes / self.run if self.run else 0.0
 
 
 def match_images(
@@ -87,8 +96,12 @@ def match_images(
 ) -> MatchSummary:
     """Match every pair of `todo` and hand the results to `append`, batch by batch.
 
+    Where memory runs out, batches are halved, then fewer features are held and the rest is planned anew.
+
     Raises:
         PartialError: with `strict`, at the first photograph that cannot be read.
+        UsageError: `cache_bytes` does not hold the features of a pair.
+        BusyError: the device has not enough memory for one pair.
         Stopped: a signal asked for it; results so far are appended.
     """
     progress, stop = progress or Silent(), stop or StopRequest()
@@ -97,18 +110,40 @@ def match_images(
     if not todo.pairs:
         return summary
     run = _Run(images, matcher, options, summary, progress)
-    schedule = plan(todo.pairs, run.capacity(todo))
+    capacity = run.capacity(todo)
     progress.begin(title, len(todo))
-    with ExitStack() as stack:
-        records = stack.enter_context(RecordThread(append))
-        decoded = stack.enter_context(
-            Prefetched(run.to_decode(schedule), run.prepare, workers=options.num_workers, ahead=2 * options.num_workers)
-        )
-        for batch in run.batches(schedule, decoded, stop):
-            records.put(run.match(batch))
-            progress.advance(len(batch))
+    with RecordThread(append) as records:
+        while left := run.left(todo):
+            try:
+                _run_schedule(run, plan(left, capacity), records, options, progress, stop)
+                continue
+            except _CacheTooLarge:
+                pass  # what the error's frames hold has to go before anything else fits
+            capacity = run.shrink(capacity)
     summary.seconds = time.monotonic() - start
     return summary
+
+
+def _run_schedule(
+    run: _Run,
+    schedule: Schedule,
+    records: RecordThread,
+    options: MatchOptions,
+    progress: Progress,
+    stop: StopRequest,
+) -> None:
+    """Work a schedule off, decoding ahead of it."""
+    with Prefetched(
+        run.to_decode(schedule), run.prepare, workers=options.num_workers, ahead=2 * options.num_workers
+    ) as decoded:
+        for batch in run.batches(schedule, decoded, stop):
+            for results in run.match(batch):
+                records.put(results)
+                progress.advance(len(results))
+
+
+class _CacheTooLarge(Exception):
+    """The device ran out of memory with as small a batch as there is."""
 
 
 class _Run:
@@ -126,10 +161,8 @@ class _Run:
         self._first: dict[str, Features] = {}
         self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
         self._rotations: Rotations | None = None
-        self._capacity_bytes = options.cache_bytes
-        if options.try_rotations:
-            self._capacity_bytes //= 2
-            self._rotations = Rotations(matcher, self._read, capacity_bytes=self._capacity_bytes)
+        self._batch_size = options.batch_size or matcher.batch_size
+        self._handled: set[Pair] = set()
 
     def capacity(self, todo: PairList) -> int:
         """How many images' features fit, learnt by encoding the first that can be read."""
@@ -139,9 +172,45 @@ class _Run:
                 prepared = self.prepare(name)
             except RomacliError:
                 continue
-            self._first[name] = self._encode(prepared)
-            return max(2, min(len(names), self._capacity_bytes // self._first[name].nbytes))
+            try:
+                features = self._encode(prepared)
+            except _CacheTooLarge as error:
+                raise _too_little_for_a_pair() from error
+            self._first[name] = features
+            return min(len(names), self._share_memory(features.nbytes))
         return len(names)
+
+    def _share_memory(self, feature_bytes: int) -> int:
+        """How many images are held; trying rotations takes half of the room."""
+        if not self._options.try_rotations:
+            return images_that_fit(self._matcher, self._options, feature_bytes)
+        fit = images_that_fit(self._matcher, self._options, feature_bytes, parts=2)
+        self._rotations = Rotations(self._matcher, self._read, capacity_bytes=fit * feature_bytes)
+        return fit
+
+    def left(self, todo: PairList) -> list[Pair]:
+        """The pairs that have neither a result nor failed."""
+        return [pair for pair in todo.pairs if pair not in self._handled]
+
+    def shrink(self, capacity: int) -> int:
+        """Hold nothing, and a quarter less from now on.
+
+        Raises:
+            BusyError: less would not hold a pair.
+        """
+        held = min(capacity, len(self._cache))
+        self._cache, self._first = FeatureCache(), {}
+        if self._rotations is not None:
+            self._rotations.clear()
+        give_back(self._matcher)
+        if held <= SMALLEST_CAPACITY:
+            raise _too_little_for_a_pair()
+        fewer = max(SMALLEST_CAPACITY, held * 3 // 4)
+        self._progress.warn(
+            f"the device ran out of memory with the features of {held} images; {fewer} are held from now on and the "
+            "other pairs are planned anew. --cache-gb sets less from the start."
+        )
+        return fewer
 
     def to_decode(self, schedule: Schedule) -> list[str]:
         """The names to decode, in order, without the one that is encoded already."""
@@ -174,25 +243,44 @@ class _Run:
             for pair in step.pairs:
                 if self._can_run(pair):
                     waiting.append(pair)
-                if len(waiting) == (self._options.batch_size or self._matcher.batch_size):
+                if len(waiting) >= self._batch_size:
                     stop.check()
                     yield waiting
                     waiting = []
         if waiting:
             yield waiting
 
-    def match(self, batch: Sequence[Pair]) -> list[tuple[Pair, PairResult]]:
+    def match(self, batch: Sequence[Pair]) -> Iterator[list[tuple[Pair, PairResult]]]:
+        """The results of a batch, in smaller ones where memory does not suffice."""
+        start = 0
+        while start < len(batch):
+            part = batch[start : start + self._batch_size]
+            try:
+                results = self._match(part)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise _CacheTooLarge from error
+                self._batch_size = len(part) // 2
+                self._progress.warn(f"the device ran out of memory; --batch-size is {self._batch_size} from now on")
+                continue
+            start += len(part)
+            self._handled.update(part)
+            yield results
+
+    def _match(self, batch: Sequence[Pair]) -> list[tuple[Pair, PairResult]]:
         features = [(self._cache[a], self._cache[b]) for a, b in batch]
         seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
-        with _memory_errors("--batch-size"):
-            found = self._matcher.match(features, seeds)
-            if self._rotations is not None:
-                found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
+        found = self._matcher.match(features, seeds)
+        if self._rotations is not None:
+            found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
         results = [self._as_stored(pair, result) for pair, result in zip(batch, found, strict=True)]
         self._summary.turned += sum(isinstance(result, CompactWarp) and result.quarter_turns > 0 for result in results)
         rejected = sum(isinstance(result, Rejected) for result in results)
         self._summary.rejected += rejected
         self._summary.matched += len(results) - rejected
+        self._summary.run += len(results)
         return list(zip(batch, results, strict=True))
 
     def _turned(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
@@ -220,8 +308,12 @@ class _Run:
             self._cache.put(name, self._encode(prepared))
 
     def _encode(self, prepared: PreparedImage) -> Features:
-        with _memory_errors("--coarse-resolution"):
+        try:
             features = self._matcher.encode([prepared])[0]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _CacheTooLarge from error
         self._summary.encodes += 1
         return features
 
@@ -235,17 +327,34 @@ class _Run:
     def _can_run(self, pair: Pair) -> bool:
         if all(name in self._cache for name in pair):
             return True
+        self._handled.add(pair)
         self._summary.failed += 1
         self._progress.advance()
         return False
 
 
-@contextmanager
-def _memory_errors(option: str) -> Iterator[None]:
-    """Turn a device that runs out of memory into a sentence with the remedy."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" not in str(error) and "can't allocate" not in str(error):
-            raise
-        raise BusyError(f"the device ran out of memory. Use a smaller {option}; finished pairs are kept.") from error
+def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int, *, parts: int = 1) -> int:
+    """How many images' features one of `parts` parts of the cache holds, two at least.
+
+    Raises:
+        UsageError: the cache that was asked for does not hold two.
+    """
+    if options.cache_bytes is None:
+        free = free_bytes(matcher) // options.processes
+        room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)
+        return max(SMALLEST_CAPACITY, room // parts // feature_bytes)
+    fit = options.cache_bytes // parts // feature_bytes
+    if fit < SMALLEST_CAPACITY:
+        least = SMALLEST_CAPACITY * parts * feature_bytes / 1e9
+        raise UsageError(
+            f"--cache-gb {options.cache_bytes / 1e9:.3g} is too little: the features of a pair need {least:.3g}. "
+            "Use that or more, or leave it out."
+        )
+    return fit
+
+
+def _too_little_for_a_pair() -> BusyError:
+    return BusyError(
+        "the device has not enough memory for one pair. Use a smaller --coarse-resolution or --upsample-resolution, "
+        "or free memory; finished pairs are kept."
+    )

@@ -47,6 +47,10 @@ class Rotations:
                 best = other
         return best
 
+    def clear(self) -> None:
+        """Forget every turned photograph."""
+        self._turned.clear()
+
     def _features(self, name: str) -> Sequence[Features]:
         if name not in self._turned:
             image = self._read(name)

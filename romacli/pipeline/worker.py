@@ -51,6 +51,10 @@ class WorkerSetup:
         """The same on another device."""
         return replace(self, matcher=replace(self.matcher, device=device))
 
+    def sharing(self, processes: int) -> WorkerSetup:
+        """The same on devices that so many processes share."""
+        return replace(self, match=replace(self.match, processes=processes))
+
 
 class Worker:
     """A matcher and a journal file that outlast the pieces they are given."""

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from plane import PlanePhotographs, photograph_plane
 
-from romacli.errors import PartialError
+from romacli.errors import BusyError, PartialError, UsageError
 from romacli.geometry.coordinates import to_colmap_pixels
+from romacli.matching.homography import HomographyMatcher
+from romacli.matching.memory import cache_bytes
 from romacli.pairs import exhaustive
 from romacli.pipeline.match import MatchOptions, match_images
+from romacli.pipeline.progress import Silent
 from romacli.pipeline.stop import Stopped, StopRequest
-from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult
+from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 
 NAMES = [f"{i}.png" for i in range(6)]
 
@@ -138,3 +141,81 @@ def test_error_of_the_journal_ends_the_run(photographs: PlanePhotographs) -> Non
             append,
             MatchOptions(),
         )
+
+
+class Starved(HomographyMatcher):
+    """Runs out of memory above so many pairs at once, or once it has encoded so many images without a pause."""
+
+    def __init__(self, photographs: PlanePhotographs, *, most_pairs: int = 99, encodes: Sequence[int] = ()) -> None:
+        super().__init__(photographs.by_digest)
+        self.most_pairs, self.failing = most_pairs, set(encodes)
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        features = super().encode(images)
+        if self.images_encoded in self.failing:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return features
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+        if len(pairs) > self.most_pairs:
+            raise MemoryError
+        return super().match(pairs, seeds)
+
+
+class Told(Silent):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def run_starved(photographs: PlanePhotographs, matcher: Starved, options: MatchOptions) -> tuple[Records, list[str]]:
+    records, told = Records(), Told()
+    images = ImageList(photographs.root, photographs.names)
+    match_images(images, exhaustive(photographs.names), matcher, records.append, options, progress=told)
+    return records, told.warnings
+
+
+def test_batch_that_does_not_fit_is_halved_and_results_are_the_same(photographs: PlanePhotographs) -> None:
+    plain = run(photographs, MatchOptions())
+    records, warnings = run_starved(photographs, Starved(photographs, most_pairs=1), MatchOptions(batch_size=5))
+    assert sorted(records.order) == sorted(exhaustive(NAMES).pairs)
+    assert all(same(plain.results[pair], records.results[pair]) for pair in plain.results)
+    assert warnings == [f"the device ran out of memory; --batch-size is {size} from now on" for size in (2, 1)]
+
+
+def test_cache_that_does_not_fit_shrinks_and_the_rest_is_planned_anew(photographs: PlanePhotographs) -> None:
+    plain = run(photographs, MatchOptions())
+    records, warnings = run_starved(photographs, Starved(photographs, encodes=(5,)), MatchOptions())
+    assert sorted(records.order) == sorted(exhaustive(NAMES).pairs)
+    assert all(same(plain.results[pair], records.results[pair]) for pair in plain.results)
+    assert [warning.split(";")[0] for warning in warnings] == [
+        "the device ran out of memory with the features of 4 images"
+    ]
+    assert "3 are held from now on and the other pairs are planned anew" in warnings[0]
+
+
+def test_pair_that_never_fits_is_a_sentence_and_loses_nothing(photographs: PlanePhotographs) -> None:
+    with pytest.raises(BusyError, match="not enough memory for one pair. Use a smaller --coarse-resolution"):
+        run_starved(photographs, Starved(photographs, most_pairs=0), MatchOptions(cache_bytes=3 * 9 * 8))
+    with pytest.raises(BusyError, match="not enough memory for one pair"):
+        run_starved(photographs, Starved(photographs, encodes=range(1, 9)), MatchOptions())
+
+
+def test_cache_for_one_image_is_refused_with_what_a_pair_needs(photographs: PlanePhotographs) -> None:
+    with pytest.raises(UsageError, match="is too little: the features of a pair need 1.44e-07. Use that or more"):
+        run(photographs, MatchOptions(cache_bytes=9 * 8))
+
+
+def test_summary_counts_encodes_for_each_pair(photographs: PlanePhotographs) -> None:
+    images = ImageList(photographs.root, photographs.names)
+    summary = match_images(images, exhaustive(NAMES), photographs.matcher, lambda _: None, MatchOptions())
+    assert (summary.run, summary.encodes_per_pair) == (15, 6 / 15)
+
+
+def test_cache_leaves_room_for_a_batch_in_work_and_holds_a_pair_in_any_case() -> None:
+    assert cache_bytes(10_000, 100, 1) > cache_bytes(10_000, 100, 4) > 200
+    assert cache_bytes(0, 100, 4) == 200
