@@ -181,11 +181,25 @@ def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
     graph = networkx.Graph()
     graph.add_nodes_from(range(count))
     graph.add_weighted_edges_from(zip(*ends.T.tolist(), np.log1p(weights).tolist(), strict=True) if len(ends) else ())
-    circle = networkx.circular_layout(graph)
     if count > _LAYOUT_BY_FORCE or not len(ends):
+        circle = networkx.circular_layout(graph)
         return np.array([circle[k] for k in range(count)]).reshape(-1, 2)
-    places = networkx.spring_layout(graph, pos=circle, iterations=100, seed=0)
-    return np.array([places[k] for k in range(count)])
+    places, left = np.zeros((count, 2)), 0.0
+    groups = sorted(networkx.connected_components(graph), key=len, reverse=True)
+    joined = [sorted(group) for group in groups if len(group) > 1]
+    for group in joined:
+        part, radius = graph.subgraph(group), np.sqrt(len(group))
+        start = networkx.circular_layout(part)
+        sprung = networkx.spring_layout(
+            part, pos=start, iterations=100, seed=0, scale=radius, center=(left + radius, 0)
+        )
+        places[group] = [sprung[k] for k in group]
+        left += 2 * radius + 1
+    # Images that nothing reaches stand in a row below.
+    alone = [k for group in groups if len(group) == 1 for k in group]
+    places[alone, 0] = np.linspace(0, left - 1, len(alone))
+    places[alone, 1] = -np.sqrt(len(joined[0])) - 1
+    return places
 
 
 def _keypoints(go: Any, facts: Facts) -> Any:
