@@ -130,22 +130,26 @@ def photographs_section(figures: Figures) -> Iterator[str]:
             f"{_percent(sift['within_3'])} within 3 px, {_percent(sift['within_32'])} within 32 px; "
             f"median {sift['median_px']:.2f} px."
         )
-    yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")
-    yield from (".PP", ".nf")
-    for title, share in figures["warped_copies"].items():
-        yield f"{title:22}{_percent(share):>9}"
-    yield from (".fi", ".PP")
-    yield "Relative poses of photographs of the example scene within 5 degrees of the truth, by the turn between them:"
-    yield from (".PP", ".nf")
-    for angle, row in figures["baselines"].items():
-        yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
-    yield from (".fi", ".PP")
-    yield "Models at the default settings; poses as medians against COLMAP's model of SIFT features, itself not exact:"
-    yield from (".PP", ".nf")
-    yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}{'error px':>10}{'rotation':>10}{'position':>10}"
-    for name, run in figures["reconstruct"].items():
-        yield _model_row(name, run, figures["sift_registered"][name.split(",")[0]])
-    yield ".fi"
+    if "warped_copies" in figures:
+        yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")
+        yield from (".PP", ".nf")
+        for title, share in figures["warped_copies"].items():
+            yield f"{title:22}{_percent(share):>9}"
+        yield ".fi"
+    if "baselines" in figures:
+        yield ".PP"
+        yield "Relative poses of the example scene's photographs within 5 degrees of the truth, by the turn between them:"
+        yield from (".PP", ".nf")
+        for angle, row in figures["baselines"].items():
+            yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
+        yield ".fi"
+    if "reconstruct" in figures:
+        yield from (".PP", "Models at the default settings; poses as medians against COLMAP's model of SIFT features:")
+        yield from (".PP", ".nf")
+        yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}{'error px':>10}{'rotation':>10}{'position':>10}"
+        for name, run in figures["reconstruct"].items():
+            yield _model_row(name, run, figures["sift_registered"][name.split(",")[0]])
+        yield ".fi"
 
 
 def _model_row(name: str, run: Figures, sift: int) -> str:
