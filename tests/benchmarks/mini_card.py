@@ -138,7 +138,7 @@ def photographs_section(figures: Figures) -> Iterator[str]:
         yield ".fi"
     if "baselines" in figures:
         yield ".PP"
-        yield "Relative poses of the example scene's photographs within 5 degrees of the truth, by the turn between them:"
+        yield "Relative poses of the example scene within 5 degrees of the truth, by the turn between the photographs:"
         yield from (".PP", ".nf")
         for angle, row in figures["baselines"].items():
             yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
@@ -146,7 +146,9 @@ def photographs_section(figures: Figures) -> Iterator[str]:
     if "reconstruct" in figures:
         yield from (".PP", "Models at the default settings; poses as medians against COLMAP's model of SIFT features:")
         yield from (".PP", ".nf")
-        yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}{'error px':>10}{'rotation':>10}{'position':>10}"
+        yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}" + "".join(
+            f"{title:>10}" for title in ("error px", "rotation", "position")
+        )
         for name, run in figures["reconstruct"].items():
             yield _model_row(name, run, figures["sift_registered"][name.split(",")[0]])
         yield ".fi"
