@@ -8,7 +8,20 @@ import typer
 from typer.core import TyperGroup
 
 from romacli import __version__
-from romacli.cli import aggregate, check, colmap_import, match, merge, models, pairs, reconstruct, report, show, train
+from romacli.cli import (
+    aggregate,
+    bench,
+    check,
+    colmap_import,
+    match,
+    merge,
+    models,
+    pairs,
+    reconstruct,
+    report,
+    show,
+    train,
+)
 from romacli.cli import eval as evaluation
 from romacli.cli.console import exit_code
 from romacli.cli.options import normalise
@@ -32,6 +45,7 @@ ORDER_OF_WORK = (
     "show",
     "report",
     "models",
+    "bench",
     "eval",
     "train",
 )
@@ -86,6 +100,7 @@ check.add_to(app)
 show.add_to(app)
 report.add_to(app)
 app.add_typer(models.app, name="models")
+bench.add_to(app)
 app.add_typer(evaluation.app, name="eval")
 train.add_to(app)
 

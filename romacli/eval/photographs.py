@@ -1,0 +1,23 @@
+"""Photographs to measure speed on where there are none: views that slide along one generated picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from romacli.synthetic.textures import clutter
+
+WIDTH, HEIGHT = 640, 480
+PICTURE_PX = 1024
+
+
+def generate_photographs(folder: Path, count: int, *, seed: int = 0) -> Path:
+    """Write `count` PNG files that all overlap, the same for a seed, and return the folder."""
+    picture = clutter(np.random.default_rng(seed), PICTURE_PX)
+    for index, share in enumerate(np.linspace(0, 1, count)):
+        x, y = (round(share * (PICTURE_PX - side) / 2) for side in (WIDTH, HEIGHT))
+        view = np.ascontiguousarray(picture[y : y + HEIGHT, x : x + WIDTH, ::-1])
+        cv2.imwrite(str(folder / f"{index:03}.png"), view)
+    return folder
