@@ -144,4 +144,5 @@ def _next_uses(order: Sequence[Edge]) -> list[list[int]]:
     uses = 2 * len(order) - at
     same = images[sorted_by_image[:-1]] == images[sorted_by_image[1:]]
     uses[sorted_by_image[:-1][same]] = at[sorted_by_image[1:][same]]
-    return uses.reshape(-1, 2).tolist()  # type: ignore[no-any-return]
+    rows: list[list[int]] = uses.reshape(-1, 2).tolist()
+    return rows
