@@ -234,8 +234,8 @@ def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> l
         return []
     pairs = _listed([" ".join(graph.pair_of(edge)) for edge in wrong])
     return [
-        f"the warps of {len(wrong)} pairs contradict those of all pairs around them: {pairs}. Look at these "
-        "photographs; where two do not show the same thing, take the pair out of the list of pairs."
+        f"the warps of {len(wrong)} pair{'s' if len(wrong) > 1 else ''} contradict those of all pairs around: {pairs}. "
+        "Look at these photographs; where two do not show the same thing, take the pair out of the list of pairs."
     ]
 
 

@@ -67,7 +67,7 @@ def test_a_pair_that_contradicts_all_others_is_named() -> None:
     elsewhere = shifted(views, "view3.jpg", 90, -70)
     checks = checked(views, read=lambda pair: (elsewhere if pair == named(1, 3) else views).read(pair))
     (warning,) = checks.warnings
-    assert "the warps of 1 pairs contradict those of all pairs around them: view1.jpg view3.jpg." in warning
+    assert "the warps of 1 pair contradict those of all pairs around: view1.jpg view3.jpg." in warning
     assert "take the pair out of the list of pairs" in warning
 
 
