@@ -94,6 +94,7 @@ def test_quiet_says_nothing_and_json_is_one_object(run: Run) -> None:
         "rejected",
         "failed",
         "encodes",
+        "encodes_per_pair",
         "seconds",
     ]
 
