@@ -71,7 +71,8 @@ def test_the_result_tells_what_was_done(run: Run, images: list[str]) -> None:
 
 def test_the_output_folder_is_as_documented(run: Run) -> None:
     expected = {
-        "manifest.json", "pairs.txt", "journal", "features.h5", "matches.h5", "database.db", "sparse",
+        "manifest.json", "pairs.txt", "images.json", "journal", "features.h5", "matches.h5", "database.db", "sparse",
+        "runs.jsonl",
     }  # fmt: skip
     assert {path.name for path in run.folder.iterdir()} == expected
 
@@ -109,5 +110,6 @@ def test_the_same_command_again_reuses_everything(run: Run) -> None:
     again = result_of(romacli("reconstruct", SCENE / "images", "-o", run.folder, "--json"))
     assert {path: path.stat().st_mtime_ns for path in made} == before
     assert again.pop("encodes") == 0
+    assert again.pop("encodes_per_pair") == 0
     assert again.pop("seconds") < run.result["seconds"]
     assert again == {key: run.result[key] for key in again}
