@@ -112,7 +112,7 @@ def test_results_do_not_depend_on_batches_or_room(scene):
     root, stored, _, matcher = scene
     save(root, stored, None)
     plain, _ = run(root, matcher, try_rotations=True)
-    cramped, _ = run(root, matcher, try_rotations=True, batch_size=3, cache_bytes=1)
+    cramped, _ = run(root, matcher, try_rotations=True, batch_size=3, cache_bytes=300)
     for pair, result in plain.items():
         assert all(np.array_equal(value, getattr(cramped[pair], name)) for name, value in vars(result).items())
 
