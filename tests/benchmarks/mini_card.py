@@ -128,7 +128,7 @@ def photographs_section(figures: Figures) -> Iterator[str]:
             f"SIFT's verified matches on {sift['pairs']} pairs of the facade, found by the warp (px at 448 px; two "
             f"passes, whatever the certainty): {_percent(sift['within_1'])} within 1 px, "
             f"{_percent(sift['within_3'])} within 3 px, {_percent(sift['within_32'])} within 32 px; "
-            f"median {sift['median_px']:.2f} px."
+            f"mean of the pairs' medians {sift['mean_of_medians_px']:.2f} px; every pair counts alike."
         )
     if "warped_copies" in figures:
         yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")

@@ -117,7 +117,7 @@ def agreement_with_sift(matcher: DenseMatcher, images: Path, database: Path) -> 
     return {
         "pairs": len(shares),
         **{f"within_{limit}": float(share) for limit, share in zip((1, 3, 32), within, strict=True)},
-        "median_px": float(np.mean(medians)),
+        "mean_of_medians_px": float(np.mean(medians)),
     }
 
 
