@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from romacli.errors import InputError, UsageError
+from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.types import Correspondences, Size
 
 from .view import PairView, WarpMap
@@ -166,7 +167,8 @@ def _rows(view: PairView, panels: Sequence[_Panel], options: PictureOptions) -> 
 
 def moved(warp: WarpMap, target: _Panel, *, size: Size) -> np.ndarray:
     """The target photograph read where the warp leads, faded to grey where it is uncertain; `size` is the result's."""
-    places = cv2.resize(warp.targets * target.scale.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) - 0.5
+    targets = cv2.resize(warp.targets * target.scale.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    places = colmap_to_hloc(targets)  # OpenCV reads pixels in hloc's frame
     picture = cv2.remap(
         target.picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderValue=(_EMPTY_GREY,) * 3
     )
