@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,30 +96,43 @@ def gather(capture: Captured, methods: Sequence[str], seed: int) -> Inputs:
     return Inputs(records, samples)
 
 
-def combine(method: str, inputs: Inputs, max_keypoints: int) -> Result:
+def combine(method: str, inputs: Inputs, options: AggregateOptions) -> Result:
     """Keypoints and matches of all images, by one of the methods; private keypoints know no limit."""
     if method in OF_RECORDS:
-        options = AggregateOptions(method=OF_RECORDS[method], max_keypoints=max_keypoints)
-        made = aggregate(list(inputs.records), inputs.records.__getitem__, options)
+        chosen = replace(options, method=OF_RECORDS[method])
+        made = aggregate(list(inputs.records), inputs.records.__getitem__, chosen)
         keypoints = {name: points.xy for name, points in made.keypoints.items()}
         return Result(keypoints, {pair: matches.indices for pair, matches in made.matches()})
     samples = inputs.samples[SAMPLING[method]]
     if method == "independent":
         return keep_private(samples)
-    return vote(samples, max_keypoints=max_keypoints)
+    return vote(samples, max_keypoints=options.max_keypoints)
 
 
 def match_quality(capture: Captured, result: Result) -> dict[str, float]:
     """The median true error of matches in px and the share of bad ones, from some of every pair's."""
-    number = {view.name: k for k, view in enumerate(capture.views)}
     errors = []
-    for (name0, name1), rows in result.matches.items():
-        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), MATCHES_CHECKED_PER_PAIR)).astype(int)]
-        points0, points1 = result.keypoints[name0][some[:, 0]], result.keypoints[name1][some[:, 1]]
-        truth, visible = capture.follow(number[name0], number[name1], points0.astype(np.float64))
-        errors.append(np.where(visible, np.linalg.norm(truth - points1, axis=1), np.inf))
+    for pair, rows in result.matches.items():
+        some = np.linspace(0, len(rows) - 1, min(len(rows), MATCHES_CHECKED_PER_PAIR)).astype(int)
+        errors.append(_true_errors(capture, result, pair, rows[some]))
     all_errors = np.concatenate(errors)
     return {"error_px": float(np.median(all_errors)), "bad_share": float((all_errors > BAD_PX).mean())}
+
+
+def keep_true(capture: Captured, result: Result, limit_px: float) -> Result:
+    """The same without the matches further off than a limit, by the truth: what perfect choice would leave."""
+    matches = {
+        pair: rows[_true_errors(capture, result, pair, rows) < limit_px] for pair, rows in result.matches.items()
+    }
+    return Result(result.keypoints, matches)
+
+
+def _true_errors(capture: Captured, result: Result, pair: Pair, rows: np.ndarray) -> np.ndarray:
+    """How far each of (n, 2) matches is off in the second image, px; infinite where it is not in view."""
+    i, j = ([view.name for view in capture.views].index(name) for name in pair)
+    points0, points1 = (result.keypoints[name][rows[:, side]] for side, name in enumerate(pair))
+    truth, visible = capture.follow(i, j, points0.astype(np.float64))
+    return np.where(visible, np.linalg.norm(truth - points1, axis=1), np.inf)
 
 
 def map_views(capture: Captured, result: Result, options: MapperOptions) -> tuple[dict[str, Pose], dict[str, float]]:
@@ -176,12 +189,13 @@ def area_under_recall(errors: np.ndarray, limit: float) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared: methods, each mapped by every mapper with so many threads, and how many keypoints they get."""
+    """What is compared: methods, each mapped by every mapper with so many threads; what is kept of their matches."""
 
     methods: Sequence[str]
     mappers: Sequence[Literal["incremental", "global"]]
     threads: int
-    max_keypoints: int
+    options: AggregateOptions
+    true_within_px: float | None
 
 
 def run_seed(capture: Captured, settings: Settings, seed: int) -> list[dict[str, Any]]:
@@ -190,8 +204,10 @@ def run_seed(capture: Captured, settings: Settings, seed: int) -> list[dict[str,
     rows = []
     for method in settings.methods:
         start = time.process_time()
-        result = combine(method, inputs, settings.max_keypoints)
+        result = combine(method, inputs, settings.options)
         cpu_ms = 1000 * (time.process_time() - start) / len(capture.pairs)
+        if settings.true_within_px is not None:
+            result = keep_true(capture, result, settings.true_within_px)
         quality = match_quality(capture, result)
         per_pair = float(np.mean([len(matches) for matches in result.matches.values()]))
         for mapper in settings.mappers:
@@ -261,11 +277,21 @@ def main(capture_scene: Callable[[Layout, int, NoiseModel, int], Captured]) -> N
     parser.add_argument("--outliers", type=float, default=0.1, help="share of confidently wrong regions")
     parser.add_argument("--nodes", type=int, default=280, help="side of the dense grid")
     parser.add_argument("--max-keypoints", type=int, default=AggregateOptions().max_keypoints, help="per image")
+    for name in ("tolerance", "sweeps", "refinements"):
+        default = getattr(AggregateOptions, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help="of tracks")
+    parser.add_argument("--true-within", type=float, help="px; keep only matches that the truth finds this near")
     parser.add_argument("--threads", type=int, default=2, help="of verification and mapping")
     parser.add_argument("--json", type=Path, help="write every row here, after each seed")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    settings = Settings(chosen.methods, chosen.mappers, chosen.threads, chosen.max_keypoints)
+    options = AggregateOptions(
+        max_keypoints=chosen.max_keypoints,
+        tolerance=chosen.tolerance,
+        sweeps=chosen.sweeps,
+        refinements=chosen.refinements,
+    )
+    settings = Settings(chosen.methods, chosen.mappers, chosen.threads, options, chosen.true_within)
     noise = NoiseModel(sigma_px=chosen.sigma, outliers=chosen.outliers)
     rows: list[dict[str, Any]] = []
     for layout in chosen.layouts:
