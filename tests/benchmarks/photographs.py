@@ -43,6 +43,8 @@ from romacli.types import Features
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"
 FOLDERS = {"sceaux": "sceaux/images", "freiburg": "freiburg", "berlin": "berlin/images", "toronto": "toronto"}
+# Photographs apart, in the order of names.
+NEAR = 3
 # Name, folder, overlap of sequential pairs (None for all pairs).
 RUNS = (
     ("sceaux", "sceaux", None),
@@ -98,9 +100,13 @@ def sift_matches(database: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.n
 
 
 def agreement_with_sift(matcher: DenseMatcher, images: Path, database: Path) -> dict[str, Any]:
-    """Shares of SIFT's verified matches that the warp places within 1, 3, 32 px at 448 px, mean over the pairs."""
+    """Shares of SIFT's verified matches that the warp places within 1, 3, 32 px at 448 px, mean over the pairs.
+
+    `all` are the pairs that SIFT joins, `near` those of them at most NEAR apart in the order of names.
+    """
+    order = {name: index for index, name in enumerate(list_images(images).names)}
     features: dict[str, Features] = {}
-    shares, medians = [], []
+    shares, medians, near = [], [], []
     for pair, (points0, points1) in sift_matches(database).items():
         for name in pair:
             if name not in features:
@@ -113,11 +119,14 @@ def agreement_with_sift(matcher: DenseMatcher, images: Path, database: Path) -> 
         error = (answer - truth).norm(dim=1).numpy() * 224
         shares.append([(error < limit).mean() for limit in (1, 3, 32)])
         medians.append(np.median(error))
-    within = np.mean(shares, axis=0)
+        near.append(abs(order[pair[0]] - order[pair[1]]) <= NEAR)
     return {
-        "pairs": len(shares),
-        **{f"within_{limit}": float(share) for limit, share in zip((1, 3, 32), within, strict=True)},
-        "mean_of_medians_px": float(np.mean(medians)),
+        name: {
+            "pairs": int(np.sum(chosen)),
+            **dict(zip(("within_1", "within_3", "within_32"), np.mean(np.array(shares)[chosen], axis=0), strict=True)),
+            "mean_of_medians_px": float(np.mean(np.array(medians)[chosen])),
+        }
+        for name, chosen in (("all", np.full(len(near), True)), ("near", np.array(near)))
     }
 
 
