@@ -32,7 +32,8 @@ class Actor:
 class RayPool:
     """Actors on the cluster that RAY_ADDRESS names, or on one that is started on this machine.
 
-    The driver takes nothing of the cluster; each actor takes a GPU, or a CPU where there are none.
+    The driver takes nothing of the cluster; each actor takes a GPU, or a CPU where there are none. Those that may meet
+    on a node and compute on CPUs divide its memory.
 
     Raises:
         UsageError: Ray is not installed.
@@ -40,7 +41,7 @@ class RayPool:
 
     def __init__(self, setup: WorkerSetup, num_processes: int | None, progress: Progress) -> None:
         self._ray = _load()
-        self._setup, self._progress = setup, progress
+        self._progress = progress
         if not self._ray.is_initialized():
             self._ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
         resources = self._ray.cluster_resources()
@@ -48,8 +49,15 @@ class RayPool:
         self._takes = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
         room = gpus or int(resources.get("CPU", 1))
         self.size = min(num_processes or room, room)
+        on_gpus = gpus and setup.matcher.device != "cpu"
+        self._setup = setup.sharing(1 if on_gpus else self._most_on_a_node("GPU" if gpus else "CPU"))
         self._actors: dict[int, Any] = {}
         self._running: dict[Any, tuple[int, int]] = {}
+
+    def _most_on_a_node(self, resource: str) -> int:
+        """How many actors, each with one of a resource, may come to share the memory of a node."""
+        held = [int(node["Resources"].get(resource, 0)) for node in self._ray.nodes() if node["Alive"]]
+        return max(1, min(self.size, max(held, default=1)))
 
     def submit(self, worker: int, pairs: Sequence[Pair]) -> None:
         if worker not in self._actors:

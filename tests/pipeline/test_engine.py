@@ -17,12 +17,15 @@ from plane import PlanePhotographs, photograph_plane
 from plane_matcher import FATAL, SECONDS_A_PAIR, environment
 
 from romacli.errors import BusyError
+from romacli.matching.matcher import MatcherOptions
 from romacli.pipeline.engine import Died, Done, Failed, Outcome, run_pieces
-from romacli.pipeline.match import MatchSummary
+from romacli.pipeline.match import MatchOptions, MatchSummary
 from romacli.pipeline.progress import Silent
+from romacli.pipeline.ray import RayPool
 from romacli.pipeline.stop import Stopped, StopRequest
+from romacli.pipeline.worker import WorkerSetup
 from romacli.store.journal import Journal
-from romacli.types import Pair
+from romacli.types import ImageList, Pair
 
 NAMES = [f"{i}.png" for i in range(9)]
 PIECES: list[list[Pair]] = [[(f"{k}", f"{k + 1}"), (f"{k}", f"{k + 2}")] for k in range(0, 30, 3)]
@@ -177,6 +180,47 @@ def test_ray_that_is_not_installed_is_a_sentence(photographs: PlanePhotographs, 
     run = subprocess.run(words, env=known, capture_output=True, text=True)
     assert run.returncode == 2, run.stderr
     assert "--engine ray needs Ray. Install it: pip install 'romacli[ray]'." in run.stderr
+
+
+class FakeRay:
+    """A cluster of two nodes, one of which has gone."""
+
+    def __init__(self, **resources: float) -> None:
+        self._resources = resources
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {name: 2 * count for name, count in self._resources.items()}
+
+    def nodes(self) -> list[dict[str, object]]:
+        gone = {name: 100.0 for name in self._resources}
+        return [{"Alive": True, "Resources": self._resources}] * 2 + [{"Alive": False, "Resources": gone}]
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "processes", "expected"),
+    [
+        ({"CPU": 4.0}, "auto", None, (8, 4)),
+        ({"CPU": 4.0}, "auto", 3, (3, 3)),
+        ({"CPU": 16.0, "GPU": 2.0}, "auto", None, (4, 1)),
+        ({"CPU": 16.0, "GPU": 2.0}, "cpu", None, (4, 2)),
+    ],
+)
+def test_ray_actors_that_share_a_nodes_memory_divide_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    resources: dict[str, float],
+    device: str,
+    processes: int | None,
+    expected: tuple[int, int],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(**resources))
+    matcher = MatcherOptions(device=device)
+    setup = WorkerSetup(ImageList(tmp_path, ()), tmp_path, "", {}, "mini", matcher, MatchOptions(), 0)
+    pool = RayPool(setup, processes, Silent())
+    assert (pool.size, pool._setup.match.processes) == expected
 
 
 def test_ray_actors_lose_nothing_when_one_is_killed(photographs: PlanePhotographs, tmp_path: Path) -> None:
