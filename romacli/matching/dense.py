@@ -75,6 +75,11 @@ class TwoPassMatcher:
         return self._device
 
     @property
+    def network(self) -> TwoPassNetwork:
+        """What encodes and matches, to be looked at."""
+        return self._network
+
+    @property
     def settings(self) -> dict[str, Any]:
         sizes = {
             name: f"{value[0]}x{value[1]}" for name, value in vars(self._settings).items() if isinstance(value, tuple)

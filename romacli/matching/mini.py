@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from romacli import models
 from romacli.matching.dense import DenseSettings, TwoPassMatcher
 from romacli.matching.device import resolve_device, resolve_dtype
 from romacli.matching.matcher import MatcherOptions
 from romacli.matching.resolution import check_multiple
-from romacli.models.mini import load_mini
+from romacli.models.mini import Mini, load_mini, without_batch_norm
 from romacli.models.weights import sha256_of
 
 COARSE = (256, 256)
@@ -23,18 +26,36 @@ EMBEDDED = Path(models.__file__).parent / "mini.safetensors"
 
 def build(options: MatcherOptions, name: str = "mini") -> TwoPassMatcher:
     """The small model with the weights in the package, or those of `options.weights`."""
-    device = resolve_device(options.device)
-    dtype = resolve_dtype(options.dtype, device)
+    settings = _settings(options, name)
     weights = options.weights or EMBEDDED
+    return _matcher(load_mini(weights), replace(settings, weights_sha256=sha256_of(weights)), options)
+
+
+def build_seeded(options: MatcherOptions, name: str, seed: int) -> TwoPassMatcher:
+    """The small model with torch's initial weights for a seed."""
+    settings = _settings(options, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Mini()
+    return _matcher(without_batch_norm(network.eval()), settings, options)
+
+
+def _settings(options: MatcherOptions, name: str) -> DenseSettings:
+    """All but the hash of the weights."""
     coarse = check_multiple(options.coarse_resolution or COARSE, 16, "--coarse-resolution")
     upsample = check_multiple(options.upsample_resolution or UPSAMPLE, 16, "--upsample-resolution")
-    settings = DenseSettings(
+    dtype = resolve_dtype(options.dtype, resolve_device(options.device))
+    return DenseSettings(
         model=name,
-        weights_sha256=sha256_of(weights),
+        weights_sha256="",
         coarse_resolution=coarse,
         upsample_resolution=upsample if options.upsample else None,
         min_certainty=MIN_CERTAINTY if options.min_certainty is None else options.min_certainty,
         min_overlap=options.min_overlap,
         dtype=str(dtype).removeprefix("torch."),
     )
-    return TwoPassMatcher(load_mini(weights).to(device).eval(), settings, device=device, autocast=True)
+
+
+def _matcher(network: Mini, settings: DenseSettings, options: MatcherOptions) -> TwoPassMatcher:
+    device = resolve_device(options.device)
+    return TwoPassMatcher(network.to(device).eval(), settings, device=device, autocast=True)

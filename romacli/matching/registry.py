@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
 
 from romacli.errors import UsageError
 from romacli.matching.matcher import Matcher, MatcherOptions
@@ -14,12 +14,16 @@ DEFAULT = "mini"
 ENTRY_POINTS = "romacli.matchers"
 
 
-def _lazy(module: str) -> Any:
-    def build(options: MatcherOptions, name: str) -> Matcher:
-        matcher: Matcher = import_module(module).build(options, name)
-        return matcher
+_ADAPTERS = {
+    "mini": "romacli.matching.mini",
+    "roma-outdoor": "romacli.matching.roma",
+    "roma-indoor": "romacli.matching.roma",
+}
 
-    return build
+
+def _build(options: MatcherOptions, name: str) -> Matcher:
+    matcher: Matcher = import_module(_ADAPTERS[name]).build(options, name)
+    return matcher
 
 
 MATCHERS = {
@@ -27,21 +31,21 @@ MATCHERS = {
     for spec in (
         MatcherSpec(
             "mini",
-            _lazy("romacli.matching.mini"),
+            _build,
             "the embedded small model: no download, quick on a CPU, moderate baselines",
             "MIT",
             ("mini",),
         ),
         MatcherSpec(
             "roma-outdoor",
-            _lazy("romacli.matching.roma"),
+            _build,
             "RoMa trained on MegaDepth: the most robust, wants a GPU",
             "MIT (DINOv2: Apache-2.0)",
             ("roma-outdoor", "dinov2"),
         ),
         MatcherSpec(
             "roma-indoor",
-            _lazy("romacli.matching.roma"),
+            _build,
             "RoMa trained on ScanNet, for rooms",
             "MIT code, but trained on ScanNet: non-commercial use only (DINOv2: Apache-2.0)",
             ("roma-indoor", "dinov2"),
@@ -78,4 +82,19 @@ def load_matcher(name: str, options: MatcherOptions | None = None) -> Matcher:
         WeightsError: its checkpoint is missing, damaged or of another model.
     """
     matcher: Matcher = matcher_named(name).factory(options or MatcherOptions(), name)
+    return matcher
+
+
+def load_seeded(name: str, options: MatcherOptions | None = None, *, seed: int = 0) -> Matcher:
+    """Build a matcher at its full size with weights from a seed: for timing, since what it matches means nothing.
+
+    It rejects no pair, whatever `options.min_overlap`: its warps would decide by chance.
+
+    Raises:
+        UsageError: no such matcher, or one of another package.
+    """
+    if matcher_named(name).name not in _ADAPTERS:
+        raise UsageError(f"model {name} cannot be built without its checkpoint. Choose from: {', '.join(_ADAPTERS)}.")
+    options = replace(options or MatcherOptions(), min_overlap=0.0)
+    matcher: Matcher = import_module(_ADAPTERS[name]).build_seeded(options, name, seed)
     return matcher

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from romacli.errors import WeightsError
 from romacli.matching.dense import DenseSettings, TwoPassMatcher
 from romacli.matching.device import resolve_device, resolve_dtype
 from romacli.matching.matcher import MatcherOptions
 from romacli.matching.resolution import check_multiple
-from romacli.models.roma import RoMa
+from romacli.models.roma import DINOV2_PREFIX, RoMa, checkpoint_name
 from romacli.models.weights import entry_named, locate, read_state_dict, sha256_of, weights_folder
 
 # The reference's defaults; 672 and 1344 are what the paper's evaluation used.
@@ -25,23 +28,46 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
     Raises:
         WeightsError: a checkpoint is not on this machine, damaged or of another network.
     """
-    device = resolve_device(options.device)
-    dtype = resolve_dtype(options.dtype, device)
+    settings = _settings(options, name)
+    weights, backbone = options.weights or _located(name, name), _located(BACKBONE, name)
+    settings = replace(settings, weights_sha256=sha256_of(weights), backbone_sha256=sha256_of(backbone))
+    network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
+    return _matcher(network, settings, options)
+
+
+def build_seeded(options: MatcherOptions, name: str, seed: int) -> TwoPassMatcher:
+    """RoMa at its full size with torch's initial weights for a seed."""
+    settings = _settings(options, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = RoMa().state_dict()
+    roma, dinov2 = (
+        {checkpoint_name(key): state[key] for key in state if key.startswith(DINOV2_PREFIX) == of_dinov2}
+        for of_dinov2 in (False, True)
+    )
+    return _matcher(RoMa.from_checkpoints(roma, dinov2), settings, options)
+
+
+def _settings(options: MatcherOptions, name: str) -> DenseSettings:
+    """All but the hashes of the weights."""
     coarse = check_multiple(options.coarse_resolution or COARSE, 14, "--coarse-resolution")
     upsample = check_multiple(options.upsample_resolution or UPSAMPLE, 8, "--upsample-resolution")
-    weights, backbone = options.weights or _located(name, name), _located(BACKBONE, name)
-    settings = DenseSettings(
+    dtype = resolve_dtype(options.dtype, resolve_device(options.device))
+    return DenseSettings(
         model=name,
-        weights_sha256=sha256_of(weights),
+        weights_sha256="",
         coarse_resolution=coarse,
         upsample_resolution=upsample if options.upsample else None,
         min_certainty=MIN_CERTAINTY if options.min_certainty is None else options.min_certainty,
         min_overlap=options.min_overlap,
         dtype=str(dtype).removeprefix("torch."),
-        backbone_sha256=sha256_of(backbone),
     )
-    network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
-    return TwoPassMatcher(network.to(device, dtype).eval(), settings, device=device, autocast=False)
+
+
+def _matcher(network: RoMa, settings: DenseSettings, options: MatcherOptions) -> TwoPassMatcher:
+    device = resolve_device(options.device)
+    network = network.to(device, getattr(torch, settings.dtype)).eval()
+    return TwoPassMatcher(network, settings, device=device, autocast=False)
 
 
 def in_training(network: RoMa) -> TwoPassMatcher:

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_roma import small_roma
+from small_roma import SMALL, small_roma
 
 from romacli.errors import InputError, UsageError
+from romacli.matching import roma as adapter
 from romacli.matching.dense import DenseSettings, TwoPassMatcher, normalise, resize
 from romacli.matching.device import resolve_device, resolve_dtype
-from romacli.matching.matcher import DenseMatcher
-from romacli.matching.registry import load_matcher, matchers
+from romacli.matching.matcher import DenseMatcher, MatcherOptions
+from romacli.matching.registry import load_matcher, load_seeded, matchers
 from romacli.matching.resolution import check_multiple, parse_resolution
+from romacli.models.roma import RoMa, RoMaConfig
 
 
 def small_matcher(dtype: torch.dtype = torch.float32, **changed: object) -> TwoPassMatcher:
@@ -151,3 +155,33 @@ def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tm
         found.append(load_matcher("roma-outdoor").settings)
     assert found[0]["weights_sha256"] == found[1]["weights_sha256"]
     assert found[0]["backbone_sha256"] != found[1]["backbone_sha256"]
+
+
+def test_seeded_weights_follow_from_the_seed_and_leave_torchs_own_alone() -> None:
+    state = torch.random.get_rng_state()
+    options = MatcherOptions(device="cpu", min_overlap=0.5)
+    first, again, other = (load_seeded("mini", options, seed=seed) for seed in (0, 0, 1))
+    weights = [next(matcher.network.trunk.parameters()) for matcher in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.settings["min_overlap"] == 0
+
+
+def test_seeded_roma_is_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "RoMa", SmallRoMa)
+    matcher = load_seeded("roma-outdoor", MatcherOptions(device="cpu", dtype="bfloat16"))
+    assert {parameter.dtype for parameter in matcher.network.dinov2.parameters()} == {torch.bfloat16}
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in matcher.network.modules())
+    assert all(parameter.isfinite().all() for parameter in matcher.network.parameters())
+
+
+class SmallRoMa(RoMa):
+    """RoMa whose sizes are small unless told otherwise."""
+
+    def __init__(self, config: RoMaConfig = SMALL) -> None:
+        super().__init__(config)
+
+    @classmethod
+    def from_checkpoints(cls, *state: Mapping[str, torch.Tensor], **more: Any) -> RoMa:
+        return super().from_checkpoints(*state, config=SMALL)
