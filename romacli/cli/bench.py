@@ -13,6 +13,7 @@ import typer
 from romacli.cli.console import Console
 from romacli.cli.options import MatcherFlags, TalkFlags, takes
 from romacli.cli.request import matcher_options
+from romacli.errors import UsageError
 
 
 class Compared(StrEnum):
@@ -34,11 +35,28 @@ class BenchFlags:
     compare: Annotated[
         Compared | None,
         typer.Option(
-            help="uncached: in turn with each run, match the same pairs one by one and reuse nothing; the ratio is of "
-            "runs side by side.",
+            help="uncached: match the same pairs one by one and reuse nothing, half before and half after each run. "
+            "The ratio is told beside the most that the run's own stage times allow.",
             show_default=False,
         ),
     ] = None
+    uncached_pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --compare: of the pairs of a run, match only so many uncached, spread over the list, and take "
+            "the others to be like them. For large models, where all of them take hours. Default: all.",
+            show_default=False,
+        ),
+    ] = None
+    seeded_weights: Annotated[
+        bool,
+        typer.Option(
+            "--seeded-weights",
+            help="Build the model at its full size with random weights from a fixed seed: times are those of the real "
+            "one without its download, matches mean nothing, and no pair is rejected.",
+        ),
+    ] = False
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pairs matched at once. Default: the matcher's own.", show_default=False)
     ] = None
@@ -59,15 +77,24 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
 
     Nothing is kept. Times are of the wall clock; on a machine that does other work trust the ratio of --compare, whose
     runs take turns, and no seconds.
+
+    Of each part of the network are told: seconds, floating-point operations and bytes an image or a pair; the share of
+    the rate that the device reaches in products of matrices of the same number type; and the share of its rate in
+    copies. Bytes are those that operations read and write, each tensor once, so what stays in a cache can take that
+    share above 1. Peak memory is that of the process so far, weights included; on a GPU that of its tensors.
     """
     from romacli.eval.photographs import generate_photographs
     from romacli.eval.throughput import bench as measure
     from romacli.images.listing import list_images
-    from romacli.matching.registry import load_matcher
+    from romacli.matching.registry import load_matcher, load_seeded
     from romacli.pairs import exhaustive
     from romacli.pipeline.match import MatchOptions
     from romacli.types import ImageList
 
+    if flags.seeded_weights and matcher.weights is not None:
+        raise UsageError(f"--weights {matcher.weights} and --seeded-weights exclude each other. Leave one of them out.")
+    if flags.uncached_pairs is not None and flags.compare is None:
+        raise UsageError("--uncached-pairs says how much is compared. Add --compare uncached, or leave it out.")
     options = MatchOptions(
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
@@ -78,7 +105,8 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
         folder = flags.images or generate_photographs(Path(scratch), flags.num_images)
         images = list_images(folder)
         images = ImageList(images.root, images.names[: flags.num_images])
-        network = load_matcher(matcher.model, matcher_options(matcher))
+        load = load_seeded if flags.seeded_weights else load_matcher
+        network = load(matcher.model, matcher_options(matcher))
         values = measure(
             images,
             exhaustive(images.names),
@@ -86,25 +114,53 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
             options,
             repeats=flags.repeats,
             compare=flags.compare is not None,
+            uncached_pairs=flags.uncached_pairs,
             say=console.say,
         )
-        values = {"model": matcher.model, "source": str(flags.images or "generated"), **values}
+        values = {
+            "model": matcher.model,
+            "weights": "seeded" if flags.seeded_weights else str(matcher.weights or "its own"),
+            "source": str(flags.images or "generated"),
+            **values,
+        }
         console.result(values, table(values), as_json=talk.as_json)
 
 
 def table(values: dict[str, Any]) -> str:
-    """The figures as lines of a table, the compared run beside ours."""
+    """The figures as lines of a table, the compared run beside ours, then the stages and their parts."""
     runs = [name for name in ("cached", "uncached") if name in values]
+    seeded = " with seeded weights" if values["weights"] == "seeded" else ""
     lines = [
-        f"{values['model']}, {values['images']} images, {values['pairs']} pairs, median of {values['repeats']}",
+        f"{values['model']}{seeded}, {values['images']} images, {values['pairs']} pairs, median of {values['repeats']}",
         f"{'':<20}" + "".join(f"{name:>12}" for name in runs),
     ]
     for key in values["cached"]:
         lines.append(f"{key.replace('_', ' '):<20}" + "".join(f"{values[run][key]:>12.3f}" for run in runs))
+    heads = ("seconds", "GFLOP", "GB", "of products", "of copies")
+    lines.append(f"{'each':<28}" + "".join(f"{head:>12}" for head in heads))
+    lines += [_stage_line(row) for row in values["stages"]]
     lines.append(
-        f"fewest encodes {values['fewest_encodes']}; products {values['matrix_gflops']} GFLOP/s, "
+        f"fewest encodes {values['fewest_encodes']}; {values['dtype']} products {values['matrix_gflops']} GFLOP/s, "
         f"copies {values['copy_gb_s']} GB/s, peak memory {values['peak_gb']} GB"
     )
+    if values["rejected"]:
+        lines.append(f"{values['rejected']} of {values['pairs']} pairs rejected, which may cost less than others")
     if "ratio" in values:
-        lines.append(f"{values['ratio']:.2f} times as fast as uncached")
+        lines.append(
+            f"{values['ratio']:.2f} times as fast as uncached; the run's stage times allow {values['bound']:.2f}, of "
+            f"which that is {100 * values['of_bound']:.0f} %"
+        )
+        if values["uncached_pairs"] < values["pairs"]:
+            lines.append(
+                f"uncached were {values['uncached_pairs']} of the {values['pairs']} pairs; the ratio takes the others "
+                "to be like them"
+            )
     return "\n".join(lines)
+
+
+def _stage_line(row: dict[str, Any]) -> str:
+    unit = {"encode": "image", "match": "pair"}[row["stage"]]
+    name = f"  {row['part']}" if row["part"] else f"{row['stage']}, {unit}"
+    values = (f"{row['seconds']:.4f}", f"{row['gflop']:.1f}", f"{row['gbyte']:.2f}")
+    shares = (f"{100 * row[key]:.1f} %" for key in ("of_products", "of_copies"))
+    return f"{name:<28}" + "".join(f"{text:>12}" for text in (*values, *shares))

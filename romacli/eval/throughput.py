@@ -6,21 +6,31 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from romacli.eval.parts import REST, Meter, Watch, clock, watched
+from romacli.eval.work import counted
+from romacli.matching.device import copy_rate, product_rate, wait_for
 from romacli.matching.matcher import Matcher
 from romacli.pipeline.match import MatchOptions, match_images
 from romacli.pipeline.schedule import fewest_loads
-from romacli.types import Features, ImageList, PairList, PairResult, PreparedImage
+from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
+
+STAGES = ("encode", "match")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the pairs. Seconds are of the wall clock; `steady_s` leaves out all up to the first result."""
+    """One pass over the pairs. Seconds are of the wall clock; `steady_s` leaves out all up to the first result.
+
+    parts: by stage and part of the network, what the run's meter read, seconds if it was a clock.
+    """
 
     wall_s: float
     steady_s: float
@@ -31,22 +41,34 @@ class Run:
     prepares: int
     encodes: int
     pairs: int
+    rejected: int
+    parts: Mapping[str, Mapping[str, Any]]
 
     @property
     def outside(self) -> float:
         """Share of the wall time in which no network ran."""
         return max(0.0, 1 - (self.encode_s + self.match_s) / self.wall_s)
 
+    @property
+    def encode_each_s(self) -> float:
+        """Seconds of an image."""
+        return self.encode_s / max(1, self.encodes)
+
+    @property
+    def match_each_s(self) -> float:
+        """Seconds of a pair whose images are encoded."""
+        return self.match_s / max(1, self.pairs)
+
 
 class Timed:
     """A matcher that notes what its stages take; work on a GPU is waited for at the end of each."""
 
-    def __init__(self, matcher: Matcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Matcher, watch: Watch) -> None:
+        self._matcher, self._watch = matcher, watch
         self.name, self.batch_size = matcher.name, matcher.batch_size
         self.device = getattr(matcher, "device", None)
-        self.seconds = dict.fromkeys(("prepare", "encode", "match"), 0.0)
-        self.calls = dict.fromkeys(("prepare", "encode", "match"), 0)
+        self.seconds = dict.fromkeys(("prepare", *STAGES), 0.0)
+        self.calls = dict.fromkeys(("prepare", *STAGES), 0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,65 +77,111 @@ class Timed:
     def prepare(self, image: np.ndarray) -> PreparedImage:
         start = time.perf_counter()
         prepared = self._matcher.prepare(image)
-        return self._noted("prepare", start, 1, prepared)
+        self._note("prepare", start, 1)
+        return prepared
 
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
         start = time.perf_counter()
-        return self._noted("encode", start, len(images), self._matcher.encode(images))
+        with self._watch.stage("encode"):
+            features = self._matcher.encode(images)
+        wait_for(self.device or CPU)
+        self._note("encode", start, len(images))
+        return features
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
         start = time.perf_counter()
-        return self._noted("match", start, len(pairs), self._matcher.match(pairs, seeds))
+        with self._watch.stage("match"):
+            results = self._matcher.match(pairs, seeds)
+        wait_for(self.device or CPU)
+        self._note("match", start, len(pairs))
+        return results
 
-    def _noted(self, stage: str, start: float, count: int, value: Any) -> Any:
-        if stage != "prepare" and self.device is not None and self.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self.device)
+    def _note(self, stage: str, start: float, count: int) -> None:
         self.seconds[stage] += time.perf_counter() - start
         self.calls[stage] += count
-        return value
 
 
-def run_cached(images: ImageList, pairs: PairList, matcher: Matcher, options: MatchOptions) -> Run:
-    """The loop of `romacli match`, without a journal."""
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and how the loop runs."""
 
-    def work(timed: Timed, note: Callable[[int], None]) -> None:
-        match_images(images, pairs, timed, lambda batch: note(len(batch)), options)
+    images: ImageList
+    matcher: Matcher
+    options: MatchOptions
 
-    return _timed(matcher, work)
+    def cached(self, pairs: PairList, meter: Meter | None = None) -> Run:
+        """The loop of `romacli match`, without a journal."""
+        return self._timed([pairs], self.options, meter)
+
+    def uncached(self, pairs: PairList) -> Run:
+        """Pairs one by one: both photographs are read and encoded for each."""
+        return self._timed([PairList((pair,)) for pair in pairs.pairs], replace(self.options, batch_size=1))
+
+    def work(self, pair: Pair) -> dict[str, dict[str, np.ndarray]]:
+        """By stage and part, the floating-point operations and bytes of one image and of one pair."""
+        with counted() as meter:
+            run = self.cached(PairList((pair,)), meter)
+        counts = {"encode": run.encodes, "match": run.pairs}
+        return {
+            stage: {name: value / counts[stage] for name, value in parts.items()} for stage, parts in run.parts.items()
+        }
+
+    def _timed(self, lists: Iterable[PairList], options: MatchOptions, meter: Meter | None = None) -> Run:
+        device = getattr(self.matcher, "device", None)
+        watch = Watch(meter or clock(device))
+        timed = Timed(self.matcher, watch)
+        results: list[tuple[float, int, int]] = []
+
+        def note(batch: Sequence[tuple[Pair, PairResult]]) -> None:
+            rejected = sum(isinstance(result, Rejected) for _, result in batch)
+            results.append((time.perf_counter(), len(batch), rejected))
+
+        with watched(getattr(self.matcher, "network", None), watch):
+            start = time.perf_counter()
+            for pairs in lists:
+                match_images(self.images, pairs, timed, note, options)
+            end = time.perf_counter()
+        first_end, first_pairs, _ = results[0] if results else (start, 0, 0)
+        pairs_done = sum(count for _, count, _ in results)
+        return Run(
+            wall_s=end - start,
+            steady_s=end - first_end,
+            steady_pairs=pairs_done - first_pairs,
+            prepare_s=timed.seconds["prepare"],
+            encode_s=timed.seconds["encode"],
+            match_s=timed.seconds["match"],
+            prepares=timed.calls["prepare"],
+            encodes=timed.calls["encode"],
+            pairs=pairs_done,
+            rejected=sum(rejected for _, _, rejected in results),
+            parts=watch.totals(),
+        )
 
 
-def run_uncached(images: ImageList, pairs: PairList, matcher: Matcher, options: MatchOptions) -> Run:
-    """The same pairs one by one: both photographs are read and encoded for each."""
-    alone = replace(options, batch_size=1)
+@dataclass(frozen=True)
+class Compared:
+    """A pass of ours between two halves of pairs matched without reuse, so that all meet the same load."""
 
-    def work(timed: Timed, note: Callable[[int], None]) -> None:
-        for pair in pairs.pairs:
-            match_images(images, PairList((pair,)), timed, lambda batch: note(len(batch)), alone)
+    cached: Run
+    uncached: tuple[Run, ...]
+    images: int
 
-    return _timed(matcher, work)
+    @property
+    def uncached_each_s(self) -> float:
+        """Seconds of a pair without reuse."""
+        return sum(run.wall_s for run in self.uncached) / sum(run.pairs for run in self.uncached)
 
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as without reuse; pairs that were not matched so count as those that were."""
+        return self.cached.pairs * self.uncached_each_s / self.cached.wall_s
 
-def _timed(matcher: Matcher, work: Callable[[Timed, Callable[[int], None]], None]) -> Run:
-    timed = Timed(matcher)
-    results: list[tuple[float, int]] = []
-    start = time.perf_counter()
-    work(timed, lambda count: results.append((time.perf_counter(), count)))
-    end = time.perf_counter()
-    pairs = sum(count for _, count in results)
-    first = results[0] if results else (start, 0)
-    return Run(
-        wall_s=end - start,
-        steady_s=end - first[0],
-        steady_pairs=pairs - first[1],
-        prepare_s=timed.seconds["prepare"],
-        encode_s=timed.seconds["encode"],
-        match_s=timed.seconds["match"],
-        prepares=timed.calls["prepare"],
-        encodes=timed.calls["encode"],
-        pairs=pairs,
-    )
+    @property
+    def bound(self) -> float:
+        """What the stage times of the cached pass allow, were each image encoded once and nothing else to do."""
+        run = self.cached
+        alone = run.pairs * (2 * run.encode_each_s + run.match_each_s)
+        return alone / (self.images * run.encode_each_s + run.pairs * run.match_each_s)
 
 
 def bench(
@@ -125,95 +193,130 @@ def bench(
     repeats: int,
     compare: bool,
     say: Callable[[str], None],
+    uncached_pairs: int | None = None,
 ) -> dict[str, Any]:
-    """Medians over `repeats` runs, after one pair to warm up; compared runs take turns and meet the same load.
+    """Medians over `repeats` runs, after one pair to warm up, whose operations are counted.
+
+    uncached_pairs: of each run, matched without reuse to compare; spread over the list, all without it.
 
     Returns:
-        A dictionary for JSON: `cached`, with `compare` also `uncached` and their `ratio`, and what the machine does.
+        A dictionary for JSON: `cached`, `stages`, with `compare` also `uncached`, `ratio` and `bound`, and what the
+        machine does. Sizes are per image for the stage `encode` and per pair for `match`.
     """
-    run_cached(images, PairList(pairs.pairs[:1]), matcher, options)
-    cached, uncached = [], []
+    measured = Bench(images, matcher, options)
+    used = len({name for pair in pairs.pairs for name in pair})
+    device, dtype = getattr(matcher, "device", None) or CPU, working_dtype(matcher)
+    work = measured.work(pairs.pairs[0])
+    products = product_rate(device, dtype)
+    sample = spread(pairs.pairs, uncached_pairs or len(pairs))
+    cached, compared = [], []
     for index in range(repeats):
         say(f"run {index + 1} of {repeats}")
-        cached.append(run_cached(images, pairs, matcher, options))
-        if compare:
-            uncached.append(run_uncached(images, pairs, matcher, options))
-    used = len({name for pair in pairs.pairs for name in pair})
+        before = measured.uncached(PairList(sample[::2])) if compare else None
+        cached.append(measured.cached(pairs))
+        if before is not None:
+            halves = [before, measured.uncached(PairList(sample[1::2]))] if sample[1:] else [before]
+            compared.append(Compared(cached[-1], tuple(halves), used))
+    peak = peak_bytes(matcher)
+    products, copies = max(products, product_rate(device, dtype)), copy_rate(device)
     result: dict[str, Any] = {
         "images": used,
         "pairs": len(pairs),
+        "rejected": cached[-1].rejected,
         "repeats": repeats,
         "fewest_encodes": fewest_loads(used, len(pairs), used),
-        "cached": _median(cached, used),
-        "matrix_gflops": round(matrix_rate(matcher) / 1e9, 1),
-        "copy_gb_s": round(copy_rate(matcher) / 1e9, 2),
-        "peak_gb": round(peak_bytes(matcher) / 1e9, 3),
+        "cached": _medians([(run,) for run in cached], used),
+        "stages": _stages(cached, work, products, copies),
+        "dtype": str(dtype).removeprefix("torch."),
+        "matrix_gflops": round(products / 1e9, 1),
+        "copy_gb_s": round(copies / 1e9, 2),
+        "peak_gb": round(peak / 1e9, 3),
     }
     if compare:
-        ratios = [other.wall_s / own.wall_s for own, other in zip(cached, uncached, strict=True)]
-        result["uncached"] = _median(uncached, used)
-        result["ratio"] = round(statistics.median(ratios), 3)
-        result["ratios"] = [round(ratio, 3) for ratio in ratios]
+        result["uncached"] = _medians([each.uncached for each in compared], used)
+        result["uncached_pairs"] = len(sample)
+        result["ratio"] = round(statistics.median(each.ratio for each in compared), 3)
+        result["ratios"] = [round(each.ratio, 3) for each in compared]
+        result["bound"] = round(statistics.median(each.bound for each in compared), 3)
+        result["of_bound"] = round(statistics.median(each.ratio / each.bound for each in compared), 3)
     return result
 
 
-def _median(runs: Sequence[Run], used: int) -> dict[str, float]:
-    def of(value: Callable[[Run], float]) -> float:
-        return round(statistics.median(value(run) for run in runs), 4)
+def spread(pairs: Sequence[Pair], count: int) -> tuple[Pair, ...]:
+    """So many of the pairs, at equal distances along the list."""
+    count = min(count, len(pairs))
+    return tuple(pairs[round((index + 0.5) * len(pairs) / count - 0.5)] for index in range(count))
+
+
+def _medians(runs: Sequence[Sequence[Run]], used: int) -> dict[str, float]:
+    """Of every run, which may have been done in pieces."""
+
+    def of(value: Callable[[Run], float], per: Callable[[Run], float] = lambda _: 0.0) -> float:
+        sums = [(sum(map(value, pieces)), sum(map(per, pieces))) for pieces in runs]
+        return round(statistics.median(top / bottom if bottom else top for top, bottom in sums), 4)
+
+    def wall(run: Run) -> float:
+        return run.wall_s
+
+    def pairs(run: Run) -> float:
+        return run.pairs
 
     return {
-        "seconds": of(lambda run: run.wall_s),
-        "pairs_per_s": of(lambda run: run.pairs / run.wall_s),
-        "steady_pairs_per_s": of(lambda run: run.steady_pairs / run.steady_s if run.steady_s else 0.0),
+        "seconds": of(wall),
+        "pairs_per_s": of(pairs, wall),
+        "steady_pairs_per_s": of(lambda run: run.steady_pairs, lambda run: run.steady_s),
         "encodes": of(lambda run: run.encodes),
-        "encodes_per_pair": of(lambda run: run.encodes / max(1, run.pairs)),
+        "encodes_per_pair": of(lambda run: run.encodes, pairs),
         "decodes_per_image": of(lambda run: run.prepares / used),
         "decode_and_resize_s": of(lambda run: run.prepare_s),
         "encode_s": of(lambda run: run.encode_s),
         "match_s": of(lambda run: run.match_s),
-        "outside_model": of(lambda run: run.outside),
+        "outside_model": of(lambda run: run.outside * run.wall_s, wall),
     }
 
 
-def matrix_rate(matcher: Matcher, side: int = 1024) -> float:
-    """Floating-point operations a second in a product of square float32 matrices on the matcher's device."""
-    import torch
+def _stages(
+    runs: Sequence[Run], work: Mapping[str, Mapping[str, np.ndarray]], products: float, copies: float
+) -> list[dict[str, Any]]:
+    """A row for each stage as a whole, `part` being empty, and one for each of its parts."""
+    rows = []
+    for stage in STAGES:
+        each_s = {"encode": lambda run: run.encode_each_s, "match": lambda run: run.match_each_s}[stage]
+        counts = [{"encode": run.encodes, "match": run.pairs}[stage] for run in runs]
+        whole = sum(work[stage].values(), np.zeros(2))
+        rows.append(_row(stage, "", statistics.median(map(each_s, runs)), whole, products, copies))
+        names = [name for name in work[stage] if name != REST]
+        for name in [*names, REST] if names else []:
+            seconds = statistics.median(
+                run.parts[stage].get(name, 0.0) / max(1, count) for run, count in zip(runs, counts, strict=True)
+            )
+            rows.append(_row(stage, name, seconds, work[stage][name], products, copies))
+    return rows
 
-    device = getattr(matcher, "device", None) or torch.device("cpu")
-    matrix = torch.full((side, side), 0.5, device=device)
-    return 2 * side**3 / _fastest(lambda: matrix @ matrix, device)
+
+def _row(stage: str, part: str, seconds: float, work: np.ndarray, products: float, copies: float) -> dict[str, Any]:
+    flops, num_bytes = map(float, work)
+    return {
+        "stage": stage,
+        "part": part,
+        "seconds": round(seconds, 6),
+        "gflop": round(flops / 1e9, 3),
+        "gbyte": round(num_bytes / 1e9, 3),
+        "of_products": round(flops / seconds / products, 4) if seconds else 0.0,
+        "of_copies": round(num_bytes / seconds / copies, 4) if seconds else 0.0,
+    }
 
 
-def copy_rate(matcher: Matcher, num_bytes: int = 1 << 27) -> float:
-    """Bytes a second read and written by a copy in the device's memory."""
-    import torch
-
-    device = getattr(matcher, "device", None) or torch.device("cpu")
-    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * num_bytes / _fastest(lambda: target.copy_(source), device)
-
-
-def _fastest(work: Callable[[], object], device: Any) -> float:
-    """The least of five times, after one to warm up."""
-    import torch
-
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+def working_dtype(matcher: Matcher) -> torch.dtype:
+    """The number type its network computes in, float32 where it says nothing."""
+    dtype: torch.dtype = getattr(torch, matcher.settings.get("dtype", "float32"))
+    return dtype
 
 
 def peak_bytes(matcher: Matcher) -> int:
-    """The most memory this process has had: on its GPU, where it has one."""
+    """The most memory this process has had so far, weights included: on its GPU, where it has one."""
     device = getattr(matcher, "device", None)
     if device is not None and device.type == "cuda":
-        import torch
-
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -55,15 +56,42 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type != "cpu":
         return True
-    return _product_s(torch.bfloat16) < _product_s(torch.float32)
+    return product_rate(device, torch.bfloat16, side=512) > product_rate(device, torch.float32, side=512)
 
 
-def _product_s(dtype: torch.dtype) -> float:
-    """The fastest of three products of square matrices, after one to warm up."""
-    matrix = torch.full((512, 512), 0.5, dtype=dtype)
+def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
+    """Floating-point operations a second in a product of square matrices.
+
+    side: of the matrices; without it one that fills the device.
+    """
+    side = side or (8192 if device.type == "cuda" else 1024)
+    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
+    return 2 * side**3 / fastest_s(lambda: matrix @ matrix, device)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second read and written by a copy of more than caches hold in the device's memory."""
+    num_bytes = 1 << 30 if device.type == "cuda" else 1 << 27
+    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / fastest_s(lambda: target.copy_(source), device)
+
+
+def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
+    """The least of the seconds that work takes, repeated after one run to warm up."""
     seconds = []
-    for _ in range(4):
+    for _ in range(repeats + 1):
+        wait_for(device)
         began = time.perf_counter()
-        matrix @ matrix
+        work()
+        wait_for(device)
         seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

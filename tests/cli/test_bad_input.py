@@ -332,3 +332,17 @@ def test_photographs_without_gps_stop_spatial_pairing_before_any_work(run: Run, 
     assert "none of 3 photographs in" in result.stderr
     assert "1.png, 2.png, 3.png" in result.stderr
     assert not Path("romacli-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--seeded-weights", "--weights", "own.pth"), "--weights own.pth and --seeded-weights exclude each other."),
+        (("--uncached-pairs", "3"), "Add --compare uncached, or leave it out."),
+        (("--seeded-weights", "--model", "dkm"), "model dkm is not known."),
+    ],
+)
+def test_bench_that_contradicts_itself(run: Run, words: tuple[str, ...], sentence: str) -> None:
+    result = run("bench", *words)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
