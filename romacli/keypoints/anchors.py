@@ -8,6 +8,10 @@ import numpy as np
 
 from romacli.types import Size
 
+# Room for points is dealt out over so many cells along each side of an image, as to this share of it.
+_CELLS = 32
+_SPREAD_SHARE = 0.7
+
 
 def seed_lattice(size: Size, spacing: float, *, name: str, seed: int) -> np.ndarray:
     """A jittered lattice of places for new points, (n, 2) float32 COLMAP pixels.
@@ -83,3 +87,19 @@ def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarra
         live = is_open[better] & is_open[worse]
         better, worse = better[live], worse[live]
     return kept
+
+
+def choose_spread(points: np.ndarray, scores: np.ndarray, size: Size, count: int) -> np.ndarray:
+    """The rows of `count` of (n, 2) points inside an image, ascending: the best, but some from everywhere.
+
+    Most of the room is dealt out evenly over the image, each cell's best coming first, and the rest goes to the best
+    of those left over. The best alone crowd where most images look, and poses want points everywhere.
+    """
+    column, row = np.minimum(points / size * _CELLS, _CELLS - 1).astype(np.intp).T
+    cell = row * _CELLS + column
+    best_first = np.lexsort((-scores, cell))
+    starts = np.searchsorted(cell[best_first], cell[best_first])
+    place = np.empty(len(points), np.intp)
+    place[best_first] = np.arange(len(points)) - starts
+    has_room = place <= _SPREAD_SHARE * count / _CELLS**2
+    return np.sort(np.lexsort((-scores, ~has_room))[:count])

@@ -10,7 +10,7 @@ class AggregateOptions:
     """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image.
 
     method: "tracks", "cells" or "independent"; without a say where keypoints are given.
-    max_keypoints: per image; of tracks the longest stay.
+    max_keypoints: per image; of tracks the longest of each place stay.
     spacing: between the seeds of new tracks; smaller gives more tracks and more work.
     nms_radius: no two keypoints of an image are nearer.
     tolerance: predictions this far from their median have no say.
@@ -23,9 +23,9 @@ class AggregateOptions:
     """
 
     method: str = "tracks"
-    max_keypoints: int = 9000
-    spacing: float = 14.0
-    nms_radius: float = 3.5
+    max_keypoints: int = 10000
+    spacing: float = 11.0
+    nms_radius: float = 2.5
     tolerance: float = 6.0
     match_tolerance: float = 3.0
     sweeps: int = 3

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.geometry.warp import WarpSample
-from romacli.keypoints.anchors import close_pairs, seed_lattice, suppress
+from romacli.keypoints.anchors import choose_spread, close_pairs, seed_lattice, suppress
 from romacli.keypoints.consensus import combine
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
@@ -121,8 +121,7 @@ def _hear(
     elsewhere = table.lengths[ids] - np.isin(ids, table.ids[image], assume_unique=True)
     merit = elsewhere + 0.5 * support / (1 + support)
     kept = np.flatnonzero(suppress(xy, merit, options.nms_radius * scale))
-    longest = kept[np.argsort(-merit[kept], kind="stable")[: options.max_keypoints]]
-    rows = np.sort(longest)
+    rows = kept[choose_spread(xy[kept], merit[kept], graph.sizes[image], options.max_keypoints)]
     table.replace(image, ids[rows], xy[rows])
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from romacli.keypoints.anchors import close_pairs, seed_lattice, suppress
+from romacli.keypoints.anchors import choose_spread, close_pairs, seed_lattice, suppress
 
 
 def suppress_by_loop(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarray:
@@ -54,3 +54,45 @@ def test_lattice_depends_on_name_and_seed_only_and_covers_the_image():
     everywhere = np.stack(np.meshgrid(np.arange(0, 320, 8.0), np.arange(0, 240, 8.0)), axis=-1).reshape(-1, 2)
     covered, _ = close_pairs(everywhere, places, 1.3 * 14)
     assert len(np.unique(covered)) == len(everywhere)
+
+
+@pytest.fixture
+def crowd_and_few():
+    """2,000 good points in a corner of an image, 200 poor ones all over it."""
+    rng = np.random.default_rng(3)
+    points = np.concatenate((rng.uniform(0, 40, (2000, 2)), rng.uniform(0, (320, 240), (200, 2))))
+    return points, np.concatenate((rng.uniform(5, 9, 2000), rng.uniform(1, 2, 200)))
+
+
+def cells(points: np.ndarray) -> set[tuple[int, int]]:
+    """The cells, 32 by 32 of an image of 320 x 240 px, that hold a point."""
+    return {(int(x), int(y)) for x, y in points / (10, 7.5)}
+
+
+def test_chosen_points_are_as_many_as_allowed_and_leave_no_place_empty(crowd_and_few):
+    points, scores = crowd_and_few
+    rows = choose_spread(points, scores, (320, 240), 1000)
+    assert len(rows) == 1000
+    assert (np.diff(rows) > 0).all()
+    assert cells(points[rows]) == cells(points)
+
+
+def test_room_left_over_goes_to_the_best(crowd_and_few):
+    points, scores = crowd_and_few
+    rows = choose_spread(points, scores, (320, 240), 1000)
+    best_of_cells = choose_spread(points, scores, (320, 240), len(cells(points)))
+    left_out = np.setdiff1d(np.arange(2200), rows)
+    assert scores[np.setdiff1d(rows, best_of_cells)].min() > scores[left_out].max()
+
+
+def test_points_that_all_have_room_are_all_chosen(crowd_and_few):
+    points, scores = crowd_and_few
+    np.testing.assert_array_equal(choose_spread(points, scores, (320, 240), 2200), np.arange(2200))
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_little_room_goes_to_the_best_of_their_cells(crowd_and_few, count):
+    points, scores = crowd_and_few
+    rows = choose_spread(points, scores, (320, 240), count)
+    assert len(rows) == count
+    assert len(cells(points[rows])) == count
