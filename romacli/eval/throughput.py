@@ -6,7 +6,8 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,20 +82,20 @@ class Timed:
         return prepared
 
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
-        start = time.perf_counter()
-        with self._watch.stage("encode"):
-            features = self._matcher.encode(images)
-        wait_for(self.device or CPU)
-        self._note("encode", start, len(images))
-        return features
+        with self._on_device("encode", len(images)):
+            return self._matcher.encode(images)
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        with self._on_device("match", len(pairs)):
+            return self._matcher.match(pairs, seeds)
+
+    @contextmanager
+    def _on_device(self, stage: str, count: int) -> Iterator[None]:
         start = time.perf_counter()
-        with self._watch.stage("match"):
-            results = self._matcher.match(pairs, seeds)
+        with self._watch.stage(stage):
+            yield
         wait_for(self.device or CPU)
-        self._note("match", start, len(pairs))
-        return results
+        self._note(stage, start, count)
 
     def _note(self, stage: str, start: float, count: int) -> None:
         self.seconds[stage] += time.perf_counter() - start
