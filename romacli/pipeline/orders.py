@@ -1,6 +1,7 @@
 """Orders of work that suit a small cache. Pure; images are numbers below `count`, pairs are two of them.
 
-`greedy` follows covisibility graphs closely, `banded` sequences, `blocks` lists of nearly all pairs.
+`greedy` follows covisibility graphs closely, `banded` sequences, `hosted` sequences that meet themselves again,
+`blocks` lists of nearly all pairs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,22 @@ def banded(pairs: Sequence[Edge]) -> list[Edge]:
     """Pairs sorted by their first, then their second image."""
     edges = np.sort(np.asarray(pairs, np.int64), axis=1)
     return _listed(edges[np.lexsort((edges[:, 1], edges[:, 0]))])
+
+
+def hosted(order: Sequence[Edge], count: int) -> list[Edge]:
+    """Each pair moved to its image of fewer pairs, images in the turn in which `order` first names them.
+
+    The partners of an image of many pairs mostly stand together in several places, so it is cheaper to load it once
+    for each place than each of them at its own. Where both have as many, the earlier image is the host.
+    """
+    edges = np.array(order, np.int64)
+    num_pairs = np.bincount(edges.ravel(), minlength=count)
+    turn = np.zeros(count, np.int64)
+    named, first = np.unique(edges, return_index=True)
+    turn[named] = first
+    swapped = np.lexsort((turn[edges], num_pairs[edges]))[:, 0] == 1
+    edges[swapped] = edges[swapped, ::-1]
+    return _listed(edges[np.lexsort((turn[edges[:, 1]], turn[edges[:, 0]]))])
 
 
 def bandwidth_rank(pairs: Sequence[Edge], count: int) -> np.ndarray:

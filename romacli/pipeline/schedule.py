@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from romacli.errors import UsageError
-from romacli.pipeline.orders import Edge, banded, bandwidth_rank, blocks, greedy
+from romacli.pipeline.orders import Edge, banded, bandwidth_rank, blocks, greedy, hosted
 from romacli.types import Pair, Schedule, Step
 
 SMALLEST_CAPACITY = 2
@@ -60,15 +60,13 @@ def _candidates(edges: Sequence[Edge], count: int, capacity: int) -> Iterator[Se
     rank = bandwidth_rank(edges, count)
     images = np.argsort(rank).tolist()
     ranked = [(a, b) for a, b in rank[np.asarray(edges)].tolist()]
-    orders = [
-        lambda: banded(ranked),
-        lambda: greedy(ranked, count, capacity, by_share=True),
-        lambda: greedy(ranked, count, capacity, by_share=False),
-    ]
-    for order in orders:
-        found = order()
-        if found is not None:
-            yield [(images[a], images[b]) for a, b in found]
+    yield [(images[a], images[b]) for a, b in banded(ranked)]
+    for by_share in (True, False):
+        order = greedy(ranked, count, capacity, by_share=by_share)
+        if order is not None:
+            found = [(images[a], images[b]) for a, b in order]
+            yield found
+            yield hosted(found, count)
 
 
 class _Replay:

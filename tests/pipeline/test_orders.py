@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romacli.pipeline.orders import banded, bandwidth_rank, blocks, greedy
+from romacli.pipeline.orders import banded, bandwidth_rank, blocks, greedy, hosted
 from romacli.pipeline.schedule import fewest_loads, plan
 
 COUNT = 12
@@ -36,7 +36,7 @@ def by_hand(order: list[tuple[int, int]], capacity: int) -> int:
 
 @given(edges, st.integers(2, 6))
 def test_every_order_has_every_pair_once(graph: list[tuple[int, int]], capacity: int) -> None:
-    orders = [blocks(graph, COUNT, capacity), banded(graph)]
+    orders = [blocks(graph, COUNT, capacity), banded(graph), hosted(graph, COUNT)]
     orders += [greedy(graph, COUNT, capacity, by_share=by_share) for by_share in (True, False)]
     for order in orders:
         if order is not None:
@@ -64,6 +64,18 @@ def test_a_star_is_not_gone_round_for_ever(capacity: int) -> None:
     order = greedy(star, 40, capacity, by_share=True)
     assert order is not None
     assert plan([(str(a), str(b)) for a, b in star], capacity).num_encodes == 40
+
+
+def test_an_image_of_many_pairs_comes_to_its_partners() -> None:
+    """A walk of 200 whose every tenth image sees two far places, ten images at each."""
+    walk = [(a, a + 1) for a in range(199)]
+    seen_again = [
+        (hub, (hub + away + step) % 200) for hub in range(0, 200, 10) for away in (60, 110) for step in range(10)
+    ]
+    graph = sorted({(min(pair), max(pair)) for pair in walk + seen_again})
+    visits = 2 * 20
+    assert by_hand(hosted(graph, 200), 12) <= 200 + visits + 12
+    assert by_hand(banded(graph), 12) > 2 * 200
 
 
 def test_covisibility_graph_is_near_the_bound_however_it_is_listed() -> None:
