@@ -191,8 +191,23 @@ class MatcherFlags:
     ] = None
     min_overlap: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of usable places below which a pair is rejected; 0 keeps every pair."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of usable places below which a pair is rejected; 0 refines and keeps every pair.",
+        ),
     ] = 0.02
+    min_coarse_overlap: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="The same by the coarse stage alone, before a pair is refined; 0 refines every pair. "
+            "Default: mini 0.01, but no more than --min-overlap; RoMa 0, since it was not measured with its weights; "
+            "see romacli-mini(7). With --preselect it says which pairs are kept, 0.05 and above by default.",
+            show_default=False,
+        ),
+    ] = None
     coarse_resolution: Annotated[
         str | None,
         typer.Option(
@@ -255,7 +270,7 @@ class MatchFlags(MatcherFlags):
         typer.Option(
             "--try-rotations",
             help="Try each pair that is rejected or overlaps by less than 10 % again, its second photograph turned "
-            "by 90, 180 and 270 degrees; such a pair takes about four times as long. EXIF orientations are heeded "
+            "by 90, 180 and 270 degrees; such a pair takes up to four times as long. EXIF orientations are heeded "
             "anyway.",
         ),
     ] = False

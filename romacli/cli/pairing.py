@@ -162,12 +162,9 @@ class PairingFlags(
         typer.Option(
             "--preselect",
             help="Run the coarse stage alone over all pairs first, at a fraction of the cost, and match those that "
-            "overlap.",
+            "overlap by --min-coarse-overlap.",
         ),
     ] = False
-    min_coarse_overlap: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of two images in common from which --preselect keeps a pair.")
-    ] = 0.05
     descriptors: Annotated[
         Path | None,
         typer.Option(

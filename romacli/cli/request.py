@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from romacli.pipeline.job import JobOptions
     from romacli.pipeline.pairing import PairingOptions
 
+# A candidate costs a twentieth of a pair, so preselection may ask for more than what is worth refining once encoded.
+PRESELECTED_FROM = 0.05
+
 
 def job_options(
     images: ImageFlags,
@@ -56,10 +59,10 @@ def job_options(
         output=output.output,
         pairs=flags.pairs,
         pairing=_pairing(flags.pairs, pairing),
-        preselect=pairing.min_coarse_overlap if pairing.preselect else None,
+        preselect=_preselect(flags, pairing),
         descriptors=pairing.descriptors,
         model=flags.model,
-        matcher=matcher_options(flags),
+        matcher=matcher_options(replace(flags, min_coarse_overlap=None) if pairing.preselect else flags),
         match=MatchOptions(
             batch_size=flags.batch_size,
             cache_bytes=None if flags.cache_gb is None else round(flags.cache_gb * 1e9),
@@ -106,17 +109,23 @@ def matcher_options(flags: MatcherFlags) -> MatcherOptions:
         upsample=flags.upsample,
         min_certainty=flags.min_certainty,
         min_overlap=flags.min_overlap,
+        min_coarse_overlap=flags.min_coarse_overlap,
         device=flags.device,
         dtype=flags.dtype,
     )
+
+
+def _preselect(flags: MatchFlags, pairing: PairingFlags) -> float | None:
+    """From which coarse overlap on candidates are kept; they pass no second threshold when they are matched."""
+    if not pairing.preselect:
+        return None
+    return PRESELECTED_FROM if flags.min_coarse_overlap is None else flags.min_coarse_overlap
 
 
 def _pairing(pairs: str | None, flags: PairingFlags) -> PairingOptions:
     """How pairs are chosen where no file lists them."""
     if pairs is not None and flags.pairing is not None:
         raise UsageError(f"--pairs {pairs} lists the pairs that --pairing would choose. Leave one of them out.")
-    if flags.min_coarse_overlap != PairingFlags.min_coarse_overlap and not flags.preselect:
-        raise UsageError("--min-coarse-overlap says what --preselect keeps. Add --preselect, or leave it out.")
     return pairing_options(flags.pairing.value if flags.pairing else "exhaustive", flags)
 
 

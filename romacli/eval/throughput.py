@@ -17,7 +17,7 @@ import torch
 from romacli.eval.parts import REST, Meter, Watch, clock, watched
 from romacli.eval.work import counted
 from romacli.matching.device import copy_rate, product_rate, wait_for
-from romacli.matching.matcher import Matcher
+from romacli.matching.matcher import Matcher, StagedMatcher, StartedPair
 from romacli.pipeline.match import MatchOptions, match_images
 from romacli.pipeline.schedule import fewest_loads
 from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
@@ -102,6 +102,23 @@ class Timed:
         self.calls[stage] += count
 
 
+class StagedTimed(Timed):
+    """The same of a matcher whose pairs are matched in two stages, which count as one."""
+
+    def __init__(self, matcher: StagedMatcher, watch: Watch) -> None:
+        super().__init__(matcher, watch)
+        self._staged = matcher
+        self.coarse_batch_size = matcher.coarse_batch_size
+
+    def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
+        with self._on_device("match", len(pairs)):
+            return self._staged.start(pairs)
+
+    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
+        with self._on_device("match", 0):
+            return self._staged.finish(pairs, seeds)
+
+
 @dataclass(frozen=True)
 class Bench:
     """What is measured, and how the loop runs."""
@@ -130,7 +147,8 @@ class Bench:
     def _timed(self, lists: Iterable[PairList], options: MatchOptions, meter: Meter | None = None) -> Run:
         device = getattr(self.matcher, "device", None)
         watch = Watch(meter or clock(device))
-        timed = Timed(self.matcher, watch)
+        kind = StagedTimed if isinstance(self.matcher, StagedMatcher) else Timed
+        timed = kind(self.matcher, watch)
         results: list[tuple[float, int, int]] = []
 
         def note(batch: Sequence[tuple[Pair, PairResult]]) -> None:
@@ -202,7 +220,8 @@ def bench(
 
     Returns:
         A dictionary for JSON: `cached`, `stages`, with `compare` also `uncached`, `ratio` and `bound`, and what the
-        machine does. Sizes are per image for the stage `encode` and per pair for `match`.
+        machine does. Sizes are per image for the stage `encode` and per pair for `match`, as if each pair were
+        refined like the first.
     """
     measured = Bench(images, matcher, options)
     used = len({name for pair in pairs.pairs for name in pair})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from romacli.matching.compact import CompactOptions, compact_all
-from romacli.models.output import NetworkMatch
+from romacli.matching.matcher import StartedPair
+from romacli.models.output import NetworkMatch, Unfinished, together
 from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,15 +21,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TwoPassNetwork(Protocol):
-    """What RoMa and its small relative offer at network level."""
+    """What RoMa and its small relative offer at network level: `start`, `refine` in one go or two, `result`."""
 
     def encode(self, coarse: Tensor, fine: Tensor | None, /) -> dict[str, Tensor]: ...
 
-    def match(self, fA: dict[str, Tensor], fB: dict[str, Tensor], /, *, symmetric: bool = True) -> NetworkMatch: ...
-
     def encode_coarse(self, coarse: Tensor, /) -> dict[str, Tensor]: ...
 
-    def match_coarse(self, fA: dict[str, Tensor], fB: dict[str, Tensor], /) -> NetworkMatch: ...
+    def start(self, fA: Mapping[str, Tensor], fB: Mapping[str, Tensor], /) -> Unfinished: ...
+
+    def refine(
+        self, state: Unfinished, fA: Mapping[str, Tensor], fB: Mapping[str, Tensor], /, *, down_to: int | None = None
+    ) -> Unfinished: ...
+
+    def result(self, state: Unfinished, /) -> NetworkMatch: ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class DenseSettings:
     """What the results of a two-pass matcher depend on, all values decided; sizes are (width, height).
 
     weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, where it needs that.
+    min_coarse_overlap: by the decoder's warps, below which a pair is not refined.
     """
 
     model: str
@@ -46,10 +52,15 @@ class DenseSettings:
     min_overlap: float
     dtype: str
     backbone_sha256: str | None = None
+    min_coarse_overlap: float = 0.0
 
 
 # A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
 BATCH_ON_GPU = 4
+# Down to this stride the first pass has small maps: it takes more pairs to fill a GPU, and four times as many need less
+# memory than refining. By the maps' sizes; it was not timed on a GPU.
+COARSE_BATCH_ON_GPU = 16
+COARSE_STRIDE = 8
 # In long sides, half a token of a small network. On rendered walks tighter or looser limits told no better.
 COARSE_CYCLE_ERROR = 0.03
 
@@ -62,7 +73,9 @@ class TwoPassMatcher:
     ) -> None:
         """Take a network on its device. `autocast`: the network leaves its working precision to torch."""
         self.name = settings.model
-        self.batch_size = 1 if device.type == "cpu" else BATCH_ON_GPU
+        self.batch_size, self.coarse_batch_size = (
+            (1, 1) if device.type == "cpu" else (BATCH_ON_GPU, COARSE_BATCH_ON_GPU)
+        )
         self._network = network
         self._settings = settings
         self._device = device
@@ -119,9 +132,54 @@ class TwoPassMatcher:
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """How much two images share by the coarse stage alone: the usable share of the decoder's warps, in [0, 1]."""
         with self._precision():
-            out = self._network.match_coarse(
-                _stack([a.tensors for a, _ in pairs]), _stack([b.tensors for _, b in pairs])
-            )
+            return self._overlaps(self._network.start(*_Batch.of(pairs)), pairs)
+
+    @torch.inference_mode()
+    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        """The warps of both directions of every pair, whatever their overlap."""
+        with self._precision():
+            state = self._network.start(*_Batch.of(pairs))
+        return self._refined(state, pairs)
+
+    @torch.inference_mode()
+    def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
+        """Pairs after the decoder and, where they overlap by its warps, the refiners at coarse strides."""
+        with self._precision():
+            state = self._network.start(*_Batch.of(pairs))
+            least = self._settings.min_coarse_overlap
+            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)
+            kept = [index for index, overlap in enumerate(overlaps) if overlap >= least]
+            started: list[StartedPair | Rejected] = [Rejected(overlap) for overlap in overlaps]
+            if kept:
+                states, alike = state.apart(), [pairs[index] for index in kept]
+                going_on = together([states[index] for index in kept])
+                refined = self._network.refine(going_on, *_Batch.of(alike), down_to=COARSE_STRIDE)
+                for index, pair, each in zip(kept, alike, refined.apart(), strict=True):
+                    started[index] = StartedPair(pair, each)
+        return started
+
+    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+        """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
+        if not pairs:
+            return []
+        warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
+        return [self._judge(warp) for warp in compact_all(warps, self._compact)]
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+        """What `start` and `finish` make of a batch of pairs, which stays together as far as none is rejected."""
+        started = self.start(pairs)
+        finished = iter(self.finish([each for each in started if isinstance(each, StartedPair)], seeds))
+        return [each if isinstance(each, Rejected) else next(finished) for each in started]
+
+    @torch.inference_mode()
+    def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        with self._precision():
+            out = self._network.result(self._network.refine(state, *_Batch.of(pairs)))
+        return _dense_matches(out, pairs)
+
+    def _overlaps(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
+        """The usable share of the decoder's warps of every pair."""
+        out = self._network.result(state)
         options = CompactOptions(
             nodes=min(out.warp_AB.shape[1:3]),
             max_cycle_error=COARSE_CYCLE_ERROR,
@@ -129,25 +187,37 @@ class TwoPassMatcher:
         )
         return [warp.overlap for warp in compact_all(_dense_matches(out, pairs), options)]
 
-    @torch.inference_mode()
-    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
-        """The warps of both directions of every pair."""
-        features_A = _stack([a.tensors for a, _ in pairs])
-        features_B = _stack([b.tensors for _, b in pairs])
-        with self._precision():
-            out = self._network.match(features_A, features_B, symmetric=True)
-        return _dense_matches(out, pairs)
-
-    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
-        """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
-        return [self._judge(warp) for warp in compact_all(self.warp(pairs), self._compact)]
-
     def _judge(self, warp: CompactWarp) -> CompactWarp | Rejected:
         return warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
 
     def _precision(self) -> torch.autocast:
         dtype = getattr(torch, self._settings.dtype)
         return torch.autocast(self._device.type, dtype, enabled=self._autocast and dtype != torch.float32)
+
+
+class _Batch(Mapping[str, Tensor]):
+    """The features of several images as one batch; a tensor is joined when it is asked for, and not kept."""
+
+    def __init__(self, features: Sequence[Features]) -> None:
+        self._rows = [each.tensors for each in features]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[Features, Features]]) -> tuple[_Batch, _Batch]:
+        """The first and the second images of pairs."""
+        return cls([a for a, _ in pairs]), cls([b for _, b in pairs])
+
+    def __getitem__(self, name: str) -> Tensor:
+        rows = [row[name] for row in self._rows]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows[0])
+
+    def __len__(self) -> int:
+        return len(self._rows[0])
 
 
 def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> list[Features]:

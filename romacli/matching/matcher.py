@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Size
+from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Rejected, Size
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class MatcherOptions:
     upsample: whether the second pass runs at all.
     min_certainty: a cell of a warp below it is not used; in [0, 1].
     min_overlap: a pair whose usable share of cells is below it is recorded as rejected; in [0, 1]. 0.02 kept
-        every true pair of the studied captures and dropped the unrelated ones.
+        every true pair of the studied captures and dropped the unrelated ones. With 0 no pair is, at any stage.
+    min_coarse_overlap: the same for the share by the coarse stage alone; such a pair is not refined.
     device: auto, cpu, cuda, cuda:N or mps.
     dtype: auto, float32, float16 or bfloat16.
     """
@@ -34,6 +35,7 @@ class MatcherOptions:
     upsample: bool = True
     min_certainty: float | None = None
     min_overlap: float = 0.02
+    min_coarse_overlap: float | None = None
     device: str = "auto"
     dtype: str = "auto"
 
@@ -72,6 +74,32 @@ class DenseMatcher(Matcher, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StartedPair:
+    """A pair that a matcher's first stage found worth the rest of the work. state: the matcher's own."""
+
+    features: tuple[Features, Features]
+    state: Any
+
+
+@runtime_checkable
+class StagedMatcher(Matcher, Protocol):
+    """A matcher that learns from a first stage which pairs are worth the second; `match` is both.
+
+    coarse_batch_size: pairs it likes to be given to the first at once, as `batch_size` is to the second.
+    """
+
+    coarse_batch_size: int
+
+    def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
+        """Run the first stage on a batch of pairs."""
+        ...
+
+    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
+        """Run the second on some of those that `start` gave, in any batches."""
+        ...
+
+
 @runtime_checkable
 class CoarseMatcher(Matcher, Protocol):
     """A matcher whose first stage can run alone: it says cheaply what looks alike and what overlaps."""
@@ -87,6 +115,16 @@ class CoarseMatcher(Matcher, Protocol):
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """A score in [0, 1] of how much the images of each pair share."""
         ...
+
+
+def least_coarse_overlap(options: MatcherOptions, default: float) -> float:
+    """The coarse overlap below which a pair is not refined; 0 refines all.
+
+    A matcher's own `default` gives way to a lower `min_overlap`, and `min_overlap` 0 to nothing.
+    """
+    if options.min_overlap == 0:
+        return 0.0
+    return min(default, options.min_overlap) if options.min_coarse_overlap is None else options.min_coarse_overlap
 
 
 def pair_seed(name0: str, name1: str, *, seed: int) -> int:

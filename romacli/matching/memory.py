@@ -13,7 +13,8 @@ _UNKNOWN = 4 << 30
 # Other programs share a computer's memory; a GPU is mostly ours.
 _SHARE_OF_GPU, _SHARE_OF_COMPUTER = 0.85, 0.5
 # A pair in work takes this many times the features of an image, by the refiners' maps at their finest stride: about
-# 1.8 GB beside 109 MB for RoMa at 560 and 864 in float16.
+# 1.8 GB beside 109 MB for RoMa at 560 and 864 in float16. The first stage of a matcher that has two takes more pairs at
+# once, but needs less for all of them.
 _WORK_PER_FEATURES = 16
 
 

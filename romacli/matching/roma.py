@@ -10,7 +10,7 @@ import torch
 from romacli.errors import WeightsError
 from romacli.matching.dense import DenseSettings, TwoPassMatcher
 from romacli.matching.device import resolve_device, resolve_dtype
-from romacli.matching.matcher import MatcherOptions
+from romacli.matching.matcher import MatcherOptions, least_coarse_overlap
 from romacli.matching.resolution import check_multiple
 from romacli.models.roma import DINOV2_PREFIX, RoMa, checkpoint_name
 from romacli.models.weights import entry_named, locate, read_state_dict, sha256_of, weights_folder
@@ -19,6 +19,8 @@ from romacli.models.weights import entry_named, locate, read_state_dict, sha256_
 COARSE = (560, 560)
 UPSAMPLE = (864, 864)
 MIN_CERTAINTY = 0.2
+# What coarse overlaps are worth was not measured with the published weights: every pair is refined.
+MIN_COARSE_OVERLAP = 0.0
 BACKBONE = "dinov2"
 
 
@@ -61,6 +63,7 @@ def _settings(options: MatcherOptions, name: str) -> DenseSettings:
         min_certainty=MIN_CERTAINTY if options.min_certainty is None else options.min_certainty,
         min_overlap=options.min_overlap,
         dtype=str(dtype).removeprefix("torch."),
+        min_coarse_overlap=least_coarse_overlap(options, MIN_COARSE_OVERLAP),
     )
 
 

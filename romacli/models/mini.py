@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from romacli.errors import WeightsError
 
 from .local_correlation import local_correlation
-from .output import NetworkMatch
+from .output import NetworkMatch, Unfinished
 from .pooling import generalized_mean
 from .solve import solve_positive_definite
 
@@ -354,7 +354,7 @@ class Mini(nn.Module):
         return encoded
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Return what `match_coarse` needs of (B, 3, Hc, Wc) images, and a `descriptor` (B, D) of each as a whole.
+        """Return what `start` needs of (B, 3, Hc, Wc) images, and a `descriptor` (B, D) of each as a whole.
 
         The descriptor pools the trunk at strides 8 and 16: on rendered walks it found more true overlaps than either
         level, lower powers or the tokens that the matcher compares.
@@ -362,11 +362,6 @@ class Mini(nn.Module):
         pyramid = self.trunk(coarse)
         pooled = [generalized_mean(pyramid[stride], DESCRIPTOR_POWER) for stride in (COARSE_STRIDE, 8)]
         return {**self._coarse(pyramid), "descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
-
-    def match_coarse(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> NetworkMatch:
-        """Return the decoder's warps in both directions, one value a token, unrefined."""
-        coarse_A, coarse_B = ({key: encoded[key] for key in ("tokens", "alpha")} for encoded in (encoded_A, encoded_B))
-        return self.match(coarse_A, coarse_B)
 
     def _coarse(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         tokens = self.tokens(pyramid[COARSE_STRIDE])
@@ -385,12 +380,39 @@ class Mini(nn.Module):
         """Return the warps between A and B at half the side of the finest input (see `NetworkMatch`)."""
         if not symmetric:
             last = self.trace(encoded_A, encoded_B).stages[-1]
-            return NetworkMatch(*_finished(last))
-        both = {key: torch.cat((encoded_A[key], encoded_B[key])) for key in encoded_A}
-        half = encoded_A["tokens"].shape[0]
-        last = self.trace(both, swap_halves(both), symmetric=True).stages[-1]
-        warp, certainty = _finished(last)
-        return NetworkMatch(warp[:half], certainty[:half], warp[half:], certainty[half:])
+            return NetworkMatch(*_finished(last.warp, last.certainty))
+        return self.result(self.refine(self.start(encoded_A, encoded_B), encoded_A, encoded_B))
+
+    def start(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> Unfinished:
+        """Return what the decoder makes of pairs in both directions, one value a token; it reads `encode_coarse`."""
+        both = _both_ways(encoded_A, encoded_B, ("tokens", "alpha"))
+        stage = self._decode(both, swap_halves(both), symmetric=True).stages[0]
+        return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, directions=2)
+
+    def refine(
+        self,
+        state: Unfinished,
+        encoded_A: Mapping[str, Tensor],
+        encoded_B: Mapping[str, Tensor],
+        *,
+        down_to: int | None = None,
+    ) -> Unfinished:
+        """Return pairs refined: by all that is left, or in the first pass down to a stride and no further."""
+        steps = _steps(encoded_A)
+        end = len(steps) if down_to is None else sum(image == "coarse" and s >= down_to for image, s in steps)
+        warp, certainty = state.tensors["warp"], state.tensors["certainty"]
+        stage = Stage(warp, warp, certainty)
+        for image, stride in steps[state.steps : end]:
+            prefix = f"{image}_{stride}_"
+            both = _both_ways(encoded_A, encoded_B, [key for key in encoded_A if key.startswith(prefix)])
+            stage = self._refine(stage, both, swap_halves(both), prefix, stride)
+        return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, 2, max(state.steps, end))
+
+    def result(self, state: Unfinished) -> NetworkMatch:
+        """Return the warps of pairs in both directions, as far as they have come."""
+        warp, certainty = _finished(state.tensors["warp"], state.tensors["certainty"])
+        (warp_AB, warp_BA), (certainty_AB, certainty_BA) = warp.chunk(2), certainty.chunk(2)
+        return NetworkMatch(warp_AB, certainty_AB, warp_BA, certainty_BA)
 
     def trace(
         self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool = False
@@ -400,6 +422,14 @@ class Mini(nn.Module):
         With `symmetric`, the target is the source with its halves swapped and the token cosines are computed
         once for both directions. Gradients are cut between stages (RoMa section 3.4).
         """
+        first = self._decode(source, target, symmetric=symmetric)
+        stages = [*first.stages]
+        for image, stride in _steps(source):
+            stages.append(self._refine(stages[-1], source, target, f"{image}_{stride}_", stride))
+        return MiniTrace(first.anchor_logits, first.correlation, tuple(stages))
+
+    def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool) -> MiniTrace:
+        """Return the first stage, from tokens and the Gaussian process's solution alone; see `trace`."""
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with torch.autocast(source["tokens"].device.type, enabled=False):
             correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
@@ -410,12 +440,7 @@ class Mini(nn.Module):
         )
         logits, certainty = logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source)
         warp = decode_anchors(logits.detach(), self.config.anchors_per_side)
-        stages = [Stage(warp, warp, certainty)]
-        for image in ("coarse", "fine"):
-            for stride in REFINED_STRIDES:
-                if f"{image}_{stride}_features" in source:
-                    stages.append(self._refine(stages[-1], source, target, f"{image}_{stride}_", stride))
-        return MiniTrace(logits, correlation, tuple(stages))
+        return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),))
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         return {
@@ -457,6 +482,23 @@ def _correlate(source: Tensor, target: Tensor, symmetric: bool) -> Tensor:
     return torch.cat((forward, forward.transpose(1, 2)))
 
 
+def _steps(encoded: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    """Return the refinements that images are encoded for, in order: which of their sizes, and at which stride."""
+    return [
+        (image, stride)
+        for image in ("coarse", "fine")
+        for stride in REFINED_STRIDES
+        if f"{image}_{stride}_features" in encoded
+    ]
+
+
+def _both_ways(
+    encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return some features as the source of both directions: A's, then B's."""
+    return {name: torch.cat((encoded_A[name], encoded_B[name])) for name in names}
+
+
 def _with_prefix(encoded: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in encoded.items() if key.startswith(prefix)}
 
@@ -465,10 +507,10 @@ def _resized(x: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(shape), mode="bilinear", align_corners=False)
 
 
-def _finished(stage: Stage) -> tuple[Tensor, Tensor]:
+def _finished(warp: Tensor, certainty: Tensor) -> tuple[Tensor, Tensor]:
     """Clamp the warp to the image and give certainty 0 to what had left it (spec of RoMa's released code)."""
-    inside = (stage.warp.abs() <= 1).all(dim=-1)
-    return stage.warp.clamp(-1, 1), stage.certainty.sigmoid() * inside
+    inside = (warp.abs() <= 1).all(dim=-1)
+    return warp.clamp(-1, 1), certainty.sigmoid() * inside
 
 
 def load_mini(path: Path) -> Mini:

@@ -1,9 +1,11 @@
-"""What every dense network in this room returns for a batch of pairs; it knows neither files nor pixels."""
+"""What every dense network in this room makes of a batch of pairs; it knows neither files nor pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -23,3 +25,36 @@ class NetworkMatch:
     certainty_AB: Tensor
     warp_BA: Tensor | None = None
     certainty_BA: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A batch of pairs between two stages of a network, so that a stage may run for some of them and in other batches.
+
+    Attributes:
+        tensors: the network's own, (directions * B, ...) each: those from A to B of all pairs, then those from B to A.
+        directions: 2, or 1 when only A to B was asked for.
+        steps: how many refiners are behind.
+    """
+
+    tensors: Mapping[str, Tensor]
+    directions: int
+    steps: int = 0
+
+    def apart(self) -> list[Unfinished]:
+        """The same pair by pair."""
+        split = {name: tensor.unflatten(0, (self.directions, -1)) for name, tensor in self.tensors.items()}
+        pairs = next(iter(split.values())).shape[1]
+        return [
+            Unfinished({name: tensor[:, i] for name, tensor in split.items()}, self.directions, self.steps)
+            for i in range(pairs)
+        ]
+
+
+def together(pairs: Sequence[Unfinished]) -> Unfinished:
+    """Pairs of `Unfinished.apart` as one batch; they have come equally far."""
+    first = pairs[0]
+    if len(pairs) == 1:
+        return first
+    joined = {name: torch.stack([pair.tensors[name] for pair in pairs], dim=1).flatten(0, 1) for name in first.tensors}
+    return Unfinished(joined, first.directions, first.steps)

@@ -7,7 +7,7 @@ were trained differently from the paper, the code follows the weights. It knows 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .local_correlation import local_correlation
-from .output import NetworkMatch
+from .output import NetworkMatch, Unfinished
 from .pooling import generalized_mean
 from .solve import solve_positive_definite
 from .vgg import VGG19
 from .weights import require_layout
 
-FeatureMaps = dict[str, Tensor]
+FeatureMaps = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,22 +79,6 @@ DESCRIPTOR_POWER = 3.0
 
 
 @dataclass(frozen=True)
-class Coarse:
-    """The decoder's coarse warps between A and B, before any refinement.
-
-    Attributes:
-        flow_AB: (B, 2, h, w) float32, normalised x, y in image B of every patch of A.
-        certainty_AB: (B, 1, h, w) float32, logits.
-        flow_BA, certainty_BA: the same from B to A, or None.
-    """
-
-    flow_AB: Tensor
-    certainty_AB: Tensor
-    flow_BA: Tensor | None = None
-    certainty_BA: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Stage:
     """What one refiner made of the flow it started from.
 
@@ -128,7 +112,7 @@ class Trace:
 class RoMa(nn.Module):
     """Dense matching of two images, split where the work of one image ends and that of a pair begins.
 
-    `encode` does all that depends on one image, `match` (`coarse`, then `refine`) what depends on both.
+    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
     `net.to(torch.bfloat16)` or `.half()` puts the convolutions and transformers in that precision; what needs
     more stays float32, also under autocast: the Gaussian process and the features it compares, the anchor
     logits, the outputs of the refiners and all coordinates.
@@ -184,7 +168,7 @@ class RoMa(nn.Module):
             fold_batchnorm(net)
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def encode(self, coarse: Tensor, fine: Tensor | None = None) -> FeatureMaps:
+    def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
         """All that depends on one image alone, to be kept and used for every pair the image is in.
 
         Args:
@@ -205,29 +189,20 @@ class RoMa(nn.Module):
             features |= self._fine_features(fine, "fine")
         return features
 
-    def encode_coarse(self, coarse: Tensor) -> FeatureMaps:
-        """What `match_coarse` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole.
+    def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
+        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole.
 
         The descriptor is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
         """
         patches = self.dinov2(coarse)
         return {**self._coarse_features(patches), "descriptor": generalized_mean(patches, DESCRIPTOR_POWER)}
 
-    def match_coarse(self, features_A: FeatureMaps, features_B: FeatureMaps) -> NetworkMatch:
-        """The decoder's warps in both directions, one value a patch, unrefined."""
-        coarse = self.coarse(features_A, features_B)
-        assert coarse.flow_BA is not None
-        assert coarse.certainty_BA is not None
-        warp_AB, certainty_AB = finish(coarse.flow_AB, coarse.certainty_AB, coarse.certainty_AB)
-        warp_BA, certainty_BA = finish(coarse.flow_BA, coarse.certainty_BA, coarse.certainty_BA)
-        return NetworkMatch(warp_AB, certainty_AB, warp_BA, certainty_BA)
-
-    def _coarse_features(self, patches: Tensor) -> FeatureMaps:
+    def _coarse_features(self, patches: Tensor) -> dict[str, Tensor]:
         stride = str(self.config.levels[0].stride)
         projected = self.projections[stride](patches.float())
         return {f"coarse_{stride}": projected, "alpha": self.gaussian_process.alpha(projected)}
 
-    def _fine_features(self, image: Tensor, name: str) -> FeatureMaps:
+    def _fine_features(self, image: Tensor, name: str) -> dict[str, Tensor]:
         weight = next(self.vgg.parameters())
         image = image.to(dtype=weight.dtype, memory_format=torch.channels_last)
         return {f"{name}_{stride}": self.projections[str(stride)](maps) for stride, maps in self.vgg(image)}
@@ -242,16 +217,18 @@ class RoMa(nn.Module):
         Returns:
             Warps and certainties at the size of the last pass.
         """
-        return self.refine(self.coarse(features_A, features_B, symmetric=symmetric), features_A, features_B)
+        started = self.start(features_A, features_B, symmetric=symmetric)
+        return self.result(self.refine(started, features_A, features_B))
 
-    def coarse(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Coarse:
-        """Coarse warps: Gaussian process, transformer decoder and the most likely anchors."""
+    def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
+        """Coarse warps: Gaussian process, transformer decoder and the most likely anchors.
+
+        Reads what `encode_coarse` gives. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image,
+        and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
+        """
         logits = self._logits(features_A, features_B, symmetric=symmetric)
         flow, certainty = decode_anchors(logits[:, :-1]), logits[:, -1:]
-        if not symmetric:
-            return Coarse(flow, certainty)
-        (flow_AB, flow_BA), (certainty_AB, certainty_BA) = flow.chunk(2), certainty.chunk(2)
-        return Coarse(flow_AB, certainty_AB, flow_BA, certainty_BA)
+        return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
 
     def _logits(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool) -> Tensor:
         """Logits of anchors and, in the last channel, certainty: (B or 2B, anchors + 1, h, w)."""
@@ -274,29 +251,52 @@ class RoMa(nn.Module):
         """
         logits = self._logits(features_A, features_B, symmetric=True)
         flow, certainty = decode_anchors(logits[:, :-1].detach()), logits[:, -1:]
-        stages = tuple(self._stages(flow, certainty, features_A, features_B, symmetric=True))
+        steps = self._steps(features_A, features_B)
+        stages = tuple(self._stages(flow, certainty, features_A, features_B, steps, symmetric=True))
         return Trace(logits[:, :-1], certainty, stages)
 
-    def refine(self, coarse: Coarse, features_A: FeatureMaps, features_B: FeatureMaps) -> NetworkMatch:
-        """Full warps from coarse ones: all refiners, then those of stride 8 and below in a second pass."""
-        symmetric = coarse.flow_BA is not None
-        flow = _stacked(coarse.flow_AB, coarse.flow_BA)
-        certainty = coarsest_certainty = _stacked(coarse.certainty_AB, coarse.certainty_BA)
-        for stage in self._stages(flow, certainty, features_A, features_B, symmetric=symmetric):
+    def refine(
+        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
+    ) -> Unfinished:
+        """Pairs refined by all levels, then those of stride 8 and below in a second pass.
+
+        Args:
+            state: of `start`, or of an earlier call with `down_to`.
+            features_A, features_B: of `encode`.
+            down_to: stop in the first pass after the level of this stride.
+        """
+        steps = self._steps(features_A, features_B)
+        if down_to is not None:
+            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
+        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
+        left, symmetric = steps[state.steps :], state.directions == 2
+        for stage in self._stages(flow, certainty, features_A, features_B, left, symmetric=symmetric):
             flow, certainty = stage.flow, stage.certainty
             if stage.stride == self.config.levels[0].stride:
-                coarsest_certainty = certainty
-        warp, probability = finish(flow, certainty, coarsest_certainty)
-        if not symmetric:
+                coarsest = certainty
+        return Unfinished(_tensors(flow, certainty, coarsest), state.directions, state.steps + len(left))
+
+    def result(self, state: Unfinished) -> NetworkMatch:
+        """The warps of pairs, as far as they have come."""
+        tensors = state.tensors
+        warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
+        if state.directions == 1:
             return NetworkMatch(warp, probability)
         (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
         return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
 
     def _stages(
-        self, flow: Tensor, certainty: Tensor, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool
+        self,
+        flow: Tensor,
+        certainty: Tensor,
+        features_A: FeatureMaps,
+        features_B: FeatureMaps,
+        steps: Sequence[tuple[str, Level]],
+        *,
+        symmetric: bool,
     ) -> Iterator[Stage]:
         """Refine level by level, each from the detached result of the last."""
-        for image, level in self._steps(second_pass="fine_1" in features_A and "fine_1" in features_B):
+        for image, level in steps:
             key = f"{image}_{level.stride}"
             x = _stacked(features_A[key], features_B[key] if symmetric else None)
             y = _stacked(features_B[key], features_A[key] if symmetric else None)
@@ -305,9 +305,10 @@ class RoMa(nn.Module):
             flow, certainty = self.refiners[str(level.stride)](x, y, start, certainty, image_shape)
             yield Stage(level.stride, start, flow, certainty)
 
-    def _steps(self, *, second_pass: bool) -> list[tuple[str, Level]]:
-        """The refiners in order: whose features of the image they read, and at which level."""
+    def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
+        """The refiners in order: which size of the images they read, and at which level."""
         steps = [("coarse", level) for level in self.config.levels]
+        second_pass = "fine_1" in features_A and "fine_1" in features_B
         return steps + [("fine", level) for level in self.config.levels[1:]] if second_pass else steps
 
 
@@ -587,6 +588,10 @@ def checkpoint_name(name: str) -> str:
 
 def _to_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
+    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
 
 
 def _stacked(first: Tensor, second: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from romacli.errors import BusyError, PartialError, RomacliError, UsageError
 from romacli.geometry.turns import turn_back
 from romacli.images.upright import read_upright
 from romacli.matching.cache import FeatureCache
-from romacli.matching.matcher import Matcher, pair_seed
+from romacli.matching.matcher import Matcher, StagedMatcher, StartedPair, pair_seed
 from romacli.matching.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
 from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.rotations import Rotations
@@ -32,13 +33,18 @@ from romacli.types import (
 )
 
 Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+# A pair and what the first stage made of it, None for a matcher without stages.
+Begun = tuple[Pair, StartedPair | Rejected | None]
 
 
 @dataclass(frozen=True)
 class MatchOptions:
     """How the loop runs; seed and try_rotations alone change what a pair's result is, up to rounding in batches.
 
-    batch_size: pairs matched at once; None leaves it to the matcher.
+    batch_size: pairs matched at once; None leaves it to the matcher. The first stage of a matcher that has one takes as
+        many times more as that matcher likes.
     num_workers: threads that decode and resize.
     cache_bytes: room for features, None for what the device has free. Below the whole job's need, images are encoded
         more than once.
@@ -146,6 +152,14 @@ class _CacheTooLarge(Exception):
     """The device ran out of memory with as small a batch as there is."""
 
 
+@dataclass
+class _AtOnce:
+    """How many pairs a stage takes at once, and the words to say so where memory sets fewer."""
+
+    pairs: int
+    words: str
+
+
 class _Run:
     """The state of one run of the loop: the cache, and what has failed."""
 
@@ -161,7 +175,12 @@ class _Run:
         self._first: dict[str, Features] = {}
         self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
         self._rotations: Rotations | None = None
-        self._batch_size = options.batch_size or matcher.batch_size
+        self._staged = matcher if isinstance(matcher, StagedMatcher) else None
+        self._batch = _AtOnce(options.batch_size or matcher.batch_size, "--batch-size is {}")
+        self._group = self._batch
+        if self._staged is not None:
+            times = max(1, self._staged.coarse_batch_size // self._staged.batch_size)
+            self._group = _AtOnce(times * self._batch.pairs, "the coarse stage takes {} pairs at once")
         self._handled: set[Pair] = set()
 
     def capacity(self, todo: PairList) -> int:
@@ -229,7 +248,7 @@ class _Run:
     def batches(
         self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest
     ) -> Iterator[list[Pair]]:
-        """Groups of pairs whose features are in the cache, in the schedule's order."""
+        """Groups of pairs whose features are in the cache, in the schedule's order, as the first stage takes them."""
         waiting: list[Pair] = []
         for step in schedule.steps:
             if waiting and not {name for pair in waiting for name in pair}.isdisjoint(step.release):
@@ -243,36 +262,54 @@ class _Run:
             for pair in step.pairs:
                 if self._can_run(pair):
                     waiting.append(pair)
-                if len(waiting) >= self._batch_size:
+                if len(waiting) >= self._group.pairs:
                     stop.check()
                     yield waiting
                     waiting = []
         if waiting:
             yield waiting
 
-    def match(self, batch: Sequence[Pair]) -> Iterator[list[tuple[Pair, PairResult]]]:
-        """The results of a batch, in smaller ones where memory does not suffice."""
+    def match(self, group: Sequence[Pair]) -> Iterator[list[tuple[Pair, PairResult]]]:
+        """The results of a group, batch by batch."""
+        begun: list[Begun] = [(pair, None) for pair in group]
+        if self._staged is not None:
+            begun = [each for part in self._in_parts(self._start, group, self._group) for each in part]
+            # What goes on comes first, so that its batches are full.
+            begun.sort(key=lambda each: isinstance(each[1], Rejected))
+        for results in self._in_parts(self._finish, begun, self._batch):
+            self._handled.update(pair for pair, _ in results)
+            yield results
+
+    def _in_parts(
+        self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _AtOnce
+    ) -> Iterator[list[Done]]:
+        """What work makes of so many jobs at once, or of fewer where memory does not suffice."""
         start = 0
-        while start < len(batch):
-            part = batch[start : start + self._batch_size]
+        while start < len(jobs):
+            part = jobs[start : start + at_once.pairs]
             try:
-                results = self._match(part)
+                done = work(part)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise _CacheTooLarge from error
-                self._batch_size = len(part) // 2
-                self._progress.warn(f"the device ran out of memory; --batch-size is {self._batch_size} from now on")
+                at_once.pairs = len(part) // 2
+                self._progress.warn(f"the device ran out of memory; {at_once.words.format(at_once.pairs)} from now on")
                 continue
             start += len(part)
-            self._handled.update(part)
-            yield results
+            yield done
 
-    def _match(self, batch: Sequence[Pair]) -> list[tuple[Pair, PairResult]]:
-        features = [(self._cache[a], self._cache[b]) for a, b in batch]
+    def _start(self, pairs: Sequence[Pair]) -> list[Begun]:
+        """The first stage of a matcher that has two."""
+        assert self._staged is not None
+        return list(zip(pairs, self._staged.start(self._features(pairs)), strict=True))
+
+    def _finish(self, begun: Sequence[Begun]) -> list[tuple[Pair, PairResult]]:
+        """All that is left to do for pairs."""
+        batch = [pair for pair, _ in begun]
         seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
-        found = self._matcher.match(features, seeds)
+        found = self._results(begun, seeds)
         if self._rotations is not None:
             found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
         results = [self._as_stored(pair, result) for pair, result in zip(batch, found, strict=True)]
@@ -282,6 +319,16 @@ class _Run:
         self._summary.matched += len(results) - rejected
         self._summary.run += len(results)
         return list(zip(batch, results, strict=True))
+
+    def _results(self, begun: Sequence[Begun], seeds: Sequence[int]) -> list[PairResult]:
+        if self._staged is None:
+            return self._matcher.match(self._features([pair for pair, _ in begun]), seeds)
+        going_on = [(each, seed) for (_, each), seed in zip(begun, seeds, strict=True) if isinstance(each, StartedPair)]
+        finished = self._staged.finish([each for each, _ in going_on], [seed for _, seed in going_on])
+        return finished + [each for _, each in begun if isinstance(each, Rejected)]
+
+    def _features(self, pairs: Sequence[Pair]) -> list[tuple[Features, Features]]:
+        return [(self._cache[a], self._cache[b]) for a, b in pairs]
 
     def _turned(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
         """The result of a pair, or where it is rejected or weak that of a turned photograph."""

@@ -24,12 +24,13 @@ class CoarseStage:
 
     def __init__(self, matcher: CoarseMatcher) -> None:
         self.name = matcher.name
-        self.batch_size = matcher.batch_size
+        self.batch_size = getattr(matcher, "coarse_batch_size", matcher.batch_size)
         self._matcher = matcher
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**self._matcher.settings, "stage": "coarse"}
+        """Scores are what they are, whatever is rejected later."""
+        return {**self._matcher.settings, "min_overlap": None, "min_coarse_overlap": None, "stage": "coarse"}
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
         return self._matcher.prepare(image)

@@ -12,8 +12,8 @@ from romacli.geometry.coordinates import to_colmap_pixels
 from romacli.geometry.warp import warp_fields
 from romacli.images.decode import read_image
 from romacli.matching.compact import CompactOptions, compact
-from romacli.matching.matcher import DenseMatcher, Matcher, pair_seed
-from romacli.types import CompactWarp, Correspondences, DenseMatch, Size
+from romacli.matching.matcher import DenseMatcher, Matcher, StagedMatcher, pair_seed
+from romacli.types import CompactWarp, Correspondences, DenseMatch, Features, Rejected, Size
 
 NUM_MATCHES = 2000
 
@@ -55,8 +55,15 @@ def match_two(path_A: Path, path_B: Path, matcher: Matcher, *, seed: int = 0) ->
         certainties,
         _with_certainty(drawn, certainties[0], record.size_A),
         record.overlap,
-        record.overlap < matcher.settings.get("min_overlap", 0.0),
+        record.overlap < matcher.settings.get("min_overlap", 0.0) or _ends_early(matcher, features_A, features_B),
     )
+
+
+def _ends_early(matcher: Matcher, features_A: Features, features_B: Features) -> bool:
+    """Whether a job would not refine the pair."""
+    if not isinstance(matcher, StagedMatcher):
+        return False
+    return isinstance(matcher.start([(features_A, features_B)])[0], Rejected)
 
 
 def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

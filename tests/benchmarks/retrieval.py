@@ -1,4 +1,4 @@
-"""How many true overlaps a list of pairs finds, by looks, at random and in order; how fast, and in what memory.
+"""How many true overlaps a list of pairs finds, by looks, at random and in order; what coarse scores are worth.
 
 PYTHONPATH=. python tests/benchmarks/retrieval.py recall --walks 8 --views 20 --photographs FOLDER MODEL
 PYTHONPATH=. python tests/benchmarks/retrieval.py preselect --walks 3 --views 20
@@ -24,6 +24,8 @@ PER_IMAGE = (3, 5, 10, 20)
 # Of a pair worth matching: less is hard for any matcher.
 MIN_OVERLAP = 0.3
 DESCRIPTOR_LENGTH = 384
+THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+TRUE_OVERLAPS = (0.5, 0.3, 0.1)
 
 
 def describe(images: tuple[np.ndarray, ...], model: str) -> np.ndarray:
@@ -77,16 +79,30 @@ def preselect(collection: scenes.Collection, model: str) -> None:
     scores = np.array([matcher.overlap([(features[i], features[j])])[0] for i, j in pairs])
     seconds = time.process_time() - start
     overlap = np.array([collection.overlap[pair] for pair in pairs])
-    print(f"\n{len(pairs)} candidates, {1000 * seconds / len(pairs):.0f} ms of CPU each\n")
-    print("| keep from | kept | of overlaps 0.5 | of 0.3 | of 0.1 | of none |\n|---|---|---|---|---|---|")
-    for least in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3):
+    counts = ", ".join(f"{np.count_nonzero(overlap >= least)} overlap by {least}" for least in TRUE_OVERLAPS)
+    least_default = matcher.settings["min_coarse_overlap"]
+    print(f"\n{len(pairs)} candidates, {counts}, {np.count_nonzero(overlap == 0)} do not; ", end="")
+    print(f"{1000 * seconds / len(pairs):.0f} ms of CPU each; refined from {least_default:g} by default\n")
+    for line in curve(scores, overlap):
+        print(line)
+    for least in TRUE_OVERLAPS:
+        lowest = np.sort(scores[overlap >= least])[:5]
+        print(f"lowest scores of overlaps {least}: " + " ".join(f"{score:.4f}" for score in lowest))
+
+
+def curve(scores: np.ndarray, overlap: np.ndarray) -> list[str]:
+    """The rows of a table: what is kept from a coarse score on, and how much of it and of the true pairs that is."""
+    lines = [
+        "| keep from | not refined | precision | of overlaps 0.5 | of 0.3 | of 0.1 | of none |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for least in THRESHOLDS:
         kept = scores >= least
-        shares = [kept[overlap >= truth].mean() for truth in (0.5, 0.3, 0.1)]
-        print(
-            f"| {least} | {kept.mean():.2f} | "
-            + " | ".join(f"{s:.2f}" for s in (*shares, kept[overlap == 0].mean()))
-            + " |"
-        )
+        parts = [kept[overlap >= truth] for truth in TRUE_OVERLAPS] + [kept[overlap == 0]]
+        shares = [1 - kept.mean(), (overlap[kept] >= min(TRUE_OVERLAPS)).mean() if kept.any() else np.nan]
+        shares += [part.mean() if len(part) else np.nan for part in parts]
+        lines.append(f"| {least} | " + " | ".join("" if np.isnan(s) else f"{s:.2f}" for s in shares) + " |")
+    return lines
 
 
 def scale(count: int, k: int = 20) -> None:

@@ -10,10 +10,20 @@ from plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.cli.options import ImportFlags, KeypointFlags, MatchFlags, Method
+from romacli.cli.options import (
+    EngineFlags,
+    ImageFlags,
+    ImportFlags,
+    KeypointFlags,
+    MaskFlags,
+    MatchFlags,
+    Method,
+    OutputFlags,
+)
 from romacli.cli.pairing import PairingFlags, pairing_options
-from romacli.cli.request import aggregate_options
+from romacli.cli.request import aggregate_options, job_options
 from romacli.cli.train import TrainFlags
+from romacli.pipeline.job import JobOptions
 
 Run = Callable[..., Result]
 
@@ -217,6 +227,18 @@ def test_pairing_by_looks_and_preselection_in_one_job(run: Run) -> None:
     result = run("match", "photos", "--coarse-resolution", 64, *words)
     assert result.exit_code == 0, result.stderr
     assert 6 <= json.loads(result.stdout)["pairs"] <= 12
+
+
+def test_the_coarse_threshold_is_that_of_matching_or_of_preselection() -> None:
+    def options(*, preselect: bool, least: float | None) -> JobOptions:
+        groups = ImageFlags(Path("photos")), OutputFlags(), MatchFlags(min_coarse_overlap=least)
+        return job_options(*groups, PairingFlags(preselect=preselect), KeypointFlags(), MaskFlags(), EngineFlags())
+
+    matching, preselecting = options(preselect=False, least=0.2), options(preselect=True, least=0.2)
+    assert (matching.matcher.min_coarse_overlap, matching.preselect) == (0.2, None)
+    assert (preselecting.matcher.min_coarse_overlap, preselecting.preselect) == (None, 0.2)
+    assert options(preselect=False, least=None).matcher.min_coarse_overlap is None
+    assert options(preselect=True, least=None).preselect == 0.05
 
 
 def test_merged_pairs_are_counted_by_source(run: Run) -> None:

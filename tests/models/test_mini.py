@@ -93,6 +93,28 @@ def test_images_encoded_apart_match_as_if_encoded_together(network, images):
             torch.testing.assert_close(alone.certainty_BA[0], expected.certainty_BA[row], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("down_to", [8, 4, 2])
+def test_pairs_refined_in_two_goes_are_those_of_one_to_the_last_bit(network, images, down_to):
+    encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
+    with torch.inference_mode():
+        expected = network.match(encoded_A, encoded_B)
+        state = network.refine(network.start(encoded_A, encoded_B), encoded_A, encoded_B, down_to=down_to)
+        found = network.result(network.refine(state, encoded_A, encoded_B))
+    for name, tensor in vars(expected).items():
+        assert torch.equal(getattr(found, name), tensor)
+
+
+def test_some_pairs_of_a_batch_can_be_refined_later(network, images):
+    encoded_A, encoded_B = encode(network, images, [0, 1]), encode(network, images, [2, 3])
+    with torch.inference_mode():
+        expected = network.match(encoded_A, encoded_B)
+        second = network.start(encoded_A, encoded_B).apart()[1]
+        rest = ({key: value[1:] for key, value in encoded.items()} for encoded in (encoded_A, encoded_B))
+        found = network.result(network.refine(second, *rest))
+    for name, tensor in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), tensor[1:], atol=1e-4, rtol=0)
+
+
 def test_backward_warp_is_the_forward_warp_of_the_swapped_pair(network, images):
     encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
     with torch.inference_mode():

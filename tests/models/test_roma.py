@@ -6,8 +6,8 @@ from small_roma import SMALL, random_images, small_checkpoints, small_roma
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError
+from romacli.models.output import together
 from romacli.models.roma import (
-    Coarse,
     FeatureMaps,
     GaussianProcess,
     RoMa,
@@ -152,15 +152,28 @@ def test_output_has_the_size_of_the_last_pass_and_stays_in_range(net: RoMa, enco
         assert 0 <= match.certainty_AB.min() <= match.certainty_AB.max() <= 1
 
 
-def test_some_pairs_of_a_batch_can_be_refined_later(net: RoMa, encoded: FeatureMaps) -> None:
+@pytest.mark.parametrize("down_to", [None, 16, 8, 1])
+def test_some_pairs_of_a_batch_can_be_refined_later(net: RoMa, encoded: FeatureMaps, down_to: int | None) -> None:
     A, B = rows(encoded, 0, 1, 2), rows(encoded, 3, 4, 5)
-    whole, coarse = net.match(A, B), net.coarse(A, B)
-    assert coarse.flow_BA is not None
-    assert coarse.certainty_BA is not None
-    kept = Coarse(coarse.flow_AB[1:], coarse.certainty_AB[1:], coarse.flow_BA[1:], coarse.certainty_BA[1:])
-    some = net.refine(kept, rows(A, 1, 2), rows(B, 1, 2))
+    whole, state = net.match(A, B), net.start(A, B)
+    if down_to is not None:
+        state = net.refine(state, A, B, down_to=down_to)
+    kept = together(state.apart()[1:])
+    some = net.result(net.refine(kept, rows(A, 1, 2), rows(B, 1, 2)))
     close(some.warp_AB, whole.warp_AB[1:])
     close(some.certainty_AB, whole.certainty_AB[1:])
+    close(some.warp_BA, whole.warp_BA[1:])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_pairs_refined_in_two_goes_are_those_of_one_to_the_last_bit(
+    net: RoMa, encoded: FeatureMaps, symmetric: bool
+) -> None:
+    A, B = rows(encoded, 0), rows(encoded, 3)
+    state = net.refine(net.start(A, B, symmetric=symmetric), A, B, down_to=8)
+    found, expected = net.result(net.refine(state, A, B)), net.match(A, B, symmetric=symmetric)
+    assert torch.equal(found.warp_AB, expected.warp_AB)
+    assert torch.equal(found.certainty_AB, expected.certainty_AB)
 
 
 def test_sides_that_are_no_multiples_of_the_patch_are_refused(net: RoMa) -> None:
