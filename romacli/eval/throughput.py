@@ -147,8 +147,8 @@ class Bench:
     def _timed(self, lists: Iterable[PairList], options: MatchOptions, meter: Meter | None = None) -> Run:
         device = getattr(self.matcher, "device", None)
         watch = Watch(meter or clock(device))
-        kind = StagedTimed if isinstance(self.matcher, StagedMatcher) else Timed
-        timed = kind(self.matcher, watch)
+        matcher = self.matcher
+        timed = StagedTimed(matcher, watch) if isinstance(matcher, StagedMatcher) else Timed(matcher, watch)
         results: list[tuple[float, int, int]] = []
 
         def note(batch: Sequence[tuple[Pair, PairResult]]) -> None:

@@ -91,7 +91,7 @@ def preselect(collection: scenes.Collection, model: str) -> None:
 
 
 def curve(scores: np.ndarray, overlap: np.ndarray) -> list[str]:
-    """The rows of a table: what is kept from a coarse score on, and how much of it and of the true pairs that is."""
+    """The rows of a table: from each coarse score on what is saved, how much is worth matching, and what is kept."""
     lines = [
         "| keep from | not refined | precision | of overlaps 0.5 | of 0.3 | of 0.1 | of none |",
         "|---|---|---|---|---|---|---|",
@@ -99,7 +99,7 @@ def curve(scores: np.ndarray, overlap: np.ndarray) -> list[str]:
     for least in THRESHOLDS:
         kept = scores >= least
         parts = [kept[overlap >= truth] for truth in TRUE_OVERLAPS] + [kept[overlap == 0]]
-        shares = [1 - kept.mean(), (overlap[kept] >= min(TRUE_OVERLAPS)).mean() if kept.any() else np.nan]
+        shares = [1 - kept.mean(), (overlap[kept] >= MIN_OVERLAP).mean() if kept.any() else np.nan]
         shares += [part.mean() if len(part) else np.nan for part in parts]
         lines.append(f"| {least} | " + " | ".join("" if np.isnan(s) else f"{s:.2f}" for s in shares) + " |")
     return lines
