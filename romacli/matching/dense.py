@@ -147,14 +147,14 @@ class TwoPassMatcher:
         with self._precision():
             state = self._network.start(*_Batch.of(pairs))
             least = self._settings.min_coarse_overlap
-            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)
+            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)  # not asked for
             kept = [index for index, overlap in enumerate(overlaps) if overlap >= least]
             started: list[StartedPair | Rejected] = [Rejected(overlap) for overlap in overlaps]
             if kept:
-                states, alike = state.apart(), [pairs[index] for index in kept]
+                states, overlapping = state.apart(), [pairs[index] for index in kept]
                 going_on = together([states[index] for index in kept])
-                refined = self._network.refine(going_on, *_Batch.of(alike), down_to=COARSE_STRIDE)
-                for index, pair, each in zip(kept, alike, refined.apart(), strict=True):
+                refined = self._network.refine(going_on, *_Batch.of(overlapping), down_to=COARSE_STRIDE)
+                for index, pair, each in zip(kept, overlapping, refined.apart(), strict=True):
                     started[index] = StartedPair(pair, each)
         return started
 
