@@ -10,7 +10,7 @@ from romacli.types import Size
 
 # Room for points is dealt out over so many cells along each side of an image, as to this share of it.
 _CELLS = 32
-_SPREAD_SHARE = 0.7
+_SPREAD_SHARE = 0.5
 
 
 def seed_lattice(size: Size, spacing: float, *, name: str, seed: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarra
 def choose_spread(points: np.ndarray, scores: np.ndarray, size: Size, count: int) -> np.ndarray:
     """The rows of `count` of (n, 2) points inside an image, ascending: the best, but some from everywhere.
 
-    Most of the room is dealt out evenly over the image, each cell's best coming first, and the rest goes to the best
+    Half of the room is dealt out evenly over the image, each cell's best coming first, and the rest goes to the best
     of those left over. The best alone crowd where most images look, and poses want points everywhere.
     """
     column, row = np.minimum(points / size * _CELLS, _CELLS - 1).astype(np.intp).T

@@ -23,9 +23,9 @@ class AggregateOptions:
     """
 
     method: str = "tracks"
-    max_keypoints: int = 10000
+    max_keypoints: int = 9500
     spacing: float = 11.0
-    nms_radius: float = 2.5
+    nms_radius: float = 3.0
     tolerance: float = 6.0
     match_tolerance: float = 3.0
     sweeps: int = 3
