@@ -129,7 +129,9 @@ def _cycle_error(places: Tensor, warps: Tensor, source: Tensor) -> Tensor:
     x = (torch.arange(width, device=warps.device) + 0.5) / width
     y = (torch.arange(height, device=warps.device) + 0.5) / height
     start = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) * source[:, None, None]
-    return (_sample(_swap(places), warps) - start).norm(dim=-1)
+    error = _sample(_swap(places), warps) - start
+    # Many times faster on a CPU than a norm over a dimension of two.
+    return torch.hypot(error[..., 0], error[..., 1])
 
 
 def _blocks(fields: Tensor, stride: int) -> Tensor:
