@@ -9,7 +9,11 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
@@ -35,16 +39,23 @@ NAMES = ["a.jpg", "b/c.jpg", "d.jpg"]
 PREFIX = struct.Struct("<4sIQII")
 
 
-def journal_bytes(folder: Path) -> bytes:
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder for one of many examples, gone afterwards."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@cache
+def journal_bytes() -> bytes:
     target, weight = np.full((4, 4, 2), 9, np.uint16), np.full((4, 4), 200, np.uint8)
     points = np.ones((3, 2), np.float32)
-    with JournalWriter(folder, "job", stamps={name: (5, 7) for name in NAMES}) as writer:
-        writer.append([((NAMES[0], NAMES[1]), CompactWarp(target, weight, target, weight, (8, 8), (8, 8), 0.5))])
-        writer.append([((NAMES[1], NAMES[2]), Correspondences(points, points, np.ones(3, np.float32)))])
-        writer.append([((NAMES[0], NAMES[2]), Rejected(0.0))])
-    content = writer.path.read_bytes()
-    writer.path.unlink()
-    return content
+    with new_folder() as folder:
+        with JournalWriter(folder, "job", stamps={name: (5, 7) for name in NAMES}) as writer:
+            writer.append([((NAMES[0], NAMES[1]), CompactWarp(target, weight, target, weight, (8, 8), (8, 8), 0.5))])
+            writer.append([((NAMES[1], NAMES[2]), Correspondences(points, points, np.ones(3, np.float32)))])
+            writer.append([((NAMES[0], NAMES[2]), Rejected(0.0))])
+        return writer.path.read_bytes()
 
 
 @st.composite
@@ -89,7 +100,7 @@ def use_journal(folder: Path) -> None:
 
 def quick_and_small(work, *, seconds: float = 5.0, num_bytes: int = 64 << 20) -> None:
     tracemalloc.start()
-    start = time.monotonic()
+    start = time.process_time()
     try:
         work()
     except RomacliError:
@@ -97,24 +108,24 @@ def quick_and_small(work, *, seconds: float = 5.0, num_bytes: int = 64 << 20) ->
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.monotonic() - start < seconds
+    assert time.process_time() - start < seconds
     assert peak < num_bytes
 
 
 @FUZZ
 @given(how=mutations())
-def test_a_damaged_journal_is_read_surveyed_and_repaired(how, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("journal")
-    path = folder / "x.jnl"
-    path.write_bytes(mutated(journal_bytes(folder), how))
+def test_a_damaged_journal_is_read_surveyed_and_repaired(how):
+    with new_folder() as folder:
+        path = folder / "x.jnl"
+        path.write_bytes(mutated(journal_bytes(), how))
 
-    def work():
-        use_journal(folder)
-        repair(survey(path), "job")
-        with Journal.open(folder, "job", verify=True) as journal:
-            assert journal.damaged == journal.torn == ()
+        def work():
+            use_journal(folder)
+            repair(survey(path), "job")
+            with Journal.open(folder, "job", verify=True) as journal:
+                assert journal.damaged == journal.torn == ()
 
-    quick_and_small(work)
+        quick_and_small(work)
 
 
 json_values = st.recursive(
@@ -129,14 +140,14 @@ json_values = st.recursive(
     field=st.sampled_from(["pair", "kind", "overlap", "shapes", "size_A", "size_B", "stamps", "fingerprint", "format"]),
     value=json_values | st.sampled_from(["warp", "rejected", "correspondences", [2**40, 2**40], [[-1], [1], [1], [1]]]),
 )
-def test_a_header_with_right_checksums_and_wrong_values_is_no_trap(field, value, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("journal")
-    content = journal_bytes(folder)
+def test_a_header_with_right_checksums_and_wrong_values_is_no_trap(field, value):
     header = {"pair": NAMES[:2], "kind": "warp", "overlap": 0.5, "size_A": [8, 8], "size_B": [8, 8],
               "shapes": [[1, 1, 2], [1, 1], [1, 1, 2], [1, 1]]}  # fmt: skip
-    (folder / "x.jnl").write_bytes(content + record({**header, field: value}, bytes(10)))
-    (folder / "y.jnl").write_bytes(record({"kind": "job", "format": 1, "fingerprint": "job", field: value}, b""))
-    quick_and_small(lambda: use_journal(folder))
+    job = {"kind": "job", "format": 1, "fingerprint": "job"}
+    with new_folder() as folder:
+        (folder / "x.jnl").write_bytes(journal_bytes() + record({**header, field: value}, bytes(10)))
+        (folder / "y.jnl").write_bytes(record({**job, field: value}, b""))
+        quick_and_small(lambda: use_journal(folder))
 
 
 def record(header: dict, payload: bytes, *, text: bytes | None = None) -> bytes:
@@ -147,23 +158,25 @@ def record(header: dict, payload: bytes, *, text: bytes | None = None) -> bytes:
 
 @pytest.mark.parametrize("text", [b"[" * 60_000, b'{"pair":' * 5000, b"1" * 50_000, b"\xff", b"NaN", b""])
 def test_a_header_that_is_no_record_is_no_trap(tmp_path, text):
-    (tmp_path / "x.jnl").write_bytes(journal_bytes(tmp_path) + record({}, b"", text=text))
+    (tmp_path / "x.jnl").write_bytes(journal_bytes() + record({}, b"", text=text))
     quick_and_small(lambda: use_journal(tmp_path))
 
 
 def test_a_header_that_claims_more_than_there_is_allocates_nothing(tmp_path):
     claim = PREFIX.pack(b"RCJ1", 2, 2**50, 0, 0)[:-4]
     claim += struct.pack("<I", zlib.crc32(b"{}", zlib.crc32(claim))) + b"{}"
-    (tmp_path / "x.jnl").write_bytes(journal_bytes(tmp_path) + claim)
+    (tmp_path / "x.jnl").write_bytes(journal_bytes() + claim)
     quick_and_small(lambda: use_journal(tmp_path), num_bytes=4 << 20)
 
 
-def hloc_files(folder: Path) -> tuple[bytes, bytes]:
+@cache
+def hloc_files() -> tuple[bytes, bytes]:
     points = Keypoints(np.arange(8, dtype=np.float32).reshape(4, 2), np.ones(4, np.float32))
     matches = Matches(np.array([[0, 1], [2, 3]], np.int32), np.ones(2, np.float32))
-    write_features(folder / "features.h5", [(name, points, (8, 8)) for name in NAMES], provenance={"k": "v"})
-    write_matches(folder / "matches.h5", [((NAMES[0], NAMES[1]), matches, 4)], provenance={"k": "v"})
-    return (folder / "features.h5").read_bytes(), (folder / "matches.h5").read_bytes()
+    with new_folder() as folder:
+        write_features(folder / "features.h5", [(name, points, (8, 8)) for name in NAMES], provenance={"k": "v"})
+        write_matches(folder / "matches.h5", [((NAMES[0], NAMES[1]), matches, 4)], provenance={"k": "v"})
+        return (folder / "features.h5").read_bytes(), (folder / "matches.h5").read_bytes()
 
 
 def use_hloc(folder: Path) -> None:
@@ -182,11 +195,11 @@ def use_hloc(folder: Path) -> None:
 
 @FUZZ
 @given(how=mutations())
-def test_damaged_hloc_files_are_read_or_refused(how, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hloc")
-    for name, content in zip(("features.h5", "matches.h5"), hloc_files(folder), strict=True):
-        (folder / name).write_bytes(mutated(content, how))
-    quick_and_small(lambda: use_hloc(folder))
+def test_damaged_hloc_files_are_read_or_refused(how):
+    with new_folder() as folder:
+        for name, content in zip(("features.h5", "matches.h5"), hloc_files(), strict=True):
+            (folder / name).write_bytes(mutated(content, how))
+        quick_and_small(lambda: use_hloc(folder))
 
 
 @pytest.mark.parametrize("chunks", [None, (1024, 2)])
@@ -209,21 +222,23 @@ def test_groups_that_hold_themselves_are_no_trap(tmp_path):
 
 @FUZZ
 @given(content=st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_as_a_list_of_pairs(content, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.txt"
-    path.write_bytes(content)
-    quick_and_small(lambda: read_pairs(path, ["a.jpg", "b.jpg"]))
-    quick_and_small(lambda: read_pairs(path, None))
+def test_any_bytes_as_a_list_of_pairs(content):
+    with new_folder() as folder:
+        path = folder / "pairs.txt"
+        path.write_bytes(content)
+        quick_and_small(lambda: read_pairs(path, ["a.jpg", "b.jpg"]))
+        quick_and_small(lambda: read_pairs(path, None))
 
 
 @FUZZ
 @given(content=json_values.map(json.dumps) | st.text(max_size=50) | st.just("[" * 100_000))
-def test_any_json_as_manifest_and_list_of_photographs(content, tmp_path_factory):
-    path = tmp_path_factory.mktemp("small") / "file.json"
-    path.write_text(content, encoding="utf-8", errors="surrogatepass")
-    quick_and_small(lambda: read_manifest(path))
-    quick_and_small(lambda: read_images(path))
-    for inner in ("settings", "images"):
-        path.write_text(f'{{"format": 1, "version": "0", "{inner}": {content}}}', errors="surrogatepass")
-        quick_and_small(lambda: read_manifest(path))
-        quick_and_small(lambda: read_images(path))
+def test_any_json_as_manifest_and_list_of_photographs(content):
+    with new_folder() as folder:
+        path = folder / "file.json"
+        for text in (
+            content,
+            *(f'{{"format": 1, "version": "0", "{key}": {content}}}' for key in ("settings", "images")),
+        ):
+            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+            quick_and_small(lambda: read_manifest(path))
+            quick_and_small(lambda: read_images(path))
