@@ -22,7 +22,8 @@ class CheckFlags:
         bool,
         typer.Option(
             "--repair",
-            help="Cut damage out of journals and derive damaged hloc files anew; what cannot be mended is put aside.",
+            help="Cut damage out of journals; make damaged hloc files and databases anew, as they were made before. "
+            "What cannot be mended is put aside.",
         ),
     ] = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -11,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from romacli.colmap.faults import database_faults
-from romacli.errors import InputError, RomacliError, StoreError
+from romacli.errors import BusyError, InputError, RomacliError, StoreError
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
+from romacli.pipeline.colmap import import_matches, noted_databases, noted_import
 from romacli.pipeline.derived import made_with
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.progress import Progress
@@ -74,10 +76,13 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
         with stop.at_once():
             check.small_files()
             check.journals()
-            check.database()
+            databases = check.databases()
             views = check.views()
     if views and mend:
         check.derive_views(views)
+    for path, faults in databases.items():
+        if mend:
+            check.make_database(path, faults)
     missing = check.missing()
     return CheckSummary(check.files, len(check.pairs), missing, tuple(check.findings))
 
@@ -192,12 +197,49 @@ class _Check:
         for path in damaged:
             self._add(path, "it is damaged", remedy, is_repaired=done)
 
-    def database(self) -> None:
-        path = self._layout.database
-        if path.exists():
+    def databases(self) -> dict[Path, list[str]]:
+        """What is wrong with each database that is not sound."""
+        damaged = {}
+        for path in self._databases():
+            if not path.exists():
+                continue
             self.files += 1
-            for fault in database_faults(path):
-                self._add(path, fault, "Move it away; `romacli colmap-import` makes it anew.")
+            faults = database_faults(path)
+            if faults:
+                damaged[path] = faults
+            for fault in faults if not self._mend else ():
+                self._add(
+                    path, fault, f"--repair makes it anew, as does `{self._command(path)}` once it is moved away."
+                )
+        return damaged
+
+    def make_database(self, path: Path, faults: Sequence[str]) -> None:
+        """Put a database aside and make it anew from the hloc files, as it was made before."""
+        aside, done = path.with_name(path.name + ".damaged"), False
+        try:
+            _require_closed(path)
+            command, noted = self._command(path), noted_import(self._layout, path)
+            path.replace(aside)
+            remedy = f"It was put aside as {aside.name}; `{command}` makes it anew."
+            if noted is not None:
+                import_matches(noted.images, self._layout, noted.options, self._progress, self._stop)
+                remedy, done = f"It was made anew from the hloc files; the damaged one is {aside.name}.", True
+        except (RomacliError, OSError) as error:
+            remedy = f"Making it anew failed: {error} Then run `{self._command(path)}`."
+        for fault in faults:
+            self._add(path, fault, remedy, is_repaired=done)
+
+    def _databases(self) -> list[Path]:
+        return noted_databases(self._layout) if self._manifest is not None else [self._layout.database]
+
+    def _command(self, path: Path) -> str:
+        """What makes a database, as a person would type it."""
+        usual = f"romacli colmap-import PHOTOS -o {shlex.quote(str(self._layout.root))}"
+        try:
+            noted = noted_import(self._layout, path)
+        except RomacliError:
+            return usual
+        return noted.command(self._layout) if noted else usual
 
     def missing(self) -> list[Pair]:
         """Pairs without a sound record, every payload verified."""
@@ -237,6 +279,19 @@ class _Noting:
             self._path.replace(self._path.with_name(self._path.name + ".damaged"))
         self._check._add(self._path, "it is missing or damaged", self._remedy, is_repaired=self._aside)
         return True
+
+
+def _require_closed(database: Path) -> None:
+    """Pass silently when no other program has a database open.
+
+    Raises:
+        BusyError: one has, or died with it.
+    """
+    log = database.with_name(database.name + "-wal")
+    if log.exists():
+        raise BusyError(
+            f"{log.name} lies beside it, of a program that has it open or died. Close it, or move both away."
+        )
 
 
 def _noted_options(layout: Layout) -> ReaggregateOptions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,13 +15,13 @@ from romacli.colmap.database import DatabaseSummary, check_replaceable, write_da
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
 from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
-from romacli.colmap.rigs import check_rigs, require_placed
+from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError, StoreError
 from romacli.images.decode import image_size
 from romacli.images.extras import HEIC, RAW
 from romacli.images.metadata import read_metadata
-from romacli.pipeline.derived import digest, held_by, remember, stamp
+from romacli.pipeline.derived import digest, held_by, made_with, remember, stamp
 from romacli.pipeline.photographs import require_size
 from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.runs import noted
@@ -27,9 +29,10 @@ from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
+from romacli.store.manifest import read_manifest
 from romacli.types import ImageList, Size
 
-DATABASE = "database"
+_VIEW = "database "
 MODEL = "sparse"
 UNREADABLE_BY_COLMAP = (".webp", ".avif", *HEIC.extensions, *RAW.extensions)
 # Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
@@ -74,7 +77,7 @@ def _import_matches(
     images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
 ) -> DatabaseSummary:
     database = options.database or layout.database
-    view, derived_from = f"{DATABASE} {database.resolve()}", _database_digest(layout, options)
+    view, derived_from = f"{_VIEW}{database.resolve()}", _database_digest(layout, options)
     held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
@@ -116,8 +119,88 @@ def _import_matches(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    remember(layout, view, derived_from, asdict(summary))
+    remember(layout, view, derived_from, asdict(summary), made_with=_noted(images, options))
     return summary
+
+
+@dataclass(frozen=True)
+class NotedImport:
+    """How a database of a job was made: from which folder of photographs, with what options."""
+
+    images: Path
+    options: ImportOptions
+
+    def command(self, layout: Layout) -> str:
+        """The command that makes the database again."""
+        chosen, default = self.options, ImportOptions()
+        words = ["romacli", "colmap-import", str(self.images), "-o", str(layout.root)]
+        if chosen.known_poses is not None:
+            words[1] = "reconstruct"
+        rigs = chosen.cameras.rigs
+        flags = {
+            "--database": (chosen.database, layout.database.resolve()),
+            "--known-poses": (chosen.known_poses, None),
+            "--camera-mode": (chosen.cameras.mode, default.cameras.mode),
+            "--camera-model": (chosen.cameras.model, default.cameras.model),
+            "--camera-params": (chosen.cameras.params and ",".join(map(repr, chosen.cameras.params)), None),
+            "--rig-config": (rigs and rigs.path, None),
+            "--verify": (chosen.verify.method, default.verify.method),
+            "--max-error": (chosen.verify.max_error_px, default.verify.max_error_px),
+            "--min-inliers": (chosen.verify.min_inliers, default.verify.min_inliers),
+        }
+        for flag, (value, usual) in flags.items():
+            if value is not None and value != usual:
+                words += [flag, str(value)]
+        return shlex.join(words) + (" with the same --image-list" if chosen.only is not None else "")
+
+
+def noted_databases(layout: Layout) -> list[Path]:
+    """The databases that were made of a job, wherever they are, and the one in its folder."""
+    manifest = read_manifest(layout.manifest)
+    noted = [Path(view.removeprefix(_VIEW)) for view in (manifest.views if manifest else ()) if view.startswith(_VIEW)]
+    return [layout.database, *(path for path in noted if path != layout.database.resolve())]
+
+
+def noted_import(layout: Layout, database: Path) -> NotedImport | None:
+    """How a database was made; None where nobody knows.
+
+    Raises:
+        InputError: the file of rigs that it was made with is gone or has changed into something else.
+    """
+    noted = json.loads(made_with(layout, f"{_VIEW}{database.resolve()}") or "null")
+    if noted is None:
+        return None
+    cameras = dict(noted["cameras"])
+    rigs, params = cameras.pop("rigs"), cameras.pop("params")
+    return NotedImport(
+        Path(noted["images"]),
+        ImportOptions(
+            database=database.resolve(),
+            only=None if noted["only"] is None else frozenset(noted["only"]),
+            known_poses=noted["known_poses"] and Path(noted["known_poses"]),
+            cameras=CameraOptions(**cameras, params=params and tuple(params), rigs=rigs and read_rigs(Path(rigs))),
+            verify=VerifyOptions(**noted["verify"]),
+        ),
+    )
+
+
+def _noted(images: Path, options: ImportOptions) -> str:
+    """The options of an import as JSON, with paths that hold in every folder."""
+    cameras = options.cameras
+    return json.dumps(
+        {
+            "images": str(images.resolve()),
+            "only": None if options.only is None else sorted(options.only),
+            "known_poses": options.known_poses and str(options.known_poses.resolve()),
+            "cameras": {
+                "mode": cameras.mode,
+                "model": cameras.model,
+                "params": cameras.params,
+                "rigs": cameras.rigs and str(cameras.rigs.path.resolve()),
+            },
+            "verify": asdict(options.verify),
+        }
+    )
 
 
 def choose_cameras(

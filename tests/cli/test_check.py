@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -128,16 +130,72 @@ def test_damaged_hloc_files_are_derived_anew_as_they_were(
     assert run("check", job).exit_code == 0
 
 
-def test_a_damaged_database_is_named(job: Path) -> None:
-    assert run("colmap-import", "photos", "-o", job).exit_code == 0
-    with closing(sqlite3.connect(job / "database.db")) as database:
-        database.execute("DELETE FROM images WHERE image_id = 2")
-        database.commit()
+IMPORT = ("colmap-import", "photos", "-o", "job", "--camera-mode", "single", "--min-inliers", 20)
+
+
+def tables(database: Path) -> list[list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("images", "matches")]
+
+
+def test_a_damaged_database_is_made_anew_as_it_was(job: Path) -> None:
+    assert run(*IMPORT).exit_code == 0
+    database, before = job / "database.db", tables(job / "database.db")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DELETE FROM images WHERE image_id = 2")
+        connection.commit()
     found = run("check", job)
     assert found.exit_code == 6
     assert "rows of keypoints belong to no image" in found.stderr
-    overwrite(job / "database.db", 4096, b"\xff" * 9000)
+    overwrite(database, 0, b"\xff" * 9000)
+    mended = run("check", job, "--repair")
+    assert mended.exit_code == 0, mended.stderr
+    assert "It was made anew from the hloc files; the damaged one is database.db.damaged" in mended.stderr
+    assert tables(database) == before
+    assert run("check", job).exit_code == 0
+    again = run(*IMPORT)
+    assert "is up to date" in again.stderr
+
+
+def test_the_command_that_makes_a_database_is_told(job: Path) -> None:
+    assert run(*IMPORT, "--database", "other place.db").exit_code == 0
+    before = tables(Path("other place.db"))
+    halve(Path("other place.db"))
+    found = run("check", job)
+    assert found.exit_code == 6
+    (command,) = set(re.findall("`(romacli colmap-import .*?)`", found.stderr))
+    Path("other place.db").unlink()
+    again = run(*shlex.split(command)[1:])
+    assert again.exit_code == 0, again.stderr
+    assert tables(Path("other place.db")) == before
+
+
+def test_a_database_that_cannot_be_made_anew_is_put_aside(job: Path) -> None:
+    assert run(*IMPORT).exit_code == 0
+    halve(job / "database.db")
+    Path("photos").rename("elsewhere")
+    failed = run("check", job, "--repair")
+    assert failed.exit_code == 6
+    assert "Making it anew failed" in failed.stderr
+    assert (job / "database.db.damaged").exists()
+    assert not (job / "database.db").exists()
+
+
+def test_a_database_of_unknown_origin_is_left_to_a_command(job: Path) -> None:
+    (job / "database.db").write_bytes(b"SQLite format 3\0 and no more")
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert "`romacli colmap-import PHOTOS -o job`" in found.stderr
     assert run("check", job, "--repair").exit_code == 6
+    assert (job / "database.db.damaged").exists()
+
+
+def test_a_database_that_is_open_elsewhere_is_left_alone(job: Path) -> None:
+    assert run(*IMPORT).exit_code == 0
+    halve(job / "database.db")
+    (job / "database.db-wal").touch()
+    assert run("check", job, "--repair").exit_code == 6
+    assert (job / "database.db").exists()
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "images.json", "pairs.txt"])
