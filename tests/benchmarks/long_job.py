@@ -1,6 +1,6 @@
 """A long job from pairs to database: a strip of photographs and the matcher that knows them, killed in every stage.
 
-Each command is started, killed in its middle and run again to its end; what it took to the end is told.
+A command is killed in one stage after another, started again each time, and at last run to its end.
 
     PYTHONPATH=.:tests python tests/benchmarks/long_job.py --images 1000 --reach 20 --folder long
 """
@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,6 +27,7 @@ from plane_matcher import NODES, environment
 
 from romacli.matching.homography import image_digest
 from romacli.pairs import write_pairs
+from romacli.store.runs import read_runs
 from romacli.types import PairList
 
 SIZE = (800, 600)
@@ -74,30 +78,53 @@ class Watched:
     def said(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-
-def run_stage(
-    title: str, words: list[str], mark: str, known: dict[str, str], folder: Path
-) -> Iterator[dict[str, object]]:
-    """Kill a command a while after it has said `mark`, then run it to its end."""
-    for is_killed in (True, False):
-        start = time.monotonic()
-        watched = Watched(words, known, folder / f"{title}-{'killed' if is_killed else 'finished'}.txt")
-        while is_killed and watched.process.poll() is None and mark not in watched.said():
-            time.sleep(0.1)
-        if is_killed:
-            with suppress(subprocess.TimeoutExpired):
-                watched.process.wait(20)
-            watched.process.kill()
-        code = watched.process.wait()
-        if not is_killed and code != 0:
-            raise SystemExit(f"{title} failed:\n{watched.said()}")
-        yield {
-            "stage": title,
-            "ended": "killed" if code == -9 else "finished",
+    def told(self, title: str, start: float) -> dict[str, object]:
+        done = re.search(r"(\d+) of \d+ pairs are done already", self.said())
+        return {
+            "run": title,
+            "pairs_done_before": int(done[1]) if done else 0,
             "wall_s": round(time.monotonic() - start, 1),
-            "cpu_s": round(watched.cpu_s, 1),
-            "peak_gb": round(watched.peak_bytes / 1e9, 2),
+            "cpu_s": round(self.cpu_s, 1),
+            "peak_gb": round(self.peak_bytes / 1e9, 2),
         }
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A command, and where it is killed: `seconds` after it has said something, or after a file has appeared."""
+
+    stage: str
+    words: Sequence[str]
+    says: str = ""
+    makes: str = ""
+    seconds: float = 0.0
+
+    def is_due(self, said: str, job: Path) -> bool:
+        return self.says in said and (not self.makes or any(job.glob(self.makes)))
+
+
+def run_killed(kill: Kill, known: dict[str, str], job: Path, log: Path) -> dict[str, object]:
+    """Start a command and kill it in the stage."""
+    start = time.monotonic()
+    watched = Watched(list(kill.words), known, log)
+    while watched.process.poll() is None and not kill.is_due(watched.said(), job):
+        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        watched.process.wait(kill.seconds)
+    watched.process.kill()
+    code = watched.process.wait()
+    if code != -signal.SIGKILL:
+        raise SystemExit(f"{kill.stage} ended with {code} before it was killed:\n{watched.said()}")
+    return watched.told(f"killed in {kill.stage}", start)
+
+
+def run_whole(title: str, words: Sequence[str], known: dict[str, str], log: Path) -> dict[str, object]:
+    """Run a command to its end."""
+    start = time.monotonic()
+    watched = Watched(list(words), known, log)
+    if watched.process.wait() != 0:
+        raise SystemExit(f"{title} failed:\n{watched.said()}")
+    return watched.told(title, start)
 
 
 def main() -> None:
@@ -106,23 +133,35 @@ def main() -> None:
     parser.add_argument("--reach", type=int, default=20, help="images behind each that it is paired with")
     parser.add_argument("--nodes", type=int, default=140, help="cells of a warp's side; 140 gives 196 kB a pair")
     parser.add_argument("--max-keypoints", type=int, default=8192)
+    parser.add_argument("--kill-after", type=float, default=20, help="seconds into matching, tracks, verification")
     parser.add_argument("--folder", type=Path, required=True, help="to work in; must not exist")
     chosen = parser.parse_args()
     photos, matrices = write_strip(chosen.folder, chosen.images, chosen.reach)
     known = environment(chosen.folder / "env", matrices, **{NODES: chosen.nodes})
-    job, keypoints = chosen.folder / "job", ["--max-keypoints", str(chosen.max_keypoints)]
+    job = chosen.folder / "job"
     match = ["match", str(photos), "-o", str(job), "--model", "plane", "--pairs", str(chosen.folder / "pairs.txt")]
-    stages = {
-        "match": ([*match, *keypoints], "matching:"),
-        "match, in its aggregation": ([*match, *keypoints, "--changed", "keep"], "growing tracks:"),
-        "colmap-import": (["colmap-import", str(photos), "-o", str(job), "--camera-mode", "single"], "verifying:"),
+    match += ["--max-keypoints", str(chosen.max_keypoints)]
+    database = ["colmap-import", str(photos), "-o", str(job), "--camera-mode", "single"]
+    commands = {
+        "match": (
+            match,
+            Kill("matching", match, says="matching:", seconds=chosen.kill_after),
+            Kill("aggregation", match, says="growing tracks:", seconds=chosen.kill_after),
+            Kill("export", match, makes=".matches.h5.*.tmp"),
+        ),
+        "colmap-import": (
+            database,
+            Kill("import", database, makes=".database.db.*.tmp/database.db"),
+            Kill("verification", database, says="verifying:", seconds=chosen.kill_after),
+        ),
     }
-    for title, (words, mark) in stages.items():
-        if title == "match, in its aggregation":
-            for path in job.glob("*.h5"):
-                path.unlink()
-        for report in run_stage(title, words, mark, known, chosen.folder):
-            print(json.dumps(report), flush=True)
+    for title, (words, *kills) in commands.items():
+        for kill in kills:
+            log = chosen.folder / f"killed-in-{kill.stage}.txt"
+            print(json.dumps(run_killed(kill, known, job, log)), flush=True)
+        print(json.dumps(run_whole(title, words, known, chosen.folder / f"{title}.txt")), flush=True)
+    for run in read_runs(job / "runs.jsonl"):
+        print(json.dumps({"stage": run.stage, "seconds": run.seconds, **run.counts}))
     for path in sorted(job.rglob("*")):
         if path.is_file():
             print(json.dumps({"file": str(path.relative_to(job)), "mb": round(path.stat().st_size / 1e6, 1)}))
