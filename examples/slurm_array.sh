@@ -4,9 +4,11 @@
 #     sbatch --array=0-7 examples/slurm_array.sh PHOTOS PAIRS OUT
 #     sbatch --dependency=afterany:ID examples/slurm_array.sh PHOTOS PAIRS OUT
 #
-# The second line waits for the array, whose ID the first printed, and collects it. A task that was killed is submitted again as it was, for
-# instance `sbatch --array=3 ...`; finished pairs are kept. OUT has to lie on a file system that all nodes share.
+# The second line waits for the array, whose ID the first printed, and collects it. Tasks that were killed are submitted
+# again with the number of all pieces behind OUT, which SLURM no longer knows: `sbatch --array=3 ... OUT 8`. Finished
+# pairs are kept. OUT has to lie on a file system that all nodes share.
 #SBATCH --job-name=romacli
+#SBATCH --ntasks=1
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=12:00:00
@@ -17,6 +19,6 @@ set -eu
 photos=$1 pairs=$2 out=$3
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     exec romacli match "$photos" --pairs "$pairs" -o "$out" --quiet \
-        --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+        --shard "$SLURM_ARRAY_TASK_ID/${4:-$SLURM_ARRAY_TASK_COUNT}"
 fi
 romacli match "$photos" --pairs "$pairs" -o "$out"
