@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from romacli.geometry.warp import cell_centres, encode_targets
+from romacli.keypoints.aggregate import Aggregation
 from romacli.types import CompactWarp, Pair, Size
 
 NODES = 48
@@ -74,3 +75,14 @@ def views_along_plane(count: int, *, size: Size = (800, 600), step: float = 80.0
         cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
         matrices[f"view{k}.jpg"] = np.array([[cos, -sin, step * k], [sin, cos, 0], [*tilt, 1]])
     return PlanarViews(matrices, dict.fromkeys(matrices, size))
+
+
+def match_errors(views: PlanarViews, result: Aggregation) -> np.ndarray:
+    """The true error of all matches, in px of the second image; infinite where it does not see the point."""
+    errors = []
+    for (name0, name1), matches in result.matches():
+        points0 = result.keypoints[name0].xy[matches.indices[:, 0]].astype(float)
+        targets, visible = views.truth(name0, name1, points0)
+        distance = np.linalg.norm(targets - result.keypoints[name1].xy[matches.indices[:, 1]], axis=1)
+        errors.append(np.where(visible, distance, np.inf))
+    return np.concatenate(errors)

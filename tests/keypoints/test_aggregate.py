@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planar_views import NODES, PlanarViews, views_along_plane
+from planar_views import NODES, PlanarViews, match_errors, views_along_plane
 
 from romacli.errors import StoreError
 from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
@@ -11,17 +11,6 @@ from romacli.types import CompactWarp
 
 # Half the seeds in each direction and no room for more: a quarter of the default's work.
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=2500)
-
-
-def match_errors(views: PlanarViews, result: Aggregation) -> np.ndarray:
-    """The true error of all matches, in px of the second image; infinite where it does not see the point."""
-    errors = []
-    for (name0, name1), matches in result.matches():
-        points0 = result.keypoints[name0].xy[matches.indices[:, 0]].astype(float)
-        targets, visible = views.truth(name0, name1, points0)
-        distance = np.linalg.norm(targets - result.keypoints[name1].xy[matches.indices[:, 1]], axis=1)
-        errors.append(np.where(visible, distance, np.inf))
-    return np.concatenate(errors)
 
 
 def components(result: Aggregation) -> dict[tuple[str, int], set[tuple[str, int]]]:

@@ -6,24 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planar_views import PlanarViews, views_along_plane
+from planar_views import PlanarViews, match_errors, views_along_plane
 
 from romacli.errors import UsageError
 from romacli.keypoints.aggregate import METHODS, AggregateOptions, Aggregation, aggregate
 from romacli.keypoints.anchors import nearest
 from romacli.keypoints.components import Forest, join_tracks
 from romacli.types import Keypoints
-
-
-def match_errors(views: PlanarViews, result: Aggregation) -> np.ndarray:
-    """The true error of all matches, in px of the second image; infinite where it does not see the point."""
-    errors = []
-    for (name0, name1), matches in result.matches():
-        points0 = result.keypoints[name0].xy[matches.indices[:, 0]].astype(float)
-        targets, visible = views.truth(name0, name1, points0)
-        distance = np.linalg.norm(targets - result.keypoints[name1].xy[matches.indices[:, 1]], axis=1)
-        errors.append(np.where(visible, distance, np.inf))
-    return np.concatenate(errors)
 
 
 @pytest.fixture(scope="module")
