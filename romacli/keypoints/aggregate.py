@@ -115,7 +115,10 @@ class _TrackMatches(Mapping[Pair, Matches]):
 def _finish(
     table: TrackTable, graph: PairGraph, confirmed: dict[tuple[int, int], np.ndarray], min_track_length: int
 ) -> Aggregation:
-    """Drop keypoints without a match and tracks that became too short, and name what is left."""
+    """Drop keypoints without a match and tracks that became too short, and name what is left.
+
+    Empties `table` and `confirmed` on the way: of many images there is no room for both and what is made of them.
+    """
     allowed = [graph.allows(image, xy) for image, xy in enumerate(table.xy)]
     for (i, j), agreed in confirmed.items():
         rows_i, rows_j = table.common(i, j)
@@ -124,13 +127,14 @@ def _finish(
     lengths = _lengths(table, kept)
     kept = [rows & (lengths[ids] >= min_track_length) for rows, ids in zip(kept, table.ids, strict=True)]
     scores: dict[Pair, np.ndarray] = {}
-    for (i, j), agreed in confirmed.items():
+    for i, j in graph.edges:
         rows_i, rows_j = table.common(i, j)
-        scores[graph.pair_of((i, j))] = agreed[kept[i][rows_i] & kept[j][rows_j]]
+        scores[graph.pair_of((i, j))] = confirmed.pop((i, j))[kept[i][rows_i] & kept[j][rows_j]]
     keypoints, tracks = {}, {}
-    for name, ids, xy, rows in zip(graph.names, table.ids, table.xy, kept, strict=True):
-        tracks[name] = ids[rows]
-        keypoints[name] = Keypoints(xy[rows], lengths[ids[rows]].astype(np.float32))
+    for image, (name, rows) in enumerate(zip(graph.names, kept, strict=True)):
+        table.keep(image, rows)
+        tracks[name] = table.ids[image]
+        keypoints[name] = Keypoints(table.xy[image], lengths[table.ids[image]].astype(np.float32))
     return Aggregation.of(
         keypoints,
         _TrackMatches(tracks, scores),

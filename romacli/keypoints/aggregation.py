@@ -97,8 +97,7 @@ class Aggregation:
 def _summarise(
     keypoints: Mapping[str, Keypoints], tracks: Mapping[str, np.ndarray], num_matches: Mapping[Pair, int]
 ) -> AggregateSummary:
-    ids = np.concatenate([np.zeros(0, np.int64), *tracks.values()])
-    lengths = np.unique(ids[ids >= 0], return_counts=True)[1]
+    lengths = _lengths(tracks)
     return AggregateSummary(
         num_keypoints=sum(map(len, keypoints.values())),
         num_tracks=len(lengths),
@@ -109,3 +108,12 @@ def _summarise(
         images_without_tracks=tuple(name for name, row in tracks.items() if not (row >= 0).any()),
         pairs_without_matches=tuple(pair for pair, count in num_matches.items() if not count),
     )
+
+
+def _lengths(tracks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How many keypoints each track has; ids are counted in place, since all of them together fill memory."""
+    highest = max((int(row.max(initial=-1)) for row in tracks.values()), default=-1)
+    lengths = np.zeros(highest + 1, np.int32)
+    for row in tracks.values():
+        np.add.at(lengths, row[row >= 0], 1)
+    return lengths[lengths > 0]

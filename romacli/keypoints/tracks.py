@@ -34,12 +34,12 @@ _AREA_RANGE = (0.1, 4.0)
 class TrackTable:
     """Which tracks are seen where: for each image ascending track ids and their positions.
 
-    ids: per image (n,) int64; xy: per image (n, 2) float32 COLMAP pixels; lengths: (num_tracks,) images of
+    ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels; lengths: (num_tracks,) images of
     each track.
     """
 
     def __init__(self, num_images: int) -> None:
-        self.ids = [np.zeros(0, np.int64) for _ in range(num_images)]
+        self.ids = [np.zeros(0, np.int32) for _ in range(num_images)]
         self.xy = [np.zeros((0, 2), np.float32) for _ in range(num_images)]
         self.lengths = np.zeros(0, np.int32)
 
@@ -53,7 +53,7 @@ class TrackTable:
         """Begin a new track at each of (n, 2) positions."""
         first = len(self.lengths)
         self.lengths = np.concatenate((self.lengths, np.ones(len(xy), np.int32)))
-        self.ids[image] = np.concatenate((self.ids[image], np.arange(first, len(self.lengths))))
+        self.ids[image] = np.concatenate((self.ids[image], np.arange(first, len(self.lengths), dtype=np.int32)))
         self.xy[image] = np.concatenate((self.xy[image], xy))
 
     def keep(self, image: int, kept: np.ndarray) -> None:
