@@ -139,9 +139,10 @@ class ReadFile:
         self._file.close()
 
     def provenance(self) -> dict[str, str]:
-        """The attributes of the file."""
+        """The texts among the attributes of the file, as `new_file` writes them."""
         with self._reading("give its attributes"):
-            return {key: str(value) for key, value in self._file.attrs.items()}
+            attributes = self._file.attrs
+            return {key: attributes[key].decode() for key in attributes if _is_text(attributes.get_id(key))}
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -152,6 +153,18 @@ class ReadFile:
             raise StoreError(
                 f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it anew."
             ) from error
+
+
+def _is_text(attribute: h5py.h5a.AttrID) -> bool:
+    """Whether an attribute is a short text that lies in one piece, as ours do.
+
+    HDF5 may read others for ever where a file is damaged: those of variable length lie in a heap that it walks.
+    """
+    import h5py
+
+    kind, is_scalar = attribute.get_type(), attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+    is_text = is_scalar and isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+    return is_text and attribute.get_storage_size() < _SMALL_BYTES
 
 
 class FeaturesFile(ReadFile):
@@ -291,7 +304,7 @@ def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[st
 
     with written_whole(path) as temporary, _PatientFile(temporary, "w+") as target:
         with h5py.File(target, "w") as file:
-            file.attrs.update(provenance)
+            file.attrs.update({key: np.bytes_(value.encode()) for key, value in provenance.items()})
 
             def add_group(key: str) -> h5py.Group:
                 target.check()

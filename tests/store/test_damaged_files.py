@@ -202,6 +202,14 @@ def test_damaged_hloc_files_are_read_or_refused(how):
         quick_and_small(lambda: use_hloc(folder))
 
 
+def test_attributes_that_lie_in_a_heap_are_left_alone(tmp_path):
+    """HDF5 may read a damaged one for ever."""
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file.attrs.update({"heap": "v", "fixed": np.bytes_(b"v"), "number": 3, "several": np.array([b"v", b"w"])})
+    with FeaturesFile(tmp_path / "features.h5") as features:
+        assert features.provenance() == {"fixed": "v"}
+
+
 @pytest.mark.parametrize("chunks", [None, (1024, 2)])
 def test_a_dataset_that_claims_more_than_its_file_holds_is_refused(tmp_path, chunks):
     with h5py.File(tmp_path / "features.h5", "w") as file:
