@@ -28,9 +28,9 @@ EMBEDDED = Path(models.__file__).parent / "mini.safetensors"
 
 def build(options: MatcherOptions, name: str = "mini") -> TwoPassMatcher:
     """The small model with the weights in the package, or those of `options.weights`."""
-    settings = _settings(options, name)
     weights = options.weights or EMBEDDED
-    return _matcher(load_mini(weights), replace(settings, weights_sha256=sha256_of(weights)), options)
+    settings = replace(_settings(options, name), weights_sha256=sha256_of(weights))
+    return _matcher(load_mini(weights), settings, options)
 
 
 def build_seeded(options: MatcherOptions, name: str, seed: int) -> TwoPassMatcher:
