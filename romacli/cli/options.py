@@ -203,7 +203,7 @@ class MatcherFlags:
             min=0,
             max=1,
             help="The same by the coarse stage alone, before a pair is refined; 0 refines every pair. "
-            "Default: mini 0.01, but no more than --min-overlap; RoMa 0, since it was not measured with its weights; "
+            "Default: mini 0.005, but no more than --min-overlap; RoMa 0, since it was not measured with its weights; "
             "see romacli-mini(7). With --preselect it says which pairs are kept, 0.05 and above by default.",
             show_default=False,
         ),
