@@ -23,6 +23,7 @@ from romacli.errors import WeightsError
 
 from .local_correlation import local_correlation
 from .output import NetworkMatch, Unfinished
+from .pointwise import Linear
 from .pooling import generalized_mean
 from .solve import solve_positive_definite
 
@@ -191,11 +192,9 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
-        )
+        self.qkv = Linear(width, 3 * width)
+        self.projection = Linear(width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), Linear(width, 3 * width), nn.GELU(), Linear(3 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
@@ -219,10 +218,10 @@ class AnchorDecoder(nn.Module):
         super().__init__()
         width = config.decoder_width
         self.anchors_per_side = config.anchors_per_side
-        self.input = nn.Linear(config.trunk_channels[3] + 2 * config.fourier_channels, width)
+        self.input = Linear(config.trunk_channels[3] + 2 * config.fourier_channels, width)
         self.blocks = nn.ModuleList(DecoderBlock(width, config.decoder_heads) for _ in range(config.decoder_blocks))
         self.norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, config.anchors_per_side**2 + 1)
+        self.output = Linear(width, config.anchors_per_side**2 + 1)
         self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(

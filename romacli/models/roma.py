@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .local_correlation import local_correlation
 from .output import NetworkMatch, Unfinished
+from .pointwise import Linear, PointwiseConv2d
 from .pooling import generalized_mean
 from .solve import solve_positive_definite
 from .vgg import VGG19
@@ -324,15 +325,15 @@ class StaysFloat32(nn.Module):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 
-class Float32Conv2d(StaysFloat32, nn.Conv2d):
-    """A 1x1 convolution that stays float32; a matrix product, as GPUs round what convolutions read to TF32."""
+class Float32Conv2d(StaysFloat32, PointwiseConv2d):
+    """A 1x1 convolution that stays float32; on GPUs, which round what convolutions read to TF32, a product."""
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
-            return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+            return super().forward(x)
 
 
-class Float32Linear(StaysFloat32, nn.Linear):
+class Float32Linear(StaysFloat32, Linear):
     """A linear layer that stays float32."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -348,8 +349,8 @@ def projection(level: Level) -> nn.Sequential:
     """A linear map of one level's features; float32 at the coarsest, which the Gaussian process compares."""
     norm = nn.BatchNorm2d(level.channels)
     if level.stride == 16:
-        return Float32Sequential(Float32Conv2d(level.in_channels, level.channels, kernel_size=1), norm)
-    return nn.Sequential(nn.Conv2d(level.in_channels, level.channels, kernel_size=1), norm)
+        return Float32Sequential(Float32Conv2d(level.in_channels, level.channels), norm)
+    return nn.Sequential(PointwiseConv2d(level.in_channels, level.channels), norm)
 
 
 class GaussianProcess(nn.Module):
@@ -364,7 +365,7 @@ class GaussianProcess(nn.Module):
 
     def __init__(self, basis_channels: int) -> None:
         super().__init__()
-        self.pos_conv = Float32Conv2d(2, basis_channels, kernel_size=1)
+        self.pos_conv = Float32Conv2d(2, basis_channels)
 
     def kernel(self, u: Tensor, v: Tensor) -> Tensor:
         """exp((cos(u, v) - 1) / temperature) of all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
@@ -438,8 +439,8 @@ class Refiner(nn.Module):
         width = 2 * level.channels + level.displacement_channels + window
         self.block1 = refiner_block(width)
         self.hidden_blocks = nn.Sequential(*(refiner_block(width) for _ in range(blocks - 1)))
-        self.out_conv = Float32Conv2d(width, 3, kernel_size=1)
-        self.disp_emb = Float32Conv2d(2, level.displacement_channels, kernel_size=1)
+        self.out_conv = Float32Conv2d(width, 3)
+        self.disp_emb = Float32Conv2d(2, level.displacement_channels)
 
     def forward(
         self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
@@ -476,7 +477,7 @@ def refiner_block(width: int) -> nn.Sequential:
         nn.Conv2d(width, width, kernel_size=5, padding=2, groups=width),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width, width, kernel_size=1),
+        PointwiseConv2d(width, width),
     )
 
 

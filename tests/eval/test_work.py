@@ -52,17 +52,18 @@ def test_factorisation_solve_and_attention_are_counted() -> None:
     assert meter.between(solved, end)[0] == 4 * 2 * 6 * 6 * 8
 
 
-# GFLOP of the published sizes at 560 and 864, from the layers' shapes: an image, and a pair in both directions.
+# GFLOP of the published sizes at 560 and 864, from the layers' shapes: an image, and a pair in both directions. The
+# correlations at strides 8 and 4, 17 GFLOP of a pair, are sums on a CPU, which are not counted.
 ENCODE = {"DINOv2": 1220.9, "VGG19": 746.1, "projections": 24.7, "Gaussian process": 6.6}
 MATCH = {
     "Gaussian process": 3 * 2.62,
     "decoder": 2 * 267.2,
-    "refiner 8 at 70x70": 2 * 117.8,
-    "refiner 4 at 140x140": 2 * 120.6,
+    "refiner 8 at 70x70": 2 * 116.6,
+    "refiner 4 at 140x140": 2 * 119.3,
     "refiner 2 at 280x280": 2 * 34.4,
     "refiner 1 at 560x560": 2 * 6.7,
-    "refiner 8 at 108x108": 2 * 280.4,
-    "refiner 4 at 216x216": 2 * 287.0,
+    "refiner 8 at 108x108": 2 * 277.5,
+    "refiner 4 at 216x216": 2 * 284.0,
     "refiner 2 at 432x432": 2 * 81.9,
     "refiner 1 at 864x864": 2 * 15.9,
 }
@@ -70,6 +71,7 @@ MATCH = {
 
 def test_romas_operations_are_those_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_correlation, "CHUNK_VALUES", 1 << 40)  # one step: nothing is computed here
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # on one, tokens are padded
     with FakeTensorMode(), torch.inference_mode(), counted() as meter:
         network, watch = RoMa().eval(), Watch(meter)
         with watched(network, watch):
@@ -81,11 +83,11 @@ def test_romas_operations_are_those_of_its_layers(monkeypatch: pytest.MonkeyPatc
         stage: {name: values[0] / 1e9 for name, values in parts.items()} for stage, parts in watch.totals().items()
     }
     assert sum(gflop["encode"].values()) == pytest.approx(1998.3, rel=1e-3)
-    assert sum(gflop["match"].values()) == pytest.approx(2546.5, rel=2e-3)
     assert gflop["encode"] == pytest.approx({**ENCODE, REST: 0}, rel=1e-2)
     # At stride 16 the correlation is one product with all of the other image and the padding about it.
     assert gflop["match"].pop("refiner 16 at 40x40") > 2 * 55.6
     assert gflop["match"] == pytest.approx({**MATCH, REST: 0}, rel=1e-2)
+    assert sum(gflop["match"].values()) == pytest.approx(2546.5 - 2 * (55.6 + 1.8) - 16.8, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", ["RoMa", "Mini"])

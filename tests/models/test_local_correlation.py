@@ -38,8 +38,17 @@ def test_blending_whole_pixels_equals_sampling_every_place(radius: int, spread: 
     torch.testing.assert_close(found, sampled_correlation(x, y, flow, radius), atol=1e-9, rtol=0)
 
 
-def test_the_size_of_the_steps_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, flow = problem((30, 41), 1.0)
+@pytest.mark.parametrize("shape", [(4, 7), (30, 41)], ids=["one product", "gathered rows"])
+def test_float32_takes_its_own_way_to_the_same_numbers(shape: tuple[int, int]) -> None:
+    exact = problem(shape, 1.1)
+    found = local_correlation(*(tensor.float() for tensor in exact), 2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), local_correlation(*exact, 2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_size_of_the_steps_does_not_change_the_result(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, flow = (tensor.to(dtype) for tensor in problem((30, 41), 1.0))
     whole = local_correlation(x, y, flow, 2)
     monkeypatch.setattr(room, "CHUNK_VALUES", 1)
     assert torch.equal(local_correlation(x, y, flow, 2), whole)
