@@ -55,11 +55,14 @@ class Linear(nn.Linear):
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution of maps (B, C, H, W) in channels-last memory."""
+    """A 1x1 convolution of maps (B, C, H, W), best in channels-last memory."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        mapped = pointwise(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
-        return mapped.permute(0, 3, 1, 2)
+        return self.as_product(x) if _is_faster_as_convolution(x) else super().forward(x)
+
+    def as_product(self, x: Tensor) -> Tensor:
+        """The same by `pointwise`: where it is no convolution, a product of matrices."""
+        return pointwise(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
