@@ -148,7 +148,9 @@ class ReadFile:
     def _reading(self, what: str) -> Iterator[None]:
         """Turns what h5py and numpy say of damaged and foreign files into one sentence."""
         try:
-            yield
+            # Of damaged numbers numpy would warn; what matters of them is checked.
+            with np.errstate(all="ignore"):
+                yield
         except _READ_ERRORS as error:
             raise StoreError(
                 f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it anew."
@@ -197,6 +199,8 @@ class FeaturesFile(ReadFile):
         group = self._group(name)
         with self._reading(f"give the keypoints of {name}"):
             xy = hloc_to_colmap(_array(group["keypoints"]).astype(dtype))
+            if not np.isfinite(xy).all():
+                raise ValueError("a keypoint is nowhere")
             scores = next((_array(group[key]) for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
 

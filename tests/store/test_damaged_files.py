@@ -210,6 +210,17 @@ def test_attributes_that_lie_in_a_heap_are_left_alone(tmp_path):
         assert features.provenance() == {"fixed": "v"}
 
 
+@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0x7F800000], ids=["signalling NaN", "NaN", "infinity"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_keypoint_that_is_nowhere_is_refused(tmp_path, bits, dtype):
+    points = np.array([[1.5, 2.5], [3.5, 4.5]], np.float32)
+    points.view(np.uint32)[1, 0] = bits
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file["a.jpg/keypoints"] = points
+    with FeaturesFile(tmp_path / "features.h5") as features, pytest.raises(StoreError, match="keypoints of a.jpg"):
+        features.keypoints("a.jpg", dtype)
+
+
 @pytest.mark.parametrize("chunks", [None, (1024, 2)])
 def test_a_dataset_that_claims_more_than_its_file_holds_is_refused(tmp_path, chunks):
     with h5py.File(tmp_path / "features.h5", "w") as file:
