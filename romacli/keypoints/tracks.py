@@ -34,14 +34,19 @@ _AREA_RANGE = (0.1, 4.0)
 class TrackTable:
     """Which tracks are seen where: for each image ascending track ids and their positions.
 
-    ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels; lengths: (num_tracks,) images of
-    each track.
+    ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels.
     """
 
     def __init__(self, num_images: int) -> None:
         self.ids = [np.zeros(0, np.int32) for _ in range(num_images)]
         self.xy = [np.zeros((0, 2), np.float32) for _ in range(num_images)]
-        self.lengths = np.zeros(0, np.int32)
+        self._num_tracks = 0
+        self._room = np.zeros(0, np.int32)  # of lengths; twice as much when full: a copy an image would not end
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(num_tracks,) images of each track."""
+        return self._room[: self._num_tracks]
 
     def replace(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
         """Let an image see these tracks instead of those it saw; ids ascend."""
@@ -51,9 +56,12 @@ class TrackTable:
 
     def start(self, image: int, xy: np.ndarray) -> None:
         """Begin a new track at each of (n, 2) positions."""
-        first = len(self.lengths)
-        self.lengths = np.concatenate((self.lengths, np.ones(len(xy), np.int32)))
-        self.ids[image] = np.concatenate((self.ids[image], np.arange(first, len(self.lengths), dtype=np.int32)))
+        first, self._num_tracks = self._num_tracks, self._num_tracks + len(xy)
+        if self._num_tracks > len(self._room):
+            room = np.zeros(2 * self._num_tracks, np.int32)
+            room[:first], self._room = self._room[:first], room
+        self.lengths[first:] = 1
+        self.ids[image] = np.concatenate((self.ids[image], np.arange(first, self._num_tracks, dtype=np.int32)))
         self.xy[image] = np.concatenate((self.xy[image], xy))
 
     def keep(self, image: int, kept: np.ndarray) -> None:
@@ -61,10 +69,14 @@ class TrackTable:
         self.replace(image, self.ids[image][kept], self.xy[image][kept])
 
     def drop_shorter_than(self, length: int) -> None:
-        """Forget the observations of tracks seen in fewer images, all judged at once."""
+        """Forget tracks seen in fewer images, all judged at once, and number the others anew in the same order."""
         long_enough = self.lengths >= length
         for image, ids in enumerate(self.ids):
             self.keep(image, long_enough[ids])
+        new_ids = np.cumsum(long_enough, dtype=np.int32) - np.int32(1)
+        self._room = self.lengths[long_enough]
+        self._num_tracks = len(self._room)
+        self.ids = [new_ids[ids] for ids in self.ids]
 
     def common(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows in image i and in image j of the tracks both see, ascending."""

@@ -51,8 +51,12 @@ def test_table_counts_in_how_many_images_a_track_is_seen():
     rows_0, rows_1 = table.common(0, 1)
     assert (rows_0.tolist(), rows_1.tolist()) == ([0, 2], [0, 1])
     table.drop_shorter_than(2)
-    assert [ids.tolist() for ids in table.ids] == [[0, 2], [0, 2], [2]]
-    assert table.lengths.tolist() == [2, 0, 3, 0]
+    assert [ids.tolist() for ids in table.ids] == [[0, 1], [0, 1], [1]]  # what is left is numbered anew
+    assert table.lengths.tolist() == [2, 3]
+    table.start(1, np.full((2, 2), 7, np.float32))
+    assert table.lengths.tolist() == [2, 3, 1, 1]
+    assert table.ids[1].tolist() == [0, 1, 2, 3]
+    assert table.xy[1].tolist() == [[1, 1], [1, 1], [7, 7], [7, 7]]
 
 
 def test_growing_leaves_no_lone_observations():
@@ -60,7 +64,7 @@ def test_growing_leaves_no_lone_observations():
     table = grow(graph_of(views), OPTIONS, lambda: None)
     seen = np.bincount(np.concatenate(table.ids), minlength=len(table.lengths))
     np.testing.assert_array_equal(seen, table.lengths)
-    assert set(np.unique(table.lengths)) == {0, 2, 3, 4}
+    assert set(np.unique(table.lengths)) == {2, 3, 4}
 
 
 def test_images_are_visited_best_connected_first():
