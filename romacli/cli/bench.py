@@ -79,10 +79,9 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
     runs take turns, and no seconds.
 
     Of each part of the network are told: seconds, floating-point operations and bytes an image or a pair; the share of
-    the rate that the device reaches in products of matrices of the same number type, which a CPU's convolutions may
-    exceed, as another library does them; and the share of its rate in copies. Bytes are those that operations read and
-    write, each tensor once, so what stays in a cache can take that share above 1. Peak memory is that of the process
-    so far, weights included; on a GPU that of its tensors.
+    the rate that the device reaches in products of matrices of the same number type; and the share of its rate in
+    copies. Bytes are those that operations read and write, each tensor once, so what stays in a cache can take that
+    share above 1. Peak memory is that of the process so far, weights included; on a GPU that of its tensors.
     """
     from romacli.eval.photographs import generate_photographs
     from romacli.eval.throughput import bench as measure

@@ -49,8 +49,12 @@ WEIGHTS = {
     "ROMACLI_WEIGHTS_DIR": "Folder of downloaded checkpoints, and where they are looked for without a network.",
     "XDG_CACHE_HOME": "The user's cache, ~/.cache by default; checkpoints lie in its folder romacli.",
 }
+TORCH = {
+    "OMP_WAIT_POLICY": "PASSIVE unless set: on a CPU, threads that have nothing to do sleep.",
+    "THP_MEM_ALLOC_ENABLE": "1 unless set: PyTorch asks Linux for large pages, which RoMa on a CPU gains most from.",
+}
 ENVIRONMENT = {
-    PROGRAM: MODEL | WEIGHTS,
+    PROGRAM: MODEL | WEIGHTS | TORCH,
     "match": MODEL | WEIGHTS,
     "reconstruct": MODEL | WEIGHTS,
     "show": MODEL | WEIGHTS,

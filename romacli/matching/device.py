@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from romacli.errors import InputError, UsageError
+from romacli.models.pointwise import pointwise
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -60,13 +61,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
-    """Floating-point operations a second in a product of square matrices.
+    """Floating-point operations a second in a product of square matrices, by the library that linear layers use.
 
     side: of the matrices; without it one that fills the device.
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
-    return 2 * side**3 / fastest_s(lambda: matrix @ matrix, device)
+    return 2 * side**3 / fastest_s(lambda: pointwise(matrix, matrix, None), device)
 
 
 def copy_rate(device: torch.device) -> float:
