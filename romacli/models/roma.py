@@ -455,7 +455,9 @@ class Refiner(nn.Module):
         """
         height, width = image_shape
         d = self.block1(self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side))
-        delta = self.out_conv(self.hidden_blocks(d).float())  # (B, 3, h, w)
+        for block in self.hidden_blocks:  # a call of them all would hold d to the end
+            d = block(d)
+        delta = self.out_conv(d.float())  # (B, 3, h, w)
         step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
         return flow + delta[:, :2] * step, certainty + delta[:, 2:]
 
@@ -467,8 +469,8 @@ class Refiner(nn.Module):
             with torch.no_grad():  # as in the authors' training; it would cost most of the memory
                 parts.append(local_correlation(x, y, flow, self.correlation_radius))
         dtype = next(self.block1.parameters()).dtype
-        stacked = torch.cat([part.to(dtype) for part in parts], dim=1)
-        return stacked.contiguous(memory_format=torch.channels_last)
+        # Brought into one memory format before they are stacked: afterwards it would take a copy of all.
+        return torch.cat([part.to(dtype, memory_format=torch.channels_last) for part in parts], dim=1)
 
 
 def refiner_block(width: int) -> nn.Sequential:
