@@ -108,7 +108,7 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
     """With the study's sizes and certainty, on the CPU; what else it rejects is the project's choice."""
     sys.path.append(str(STUDY))
     network = import_module("model").Mini()
-    stored = torch.load(WEIGHTS, weights_only=True)
+    stored = torch.load(WEIGHTS, weights_only=True)["sd"]
     network.load_state_dict({key: value.float() for key, value in stored.items()})
     settings = DenseSettings(
         model=name,
