@@ -2,8 +2,8 @@
 
 import os
 
-# Both are read when torch loads. Threads that wait by spinning took eight times the CPU on a busy machine. Large tensors
-# are new memory each time, and mapping it in pages of 4 kB took a third of RoMa's time on a CPU.
+# Both are read when torch loads. Threads that wait by spinning took eight times the CPU on a busy machine. Each large
+# tensor is new memory, and mapping it in pages of 4 kB took a quarter of RoMa's time on a CPU.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
