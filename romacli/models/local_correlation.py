@@ -19,7 +19,7 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
 
     All places of a window share one sub-pixel fraction, so y is read at whole pixels only, once per pixel of
     the window and of a border of one, and the dot products are blended instead of the features. What lies
-    outside y counts as zero.
+    outside y counts as zero. Called without gradients, which not every way here passes.
 
     Source: RoMa (arXiv 2305.15404), whose refiners read it; the order of computation is ours.
 

@@ -1,7 +1,7 @@
 """The same linear map at every token or pixel, by the faster of the libraries that a CPU has for it.
 
-PyTorch hands products of matrices to MKL, which off Intel's processors is half as fast as oneDNN, and convolutions
-to oneDNN. A linear layer is a convolution of 1x1, so that public functions alone choose.
+PyTorch hands products of matrices to MKL, which on an AMD EPYC was half as fast as oneDNN, and convolutions to oneDNN.
+A linear layer is a convolution of 1x1, so that public functions alone choose.
 """
 
 from __future__ import annotations
