@@ -2,10 +2,8 @@
 
 import os
 
-# Both are read when torch loads. Threads that wait by spinning took eight times the CPU on a busy machine. Each large
-# tensor is new memory, and mapping it in pages of 4 kB took a quarter of RoMa's time on a CPU.
+# Read when torch loads. Threads that wait by spinning took eight times the CPU on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from romacli.cli.app import main  # noqa: E402
 

@@ -51,7 +51,8 @@ WEIGHTS = {
 }
 TORCH = {
     "OMP_WAIT_POLICY": "PASSIVE unless set: on a CPU, threads that have nothing to do sleep.",
-    "THP_MEM_ALLOC_ENABLE": "1 unless set: PyTorch asks Linux for large pages, which RoMa on a CPU gains most from.",
+    "MALLOC_MMAP_THRESHOLD_": "Where this, MALLOC_TRIM_THRESHOLD_ or GLIBC_TUNABLES is set, the C library keeps freed "
+    "memory as they say; else romacli lets it keep most, for speed on a CPU.",
 }
 ENVIRONMENT = {
     PROGRAM: MODEL | WEIGHTS | TORCH,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from romacli.matching.compact import CompactOptions, compact_all
 from romacli.matching.matcher import StartedPair
+from romacli.matching.memory import keep_freed_memory
 from romacli.models.output import NetworkMatch, Unfinished, together
 from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected, Size
 
@@ -76,6 +77,8 @@ class TwoPassMatcher:
         self.batch_size, self.coarse_batch_size = (
             (1, 1) if device.type == "cpu" else (BATCH_ON_GPU, COARSE_BATCH_ON_GPU)
         )
+        if device.type == "cpu":
+            keep_freed_memory()
         self._network = network
         self._settings = settings
         self._device = device

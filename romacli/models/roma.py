@@ -6,6 +6,7 @@ were trained differently from the paper, the code follows the weights. It knows 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,10 @@ CHECKPOINT_PREFIXES = {
 }
 DINOV2_PREFIX = "dinov2."
 DESCRIPTOR_POWER = 3.0
+
+# A CPU refines one map after the other where all of them have more values: together they are no faster and need more
+# memory.
+VALUES_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -299,9 +304,10 @@ class RoMa(nn.Module):
         """Refine level by level, each from the detached result of the last."""
         for image, level in steps:
             key = f"{image}_{level.stride}"
-            x = _stacked(features_A[key], features_B[key] if symmetric else None)
-            y = _stacked(features_B[key], features_A[key] if symmetric else None)
-            start, certainty = _resized(flow.detach(), x.shape[-2:]), _resized(certainty.detach(), x.shape[-2:])
+            ends = [features_A[key], features_B[key]]
+            x, y = (ends, ends[::-1]) if symmetric else (ends[:1], ends[1:])
+            shape = ends[0].shape[-2:]
+            start, certainty = _resized(flow.detach(), shape), _resized(certainty.detach(), shape)
             image_shape = features_A[f"{image}_1"].shape[-2:]
             flow, certainty = self.refiners[str(level.stride)](x, y, start, certainty, image_shape)
             yield Stage(level.stride, start, flow, certainty)
@@ -436,27 +442,43 @@ class Refiner(nn.Module):
         self.stride = level.stride
         self.correlation_radius = level.correlation_radius
         window = 0 if level.correlation_radius is None else (2 * level.correlation_radius + 1) ** 2
-        width = 2 * level.channels + level.displacement_channels + window
-        self.block1 = refiner_block(width)
-        self.hidden_blocks = nn.Sequential(*(refiner_block(width) for _ in range(blocks - 1)))
-        self.out_conv = Float32Conv2d(width, 3)
+        self.width = 2 * level.channels + level.displacement_channels + window
+        self.block1 = refiner_block(self.width)
+        self.hidden_blocks = nn.Sequential(*(refiner_block(self.width) for _ in range(blocks - 1)))
+        self.out_conv = Float32Conv2d(self.width, 3)
         self.disp_emb = Float32Conv2d(2, level.displacement_channels)
 
     def forward(
-        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
+        self,
+        x: Sequence[Tensor],
+        y: Sequence[Tensor],
+        flow: Tensor,
+        certainty: Tensor,
+        image_shape: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         """Corrected flow and certainty.
 
         Args:
-            x, y: (B, C, h, w) projected features of the image warped from and to.
-            flow: (B, 2, h, w) float32, normalised x, y in the other image.
-            certainty: (B, 1, h, w) float32, logits.
+            x, y: of each direction (B, C, h, w) projected features of the image warped from and to.
+            flow: (B of all directions, 2, h, w) float32, normalised x, y in the other image.
+            certainty: (B of all directions, 1, h, w) float32, logits.
             image_shape: (H, W) of the images at stride 1.
         """
+        fits = self.width * certainty.numel() <= VALUES_AT_ONCE
+        if fits or flow.device.type != "cpu" or torch.is_grad_enabled():
+            return self._correct(torch.cat([*x]), torch.cat([*y]), flow, certainty, image_shape)
+        apart = ([one for maps in given for one in maps.split(1)] for given in (x, y, [flow], [certainty]))
+        corrected = [self._correct(a, b, c, d, image_shape) for a, b, c, d in zip(*apart, strict=True)]
+        flows, certainties = zip(*corrected, strict=True)
+        return torch.cat(flows), torch.cat(certainties)
+
+    def _correct(
+        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         height, width = image_shape
-        d = self.block1(self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side))
-        for block in self.hidden_blocks:  # a call of them all would hold d to the end
-            d = block(d)
+        d = self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side)
+        for layer in itertools.chain(self.block1, *self.hidden_blocks):  # a call of a block would hold its input
+            d = layer(d)
         delta = self.out_conv(d.float())  # (B, 3, h, w)
         step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
         return flow + delta[:, :2] * step, certainty + delta[:, 2:]
@@ -595,10 +617,6 @@ def _to_float32(tensor: Tensor) -> Tensor:
 
 def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
     return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
-
-
-def _stacked(first: Tensor, second: Tensor | None) -> Tensor:
-    return first if second is None else torch.cat([first, second])
 
 
 def _resized(maps: Tensor, shape: torch.Size) -> Tensor:

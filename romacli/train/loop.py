@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from romacli.errors import RomacliError
+from romacli.matching.memory import keep_freed_memory
 
 from .data import batches, pair_source
 from .mini import MiniTrainable
@@ -48,6 +49,8 @@ def train(
     check(options)
     torch.set_num_threads(options.threads)
     with joined(options.device) as ranks:
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(options.seed)  # the same first weights everywhere
         state = restored(options, TRAINABLES[options.model](options, ranks.device, ranks.count))
         torch.manual_seed(options.seed + ranks.rank)

@@ -118,7 +118,7 @@ def recorded(net: RoMa) -> Iterator[dict[str, Tensor]]:
     for stride in ("16", "8", "4", "2", "1"):
         watch(net.projections[stride], f"feat{stride}", f"proj{stride}")
         watch(net.refiners[stride], None, f"scale{stride}_flow", f"scale{stride}_certainty")
-        watch(net.refiners[stride].block1, f"refiner{stride}_in")
+        watch(net.refiners[stride].block1[0], f"refiner{stride}_in")
         watch(net.refiners[stride].out_conv, None, f"refiner{stride}_delta")
     try:
         yield stages
