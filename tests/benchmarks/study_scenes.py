@@ -4,6 +4,8 @@ The study's code is no part of this project: it is loaded from a folder `shared`
 ends where there is none.
 
     python tests/benchmarks/study_scenes.py --layouts arc-16 --seeds 0 1 2
+
+`study-vote-3` and `study-vote-6` are the study's own filtered votes, by its code and with its 8,192 keypoints.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +23,7 @@ import numpy as np
 import torch
 from track_scenes import Layout, NoiseModel, View
 from tracks import main
+from votes import Result
 
 from romacli.colmap.poses import Pose
 from romacli.types import DenseMatch, Size
@@ -55,12 +59,32 @@ def _normalised(warp: np.ndarray, size: Size) -> torch.Tensor:
     return torch.from_numpy((2 * warp / size - 1).astype(np.float32))
 
 
-def load_study() -> ModuleType:
-    """The study's module of scenes; ends the program where there is none."""
-    if not (STUDY / "synthetic_scene.py").is_file():
-        sys.exit(f"{STUDY} holds no synthetic_scene.py. Put the study's folder there, or run tracks.py instead.")
-    sys.path.append(str(STUDY))
-    return import_module("synthetic_scene")
+def load_study(name: str = "synthetic_scene") -> ModuleType:
+    """A module of the study, apart from ours of the same name; ends the program where there is none."""
+    file = STUDY / f"{name}.py"
+    if not file.is_file():
+        sys.exit(f"{STUDY} holds no {file.name}. Put the study's folder there, or run tracks.py instead.")
+    spec = spec_from_file_location(f"study_{name}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)  # its dataclasses look for themselves there
+    spec.loader.exec_module(module)
+    return module
+
+
+def study_vote(code: ModuleType, capture: StudyCapture, seed: int, max_cycle_px: float) -> Result:
+    """The study's filtered vote: 20,000 samples a pair, cells of 8 px, bins of 2."""
+    rng = np.random.default_rng(seed + 5)
+    samples = {}
+    for i, j in capture.pairs:
+        sizes = capture.views[i].size, capture.views[j].size
+        warps = capture.matcher.pair(i, j)
+        samples[i, j] = code.sample_pair(*warps, *sizes, 20_000, rng, thr=0.2, check=max_cycle_px)
+    keypoints, matches = code.quantise_vote(len(capture.views), samples, 8, 2)
+    names = [view.name for view in capture.views]
+    return Result(
+        dict(zip(names, keypoints, strict=True)), {(names[i], names[j]): rows for (i, j), rows in matches.items()}
+    )
 
 
 def capture_scene(study: ModuleType, layout: Layout, seed: int, noise: NoiseModel, nodes: int) -> StudyCapture:
@@ -74,5 +98,8 @@ def capture_scene(study: ModuleType, layout: Layout, seed: int, noise: NoiseMode
 
 
 if __name__ == "__main__":
-    module = load_study()
-    main(lambda layout, seed, noise, nodes: capture_scene(module, layout, seed, noise, nodes))
+    module, code = load_study(), load_study("tracks")
+    main(
+        lambda layout, seed, noise, nodes: capture_scene(module, layout, seed, noise, nodes),
+        {f"study-vote-{px}": partial(study_vote, code, max_cycle_px=px) for px in (3, 6)},
+    )

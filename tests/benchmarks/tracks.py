@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -198,13 +199,15 @@ class Settings:
     true_within_px: float | None
 
 
-def run_seed(capture: Captured, settings: Settings, seed: int) -> list[dict[str, Any]]:
+def run_seed(
+    capture: Captured, settings: Settings, seed: int, others: Mapping[str, Callable[[Captured, int], Result]]
+) -> list[dict[str, Any]]:
     """One row of figures for every method and mapper on the same warps."""
     inputs = gather(capture, settings.methods, seed)
     rows = []
     for method in settings.methods:
         start = time.process_time()
-        result = combine(method, inputs, settings.options)
+        result = others[method](capture, seed) if method in others else combine(method, inputs, settings.options)
         cpu_ms = 1000 * (time.process_time() - start) / len(capture.pairs)
         if settings.true_within_px is not None:
             result = keep_true(capture, result, settings.true_within_px)
@@ -247,17 +250,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def differences(rows: Sequence[Mapping[str, Any]]) -> str:
+def differences(rows: Sequence[Mapping[str, Any]], filtered_votes: Sequence[str] = FILTERED_VOTES) -> str:
     """By how much tracks are ahead in AUC@0.1, seed by seed, of the filtered vote that does better on that seed."""
     lines = []
     for layout, mapper in dict.fromkeys((row["layout"], row["mapper"]) for row in rows):
-        votes = [_of(rows, layout, mapper, method) for method in FILTERED_VOTES]
+        votes = [_of(rows, layout, mapper, method) for method in filtered_votes]
         tracks, votes = _of(rows, layout, mapper, "tracks"), [held for held in votes if held]
         if tracks and votes:
             best = np.max([[row["auc_0.1"] for row in held] for held in votes], axis=0)
             ahead = np.array([row["auc_0.1"] for row in tracks]) - best
             by_seed = ", ".join(f"{value:+.1f}" for value in ahead)
-            lines.append(f"{layout}, {mapper}: tracks ahead of the filtered vote by {ahead.mean():+.1f} ({by_seed})")
+            better = " or ".join(filtered_votes)
+            lines.append(f"{layout}, {mapper}: tracks ahead of {better} by {ahead.mean():+.1f} ({by_seed})")
     return "\n".join(lines)
 
 
@@ -266,12 +270,20 @@ def _of(rows: Sequence[Mapping[str, Any]], layout: str, mapper: str, method: str
     return [row for row in rows if (row["layout"], row["mapper"], row["method"]) == wanted]
 
 
-def main(capture_scene: Callable[[Layout, int, NoiseModel, int], Captured]) -> None:
-    """Run what the command line asks for on scenes of `capture_scene(layout, seed, noise, nodes)`; print tables."""
+def main(
+    capture_scene: Callable[[Layout, int, NoiseModel, int], Captured],
+    other_votes: Mapping[str, Callable[[Captured, int], Result]] = MappingProxyType({}),
+) -> None:
+    """Run what the command line asks for and print tables.
+
+    Args:
+        capture_scene: of layout, seed, noise and nodes.
+        other_votes: filtered votes of other code by their names, of a capture and a seed.
+    """
     parser = argparse.ArgumentParser(description="Compare tracks with samples and votes on simulated warps.")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, *other_votes), default=list(METHODS))
     parser.add_argument("--mappers", nargs="+", choices=("incremental", "global"), default=["incremental", "global"])
     parser.add_argument("--sigma", type=float, default=1.0, help="error of a good match, px at 1600")
     parser.add_argument("--outliers", type=float, default=0.1, help="share of confidently wrong regions")
@@ -297,12 +309,14 @@ def main(capture_scene: Callable[[Layout, int, NoiseModel, int], Captured]) -> N
     for layout in chosen.layouts:
         for seed in chosen.seeds:
             capture = capture_scene(LAYOUTS[layout], seed, noise, chosen.nodes)
-            new = run_seed(capture, settings, seed)
+            new = run_seed(capture, settings, seed, other_votes)
             rows += [{"layout": layout} | row for row in new]
             if chosen.json:
                 chosen.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(table(rows))
     print(differences(rows))
+    if other_votes:
+        print(differences(rows, tuple(other_votes)))
 
 
 if __name__ == "__main__":
