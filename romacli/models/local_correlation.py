@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Values gathered in one step: on a CPU as many as its cache holds; a GPU wants few launches.
-CHUNK_VALUES = 1 << 20
-CHUNK_VALUES_CUDA = 1 << 28
+# Gathered in one step: on a CPU what its cache holds; other devices want few launches.
+CHUNK_BYTES = 1 << 22
+CHUNK_VALUES_ELSEWHERE = 1 << 28
 
 
 def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor:
@@ -47,9 +47,7 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
     else:
         batch_starts = torch.arange(batch, device=corners.device)[:, None] * y_rows.shape[1]
         places = (corners + batch_starts).flatten()
-        # Half-precision products would be rounded before they are summed, and a GPU wants few launches.
-        by_place = x.is_cuda or x.dtype != torch.float32
-        gathered = _dots_by_place if by_place else _dots_by_offset
+        gathered = _dots_by_offset if x.device.type == "cpu" else _dots_by_place
         dots = gathered(x_rows.flatten(0, 1), y_rows.flatten(0, 1), places, window).view(*corners.shape, -1)
     # Blended in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
     dots = _blend(dots.unflatten(2, (len(steps), len(steps))).to(fraction.dtype), fraction)  # (B, N, 2r + 1, 2r + 1)
@@ -69,8 +67,7 @@ def _whole_and_rest(flow: Tensor, shape: torch.Size, radius: int) -> tuple[Tenso
 
 def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
     """Dot products (N, K) of every x (N, C) with the K rows of y that lie a window from its place (N,)."""
-    values = CHUNK_VALUES_CUDA if places.is_cuda else CHUNK_VALUES
-    chunk = max(1, values // (len(window) * x_rows.shape[1]))
+    chunk = max(1, CHUNK_VALUES_ELSEWHERE // (len(window) * x_rows.shape[1]))
     offsets, dots = places.new_tensor(window), []
     for part, x_part in zip(places.split(chunk), x_rows.split(chunk), strict=True):
         windows = y_rows.index_select(0, (part[:, None] + offsets).flatten()).view(len(part), len(window), -1)
@@ -79,8 +76,11 @@ def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[
 
 
 def _dots_by_offset(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
-    """The same, one offset of the window after the other: four times as fast on a CPU, where bmm is slow."""
-    chunk = max(1, CHUNK_VALUES // x_rows.shape[1])
+    """The same, one offset of the window after the other: on a CPU four times as fast in float32, where bmm is slow.
+
+    Half-precision products are rounded before they are summed, which adds less than the rounding of the sum.
+    """
+    chunk = max(1, CHUNK_BYTES // (x_rows.shape[1] * x_rows.element_size()))
     dots = x_rows.new_empty(len(window), len(places))
     for first in range(0, len(places), chunk):
         some = slice(first, first + chunk)

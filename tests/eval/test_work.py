@@ -70,7 +70,7 @@ MATCH = {
 
 
 def test_romas_operations_are_those_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_correlation, "CHUNK_VALUES", 1 << 40)  # one step: nothing is computed here
+    monkeypatch.setattr(local_correlation, "CHUNK_BYTES", 1 << 40)  # one step: nothing is computed here
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # on one, tokens are padded
     with FakeTensorMode(), torch.inference_mode(), counted() as meter:
         network, watch = RoMa().eval(), Watch(meter)

@@ -39,18 +39,28 @@ def test_blending_whole_pixels_equals_sampling_every_place(radius: int, spread: 
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (30, 41)], ids=["one product", "gathered rows"])
-def test_float32_takes_its_own_way_to_the_same_numbers(shape: tuple[int, int]) -> None:
-    exact = problem(shape, 1.1)
-    found = local_correlation(*(tensor.float() for tensor in exact), 2)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), local_correlation(*exact, 2), atol=1e-4, rtol=0)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_single_and_half_precision_come_near(shape: tuple[int, int], dtype: torch.dtype, tolerance: float) -> None:
+    x, y, flow = problem(shape, 1.1)
+    found = local_correlation(x.to(dtype), y.to(dtype), flow.float(), 2)
+    assert found.dtype == dtype
+    exact = local_correlation(x.to(dtype).double(), y.to(dtype).double(), flow, 2)
+    torch.testing.assert_close(found.double(), exact, atol=tolerance, rtol=0)
+
+
+def test_a_cpu_and_other_devices_find_the_same_by_their_own_ways() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(count, 8, generator=generator, dtype=torch.float64) for count in (50, 90))
+    places, window = torch.randint(0, 70, (50,), generator=generator), [0, 1, 9, 10]
+    by_place, by_offset = (way(x, y, places, window) for way in (room._dots_by_place, room._dots_by_offset))
+    torch.testing.assert_close(by_place, by_offset)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_size_of_the_steps_does_not_change_the_result(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, flow = (tensor.to(dtype) for tensor in problem((30, 41), 1.0))
     whole = local_correlation(x, y, flow, 2)
-    monkeypatch.setattr(room, "CHUNK_VALUES", 1)
+    monkeypatch.setattr(room, "CHUNK_BYTES", 1)
     assert torch.equal(local_correlation(x, y, flow, 2), whole)
 
 
