@@ -114,7 +114,7 @@ class TwoPassMatcher:
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
         """The network's per-image features, in the working precision."""
         stacked = _stack([image.tensors for image in images])
-        inputs = {name: normalise(tensor.to(self._device)) for name, tensor in stacked.items()}
+        inputs = {name: normalise(_moved(tensor, self._device)) for name, tensor in stacked.items()}
         with self._precision():
             tensors = self._network.encode(inputs["coarse"], inputs.get("fine"))
         return _unstack(tensors, images)
@@ -124,7 +124,7 @@ class TwoPassMatcher:
         """What `describe` and `overlap` need of the images, at a fraction of the cost of `encode`."""
         stacked = torch.cat([image.tensors["coarse"] for image in images])
         with self._precision():
-            tensors = self._network.encode_coarse(normalise(stacked.to(self._device)))
+            tensors = self._network.encode_coarse(normalise(_moved(stacked, self._device)))
         return _unstack(tensors, images)
 
     def describe(self, features: Sequence[Features]) -> np.ndarray:
@@ -221,6 +221,13 @@ class _Batch(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._rows[0])
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU fetches it by itself, while the next images are prepared."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> list[Features]:

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.mappers import MapperOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import NothingFoundError
@@ -45,9 +46,12 @@ SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"
 FOLDERS = {"sceaux": "sceaux/images", "freiburg": "freiburg", "berlin": "berlin/images", "toronto": "toronto"}
 # Photographs apart, in the order of names.
 NEAR = 3
+# The one folder whose calibrated camera is told beside it, and how COLMAP writes such a one.
+CALIBRATED, CALIBRATED_MODEL = "sceaux, given intrinsics", "PINHOLE"
 # Name, folder, overlap of sequential pairs (None for all pairs).
 RUNS = (
     ("sceaux", "sceaux", None),
+    (CALIBRATED, CALIBRATED, None),
     ("freiburg, overlap 5", "freiburg", 5),
     ("freiburg, overlap 2", "freiburg", 2),
     ("berlin", "berlin", None),
@@ -60,25 +64,41 @@ MIN_SIFT_MATCHES = 100  # of a pair that is a fair question
 MAX_PAIR_ID = 2**31 - 1  # COLMAP: pair_id = id1 * MAX_PAIR_ID + id2
 
 
-def sift_database(images: Path, cache: Path) -> Path:
+def intrinsics(images: Path) -> str:
+    """fx, fy, cx, cy of K.txt beside a folder of photographs, as COLMAP takes them."""
+    k = np.loadtxt(images.parent / "K.txt")
+    return ",".join(map(str, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
+
+
+def sift_database(images: Path, cache: Path, camera_params: str | None = None) -> Path:
     """COLMAP's database of SIFT features and verified matches, all pairs, made when it is not there yet."""
     database = cache / "database.db"
     if not (cache / "done").exists():
         cache.mkdir(parents=True, exist_ok=True)
         database.unlink(missing_ok=True)
         pycolmap = load_pycolmap()
-        pycolmap.extract_features(database, images, list(list_images(images).names))
+        reader = pycolmap.ImageReaderOptions()
+        mode = pycolmap.CameraMode.AUTO
+        if camera_params:
+            reader.camera_model, reader.camera_params, mode = (
+                CALIBRATED_MODEL,
+                camera_params,
+                pycolmap.CameraMode.SINGLE,
+            )
+        names = list(list_images(images).names)
+        pycolmap.extract_features(database, images, names, camera_mode=mode, reader_options=reader)
         pycolmap.match_exhaustive(database)
         (cache / "done").touch()
     return database
 
 
-def sift_model(images: Path, cache: Path) -> Path | None:
-    """COLMAP's model of SIFT features, or None where it finds none."""
-    database = sift_database(images, cache)
+def sift_model(images: Path, cache: Path, camera_params: str | None = None) -> Path | None:
+    """COLMAP's model of SIFT features, with these intrinsics or ones that it finds, or None where it finds none."""
+    database = sift_database(images, cache, camera_params)
     if not (cache / "sparse").exists():
         try:
-            reconstruct(database, images, cache / "sparse")
+            options = MapperOptions(refine_intrinsics=camera_params is None)
+            reconstruct(database, images, cache / "sparse", options)
         except NothingFoundError:
             (cache / "sparse").mkdir(exist_ok=True)
     return cache / "sparse" / "0" if (cache / "sparse" / "0").exists() else None
@@ -244,6 +264,9 @@ def main() -> None:
     torch.set_num_threads(2)
     folders = {key: options.data / folder for key, folder in FOLDERS.items()}
     references = {key: sift_model(folder, options.cache / key) for key, folder in folders.items()}
+    known = intrinsics(folders["sceaux"])
+    folders[CALIBRATED] = folders["sceaux"]
+    references[CALIBRATED] = sift_model(folders["sceaux"], options.cache / CALIBRATED, known)
     matcher = load_matcher(options.model, MatcherOptions(weights=options.weights))
     assert isinstance(matcher, DenseMatcher)
     words = ["--model", options.model, *(["--weights", str(options.weights)] if options.weights else [])]
@@ -261,7 +284,8 @@ def main() -> None:
     keep("baselines", baselines(matcher, SCENE))
     runs: dict[str, Any] = {}
     for name, key, overlap in RUNS:
-        runs[name] = reconstructed(folders[key], references[key], overlap=overlap, words=words)
+        camera = ["--camera-model", CALIBRATED_MODEL, "--camera-params", known] if key == CALIBRATED else []
+        runs[name] = reconstructed(folders[key], references[key], overlap=overlap, words=[*words, *camera])
         keep("reconstruct", runs)
     keep("sceaux_sift", agreement_with_sift(matcher, folders["sceaux"], options.cache / "sceaux" / "database.db"))
     keep("unrelated", unrelated(matcher, options.data, options.unrelated))
