@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from romacli.matching.matcher import Matcher
 
@@ -19,7 +21,7 @@ _SHARE_OF_GPU, _SHARE_OF_COMPUTER = 0.85, 0.5
 # once, but needs less for all of them.
 _WORK_PER_FEATURES = 16
 # Of mallopt(3): blocks below the first size come from memory that is kept, of which so much stays at the end.
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _KEPT_BLOCK, _KEPT_END = 1 << 30, 1 << 29
 # By these a user sets the same.
 _MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
@@ -54,12 +56,12 @@ def keep_freed_memory() -> None:
     The system clears every page it gives out: for tensors that live for one layer of a network that took a quarter of
     RoMa's time on a CPU. Without effect where the C library is not glibc, or the environment already decides.
     """
-    if any(name in os.environ for name in _MALLOC_VARIABLES):
+    libc = _libc()
+    if not hasattr(libc, "mallopt") or any(name in os.environ for name in _MALLOC_VARIABLES):
         return
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_END)
+    if not libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK):  # some versions take 32 MiB at most
+        libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_END)
 
 
 def give_back(matcher: Matcher) -> None:
@@ -72,9 +74,13 @@ def give_back(matcher: Matcher) -> None:
         import torch
 
         torch.cuda.empty_cache()
-    elif device.type == "cpu":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    elif device.type == "cpu" and hasattr(libc := _libc(), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _libc() -> Any:
+    """The C library of this process, on Linux; None elsewhere."""
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _free_in_computer() -> int:
