@@ -49,13 +49,13 @@ WEIGHTS = {
     "ROMACLI_WEIGHTS_DIR": "Folder of downloaded checkpoints, and where they are looked for without a network.",
     "XDG_CACHE_HOME": "The user's cache, ~/.cache by default; checkpoints lie in its folder romacli.",
 }
-TORCH = {
+CPU = {
     "OMP_WAIT_POLICY": "PASSIVE unless set: on a CPU, threads that have nothing to do sleep.",
     "MALLOC_MMAP_THRESHOLD_": "Where this, MALLOC_TRIM_THRESHOLD_ or GLIBC_TUNABLES is set, the C library keeps freed "
     "memory as they say; else romacli lets it keep most, for speed on a CPU.",
 }
 ENVIRONMENT = {
-    PROGRAM: MODEL | WEIGHTS | TORCH,
+    PROGRAM: MODEL | WEIGHTS | CPU,
     "match": MODEL | WEIGHTS,
     "reconstruct": MODEL | WEIGHTS,
     "show": MODEL | WEIGHTS,

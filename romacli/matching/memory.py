@@ -20,7 +20,7 @@ _SHARE_OF_GPU, _SHARE_OF_COMPUTER = 0.85, 0.5
 # 1.8 GB beside 109 MB for RoMa at 560 and 864 in float16. The first stage of a matcher that has two takes more pairs at
 # once, but needs less for all of them.
 _WORK_PER_FEATURES = 16
-# Of mallopt(3): blocks below the first size come from memory that is kept, of which so much stays at the end.
+# Of mallopt(3): blocks below the first size come from memory that is kept until so much is free at its end.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _KEPT_BLOCK, _KEPT_END = 1 << 30, 1 << 29
 # By these a user sets the same.
@@ -34,6 +34,7 @@ def free_bytes(matcher: Matcher) -> int:
         import torch
 
         return int(_SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0])
+    _give_back_to_system()
     return int(_SHARE_OF_COMPUTER * _free_in_computer())
 
 
@@ -68,13 +69,16 @@ def give_back(matcher: Matcher) -> None:
     """Return what the matcher's device holds for nobody."""
     gc.collect()
     device = getattr(matcher, "device", None)
-    if device is None:
-        return
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
         import torch
 
         torch.cuda.empty_cache()
-    elif device.type == "cpu" and hasattr(libc := _libc(), "malloc_trim"):
+    _give_back_to_system()
+
+
+def _give_back_to_system() -> None:
+    """Return what the C library has kept of freed memory."""
+    if hasattr(libc := _libc(), "malloc_trim"):
         libc.malloc_trim(0)
 
 

@@ -24,7 +24,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (B, heads, N, D).
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.requires_grad:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.requires_grad:  # gradients would hold all scores
         return F.scaled_dot_product_attention(q, k, v)
     queries = (q * q.shape[-1] ** -0.5).flatten(0, 1)
     keys = (k - k.mean(dim=2, keepdim=True)).flatten(0, 1).transpose(1, 2)

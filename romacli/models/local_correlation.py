@@ -78,7 +78,7 @@ def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[
 def _dots_by_offset(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
     """The same, one offset of the window after the other: on a CPU four times as fast in float32, where bmm is slow.
 
-    Half-precision products are rounded before they are summed, which adds less than the rounding of the sum.
+    Half-precision products are rounded before they are summed, which is less than the rounding of a large sum.
     """
     chunk = max(1, CHUNK_BYTES // (x_rows.shape[1] * x_rows.element_size()))
     dots = x_rows.new_empty(len(window), len(places))

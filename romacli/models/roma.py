@@ -6,7 +6,6 @@ were trained differently from the paper, the code follows the weights. It knows 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,9 +78,9 @@ CHECKPOINT_PREFIXES = {
 DINOV2_PREFIX = "dinov2."
 DESCRIPTOR_POWER = 3.0
 
-# A CPU refines one map after the other where all of them have more values: together they are no faster and need more
-# memory.
-VALUES_AT_ONCE = 1 << 23
+# A CPU refines one map after the other where the features of all of them have more values: together they are no faster
+# and need more memory.
+VALUES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -304,12 +303,19 @@ class RoMa(nn.Module):
         """Refine level by level, each from the detached result of the last."""
         for image, level in steps:
             key = f"{image}_{level.stride}"
-            ends = [features_A[key], features_B[key]]
-            x, y = (ends, ends[::-1]) if symmetric else (ends[:1], ends[1:])
-            shape = ends[0].shape[-2:]
+            refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
+            shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
             start, certainty = _resized(flow.detach(), shape), _resized(certainty.detach(), shape)
-            image_shape = features_A[f"{image}_1"].shape[-2:]
-            flow, certainty = self.refiners[str(level.stride)](x, y, start, certainty, image_shape)
+            large = ends[0].shape[1] * certainty.numel() > VALUES_AT_ONCE
+            apart = large and start.device.type == "cpu" and not self.training
+            parts = _parts((ends, ends[::-1]) if symmetric else (ends,), apart=apart)
+            del ends  # joined maps are held once
+            rows = len(start) // len(parts)
+            given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
+            corrected = [
+                refiner(*maps, some_flow, some_certainty, image_shape) for maps, some_flow, some_certainty in given
+            ]
+            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
             yield Stage(level.stride, start, flow, certainty)
 
     def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
@@ -442,43 +448,28 @@ class Refiner(nn.Module):
         self.stride = level.stride
         self.correlation_radius = level.correlation_radius
         window = 0 if level.correlation_radius is None else (2 * level.correlation_radius + 1) ** 2
-        self.width = 2 * level.channels + level.displacement_channels + window
-        self.block1 = refiner_block(self.width)
-        self.hidden_blocks = nn.Sequential(*(refiner_block(self.width) for _ in range(blocks - 1)))
-        self.out_conv = Float32Conv2d(self.width, 3)
+        width = 2 * level.channels + level.displacement_channels + window
+        self.block1 = refiner_block(width)
+        self.hidden_blocks = nn.Sequential(*(refiner_block(width) for _ in range(blocks - 1)))
+        self.out_conv = Float32Conv2d(width, 3)
         self.disp_emb = Float32Conv2d(2, level.displacement_channels)
 
     def forward(
-        self,
-        x: Sequence[Tensor],
-        y: Sequence[Tensor],
-        flow: Tensor,
-        certainty: Tensor,
-        image_shape: tuple[int, int],
+        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Corrected flow and certainty.
 
         Args:
-            x, y: of each direction (B, C, h, w) projected features of the image warped from and to.
-            flow: (B of all directions, 2, h, w) float32, normalised x, y in the other image.
-            certainty: (B of all directions, 1, h, w) float32, logits.
+            x, y: (B, C, h, w) projected features of the image warped from and to.
+            flow: (B, 2, h, w) float32, normalised x, y in the other image.
+            certainty: (B, 1, h, w) float32, logits.
             image_shape: (H, W) of the images at stride 1.
         """
-        fits = self.width * certainty.numel() <= VALUES_AT_ONCE
-        if fits or flow.device.type != "cpu" or torch.is_grad_enabled():
-            return self._correct(torch.cat([*x]), torch.cat([*y]), flow, certainty, image_shape)
-        apart = ([one for maps in given for one in maps.split(1)] for given in (x, y, [flow], [certainty]))
-        corrected = [self._correct(a, b, c, d, image_shape) for a, b, c, d in zip(*apart, strict=True)]
-        flows, certainties = zip(*corrected, strict=True)
-        return torch.cat(flows), torch.cat(certainties)
-
-    def _correct(
-        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
         height, width = image_shape
         d = self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side)
-        for layer in itertools.chain(self.block1, *self.hidden_blocks):  # a call of a block would hold its input
-            d = layer(d)
+        for block in (self.block1, *self.hidden_blocks):
+            for layer in block:  # a call of the block would hold its input
+                d = layer(d)
         delta = self.out_conv(d.float())  # (B, 3, h, w)
         step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
         return flow + delta[:, :2] * step, certainty + delta[:, 2:]
@@ -617,6 +608,14 @@ def _to_float32(tensor: Tensor) -> Tensor:
 
 def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
     return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
+
+
+def _parts(directions: Sequence[tuple[Tensor, Tensor]], *, apart: bool) -> list[tuple[Tensor, Tensor]]:
+    """The maps (B, C, h, w) that are compared at once: each alone, or those of all directions joined."""
+    if apart:
+        return [maps for x, y in directions for maps in zip(x.split(1), y.split(1), strict=True)]
+    x, y = (torch.cat(maps) for maps in zip(*directions, strict=True))
+    return [(x, y)]
 
 
 def _resized(maps: Tensor, shape: torch.Size) -> Tensor:

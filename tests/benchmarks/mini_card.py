@@ -145,13 +145,15 @@ def photographs_section(figures: Figures) -> Iterator[str]:
             yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
         yield ".fi"
     if "reconstruct" in figures:
-        yield from (".PP", "Models at the default settings; poses as medians against COLMAP's model of SIFT features:")
+        yield from (".PP", "Models at the default settings, or with a known camera;")
+        yield "poses as medians against COLMAP's model of SIFT features:"
         yield from (".PP", ".nf")
         yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}" + "".join(
             f"{title:>10}" for title in ("error px", "rotation", "position")
         )
         for name, run in figures["reconstruct"].items():
-            yield _model_row(name, run, figures["sift_registered"][name.split(",")[0]])
+            sift = figures["sift_registered"]
+            yield _model_row(name, run, sift[name] if name in sift else sift[name.split(",")[0]])
         yield ".fi"
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/photographs.py DATA --cache CACHE --json photographs.json
 
-DATA holds the folders sceaux/images, freiburg, berlin/images and toronto. SIFT's databases and models are made by
-COLMAP in CACHE once and used again.
+DATA holds the folders sceaux/images, freiburg, berlin/images and toronto, and the intrinsic matrix sceaux/K.txt. SIFT's
+databases and models are made by COLMAP in CACHE once and used again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FOLDERS = {"sceaux": "sceaux/images", "freiburg": "freiburg", "berlin": "berlin/
 # Photographs apart, in the order of names.
 NEAR = 3
 # The one folder whose calibrated camera is told beside it, and how COLMAP writes such a one.
-CALIBRATED, CALIBRATED_MODEL = "sceaux, given intrinsics", "PINHOLE"
+CALIBRATED, CALIBRATED_MODEL = "sceaux, known camera", "PINHOLE"
 # Name, folder, overlap of sequential pairs (None for all pairs).
 RUNS = (
     ("sceaux", "sceaux", None),
@@ -64,7 +64,7 @@ MIN_SIFT_MATCHES = 100  # of a pair that is a fair question
 MAX_PAIR_ID = 2**31 - 1  # COLMAP: pair_id = id1 * MAX_PAIR_ID + id2
 
 
-def intrinsics(images: Path) -> str:
+def given_intrinsics(images: Path) -> str:
     """fx, fy, cx, cy of K.txt beside a folder of photographs, as COLMAP takes them."""
     k = np.loadtxt(images.parent / "K.txt")
     return ",".join(map(str, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
@@ -80,11 +80,8 @@ def sift_database(images: Path, cache: Path, camera_params: str | None = None) -
         reader = pycolmap.ImageReaderOptions()
         mode = pycolmap.CameraMode.AUTO
         if camera_params:
-            reader.camera_model, reader.camera_params, mode = (
-                CALIBRATED_MODEL,
-                camera_params,
-                pycolmap.CameraMode.SINGLE,
-            )
+            reader.camera_model, reader.camera_params = CALIBRATED_MODEL, camera_params
+            mode = pycolmap.CameraMode.SINGLE
         names = list(list_images(images).names)
         pycolmap.extract_features(database, images, names, camera_mode=mode, reader_options=reader)
         pycolmap.match_exhaustive(database)
@@ -263,8 +260,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     folders = {key: options.data / folder for key, folder in FOLDERS.items()}
+    known = given_intrinsics(folders["sceaux"])
     references = {key: sift_model(folder, options.cache / key) for key, folder in folders.items()}
-    known = intrinsics(folders["sceaux"])
     folders[CALIBRATED] = folders["sceaux"]
     references[CALIBRATED] = sift_model(folders["sceaux"], options.cache / CALIBRATED, known)
     matcher = load_matcher(options.model, MatcherOptions(weights=options.weights))

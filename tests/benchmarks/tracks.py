@@ -208,7 +208,8 @@ def run_seed(
     for method in settings.methods:
         start = time.process_time()
         result = others[method](capture, seed) if method in others else combine(method, inputs, settings.options)
-        cpu_ms = 1000 * (time.process_time() - start) / len(capture.pairs)
+        # Other code also simulates the warps and samples them in its time.
+        cpu_ms = float("nan") if method in others else 1000 * (time.process_time() - start) / len(capture.pairs)
         if settings.true_within_px is not None:
             result = keep_true(capture, result, settings.true_within_px)
         quality = match_quality(capture, result)
@@ -254,13 +255,13 @@ def differences(rows: Sequence[Mapping[str, Any]], filtered_votes: Sequence[str]
     """By how much tracks are ahead in AUC@0.1, seed by seed, of the filtered vote that does better on that seed."""
     lines = []
     for layout, mapper in dict.fromkeys((row["layout"], row["mapper"]) for row in rows):
-        votes = [_of(rows, layout, mapper, method) for method in filtered_votes]
-        tracks, votes = _of(rows, layout, mapper, "tracks"), [held for held in votes if held]
+        found = {method: _of(rows, layout, mapper, method) for method in filtered_votes}
+        tracks, votes = _of(rows, layout, mapper, "tracks"), [held for held in found.values() if held]
         if tracks and votes:
             best = np.max([[row["auc_0.1"] for row in held] for held in votes], axis=0)
             ahead = np.array([row["auc_0.1"] for row in tracks]) - best
             by_seed = ", ".join(f"{value:+.1f}" for value in ahead)
-            better = " or ".join(filtered_votes)
+            better = " or ".join(method for method, held in found.items() if held)
             lines.append(f"{layout}, {mapper}: tracks ahead of {better} by {ahead.mean():+.1f} ({by_seed})")
     return "\n".join(lines)
 
@@ -314,9 +315,7 @@ def main(
             if chosen.json:
                 chosen.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(table(rows))
-    print(differences(rows))
-    if other_votes:
-        print(differences(rows, tuple(other_votes)))
+    print("\n".join(filter(None, (differences(rows), differences(rows, tuple(other_votes))))))
 
 
 if __name__ == "__main__":

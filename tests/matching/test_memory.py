@@ -15,24 +15,24 @@ from romacli.matching import memory
 SIZE = 64 << 20
 TIMES = 16
 PROGRAM = f"""
+import ctypes
 import resource
 import torch
 from romacli.matching.memory import keep_freed_memory
 
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a large page would count as one of 4 kB
 keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({TIMES}):
     torch.full(({SIZE},), 1, dtype=torch.uint8)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / {SIZE})
 """
-VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
 
 def tensors_mapped(**given: str) -> float:
     """How many of some large tensors, one after the other, the system had to find memory for."""
-    known = {key: value for key, value in os.environ.items() if key not in VARIABLES} | given
+    known = {key: value for key, value in os.environ.items() if key not in memory._MALLOC_VARIABLES} | given
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=known, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -48,7 +48,7 @@ def test_what_the_environment_says_of_freed_memory_stands() -> None:
 
 
 def test_a_c_library_that_limits_the_size_maps_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
+    for name in memory._MALLOC_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     asked = []
     old = SimpleNamespace(mallopt=lambda option, value: asked.append((option, value)) or int(value <= 32 << 20))

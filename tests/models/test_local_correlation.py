@@ -48,12 +48,14 @@ def test_single_and_half_precision_come_near(shape: tuple[int, int], dtype: torc
     torch.testing.assert_close(found.double(), exact, atol=tolerance, rtol=0)
 
 
-def test_a_cpu_and_other_devices_find_the_same_by_their_own_ways() -> None:
+def test_a_cpu_and_other_devices_find_the_same_by_their_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     x, y = (torch.randn(count, 8, generator=generator, dtype=torch.float64) for count in (50, 90))
     places, window = torch.randint(0, 70, (50,), generator=generator), [0, 1, 9, 10]
-    by_place, by_offset = (way(x, y, places, window) for way in (room._dots_by_place, room._dots_by_offset))
-    torch.testing.assert_close(by_place, by_offset)
+    by_offset = room._dots_by_offset(x, y, places, window)
+    torch.testing.assert_close(room._dots_by_place(x, y, places, window), by_offset)
+    monkeypatch.setattr(room, "CHUNK_VALUES_ELSEWHERE", 1)
+    torch.testing.assert_close(room._dots_by_place(x, y, places, window), by_offset)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -6,6 +6,7 @@ from small_roma import SMALL, random_images, small_checkpoints, small_roma
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError
+from romacli.models import roma
 from romacli.models.output import together
 from romacli.models.roma import (
     FeatureMaps,
@@ -121,6 +122,23 @@ def test_a_pair_is_matched_alike_alone_and_in_a_batch(net: RoMa, encoded: Featur
     alone = net.match(rows(encoded, 1), rows(encoded, 4))
     for name in ("warp_AB", "certainty_AB", "warp_BA", "certainty_BA"):
         close(getattr(alone, name)[0], getattr(batch, name)[1])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_maps_refined_one_by_one_are_those_refined_together(
+    net: RoMa, encoded: FeatureMaps, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = []
+    hook = net.refiners["1"].register_forward_hook(lambda _, given, __: maps.append(len(given[0])))
+    pairs = rows(encoded, 0, 1, 2), rows(encoded, 1, 2, 0)
+    whole = net.match(*pairs, symmetric=symmetric)
+    monkeypatch.setattr(roma, "VALUES_AT_ONCE", 0)
+    apart = net.match(*pairs, symmetric=symmetric)
+    hook.remove()
+    assert set(maps) == {6 if symmetric else 3, 1}
+    for name, value in vars(whole).items():
+        if value is not None:
+            close(getattr(apart, name), value)
 
 
 def test_swapping_the_images_swaps_the_two_directions(net: RoMa, encoded: FeatureMaps) -> None:
