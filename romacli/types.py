@@ -79,7 +79,7 @@ class DenseMatch:
     """The full-resolution warps of one pair, on the matcher's device.
 
     warp_AB: (H, W, 2) normalised xy in B for every pixel of the network's grid over A; certainty_AB: (H, W) in [0, 1].
-    The _BA fields are None when the matcher ran in one direction only.
+    The _BA fields are None when the matcher ran in one direction only. min_certainty: places above it are believed.
     """
 
     warp_AB: Tensor
@@ -88,6 +88,7 @@ class DenseMatch:
     certainty_BA: Tensor | None
     size_A: Size
     size_B: Size
+    min_certainty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _MAX_PIXELS = 2**30  # what OpenCV decodes at most
 _pillow_limit_lock = threading.Lock()
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Decode a photograph in stored orientation.
 
     16-bit values are scaled to 8, alpha is dropped, grey, palette and CMYK images become RGB.
@@ -42,6 +42,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     import cv2
 
+    path = Path(path)
     data = _read_bytes(path)
     if RAW.has(path.name):
         return read_raw(path)

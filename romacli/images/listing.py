@@ -21,7 +21,7 @@ _OTHER_EXTENSIONS = (".avif", ".jxl", *HEIC.extensions, *RAW.extensions)
 _NAMES_SHOWN = 5
 
 
-def list_images(root: Path, *, names_file: Path | None = None) -> ImageList:
+def list_images(root: str | Path, *, names_file: str | Path | None = None) -> ImageList:
     """Name the photographs under a folder, or those of them that a file lists.
 
     Names are POSIX, relative to `root`, in natural order (img2 before img10). Hidden files and folders are
@@ -36,8 +36,9 @@ def list_images(root: Path, *, names_file: Path | None = None) -> ImageList:
         InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that
             no pair list can carry.
     """
+    root = Path(root)
     _require_folder(root)
-    names = _photographs_under(root) if names_file is None else _photographs_named(root, names_file)
+    names = _photographs_under(root) if names_file is None else _photographs_named(root, Path(names_file))
     for name in names:
         _require_portable(root, name)
     return ImageList(root, tuple(sorted(names, key=_natural_key)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,7 +181,7 @@ class TwoPassMatcher:
     def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         with self._precision():
             out = self._network.result(self._network.refine(state, *_Batch.of(pairs)))
-        return _dense_matches(out, pairs)
+        return [replace(match, min_certainty=self._settings.min_certainty) for match in _dense_matches(out, pairs)]
 
     def _overlaps(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """The usable share of the decoder's warps of every pair."""

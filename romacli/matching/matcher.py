@@ -29,7 +29,7 @@ class MatcherOptions:
     dtype: auto, float32, float16 or bfloat16.
     """
 
-    weights: Path | None = None
+    weights: str | Path | None = None
     coarse_resolution: Size | None = None
     upsample_resolution: Size | None = None
     upsample: bool = True

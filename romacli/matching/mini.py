@@ -28,7 +28,7 @@ EMBEDDED = Path(models.__file__).parent / "mini.safetensors"
 
 def build(options: MatcherOptions, name: str = "mini") -> TwoPassMatcher:
     """The small model with the weights in the package, or those of `options.weights`."""
-    weights = options.weights or EMBEDDED
+    weights = Path(options.weights or EMBEDDED)
     settings = replace(_settings(options, name), weights_sha256=sha256_of(weights))
     return _matcher(load_mini(weights), settings, options)
 

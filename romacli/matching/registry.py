@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -74,13 +75,14 @@ def matcher_named(name: str) -> MatcherSpec:
     return known[name]
 
 
-def load_matcher(name: str, options: MatcherOptions | None = None) -> Matcher:
-    """Build the matcher of that name.
+def load_matcher(name: str | None = None, options: MatcherOptions | None = None) -> Matcher:
+    """Build the matcher of that name; by default the commands' own, ROMACLI_MODEL or else mini.
 
     Raises:
         UsageError: no such matcher.
         WeightsError: its checkpoint is missing, damaged or of another model.
     """
+    name = name or os.environ.get("ROMACLI_MODEL") or DEFAULT
     matcher: Matcher = matcher_named(name).factory(options or MatcherOptions(), name)
     return matcher
 

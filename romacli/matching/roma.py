@@ -31,7 +31,7 @@ def build(options: MatcherOptions, name: str) -> TwoPassMatcher:
         WeightsError: a checkpoint is not on this machine, damaged or of another network.
     """
     settings = _settings(options, name)
-    weights, backbone = options.weights or _located(name, name), _located(BACKBONE, name)
+    weights, backbone = Path(options.weights or _located(name, name)), _located(BACKBONE, name)
     settings = replace(settings, weights_sha256=sha256_of(weights), backbone_sha256=sha256_of(backbone))
     network = RoMa.from_checkpoints(read_state_dict(weights), read_state_dict(backbone))
     return _matcher(network, settings, options)

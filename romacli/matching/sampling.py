@@ -1,7 +1,8 @@
 """From a dense match to a given number of correspondences, drawn as RoMa does. For two-view work.
 
-Source: RoMa, `sample` with mode "threshold_balanced". We differ where it is faulty: only positive certainties are
-drawn, the true certainties are returned, and the density is read off a grid, or summed in float32 in pieces.
+Source: RoMa, `sample` with mode "threshold_balanced". We differ where it is faulty: only certainties above the
+matcher's least are drawn, the true ones are returned, and the density is read off a grid, or summed in float32 in
+pieces.
 Independent samples of many pairs share no keypoints, so Structure-from-Motion wants `romacli.keypoints` instead.
 """
 
@@ -53,7 +54,7 @@ def sample(match: DenseMatch, seed: int, options: SampleOptions | None = None) -
 
     Returns:
         At most `num_matches` point pairs in COLMAP pixels with their certainties; fewer, or none, where no more
-        certainties are positive.
+        certainties are above the match's `min_certainty`.
     """
     options = options or SampleOptions()
     points, certainty = _candidates(match)
@@ -122,7 +123,7 @@ def grid_density(points: Tensor, bandwidth: float, cell: float = GRID_CELL) -> T
 
 
 def _candidates(match: DenseMatch) -> tuple[Tensor, Tensor]:
-    """Every pixel of positive certainty as (N, 4) normalised xA, yA, xB, yB on the CPU, and its certainty (N,)."""
+    """Every believed pixel as (N, 4) normalised xA, yA, xB, yB on the CPU, and its certainty (N,)."""
     points, certainties = [], []
     for warp, certainty, turned in (
         (match.warp_AB, match.certainty_AB, False),
@@ -130,10 +131,10 @@ def _candidates(match: DenseMatch) -> tuple[Tensor, Tensor]:
     ):
         if warp is None or certainty is None:
             continue
-        positive = certainty > 0
-        here, there = pixel_centres(*warp.shape[:2]).to(warp.device)[positive], warp[positive]
+        believed = certainty > match.min_certainty
+        here, there = pixel_centres(*warp.shape[:2]).to(warp.device)[believed], warp[believed]
         points.append(torch.cat((there, here) if turned else (here, there), -1).float().cpu())
-        certainties.append(certainty[positive].float().cpu())
+        certainties.append(certainty[believed].float().cpu())
     return torch.cat(points), torch.cat(certainties)
 
 

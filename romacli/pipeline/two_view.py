@@ -1,4 +1,4 @@
-"""Two photographs matched on the spot, without a job: what `romacli show` draws."""
+"""Two photographs matched on the spot, without a job: what `romacli show` draws and scripts want."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from romacli.geometry.warp import warp_fields
 from romacli.images.decode import read_image
 from romacli.matching.compact import CompactOptions, compact
 from romacli.matching.matcher import DenseMatcher, Matcher, StagedMatcher, pair_seed
+from romacli.matching.registry import load_matcher
 from romacli.types import CompactWarp, Correspondences, DenseMatch, Features, Rejected, Size
 
 NUM_MATCHES = 2000
@@ -35,12 +36,24 @@ class TwoView:
     is_rejected: bool
 
 
-def match_two(path_A: Path, path_B: Path, matcher: Matcher, *, seed: int = 0) -> TwoView:
+def match_two(
+    path_A: str | Path,
+    path_B: str | Path,
+    matcher: Matcher | None = None,
+    *,
+    num_matches: int = NUM_MATCHES,
+    seed: int = 0,
+) -> TwoView:
     """Match two photographs.
+
+    Args:
+        matcher: by default the commands' own.
+        num_matches: at most so many are drawn, spread over the first photograph.
 
     Raises:
         InputError: the matcher gives points, not a warp; as an ImageError, a photograph cannot be read.
     """
+    path_A, path_B, matcher = Path(path_A), Path(path_B), matcher or load_matcher()
     if not isinstance(matcher, DenseMatcher):
         raise InputError(f"{matcher.name} gives points only. Choose a dense matcher of `romacli models list`.")
     images = read_image(path_A), read_image(path_B)
@@ -48,7 +61,7 @@ def match_two(path_A: Path, path_B: Path, matcher: Matcher, *, seed: int = 0) ->
     dense = matcher.warp([(features_A, features_B)])[0]
     record = compact(dense, CompactOptions(min_certainty=matcher.settings.get("min_certainty", 0.0)))
     targets, certainties = _maps(dense)
-    drawn = sample_warp(record, pair_seed(path_A.name, path_B.name, seed=seed))
+    drawn = sample_warp(record, pair_seed(path_A.name, path_B.name, seed=seed), num_matches)
     return TwoView(
         images,
         targets,
@@ -77,10 +90,10 @@ def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
     )
 
 
-def sample_warp(record: CompactWarp, seed: int) -> Correspondences:
+def sample_warp(record: CompactWarp, seed: int, num_matches: int = NUM_MATCHES) -> Correspondences:
     """Places all over A and where the checked warp takes them, with its weights."""
     forward, _ = warp_fields(record)
-    places = forward.scatter(NUM_MATCHES, np.random.default_rng(seed))
+    places = forward.scatter(num_matches, np.random.default_rng(seed))
     there = forward.at(places)
     return Correspondences(places, there.targets, there.weights)
 

@@ -25,7 +25,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def sampled(
     """Warp a pair again, and sample from the reference's warps, given as found, and from ours."""
     warp_s, dense = timed(lambda: ours.warp([pair])[0])
     reference_s, _ = timed(lambda: reference.sample(*found, num=matches))
-    ours_s, _ = timed(lambda: sample(dense, 0, SampleOptions(num_matches=matches)))
+    ours_s, _ = timed(lambda: sample(replace(dense, min_certainty=0.0), 0, SampleOptions(num_matches=matches)))
     return Sampling(warp_s, reference_s, ours_s)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ def test_only_positive_certainties_are_drawn() -> None:
     found = sample(shifted(certainty), 0, SampleOptions(num_matches=50))
     assert len(found) == 2
     np.testing.assert_allclose(found.keypoints0[found.keypoints0[:, 0] < 20], [[15.0, 9.0]], atol=1e-4)
+
+
+def test_nothing_below_the_matchers_least_certainty_is_drawn() -> None:
+    match = shifted(torch.rand(30, 40, generator=torch.Generator().manual_seed(1)))
+    kept = sample(replace(match, min_certainty=0.8), 0, SampleOptions(num_matches=2000))
+    assert 0.15 < len(kept) / 2400 < 0.25
+    assert kept.scores.min() > 0.8
 
 
 def test_no_certainty_gives_no_samples() -> None:
