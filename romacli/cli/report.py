@@ -10,6 +10,7 @@ import typer
 
 from romacli.cli.console import Console
 from romacli.cli.options import OutputFlags, TalkFlags, takes
+from romacli.errors import PartialError
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,10 @@ def report(flags: ReportFlags, talk: TalkFlags) -> None:
         written = write_report(Layout(flags.job), flags.output, flags.images, console)
         for sentence in (*written.missing, *written.warnings):
             console.warn(sentence)
-        console.result(written.values, f"{written.verdict.sentence} See {written.html}", as_json=talk.as_json)
+        see = written.html or written.json
+        console.result(written.values, f"{written.verdict.sentence} See {see}", as_json=talk.as_json)
+    if written.html is None:
+        raise PartialError(
+            f"{written.json} has the numbers, but the HTML file is not written: what it draws needs matplotlib, "
+            "networkx and plotly. Install them: pip install 'romacli[report]'."
+        )

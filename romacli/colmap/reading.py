@@ -23,11 +23,12 @@ _PAIR_BASE = 2147483647
 
 @dataclass(frozen=True)
 class ModelCamera:
-    """A registered camera: COLMAP's model, size (width, height), focal length in px (the mean of two)."""
+    """A registered camera: COLMAP's model, size (width, height), focal length in px (the mean of two) and id."""
 
     model: str
     size: Size
     focal_length_px: float
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def read_model(folder: Path) -> Model:
             cam_from_world, camera = image.cam_from_world(), model.cameras[image.camera_id]
             poses[image.name] = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
             observations[image.name] = image.num_points3D
-            size = camera.width, camera.height
-            cameras[image.name] = ModelCamera(camera.model.name, size, float(camera.mean_focal_length()))
+            size, focal_length = (camera.width, camera.height), float(camera.mean_focal_length())
+            cameras[image.name] = ModelCamera(camera.model.name, size, focal_length, image.camera_id)
     return Model(
         np.array([point.xyz for point in points], np.float32).reshape(-1, 3),
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),

@@ -17,6 +17,7 @@ from romacli.keypoints.components import Forest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.types import Pair, Size
+from romacli.words import counted
 
 T = TypeVar("T")
 Triangle = tuple[int, int, int]
@@ -48,6 +49,8 @@ _MOVING_PX = 10.0
 # Warps of copies overlap nearly everywhere, so all such pairs are looked at.
 _COPY_OVERLAP = 0.9
 _NAMES_SHOWN = 3
+# COLMAP's mappers keep no further model of fewer images, nor of less than half of them where there are few.
+SMALLEST_MODEL = 10
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def check(
         triangle_agreement=float(np.mean(list(measured.values()))) if measured else None,
         images_without_tracks=alone,
         warnings=(
-            *_about_parts(parts, aggregation.num_matches),
+            *_about_parts(parts, aggregation.num_matches, len(images)),
             *_about_images_alone(alone, len(images)),
             *_about_tracks(aggregation, len(images)),
             *_about_triangles(graph, measured),
@@ -172,14 +175,20 @@ def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple
     return sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
 
 
-def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int]) -> list[str]:
+def expected_models(sizes: Sequence[int], num_images: int) -> int:
+    """How many models COLMAP keeps of groups that nothing joins: the first, and others that are not too small."""
+    least = min(SMALLEST_MODEL, num_images // 2)
+    return max(1, sum(size >= max(2, least) for size in sizes))
+
+
+def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], num_images: int) -> list[str]:
     """Groups that no match joins, and groups that hang together by a few."""
     warnings = []
     if len(parts) > 1:
         groups = ", ".join(f"{len(part)} around {part[0]}" for part in parts[:_NAMES_SHOWN])
         warnings.append(
             f"the images fall into {len(parts)} groups without matches between them ({groups}). "
-            f"Match more pairs between {parts[0][0]} and {parts[1][0]}, or expect {len(parts)} models."
+            f"Match more pairs between {parts[0][0]} and {parts[1][0]}; as it is, {_outcome(parts, num_images)}."
         )
     counts = [count for count in num_matches.values() if count]
     fewest = max(_FEW_MATCHES, _FEW_OF_MEDIAN * float(np.median(counts))) if counts else 0
@@ -193,6 +202,13 @@ def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int]) 
             "Match more pairs between the groups, or add a photograph between these two."
         )
     return warnings
+
+
+def _outcome(parts: Sequence[Sequence[str]], num_images: int) -> str:
+    models = expected_models([len(part) for part in parts], num_images)
+    if models > 1:
+        return f"expect {models} models"
+    return f"expect a model without the {counted(sum(map(len, parts[1:])), 'image')} outside the largest"
 
 
 def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:

@@ -216,8 +216,10 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         run = MatchSummary()
         if todo.pairs:
             with noted(job.layout, "matching", images=job.images.root) as counts:
-                run = _match(job, todo, held, progress, stop)
-                counts.update(pairs=run.pairs, encodes=run.encodes)
+                try:
+                    run = _match(job, todo, held, progress, stop, run)
+                finally:
+                    counts.update(pairs=run.run, encodes=run.encodes)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
             if job.options.shard is None:
@@ -302,8 +304,10 @@ def _todo(job: Job, progress: Progress) -> PairList:
     return PairList(todo)
 
 
-def _match(job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest) -> MatchSummary:
-    """Match in this process, or in those of an engine."""
+def _match(
+    job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
+) -> MatchSummary:
+    """Match in this process, which counts the summary up, or in those of an engine."""
     if job.options.engine is not None:
         return match_in_parallel(job, todo, job.options.engine, held.check, progress, stop)
     with JournalWriter(
@@ -314,7 +318,9 @@ def _match(job: Job, todo: PairList, held: Lease, progress: Progress, stop: Stop
             held.check()
             writer.append(results)
 
-        return match_images(job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop)
+        return match_images(
+            job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop, summary=summary
+        )
 
 
 def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:

@@ -99,8 +99,11 @@ def match_images(
     progress: Progress | None = None,
     stop: StopRequest | None = None,
     title: str = "matching",
+    summary: MatchSummary | None = None,
 ) -> MatchSummary:
     """Match every pair of `todo` and hand the results to `append`, batch by batch.
+
+    summary: counted up as the work goes on, for those who want to know how far it came when this raises.
 
     Where memory runs out, batches are halved, then fewer features are held and the rest is planned anew.
 
@@ -112,7 +115,8 @@ def match_images(
     """
     progress, stop = progress or Silent(), stop or StopRequest()
     start = time.monotonic()
-    summary = MatchSummary(images=len(images), pairs=len(todo))
+    summary = summary if summary is not None else MatchSummary()
+    summary.images, summary.pairs = len(images), len(todo)
     if not todo.pairs:
         return summary
     run = _Run(images, matcher, options, summary, progress)

@@ -104,7 +104,7 @@ def _about_overlap(facts: Facts) -> list[str]:
         sizes = ", ".join(map(str, facts.groups[:_NAMES_SHOWN]))
         found.append(
             f"The images fall into {len(facts.groups)} groups that nothing joins ({sizes} images). Add pairs or "
-            "photographs between them; each group makes a model of its own."
+            "photographs between them; one model cannot hold them all."
         )
     return found
 

@@ -47,23 +47,25 @@ class PairPicture:
 
 @dataclass(frozen=True)
 class Album:
-    """thumbnails: data URLs by name; blank: the share of each photograph without texture; missing: sentences."""
+    """folder: of the photographs, None where they are not there; thumbnails: data URLs by name; blank: the share of
+    each photograph without texture; missing: sentences."""
 
     thumbnails: dict[str, str] = field(default_factory=dict)
     blank: dict[str, float] = field(default_factory=dict)
     pairs: list[PairPicture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
 
 def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Progress) -> Album:
-    """Read the photographs that are there and draw the chosen pairs; what cannot be had is said in `missing`."""
+    """Read the photographs that are there; what cannot be had is said in `missing`. No pair is drawn yet."""
     if images is None:
         text = f"{job.layout.root} does not say where its photographs are. Name their folder with --images DIR."
         return Album(missing=[text])
     if not images.is_dir():
         text = f"The photographs are missing: {images} is not there. Name their folder with --images DIR."
         return Album(missing=[text])
-    album = Album()
+    album = Album(folder=images)
     names = [image.name for image in facts.images]
     progress.begin("reading photographs", len(names))
     failures = []
@@ -85,7 +87,6 @@ def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Prog
         album.thumbnails.clear()
     if failures:
         album.missing.append(f"{len(failures)} of {len(names)} photographs cannot be read. {failures[0]}")
-    _draw_pairs(album, job, facts, images, progress)
     return album
 
 
@@ -115,19 +116,22 @@ def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
     return chosen
 
 
-def _draw_pairs(album: Album, job: JobFolder, facts: Facts, images: Path, progress: Progress) -> None:
-    chosen = chosen_pairs(facts.pairs)
-    if not chosen:
-        return
+def draw_pairs(
+    album: Album, job: JobFolder, facts: Facts, chosen: Sequence[tuple[str, PairRow]], progress: Progress
+) -> list[str]:
+    """Draw the chosen pairs into the album. Returns a sentence for each that cannot be drawn."""
+    undrawn: list[str] = []
+    if not chosen or album.folder is None:
+        return undrawn
     progress.begin("drawing pairs", len(chosen))
     options = PictureOptions(num_lines=100)
     with job.journal() as journal:
         for rank, pair in chosen:
-            names = facts.images[pair.one].name, facts.images[pair.other].name
+            names = facts.names_of(pair)
             try:
-                view = view_of_job(job.layout, journal, names, images)
+                view = view_of_job(job.layout, journal, names, album.folder)
             except RomacliError as error:
-                album.missing.append(f"The pair {names[0]} {names[1]} is not drawn: {error}")
+                undrawn.append(f"The pair {names[0]} {names[1]} is not drawn: {error}")
                 continue
             file = io.BytesIO()
             figure = draw_matches(view, options)
@@ -136,6 +140,7 @@ def _draw_pairs(album: Album, job: JobFolder, facts: Facts, images: Path, progre
             )
             album.pairs.append(PairPicture(rank, names, _caption(facts, pair), _data_url(file.getvalue())))
             progress.advance()
+    return undrawn
 
 
 def _caption(facts: Facts, pair: PairRow) -> str:

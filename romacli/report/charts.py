@@ -22,14 +22,20 @@ MOST_POINTS = 15_000
 _MOST_POINTS_ABOVE = 3_000
 _MOST_EDGES = 3_000
 _MOST_IN_MATRIX = 1_000
-_MOST_NAMED = 30
-_MOST_LETTERS = 80
 _LAYOUT_BY_FORCE = 300
+_LONGEST_LABEL = 12
+# A chart on a phone, and letters at its font size, in px: labels that are free of each other there are so everywhere.
+_SMALLEST_CHART = (300, 300)
+_LETTER_PX = (6.5, 13)
+# The bulk of a cloud is between these percentiles, with so much of their distance about it.
+_BULK = (5, 95)
+_ABOUT_BULK = 0.3
 
 BLUE, GREEN, AMBER, RED, GREY = "#3b7dd8", "#2a9d68", "#d9932b", "#d1495b", "#8a94a3"
-_STATE_COLOURS = {"verified": GREEN, "matched": AMBER, "rejected": GREY}
-# Weak to strong pairs: colour, width, opacity.
-_EDGE_STYLES = ((AMBER, 0.8, 0.55), (BLUE, 0.8, 0.35), (BLUE, 1.2, 0.5), (BLUE, 2.0, 0.7))
+# Weak to strong is violet to yellow everywhere, matplotlib's viridis.
+_VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Weak to strong pairs, in its middle that shows on white and on black: colour, width.
+_EDGE_STYLES = (("#6a6fb5", 1.2), ("#2f87a0", 1.4), ("#2aa884", 1.8), ("#7fc441", 2.6))
 
 
 def library() -> tuple[Any, str]:
@@ -65,9 +71,13 @@ def figures(facts: Facts, model: Model | None) -> dict[str, str]:
     for name, figure in made.items():
         figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest")
         if name != "cloud":
-            figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 8})
+            sides = 32 if name in ("graph", "above") else 8  # room for labels, which stand out from their dots
+            figure.update_layout(margin={"l": sides, "r": sides, "t": 8, "b": 8})
         figure.layout.template = {}
     return {name: figure.to_json() for name, figure in made.items()}
+
+
+_LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
 
 
 def _stages(go: Any, facts: Facts) -> Any:
@@ -81,10 +91,11 @@ def _stages(go: Any, facts: Facts) -> Any:
             y=names[::-1],
             x=[100 * count / total for count in counts.values()][::-1],
             text=[f"{count:,}" for count in counts.values()][::-1],
+            customdata=[f"{count:,} of {counts['planned']:,} {kind}" for count in counts.values()][::-1],
             marker_color=colours[::-1],
             orientation="h",
             textposition="auto",
-            hovertemplate="%{y}: %{text} (%{x:.0f} %)<extra></extra>",
+            hovertemplate="%{y}: %{customdata} (%{x:.0f} %)<extra></extra>",
         )
     figure.update_xaxes(range=[0, 103], ticksuffix=" %", title="of those planned", automargin=True)
     figure.update_yaxes(automargin=True)
@@ -92,30 +103,35 @@ def _stages(go: Any, facts: Facts) -> Any:
 
 
 def _matrix(go: Any, facts: Facts) -> Any:
-    """The overlap of every pair in percent; unplanned and unfinished pairs are left empty."""
+    """The overlap of every pair in percent; -1, which the page leaves empty, where there is none."""
     count = len(facts.images)
     percent = np.full((count, count), -1, np.int8)
     for pair in facts.pairs:
         if pair.overlap is not None:
             percent[pair.one, pair.other] = percent[pair.other, pair.one] = round(100 * min(pair.overlap, 1))
     names = [image.name for image in facts.images]
-    empty = 1 / 101
-    scale = [(0, "rgba(0,0,0,0)"), (empty, "rgba(0,0,0,0)"), (empty, "#31204f"), (0.3, "#31688e"), (0.6, "#35b779")]
     figure = go.Figure(
         go.Heatmap(
             z=percent,
             x=names,
             y=names,
-            zmin=-1,
+            zmin=0,
             zmax=100,
-            colorscale=[*scale, (1, "#fde725")],
-            colorbar={"title": "overlap", "ticksuffix": " %", "tickvals": [0, 25, 50, 75, 100], "thickness": 12},
-            hovertemplate="%{x}<br>%{y}<br>overlap %{z} %<extra></extra>",
+            colorscale=[(k / 4, colour) for k, colour in enumerate(_VIRIDIS)],
+            colorbar={
+                "orientation": "h",
+                "y": 1.0,
+                "yanchor": "bottom",
+                "ticksuffix": " %",
+                "tickvals": [0, 25, 50, 75, 100],
+                "thickness": 10,
+            },
+            hoverongaps=False,
+            hovertemplate="%{z} % of %{y}<br>and %{x}<br>is in both<extra></extra>",
         )
     )
-    named = count <= _MOST_NAMED
-    short = {"tickvals": names, "ticktext": _short_names(names)}
-    axis = {"showticklabels": named, **short, "showgrid": False, "type": "category", "automargin": True}
+    axis = {"tickvals": names, "ticktext": _short_names(names), "showgrid": False, "type": "category"}
+    axis["automargin"] = True
     figure.update_xaxes(**axis, constrain="domain", tickangle=-60)
     return figure.update_yaxes(**axis, autorange="reversed", scaleanchor="x")
 
@@ -130,25 +146,28 @@ def _graph(go: Any, facts: Facts) -> Any:
     weights = np.array([strengths[k] for k in drawn], int)
     xy = _positions(len(facts.images), ends, weights)
     figure = go.Figure()
-    for some, (colour, width, opacity) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
+    for some, (colour, width) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
         if not len(some):
             continue
         figure.add_scatter(
             **_segments(xy[ends[some, 0]], xy[ends[some, 1]]),
             mode="lines",
             line={"color": colour, "width": width},
-            opacity=opacity,
             hoverinfo="skip",
             name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {_unit(facts)}",
         )
-    text = [f"{i.name}<br>{i.matched} of {i.pairs} pairs matched<br>{i.in_tracks:,} keypoints" for i in facts.images]
+    text = [
+        f"{image.name}<br>{image.matched} of {image.pairs} pairs matched<br>{image.in_tracks:,} keypoints in tracks"
+        for image in facts.images
+    ]
     figure.add_scatter(
         x=xy[:, 0],
         y=xy[:, 1],
         mode="markers+text",
-        text=_labels([image.name for image in facts.images]),
+        text=_labels([image.name for image in facts.images], xy),
         textposition="top center",
         textfont_size=10,
+        cliponaxis=False,
         marker={"size": 9, "color": [GREEN if image.matched else RED for image in facts.images]},
         hovertext=text,
         hoverinfo="text",
@@ -207,37 +226,56 @@ def _keypoints(go: Any, facts: Facts) -> Any:
     names = [image.name for image in facts.images]
     figure = go.Figure()
     shared = [image.in_tracks for image in facts.images]
-    figure.add_bar(x=names, y=shared, name="in tracks", marker_color=BLUE)
+    figure.add_bar(
+        x=names,
+        y=shared,
+        name="in tracks",
+        marker_color=BLUE,
+        hovertemplate="%{x}<br>%{y:,} keypoints that other images share<extra></extra>",
+    )
     figure.add_bar(
         x=names,
         y=[image.keypoints - image.in_tracks for image in facts.images],
         name="unmatched",
         marker_color=GREY,
+        hovertemplate="%{x}<br>%{y:,} keypoints of this image alone<extra></extra>",
     )
     if any(image.points3D is not None for image in facts.images):
         figure.add_scatter(
             x=names,
-            y=[image.points3D or 0 for image in facts.images],
+            y=[image.points3D for image in facts.images],
+            hovertemplate="%{x}<br>%{y:,} keypoints are points of the model<extra></extra>",
             name="seen as points of the model",
             mode="markers",
             marker={"color": AMBER, "size": 6},
         )
     short = {"tickvals": names, "ticktext": _short_names(names)}
-    figure.update_xaxes(showticklabels=len(names) <= 2 * _MOST_NAMED, **short, type="category", automargin=True)
-    figure.update_yaxes(title="keypoints", rangemode="tozero", automargin=True)
-    return figure.update_layout(barmode="stack", legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(**short, type="category", automargin=True, tickangle=-60)
+    figure.update_yaxes(title="keypoints", rangemode="tozero", tickformat=",", automargin=True)
+    return figure.update_layout(barmode="stack", legend=_LEGEND_ABOVE)
 
 
 def _tracks(go: Any, facts: Facts) -> Any:
     """How many tracks have 2, 3, ... views, in the hloc files and in the model."""
     assert facts.tracks is not None
     figure = go.Figure()
-    figure.add_bar(**_bars(facts.tracks.lengths), name="hloc files", marker_color=BLUE)
+    words = "%{y:,} tracks are seen by %{x} images"
+    figure.add_bar(
+        **_bars(facts.tracks.lengths),
+        name="hloc files",
+        marker_color=BLUE,
+        hovertemplate=f"hloc files: {words}<extra></extra>",
+    )
     if facts.model is not None:
-        figure.add_bar(**_bars(facts.model.lengths), name="model", marker_color=AMBER)
+        figure.add_bar(
+            **_bars(facts.model.lengths),
+            name="model",
+            marker_color=AMBER,
+            hovertemplate=f"model: {words}<extra></extra>",
+        )
     figure.update_xaxes(title="views in a track", automargin=True)
-    figure.update_yaxes(title="tracks", rangemode="tozero", automargin=True)
-    return figure.update_layout(barmode="group", showlegend=True, legend={"orientation": "h", "y": 1.12})
+    figure.update_yaxes(title="tracks", rangemode="tozero", tickformat=",", automargin=True)
+    return figure.update_layout(barmode="group", showlegend=True, legend=_LEGEND_ABOVE)
 
 
 def _bars(lengths: Mapping[int, int]) -> dict[str, list[int]]:
@@ -278,10 +316,10 @@ def _upright(model: Model) -> _Upright:
 
 
 def _chosen(model: Model, upright: _Upright, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) and colours (n, 3), at most `count` of those that are not far outliers, longest tracks first."""
+    """Points (n, 3) and colours (n, 3) of the bulk, at most `count`, longest tracks first."""
     xyz = upright.points(model.xyz)
-    low, high = np.percentile(xyz, [2, 98], axis=0) if len(xyz) else (np.zeros(3), np.zeros(3))
-    room = 0.6 * (high - low)
+    low, high = np.percentile(xyz, _BULK, axis=0) if len(xyz) else (np.zeros(3), np.zeros(3))
+    room = _ABOUT_BULK * (high - low)
     near = np.flatnonzero(((xyz >= low - room) & (xyz <= high + room)).all(axis=1))
     longest = near[np.argsort(-model.track_lengths[near], kind="stable")][:count]
     return xyz[longest], model.colours[longest]
@@ -306,10 +344,11 @@ def _above(go: Any, model: Model, upright: _Upright) -> Any:
         y=upright.centres[:, 1],
         mode="markers+text",
         marker={"symbol": "arrow", "angle": angles, "size": 13, "color": RED},
-        text=_labels(upright.names),
+        text=_labels(upright.names, upright.centres[:, :2], around=points[:, :2]),
         textposition="bottom center",
         textfont_size=10,
-        hovertext=[f"{name}<br>{model.observations[name]:,} points" for name in upright.names],
+        cliponaxis=False,
+        hovertext=[f"{name}<br>sees {model.observations[name]:,} points of the model" for name in upright.names],
         hoverinfo="text",
         name="cameras",
     )
@@ -335,7 +374,7 @@ def _cloud(go: Any, model: Model, upright: _Upright) -> Any:
         **_xyz(upright.centres),
         mode="markers",
         marker={"size": 3, "color": RED},
-        text=upright.names,
+        text=[f"{name}<br>sees {model.observations[name]:,} points of the model" for name in upright.names],
         hoverinfo="text",
         name="cameras",
     )
@@ -383,14 +422,30 @@ def _segments(start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
     return {"x": np.ascontiguousarray(joined[:, 0]), "y": np.ascontiguousarray(joined[:, 1])}
 
 
-def _labels(names: Sequence[str]) -> list[str]:
-    """Names to write beside dots; none where they would cover one another."""
+def _labels(names: Sequence[str], xy: np.ndarray, *, around: np.ndarray | None = None) -> list[str]:
+    """Names to write beside dots at xy (n, 2), "" where one would cover an earlier one on the smallest chart.
+
+    around: further points (m, 2) that the chart holds.
+    """
+    everything = xy if around is None else np.vstack((xy, around))
+    extent = np.maximum(np.ptp(everything, axis=0), 1e-9)
+    px = xy * (np.array(_SMALLEST_CHART) / extent).min()
     short = _short_names(names)
-    fits = len(names) <= _MOST_NAMED and sum(map(len, short)) <= _MOST_LETTERS
-    return short if fits else [""] * len(names)
+    boxes: list[tuple[float, float, int]] = []
+    labels = []
+    for (x, y), name in zip(px.tolist(), short, strict=True):
+        is_free = all(
+            abs(x - other_x) > _LETTER_PX[0] * (len(name) + letters) / 2 or abs(y - other_y) > _LETTER_PX[1]
+            for other_x, other_y, letters in boxes
+        )
+        labels.append(name if is_free else "")
+        if is_free:
+            boxes.append((x, y, len(name)))
+    return labels
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Names without the ending and the beginning that all share, as labels."""
+    """Names as labels: without the ending and the beginning that all share, and the end of those still long."""
     shared = len(os.path.commonprefix(list(names))) if len(names) > 1 else 0
-    return [name[shared:].rpartition(".")[0] or name for name in names]
+    stems = [name[shared:].rpartition(".")[0] or name for name in names]
+    return [stem if len(stem) <= _LONGEST_LABEL else f"…{stem[1 - _LONGEST_LABEL :]}" for stem in stems]

@@ -23,7 +23,7 @@ from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
 from romacli.types import Pair
 
-from .facts import Facts, ImageRow, ModelFacts, PairRow, PairState, Tracks
+from .facts import CameraFacts, Facts, ImageRow, ModelFacts, PairRow, PairState, Tracks
 from .folder import JobFolder
 
 T = TypeVar("T")
@@ -200,8 +200,14 @@ def _model_facts(job: JobFolder, model: Model) -> ModelFacts:
         mean_reprojection_error=round(float(model.errors.mean()), 4) if len(model.xyz) else 0.0,
         models=len(others),
         lengths=_histogram(model.track_lengths),
-        cameras=dict(Counter(camera.model for camera in model.cameras.values())),
+        cameras=_cameras(model),
     )
+
+
+def _cameras(model: Model) -> tuple[CameraFacts, ...]:
+    images = Counter(camera.model for camera in model.cameras.values())
+    cameras = Counter(kind for kind, _ in {(camera.model, camera.number) for camera in model.cameras.values()})
+    return tuple(CameraFacts(kind, cameras[kind], count) for kind, count in images.items())
 
 
 def _out_of_date(job: JobFolder) -> list[str]:

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from romacli.store.runs import Run
+from romacli.types import Pair
 
 PairState = Literal["not done", "rejected", "matched", "verified"]
 STATES: tuple[PairState, ...] = get_args(PairState)
+# Stages that go on where the last run stopped; the others do all of their work again.
+_STAGES_THAT_GO_ON = ("matching",)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,17 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class CameraFacts:
+    """How many cameras of one of COLMAP's camera models there are, and the images they took."""
+
+    model: str
+    cameras: int
+    images: int
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """The largest model. lengths: as in `Tracks`, of its points; cameras: COLMAP's models with their images."""
+    """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models."""
 
     registered: int
     points3D: int
@@ -61,7 +73,7 @@ class ModelFacts:
     mean_reprojection_error: float
     models: int
     lengths: Mapping[int, int]
-    cameras: Mapping[str, int]
+    cameras: tuple[CameraFacts, ...]
 
 
 @dataclass(frozen=True)
@@ -89,9 +101,17 @@ class Facts:
     missing: tuple[str, ...]
     runs: tuple[Run, ...]
 
+    def names_of(self, pair: PairRow) -> Pair:
+        return self.images[pair.one].name, self.images[pair.other].name
+
     def count(self, *states: PairState) -> int:
         """How many pairs are in one of these states."""
         return sum(pair.state in states for pair in self.pairs)
+
+    @property
+    def state_words(self) -> dict[PairState, str]:
+        """The states as readers see them: beside verified pairs, those that only matched are unverified."""
+        return {state: "unverified" if state == "matched" and self.verified else state for state in STATES}
 
     @property
     def stages(self) -> dict[str, dict[str, int]]:
@@ -118,14 +138,15 @@ class Facts:
 
     @property
     def timings(self) -> dict[str, dict[str, float]]:
-        """Seconds, runs and what was counted in each stage, over all runs."""
+        """Seconds and runs of each stage, and what was counted: by all runs together where each goes on from the
+        last, else by the last that came to its end."""
         total: dict[str, dict[str, float]] = {}
         for run in self.runs:
             stage = total.setdefault(run.stage, {"runs": 0, "seconds": 0.0})
             stage["runs"] += 1
             stage["seconds"] = round(stage["seconds"] + run.seconds, 3)
-            for key, value in run.counts.items():
-                stage[key] = stage.get(key, 0) + value
+            before = stage if run.stage in _STAGES_THAT_GO_ON else {}
+            stage.update({key: before.get(key, 0) + value for key, value in run.counts.items()})
         return total
 
     def values(self) -> dict[str, Any]:

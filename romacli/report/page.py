@@ -14,10 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from romacli.words import counted
+
 from .advice import Verdict
 from .album import Album
 from .charts import library
-from .facts import STATES, Facts
+from .facts import Facts, PairRow
 
 WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
 _MOST_ROWS = 20_000
@@ -83,7 +85,7 @@ def page(
     data = {
         "figures": "FIGURES",
         "names": [image.name for image in facts.images],
-        "states": STATES,
+        "states": list(facts.state_words.values()),
         "thumbnails": album.thumbnails,
         "tables": {"pairs": _pair_table(facts), "images": _image_table(facts)},
     }
@@ -134,8 +136,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     tiles.append(("pairs rejected", f"{pairs['rejected']:,}"))
     if facts.model is not None:
         tiles.append(("points in the model", f"{facts.model.points3D:,}"))
-        tiles.append(("images that see a point", f"{facts.model.mean_track_length:.1f}"))
-        tiles.append(("mean reprojection error", f"{facts.model.mean_reprojection_error:.2f} px"))
+        tiles.append(("images see a point", f"{facts.model.mean_track_length:.1f}"))
+        tiles.append(("reprojection error", f"{facts.model.mean_reprojection_error:.2f} px"))
     elif facts.tracks is not None:
         tiles.append(("tracks", f"{facts.tracks.count:,}"))
         tiles.append(("images in a track", f"{facts.tracks.mean_length:.1f}"))
@@ -174,7 +176,8 @@ def _gallery(album: Album) -> str:
     shown = "".join(
         f"<figure><figcaption><span class='badge {state[picture.rank]}'>{picture.rank}</span> "
         f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])} ({escape(picture.caption)})</figcaption>"
-        f"<img src='{picture.data}' alt='matches of {escape(' and '.join(picture.names))}'></figure>"
+        f"<button type='button' title='enlarge'><img src='{picture.data}' "
+        f"alt='matches of {escape(' and '.join(picture.names))}'></button></figure>"
         for picture in album.pairs
     )
     are_rejected = album.pairs[0].rank == "rejected"
@@ -187,7 +190,8 @@ def _gallery(album: Album) -> str:
 
 def _table(title: str, name: str, note: str) -> str:
     tools = (
-        f"<div class='tools'><input type='search' placeholder='filter' aria-label='filter the table of {name}'>"
+        f"<div class='tools'><input type='search' placeholder='filter by name' "
+        f"aria-label='filter the table of {name}'><select aria-label='state' hidden></select>"
         f"<span></span><button type='button'>more</button></div>"
     )
     text = f"<p class='note'>{escape(note)}</p>" if note else ""
@@ -200,24 +204,23 @@ def _table(title: str, name: str, note: str) -> str:
 def _rows_note(facts: Facts) -> str:
     if len(facts.pairs) <= _MOST_ROWS:
         return ""
-    return f"The {_MOST_ROWS:,} weakest of {len(facts.pairs):,} pairs; the JSON file has all."
+    return f"The {_MOST_ROWS:,} weakest of {len(facts.pairs):,} pairs, rejected ones last; the JSON file has all."
 
 
 def _pair_table(facts: Facts) -> dict[str, Any]:
-    """Rows of the weakest pairs; images and states by number, since there may be thousands."""
-    weakest = sorted(facts.pairs, key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0))[:_MOST_ROWS]
-    rows = [
-        [
-            pair.one,
-            pair.other,
-            STATES.index(pair.state),
-            None if pair.overlap is None else round(100 * pair.overlap, 1),
-            pair.matches,
-            pair.inliers,
-        ]
-        for pair in weakest
-    ]
-    return {"columns": _columns(_PAIR_COLUMNS), "rows": rows}
+    """Rows of the weakest pairs that have matches, then the others; images and states by number, as there may be
+    thousands."""
+    states = list(facts.state_words)
+
+    def row(pair: PairRow) -> list[float | None]:
+        overlap = None if pair.overlap is None else round(100 * pair.overlap, 1)
+        counts = (pair.matches, pair.inliers) if pair.state in ("matched", "verified") else (None, None)
+        return [pair.one, pair.other, states.index(pair.state), overlap, *counts]
+
+    rows = sorted(map(row, facts.pairs), key=lambda row: [(value is None, value or 0) for value in row[:2:-1]])
+    # By inliers, else by matches, else by overlap, as the rows are.
+    last = next((column for column in (5, 4, 3) if any(row[column] is not None for row in rows)), 0)
+    return {"columns": _columns(_PAIR_COLUMNS), "rows": rows[:_MOST_ROWS], "sorted": last}
 
 
 def _image_table(facts: Facts) -> dict[str, Any]:
@@ -234,7 +237,7 @@ def _image_table(facts: Facts) -> dict[str, Any]:
         ]
         for number, image in enumerate(facts.images)
     ]
-    return {"columns": _columns(_IMAGE_COLUMNS), "rows": rows}
+    return {"columns": _columns(_IMAGE_COLUMNS), "rows": rows, "sorted": 0}
 
 
 def _columns(columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
@@ -245,14 +248,17 @@ def _settings(facts: Facts) -> str:
     timings = [(stage, _duration(values["seconds"]) + _counted(values)) for stage, values in facts.timings.items()]
     unfinished = sum(not run.finished for run in facts.runs)
     if unfinished:
-        timings.append(("stopped before their end", f"{unfinished} runs; their encodes are not counted"))
+        timings.append(("stopped before their end", counted(unfinished, "run")))
     made = {key: value for key, value in facts.keypoint_options.items() if value is not None}
-    cameras = [(f"{count} images", model) for model, count in facts.model.cameras.items()] if facts.model else []
+    cameras = [
+        (camera.model, f"{counted(camera.cameras, 'camera')} of {counted(camera.images, 'image')}")
+        for camera in (facts.model.cameras if facts.model else ())
+    ]
     blocks = (
         ("Matcher", facts.matcher.items()),
         ("Settings of the job", facts.settings.items()),
         ("How keypoints were made", made.items()),
-        ("Camera models", cameras),
+        ("Cameras", cameras),
         ("Time", timings or [("", "no run was noted in this folder")]),
     )
     panels = "".join(
@@ -263,11 +269,13 @@ def _settings(facts: Facts) -> str:
     return f"<section><h2>Settings, weights and time</h2><div class='flow'>{panels}</div></section>"
 
 
+_NOT_COUNTED = ("seconds", "runs")
+
+
 def _counted(values: Mapping[str, float]) -> str:
-    counts = [f"{value:,.0f} {key}" for key, value in values.items() if key not in ("seconds", "runs")]
-    if values["runs"] > 1:
-        counts.append(f"{values['runs']:.0f} runs")
-    return f": {', '.join(counts)}" if counts else ""
+    runs = f" in {values['runs']:.0f} runs" if values["runs"] > 1 else ""
+    counts = [counted(int(value), key.removesuffix("s")) for key, value in values.items() if key not in _NOT_COUNTED]
+    return f"{runs}: {', '.join(counts)}" if counts else runs
 
 
 def _definitions(rows: Iterable[tuple[str, Any]]) -> str:

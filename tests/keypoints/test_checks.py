@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 from planar_views import NODES, PlanarViews, views_along_plane
 
+from romacli.colmap.mappers import MapperOptions
 from romacli.geometry.warp import cell_centres, encode_targets
 from romacli.keypoints.aggregate import AggregateOptions, Aggregation, derive
-from romacli.keypoints.checks import Checks, check, connected, contradicting, sample_triangles, triangle_agreement
+from romacli.keypoints.checks import (
+    SMALLEST_MODEL,
+    Checks,
+    check,
+    connected,
+    contradicting,
+    expected_models,
+    sample_triangles,
+    triangle_agreement,
+)
 from romacli.keypoints.graph import PairGraph
 from romacli.types import CompactWarp, Keypoints, Matches, Pair
 
@@ -112,6 +122,15 @@ def test_groups_that_nothing_joins_are_told_with_the_pairs_to_add() -> None:
     (warning,) = checks.warnings
     assert "fall into 2 groups without matches between them (3 around view0.jpg, 3 around view3.jpg)" in warning
     assert "Match more pairs between view0.jpg and view3.jpg" in warning
+
+
+def test_models_are_expected_only_of_groups_that_the_mapper_would_keep() -> None:
+    assert MapperOptions().min_model_size == SMALLEST_MODEL
+    assert expected_models([17, 12], 29) == 2
+    assert expected_models([17, 9, 2], 28) == 1
+    assert expected_models([3, 3], 6) == 2
+    assert expected_models([5, 2], 7) == 1
+    assert expected_models([2], 30) == 1
 
 
 def test_the_weak_link_of_a_chain_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from report_facts import facts_of, model_of, verified_pair
 from romacli.report.advice import verdict
 from romacli.report.album import Album, PairPicture, _data_url
 from romacli.report.charts import figures
-from romacli.report.facts import ModelFacts
+from romacli.report.facts import CameraFacts, ModelFacts, PairRow
 from romacli.report.page import page
 
 pytest.importorskip("plotly")
@@ -28,7 +29,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     import cv2
 
     pairs = [verified_pair(i, j, 10 + 7 * ((3 * i + 5 * j) % 11)) for i in range(COUNT) for j in range(i + 1, COUNT)]
-    facts = facts_of(COUNT, pairs, model=ModelFacts(COUNT, 40, 3.0, 0.5, 1, {3: 40}, {"SIMPLE_RADIAL": COUNT}))
+    pairs[3] = replace(pairs[3], state="matched", inliers=0)
+    pairs[4] = PairRow(0, 5, "rejected", 0.0, 0, 0)
+    facts = facts_of(
+        COUNT, pairs, model=ModelFacts(COUNT, 40, 3.0, 0.5, 1, {3: 40}, (CameraFacts("SIMPLE_RADIAL", 1, COUNT),))
+    )
     model = model_of(facts, points=40)
     picture = _data_url(cv2.imencode(".jpg", np.full((30, 60, 3), 90, np.uint8))[1].tobytes())
     names = [image.name for image in facts.images]
@@ -50,10 +55,10 @@ def column(browser: Browser, index: int) -> list[str]:
 
 
 def click(browser: Browser, heading: str) -> str | None:
-    """Click a heading of the table of pairs; the direction it is then sorted in."""
+    """Click a heading of the table of pairs beside its words; the direction it is then sorted in."""
     return browser.value(
         "(() => { const heading = [...document.querySelectorAll('#pairs th')]"
-        f".find(th => th.textContent === '{heading}'); heading.querySelector('button').click();"
+        f".find(th => th.textContent === '{heading}'); heading.click();"
         " return heading.getAttribute('aria-sort'); })()"
     )
 
@@ -83,12 +88,16 @@ def test_pictures_are_shown(browser: Browser) -> None:
 
 
 def test_the_table_of_pairs_sorts_by_a_click(browser: Browser) -> None:
-    assert click(browser, "inliers") == "descending"
-    inliers = [int(text) for text in column(browser, 5)]
-    assert inliers == sorted(inliers, reverse=True)
+    # At first the weakest of the pairs that have matches, rejected ones last.
+    first = column(browser, 5)
+    assert first[-1] == "–"
+    inliers = [int(text) for text in first[:-1]]
+    assert inliers == sorted(inliers)
     assert len(set(inliers)) > 3
+    assert click(browser, "inliers") == "descending"
+    assert [int(text) for text in column(browser, 5)[:-1]] == inliers[::-1]
     assert click(browser, "inliers") == "ascending"
-    assert [int(text) for text in column(browser, 5)] == sorted(inliers)
+    assert column(browser, 5) == first
     assert click(browser, "with") == "ascending"
     assert column(browser, 1) == sorted(column(browser, 1))
 
@@ -100,6 +109,51 @@ def test_the_table_of_pairs_can_be_filtered(browser: Browser) -> None:
     assert list(zip(column(browser, 0), column(browser, 1), strict=True)) == [("000.jpg", "003.jpg")]
     browser.value(f"(() => {{ {find}{typed.format(repr(''))} }})()")
     assert len(column(browser, 0)) == COUNT * (COUNT - 1) // 2
+
+
+def test_pairs_can_be_chosen_by_the_states_that_are_shown(browser: Browser) -> None:
+    select = "document.querySelector('#pairs').closest('section').querySelector('select')"
+    offered = browser.value(f"[...{select}.options].map(option => option.value)")
+    assert set(offered[1:]) == set(column(browser, 2)) == {"verified", "unverified", "rejected"}
+    for state in offered:
+        browser.value(f"(() => {{ {select}.value = '{state}'; {select}.dispatchEvent(new Event('change')); }})()")
+        assert not state or set(column(browser, 2)) == {state}
+    browser.value(f"(() => {{ {select}.value = ''; {select}.dispatchEvent(new Event('change')); }})()")
+
+
+def test_a_picture_enlarges_and_closes(browser: Browser) -> None:
+    width = "document.querySelector('{} img').getBoundingClientRect().width"
+    before = browser.value(width.format(".gallery"))
+    browser.value("document.querySelector('.gallery button').click()")
+    assert browser.value(width.format("dialog[open]")) > 1.5 * before
+    browser.value("document.querySelector('dialog').click()")
+    assert browser.value("document.querySelector('dialog[open]')") is None
+
+
+def test_the_diagonal_of_the_matrix_has_no_value(browser: Browser) -> None:
+    cells = browser.value("document.querySelector('[data-figure=matrix]').data[0].z")
+    assert [cells[k][k] for k in range(COUNT)] == [None] * COUNT
+    assert cells[0][1] == 50
+    assert browser.value("document.querySelector('[data-figure=matrix]').data[0].hoverongaps") is False
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_cut_off(browser: Browser, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.send("Emulation.setDeviceMetricsOverride", **metrics)
+    charts = "[...document.querySelectorAll('.chart .main-svg')].every(svg => svg.clientWidth < innerWidth)"
+    browser.wait_for(charts)
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    beyond = (
+        "[...document.querySelectorAll('.tile b, .tile span, td, th')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    )
+    assert (
+        browser.value(f"{beyond}.filter(e => getComputedStyle(e).display !== 'inline').map(e => e.textContent)") == []
+    )
+    lines = "[...document.querySelectorAll('.tile b')].map(tile => tile.clientHeight)"
+    assert len(set(browser.value(lines))) == 1
+    assert browser.value("[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)") == [0, 0]
+    browser.send("Emulation.clearDeviceMetricsOverride")
 
 
 def test_it_follows_the_colour_scheme_and_prints_light(browser: Browser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
 from romacli.report.charts import figures
 from romacli.report.collect import collect
-from romacli.report.facts import ModelFacts, PairRow, Tracks
+from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
 from romacli.store.layout import Layout
@@ -116,6 +118,113 @@ def test_no_job_and_bad_names_are_refused(copied: Layout, tmp_path: Path) -> Non
     assert (tmp_path / "neue mappe" / "ü.json").exists()
 
 
+def test_numbers_are_written_without_the_libraries_that_draw(copied: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "networkx", "plotly"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = report(copied.root, "--json")
+    assert result.exit_code == 4
+    assert "pip install 'romacli[report]'" in result.stderr
+    values = json.loads(copied.report.with_suffix(".json").read_text())
+    assert json.loads(result.stdout) == values
+    assert len(values["shown_pairs"]) == 6
+    assert not copied.report.exists()
+
+
+def test_numbers_are_written_before_anything_is_drawn(copied: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("romacli.report.album.draw_matches", draw)
+    assert report(copied.root).exit_code != 0
+    assert json.loads(copied.report.with_suffix(".json").read_text())["verdict"]
+
+
+def test_a_run_that_is_stopped_notes_what_it_did(tmp_path: Path) -> None:
+    class Ending(Silent):
+        def advance(self, count: int = 1) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plane_job(tmp_path, listener=Ending())
+    (run,) = read_runs(tmp_path / "job" / "runs.jsonl")
+    assert not run.finished
+    assert run.counts["pairs"] >= 1
+    assert run.counts["encodes"] >= 2
+
+
+def test_counts_are_those_of_all_runs_that_went_on_and_else_of_the_last() -> None:
+    def run(stage: str, finished: bool, **counts: float) -> Run:
+        return Run(stage, "2000-01-01T00:00:00+00:00", 1.5, finished, None, counts)
+
+    runs = (
+        run("matching", False, pairs=4, encodes=3),
+        run("matching", True, pairs=6, encodes=5),
+        run("mapping", True, images=3),
+        run("mapping", True, images=5),
+    )
+    facts = facts_of(5, [verified_pair(0, 1)], runs=runs)
+    assert facts.timings["matching"] == {"runs": 2, "seconds": 3.0, "pairs": 10, "encodes": 8}
+    assert facts.timings["mapping"] == {"runs": 2, "seconds": 3.0, "images": 5}
+    html = page(facts, verdict(facts), (), (), figures(facts, None), Album(), twin="x.json")
+    assert "3.0 s in 2 runs: 10 pairs, 8 encodes" in html
+    assert "1 run<" in html
+
+
+def test_cameras_are_counted_as_cameras() -> None:
+    model = ModelFacts(3, 9, 3.0, 0.5, 1, {}, (CameraFacts("OPENCV", 1, 3),))
+    facts = facts_of(3, [verified_pair(0, 1)], model=model)
+    html = page(facts, verdict(facts), (), (), figures(facts, None), Album(), twin="x.json")
+    assert "<th>OPENCV</th><td>1 camera of 3 images</td>" in html
+
+
+def test_labels_do_not_collide() -> None:
+    count = 29
+    names = [f"1341847980.{k:03}.jpg" for k in range(count)]
+    facts = facts_of(count, [verified_pair(i, i + 1) for i in range(count - 1)])
+    facts = replace(facts, images=tuple(replace(i, name=name) for i, name in zip(facts.images, names, strict=True)))
+    graph = json.loads(figures(facts, None)["graph"])
+    dots = next(trace for trace in graph["data"] if "text" in trace["mode"])
+    xy = np.stack([np.frombuffer(b64decode(dots[axis]["bdata"])) for axis in "xy"], axis=1)
+    px = xy * (300 / np.ptp(xy, axis=0).max())
+    shown = [(x, y, len(text)) for (x, y), text in zip(px.tolist(), dots["text"], strict=True) if text]
+    assert len(shown) > 5
+    for k, (x, y, letters) in enumerate(shown):
+        assert all(abs(x - a) > 3 * (letters + n) or abs(y - b) > 11 for a, b, n in shown[:k])
+
+
+def test_the_cloud_is_framed_by_its_bulk() -> None:
+    facts = facts_of(6, [verified_pair(i, i + 1) for i in range(5)])
+    model = model_of(facts, points=1000)
+    far = replace(model, xyz=np.concatenate((model.xyz[:970], model.xyz[970:] + 30)).astype(np.float32))
+    near, framed = (
+        json.loads(figures(facts, each)["cloud"])["layout"]["scene"]["aspectratio"] for each in (model, far)
+    )
+    assert all(abs(near[axis] - framed[axis]) < 0.4 for axis in "xyz")
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio of two colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_lines_of_the_graph_show_on_both_papers_and_strength_has_the_colours_of_certainty() -> None:
+    pairs = [verified_pair(i, j, 10 + 7 * (i + j)) for i in range(8) for j in range(i + 1, 8)]
+    facts = facts_of(8, pairs)
+    graph, matrix = (json.loads(figures(facts, None)[name]) for name in ("graph", "matrix"))
+    lines = [trace["line"]["color"] for trace in graph["data"] if trace["mode"] == "lines"]
+    assert len(lines) == 4
+    assert min(contrast(colour, "#1c222b") for colour in lines) > 3
+    assert min(contrast(colour, "#f6f7f9") for colour in lines) > 1.8
+    assert [colour for _, colour in matrix["data"][0]["colorscale"]][::4] == ["#440154", "#fde725"]  # viridis
+
+
 def test_names_cannot_break_the_page() -> None:
     bad = "</script><b>\"'&.jpg"
     facts = facts_of(3, [verified_pair(0, 1), verified_pair(1, 2)])
@@ -133,7 +242,7 @@ def test_two_hundred_images_paired_exhaustively_stay_below_8_mb() -> None:
     count, points = 200, 60_000
     pairs = [verified_pair(i, j, int(rng.integers(20, 5000))) for i in range(count) for j in range(i + 1, count)]
     lengths = {length: 1000 for length in range(2, 60)}
-    model_facts = ModelFacts(count, points, 5.0, 0.7, 1, lengths, {"SIMPLE_RADIAL": count})
+    model_facts = ModelFacts(count, points, 5.0, 0.7, 1, lengths, (CameraFacts("SIMPLE_RADIAL", 1, count),))
     facts = facts_of(count, pairs, model=model_facts)
     model = model_of(facts, points=points)
     drawn = figures(facts, model)
@@ -146,7 +255,7 @@ def test_two_hundred_images_paired_exhaustively_stay_below_8_mb() -> None:
 
 def test_the_verdict_follows_the_last_stage() -> None:
     chain = [verified_pair(i, i + 1) for i in range(5)]
-    model = ModelFacts(6, 100, 3.0, 0.5, 1, {}, {})
+    model = ModelFacts(6, 100, 3.0, 0.5, 1, {}, ())
     assert verdict(facts_of(6, chain, model=model)).state == "good"
     assert verdict(facts_of(6, chain, model=replace(model, registered=4))).state == "fair"
     assert verdict(facts_of(6, chain, model=replace(model, registered=2))).state == "poor"
@@ -171,8 +280,8 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
         "longer than there are images": facts_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
         "no common rigid motion": facts_of(6, [*unverified, *dense[6:]]),
         "Few overlaps": facts_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
-        "not in the model": facts_of(6, dense, model=ModelFacts(5, 9, 3.0, 0.5, 1, {}, {})),
-        "reprojection error is": facts_of(6, dense, model=ModelFacts(6, 9, 3.0, 4.5, 1, {}, {})),
+        "not in the model": facts_of(6, dense, model=ModelFacts(5, 9, 3.0, 0.5, 1, {}, ())),
+        "reprojection error is": facts_of(6, dense, model=ModelFacts(6, 9, 3.0, 4.5, 1, {}, ())),
     }  # fmt: skip
     for phrase, facts in found.items():
         assert any(phrase in text for text in warnings(facts)), phrase
