@@ -89,17 +89,20 @@ def read_poses(model_folder: Path) -> dict[str, Pose]:
     return poses
 
 
-def align_similarity(source: np.ndarray, target: np.ndarray) -> Similarity:
+def align_similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Similarity:
     """Find the similarity that takes points `source` (N, 3) closest to `target` (N, 3), in least squares.
+
+    weights: (N,) of the squared distances, all alike where they are left out.
 
     Source: Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, eqs. 40 to 42.
     """
-    source_middle, target_middle = source.mean(0), target.mean(0)
+    shares = np.full(len(source), 1 / len(source)) if weights is None else weights / weights.sum()
+    source_middle, target_middle = shares @ source, shares @ target
     source, target = source - source_middle, target - target_middle
-    u, singular, vt = np.linalg.svd(target.T @ source)
+    u, singular, vt = np.linalg.svd(target.T * shares @ source)
     signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     rotation = u * signs @ vt
-    scale = float(singular @ signs / (source**2).sum())
+    scale = float(singular @ signs / (shares @ source**2).sum())
     return Similarity(scale, rotation, target_middle - scale * rotation @ source_middle)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from romacli.errors import InputError, NothingFoundError, StoreError
 
 from .database import open_readonly
+from .georeference import GEOREFERENCE
 from .mappers import Content, MapperOptions, run_mapper
 from .scratch import scratch_folder
 from .supply import measure_supply, what_starved
@@ -22,7 +23,7 @@ from .verify import MAPPED_CONFIGS
 
 MODEL_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
-} | {"project.ini", "points3D.ply"}
+} | {"project.ini", "points3D.ply", GEOREFERENCE}
 
 
 @dataclass(frozen=True)

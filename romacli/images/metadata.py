@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from romacli.geometry.globe import Position, position_fault
 from romacli.types import Size
 
 from .decode import image_size, opened_header
@@ -32,13 +33,15 @@ class ImageMetadata:
     camera_model: maker and model, or None.
     gps: (latitude, longitude, altitude) in degrees north and east and m above sea level, or None; a missing
         altitude is 0.
+    gps_fault: why the position that EXIF tells is not believed, as the end of a sentence.
     """
 
     size: Size
     orientation: int = 1
     focal_length_px: float | None = None
     camera_model: str | None = None
-    gps: tuple[float, float, float] | None = None
+    gps: Position | None = None
+    gps_fault: str | None = None
 
 
 def read_metadata(path: Path) -> ImageMetadata:
@@ -75,12 +78,15 @@ def _from_exif(exif: Image.Exif, size: Size) -> ImageMetadata:
     from PIL.ExifTags import IFD, Base
 
     orientation = exif.get(Base.Orientation, 1)
+    gps = _gps(exif.get_ifd(IFD.GPSInfo))
+    fault = position_fault(*gps) if gps else None
     return ImageMetadata(
         size,
         orientation=orientation if orientation in range(1, 9) else 1,
         focal_length_px=_focal_length_px(exif.get_ifd(IFD.Exif), size),
         camera_model=_camera_model(exif),
-        gps=_gps(exif.get_ifd(IFD.GPSInfo)),
+        gps=None if fault else gps,
+        gps_fault=fault,
     )
 
 
@@ -120,25 +126,23 @@ def _camera_model(exif: Image.Exif) -> str | None:
     return model.strip() or None
 
 
-def _gps(tags: Mapping[int, Any]) -> tuple[float, float, float] | None:
+def _gps(tags: Mapping[int, Any]) -> Position | None:
+    """The position that tags tell, believable or not; NaN is what is no number."""
     from PIL.ExifTags import GPS
 
+    if GPS.GPSLatitude not in tags and GPS.GPSLongitude not in tags:
+        return None
     latitude = _degrees(tags.get(GPS.GPSLatitude), is_negative=tags.get(GPS.GPSLatitudeRef) == "S")
     longitude = _degrees(tags.get(GPS.GPSLongitude), is_negative=tags.get(GPS.GPSLongitudeRef) == "W")
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
-        return None
-    altitude = _number(tags.get(GPS.GPSAltitude)) or 0.0
+    altitude = _number(tags.get(GPS.GPSAltitude, 0.0))
     is_below_sea = tags.get(GPS.GPSAltitudeRef) in (1, b"\x01")
-    return latitude, longitude, -altitude if is_below_sea else altitude
+    return latitude, longitude, math.nan if altitude is None else -altitude if is_below_sea else altitude
 
 
-def _degrees(parts: Any, *, is_negative: bool) -> float | None:
+def _degrees(parts: Any, *, is_negative: bool) -> float:
     if not isinstance(parts, tuple) or len(parts) != 3:
-        return None
-    numbers = [_number(part) for part in parts]
-    if any(number is None for number in numbers):
-        return None
-    degrees, minutes, seconds = (number or 0.0 for number in numbers)
+        return math.nan
+    degrees, minutes, seconds = (math.nan if (number := _number(part)) is None else number for part in parts)
     angle = degrees + minutes / 60 + seconds / 3600
     return -angle if is_negative else angle
 

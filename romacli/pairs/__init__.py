@@ -10,14 +10,13 @@ from .poses import Frustum, posed
 from .positions import read_positions
 from .retrieval import RetrievalOptions, retrieve
 from .sequential import sequential
-from .spatial import chord_m, spatial, to_metres
+from .spatial import spatial
 
 __all__ = [
     "Frustum",
     "MergedPairs",
     "ReadPairs",
     "RetrievalOptions",
-    "chord_m",
     "covisible",
     "exhaustive",
     "format_pairs",
@@ -28,6 +27,5 @@ __all__ = [
     "retrieve",
     "sequential",
     "spatial",
-    "to_metres",
     "write_pairs",
 ]

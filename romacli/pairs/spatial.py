@@ -11,11 +11,6 @@ from romacli.types import PairList
 
 from .nearest import nearest, undirected
 
-# WGS 84: the equatorial radius in m and the square of the eccentricity.
-_EQUATOR_M = 6378137.0
-_ECCENTRICITY_SQUARED = 6.69437999014e-3
-_MEAN_RADIUS_M = 6371008.8
-
 
 def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: float, max_num_neighbors: int) -> PairList:
     """Pair every image with the nearest `max_num_neighbors` others within a distance.
@@ -43,21 +38,3 @@ def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: floa
 
     best = nearest(score, (len(names), len(names)), max_num_neighbors)
     return undirected(names, np.broadcast_to(np.arange(len(names))[:, None], best.shape), best)
-
-
-def to_metres(geographic: np.ndarray) -> np.ndarray:
-    """Earth-centred metres (N, 3) of (N, 3) latitudes and longitudes in degrees and heights in m, by WGS 84.
-
-    In this frame the poles and the date line are places like any other.
-    """
-    latitude, longitude = np.radians(geographic[:, 0]), np.radians(geographic[:, 1])
-    height = geographic[:, 2]
-    normal = _EQUATOR_M / np.sqrt(1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2)
-    across = (normal + height) * np.cos(latitude)
-    along = (normal * (1 - _ECCENTRICITY_SQUARED) + height) * np.sin(latitude)
-    return np.stack((across * np.cos(longitude), across * np.sin(longitude), along), axis=1)
-
-
-def chord_m(distance_m: float) -> float:
-    """The straight line through the earth between places that are `distance_m` apart along its surface."""
-    return 2 * _MEAN_RADIUS_M * float(np.sin(min(distance_m / (2 * _MEAN_RADIUS_M), np.pi / 2)))

@@ -10,12 +10,12 @@ import numpy as np
 
 from romacli.colmap.views import View, read_listed_pairs, read_observations, read_views
 from romacli.errors import InputError, UsageError
+from romacli.geometry.globe import chord_m, to_metres
 from romacli.images.listing import list_images
 from romacli.images.metadata import read_metadata
 from romacli.pairs import (
     Frustum,
     RetrievalOptions,
-    chord_m,
     covisible,
     exhaustive,
     merge,
@@ -24,7 +24,6 @@ from romacli.pairs import (
     retrieve,
     sequential,
     spatial,
-    to_metres,
 )
 from romacli.pairs.retrieval import DEFAULT_MATCHED
 from romacli.pipeline.progress import Progress

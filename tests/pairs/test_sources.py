@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from small_scene import look_at
 
 from romacli.errors import InputError, UsageError
+from romacli.geometry.globe import chord_m, to_metres
 from romacli.pairs import (
     Frustum,
     RetrievalOptions,
-    chord_m,
     covisible,
     exhaustive,
     merge,
@@ -23,7 +23,6 @@ from romacli.pairs import (
     retrieve,
     sequential,
     spatial,
-    to_metres,
 )
 from romacli.pairs import nearest as nearest_module
 from romacli.types import PairList

@@ -1,0 +1,165 @@
+"""A model and the GPS positions of its photographs: how well they agree, and the model moved to where they are."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import NothingFoundError, StoreError
+from romacli.geometry.globe import Position, east_north_up, position_fault
+
+from .binding import load_pycolmap
+from .database import open_readonly
+from .poses import Similarity, align_similarity, read_model, read_poses
+from .scratch import scratch_folder
+
+GEOREFERENCE = "georeference.json"
+# A similarity fits any two places.
+FEWEST_POSITIONS = 3
+_ROUNDS = 30
+_WGS84 = 0
+
+
+@dataclass(frozen=True)
+class GpsFit:
+    """How far a model's cameras are from their GPS positions after the similarity that fits them best.
+
+    residuals_m: distance in m by image name. to_metres: from the model's frame to m east, north and up of `origin`
+    (latitude, longitude, altitude in degrees and m). extent_m: diagonal of the box of the positions; width_m: their RMS
+    distance from the line that fits them best.
+    """
+
+    residuals_m: Mapping[str, float]
+    extent_m: float
+    width_m: float
+    origin: Position
+    to_metres: Similarity
+
+    @property
+    def median_m(self) -> float:
+        return float(np.median(list(self.residuals_m.values())))
+
+    @property
+    def worst(self) -> str:
+        """The image with the largest residual."""
+        return max(self.residuals_m, key=lambda name: self.residuals_m[name])
+
+    @property
+    def largest_m(self) -> float:
+        return self.residuals_m[self.worst]
+
+    def __str__(self) -> str:
+        return (
+            f"the model agrees with the GPS positions of {len(self.residuals_m)} photographs to {self.median_m:.2f} m "
+            f"(median), {self.largest_m:.2f} m at most ({self.worst}), over an extent of {self.extent_m:.1f} m"
+        )
+
+
+def fit_gps(centres: Mapping[str, np.ndarray], gps: Mapping[str, Position]) -> GpsFit | None:
+    """Compare camera centres with GPS positions; None where fewer than three images have both, or all are one place.
+
+    The similarity weighs down positions that lie further off than most, so that a single wrong one keeps its error
+    to itself.
+
+    Args:
+        centres: (3,) in the model's frame, by image name.
+        gps: (latitude, longitude, altitude) in degrees and m, by image name.
+    """
+    names = sorted(centres.keys() & gps.keys())
+    if len(names) < FEWEST_POSITIONS:
+        return None
+    origin = gps[names[0]]
+    places = east_north_up(np.array([gps[name] for name in names], float), origin)
+    cameras = np.array([centres[name] for name in names], float)
+    if not all(np.ptp(points, axis=0).any() for points in (places, cameras)):
+        return None
+    weights = np.ones(len(names))
+    for _ in range(_ROUNDS):
+        similarity = align_similarity(cameras, places, weights)
+        residuals = np.linalg.norm(similarity.apply(cameras) - places, axis=1)
+        weights = 1 / np.maximum(residuals, max(float(np.median(residuals)), 1e-6))
+    extent = float(np.linalg.norm(np.ptp(places, axis=0)))
+    spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+    return GpsFit(
+        residuals_m=dict(zip(names, residuals.tolist(), strict=True)),
+        extent_m=extent,
+        width_m=float(np.hypot(*spread[1:])) / len(names) ** 0.5,
+        origin=origin,
+        to_metres=similarity,
+    )
+
+
+def read_gps(database: Path) -> dict[str, Position]:
+    """The believable GPS positions among a database's pose priors, by image name.
+
+    Raises:
+        StoreError: it is no COLMAP database.
+    """
+    try:
+        with closing(open_readonly(database)) as connection:
+            rows = connection.execute(
+                "SELECT name, position FROM pose_priors JOIN images ON image_id = corr_data_id "
+                "WHERE corr_sensor_type = 0 AND coordinate_system = ?",
+                (_WGS84,),
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"{database} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+    found = {name: np.frombuffer(position, np.float64).tolist() for name, position in rows}
+    return {name: tuple(place) for name, place in found.items() if position_fault(*place) is None}
+
+
+def compare_with_gps(model_folder: Path, database: Path) -> GpsFit | None:
+    """Compare a model with the pose priors of the database it was made of; None where those tell nothing.
+
+    Raises:
+        InputError: the folder holds no model.
+        StoreError: the database is none of COLMAP's.
+    """
+    gps = read_gps(database)
+    if len(gps) < FEWEST_POSITIONS:
+        return None
+    return fit_gps({name: pose.centre for name, pose in read_poses(model_folder).items()}, gps)
+
+
+def georeference(model_folder: Path, database: Path) -> GpsFit:
+    """Move a model to the GPS positions of its photographs: m east, north and up of an origin written beside it.
+
+    A model that is there already stays as it is.
+
+    Raises:
+        NothingFoundError: the positions do not tell where it is; it stays as it is.
+    """
+    fit = compare_with_gps(model_folder, database)
+    if fit is None:
+        raise NothingFoundError(
+            f"{model_folder} is not georeferenced: fewer than {FEWEST_POSITIONS} of its photographs have a GPS "
+            "position, or all have the same."
+        )
+    if fit.width_m <= max(2 * fit.median_m, fit.extent_m / 500):
+        raise NothingFoundError(
+            f"{model_folder} is not georeferenced: the GPS positions of its photographs lie within {fit.width_m:.1f} m "
+            f"of a line, at residuals of {fit.median_m:.1f} m, so that the turn about it is open. Add photographs from "
+            "beside the line."
+        )
+    if (model_folder / GEOREFERENCE).exists():
+        return fit
+    pycolmap, model = load_pycolmap(), read_model(model_folder)
+    turn = pycolmap.Rotation3d(fit.to_metres.rotation)
+    model.transform(pycolmap.Sim3d(fit.to_metres.scale, turn, fit.to_metres.translation))
+    latitude, longitude, altitude = fit.origin
+    origin = {"latitude": latitude, "longitude": longitude, "altitude": altitude}
+    with scratch_folder(model_folder.parent) as scratch:
+        moved = scratch / model_folder.name
+        moved.mkdir()
+        model.write(moved)
+        text = json.dumps({"frame": "metres east, north and up of the origin", "origin": origin}, indent=1)
+        (moved / GEOREFERENCE).write_text(text + "\n", encoding="utf-8")
+        model_folder.rename(scratch / "replaced")
+        moved.rename(model_folder)
+    return fit

@@ -1,0 +1,56 @@
+"""Positions on the globe: what makes one believable, and metres in place of degrees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Position = tuple[float, float, float]
+
+# WGS 84: the equatorial radius in m and the square of the eccentricity.
+_EQUATOR_M = 6378137.0
+_ECCENTRICITY_SQUARED = 6.69437999014e-3
+_MEAN_RADIUS_M = 6371008.8
+# Mines and balloons; the smallest height that a number below zero turns into without its sign, 2^32 / 10^5, is more.
+_HEIGHTS_M = (-5_000.0, 40_000.0)
+
+
+def position_fault(latitude: float, longitude: float, height: float) -> str | None:
+    """Why a position in degrees and m cannot be true, as the end of a sentence; None where it can."""
+    if not all(map(math.isfinite, (latitude, longitude, height))):
+        return "is no number"
+    if latitude == longitude == 0:
+        return "is 0, 0, which devices without a fix write"
+    if abs(latitude) > 90 or abs(longitude) > 180:
+        return f"is {latitude:g}, {longitude:g}, no latitude within 90 and longitude within 180 degrees"
+    if not _HEIGHTS_M[0] <= height <= _HEIGHTS_M[1]:
+        return f"has the altitude {height:.0f} m"
+    return None
+
+
+def to_metres(geographic: np.ndarray) -> np.ndarray:
+    """Earth-centred metres (N, 3) of (N, 3) latitudes and longitudes in degrees and heights in m, by WGS 84.
+
+    In this frame the poles and the date line are places like any other.
+    """
+    latitude, longitude = np.radians(geographic[:, 0]), np.radians(geographic[:, 1])
+    height = geographic[:, 2]
+    normal = _EQUATOR_M / np.sqrt(1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2)
+    across = (normal + height) * np.cos(latitude)
+    along = (normal * (1 - _ECCENTRICITY_SQUARED) + height) * np.sin(latitude)
+    return np.stack((across * np.cos(longitude), across * np.sin(longitude), along), axis=1)
+
+
+def east_north_up(geographic: np.ndarray, origin: Position) -> np.ndarray:
+    """Metres (N, 3) east, north and up of an origin, of positions (N, 3) as `to_metres` takes them."""
+    latitude, longitude = np.radians(origin[:2])
+    east = [-np.sin(longitude), np.cos(longitude), 0]
+    up = [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]
+    axes = np.stack((east, np.cross(up, east), up))
+    return (to_metres(geographic) - to_metres(np.array([origin]))) @ axes.T
+
+
+def chord_m(distance_m: float) -> float:
+    """The straight line through the earth between places that are `distance_m` apart along its surface."""
+    return 2 * _MEAN_RADIUS_M * float(np.sin(min(distance_m / (2 * _MEAN_RADIUS_M), np.pi / 2)))
