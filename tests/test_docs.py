@@ -7,16 +7,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
 
 from romacli import __version__, errors
 from romacli.cli.app import EPILOG, app
 from romacli.cli.manual import EXAMPLE, pages
+from romacli.store.layout import Layout
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAN = REPOSITORY / "man"
@@ -119,6 +126,46 @@ def test_readme_python_runs_and_has_the_shapes_it_says() -> None:
     one, other, warp, certainty, points = (re.findall(r"\d+", line) for line in run.stdout.splitlines())
     assert one == other == points == ["2000", "2"]
     assert warp == [*certainty, "2"]
+
+
+def required(specs: Iterable[str]) -> Iterator[str]:
+    """Names of the distributions installed here that requirements lead to, themselves included."""
+    todo, seen = list(map(Requirement, specs)), set()
+    while todo:
+        one = todo.pop()
+        known = (canonicalize_name(one.name), frozenset(one.extras))
+        with suppress(metadata.PackageNotFoundError):
+            inner = map(Requirement, metadata.requires(one.name) or ())
+            if known not in seen and known[0] != "romacli":
+                yield known[0]
+                extras = {"extra": ""}, *({"extra": extra} for extra in one.extras)
+                todo += [r for r in inner if r.marker is None or any(map(r.marker.evaluate, extras))]
+            seen.add(known)
+
+
+def test_constraints_pin_all_that_is_tested() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    specs = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pinned = {
+        canonicalize_name(line.partition("==")[0])
+        for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    assert len(pinned) > 20
+    assert sorted(set(required(specs)) - pinned) == []
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=NAMES)
+def test_help_names_no_types_of_python(words: tuple[str, ...]) -> None:
+    page = CliRunner().invoke(app, [*words, "--help"], terminal_width=300).stdout
+    assert re.findall(r"<(?:str|int|float|path)\b[^>]*>|list\[.*?\]", page) == []
+
+
+def test_formats_name_every_file_of_a_job() -> None:
+    page = (MAN / "romacli-formats.7").read_text(encoding="utf-8").replace("\\-", "-")
+    files = {name for name, part in vars(Layout).items() if isinstance(part, property)}
+    assert len(files) > 10
+    assert [name for name in sorted(files) if getattr(Layout(Path("job")), name).name not in page] == []
 
 
 def test_the_parser_of_these_tests_refuses_unknown_options() -> None:

@@ -12,6 +12,7 @@ import typer
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import KeypointFlags, MaskFlags, OutputFlags, TalkFlags, TrackFlags, takes
 from romacli.cli.request import aggregate_options, mask_options
+from romacli.words import counted
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def aggregate(job: JobFlags, keypoints: KeypointFlags, tracks: TrackFlags, masks
         agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"
         console.result(
             {**asdict(summary), "seconds": seconds},
-            f"{summary.keypoints} keypoints and {summary.matches} matches in {summary.images} images, tracks of "
+            f"{counted(summary.keypoints, 'keypoint')} and {counted(summary.matches, 'match', 'matches')} in "
+            f"{counted(summary.images, 'image')}, tracks of "
             f"{summary.mean_track_length:.2f} views{agreed}; {seconds:.1f} s; see {job.job}",
             as_json=talk.as_json,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 from romacli import __version__
 from romacli.cli import (
@@ -54,6 +54,10 @@ ORDER_OF_WORK = (
 class _Front(TyperGroup):
     """Commands in the order of the work, whose expected errors are sentences on stderr."""
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        _hide_types(self)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER_OF_WORK.index)
 
@@ -62,6 +66,15 @@ class _Front(TyperGroup):
             return super().invoke(ctx)
         except (RomacliError, KeyboardInterrupt) as error:
             raise typer.Exit(exit_code(error)) from error
+
+
+def _hide_types(command: Any) -> None:
+    """Show arguments by their names alone, without types of Python's."""
+    for parameter in command.params:
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+    for part in getattr(command, "commands", {}).values():
+        _hide_types(part)
 
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ import typer
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import OutputFlags, TalkFlags, takes
 from romacli.errors import StoreError
+from romacli.words import counted
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,13 @@ def check(job: CheckFlags, talk: TalkFlags) -> None:
                 "missing": len(summary.missing),
                 "findings": [asdict(finding) for finding in summary.findings],
             },
-            f"{summary.files} files, {summary.pairs - len(summary.missing)} of {summary.pairs} pairs done, "
-            f"{len(summary.findings)} findings, {len(summary.findings) - left} of them mended; see {job.job}",
+            f"{counted(summary.files, 'file')}, {summary.pairs - len(summary.missing)} of "
+            f"{counted(summary.pairs, 'pair')} done, "
+            f"{counted(len(summary.findings), 'finding')}, {len(summary.findings) - left} of them "
+            f"mended; see {job.job}",
             as_json=talk.as_json,
         )
     if left:
-        raise StoreError(f"{left} faults remain in {job.job}.{'' if job.repair else ' Try --repair.'}")
+        raise StoreError(
+            f"{counted(left, 'fault remains', 'faults remain')} in {job.job}.{'' if job.repair else ' Try --repair.'}"
+        )

@@ -10,6 +10,7 @@ import typer
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import ImageFlags, ImportFlags, OutputFlags, TalkFlags, takes
 from romacli.cli.request import import_options
+from romacli.words import counted
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def colmap_import(
         summary = import_matches(images.folder, layout, options, console, stop)
         console.result(
             asdict(summary),
-            f"{summary.verified} of {summary.pairs} pairs verified, {summary.keypoints} keypoints in "
-            f"{summary.images} images; see {options.database or layout.database}",
+            f"{summary.verified} of {counted(summary.pairs, 'pair')} verified, "
+            f"{counted(summary.keypoints, 'keypoint')} in "
+            f"{counted(summary.images, 'image')}; see {options.database or layout.database}",
             as_json=talk.as_json,
         )

@@ -23,6 +23,7 @@ from romacli.cli.options import (
 from romacli.cli.pairing import PairingFlags
 from romacli.cli.request import job_options
 from romacli.errors import PartialError
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.pipeline.job import Job
@@ -82,7 +83,7 @@ def introduce(job: Job, console: Console) -> None:
     model = job.options.model
     hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
     part = f"{len(job.listed)} of " if job.options.shard else ""
-    console.say(f"model {model}, {len(job.images)} images, {part}{len(job.pairs)} pairs{hint}")
+    console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
     if console.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
@@ -94,8 +95,8 @@ def describe(job: Job, console: Console, *, as_json: bool) -> None:
     values = asdict(estimate(job))
     console.result(
         values,
-        f"{values['remaining']} of {values['pairs']} pairs to match, {values['encodes']} encodes "
-        f"({values['encodes_per_pair']:.2f} a pair, {values['capacity']} images held), "
+        f"{values['remaining']} of {counted(values['pairs'], 'pair')} to match, {counted(values['encodes'], 'encode')} "
+        f"({values['encodes_per_pair']:.2f} a pair, {counted(values['capacity'], 'image')} held), "
         f"about {values['seconds']:.0f} s and {values['journal_bytes'] / 1e6:.0f} MB",
         as_json=as_json,
     )
@@ -119,8 +120,9 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
 def match_sentence(summary: MatchSummary, job: Job) -> str:
     turned = f" ({summary.turned} of them turned)" if summary.turned else ""
     return (
-        f"{summary.matched} of {summary.pairs} pairs matched{turned}, {summary.rejected} rejected, "
-        f"{summary.failed} failed, {summary.encodes} encodes in {summary.seconds:.1f} s; see {job.layout.root}"
+        f"{summary.matched} of {counted(summary.pairs, 'pair')} matched{turned}, {summary.rejected} rejected, "
+        f"{summary.failed} failed, {counted(summary.encodes, 'encode')} in {summary.seconds:.1f} s; see "
+        f"{job.layout.root}"
     )
 
 
@@ -128,11 +130,15 @@ def raise_failures(summary: MatchSummary, layout: Layout) -> None:
     """End with exit code 4 and the list, when photographs or pairs could not be used."""
     lines = []
     if summary.failures:
-        lines.append(f"{len(summary.failures)} photographs could not be used, {summary.failed} pairs are left out:")
+        lines.append(
+            f"{counted(len(summary.failures), 'photograph')} could not be used, "
+            f"{counted(summary.failed, 'pair is', 'pairs are')} left out:"
+        )
         lines.extend(f"  {reason}" for reason in summary.failures.values())
     if summary.given_up:
         lines.append(
-            f"{len(summary.given_up)} pairs are given up, {' '.join(summary.given_up[0])} first; they are listed in "
+            f"{counted(len(summary.given_up), 'pair is', 'pairs are')} given up, "
+            f"{' '.join(summary.given_up[0])} first; listed in "
             f"{layout.given_up}. The same command tries them again."
         )
     if lines:

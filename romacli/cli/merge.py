@@ -12,6 +12,7 @@ from romacli.cli.console import Console, stopping
 from romacli.cli.options import KeypointFlags, TalkFlags, takes
 from romacli.cli.request import aggregate_options
 from romacli.errors import PartialError
+from romacli.words import counted
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ def merge(job: MergeFlags, keypoints: KeypointFlags, talk: TalkFlags) -> None:
         done = summary.pairs - len(summary.missing)
         console.result(
             {"pairs": summary.pairs, "done": done, "files": summary.files, **asdict(summary.views)},
-            f"{done} of {summary.pairs} pairs, {summary.views.keypoints} keypoints and {summary.views.matches} matches "
-            f"in {summary.views.images} images; see {job.job}",
+            f"{done} of {counted(summary.pairs, 'pair')}, {counted(summary.views.keypoints, 'keypoint')} and "
+            f"{counted(summary.views.matches, 'match', 'matches')} in "
+            f"{counted(summary.views.images, 'image')}; see {job.job}",
             as_json=talk.as_json,
         )
     if summary.missing:
         raise PartialError(
-            f"{len(summary.missing)} of {summary.pairs} pairs are not matched yet, {' '.join(summary.missing[0])} "
+            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} are not matched yet, "
+            f"{' '.join(summary.missing[0])} "
             "first. Run the shards that are missing, or `romacli match` without --shard, which matches what is left."
         )

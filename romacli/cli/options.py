@@ -11,9 +11,10 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from romacli.errors import UsageError
 from romacli.keypoints.options import AggregateOptions
@@ -57,8 +58,18 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
     return decorate
 
 
+# What values are called where an option gives them no name of its own.
+_VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
+
+
 def _parameters(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    for hint in hints.values():
+        kind, *notes = get_args(hint) or (hint,)
+        (kind, *_) = get_args(kind) or (kind,)  # X of X | None
+        for note in notes:
+            if isinstance(note, OptionInfo) and note.metavar is None:
+                note.metavar = _VALUES.get(kind)
     return [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]

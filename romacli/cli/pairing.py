@@ -75,7 +75,7 @@ class SequentialFlags:
         bool, typer.Option("--loop-closure", help="Pair also images far apart in order that look alike.")
     ] = False
     loop_period: Annotated[
-        int, typer.Option(min=1, help="Look for loops from every so-manieth image. Fewer find more and take longer.")
+        int, typer.Option(min=1, help="Look for loops from one in so many images. Smaller finds more and takes longer.")
     ] = 10
 
 

@@ -27,6 +27,7 @@ from romacli.cli.pairing import (
 from romacli.cli.request import matcher_options
 from romacli.errors import PartialError
 from romacli.types import ImageList, PairList
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.pipeline.describe import Describer
@@ -119,10 +120,10 @@ def merge(files: FilesFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
     merged = merge([read_pairs(path, None).pairs for path in files.files])
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         for path, added in zip(files.files, merged.added, strict=True):
-            console.say(f"{path}: {added} pairs that no list before it has")
+            console.say(f"{path}: {counted(added, 'pair')} that no list before it has")
         added_by = {str(path): added for path, added in zip(files.files, merged.added, strict=True)}
         values = {"pairs": len(merged.pairs), "added": added_by}
-        _write(merged.pairs, output, talk, console, values, f"{len(merged.pairs)} pairs")
+        _write(merged.pairs, output, talk, console, values, counted(len(merged.pairs), "pair"))
 
 
 def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutputFlags, talk: TalkFlags) -> None:
@@ -135,10 +136,14 @@ def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutpu
         describer = _describer(listed, options, groups, console) if options.looks_at_photographs else None
         pairs = choose_pairs(listed, options, console, describe=describer)
         values = {"images": len(listed), "pairs": len(pairs)}
-        _write(pairs, output, talk, console, values, f"{len(pairs)} pairs of {len(listed)} images")
+        _write(
+            pairs, output, talk, console, values, f"{counted(len(pairs), 'pair')} of {counted(len(listed), 'image')}"
+        )
         if describer and describer.failures:
             reasons = "\n".join(f"  {reason}" for reason in describer.failures.values())
-            raise PartialError(f"{len(describer.failures)} photographs could not be used and have no pairs:\n{reasons}")
+            raise PartialError(
+                f"{counted(len(describer.failures), 'photograph')} could not be used for pairs:\n{reasons}"
+            )
 
 
 def _describer(images: ImageList, options: PairingOptions, groups: list[Any], console: Console) -> Describer:

@@ -22,6 +22,7 @@ from romacli.cli.options import (
 )
 from romacli.cli.pairing import PairingFlags
 from romacli.cli.request import import_options, job_options, mapper_options
+from romacli.words import counted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,10 +83,13 @@ def reconstruct(
             "seconds": round(time.monotonic() - start, 3),
         }
         counts = " and ".join(map(str, model.others))
-        others = f" ({len(model.others)} smaller models beside it, of {counts} images)" if model.others else ""
+        others = (
+            f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
+        )
         console.result(
             values,
-            f"{model.registered} of {len(job.images)} images registered, {model.points3D} points, mean track length "
+            f"{model.registered} of {counted(len(job.images), 'image')} registered, "
+            f"{counted(model.points3D, 'point')}, mean track length "
             f"{model.mean_track_length:.2f}, mean reprojection error {model.mean_reprojection_error:.2f} px; "
             f"see {job.layout.sparse / '0'}{others}",
             as_json=talk.as_json,

@@ -10,6 +10,7 @@ import typer
 
 from romacli.cli.console import Console
 from romacli.cli.options import TalkFlags, takes
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.report.view import PairView
@@ -63,6 +64,8 @@ def add_to(app: typer.Typer) -> None:
 def show(flags: ShowFlags, talk: TalkFlags) -> None:
     """Draw a pair: its matches coloured by certainty, each photograph moved into the other, and certainty maps.
 
+    Yellow is certain, violet is not; grey is where nothing leads.
+
     With the folder of a job, what the job has stored is drawn; without, the two photographs are matched now.
     """
     from romacli.report.picture import PARTS, PictureOptions, save_picture
@@ -83,7 +86,9 @@ def show(flags: ShowFlags, talk: TalkFlags) -> None:
             "inliers": len(view.matches) if flags.inliers else None,
             "note": view.note,
         }
-        console.result(values, f"{found} matches, {view.note}; see {flags.output}", as_json=talk.as_json)
+        console.result(
+            values, f"{counted(found, 'match', 'matches')}, {view.note}; see {flags.output}", as_json=talk.as_json
+        )
 
 
 def _stored(flags: ShowFlags) -> PairView:

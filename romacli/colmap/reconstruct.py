@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.words import counted
 
 from .database import open_readonly
 from .georeference import GEOREFERENCE
@@ -79,7 +80,8 @@ def reconstruct(
         if not ranked:
             maker = f"the {options.mapper} mapper" if options.known_poses is None else "triangulation"
             raise NothingFoundError(
-                f"{maker} found no model in {content.usable_pairs} verified pairs of {content.images} images. "
+                f"{maker} found no model in {counted(content.usable_pairs, 'verified pair')} of "
+                f"{counted(content.images, 'image')}. "
                 f"{what_starved(measure_supply(database))}"
             )
         models.mkdir()
@@ -134,7 +136,8 @@ def _check_pairs(database: Path, content: Content) -> None:
             "such pairs. Verify the matches: romacli colmap-import does."
         )
     raise NothingFoundError(
-        f"{database} has {content.images} images, but no verified pair. {what_starved(measure_supply(database))}"
+        f"{database} has {counted(content.images, 'image')}, but no verified pair. "
+        f"{what_starved(measure_supply(database))}"
     )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.words import counted
+
 from .database import open_readonly
 from .verify import MAPPED_CONFIGS
 
@@ -68,9 +70,9 @@ def measure_supply(database: Path) -> Supply:
 def what_starved(supply: Supply) -> str:
     """The stage that gave the next too little, with the numbers of all, and what to try."""
     stages = [
-        f"{supply.pairs} pairs have matches",
+        f"{counted(supply.pairs, 'pair has', 'pairs have')} matches",
         f"the median of them {supply.matches:.0f}",
-        f"{supply.verified} are verified, with {supply.inliers:.0f} inliers at the median",
+        f"{counted(supply.verified, 'is', 'are')} verified, with {supply.inliers:.0f} inliers at the median",
         f"{supply.connected} of {supply.images} images hang together",
         f"{supply.shared:.0%} of the verified keypoints are seen by three images",
     ]

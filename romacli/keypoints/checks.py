@@ -198,8 +198,8 @@ def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], 
     if links:
         one, other = max(links, key=lambda pair: weak[pair])
         warnings.append(
-            f"{weak[one, other]} matches of {one} {other} are all that holds two groups of images together. "
-            "Match more pairs between the groups, or add a photograph between these two."
+            f"{counted(weak[one, other], 'match', 'matches')} of {one} {other} are all that holds "
+            "two groups of images together. Match more pairs between the groups, or add a photograph between these two."
         )
     return warnings
 
@@ -215,7 +215,7 @@ def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:
     if not alone:
         return []
     return [
-        f"{len(alone)} of {num_images} images share no keypoint with another: {_listed(alone)}. "
+        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {_listed(alone)}. "
         "Pair them with photographs that show the same thing, or leave them out."
     ]
 
@@ -250,7 +250,7 @@ def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> l
         return []
     pairs = _listed([" ".join(graph.pair_of(edge)) for edge in wrong])
     return [
-        f"the warps of {len(wrong)} pair{'s' if len(wrong) > 1 else ''} contradict those of all pairs around: {pairs}. "
+        f"the warps of {counted(len(wrong), 'pair')} contradict those of all pairs around: {pairs}. "
         "Look at these photographs; where two do not show the same thing, take the pair out of the list of pairs."
     ]
 
@@ -284,7 +284,7 @@ def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
     if copies:
         pairs = _listed([" ".join(pair) for pair in copies])
         warnings.append(
-            f"{len(copies)} pairs look like one photograph under two names: {pairs}. "
+            f"{counted(len(copies), 'pair looks', 'pairs look')} like one photograph under two names: {pairs}. "
             "Leave one of each out; a copy adds no view and can mislead the mapper."
         )
     if fixed and len(fixed) >= (len(seen) - len(copies)) / 2:

@@ -19,6 +19,7 @@ from romacli.pipeline.stream import Prefetched
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
 from romacli.store.images import Stamp
 from romacli.types import ImageList, PreparedImage
+from romacli.words import counted
 
 # The settings of a matcher that its descriptors depend on.
 _SETTINGS = ("model", "weights_sha256", "backbone_sha256", "coarse_resolution", "dtype")
@@ -53,7 +54,9 @@ class Describer:
         found = self._ours(images) if foreign is None else foreign
         names = tuple(name for name in images.names if name in found)
         if len(names) < 2:
-            raise InputError(f"{len(names)} of {len(images)} photographs can be read; pairs need two or more.")
+            raise InputError(
+                f"{len(names)} of {counted(len(images), 'photograph')} can be read; pairs need two or more."
+            )
         rows = np.stack([found[name].descriptor for name in names])
         return Described(names, rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 

@@ -21,6 +21,7 @@ from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.worker import WorkerSetup
 from romacli.store.layout import written_whole
 from romacli.types import Pair, PairList
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.pipeline.job import Job
@@ -167,10 +168,15 @@ def _try_again(
     pairs = [pair for pair in given.pairs if frozenset(pair) in left]
     failures = given.failures + 1
     if failures < MOST_FAILURES:
-        progress.warn(f"a process ended ({reason}); the {len(pairs)} pairs it had left go to another")
+        progress.warn(
+            f"a process ended ({reason}); the "
+            f"{counted(len(pairs), 'pair it had left goes', 'pairs it had left go')} to another"
+        )
         waiting.append(_Piece(pairs, failures))
         return
-    progress.warn(f"{len(pairs)} pairs are given up after {failures} processes ended with them ({reason})")
+    progress.warn(
+        f"{counted(len(pairs), 'pair is', 'pairs are')} given up after {failures} processes ended with them ({reason})"
+    )
     total.given_up = (*total.given_up, *pairs)
     total.failed += len(pairs)
 

@@ -48,6 +48,7 @@ from romacli.store.lease import Lease, Work, lease
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
+from romacli.words import counted
 
 DEFAULT_OUTPUT = Path("romacli-out")
 
@@ -156,7 +157,9 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     """
     images = listed(options)
     if others := other_photographs(options.images):
-        progress.warn(f"{len(others)} files are left out, {others[0]} first. {remedy(others)} to use them")
+        progress.warn(
+            f"{counted(len(others), 'file is', 'files are')} left out, {others[0]} first. {remedy(others)} to use them"
+        )
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
     chosen_later = options.pairs is None and options.pairing.looks_at_photographs
@@ -298,9 +301,13 @@ def _todo(job: Job, progress: Progress) -> PairList:
         outdated = {*map(frozenset, journal.outdated)}
     again = sum(frozenset(pair) in outdated for pair in todo)
     if again:
-        progress.say(f"{again} pairs were matched on photographs that have changed since; they are matched again")
+        they = "it is" if again == 1 else "they are"
+        told = counted(again, "pair was", "pairs were")
+        progress.say(f"{told} matched on photographs that have changed since; {they} matched again")
     if len(todo) < len(job.listed):
-        progress.say(f"{len(job.listed) - len(todo)} of {len(job.listed)} pairs are done already")
+        progress.say(
+            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} done already"
+        )
     return PairList(todo)
 
 
@@ -328,7 +335,10 @@ def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairLi
         return choose_pairs(images, options.pairing, progress)
     found = read_pairs(options.pairs, images.names)
     if found.duplicates:
-        progress.warn(f"{options.pairs}: {found.duplicates} pairs occur twice or reversed; each is matched once")
+        progress.warn(
+            f"{options.pairs}: {counted(found.duplicates, 'pair occurs', 'pairs occur')} twice or "
+            f"reversed; each is matched once"
+        )
     return found.pairs
 
 
@@ -342,7 +352,7 @@ def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMa
         with suppress(ImageError):
             sizes[name] = image_size(images.root / name)
     masks.require_sizes(sizes)
-    progress.say(f"masks for {len(masks.files)} of {len(images)} images")
+    progress.say(f"masks for {len(masks.files)} of {counted(len(images), 'image')}")
     return JobMasks(masks)
 
 
@@ -439,9 +449,9 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
 def _nothing_matched(summary: MatchSummary) -> str:
     failures: Sequence[str] = list(summary.failures.values())
     if failures:
-        return f"none of {summary.pairs} pairs matched. First reason: {failures[0]}"
+        return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
     return (
-        f"none of {summary.pairs} pairs show the same thing ({summary.rejected} rejected). "
+        f"none of {counted(summary.pairs, 'pair shows', 'pairs show')} the same thing ({summary.rejected} rejected). "
         "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try "
         "--try-rotations where some lie on their side, or --model roma-outdoor."
     )

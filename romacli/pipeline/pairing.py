@@ -28,6 +28,7 @@ from romacli.pairs import (
 from romacli.pairs.retrieval import DEFAULT_MATCHED
 from romacli.pipeline.progress import Progress
 from romacli.types import ImageList, Pair, PairList
+from romacli.words import counted
 
 _NAMES_SHOWN = 5
 # Without points in a model, things are taken to lie this near and far, in diameters of the cameras' places.
@@ -113,7 +114,7 @@ def choose_pairs(
     pairs = SOURCES[options.name](images, options, progress, describe)
     if not pairs.pairs:
         raise InputError(
-            f"{options.name} pairing found no pair among {len(images)} photographs. {_WIDER[options.name]}"
+            f"{options.name} pairing found no pair among {counted(len(images), 'photograph')}. {_WIDER[options.name]}"
         )
     return pairs
 
@@ -134,7 +135,7 @@ def _sequential(images: ImageList, options: PairingOptions, progress: Progress, 
         described.names, described.descriptors, options.retrieval, queries=queries, min_gap=options.overlap
     )
     merged = merge([along, loops])
-    progress.say(f"{merged.added[0]} pairs in order, {merged.added[1]} more that may close loops")
+    progress.say(f"{counted(merged.added[0], 'pair')} in order, {merged.added[1]} more that may close loops")
     return merged.pairs
 
 
@@ -253,7 +254,10 @@ def _places(images: ImageList, options: PairingOptions, progress: Progress) -> l
     """
     known = {} if options.positions is None else read_positions(options.positions, cartesian=options.cartesian)
     if unused := len(known.keys() - set(images.names)):
-        progress.warn(f"{options.positions} has positions of {unused} other files; they are left out")
+        progress.warn(
+            f"{options.positions} has positions of "
+            f"{counted(unused, 'other file; it is', 'other files; they are')} left out"
+        )
     if options.cartesian and options.positions is None:
         raise UsageError("--cartesian tells how to read a file of positions. Name it with --positions FILE.")
     missing = []
@@ -268,7 +272,7 @@ def _places(images: ImageList, options: PairingOptions, progress: Progress) -> l
         where = "in its EXIF data" if options.positions is None else f"in {options.positions} or in its EXIF data"
         count = "none" if len(missing) == len(images) else f"{len(images) - len(missing)}"
         raise InputError(
-            f"{count} of {len(images)} photographs in {images.root} has a position {where}; "
+            f"{count} of {counted(len(images), 'photograph')} in {images.root} has a position {where}; "
             f"missing for {_first_few(missing)}. Give them in a file with --positions, or choose photographs with "
             "--image-list."
         )
@@ -291,14 +295,19 @@ def _held(images: ImageList, known: Collection[str], source: Path, progress: Pro
     names = [name for name in images.names if name in held]
     if len(names) < 2:
         raise InputError(
-            f"{source} knows {len(names)} of the {len(images)} photographs in {images.root}. Its names are such as "
-            f"{min(held, default='none')}, the folder's such as {images.names[0]}. Give the folder they are "
-            "relative to."
+            f"{source} knows {len(names)} of the {counted(len(images), 'photograph')} in {images.root}. "
+            f"Its names are such as {min(held, default='none')}, the folder's such as {images.names[0]}. "
+            "Give the folder they are relative to."
         )
     if missing := [name for name in images.names if name not in held]:
-        progress.warn(f"{len(missing)} photographs are unknown to {source} and get no pairs: {_first_few(missing)}")
+        progress.warn(
+            f"{counted(len(missing), 'photograph is', 'photographs are')} unknown to {source}, so without pairs: "
+            f"{_first_few(missing)}"
+        )
     if others := len(held - set(names)):
-        progress.warn(f"{source} knows {others} images that are not in {images.root}; they are left out")
+        progress.warn(
+            f"{source} knows {counted(others, 'image that is', 'images that are')} not in {images.root}, left out"
+        )
     return names
 
 

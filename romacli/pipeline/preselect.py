@@ -17,6 +17,7 @@ from romacli.pipeline.progress import Progress
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.manifest import fingerprint
 from romacli.types import Features, ImageList, Manifest, PairList, PairResult, PreparedImage, Rejected
+from romacli.words import counted
 
 
 class CoarseStage:
@@ -83,8 +84,8 @@ def preselect(
     kept = tuple(pair for pair in candidates.pairs if (overlap.get(pair) or 0.0) >= min_overlap or pair not in overlap)
     if not kept:
         raise NothingFoundError(
-            f"none of {len(candidates)} candidate pairs overlaps by {min_overlap:g} or more at the coarse stage. Lower "
-            "--min-coarse-overlap, or leave out --preselect."
+            f"none of {counted(len(candidates), 'candidate pair')} overlaps by {min_overlap:g} or more "
+            "at the coarse stage. Lower --min-coarse-overlap, or leave out --preselect."
         )
-    progress.say(f"{len(kept)} of {len(candidates)} candidate pairs overlap")
+    progress.say(f"{len(kept)} of {counted(len(candidates), 'candidate pair')} overlap")
     return PairList(kept)

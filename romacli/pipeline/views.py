@@ -23,6 +23,7 @@ from romacli.store.hloc import read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, Keypoints, Matches, Pair, PairList, Size
+from romacli.words import counted
 
 VIEW = "keypoints"
 
@@ -116,7 +117,10 @@ def _derive(
     write_features(layout.features, _features(keypoints, sizes), provenance=provenance)
     write_matches(layout.matches, _matches(aggregation), provenance=provenance)
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
-    progress.say(f"{summary.tracks} tracks, {summary.mean_track_length:.2f} views each, over {summary.images} images")
+    progress.say(
+        f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, over "
+        f"{counted(summary.images, 'image')}"
+    )
     return summary
 
 

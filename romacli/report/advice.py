@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from romacli.words import counted
+
 from .facts import Facts
 
 # Shares below which a stage is worth a word: judgement, not measurement.
@@ -38,10 +40,15 @@ def verdict(facts: Facts) -> Verdict:
         state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
         if model.registered < total / 2 or not model.points3D:
             state = "poor"
-        beside = f" {model.models - 1} smaller models lie beside it." if model.models > 1 else ""
+        beside = (
+            f" {counted(model.models - 1, 'smaller model lies', 'smaller models lie')} beside it."
+            if model.models > 1
+            else ""
+        )
         return Verdict(
             state,
-            f"{model.registered} of {total} images are registered, with {model.points3D:,} points and a mean "
+            f"{model.registered} of {counted(total, 'image')} are registered, with "
+            f"{counted(model.points3D, 'point')} and a mean "
             f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}",
         )
     if undone:
@@ -92,13 +99,14 @@ def _about_overlap(facts: Facts) -> list[str]:
     lonely = [image.name for image in facts.images if not image.matched]
     if lonely:
         found.append(
-            f"{len(lonely)} of {len(facts.images)} images are reached by no pair: {_listed(lonely)}. Pair them with "
-            "photographs that show the same thing, or leave them out."
+            f"{len(lonely)} of {len(facts.images)} images are reached by no pair: {_listed(lonely)}. "
+            "Pair them with photographs that show the same thing, or leave them out."
         )
     weak = [name for name in weak if name not in lonely]
     if weak:
         found.append(
-            f"{len(weak)} images hang on a single pair: {_listed(weak)}. Add pairs or photographs around them."
+            f"{counted(len(weak), 'image hangs', 'images hang')} on a single pair: {_listed(weak)}. "
+            "Add pairs or photographs around them."
         )
     if len(facts.groups) > 1:
         sizes = ", ".join(map(str, facts.groups[:_NAMES_SHOWN]))
@@ -151,7 +159,8 @@ def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
     bare = [name for name, share in blank.items() if share > _BLANK_SHARE]
     if bare:
         found.append(
-            f"{len(bare)} images are mostly without texture (sky, bare walls, blur, wrong exposure): {_listed(bare)}. "
+            f"{counted(len(bare), 'image is', 'images are')} mostly without texture (sky, bare walls, "
+            f"blur, wrong exposure): {_listed(bare)}. "
             "Expect few keypoints there; nearer or sharper photographs help."
         )
     counts = [image.in_tracks for image in facts.images if image.matched]
@@ -164,8 +173,9 @@ def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
     ]
     if few:
         found.append(
-            f"{len(few)} images have less than {_FEW_KEYPOINTS:.0%} of the usual number of matched keypoints: "
-            f"{_listed(few)}. They may be textureless or blurred, or overlap little with the others."
+            f"{counted(len(few), 'image has', 'images have')} less than {_FEW_KEYPOINTS:.0%} of the "
+            f"usual number of matched keypoints: {_listed(few)}. They may be textureless or blurred, or "
+            f"overlap little with the others."
         )
     return found
 
@@ -177,8 +187,8 @@ def _about_model(facts: Facts) -> list[str]:
     out = [image.name for image in facts.images if image.points3D is None]
     if out:
         found.append(
-            f"{len(out)} of {len(facts.images)} images are not in the model: {_listed(out)}. Look at their pairs; add "
-            "photographs that link them, or map with --mapper global."
+            f"{len(out)} of {len(facts.images)} images are not in the model: {_listed(out)}. "
+            "Look at their pairs; add photographs that link them, or map with --mapper global."
         )
     if facts.model.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(

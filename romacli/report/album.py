@@ -17,6 +17,7 @@ from romacli.errors import ImageError, RomacliError
 from romacli.images.decode import read_image
 from romacli.pipeline.progress import Progress
 from romacli.types import Pair
+from romacli.words import counted
 
 from .facts import Facts, PairRow
 from .folder import JobFolder
@@ -146,9 +147,11 @@ def draw_pairs(
 def _caption(facts: Facts, pair: PairRow) -> str:
     if facts.tracks is None:
         return "" if pair.overlap is None else f"overlap {pair.overlap:.1%}"
-    inliers = "" if pair.inliers is None else f", {pair.inliers:,} inliers" if pair.inliers else ", not verified"
+    inliers = (
+        "" if pair.inliers is None else f", {counted(pair.inliers, 'inlier')}" if pair.inliers else ", not verified"
+    )
     overlap = "" if pair.overlap is None else f"overlap {pair.overlap:.0%}, "
-    return f"{overlap}{pair.matches:,} matches{inliers}"
+    return f"{overlap}{counted(pair.matches, 'match', 'matches')}{inliers}"
 
 
 def _look_at(path: Path) -> tuple[str, float]:

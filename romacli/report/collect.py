@@ -22,6 +22,7 @@ from romacli.pipeline.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
 from romacli.types import Pair
+from romacli.words import counted
 
 from .facts import CameraFacts, Facts, ImageRow, ModelFacts, PairRow, PairState, Tracks
 from .folder import JobFolder
@@ -80,7 +81,10 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         pairs = _pairs(job, journal, names, shared, inliers)
     undone = sum(pair.state == "not done" for pair in pairs)
     if undone:
-        missing.insert(0, f"{undone} of {len(pairs)} pairs are not matched yet. The same `romacli match` continues.")
+        missing.insert(
+            0,
+            f"{undone} of {counted(len(pairs), 'pair')} are not matched yet. The same `romacli match` continues.",
+        )
     missing.extend(_out_of_date(job))
     provenance = read_provenance(layout.features) or {}
     facts = Facts(

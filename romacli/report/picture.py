@@ -16,6 +16,7 @@ import numpy as np
 from romacli.errors import InputError, UsageError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.types import Correspondences, Size
+from romacli.words import counted
 
 from .view import PairView, WarpMap
 
@@ -221,7 +222,7 @@ def _title(view: PairView) -> str:
 def _subtitle(view: PairView, options: PictureOptions) -> str:
     count = len(view.matches)
     drawn = f", {options.num_lines} drawn" if "matches" in options.parts and count > options.num_lines else ""
-    return f"{view.note}; {count} matches{drawn}"
+    return f"{view.note}; {counted(count, 'match', 'matches')}{drawn}"
 
 
 def _shortened(text: str, most: int = 70) -> str:

@@ -20,6 +20,7 @@ from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, Correspondences, Pair, Size
+from romacli.words import counted
 
 from .folder import open_folder
 
@@ -154,5 +155,5 @@ def inliers_of(view: PairView, *, seed: int = 0) -> PairView:
     matches = view.matches
     _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=seed)
     kept = Correspondences(matches.keypoints0[inliers], matches.keypoints1[inliers], matches.scores[inliers])
-    note = f"{inliers.sum()} of {len(matches)} matches are inliers"
+    note = f"{inliers.sum()} of {counted(len(matches), 'match', 'matches')} are inliers"
     return replace(view, matches=kept, note=f"{view.note}, {note}")

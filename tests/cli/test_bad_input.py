@@ -66,7 +66,7 @@ def test_unreadable_image_is_named_and_the_rest_goes_on(run: Run, photos: Path) 
     (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:2000])
     result = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0, "--json")
     assert result.exit_code == 4
-    assert "1 photographs could not be used, 2 pairs are left out" in result.stderr
+    assert "1 photograph could not be used, 2 pairs are left out" in result.stderr
     assert "2.png" in result.stderr
     values = json.loads(result.stdout)
     assert (values["pairs"], values["matched"], values["failed"]) == (3, 1, 2)
@@ -265,7 +265,7 @@ def test_nothing_matches(run: Run, tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"{index}.png"), np.full((120, 160, 3), 100 * index, np.uint8))
     result = run("match", folder, *QUICK, "--min-overlap", 0.5)
     assert result.exit_code == 5
-    assert "none of 1 pairs show the same thing" in result.stderr
+    assert "none of 1 pair shows the same thing" in result.stderr
 
 
 def test_underscores_and_the_words_of_peers_are_understood(run: Run, photos: Path) -> None:

@@ -9,6 +9,7 @@ from small_scene import make_scene
 from romacli.colmap.database import write_database
 from romacli.colmap.supply import Supply, measure_supply, what_starved
 from romacli.colmap.verify import VerifyOptions
+from romacli.words import counted
 
 PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, connected=10, shared=0.6)
 
@@ -33,7 +34,7 @@ def test_the_first_stage_that_gave_too_little_is_named(supply, stage, remedy):
     sentence = what_starved(supply)
     assert sentence.startswith(stage)
     assert remedy in sentence
-    assert f"{supply.verified} are verified" in sentence
+    assert f"{counted(supply.verified, 'is', 'are')} verified" in sentence
 
 
 def test_every_stage_is_counted(tmp_path):

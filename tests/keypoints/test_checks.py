@@ -148,7 +148,7 @@ def test_copies_of_a_photograph_are_named() -> None:
     matrices = views.plane_from_image | {"copy.jpg": views.plane_from_image["view1.jpg"]}
     checks = checked(PlanarViews(matrices, dict.fromkeys(matrices, (800, 600))))
     (warning,) = checks.warnings
-    assert "1 pairs look like one photograph under two names: copy.jpg view1.jpg. Leave one of each out" in warning
+    assert "1 pair looks like one photograph under two names: copy.jpg view1.jpg. Leave one of each out" in warning
 
 
 def test_a_watermark_that_stays_while_the_rest_moves_is_told() -> None:

@@ -64,7 +64,7 @@ def test_spatial_says_which_photographs_have_no_position_and_a_file_mends_it(tmp
     file.write_text("b.jpg 48.0001 9.0\nelsewhere.jpg 1 2\n")
     notes = Notes()
     assert pairs_in(folder, replace(SPATIAL, positions=file), notes) == (("a.jpg", "b.jpg"),)
-    assert notes.warnings == [f"{file} has positions of 1 other files; they are left out"]
+    assert notes.warnings == [f"{file} has positions of 1 other file; it is left out"]
 
 
 def test_heights_count_when_asked(tmp_path):
@@ -132,7 +132,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
     notes = Notes()
     options = PairingOptions("poses", reference_model=scene / "sparse" / "0")
     assert pairs_in(photos, options, notes) == (("view 0.png", "view 1.png"),)
-    assert "1 photographs are unknown to" in notes.warnings[0]
+    assert "1 photograph is unknown to" in notes.warnings[0]
     assert "later.png" in notes.warnings[0]
     assert "knows 4 images that are not in" in notes.warnings[1]
 

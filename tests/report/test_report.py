@@ -274,7 +274,7 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
     star = [verified_pair(0, i, 1000) for i in range(1, 6)] + [verified_pair(i, i + 1, 50) for i in range(1, 5)]
     found = {
         "reached by no pair": facts_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
-        "hang on a single pair": facts_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
+        "on a single pair": facts_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
         "One camera dominates": facts_of(6, star),
         "groups that nothing joins": facts_of(6, dense, groups=(3, 3)),
         "longer than there are images": facts_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),

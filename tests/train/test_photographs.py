@@ -198,7 +198,7 @@ def code_in_list(root):
         (beyond, r"0001\.npy does not fit together"),
         (of_no_file, r"Scene 0001 lists pairs of image 2, but no file"),
         (only_tests, r"All 1 scenes in .* are kept for tests"),
-        (too_little_overlap, r"None of 1 pairs in 1 scenes overlaps more than 0\.01"),
+        (too_little_overlap, r"None of 1 pair in 1 scene overlaps more than 0\.01"),
         (code_in_list, r"0001\.npy .*wants to call builtins\.print"),
     ],
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from romacli.errors import InputError
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.train.trainable import Batch, moved
+from romacli.words import counted
 
 from .posed import PosedView, TrainingView, Window, at_size, warp_from_depth
 
@@ -81,7 +82,7 @@ class PhotographedPairs:
         if not groups:
             listed = sum(len(scene.pairs) for scene in scenes)
             raise InputError(
-                f"None of {listed} pairs in {len(scenes)} scenes overlaps more than {min(least_overlaps):g}. "
+                f"None of {counted(listed, 'pair')} in {counted(len(scenes), 'scene')} overlaps more than {min(least_overlaps):g}. "
                 "Check the lists of pairs."
             )
         for scene, chosen in groups:

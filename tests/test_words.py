@@ -1,0 +1,48 @@
+"""Numbers agree with their nouns, wherever a sentence counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from report_facts import facts_of, verified_pair
+from typer.testing import CliRunner
+
+from romacli.cli.app import app
+from romacli.report.advice import verdict
+from romacli.report.facts import ModelFacts
+from romacli.words import counted
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "sentence"),
+    [
+        (1, ("pair",), "1 pair"),
+        (0, ("pair",), "0 pairs"),
+        (12345, ("match", "matches"), "12,345 matches"),
+        (1, ("image is", "images are"), "1 image is"),
+    ],
+)
+def test_a_number_agrees_with_its_noun(count: int, words: tuple[str, ...], sentence: str) -> None:
+    assert counted(count, *words) == sentence
+
+
+def test_commands_count_one_pair(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "photos" / name), np.zeros((8, 8, 3), np.uint8))
+    lists = [tmp_path / "one.txt", tmp_path / "both.txt"]
+    made = CliRunner().invoke(app, ["pairs", "sequential", str(tmp_path / "photos"), "-o", str(lists[0])])
+    assert made.stderr.startswith("1 pair of 2 images in ")
+    merged = CliRunner().invoke(app, ["pairs", "merge", str(lists[0]), "-o", str(lists[1])])
+    assert "\n1 pair in " in merged.stderr
+    assert ": 1 pair that" in merged.stderr
+
+
+def test_the_report_counts_one_model_and_one_image() -> None:
+    pairs = [verified_pair(0, 1), verified_pair(1, 2)]
+    facts = facts_of(3, pairs, model=ModelFacts(1, 1, 2.0, 0.5, 2, {}, ()))
+    assert "1 of 3 images are registered, with 1 point " in verdict(facts).sentence
+    assert "1 smaller model lies" in verdict(facts).sentence
