@@ -82,7 +82,8 @@ class PhotographedPairs:
         if not groups:
             listed = sum(len(scene.pairs) for scene in scenes)
             raise InputError(
-                f"None of {counted(listed, 'pair')} in {counted(len(scenes), 'scene')} overlaps more than {min(least_overlaps):g}. "
+                f"None of {counted(listed, 'pair')} in {counted(len(scenes), 'scene')} overlaps more "
+                f"than {min(least_overlaps):g}. "
                 "Check the lists of pairs."
             )
         for scene, chosen in groups:
