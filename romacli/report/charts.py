@@ -122,8 +122,8 @@ def _matrix(go: Any, facts: Facts) -> Any:
                 "orientation": "h",
                 "y": 1.0,
                 "yanchor": "bottom",
-                "ticksuffix": " %",
                 "tickvals": [0, 25, 50, 75, 100],
+                "ticktext": [f"{percent} %" for percent in (0, 25, 50, 75, 100)],
                 "thickness": 10,
             },
             hoverongaps=False,
@@ -251,7 +251,9 @@ def _keypoints(go: Any, facts: Facts) -> Any:
         )
     short = {"tickvals": names, "ticktext": _short_names(names)}
     figure.update_xaxes(**short, type="category", automargin=True, tickangle=-60)
-    figure.update_yaxes(title="keypoints", rangemode="tozero", tickformat=",", automargin=True)
+    figure.update_yaxes(
+        title={"text": "keypoints", "standoff": 12}, rangemode="tozero", tickformat=",", automargin=True
+    )
     return figure.update_layout(barmode="stack", legend=_LEGEND_ABOVE)
 
 
@@ -274,7 +276,7 @@ def _tracks(go: Any, facts: Facts) -> Any:
             hovertemplate=f"model: {words}<extra></extra>",
         )
     figure.update_xaxes(title="views in a track", automargin=True)
-    figure.update_yaxes(title="tracks", rangemode="tozero", tickformat=",", automargin=True)
+    figure.update_yaxes(title={"text": "tracks", "standoff": 12}, rangemode="tozero", tickformat=",", automargin=True)
     return figure.update_layout(barmode="group", showlegend=True, legend=_LEGEND_ABOVE)
 
 
