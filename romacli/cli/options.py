@@ -466,6 +466,14 @@ class MapperFlags:
             show_default=False,
         ),
     ] = None
+    georeference: Annotated[
+        bool,
+        typer.Option(
+            "--georeference",
+            help="Move the model to the photographs' GPS positions: metres east, north and up of an origin that "
+            "OUT/sparse/0/georeference.json names.",
+        ),
+    ] = False
     mapper_option: Annotated[
         list[str],
         typer.Option(

@@ -57,7 +57,9 @@ def reconstruct(
 
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
+    from romacli.colmap.georeference import compare_with_gps
     from romacli.pipeline.colmap import check_early, import_matches, make_model
+    from romacli.pipeline.gps import georeference_models, gps_values
     from romacli.pipeline.job import listed, open_job, run_job
 
     start = time.monotonic()
@@ -66,13 +68,16 @@ def reconstruct(
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
             options = job_options(images, output, flags, pairing, keypoints, masks, engine)
-            check_early(listed(options), importing, mapping)
+            check_early(listed(options), importing, mapping, georeferenced=mapper.georeference)
             job = open_job(options, console)
         introduce(job, console)
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
         model = make_model(images.folder, job.layout, database, mapping, console, stop)
+        if mapper.georeference:
+            georeference_models(job.layout, database, console)
+        fit = compare_with_gps(job.layout.sparse / "0", database)
         values = {
             **match_values(matched),
             "models": model.models,
@@ -80,6 +85,7 @@ def reconstruct(
             "points3D": model.points3D,
             "mean_track_length": round(model.mean_track_length, 3),
             "mean_reprojection_error": round(model.mean_reprojection_error, 4),
+            "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
         counts = " and ".join(map(str, model.others))
@@ -91,7 +97,7 @@ def reconstruct(
             f"{model.registered} of {counted(len(job.images), 'image')} registered, "
             f"{counted(model.points3D, 'point')}, mean track length "
             f"{model.mean_track_length:.2f}, mean reprojection error {model.mean_reprojection_error:.2f} px; "
-            f"see {job.layout.sparse / '0'}{others}",
+            f"see {job.layout.sparse / '0'}{others}{f'. GPS: {fit}' if fit else ''}",
             as_json=talk.as_json,
         )
         raise_failures(matched, job.layout)

@@ -191,6 +191,8 @@ def mapper_options(flags: MapperFlags, imported: ImportFlags, talk: TalkFlags, *
     ):
         if is_known and is_given:
             raise UsageError(f"--known-poses takes cameras and poses from the model; leave out {option}.")
+    if is_known and flags.georeference:
+        raise UsageError("--known-poses keeps the poses it is given, --georeference moves them. Leave one of them out.")
     refine = flags.refine_intrinsics
     return MapperOptions(
         mapper=flags.mapper.value,

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from romacli.errors import UsageError
+from romacli.geometry.globe import Position
 from romacli.types import Size
 
 from .binding import load_pycolmap
@@ -41,13 +42,14 @@ class CameraOptions:
 class ImageInfo:
     """What is known of a photograph; `focal_length_px` and `gps` are None where its file tells none.
 
-    gps: (latitude, longitude, altitude) in degrees and m.
+    gps: (latitude, longitude, altitude) in degrees and m; gps_fault: why one that the file tells is not believed.
     """
 
     name: str
     size: Size
     focal_length_px: float | None = None
-    gps: tuple[float, float, float] | None = None
+    gps: Position | None = None
+    gps_fault: str | None = None
 
 
 @dataclass(frozen=True)

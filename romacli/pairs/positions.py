@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 
 from romacli.errors import InputError
-
-Position = tuple[float, float, float]
+from romacli.geometry.globe import Position, position_fault
 
 _GRAMMAR = (
     "A line is a name, then latitude and longitude in degrees or x and y in m, then a height or z if there is one; "
@@ -44,6 +43,8 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
                 f"{place}: {position[0]:g}, {position[1]:g} is not a latitude within 90 and a longitude within 180 "
                 "degrees. Swap them if they are the wrong way round, or say --cartesian if they are metres."
             )
+        if not cartesian and (fault := position_fault(*position)):
+            raise InputError(f"{place}: the position of {name} {fault}. Correct it, or leave the line out.")
         if name in found:
             raise InputError(f"{place}: {name} has a position already. Remove one of them.")
         found[name] = position

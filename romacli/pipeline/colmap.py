@@ -12,16 +12,18 @@ from typing import Any
 
 from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
+from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
 from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError, StoreError
-from romacli.images.decode import image_size
+from romacli.geometry.globe import Position
 from romacli.images.extras import HEIC, RAW
 from romacli.images.metadata import read_metadata
 from romacli.pipeline.derived import digest, held_by, made_with, remember, stamp
+from romacli.pipeline.gps import believed
 from romacli.pipeline.photographs import require_size
 from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.runs import noted
@@ -96,7 +98,7 @@ def _import_matches(
         infos = [_info(images, name, features.image_size(name)) for name in names]
         cameras, camera_of = choose_cameras(infos, options, progress)
         pairs = [pair for pair in matches.pairs(features.names()) if camera_of.keys() >= set(pair)]
-        gps = {info.name: info.gps for info in infos if info.gps is not None and info.name in camera_of}
+        gps = _priors([info for info in infos if info.name in camera_of], progress)
         if gps:
             progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
         progress.begin("verifying", len(pairs))
@@ -233,8 +235,13 @@ def choose_cameras(
     return cameras, camera_of
 
 
-def check_early(images: ImageList, importing: ImportOptions, mapping: MapperOptions) -> None:
-    """Pass silently when cameras, rigs, poses and the mapper's options fit, before there is anything to import.
+def check_early(
+    images: ImageList, importing: ImportOptions, mapping: MapperOptions, *, georeferenced: bool = False
+) -> None:
+    """Pass silently when cameras, rigs, poses, positions and the mapper's options fit, before there is anything to
+    import.
+
+    georeferenced: the model is to stand where the photographs were taken.
 
     Raises:
         InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
@@ -246,8 +253,14 @@ def check_early(images: ImageList, importing: ImportOptions, mapping: MapperOpti
     infos = []
     for name in names:
         with suppress(ImageError):  # matching names it
-            infos.append(ImageInfo(name, image_size(images.root / name)))
+            infos.append(_known(images.root, name))
     choose_cameras(infos, importing, Silent())
+    placed = sum(info.gps is not None for info in infos)
+    if georeferenced and placed < FEWEST_POSITIONS:
+        raise InputError(
+            f"--georeference needs the GPS positions of {FEWEST_POSITIONS} photographs or more; {placed} of "
+            f"{len(infos)} in {images.root} have one in their EXIF data. Leave it out."
+        )
 
 
 def make_model(
@@ -302,9 +315,21 @@ def _require_one_origin(layout: Layout, features: FeaturesFile, matches: Matches
 
 def _info(images: Path, name: str, size: Size) -> ImageInfo:
     """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
+    info = _known(images, name)
+    require_size(images / name, info.size, matched=size)
+    return info
+
+
+def _known(images: Path, name: str) -> ImageInfo:
     metadata = read_metadata(images / name)
-    require_size(images / name, metadata.size, matched=size)
-    return ImageInfo(name, size, metadata.focal_length_px, metadata.gps)
+    return ImageInfo(name, metadata.size, metadata.focal_length_px, metadata.gps, metadata.gps_fault)
+
+
+def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Position]:
+    """The positions that go into the database."""
+    gps = {info.name: info.gps for info in infos if info.gps is not None}
+    faults = {info.name: info.gps_fault for info in infos if info.gps_fault is not None}
+    return believed(gps, faults, len(infos), progress)
 
 
 def _expected_bytes(layout: Layout) -> int:

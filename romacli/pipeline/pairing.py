@@ -26,6 +26,7 @@ from romacli.pairs import (
     spatial,
 )
 from romacli.pairs.retrieval import DEFAULT_MATCHED
+from romacli.pipeline.gps import believed, named
 from romacli.pipeline.progress import Progress
 from romacli.types import ImageList, Pair, PairList
 from romacli.words import counted
@@ -115,6 +116,12 @@ def choose_pairs(
     if not pairs.pairs:
         raise InputError(
             f"{options.name} pairing found no pair among {counted(len(images), 'photograph')}. {_WIDER[options.name]}"
+        )
+    paired = {name for pair in pairs.pairs for name in pair}
+    if alone := [name for name in images.names if name not in paired]:
+        progress.warn(
+            f"in no pair: {len(alone)} of {counted(len(images), 'photograph')}, {_first_few(alone)}. "
+            f"{_WIDER[options.name]}"
         )
     return pairs
 
@@ -260,22 +267,20 @@ def _places(images: ImageList, options: PairingOptions, progress: Progress) -> l
         )
     if options.cartesian and options.positions is None:
         raise UsageError("--cartesian tells how to read a file of positions. Name it with --positions FILE.")
-    missing = []
-    for name in images.names:
-        if name not in known:
-            gps = None if options.cartesian else read_metadata(images.root / name).gps
-            if gps is None:
-                missing.append(name)
-            else:
-                known[name] = gps
-    if missing:
+    unknown = [name for name in images.names if name not in known]
+    exif = {} if options.cartesian else {name: read_metadata(images.root / name) for name in unknown}
+    faults = {name: told.gps_fault for name, told in exif.items() if told.gps_fault is not None}
+    gps = {name: told.gps for name, told in exif.items() if told.gps is not None}
+    if missing := [name for name in unknown if name not in gps]:
         where = "in its EXIF data" if options.positions is None else f"in {options.positions} or in its EXIF data"
+        unbelievable = f"A position that cannot be true counts as none: {named(faults)}. " if faults else ""
         count = "none" if len(missing) == len(images) else f"{len(images) - len(missing)}"
         raise InputError(
-            f"{count} of {counted(len(images), 'photograph')} in {images.root} has a position {where}; "
-            f"missing for {_first_few(missing)}. Give them in a file with --positions, or choose photographs with "
-            "--image-list."
+            f"{count} of {counted(len(images), 'photograph')} in {images.root} have a position {where}; "
+            f"missing for {_first_few(missing)}. {unbelievable}Give them in a file with --positions, or choose "
+            "photographs with --image-list."
         )
+    known |= believed(gps, {}, len(images), progress) if options.altitude else gps
     return [known[name] for name in images.names]
 
 

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from romacli import __version__
+from romacli.colmap.georeference import fit_gps, read_gps
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
+from romacli.geometry.globe import Position
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.matching.registry import matcher_named
@@ -24,7 +26,7 @@ from romacli.store.journal import Journal
 from romacli.types import Pair
 from romacli.words import counted
 
-from .facts import CameraFacts, Facts, ImageRow, ModelFacts, PairRow, PairState, Tracks
+from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
 from .folder import JobFolder
 
 T = TypeVar("T")
@@ -72,6 +74,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         None,
         without="No pair is verified: `romacli colmap-import` or `romacli reconstruct` does it",
     )
+    gps = read_gps(layout.database) if inliers is not None else {}
     model = read_if_there(
         (layout.sparse,), lambda: read_model(largest), None, without="There is no model: `romacli reconstruct` makes it"
     )
@@ -97,7 +100,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         images=_images(names, pairs, shared, model),
         pairs=pairs,
         tracks=shared.tracks,
-        model=_model_facts(job, model) if model else None,
+        model=_model_facts(job, model, gps) if model else None,
         verified=inliers is not None,
         groups=_groups(names, pairs),
         checks=_checks(job),
@@ -195,7 +198,7 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
     return tuple(len(group) for group in connected(strength))
 
 
-def _model_facts(job: JobFolder, model: Model) -> ModelFacts:
+def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position]) -> ModelFacts:
     others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
     return ModelFacts(
         registered=len(model.poses),
@@ -205,7 +208,16 @@ def _model_facts(job: JobFolder, model: Model) -> ModelFacts:
         models=len(others),
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
+        gps=_gps(model, gps),
     )
+
+
+def _gps(model: Model, gps: Mapping[str, Position]) -> GpsFacts | None:
+    fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps)
+    if fit is None:
+        return None
+    residuals = {name: round(residual, 3) for name, residual in fit.residuals_m.items()}
+    return GpsFacts(round(fit.median_m, 3), round(fit.largest_m, 3), round(fit.extent_m, 3), residuals)
 
 
 def _cameras(model: Model) -> tuple[CameraFacts, ...]:

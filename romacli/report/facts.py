@@ -64,8 +64,20 @@ class CameraFacts:
 
 
 @dataclass(frozen=True)
+class GpsFacts:
+    """The model beside the GPS positions of its photographs: residuals in m by image, after the best similarity, and
+    the extent of the positions in m."""
+
+    median_m: float
+    largest_m: float
+    extent_m: float
+    residuals_m: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models."""
+    """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models; gps: None where
+    positions tell nothing."""
 
     registered: int
     points3D: int
@@ -74,6 +86,7 @@ class ModelFacts:
     models: int
     lengths: Mapping[int, int]
     cameras: tuple[CameraFacts, ...]
+    gps: GpsFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,9 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
         tiles.append(("points in the model", f"{facts.model.points3D:,}"))
         tiles.append(("images see a point", f"{facts.model.mean_track_length:.1f}"))
         tiles.append(("reprojection error", f"{facts.model.mean_reprojection_error:.2f} px"))
+        if facts.model.gps is not None:
+            tiles.append(("from GPS, median", f"{facts.model.gps.median_m:.2f} m"))
+            tiles.append(("from GPS at most", f"{facts.model.gps.largest_m:.2f} m"))
     elif facts.tracks is not None:
         tiles.append(("tracks", f"{facts.tracks.count:,}"))
         tiles.append(("images in a track", f"{facts.tracks.mean_length:.1f}"))

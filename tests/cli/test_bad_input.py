@@ -326,6 +326,16 @@ def test_a_pairs_file_beside_a_pairing_is_refused(run: Run, photos: Path) -> Non
     assert "--pairs pairs.txt lists the pairs that --pairing would choose" in result.stderr
 
 
+def test_a_model_without_gps_cannot_be_georeferenced(run: Run, photos: Path) -> None:
+    result = run("reconstruct", photos, "--georeference")
+    assert result.exit_code == 3
+    assert "0 of 3" in result.stderr
+    result = run("reconstruct", photos, "--georeference", "--known-poses", "model")
+    assert result.exit_code == 2
+    assert "--known-poses keeps the poses" in result.stderr
+    assert not Path("romacli-out").exists()
+
+
 def test_photographs_without_gps_stop_spatial_pairing_before_any_work(run: Run, photos: Path) -> None:
     result = run("match", photos, "--pairing", "spatial")
     assert result.exit_code == 3

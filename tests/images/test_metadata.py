@@ -156,10 +156,19 @@ def test_gps_south_west_and_below_the_sea(photograph):
         {GPS.GPSLatitude: (91.0, 0.0, 0.0)},
         {GPS.GPSLongitude: (13.0, 22.0)},
         {GPS.GPSLatitude: (IFDRational(0, 0), 30.0, 36.0)},
+        {GPS.GPSLatitude: (0.0, 0.0, 0.0), GPS.GPSLongitude: (0.0, 0.0, 0.0), GPS.GPSAltitude: 0.0},
+        {GPS.GPSAltitude: IFDRational(4294962296, 1000)},
+        {GPS.GPSAltitude: IFDRational(0, 0)},
     ],
 )
-def test_a_place_that_makes_no_sense_is_none(photograph, change):
-    assert read_metadata(photograph(gps=BERLIN | change)).gps is None
+def test_a_place_that_makes_no_sense_is_none_and_told(photograph, change):
+    found = read_metadata(photograph(gps=BERLIN | change))
+    assert found.gps is None
+    assert found.gps_fault
+
+
+def test_photographs_without_a_place_have_no_fault(photograph):
+    assert read_metadata(photograph(gps={GPS.GPSDateStamp: "2020:01:01"})).gps_fault is None
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

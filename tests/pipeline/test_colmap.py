@@ -15,9 +15,13 @@ from PIL.ExifTags import GPS, IFD, Base
 from small_scene import SIZE, make_scene
 
 from romacli.colmap.cameras import ImageInfo
+from romacli.colmap.georeference import compare_with_gps
 from romacli.colmap.mappers import MapperOptions
 from romacli.colmap.verify import VerifyOptions
-from romacli.pipeline.colmap import ImportOptions, choose_cameras, import_matches, make_model
+from romacli.errors import InputError
+from romacli.images.listing import list_images
+from romacli.pipeline.colmap import ImportOptions, check_early, choose_cameras, import_matches, make_model
+from romacli.pipeline.gps import georeference_models, gps_values
 from romacli.pipeline.progress import Silent
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
@@ -102,22 +106,69 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     assert again.done == 4
 
 
-def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
+def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:
+    """A black photograph taken at a place of the southern hemisphere."""
     exif = Image.Exif()
     exif[Base.Software] = "1"
-    tags = {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: (52.0, 30.0, 36.0), GPS.GPSLongitudeRef: "E"}
-    exif.get_ifd(IFD.GPSInfo).update(tags | {GPS.GPSLongitude: (13.0, 22.0, 12.0), GPS.GPSAltitude: 40.5})
-    Image.fromarray(np.zeros((SIZE[1], SIZE[0]), np.uint8)).save(images / "b", "PNG", exif=exif)
+    tags = {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: (latitude, 0.0, 0.0), GPS.GPSLongitudeRef: "E"}
+    exif.get_ifd(IFD.GPSInfo).update(tags | {GPS.GPSLongitude: (longitude, 0.0, 0.0)})
+    if altitude is not None:
+        exif.get_ifd(IFD.GPSInfo)[GPS.GPSAltitude] = altitude
+    Image.fromarray(np.zeros((SIZE[1], SIZE[0]), np.uint8)).save(path, "PNG", exif=exif)
+
+
+def priors(database: Path) -> dict[str, list[float]]:
+    query = "SELECT name, position FROM pose_priors JOIN images ON corr_data_id = image_id WHERE coordinate_system = 0"
+    with closing(sqlite3.connect(database)) as connection:
+        return {name: np.frombuffer(position).tolist() for name, position in connection.execute(query)}
+
+
+def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
+    photograph_at(images / "b", 52.51, 13.37, 40.5)
     listener = Listener()
     summary = import_matches(images, layout, OPTIONS, listener, StopRequest())
     assert summary.pose_priors == 1
     assert "GPS positions of 1 of 4 photographs are kept as pose priors" in listener.said
-    query = "SELECT name, position, coordinate_system FROM pose_priors JOIN images ON corr_data_id = image_id"
-    with closing(sqlite3.connect(layout.database)) as connection:
-        ((name, position, frame),) = connection.execute(query)
-    assert (name, frame) == ("b", 0)  # WGS84
-    assert np.frombuffer(position).tolist() == pytest.approx([-52.51, 13.37, 40.5])
+    assert priors(layout.database) == {"b": pytest.approx([-52.51, 13.37, 40.5])}
     assert make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest()).registered == 4
+
+
+def test_positions_that_cannot_be_true_are_named_and_missing_altitudes_filled(images: Path, layout: Layout) -> None:
+    photograph_at(images / "a", 0, 0, 0)
+    photograph_at(images / "b", 52.51, 13.37, 4294962.296)
+    photograph_at(images / "c", 52.51, 13.37, 40.0)
+    photograph_at(images / "d", 52.52, 13.37)
+    listener = Listener()
+    assert import_matches(images, layout, OPTIONS, listener, StopRequest()).pose_priors == 2
+    (faults,) = [sentence for sentence in listener.said if "cannot be true" in sentence]
+    assert "2 of 4" in faults
+    assert "that of a is 0, 0" in faults
+    assert "that of b has the altitude 4294962 m" in faults
+    assert any("lack an altitude" in sentence and "40.0 m" in sentence for sentence in listener.said)
+    assert priors(layout.database)["d"] == pytest.approx([-52.52, 13.37, 40.0])
+
+
+def test_a_model_is_georeferenced_after_a_check_that_it_can_be(images: Path, layout: Layout) -> None:
+    (layout.root / "names.txt").write_text("a\nb\nc\nd\n")
+    photos = list_images(images, names_file=layout.root / "names.txt")
+    with pytest.raises(InputError, match="--georeference needs the GPS positions of 3"):
+        check_early(photos, OPTIONS, MAPPING, georeferenced=True)
+    for name, pose in make_scene(["a", "b", "c", "d"]).poses.items():
+        east, down, north = 20 * pose.centre
+        photograph_at(images / name, 48 - north / 111_200, 9 + east / 74_600, 400 - down)
+    check_early(photos, OPTIONS, MAPPING, georeferenced=True)
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    georeference_models(layout, layout.database, Silent())
+    fit = compare_with_gps(layout.sparse / "0", layout.database)
+    assert fit is not None
+    assert gps_values(fit)["images"] == 4
+    assert fit.largest_m < 1
+    assert fit.to_metres.scale == pytest.approx(1)
+    assert np.allclose(fit.to_metres.translation, 0, atol=1e-6)
+    again = Listener()
+    make_model(images, layout, layout.database, MAPPING, again, StopRequest())
+    assert again.said == [f"{layout.sparse / '0'} is up to date"]
 
 
 def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout: Layout) -> None:

@@ -67,6 +67,26 @@ def test_spatial_says_which_photographs_have_no_position_and_a_file_mends_it(tmp
     assert notes.warnings == [f"{file} has positions of 1 other file; it is left out"]
 
 
+def test_a_photograph_without_a_partner_is_named(tmp_path):
+    for name, longitude in (("1.jpg", 9.0), ("2.jpg", 9.0001), ("3.jpg", 10.0)):
+        write_photograph(tmp_path / name, (48.0, longitude))
+    notes = Notes()
+    assert pairs_in(tmp_path, SPATIAL, notes) == (("1.jpg", "2.jpg"),)
+    (warning,) = notes.warnings
+    assert "in no pair: 1 of 3 photographs, 3.jpg" in warning
+
+
+def test_a_place_without_a_fix_is_no_place(tmp_path):
+    folder, file = tmp_path / "photos", tmp_path / "positions.txt"
+    for name, place in (("1.jpg", (48.0, 9.0)), ("2.jpg", (0.0, 0.0)), ("3.jpg", (0.0, 0.0))):
+        write_photograph(folder / name, place)
+    with pytest.raises(InputError, match=r"missing for 2.jpg, 3.jpg\..*that of 2.jpg is 0, 0.*that of 3.jpg"):
+        pairs_in(folder, SPATIAL)
+    file.write_text("2.jpg 48 9\n3.jpg 0 0\n")
+    with pytest.raises(InputError, match=r"positions.txt:2: the position of 3.jpg is 0, 0"):
+        pairs_in(folder, replace(SPATIAL, positions=file))
+
+
 def test_heights_count_when_asked(tmp_path):
     folder, file = tmp_path / "photos", tmp_path / "positions.txt"
     for name in ("a.jpg", "b.jpg"):

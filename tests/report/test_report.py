@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
+from romacli.colmap.reconstruct import MapperOptions, reconstruct
 from romacli.pipeline.progress import Silent
 from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
@@ -324,6 +325,23 @@ def test_collecting_counts_what_the_journal_and_the_files_hold(job: tuple[Layout
     assert sum(facts.tracks.lengths.values()) == facts.tracks.count
     assert sum(image.matched for image in facts.images) == 2 * len(facts.pairs)
     assert all(pair.matches > 0 and 0 < (pair.overlap or 0) <= 1 for pair in facts.pairs)
+
+
+def test_the_model_is_compared_with_the_gps_of_its_photographs(copied: Layout) -> None:
+    scene = make_scene(list(NAMES))
+    places = {name: tuple([48, 9, 400] + pose.centre * [1e-4, 1.5e-4, 10]) for name, pose in scene.poses.items()}
+    scene.write(copied.database, gps=places)
+    reconstruct(copied.database, copied.root, copied.sparse, MapperOptions(refine_intrinsics=False, num_threads=1))
+    facts, _ = collect(open_folder(copied), Silent())
+    assert facts.model is not None
+    assert facts.model.gps is not None
+    assert set(facts.model.gps.residuals_m) == set(NAMES)
+    assert facts.model.gps.median_m <= facts.model.gps.largest_m < 0.2 * facts.model.gps.extent_m
+    assert "from GPS" in page(facts, verdict(facts), (), (), {}, Album(), twin="report.json")
+    copied.database.write_bytes(b"damaged" * 1000)
+    facts, _ = collect(open_folder(copied), Silent())
+    assert facts.model is not None
+    assert facts.model.gps is None
 
 
 def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
