@@ -120,6 +120,7 @@ def _matrix(go: Any, facts: Facts) -> Any:
             colorscale=[(k / 4, colour) for k, colour in enumerate(_VIRIDIS)],
             colorbar={
                 "orientation": "h",
+                "len": 0.85,
                 "y": 1.0,
                 "yanchor": "bottom",
                 "tickvals": [0, 25, 50, 75, 100],
