@@ -416,8 +416,8 @@ class ImportFlags:
     camera_mode: Annotated[
         CameraMode,
         typer.Option(
-            help="Which photographs share a camera. auto: those of a folder with the same size and no focal length "
-            "in their EXIF data."
+            help="Which photographs share a camera. auto: those of a folder with the same size whose EXIF data tell "
+            "the same maker, model, lens and focal length, or nothing."
         ),
     ] = CameraMode.auto
     camera_model: Annotated[str, typer.Option(help="COLMAP camera model.")] = "SIMPLE_RADIAL"

@@ -5,7 +5,7 @@ Takes names, sizes and focal lengths, and opens no image.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from statistics import median
@@ -16,12 +16,15 @@ from romacli.geometry.globe import Position
 from romacli.types import Size
 
 from .binding import load_pycolmap
+from .intrinsics import camera_of_model, check_known_model, check_params
 from .rigs import RigCamera, RigFile
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 
 # COLMAP's guess where nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
+# Focal lengths of one lens differ by less in EXIF data, by rounding and focus breathing.
+_SAME_FOCAL = 1.05
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class ImageInfo:
     """What is known of a photograph; `focal_length_px` and `gps` are None where its file tells none.
 
     gps: (latitude, longitude, altitude) in degrees and m; gps_fault: why one that the file tells is not believed.
+    device: maker, model, lens and focal length in mm as the file tells them, "" where it tells nothing.
     """
 
     name: str
@@ -50,6 +54,7 @@ class ImageInfo:
     focal_length_px: float | None = None
     gps: Position | None = None
     gps_fault: str | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,12 @@ def assign_cameras(
 ) -> tuple[list[CameraSpec], dict[str, int]]:
     """Give every photograph a camera: the cameras, and the index of each image's camera by name.
 
-    With mode "auto", the photographs of one folder with the same size and focal length (rounded to px, or
+    With mode "auto", the photographs of one folder with the same size, device and focal length (rounded to px, or
     equally unknown) share one. Cameras are numbered by the first of their images in plain string order.
 
     Raises:
         UsageError: the model is unknown, `params` do not fit it, or photographs that are to share a camera or
-            `params` differ in size.
+            `params` differ in size, or `params` cannot be those of the photographs.
     """
     _check_params(options)
     groups: dict[Hashable, list[ImageInfo]] = {}
@@ -87,8 +92,51 @@ def assign_cameras(
         _check_same_size(group, f"{giver} gives them one camera. Use --camera-mode auto.")
     if options.params is not None:
         _check_same_size(images, "--camera-params describe one size. Leave them out, or split the folder by size.")
-    cameras = [_camera(group, _of_rig(key, options)) for key, group in groups.items()]
+    cameras = [_camera(group, _of_rig(key, group, options)) for key, group in groups.items()]
     return cameras, {image.name: index for index, group in enumerate(groups.values()) for image in group}
+
+
+def shared_untold(
+    images: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions
+) -> list[list[ImageInfo]]:
+    """The photographs, by camera, that share one although nothing but their size says that it is one."""
+    if options.mode != "auto" or options.params is not None:
+        return []
+    return [group for group in _sharing(images, camera_of) if not any(map(_told, group))]
+
+
+def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) -> list[str]:
+    """A sentence for every camera whose photographs' EXIF data tell that they were taken by several."""
+    found = []
+    for group in _sharing(images, camera_of):
+        told = [image for image in group if _told(image)]
+        other = next((image for image in told if _differ(told[0], image)), None)
+        if other:
+            found.append(
+                f"one camera is given to photographs of several: {told[0].name} ({_told(told[0])}) and {other.name} "
+                f"({_told(other)}). Use --camera-mode auto"
+            )
+    return found
+
+
+def _sharing(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) -> list[list[ImageInfo]]:
+    """The photographs of each camera that took more than one."""
+    groups: dict[int, list[ImageInfo]] = {}
+    for image in sorted(images, key=lambda image: image.name):
+        groups.setdefault(camera_of[image.name], []).append(image)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _told(image: ImageInfo) -> str:
+    focal = f"{image.focal_length_px:.0f} px" if image.focal_length_px else ""
+    return ", ".join(filter(None, (image.device, focal)))
+
+
+def _differ(one: ImageInfo, other: ImageInfo) -> bool:
+    """Whether two photographs were hardly taken by one camera at one focal length."""
+    lengths = one.focal_length_px, other.focal_length_px
+    focal_differs = None not in lengths and max(lengths) > _SAME_FOCAL * min(lengths)  # type: ignore[operator, type-var]
+    return focal_differs or bool(one.device and other.device and one.device != other.device)
 
 
 def parse_camera_params(text: str) -> tuple[float, ...]:
@@ -121,7 +169,7 @@ def _group_key(image: ImageInfo, options: CameraOptions) -> Hashable:
         return folder
     if mode == "per-image":
         return image.name
-    return folder, image.size, image.focal_length_px and round(image.focal_length_px)
+    return folder, image.size, image.device, image.focal_length_px and round(image.focal_length_px)
 
 
 def _check_same_size(images: Sequence[ImageInfo], advice: str) -> None:
@@ -138,40 +186,28 @@ def _camera(group: Sequence[ImageInfo], options: CameraOptions) -> CameraSpec:
         return CameraSpec(options.model, size, options.params, "given")
     known = [image.focal_length_px for image in group if image.focal_length_px]
     focal = median(known) if known else DEFAULT_FOCAL_FACTOR * max(size)
-    params = _default_camera(options.model, focal, size).params
+    params = camera_of_model(options.model, focal, size).params
     return CameraSpec(options.model, size, tuple(params.tolist()), "exif" if known else "guess")
 
 
-def _of_rig(key: Hashable, options: CameraOptions) -> CameraOptions:
+def _of_rig(key: Hashable, group: Sequence[ImageInfo], options: CameraOptions) -> CameraOptions:
     """The options of a group: a rig's camera may have a model and parameters of its own."""
     if not isinstance(key, RigCamera) or key.model is None:
+        _check_params(options, group)
         return options
     own = replace(options, model=key.model, params=key.params)
-    _check_params(
-        own, f"{options.rigs.path if options.rigs else ''}: camera_params of {key.prefix}", "camera_model_name"
-    )
+    file = options.rigs.path if options.rigs else ""
+    _check_params(own, group, f"{file}: camera_params of {key.prefix}", "camera_model_name")
     return own
 
 
-def _default_camera(model: str, focal: float, size: Size) -> Any:
-    """COLMAP's camera of a model: principal point in the middle, no distortion."""
-    return load_pycolmap().Camera.create_from_model_name(0, model, focal, *size)
-
-
 def _check_params(
-    options: CameraOptions, params_option: str = "--camera-params", model_option: str = "--camera-model"
+    options: CameraOptions,
+    group: Sequence[ImageInfo] = (),
+    params_option: str = "--camera-params",
+    model_option: str = "--camera-model",
 ) -> None:
-    models = [name for name in load_pycolmap().CameraModelId.__members__ if name != "INVALID"]
-    if options.model not in models:
-        raise UsageError(f"{model_option} {options.model} is unknown. COLMAP's models are {', '.join(models)}.")
-    if options.params is None:
-        return
-    camera = _default_camera(options.model, 1.0, (1, 1))
-    if len(options.params) != len(camera.params):
-        given = f"{params_option} has {len(options.params)} numbers"
-        raise UsageError(f"{options.model} takes {camera.params_info}: {len(camera.params)} numbers; {given}.")
-    focal = [options.params[index] for index in camera.focal_length_idxs()]
-    if not all(0 < value < float("inf") for value in focal):
-        raise UsageError(
-            f"{params_option}: the focal length has to be positive; {options.model} takes {camera.params_info}."
-        )
+    check_known_model(options.model, model_option)
+    if options.params is not None:
+        known = [image.focal_length_px for image in group if image.focal_length_px]
+        check_params(options.model, options.params, params_option, group[0].size if group else None, known)

@@ -30,7 +30,8 @@ class ImageMetadata:
     size: (width, height) in px, stored orientation.
     orientation: EXIF's 1 to 8; 1 where it says nothing. Coordinates never depend on it.
     focal_length_px: in px of the stored image, or None where EXIF does not tell.
-    camera_model: maker and model, or None.
+    camera_model: maker and model, or None. device: the same with the lens and its focal length in mm, as far as they
+        are told.
     gps: (latitude, longitude, altitude) in degrees north and east and m above sea level, or None; a missing
         altitude is 0.
     gps_fault: why the position that EXIF tells is not believed, as the end of a sentence.
@@ -40,6 +41,7 @@ class ImageMetadata:
     orientation: int = 1
     focal_length_px: float | None = None
     camera_model: str | None = None
+    device: str = ""
     gps: Position | None = None
     gps_fault: str | None = None
 
@@ -85,6 +87,7 @@ def _from_exif(exif: Image.Exif, size: Size) -> ImageMetadata:
         orientation=orientation if orientation in range(1, 9) else 1,
         focal_length_px=_focal_length_px(exif.get_ifd(IFD.Exif), size),
         camera_model=_camera_model(exif),
+        device=_device(exif),
         gps=None if fault else gps,
         gps_fault=fault,
     )
@@ -124,6 +127,15 @@ def _camera_model(exif: Image.Exif) -> str | None:
     if maker and not model.lower().startswith(maker.lower()):
         model = f"{maker} {model}"
     return model.strip() or None
+
+
+def _device(exif: Image.Exif) -> str:
+    from PIL.ExifTags import IFD, Base
+
+    tags = exif.get_ifd(IFD.Exif)
+    lens = str(tags.get(Base.LensModel, "")).strip("\0 ")
+    focal_mm = _number(tags.get(Base.FocalLength))
+    return ", ".join(filter(None, (_camera_model(exif), lens, f"{focal_mm:g} mm" if focal_mm else "")))
 
 
 def _gps(tags: Mapping[int, Any]) -> Position | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras
+from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras, shared_untold, sharing_doubts
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
@@ -33,6 +33,7 @@ from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.store.manifest import read_manifest
 from romacli.types import ImageList, Size
+from romacli.words import counted
 
 _VIEW = "database "
 MODEL = "sparse"
@@ -224,7 +225,9 @@ def choose_cameras(
         if options.cameras.rigs is not None:
             frames = check_rigs(options.cameras.rigs, [info.name for info in infos])
             progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
-        return assign_cameras(infos, options.cameras)
+        cameras, camera_of = assign_cameras(infos, options.cameras)
+        _tell_sharing(infos, camera_of, options.cameras, progress)
+        return cameras, camera_of
     cameras, camera_of = known_cameras(options.known_poses, infos)
     if len(camera_of) < len(infos):
         without = [info.name for info in infos if info.name not in camera_of]
@@ -233,6 +236,20 @@ def choose_cameras(
             "and are left out"
         )
     return cameras, camera_of
+
+
+def _tell_sharing(
+    infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions, progress: Progress
+) -> None:
+    """Say what photographs share a camera by their size alone, and warn of those that should not."""
+    if untold := shared_untold(infos, camera_of, options):
+        count = counted(sum(map(len, untold)), "photograph")
+        progress.say(
+            f"{count} without camera or focal length in their EXIF data, {untold[0][0].name} first, share "
+            f"{counted(len(untold), 'camera')}; use --camera-mode per-image where cameras or zooms differ"
+        )
+    for doubt in sharing_doubts(infos, camera_of):
+        progress.warn(doubt)
 
 
 def check_early(
@@ -322,7 +339,7 @@ def _info(images: Path, name: str, size: Size) -> ImageInfo:
 
 def _known(images: Path, name: str) -> ImageInfo:
     metadata = read_metadata(images / name)
-    return ImageInfo(name, metadata.size, metadata.focal_length_px, metadata.gps, metadata.gps_fault)
+    return ImageInfo(name, metadata.size, metadata.focal_length_px, metadata.gps, metadata.gps_fault, metadata.device)
 
 
 def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Position]:

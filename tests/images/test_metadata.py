@@ -167,6 +167,13 @@ def test_a_place_that_makes_no_sense_is_none_and_told(photograph, change):
     assert found.gps_fault
 
 
+def test_device_tells_maker_model_lens_and_focal_length(photograph):
+    camera = {Base.LensModel: "50mm f/1.8", Base.FocalLength: IFDRational(50, 1)}
+    path = photograph({Base.Make: "Canon", Base.Model: "Canon EOS 5D"}, camera)
+    assert read_metadata(path).device == "Canon EOS 5D, 50mm f/1.8, 50 mm"
+    assert read_metadata(photograph()).device == ""
+
+
 def test_photographs_without_a_place_have_no_fault(photograph):
     assert read_metadata(photograph(gps={GPS.GPSDateStamp: "2020:01:01"})).gps_fault is None
 

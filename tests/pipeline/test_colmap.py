@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 from small_scene import SIZE, make_scene
 
-from romacli.colmap.cameras import ImageInfo
+from romacli.colmap.cameras import CameraOptions, ImageInfo
 from romacli.colmap.georeference import compare_with_gps
 from romacli.colmap.mappers import MapperOptions
 from romacli.colmap.verify import VerifyOptions
@@ -175,8 +175,19 @@ def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout:
     infos = [ImageInfo("1.jpg", SIZE), ImageInfo("2.webp", SIZE), ImageInfo("3.HEIC", SIZE)]
     listener = Listener()
     choose_cameras(infos, OPTIONS, listener)
-    (warning,) = listener.said
+    warning, *_ = listener.said
     assert warning.startswith("COLMAP cannot read 2 of the photographs, 2.webp first")
+
+
+def test_shared_cameras_are_spoken_of() -> None:
+    listener = Listener()
+    choose_cameras([ImageInfo("1.jpg", SIZE), ImageInfo("2.jpg", SIZE)], OPTIONS, listener)
+    (said,) = listener.said
+    assert "2 photographs" in said
+    assert "share 1 camera" in said
+    single = replace(OPTIONS, cameras=CameraOptions("single"))
+    choose_cameras([ImageInfo("1.jpg", SIZE, 500.0), ImageInfo("2.jpg", SIZE, 700.0)], single, listener)
+    assert "1.jpg (500 px) and 2.jpg (700 px)" in listener.said[1]
 
 
 def test_images_without_a_known_pose_are_left_out_and_counted(images: Path, layout: Layout, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Whether camera parameters that somebody gives can be those of photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from romacli.errors import UsageError
+from romacli.types import Size
+
+from .binding import load_pycolmap
+
+# Focal lengths in longer sides that no lens exceeds: 157 degrees, and half a degree.
+_FOCAL_PER_SIDE = (0.1, 100.0)
+# EXIF is off by this factor where a photograph was cropped after it was taken, and hardly ever by more.
+_MOST_BESIDE_EXIF = 2.0
+# A first term of distortion moves the corner by this many times its radius: no lens, but a number of another kind.
+_MOST_DISTORTION = 10.0
+# A principal point so far along the diagonal, and no further from it, is the middle of another size.
+_OTHER_SCALE, _OFF_DIAGONAL = 0.1, 0.02
+
+
+def camera_of_model(model: str, focal_px: float, size: Size) -> Any:
+    """COLMAP's camera of a model: principal point in the middle, no distortion."""
+    return load_pycolmap().Camera.create_from_model_name(0, model, focal_px, *size)
+
+
+def check_known_model(model: str, model_option: str) -> None:
+    """Return if COLMAP has the model.
+
+    Raises:
+        UsageError: it has not.
+    """
+    models = [name for name in load_pycolmap().CameraModelId.__members__ if name != "INVALID"]
+    if model not in models:
+        raise UsageError(f"{model_option} {model} is unknown. COLMAP's models are {', '.join(models)}.")
+
+
+def check_params(
+    model: str, params: Sequence[float], option: str, size: Size | None = None, exif_px: Sequence[float] = ()
+) -> None:
+    """Return if parameters can be those of a known model, and of photographs of a size if that is given.
+
+    Args:
+        option: where they come from, for messages.
+        size: (width, height) px.
+        exif_px: the focal lengths in px that the photographs' EXIF data tell.
+
+    Raises:
+        UsageError: they cannot; the message says as what they are read.
+    """
+    camera = camera_of_model(model, 1.0, (1, 1))
+    if len(params) != len(camera.params):
+        raise UsageError(
+            f"{model} takes {camera.params_info}: {len(camera.params)} numbers; {option} has {len(params)} numbers."
+        )
+    focal = [params[index] for index in camera.focal_length_idxs()]
+    if not all(0 < value < float("inf") for value in focal):
+        raise UsageError(f"{option}: the focal length has to be positive; {model} takes {camera.params_info}.")
+    fault = _fault(camera, params, focal, size, exif_px) if size and focal else None
+    if not all(map(math.isfinite, params)):
+        fault = "not all of them are finite"
+    if fault:
+        names = camera.params_info.split(", ")
+        reading = ", ".join(f"{name} = {value:g}" for name, value in zip(names, params, strict=True))
+        raise UsageError(f"{option} cannot be true: {model} reads {reading}, but {fault}.{_other_model(names)}")
+
+
+def _fault(
+    camera: Any, params: Sequence[float], focal: Sequence[float], size: Size, exif_px: Sequence[float]
+) -> str | None:
+    """Why parameters are not those of photographs of a size, as the end of a sentence."""
+    width, height = size
+    shown, low, high = f"{width}x{height} px", *(bound * max(size) for bound in _FOCAL_PER_SIDE)
+    x, y = (params[index] for index in camera.principal_point_idxs())
+    if not (0 <= x <= width and 0 <= y <= height):
+        return f"the principal point (cx, cy) = ({x:g}, {y:g}) lies outside the photographs' {shown}"
+    if not all(low <= value <= high for value in focal):
+        return f"a focal length in px of photographs of {shown} lies between {low:g} and {high:g}"
+    radius = math.hypot(max(x, width - x), max(y, height - y)) / min(focal)
+    if any(abs(params[index]) * radius**2 > _MOST_DISTORTION for index in camera.extra_params_idxs()):
+        return f"such a distortion would throw the corners out of the photographs' {shown} many times over"
+    across, down = 2 * x / width, 2 * y / height
+    if abs(across - down) < _OFF_DIAGONAL and abs(across - 1) > _OTHER_SCALE:
+        return (
+            f"the principal point is the middle of {2 * x:.0f}x{2 * y:.0f} px, the photographs have {shown}: scale the "
+            "parameters to their size"
+        )
+    nearest = min(exif_px, key=lambda told: abs(math.log(told / focal[0])), default=focal[0])
+    if not 1 / _MOST_BESIDE_EXIF <= focal[0] / nearest <= _MOST_BESIDE_EXIF:
+        return (
+            f"the photographs' EXIF data tell a focal length of {nearest:.0f} px. Give the parameters of these "
+            "photographs, or take the focal length out of their EXIF data"
+        )
+    return None
+
+
+def _other_model(names: Sequence[str]) -> str:
+    """The model that takes as many parameters as this one in another order, and is the likelier one."""
+    return " PINHOLE takes fx, fy, cx, cy: --camera-model PINHOLE." if len(names) == 4 and names[3] == "k" else ""
