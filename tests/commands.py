@@ -61,6 +61,20 @@ def hloc_matches(path: Path, name0: str, name1: str) -> tuple[np.ndarray, np.nda
     return (indices if key == keys[0] else indices[:, ::-1]), scores0[rows]
 
 
+def hloc_walk(job: Path, images: list[str]) -> dict[tuple[str, str], int]:
+    """What hloc's import does with a job: keypoints of every image, then every line of the list of pairs."""
+    sizes = {name: len(hloc_keypoints(job / "features.h5", name)) for name in images}
+    counts = {}
+    for line in (job / "pairs.txt").read_text(encoding="utf-8").splitlines():
+        name0, name1 = line.split()
+        indices, scores = hloc_matches(job / "matches.h5", name0, name1)
+        assert len(indices) == len(scores)
+        assert (indices < (sizes[name0], sizes[name1])).all()
+        assert (hloc_matches(job / "matches.h5", name1, name0)[0] == indices[:, ::-1]).all()
+        counts[name0, name1] = len(indices)
+    return counts
+
+
 def database_rows(path: Path, query: str) -> Iterator[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         yield from database.execute(query)

@@ -68,7 +68,7 @@ def reconstruct(
     if not image_root.is_dir():
         raise InputError(f"{image_root} is missing. Give the folder of the photographs.")
     check_holds_models_only(sparse_folder)
-    content = _read_content(database)
+    content = read_content(database)
     _check_pairs(database, content)
     # A copy of the database, and models that hold less than it.
     with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
@@ -107,7 +107,12 @@ def check_holds_models_only(sparse_folder: Path) -> None:
             raise StoreError(f"{path} is no COLMAP model and would be lost with the old models. Move it away.")
 
 
-def _read_content(database: Path) -> Content:
+def read_content(database: Path) -> Content:
+    """Count what a database offers a mapper.
+
+    Raises:
+        InputError: there is none, or it is none of COLMAP's.
+    """
     if not database.is_file():
         raise InputError(f"{database} is missing. Make it with romacli colmap-import.")
     try:

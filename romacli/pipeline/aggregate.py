@@ -15,7 +15,7 @@ from romacli.pipeline.masks import JobMasks, noted_masks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import ViewsSummary, derive_views
-from romacli.store.hloc import FeaturesFile, check_names
+from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -60,11 +60,14 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         for note in journal.damaged:
             progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
         _require_matches(layout, journal, pairs, progress)
-        sizes = _known_sizes(layout, journal, pairs, images)
+        known = _known_sizes(layout, journal, pairs, images)
+        sizes = {name: size for name, size in known.items() if size != UNREAD}
         if options.given:
             options.given.check(list(sizes), aggregate)
         masks = _masks(options.masks or noted_masks(layout), sizes)
-        return derive_views(layout, journal, pairs, sizes, aggregate, progress, stop, given=options.given, masks=masks)
+        return derive_views(
+            layout, journal, pairs, sizes, aggregate, progress, stop, names=known, given=options.given, masks=masks
+        )
 
 
 def _masks(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
@@ -93,9 +96,9 @@ def _known_sizes(
     layout: Layout, journal: Journal, pairs: PairList, images: Mapping[str, KnownImage]
 ) -> dict[str, Size]:
     """The size of every image of the job: a rejected pair has none on record, but features made before have."""
-    sizes = {}
+    sizes = dict.fromkeys(images, UNREAD)
     with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
-        sizes = {name: features.image_size(name) for name in features.names()}
+        sizes.update((name, features.image_size(name)) for name in features.names())
     sizes.update({name: image.size for name, image in images.items() if image.size})
     for pair in pairs.pairs:
         if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):

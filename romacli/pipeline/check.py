@@ -22,7 +22,7 @@ from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.stop import StopRequest
 from romacli.pipeline.views import VIEW
-from romacli.store.hloc import FeaturesFile, MatchesFile
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
 from romacli.store.images import read_images
 from romacli.store.journal import FORMAT, Journal
 from romacli.store.layout import Layout
@@ -168,7 +168,9 @@ class _Check:
             names = file.names()
             self._progress.begin("checking keypoints", len(names))
             for name in names:
-                if not np.isfinite(file.keypoints(name).xy).all() or min(file.image_size(name)) < 1:
+                keypoints, size = file.keypoints(name).xy, file.image_size(name)
+                is_unread = size == UNREAD and not len(keypoints)
+                if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
                     return f"the keypoints of {name} are no places in an image"
                 self._progress.advance()
         return None

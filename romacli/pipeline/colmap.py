@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras, shared_untold, sharing_doubts
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
-from romacli.colmap.reconstruct import ReconstructionSummary, reconstruct
+from romacli.colmap.reconstruct import ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError, StoreError
@@ -28,11 +30,11 @@ from romacli.pipeline.photographs import require_size
 from romacli.pipeline.progress import Progress, Silent
 from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
-from romacli.store.hloc import FeaturesFile, MatchesFile, list_names, read_provenance
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.store.manifest import read_manifest
-from romacli.types import ImageList, Size
+from romacli.types import ImageList, Pair, Size
 from romacli.words import counted
 
 _VIEW = "database "
@@ -93,10 +95,8 @@ def _import_matches(
         stop.at_once(),
     ):
         _require_one_origin(layout, features, matches)
-        names = features.names()
-        if options.only is not None:
-            names = [name for name in names if name in options.only]
-        infos = [_info(images, name, features.image_size(name)) for name in names]
+        sizes = _matched_sizes(features, options, progress)
+        infos = [_info(images, name, size) for name, size in sizes.items()]
         cameras, camera_of = choose_cameras(infos, options, progress)
         pairs = [pair for pair in matches.pairs(features.names()) if camera_of.keys() >= set(pair)]
         gps = _priors([info for info in infos if info.name in camera_of], progress)
@@ -108,7 +108,7 @@ def _import_matches(
             cameras=cameras,
             camera_of=camera_of,
             keypoints={name: features.keypoints(name).xy for name in camera_of},
-            matches=((pair, matches.matches(*pair).indices) for pair in pairs),
+            matches=_with_matches(pairs, matches, progress),
             verify=options.verify,
             gps=gps,
             rigs=options.cameras.rigs,
@@ -299,7 +299,7 @@ def make_model(
         noted(layout, "mapping", images=images) as counts,
         stop.at_once(),
     ):
-        progress.begin("mapping", len(list_names(layout.features)))
+        progress.begin("mapping", read_content(database).images)
         summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary))
@@ -328,6 +328,29 @@ def _require_one_origin(layout: Layout, features: FeaturesFile, matches: Matches
             f"{layout.features} and {layout.matches} are of different runs, one of which was stopped between them. "
             "Run the same `romacli match` or `romacli aggregate` command again."
         )
+
+
+def _matched_sizes(features: FeaturesFile, options: ImportOptions, progress: Progress) -> dict[str, Size]:
+    """The sizes of the images to import: those listed that could be read when they were to be matched."""
+    names = [name for name in features.names() if options.only is None or name in options.only]
+    sizes = {name: features.image_size(name) for name in names}
+    unread = [name for name, size in sizes.items() if size == UNREAD]
+    if unread:
+        progress.warn(
+            f"{counted(len(unread), 'photograph is', 'photographs are')} left out of the database, {unread[0]} first: "
+            "unreadable when the others were matched"
+        )
+    return {name: size for name, size in sizes.items() if size != UNREAD}
+
+
+def _with_matches(pairs: Sequence[Pair], matches: MatchesFile, progress: Progress) -> Iterator[tuple[Pair, np.ndarray]]:
+    """The pairs that have matches; the others, such as rejected ones, are done at once."""
+    for pair in pairs:
+        rows = matches.matches(*pair).indices
+        if len(rows):
+            yield pair, rows
+        else:
+            progress.advance()
 
 
 def _info(images: Path, name: str, size: Size) -> ImageInfo:

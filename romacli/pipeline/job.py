@@ -240,6 +240,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     job.options.aggregate,
                     progress,
                     stop,
+                    names=job.images.names,
                     given=job.given,
                     masks=job.masks,
                 )

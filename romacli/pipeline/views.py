@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from romacli.pipeline.masks import JobMasks
 from romacli.pipeline.progress import Progress
 from romacli.pipeline.runs import noted
 from romacli.pipeline.stop import StopRequest
-from romacli.store.hloc import read_provenance, write_features, write_matches
+from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, Keypoints, Matches, Pair, PairList, Size
@@ -58,17 +58,23 @@ def derive_views(
     progress: Progress,
     stop: StopRequest,
     *,
+    names: Iterable[str] = (),
     given: GivenKeypoints | None = None,
     masks: JobMasks | None = None,
 ) -> ViewsSummary:
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
     Args:
-        sizes: (width, height) by name of every image to have in `features.h5`; one that nothing matches is there
-            with no keypoints, or with those given. given: keypoints to match in place of new ones. masks: of
-            pixels that neither give nor receive matches.
+        pairs: of the job; each has its group in `matches.h5`, with or without matches.
+        sizes: (width, height) by name of every image that can be read; one that nothing matches is in `features.h5`
+            with no keypoints, or with those given.
+        names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
+            `features.h5` as `UNREAD`.
+        given: keypoints to match in place of new ones.
+        masks: of pixels that neither give nor receive matches.
     """
-    derived_from = _digest(journal, pairs, sizes, options, given, masks)
+    unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
+    derived_from = digest([_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread])
     made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, VIEW, derived_from)
@@ -78,7 +84,7 @@ def derive_views(
         summary = ViewsSummary(**held)
     else:
         with noted(layout, "keypoints") as counts:
-            summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, provenance)
+            summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, unread, provenance)
             counts.update(pairs=summary.pairs, images=summary.images)
         remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with)
     for warning in summary.warnings:
@@ -96,6 +102,7 @@ def _derive(
     stop: StopRequest,
     given: GivenKeypoints | None,
     masks: JobMasks | None,
+    unread: Sequence[str],
     provenance: Mapping[str, str],
 ) -> ViewsSummary:
     """Aggregate, check and write."""
@@ -114,8 +121,9 @@ def _derive(
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         checks = check(graph, aggregation, options, images=listed, progress=progress)
     keypoints = {**(anchors or {}), **aggregation.keypoints}
-    write_features(layout.features, _features(keypoints, sizes), provenance=provenance)
-    write_matches(layout.matches, _matches(aggregation), provenance=provenance)
+    places = {**sizes, **dict.fromkeys(unread, UNREAD)}
+    write_features(layout.features, _features(keypoints, places), provenance=provenance)
+    write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
     progress.say(
         f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, over "
@@ -173,6 +181,18 @@ def _features(keypoints: Mapping[str, Keypoints], sizes: Mapping[str, Size]) -> 
         yield name, keypoints.get(name, none), size
 
 
-def _matches(aggregation: Aggregation) -> Iterator[tuple[Pair, Matches, int]]:
+def _matches(
+    aggregation: Aggregation, keypoints: Mapping[str, Keypoints], pairs: PairList
+) -> Iterator[tuple[Pair, Matches, int]]:
+    """Every pair of the job; those without a warp have no matches."""
     for pair, matches in aggregation.matches():
-        yield pair, matches, len(aggregation.keypoints[pair[0]])
+        yield pair, matches, len(keypoints[pair[0]])
+    none = Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
+    for pair in _listed(pairs):
+        if pair not in aggregation.num_matches:
+            yield pair, none, len(keypoints.get(pair[0], ()))
+
+
+def _listed(pairs: PairList) -> list[Pair]:
+    """All pairs, in one order and each with its names ascending, however they are listed."""
+    return sorted((min(pair), max(pair)) for pair in pairs.pairs)

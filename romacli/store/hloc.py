@@ -34,6 +34,7 @@ _READ_ERRORS = (
 # More than any of HDF5's usual filters makes of a byte.
 _MOST_EXPANSION = 1100
 _SMALL_BYTES = 1 << 20
+UNREAD: Size = (0, 0)
 
 
 def pair_key(name0: str, name1: str) -> str:
@@ -66,6 +67,7 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
     under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
+    A photograph that cannot be read has no keypoints and the size `UNREAD`.
 
     Args:
         path: replaced when it exists.
@@ -88,7 +90,8 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
     """Write the matches of all pairs: a group per pair, whole or not at all.
 
     A group holds `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,
-    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints.
+    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints. A pair without matches has its
+    group too, since hloc looks for every pair of its list; its values are HDF5's fill values, which take no room.
 
     Args:
         path: replaced when it exists.
@@ -104,11 +107,16 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
             rows = matches.indices[:, 0]
             if len(np.unique(rows)) < len(rows):
                 raise ValueError(f"a keypoint of {pair[0]} has two matches in {pair[1]}")
+            group = add_group(pair_key(*pair))
+            # What has no values on disk is believed up to this size only.
+            if not len(rows) and 4 * num_keypoints0 <= _SMALL_BYTES:
+                group.create_dataset("matches0", (num_keypoints0,), np.int32, fillvalue=-1)
+                group.create_dataset("matching_scores0", (num_keypoints0,), np.float16)
+                continue
             matches0 = np.full(num_keypoints0, -1, np.int32)
             matches0[rows] = matches.indices[:, 1]
             scores0 = np.zeros(num_keypoints0, np.float16)
             scores0[rows] = matches.scores
-            group = add_group(pair_key(*pair))
             group["matches0"] = matches0
             group["matching_scores0"] = scores0
 

@@ -8,11 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import hloc_walk
 from plane import PlanePhotographs, photograph_plane
 
+from romacli.colmap.verify import VerifyOptions
 from romacli.errors import BusyError, InputError, UsageError
 from romacli.matching import registry
 from romacli.matching.homography import HomographyMatcher
+from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
+from romacli.pipeline.check import check_job
+from romacli.pipeline.colmap import ImportOptions, import_matches
 from romacli.pipeline.job import Job, JobOptions, open_job, run_job
 from romacli.pipeline.match import MatchSummary
 from romacli.pipeline.progress import Silent
@@ -20,6 +25,7 @@ from romacli.pipeline.shard import Shard
 from romacli.pipeline.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
+from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.types import MatcherSpec
 
@@ -74,6 +80,26 @@ def files(options: JobOptions) -> tuple[set[str], int]:
         MatchesFile(options.output / "matches.h5") as matches,
     ):
         return set(features.names()), len(matches.pairs(features.names()))
+
+
+def test_every_listed_pair_and_every_image_has_its_group(photographs: PlanePhotographs, options: JobOptions) -> None:
+    (photographs.root / "broken.png").write_bytes(b"no picture")
+    (photographs.root / "alone.png").write_bytes(b"no picture either")
+    for digest, matrix in photographs.by_digest.items():
+        if matrix is photographs.plane_from_image["4.png"]:
+            photographs.by_digest[digest] = matrix + [[0, 0, 900], [0, 0, 0], [0, 0, 0]]
+    _, summary = run(list_pairs(options, "1.png 0.png", "4.png 0.png", "2.png broken.png", "3.png 2.png"))
+    assert (summary.rejected, summary.failed) == (1, 1)
+    counts = hloc_walk(options.output, [*NAMES, "broken.png", "alone.png"])
+    assert [count > 0 for count in counts.values()] == [True, False, False, True]
+    told = Told()
+    importing = ImportOptions(verify=VerifyOptions(num_threads=1))
+    database = import_matches(photographs.root, Layout(options.output), importing, told, StopRequest())
+    assert (database.images, database.pairs) == (5, 2)
+    assert any("2 photographs are left out of the database, alone.png first" in sentence for sentence in told.sentences)
+    assert reaggregate(Layout(options.output), ReaggregateOptions(), told, StopRequest()).pairs == 2
+    assert hloc_walk(options.output, [*NAMES, "broken.png", "alone.png"]) == counts
+    assert check_job(Layout(options.output), told, StopRequest()).findings == ()
 
 
 def touch(path: Path) -> None:
