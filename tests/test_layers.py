@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
 FLOORS = (
-    {"errors", "words"},
+    {"errors", "names", "words"},
     {"types"},
     {"geometry"},
     {"synthetic", "images", "pairs", "models", "keypoints", "store", "colmap"},

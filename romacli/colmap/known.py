@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romacli.errors import InputError
+from romacli.names import respelled
 
 from .cameras import CameraSpec, ImageInfo
 from .poses import read_model
@@ -19,6 +20,7 @@ def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list
     """
     model = read_model(model_folder)
     posed = {image.name: image.camera_id for image in model.images.values() if image.has_pose}
+    posed = respelled(posed, [image.name for image in images])
     if not posed:
         raise InputError(f"{model_folder} holds no image with a pose. Give --known-poses a model that has poses.")
     found = [image for image in images if image.name in posed]

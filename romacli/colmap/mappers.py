@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from romacli.names import respelled
+
 from .binding import load_pycolmap
 from .poses import read_poses
 from .settings import Setting, apply_settings
@@ -184,7 +186,7 @@ def _posed(database: Path, known_poses: Path) -> Any:
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     model = pycolmap.Reconstruction()
     model.load(cache)
-    poses = read_poses(known_poses)
+    poses = respelled(read_poses(known_poses), [image.name for image in model.images.values()])
     for image in model.images.values():
         pose = poses[image.name]
         cam_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(pose.rotation), pose.translation)

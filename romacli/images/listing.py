@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from romacli.errors import InputError
+from romacli.names import spelled, with_guess
 from romacli.types import ImageList
 
 from .extras import HEIC, RAW, installed_extensions, remedy
@@ -30,7 +31,8 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
     Args:
         root: the folder of photographs.
         names_file: a UTF-8 text file, one name relative to `root` on a line; blank lines and lines that begin
-            with # are skipped. Files named here count whatever their extension.
+            with # are skipped. Files named here count whatever their extension; a name that differs from a file's
+            in Unicode's spelling alone is that file's.
 
     Raises:
         InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that
@@ -89,6 +91,11 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
     if not names:
         raise InputError(f"{names_file} holds no names. Write one name relative to {root} on each line.")
     missing = [name for name in names if not is_file_inside(root, name)]
+    if missing:
+        files = list(_walk(root))
+        meant = spelled(missing, files)
+        names = dict.fromkeys(meant.get(name, name) for name in names)
+        missing = [with_guess(name, files) for name in missing if name not in meant]
     if missing:
         raise InputError(
             f"{names_file} names {_count(missing)} not in {root}: {_first_few(missing)}. "

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from romacli.errors import InputError
+from romacli.names import composed, spelled
 from romacli.types import ImageList, Size
 
 from .decode import image_size, read_image
-from .listing import EXTENSIONS, files_under, is_file_inside
+from .listing import EXTENSIONS, files_under
 
 _MASK_EXTENSION = ".png"
 
@@ -114,9 +115,13 @@ def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str
         raise InputError(f"{folder} holds the photographs themselves. Give --mask-dir a folder of masks alone.")
     _require_png(folder, files)
     masks = {name[: -len(_MASK_EXTENSION)]: name for name in files if name.lower().endswith(_MASK_EXTENSION)}
-    found = {name: key for name in names if (key := _key(name, masks)) is not None}
-    if root is not None:
-        orphans = [masks[key] for key in masks.keys() - set(found.values()) if not _has_photograph(root, key)]
+    whole, bare = spelled(names, masks), spelled(map(_without_extension, names), masks)
+    found = {name: key for name in names if (key := whole.get(name) or bare.get(_without_extension(name)))}
+    unused = masks.keys() - set(found.values())
+    if root is not None and unused:
+        files = files_under(root)
+        photographs = set(map(composed, (*files, *map(_without_extension, files))))
+        orphans = [masks[key] for key in unused if composed(key) not in photographs]
         _refuse_orphans(folder, orphans, root)
     if not found:
         raise InputError(
@@ -133,19 +138,6 @@ def _refuse_orphans(folder: Path, orphans: Sequence[str], root: Path) -> None:
             f"{folder / first} is the mask of no photograph{others}: {root} holds no {first[: -len(_MASK_EXTENSION)]}, "
             "with whatever extension. Rename the mask, or take it away."
         )
-
-
-def _key(name: str, masks: Mapping[str, str]) -> str | None:
-    return next((key for key in (name, _without_extension(name)) if key in masks), None)
-
-
-def _has_photograph(root: Path, key: str) -> bool:
-    """Whether a mask's name without .png names a file, or one but for its extension."""
-    if is_file_inside(root, key):
-        return True
-    stem = PurePosixPath(key).name
-    folder = root / PurePosixPath(key).parent
-    return folder.is_dir() and any(path.stem == stem and path.is_file() for path in folder.iterdir())
 
 
 def _without_extension(name: str) -> str:

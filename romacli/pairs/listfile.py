@@ -6,10 +6,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from romacli.errors import InputError, PairsError, StoreError
+from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
 
 _GRAMMAR = "A line is two names, separated by a tab when they hold spaces; a third column may hold a number."
@@ -31,6 +31,7 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
 
     A line is two words, or two names separated by a tab when they hold spaces; a third, numeric column is
     ignored; lines that begin with # and blank lines are skipped. Of a pair and its reverse the first is kept.
+    A name that differs from an image's in Unicode's spelling alone is that image's.
 
     Args:
         path: a UTF-8 text file, or "-" for standard input.
@@ -46,9 +47,12 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     kept: dict[Pair, None] = {}
     unknown: dict[str, int] = {}
     duplicates = 0
-    for line_number, columns in _rows(text, known):
-        pair = _pair(columns, f"{source}:{line_number}")
-        unknown.update((name, line_number) for name in pair if name not in known and name not in unknown)
+    lines = [(number, _pair(columns, f"{source}:{number}")) for number, columns in _rows(text, known)]
+    meant = spelled({name for _, pair in lines for name in pair}, known)
+    for line_number, written in lines:
+        unknown.update((name, line_number) for name in written if name not in meant and name not in unknown)
+        pair = meant.get(written[0], written[0]), meant.get(written[1], written[1])
+        _require_two(pair, f"{source}:{line_number}")
         if pair in kept or pair[::-1] in kept:
             duplicates += 1
         else:
@@ -123,9 +127,12 @@ def _pair(columns: list[str], place: str) -> Pair:
         raise PairsError(f"{place}: {found}, expected two names. {_GRAMMAR}")
     if len(columns) == 3 and not _is_number(columns[2]):
         raise PairsError(f"{place}: the third column, {columns[2]!r}, is not a number. {_GRAMMAR}")
-    if columns[0] == columns[1]:
-        raise PairsError(f"{place}: {columns[0]} is paired with itself. Remove the line.")
     return columns[0], columns[1]
+
+
+def _require_two(pair: Pair, place: str) -> None:
+    if pair[0] == pair[1]:
+        raise PairsError(f"{place}: {pair[0]} is paired with itself. Remove the line.")
 
 
 def _is_number(text: str) -> bool:
@@ -142,18 +149,10 @@ def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -
     shown = list(unknown.items())[:_NAMES_SHOWN]
     if len(unknown) == 1:
         ((name, line_number),) = shown
-        return f"{source}:{line_number}: {_with_guess(name, names)} is not among {images}. {remedy}"
-    listed = ", ".join(f"{_with_guess(name, names)} in line {line_number}" for name, line_number in shown)
+        return f"{source}:{line_number}: {with_guess(name, names)} is not among {images}. {remedy}"
+    listed = ", ".join(f"{with_guess(name, names)} in line {line_number}" for name, line_number in shown)
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     return f"{source} names {len(unknown)} files that are not among {images}: {listed}{more}. {remedy}"
-
-
-def _with_guess(name: str, names: Sequence[str]) -> str:
-    """Add the image of that name in another folder, the commonest mistake, or else the closest spelling."""
-    last = name.rpartition("/")[2]
-    namesakes = [other for other in names if other.rpartition("/")[2] == last]
-    guesses = namesakes or get_close_matches(name, names, n=1, cutoff=0.75)
-    return f"{name} (did you mean {guesses[0]}?)" if guesses else name
 
 
 def _require_writable(name: str) -> None:

@@ -15,6 +15,7 @@ from romacli.errors import InputError, UsageError
 from romacli.images.decode import read_image
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
+from romacli.names import spelled
 from romacli.pipeline.derived import stamp
 from romacli.pipeline.masks import JobMasks
 from romacli.pipeline.progress import Progress
@@ -55,7 +56,7 @@ class GivenKeypoints:
                 raise UsageError("--keypoints sift looks at the photographs. Name their folder with --images DIR.")
             return
         with FeaturesFile(Path(self.source)) as file:
-            held = set(file.names())
+            held = spelled(names, file.names())
         missing = [name for name in names if name not in held]
         if missing:
             raise InputError(
@@ -86,9 +87,10 @@ class GivenKeypoints:
         if self.source == SIFT:
             return self._detect(sizes, options.max_keypoints, progress, stop, masks)
         with FeaturesFile(Path(self.source)) as file:
+            held = spelled(sizes, file.names())
             for name, size in sizes.items():
-                self._require_size(name, file.known_size(name) or size, size)
-            return {name: file.keypoints(name, np.float64) for name in sizes}
+                self._require_size(name, file.known_size(held.get(name, name)) or size, size)
+            return {name: file.keypoints(held.get(name, name), np.float64) for name in sizes}
 
     def _detect(
         self,

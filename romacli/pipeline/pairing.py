@@ -13,6 +13,7 @@ from romacli.errors import InputError, UsageError
 from romacli.geometry.globe import chord_m, to_metres
 from romacli.images.listing import list_images
 from romacli.images.metadata import read_metadata
+from romacli.names import respelled, spelled
 from romacli.pairs import (
     Frustum,
     RetrievalOptions,
@@ -174,7 +175,7 @@ def _spatial(images: ImageList, options: PairingOptions, progress: Progress, des
 
 def _poses(images: ImageList, options: PairingOptions, progress: Progress, describe: Describe | None) -> PairList:
     folder = _reference_model(options)
-    views = read_views(folder)
+    views = respelled(read_views(folder), images.names)
     names = _held(images, views, folder, progress)
     frusta = _frusta([views[name] for name in names], folder, progress)
     return posed(
@@ -188,7 +189,7 @@ def _poses(images: ImageList, options: PairingOptions, progress: Progress, descr
 
 def _covisible(images: ImageList, options: PairingOptions, progress: Progress, describe: Describe | None) -> PairList:
     folder = _reference_model(options)
-    seen = read_observations(folder)
+    seen = respelled(read_observations(folder), images.names)
     names = _held(images, seen, folder, progress)
     _, points = np.unique(np.concatenate([seen[name] for name in names]), return_inverse=True)
     image = np.repeat(np.arange(len(names)), [len(seen[name]) for name in names])
@@ -206,6 +207,8 @@ def _from_database(
     if options.reference_database is None:
         raise UsageError("from-database pairing reads a COLMAP database. Name it with --reference-database FILE.")
     listed = read_listed_pairs(options.reference_database, min_inliers=options.min_inliers)
+    meant = spelled({name for pair in listed for name in pair}, images.names)
+    listed = [(meant.get(a, a), meant.get(b, b)) for a, b in listed]
     names = _held(images, dict.fromkeys(name for pair in listed for name in pair), options.reference_database, progress)
     order = {name: row for row, name in enumerate(names)}
     pairs: list[Pair] = [
@@ -260,6 +263,7 @@ def _places(images: ImageList, options: PairingOptions, progress: Progress) -> l
         InputError: some have none; the message says which.
     """
     known = {} if options.positions is None else read_positions(options.positions, cartesian=options.cartesian)
+    known = respelled(known, images.names)
     if unused := len(known.keys() - set(images.names)):
         progress.warn(
             f"{options.positions} has positions of "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from romacli.errors import InputError
+from romacli.names import nearest_name, spelled
 from romacli.pairs import read_pairs
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -45,8 +45,8 @@ class JobFolder:
             InputError: the job has no such image, or several.
         """
         names = self.names
-        if photograph in names:
-            return photograph
+        if meant := spelled([photograph], names):
+            return meant[photograph]
         parts = PurePath(photograph).parts
         longer = [name for name in names if PurePath(name).parts[-len(parts) :] == parts]
         shorter = [name for name in names if parts[-len(PurePath(name).parts) :] == PurePath(name).parts]
@@ -55,8 +55,8 @@ class JobFolder:
             return found[0]
         if found:
             raise InputError(f"{photograph} may be {' or '.join(found[:3])}. Give the whole name.")
-        guesses = get_close_matches(photograph, names, n=1)
-        guess = f"did you mean {guesses[0]}?" if guesses else f"the first of its {len(names)} images is {names[0]}."
+        near = nearest_name(photograph, names)
+        guess = f"did you mean {near}?" if near else f"the first of its {len(names)} images is {names[0]}."
         raise InputError(f"{self.layout.root} has no image {photograph}; {guess}")
 
 

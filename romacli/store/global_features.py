@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.names import spelled
+
 from .hloc import ReadFile, new_file
 
 _KEY = "global_descriptor"
@@ -45,11 +47,12 @@ class GlobalFeaturesFile(ReadFile):
     """
 
     def read(self, names: list[str]) -> dict[str, GlobalFeature]:
-        """The descriptors of those of the images that the file has."""
+        """The descriptors of those of the images that the file has, in whichever of Unicode's spellings."""
         found = {}
+        meant = spelled(names, self.names())
         with self._reading("give its global descriptors"):
             for name in names:
-                group = self._file.get(name)
+                group = self._file.get(meant[name]) if name in meant else None
                 if group is not None and _KEY in group:
                     stamp = group.attrs.get(_STAMP)
                     found[name] = GlobalFeature(

@@ -152,6 +152,20 @@ class ReadFile:
             attributes = self._file.attrs
             return {key: attributes[key].decode() for key in attributes if _is_text(attributes.get_id(key))}
 
+    def names(self) -> list[str]:
+        """The names of all groups that hold datasets, sorted."""
+        import h5py
+
+        names = set()
+
+        def visit(name: str, member: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(member, h5py.Dataset):
+                names.add(name.rpartition("/")[0])
+
+        with self._reading("be listed"):
+            self._file.visititems(visit)
+        return sorted(names)
+
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
         """Turns what h5py and numpy say of damaged and foreign files into one sentence."""
@@ -184,20 +198,6 @@ class FeaturesFile(ReadFile):
         InputError: the file does not exist.
         StoreError: it is damaged or foreign; also from the methods.
     """
-
-    def names(self) -> list[str]:
-        """The names of all groups that hold datasets, sorted."""
-        import h5py
-
-        names = set()
-
-        def visit(name: str, member: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(member, h5py.Dataset):
-                names.add(name.rpartition("/")[0])
-
-        with self._reading("be listed"):
-            self._file.visititems(visit)
-        return sorted(names)
 
     def keypoints(self, name: str, dtype: type[np.floating] = np.float32) -> Keypoints:
         """The keypoints of an image, in COLMAP pixels; scores are 1 where the file has none.

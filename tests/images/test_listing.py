@@ -185,16 +185,17 @@ def test_a_names_file_chooses_among_the_photographs(photos):
 
 
 def test_a_names_file_that_names_what_is_not_there(photos):
-    fill(photos, "1.jpg", "sub/1.jpg")
+    fill(photos, "1.jpg", "sub/1.jpg", "folder/2.png")
     Path("outside.jpg").touch()
     names_file = Path("names.txt")
     remedy = "Names are relative to photos; correct them, or leave them out."
     names_file.write_text("1.jpg\nz.jpg\n")
     assert refusal(photos, names_file=names_file) == (f"names.txt names a file that is not in photos: z.jpg. {remedy}")
-    names_file.write_text(f"z.jpg\nsub\n../outside.jpg\n{photos.resolve()}/1.jpg\na\nb\nc\n")
+    names_file.write_text(f"z.jpg\nfolder\n../outside.jpg\n{photos.resolve()}/1.jpg\na\nb\nc\n")
     assert refusal(photos, names_file=names_file) == (
         "names.txt names 7 files that are not in photos: "
-        f"z.jpg, sub, ../outside.jpg, {photos.resolve()}/1.jpg, a and 2 more. {remedy}"
+        f"z.jpg, folder (did you mean folder/2.png?), ../outside.jpg, {photos.resolve()}/1.jpg (did you mean 1.jpg?), "
+        f"a and 2 more. {remedy}"
     )
 
 

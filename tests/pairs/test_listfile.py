@@ -88,8 +88,8 @@ def test_repeated_and_reversed_pairs_keep_the_first_and_are_counted(pairs_file):
             "Names are relative to the image folder; correct them, or leave their lines out.",
         ),
         (
-            "a.jpg photos/c.jpg\n",
-            "pairs.txt:1: photos/c.jpg (did you mean sub/c.jpg?) is not among the 5 images. ",
+            "a.jpg photos/sub/c.jpg\n",
+            "pairs.txt:1: photos/sub/c.jpg (did you mean sub/c.jpg?) is not among the 5 images. ",
         ),
         (
             "my foto.jpg\tb.jpg\t1\n",

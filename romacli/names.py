@@ -1,0 +1,87 @@
+"""Names of images in several spellings: which mean the same, and which one was probably meant. Imports nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+from unicodedata import normalize
+
+T = TypeVar("T")
+
+
+def composed(name: str) -> str:
+    """The spelling that all spellings of a name in Unicode have in common; macOS writes another."""
+    return name if name.isascii() else normalize("NFC", name)
+
+
+def spelled(wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
+    """For each wanted name the held one that it is: itself, or else the only one that differs in Unicode alone.
+
+    Names that are none of the held ones, or may be several of them, are left out.
+    """
+    wanted, names = list(wanted), set(held)
+    found = {name: name for name in wanted if name in names}
+    left = [name for name in wanted if name not in names]
+    if left:
+        by_key: dict[str, list[str]] = {}
+        for name in names:
+            by_key.setdefault(composed(name), []).append(name)
+        keys = {name: by_key.get(composed(name), []) for name in left}
+        found.update((name, same[0]) for name, same in keys.items() if len(same) == 1)
+    return found
+
+
+def respelled(values: Mapping[str, T], held: Collection[str]) -> dict[str, T]:
+    """The values under the held spelling of their names; names that are none of the held ones stay as they are."""
+    taken = {name for name in held if name in values}
+    renamed: dict[str, T] = {}
+    for name, meant in spelled(values, held).items():
+        if name == meant or meant not in taken:
+            renamed[meant] = values[name]
+            taken.add(meant)
+    keys = set(map(composed, renamed))
+    return {**renamed, **{name: value for name, value in values.items() if composed(name) not in keys}}
+
+
+def nearest_name(name: str, held: Collection[str]) -> str | None:
+    """The held name that was probably meant by one that is not held, None where nothing is near.
+
+    It is the one with the longest common end of the path, whatever the case, if that holds a folder too or all of
+    either name; a file of the same name in another folder is none. Or else it is the closest spelling.
+    """
+    parts = _parts(name)
+    tails = {other: _common(parts, _parts(other)) for other in held}
+    longest = max(tails.values(), default=0)
+    ends = [other for other, tail in tails.items() if tail == longest]
+    if longest:
+        whole = [other for other in ends if longest >= min(2, len(parts), len(_parts(other)))]
+        if whole:
+            return whole[0] if len(whole) == 1 else None
+    folded = {_stem(_parts(other)): other for other, tail in tails.items() if not tail}
+    close = get_close_matches(_stem(parts), folded, n=1, cutoff=0.75)
+    return folded[close[0]] if close else None
+
+
+def with_guess(name: str, held: Collection[str]) -> str:
+    """A name that is not held, with the one that was probably meant."""
+    guess = nearest_name(name, held)
+    return f"{name} (did you mean {guess}?)" if guess else name
+
+
+def _parts(name: str) -> list[str]:
+    return composed(name).casefold().split("/")
+
+
+def _stem(parts: list[str]) -> str:
+    """A path without its extension, which would make names look more alike than they are."""
+    path = "/".join(parts)
+    return path.rpartition(".")[0] or path
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """How many parts at their ends two paths have in common."""
+    count = 0
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return count
