@@ -1,11 +1,12 @@
 """A file's pixels and size in the orientation they are stored in: COLMAP ignores EXIF's, and so do we.
 
-OpenCV decodes, because it keeps 16-bit images whole where Pillow saturates them; Pillow reads headers.
+OpenCV decodes, because it keeps 16-bit images whole where Pillow saturates them; JPEG aside, of whose damage it tells
+the terminal alone, where simplejpeg says what libjpeg found. Pillow reads headers.
 """
 
 from __future__ import annotations
 
-import re
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,17 @@ from romacli.errors import ImageError
 from romacli.types import Size
 
 from .extras import RAW, is_heif, raw_size, read_heif, read_raw, teach_pillow_heif
+from .jpeg import MAX_PIXELS, cut_off, is_jpeg, read_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_MAX_PIXELS = 2**30  # what OpenCV decodes at most
+# The darkest and brightest parts of a 16-bit photograph that its range leaves out, in percent: hot pixels, glints.
+_TONES_LEFT_OUT = 0.1
+SIXTEEN_BIT = f"narrow ranges stretched, {_TONES_LEFT_OUT} to {100 - _TONES_LEFT_OUT} %"
+# Counts a range of 16 bits is narrow below, and those it takes to be more than noise.
+_NARROW, _LEAST_RANGE = 2**15, 16
+_FLAT_RANGE = 3  # of 255: what compression makes of a single colour
 
 _pillow_limit_lock = threading.Lock()
 
@@ -31,14 +38,14 @@ _pillow_limit_lock = threading.Lock()
 def read_image(path: str | Path) -> np.ndarray:
     """Decode a photograph in stored orientation.
 
-    16-bit values are scaled to 8, alpha is dropped, grey, palette and CMYK images become RGB.
-    Of several pages or frames the first is taken.
+    16-bit values are scaled to 8; where they span less than half of the 16 bits, this range of theirs becomes 0 to 255.
+    Alpha is dropped, grey, palette and CMYK images become RGB. Of several pages or frames the first is taken.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: the file cannot be opened, is empty or cut off, or is nothing that can be decoded.
+        ImageError: the file cannot be opened, is empty, cut off or damaged, or is nothing that can be decoded.
     """
     import cv2
 
@@ -48,16 +55,92 @@ def read_image(path: str | Path) -> np.ndarray:
         return read_raw(path)
     if is_heif(data[:12]):
         return read_heif(path)
-    if _is_cut_off(data):
-        raise ImageError(f"{path} is cut off before its end. Copy it again from its source, or leave it out.")
+    if (image := read_jpeg(path, data)) is not None:
+        return image
+    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(_as_8_bit(image), cv2.COLOR_BGR2RGB)
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """Decode an image into its samples as stored, in OpenCV's order: (H, W) or (H, W, channels), of 8 or 16 bits.
+
+    Raises:
+        ImageError: as from `read_image`.
+    """
+    import cv2
+
+    data = _read_bytes(path)
+    if RAW.has(path.name) or is_heif(data[:12]) or is_jpeg(data):
+        return read_image(path)
+    return _decode(path, data, cv2.IMREAD_UNCHANGED)
+
+
+def is_flat(image: np.ndarray) -> bool:
+    """Whether a picture, (H, W, 3) uint8, is a single colour: nothing in it can be matched."""
+    lows, highs = _range(image, 2**14)
+    return bool((highs - lows <= _FLAT_RANGE).all())
+
+
+def is_stretched(path: Path) -> bool:
+    """Whether a photograph has 16 bits and so narrow a range that it is stretched; False for what cannot be read."""
+    import cv2
+
+    with opened_header(path) as image:
+        if image is None or image.format in ("JPEG", "MPO", "WEBP", "BMP"):
+            return False
+    try:
+        samples = _decode(path, _read_bytes(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except ImageError:
+        return False
+    return samples.dtype != np.uint8 and _tones(samples) != _ALL_TONES
+
+
+def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    """What OpenCV makes of a file, of 8 or 16 bits."""
+    import cv2
+
+    if data.startswith(_PNG_START) and not _png_has_end(data):
+        raise cut_off(path)
     buffer = np.frombuffer(_without_tiff_orientation(data), np.uint8)
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(buffer, flags)
     except cv2.error as error:
         raise _undecodable(path) from error
     if image is None:
         raise _undecodable(path)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.dtype == np.int16:
+        return image.view(np.uint16) ^ np.uint16(0x8000)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise _of_32_bits(path)
+    return image
+
+
+def _as_8_bit(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    low, high = _tones(image)
+    scaled = (np.arange(2**16) - low) * (256 / (high - low))
+    return np.clip(scaled, 0, 255).astype(np.uint8)[image]
+
+
+_ALL_TONES = (0, 2**16)
+
+
+def _tones(image: np.ndarray) -> tuple[int, int]:
+    """The values of a 16-bit image that become 0 and 256."""
+    lows, highs = _range(image, 2**20)
+    low, high = int(lows.min()), int(highs.max())
+    return (low, high + 1) if _LEAST_RANGE <= high - low < _NARROW else _ALL_TONES
+
+
+def _range(image: np.ndarray, pixels: int) -> np.ndarray:
+    """The least and the largest value of each channel of (H, W, channels), (2, channels), outliers aside.
+
+    pixels: about how many to look at.
+    """
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // pixels))
+    ends = (_TONES_LEFT_OUT, 100 - _TONES_LEFT_OUT)
+    return np.percentile(image[::step, ::step], ends, axis=(0, 1), method="nearest").astype(int)
 
 
 def image_size(path: Path) -> Size:
@@ -130,47 +213,27 @@ def _unopenable(path: Path, error: OSError) -> ImageError:
     return ImageError(f"{path} cannot be opened: {error.strerror}. Check the file, or leave it out.")
 
 
+def _of_32_bits(path: Path) -> ImageError:
+    return ImageError(
+        f"{path} holds 32-bit values, whose range of brightness is unknown. "
+        "Save it with 8 or 16 bits per channel, or leave it out."
+    )
+
+
 def _undecodable(path: Path) -> ImageError:
     with opened_header(path) as image:
         if image is not None:
             width, height = stored_size(image)
-            if width * height > _MAX_PIXELS:
+            if width * height > MAX_PIXELS:
                 return ImageError(
                     f"{path} claims {width} x {height} px, more than can be decoded. Make it smaller, or leave it out."
                 )
             if image.mode in ("F", "I"):
-                return ImageError(
-                    f"{path} holds 32-bit values, whose range of brightness is unknown. "
-                    "Save it with 8 or 16 bits per channel, or leave it out."
-                )
+                return _of_32_bits(path)
     return ImageError(f"{path} cannot be read as an image. Convert it to JPEG or PNG, or leave it out.")
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Tell whether a JPEG or PNG stops before its end marker.
-
-    OpenCV 4 fills what is missing with grey and says nothing, COLMAP too. The other formats fail to decode.
-    """
-    if data.startswith(b"\xff\xd8\xff"):
-        return not _jpeg_has_end(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return not _png_has_end(data)
-    return False
-
-
-# In entropy-coded data FF is followed by 00 or a restart marker, and FF FF pads; all else is the next marker.
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
-_JPEG_END = b"\xd9"
-
-
-def _jpeg_has_end(data: bytes) -> bool:
-    """Look for the end marker segment by segment, so that an embedded thumbnail's does not count."""
-    position = 2
-    while marker := _JPEG_MARKER.search(data, position):
-        if marker[1] == _JPEG_END:
-            return True
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    return False
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def _png_has_end(data: bytes) -> bool:

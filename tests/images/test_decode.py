@@ -15,6 +15,7 @@ from PIL import Image
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import ImageError
 from romacli.images import image_size, read_image
+from romacli.images.decode import is_flat, is_stretched
 
 HEIGHT, WIDTH = 30, 44  # unequal and no multiples of 8, so that turned or padded images show
 _Y, _X = np.mgrid[:HEIGHT, :WIDTH]
@@ -202,6 +203,97 @@ def test_files_cut_off_are_refused_instead_of_filled_with_grey(folder, name):
     assert refusal(read_image, written(folder, name, CUT_OFF[name])) == (
         f"photos/{name} is cut off before its end. Copy it again from its source, or leave it out."
     )
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT * 8, WIDTH * 8, 3), np.uint8)
+DETAILED = cv2.GaussianBlur(NOISE, (0, 0), 2)
+
+
+def damaged(data: bytes, replacement: bytes) -> bytes:
+    """A file with other bytes in its middle, and its end as it was."""
+    middle = len(data) // 2
+    return data[:middle] + replacement + data[middle + len(replacement) :]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 20}], ids=str)
+@pytest.mark.parametrize("replacement", [bytes(2000), NOISE.tobytes()[:2000]], ids=["zeros", "foreign"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_damaged_inside_is_refused_by_name(folder, mode, replacement, options, capfd):
+    data = encoded(Image.fromarray(DETAILED).convert(mode), "JPEG", quality=90, **options)
+    path = written(folder, "a.jpg", damaged(data, replacement))
+    said = refusal(read_image, path)
+    assert "photos/a.jpg is damaged inside" in said
+    assert "Copy it again" in said
+    assert capfd.readouterr().err == ""
+    assert read_image(written(folder, "a.jpg", data)).shape == DETAILED.shape
+
+
+def test_a_block_of_zeros_that_decodes_is_damage(folder):
+    data = encoded(DETAILED, "JPEG", quality=90)
+    refused = 0
+    for place in range(len(data) // 4, len(data) // 2, 97):  # at some, libjpeg ends where it should
+        path = written(folder, "a.jpg", data[:place] + bytes(300) + data[place + 300 :])
+        refused += "photos/a.jpg is damaged inside" in refusal(read_image, path)
+    assert refused == len(range(len(data) // 4, len(data) // 2, 97))
+
+
+def test_flat_areas_coded_as_zeros_are_whole(folder):
+    pixels = np.full((800, 800), 255, np.uint8)
+    pixels[:HEIGHT, :WIDTH] = GRAY
+    for options in ({"optimize": True}, {"progressive": True}, {}):
+        assert read_image(written(folder, "a.jpg", encoded(pixels, "JPEG", **options))).min() < 50
+        rgb = np.repeat(pixels[..., None], 3, axis=2)
+        assert read_image(written(folder, "a.jpg", encoded(rgb, "JPEG", **options))).min() < 50
+
+
+@pytest.mark.parametrize("padding", [bytes(100), b"\x20" * 7])
+def test_a_jpeg_filled_up_before_its_end_is_whole(folder, padding):
+    data = encoded(DETAILED, "JPEG")
+    padded = written(folder, "a.jpg", data[:-2] + padding + data[-2:])
+    np.testing.assert_array_equal(read_image(padded), read_image(written(folder, "b.jpg", data)))
+
+
+def test_a_jpeg_with_an_odd_header_is_whole(folder):
+    """Some cameras write a range of coefficients that means nothing; libjpeg warns, and reads every pixel."""
+    data = encoded(DETAILED, "JPEG")
+    scan = data.index(b"\xff\xda")
+    spectral_end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big") - 2
+    odd = written(folder, "a.jpg", data[:spectral_end] + b"\x00" + data[spectral_end + 1 :])
+    np.testing.assert_array_equal(read_image(odd), read_image(written(folder, "b.jpg", data)))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+@pytest.mark.parametrize(("low", "span"), [(7200, 200), (0, 1023), (100, 16383)])
+def test_a_narrow_range_of_16_bits_is_stretched(folder, low, span, extension, channels):
+    values = np.random.default_rng(0).integers(low, low + span + 1, (HEIGHT, WIDTH, channels)).astype(np.uint16)
+    values[0, 0], values[-1, -1] = 65535, 0  # pixels that are hot, and dead
+    values[..., 3:] = 65535  # opaque
+    path = written(folder, f"a{extension}", cv2.imencode(extension, values)[1].tobytes())
+    red = read_image(path)[..., 0]
+    assert len(np.unique(red)) > 0.7 * min(span, 255)
+    stored = values[..., min(channels, 3) - 1].astype(float)
+    np.testing.assert_allclose(red[1:-1], ((stored - low) * 255 / span)[1:-1], atol=4)
+    assert is_stretched(path)
+
+
+def test_signed_values_are_stretched_too(folder):
+    values = (RGB[..., 0].astype(np.int16) - 100) * 10
+    image = read_image(written(folder, "a.tif", encoded_16_bit(values, ".tif")))
+    np.testing.assert_allclose(image[..., 0], (GRAY / GRAY.max() * 255), atol=2)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_wide_range_of_16_bits_is_left_as_it_is(folder, name):
+    assert not is_stretched(written(folder, name, EXACT[name][0]))
+
+
+@pytest.mark.parametrize("value", [0, 90, 255])
+def test_a_single_colour_is_flat_and_a_faint_picture_is_not(value):
+    flat = np.full((HEIGHT, WIDTH, 3), value, np.uint8)
+    assert is_flat(flat)
+    assert is_flat(flat ^ (NOISE[:HEIGHT, :WIDTH] & 1))
+    assert not is_flat(flat // 2 + RGB // 8)
 
 
 @pytest.mark.parametrize(
