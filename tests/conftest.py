@@ -14,7 +14,7 @@ DIGESTS = {"roma": "bdffc8ff94ffa4e0", "dinov2": "cc90609b08266f47"}
 def seeded_checkpoints() -> tuple[dict[str, Any], dict[str, Any]]:
     """Pseudo-random state dicts in the layout of RoMa's and DINOv2's published files (1.7 GB)."""
     import torch
-    from seeded_weights import digest, seeded_state_dict
+    from support.seeded_weights import digest, seeded_state_dict
 
     from romacli.models.roma import RoMa, checkpoint_layouts
 

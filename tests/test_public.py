@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import REPOSITORY
+from support.commands import REPOSITORY
 
 import romacli
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from report_facts import facts_of, verified_pair
+from support.report_facts import facts_of, verified_pair
 from typer.testing import CliRunner
 
 from romacli.cli.app import app

@@ -78,10 +78,7 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
     Nothing is kept. Times are of the wall clock; on a machine that does other work trust the ratio of --compare, whose
     runs take turns, and no seconds.
 
-    Of each part of the network are told: seconds, floating-point operations and bytes an image or a pair; the share of
-    the rate that the device reaches in products of matrices of the same number type; and the share of its rate in
-    copies. Bytes are those that operations read and write, each tensor once, so what stays in a cache can take that
-    share above 1. Peak memory is that of the process so far, weights included; on a GPU that of its tensors.
+    Peak memory is that of the process so far, weights included; on a GPU that of its tensors.
     """
     from romacli.eval.photographs import generate_photographs
     from romacli.eval.throughput import bench as measure
@@ -127,7 +124,7 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
 
 
 def table(values: dict[str, Any]) -> str:
-    """The figures as lines of a table, the compared run beside ours, then the stages and their parts."""
+    """The figures as lines of a table, the compared run beside ours, then the shares of the stages."""
     runs = [name for name in ("cached", "uncached") if name in values]
     seeded = " with seeded weights" if values["weights"] == "seeded" else ""
     lines = [
@@ -136,13 +133,9 @@ def table(values: dict[str, Any]) -> str:
     ]
     for key in values["cached"]:
         lines.append(f"{key.replace('_', ' '):<20}" + "".join(f"{values[run][key]:>12.3f}" for run in runs))
-    heads = ("seconds", "GFLOP", "GB", "of products", "of copies")
-    lines.append(f"{'each':<28}" + "".join(f"{head:>12}" for head in heads))
-    lines += [_stage_line(row) for row in values["stages"]]
-    lines.append(
-        f"fewest encodes {values['fewest_encodes']}; {values['dtype']} products {values['matrix_gflops']} GFLOP/s, "
-        f"copies {values['copy_gb_s']} GB/s, peak memory {values['peak_gb']} GB"
-    )
+    shares = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in values["shares"].items())
+    lines.append(f"of the time: {shares}")
+    lines.append(f"fewest encodes {values['fewest_encodes']}; {values['dtype']}, peak memory {values['peak_gb']} GB")
     if values["rejected"]:
         lines.append(f"{values['rejected']} of {values['pairs']} pairs rejected, which may cost less than others")
     if "ratio" in values:
@@ -156,11 +149,3 @@ def table(values: dict[str, Any]) -> str:
                 "to be like them"
             )
     return "\n".join(lines)
-
-
-def _stage_line(row: dict[str, Any]) -> str:
-    unit = {"encode": "image", "match": "pair"}[row["stage"]]
-    name = f"  {row['part']}" if row["part"] else f"{row['stage']}, {unit}"
-    values = (f"{row['seconds']:.4f}", f"{row['gflop']:.1f}", f"{row['gbyte']:.2f}")
-    shares = (f"{100 * row[key]:.1f} %" for key in ("of_products", "of_copies"))
-    return f"{name:<28}" + "".join(f"{text:>12}" for text in (*values, *shares))

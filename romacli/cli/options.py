@@ -95,7 +95,6 @@ def images_folder(positional: Path | None, option: Path | None) -> Path:
 class Method(StrEnum):
     tracks = "tracks"
     cells = "cells"
-    independent = "independent"
 
 
 class Changed(StrEnum):
@@ -340,8 +339,7 @@ class KeypointFlags:
         Method,
         typer.Option(
             help="How keypoints are made of warps. tracks: points carried from image to image, the longest and most "
-            "precise. cells: hloc's quantise and vote, for comparison and compatibility. independent: private samples "
-            "of each pair; not for reconstruction, since tracks of two views leave COLMAP with next to no image."
+            "precise. cells: hloc's quantise and vote, for comparison and compatibility."
         ),
     ] = Method.tracks
     keypoints: Annotated[

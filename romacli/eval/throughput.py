@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from romacli.eval.parts import REST, Meter, Watch, clock, watched
-from romacli.eval.work import counted
-from romacli.matching.device import copy_rate, product_rate, wait_for
+from romacli.matching.device import wait_for
 from romacli.matching.matcher import Matcher, StagedMatcher, StartedPair
 from romacli.pipeline.match import MatchOptions, match_images
 from romacli.pipeline.schedule import fewest_loads
@@ -28,10 +26,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the pairs. Seconds are of the wall clock; `steady_s` leaves out all up to the first result.
-
-    parts: by stage and part of the network, what the run's meter read, seconds if it was a clock.
-    """
+    """One pass over the pairs. Seconds are of the wall clock; `steady_s` leaves out all up to the first result."""
 
     wall_s: float
     steady_s: float
@@ -43,7 +38,6 @@ class Run:
     encodes: int
     pairs: int
     rejected: int
-    parts: Mapping[str, Mapping[str, Any]]
 
     @property
     def outside(self) -> float:
@@ -64,8 +58,8 @@ class Run:
 class Timed:
     """A matcher that notes what its stages take; work on a GPU is waited for at the end of each."""
 
-    def __init__(self, matcher: Matcher, watch: Watch) -> None:
-        self._matcher, self._watch = matcher, watch
+    def __init__(self, matcher: Matcher) -> None:
+        self._matcher = matcher
         self.name, self.batch_size = matcher.name, matcher.batch_size
         self.device = getattr(matcher, "device", None)
         self.seconds = dict.fromkeys(("prepare", *STAGES), 0.0)
@@ -92,8 +86,7 @@ class Timed:
     @contextmanager
     def _on_device(self, stage: str, count: int) -> Iterator[None]:
         start = time.perf_counter()
-        with self._watch.stage(stage):
-            yield
+        yield
         wait_for(self.device or CPU)
         self._note(stage, start, count)
 
@@ -105,8 +98,8 @@ class Timed:
 class StagedTimed(Timed):
     """The same of a matcher whose pairs are matched in two stages, which count as one."""
 
-    def __init__(self, matcher: StagedMatcher, watch: Watch) -> None:
-        super().__init__(matcher, watch)
+    def __init__(self, matcher: StagedMatcher) -> None:
+        super().__init__(matcher)
         self._staged = matcher
         self.coarse_batch_size = matcher.coarse_batch_size
 
@@ -127,39 +120,27 @@ class Bench:
     matcher: Matcher
     options: MatchOptions
 
-    def cached(self, pairs: PairList, meter: Meter | None = None) -> Run:
+    def cached(self, pairs: PairList) -> Run:
         """The loop of `romacli match`, without a journal."""
-        return self._timed([pairs], self.options, meter)
+        return self._timed([pairs], self.options)
 
     def uncached(self, pairs: PairList) -> Run:
         """Pairs one by one: both photographs are read and encoded for each."""
         return self._timed([PairList((pair,)) for pair in pairs.pairs], replace(self.options, batch_size=1))
 
-    def work(self, pair: Pair) -> dict[str, dict[str, np.ndarray]]:
-        """By stage and part, the floating-point operations and bytes of one image and of one pair."""
-        with counted() as meter:
-            run = self.cached(PairList((pair,)), meter)
-        counts = {"encode": run.encodes, "match": run.pairs}
-        return {
-            stage: {name: value / counts[stage] for name, value in parts.items()} for stage, parts in run.parts.items()
-        }
-
-    def _timed(self, lists: Iterable[PairList], options: MatchOptions, meter: Meter | None = None) -> Run:
-        device = getattr(self.matcher, "device", None)
-        watch = Watch(meter or clock(device))
+    def _timed(self, lists: Iterable[PairList], options: MatchOptions) -> Run:
         matcher = self.matcher
-        timed = StagedTimed(matcher, watch) if isinstance(matcher, StagedMatcher) else Timed(matcher, watch)
+        timed = StagedTimed(matcher) if isinstance(matcher, StagedMatcher) else Timed(matcher)
         results: list[tuple[float, int, int]] = []
 
         def note(batch: Sequence[tuple[Pair, PairResult]]) -> None:
             rejected = sum(isinstance(result, Rejected) for _, result in batch)
             results.append((time.perf_counter(), len(batch), rejected))
 
-        with watched(getattr(self.matcher, "network", None), watch):
-            start = time.perf_counter()
-            for pairs in lists:
-                match_images(self.images, pairs, timed, note, options)
-            end = time.perf_counter()
+        start = time.perf_counter()
+        for pairs in lists:
+            match_images(self.images, pairs, timed, note, options)
+        end = time.perf_counter()
         first_end, first_pairs, _ = results[0] if results else (start, 0, 0)
         pairs_done = sum(count for _, count, _ in results)
         return Run(
@@ -173,7 +154,6 @@ class Bench:
             encodes=timed.calls["encode"],
             pairs=pairs_done,
             rejected=sum(rejected for _, _, rejected in results),
-            parts=watch.totals(),
         )
 
 
@@ -214,20 +194,17 @@ def bench(
     say: Callable[[str], None],
     uncached_pairs: int | None = None,
 ) -> dict[str, Any]:
-    """Medians over `repeats` runs, after one pair to warm up, whose operations are counted.
+    """Medians over `repeats` runs, after one pair to warm up.
 
     uncached_pairs: of each run, matched without reuse to compare; spread over the list, all without it.
 
     Returns:
-        A dictionary for JSON: `cached`, `stages`, with `compare` also `uncached`, `ratio` and `bound`, and what the
-        machine does. Sizes are per image for the stage `encode` and per pair for `match`, as if each pair were
-        refined like the first.
+        A dictionary for JSON: `cached`, the `shares` of the wall time that each stage has, with `compare` also
+        `uncached`, `ratio` and `bound`, and `peak_gb`.
     """
     measured = Bench(images, matcher, options)
     used = len({name for pair in pairs.pairs for name in pair})
-    device, dtype = getattr(matcher, "device", None) or CPU, working_dtype(matcher)
-    work = measured.work(pairs.pairs[0])
-    products = product_rate(device, dtype)
+    measured.cached(PairList(pairs.pairs[:1]))
     sample = spread(pairs.pairs, uncached_pairs or len(pairs))
     cached, compared = [], []
     for index in range(repeats):
@@ -238,7 +215,6 @@ def bench(
             halves = [before, measured.uncached(PairList(sample[1::2]))] if sample[1:] else [before]
             compared.append(Compared(cached[-1], tuple(halves), used))
     peak = peak_bytes(matcher)
-    products, copies = max(products, product_rate(device, dtype)), copy_rate(device)
     result: dict[str, Any] = {
         "images": used,
         "pairs": len(pairs),
@@ -246,10 +222,8 @@ def bench(
         "repeats": repeats,
         "fewest_encodes": fewest_loads(used, len(pairs), used),
         "cached": _medians([(run,) for run in cached], used),
-        "stages": _stages(cached, work, products, copies),
-        "dtype": str(dtype).removeprefix("torch."),
-        "matrix_gflops": round(products / 1e9, 1),
-        "copy_gb_s": round(copies / 1e9, 2),
+        "shares": _shares(cached),
+        "dtype": matcher.settings.get("dtype", "float32"),
         "peak_gb": round(peak / 1e9, 3),
     }
     if compare:
@@ -295,42 +269,14 @@ def _medians(runs: Sequence[Sequence[Run]], used: int) -> dict[str, float]:
     }
 
 
-def _stages(
-    runs: Sequence[Run], work: Mapping[str, Mapping[str, np.ndarray]], products: float, copies: float
-) -> list[dict[str, Any]]:
-    """A row for each stage as a whole, `part` being empty, and one for each of its parts."""
-    rows = []
-    for stage in STAGES:
-        each_s = {"encode": lambda run: run.encode_each_s, "match": lambda run: run.match_each_s}[stage]
-        counts = [{"encode": run.encodes, "match": run.pairs}[stage] for run in runs]
-        whole = sum(work[stage].values(), np.zeros(2))
-        rows.append(_row(stage, "", statistics.median(map(each_s, runs)), whole, products, copies))
-        names = [name for name in work[stage] if name != REST]
-        for name in [*names, REST] if names else []:
-            seconds = statistics.median(
-                run.parts[stage].get(name, 0.0) / max(1, count) for run, count in zip(runs, counts, strict=True)
-            )
-            rows.append(_row(stage, name, seconds, work[stage][name], products, copies))
-    return rows
-
-
-def _row(stage: str, part: str, seconds: float, work: np.ndarray, products: float, copies: float) -> dict[str, Any]:
-    flops, num_bytes = map(float, work)
-    return {
-        "stage": stage,
-        "part": part,
-        "seconds": round(seconds, 6),
-        "gflop": round(flops / 1e9, 3),
-        "gbyte": round(num_bytes / 1e9, 3),
-        "of_products": round(flops / seconds / products, 4) if seconds else 0.0,
-        "of_copies": round(num_bytes / seconds / copies, 4) if seconds else 0.0,
+def _shares(runs: Sequence[Run]) -> dict[str, float]:
+    """Of the wall time, by stage and outside the network; the medians need not add up to one."""
+    values: dict[str, Callable[[Run], float]] = {
+        "encode": lambda run: run.encode_s / run.wall_s,
+        "match": lambda run: run.match_s / run.wall_s,
+        "outside": lambda run: run.outside,
     }
-
-
-def working_dtype(matcher: Matcher) -> torch.dtype:
-    """The number type its network computes in, float32 where it says nothing."""
-    dtype: torch.dtype = getattr(torch, matcher.settings.get("dtype", "float32"))
-    return dtype
+    return {stage: round(statistics.median(map(value, runs)), 4) for stage, value in values.items()}
 
 
 def peak_bytes(matcher: Matcher) -> int:

@@ -217,9 +217,3 @@ def compose(points: np.ndarray, fields: Sequence[WarpField]) -> WarpSample:
         sample = field.at(points)
         points, weights = sample.targets, np.minimum(weights, sample.weights)
     return WarpSample(points, weights)
-
-
-def cycle_error(points: np.ndarray, forward: WarpField, backward: WarpField) -> np.ndarray:
-    """How far from (n, 2) points, in px, the way there and back ends; infinite where either warp refuses."""
-    back = compose(points, (forward, backward))
-    return np.where(back.weights > 0, np.linalg.norm(back.targets - points, axis=1), np.inf)

@@ -12,7 +12,6 @@ from romacli.keypoints.aggregation import AggregateSummary, Aggregation, Progres
 from romacli.keypoints.anchored import by_anchors
 from romacli.keypoints.cells import by_cells
 from romacli.keypoints.graph import PairGraph, ReadWarp
-from romacli.keypoints.independent import by_pairs
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.tracks import TrackTable, confirm, grow, relax
 from romacli.types import Keypoints, Matches, Pair
@@ -86,7 +85,6 @@ def by_tracks(graph: PairGraph, options: AggregateOptions, progress: Progress) -
 METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress], Aggregation]] = {
     "tracks": by_tracks,
     "cells": by_cells,
-    "independent": by_pairs,
 }
 
 

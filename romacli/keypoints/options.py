@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class AggregateOptions:
     """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image.
 
-    method: "tracks", "cells" or "independent"; without a say where keypoints are given.
+    method: "tracks" or "cells"; without a say where keypoints are given.
     max_keypoints: per image; of tracks the longest of each place stay.
     spacing: between the seeds of new tracks; smaller gives more tracks and more work.
     nms_radius: no two keypoints of an image are nearer.

@@ -297,18 +297,6 @@ def list_names(path: Path) -> list[str]:
         return file.names()
 
 
-def read_keypoints(path: Path, name: str) -> Keypoints:
-    """The keypoints of one image, in COLMAP pixels; for many images open a `FeaturesFile`."""
-    with FeaturesFile(path) as file:
-        return file.keypoints(name)
-
-
-def read_matches(path: Path, name0: str, name1: str) -> Matches:
-    """The matches of one pair, column 0 for `name0`; for many pairs open a `MatchesFile`."""
-    with MatchesFile(path) as file:
-        return file.matches(name0, name1)
-
-
 @contextmanager
 def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
     """A function that adds a group to a file which takes the place of `path` when the block ends well."""

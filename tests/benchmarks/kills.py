@@ -28,8 +28,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from plane import photograph_plane
-from plane_matcher import NODES, SECONDS_A_PAIR, environment
+from support.plane import photograph_plane
+from support.plane_matcher import NODES, SECONDS_A_PAIR, environment
 
 from romacli.store.journal import Journal
 from romacli.types import Pair, PairResult

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from plane_matcher import NODES, environment
+from support.homography import image_digest
+from support.plane_matcher import NODES, environment
 
-from romacli.matching.homography import image_digest
 from romacli.pairs import write_pairs
 from romacli.store.runs import read_runs
 from romacli.types import PairList

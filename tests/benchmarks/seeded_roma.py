@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 import torch
-from seeded_weights import seeded_state_dict
+from support.seeded_weights import seeded_state_dict
 from torch import Tensor
 
 from romacli.images.decode import read_image

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from plane import PlanePhotographs, photograph_plane
+from support.plane import PlanePhotographs, photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
@@ -99,17 +99,17 @@ def test_a_run_of_the_job_makes_keypoints_by_its_own_options_again(run: Run, mad
 
 
 def test_files_tell_the_options_they_were_made_with(run: Run) -> None:
-    assert run("aggregate", "job", "--method", "independent", "--max-keypoints", 400).exit_code == 0
+    assert run("aggregate", "job", "--method", "cells", "--max-keypoints", 400).exit_code == 0
     for name in ("features.h5", "matches.h5"):
         with h5py.File(f"job/{name}") as file:
             options = json.loads(file.attrs["options"])
-        assert (options["method"], options["max_keypoints"], options["keypoints"]) == ("independent", 400, None)
+        assert (options["method"], options["max_keypoints"], options["keypoints"]) == ("cells", 400, None)
 
 
-def test_short_tracks_are_warned_of_again_when_nothing_changed(run: Run) -> None:
+def test_warnings_are_repeated_when_nothing_changed(run: Run) -> None:
     for _ in range(2):
-        result = run("aggregate", "job", "--method", "independent", "--quiet")
-        assert "warning: a track has 2.00 views on average" in result.stderr
+        result = run("aggregate", "job", "--nms-radius", 200, "--spacing", 400, "--quiet")
+        assert "two groups of images" in result.stderr
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
@@ -193,7 +193,7 @@ def test_given_keypoints_and_another_method_contradict_each_other(run: Run) -> N
 def test_unknown_methods_list_the_known_ones(run: Run) -> None:
     result = run("aggregate", "job", "--method", "votes")
     assert result.exit_code == 2
-    for name in ("tracks", "cells", "independent"):
+    for name in ("tracks", "cells"):
         assert name in result.stderr
 
 

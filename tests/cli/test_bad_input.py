@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from plane import photograph_plane
+from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app

@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from plane import photograph_plane
+from support.homography import HomographyMatcher
+from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.matching import registry
-from romacli.matching.homography import HomographyMatcher
 from romacli.store.journal import Journal
 from romacli.store.lease import lease
 from romacli.types import MatcherSpec

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from plane import photograph_plane
+from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app

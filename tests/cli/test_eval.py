@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import result_of, romacli
+from support.commands import result_of, romacli
 
 from romacli.cli.eval import _pose_table, _synthetic_table
 from romacli.eval.certainty import Reliability

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from plane import PlanePhotographs, photograph_plane
+from support.homography import HomographyMatcher
+from support.plane import PlanePhotographs, photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.matching import registry
-from romacli.matching.homography import HomographyMatcher
 from romacli.types import MatcherSpec
 
 NAMES = ["1.png", "2 ü.png", "3.png", "4.png"]

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from small_scene import GIVEN, PARAMS, SIZE, make_scene
+from support.small_scene import GIVEN, PARAMS, SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions

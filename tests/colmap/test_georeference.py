@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from small_scene import make_scene
+from support.small_scene import make_scene
 
 from romacli.colmap.georeference import GEOREFERENCE, compare_with_gps, fit_gps, georeference, read_gps
 from romacli.colmap.mappers import MapperOptions

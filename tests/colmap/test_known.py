@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_scene import GIVEN, SIZE, make_scene
+from support.small_scene import GIVEN, SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions, ImageInfo

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from small_scene import look_at
+from support.small_scene import look_at
 
 from romacli.colmap.poses import Pose, align_similarity, compare_poses, read_poses
 from romacli.errors import InputError

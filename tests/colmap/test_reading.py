@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_scene import FOCAL, SIZE, make_scene
+from support.small_scene import FOCAL, SIZE, make_scene
 
 from romacli.colmap.poses import compare_poses
 from romacli.colmap.reading import read_inliers, read_model

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_scene import GIVEN, PARAMS, make_scene
+from support.small_scene import GIVEN, PARAMS, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
@@ -231,7 +231,7 @@ MAPPING = """
 import os, sys, threading
 sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
-from small_scene import make_scene
+from support.small_scene import make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.mappers import _signals_end_the_process
 make_scene(12, points=1500).write(Path("scene.db"))

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
+from support.small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.database import write_database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_scene import make_scene
+from support.small_scene import make_scene
 
 from romacli.colmap.database import write_database
 from romacli.colmap.supply import Supply, measure_supply, what_starved

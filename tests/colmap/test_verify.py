@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_scene import GIVEN, SIZE, make_scene
+from support.small_scene import GIVEN, SIZE, make_scene
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
 from romacli.colmap.verify import CALIBRATED, UNCALIBRATED, VerifyOptions, verify_pair, verify_pairs

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import (
+from support.commands import (
     REPOSITORY,
     database_keypoints,
     database_rows,

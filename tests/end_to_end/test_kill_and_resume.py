@@ -16,7 +16,7 @@ from typing import IO
 import h5py
 import numpy as np
 import pytest
-from plane import photograph_plane
+from support.plane import photograph_plane
 
 from romacli.store.journal import Journal
 from romacli.types import CompactWarp

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from commands import REPOSITORY, hloc_keypoints
-from plane import photograph_plane
+from support.commands import REPOSITORY, hloc_keypoints
+from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import REPOSITORY, result_of, romacli
+from support.commands import REPOSITORY, result_of, romacli
 
 from romacli.colmap.poses import read_poses
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import REPOSITORY
-from plane import photograph_plane
+from support.commands import REPOSITORY
+from support.plane import photograph_plane
 
 from romacli.cli.bench import table
 from romacli.eval import throughput
@@ -56,8 +56,6 @@ def test_compared_runs_give_one_ratio_each_beside_their_bound(tmp_path: Path) ->
     assert values["fewest_encodes"] == 4
     assert values["bound"] > 0
     assert values["of_bound"] > 0
-    assert values["matrix_gflops"] > 0
-    assert values["copy_gb_s"] > 0
 
 
 def test_a_sample_is_compared_as_if_it_were_all(tmp_path: Path) -> None:
@@ -67,7 +65,7 @@ def test_a_sample_is_compared_as_if_it_were_all(tmp_path: Path) -> None:
 
 
 def run(wall_s: float, encode_s: float, match_s: float, encodes: int, pairs: int) -> Run:
-    return Run(wall_s, 0.0, 0, 0.0, encode_s, match_s, 0, encodes, pairs, 0, {})
+    return Run(wall_s, 0.0, 0, 0.0, encode_s, match_s, 0, encodes, pairs, 0)
 
 
 def test_ratio_and_bound_follow_from_the_stages() -> None:
@@ -83,7 +81,7 @@ def test_a_sample_is_spread_over_the_list(count: int, expected: str) -> None:
     assert spread([(letter, "") for letter in "abcdefg"], count) == tuple((letter, "") for letter in expected)
 
 
-def test_stages_tell_parts_work_and_shares(tmp_path: Path) -> None:
+def test_the_table_tells_the_shares_of_the_stages(tmp_path: Path) -> None:
     images = list_images(generate_photographs(tmp_path, 3))
     options = MatcherOptions(device="cpu", coarse_resolution=(64, 64), upsample_resolution=(96, 96))
     values = throughput.bench(
@@ -96,18 +94,11 @@ def test_stages_tell_parts_work_and_shares(tmp_path: Path) -> None:
         say=lambda _: None,
     )
     assert values["rejected"] == 0
-    rows = {(row["stage"], row["part"]): row for row in values["stages"]}
-    assert {"trunk", "Gaussian process", "rest"} <= {part for stage, part in rows if stage == "encode"}
-    assert {"decoder", "refiner 2 at 48x48", "rest"} <= {part for stage, part in rows if stage == "match"}
-    for stage in ("encode", "match"):
-        whole, parts = rows[stage, ""], [row for key, row in rows.items() if key[0] == stage and key[1]]
-        assert sum(row["gflop"] for row in parts) == pytest.approx(whole["gflop"], abs=0.01)
-        assert sum(row["seconds"] for row in parts) == pytest.approx(whole["seconds"], rel=0.1)
-        assert whole["of_products"] > 0
-        assert whole["of_copies"] > 0
+    assert sum(values["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert min(values["shares"]["encode"], values["shares"]["match"]) > 0
     lines = table({"model": "mini", "weights": "seeded", **values}).splitlines()
     assert lines[0] == "mini with seeded weights, 3 images, 3 pairs, median of 1"
-    assert len(lines) == 1 + 1 + len(values["cached"]) + 1 + len(rows) + 1
+    assert any("encode" in line and "outside" in line for line in lines)
 
 
 @pytest.mark.slow

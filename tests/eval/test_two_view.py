@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planar_views import views_along_plane
+from support.planar_views import views_along_plane
 
 from romacli.eval.two_view import correspondences, is_verified, judge_unrelated, unrelated_pictures
 from romacli.synthetic import Textures

@@ -7,7 +7,6 @@ from romacli.geometry.warp import (
     WarpField,
     cell_centres,
     compose,
-    cycle_error,
     decode_targets,
     encode_targets,
     target_margin,
@@ -119,14 +118,6 @@ def test_compose_follows_warps_and_keeps_the_smallest_weight():
     sample = compose(np.array([[100.0, 100.0]]), (whole, half, whole))
     np.testing.assert_allclose(sample.targets, [[110, 140]], atol=1e-3)
     assert sample.weights.tolist() == [0.5]
-
-
-def test_cycle_error_is_the_distance_back_or_infinite():
-    there = affine_field(np.eye(2), np.array([30, 0]))
-    back = affine_field(np.eye(2), np.array([-27, 4]))
-    errors = cycle_error(np.array([[100.0, 100.0], [635.0, 100.0]]), there, back)
-    assert errors[0] == pytest.approx(5, abs=1e-3)
-    assert errors[1] == np.inf
 
 
 def test_both_directions_of_a_record_are_read_in_their_own_pixels():

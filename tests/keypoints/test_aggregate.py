@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planar_views import NODES, PlanarViews, match_errors, views_along_plane
+from support.planar_views import NODES, PlanarViews, match_errors, views_along_plane
 
 from romacli.errors import StoreError
 from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planar_views import NODES, views_along_plane
+from support.planar_views import NODES, views_along_plane
 
 from romacli.geometry.warp import lie_in
 from romacli.images.masks import kept_cells

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from planar_views import PlanarViews, match_errors, views_along_plane
+from support.planar_views import PlanarViews, match_errors, views_along_plane
 
 from romacli.errors import UsageError
 from romacli.keypoints.aggregate import METHODS, AggregateOptions, Aggregation, aggregate
@@ -20,7 +18,7 @@ def views() -> PlanarViews:
     return views_along_plane(4).with_errors(noise_px=0.3)
 
 
-@pytest.fixture(scope="module", params=["cells", "independent"])
+@pytest.fixture(scope="module", params=["cells"])
 def result(request: pytest.FixtureRequest, views: PlanarViews) -> Aggregation:
     return aggregate(views.pairs, views.read, AggregateOptions(method=request.param, max_keypoints=1000))
 
@@ -35,9 +33,8 @@ def test_matches_are_one_to_one_and_keypoints_no_more_than_allowed(result: Aggre
 
 
 def test_other_order_and_turned_names_change_nothing(result: Aggregation, views: PlanarViews) -> None:
-    method = "cells" if result.summary.mean_track_length > 2 else "independent"
     turned = [pair[::-1] for pair in reversed(views.pairs)]
-    again = aggregate(turned, views.read, AggregateOptions(method=method, max_keypoints=1000))
+    again = aggregate(turned, views.read, AggregateOptions(method="cells", max_keypoints=1000))
     assert again.summary == result.summary
     for name, points in result.keypoints.items():
         np.testing.assert_array_equal(points.xy, again.keypoints[name].xy)
@@ -59,14 +56,6 @@ def test_a_cell_puts_its_keypoint_where_most_votes_fall() -> None:
     votes = result.keypoints["view0.jpg"].scores
     assert (np.diff(votes) <= 0).all()
     assert votes.sum() <= 2 * 48**2  # a vote a usable cell and direction, at most
-
-
-def test_independent_keypoints_are_exact_and_shared_by_nobody(views: PlanarViews) -> None:
-    exact = replace(views, noise_px=0.0)
-    result = aggregate(exact.pairs, exact.read, AggregateOptions(method="independent"))
-    assert np.median(match_errors(exact, result)) < 0.05
-    assert result.summary.longest_track == 2
-    assert result.summary.num_tracks == result.summary.num_matches == result.summary.num_keypoints / 2
 
 
 def grid_anchors(views: PlanarViews, *, moved_px: float = 0.0) -> dict[str, Keypoints]:
@@ -125,9 +114,9 @@ def test_images_without_given_keypoints_have_no_matches() -> None:
 
 
 def test_unknown_methods_are_refused_with_those_there_are(views: PlanarViews) -> None:
-    with pytest.raises(UsageError, match="--method votes is unknown. Known: tracks, cells, independent"):
+    with pytest.raises(UsageError, match="--method votes is unknown. Known: tracks, cells"):
         aggregate(views.pairs, views.read, AggregateOptions(method="votes"))
-    assert list(METHODS) == ["tracks", "cells", "independent"]
+    assert list(METHODS) == ["tracks", "cells"]
 
 
 def test_nearest_is_that_of_a_plain_loop() -> None:

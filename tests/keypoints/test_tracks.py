@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planar_views import PlanarViews, views_along_plane
+from support.planar_views import PlanarViews, views_along_plane
 
 from romacli.geometry.warp import WarpField, cell_centres
 from romacli.keypoints.aggregate import aggregate

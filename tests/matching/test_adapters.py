@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_roma import SMALL, small_roma
+from support.small_roma import SMALL, small_roma
 
 from romacli.errors import InputError, UsageError
 from romacli.matching import roma as adapter

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_roma import small_roma
+from support.small_roma import small_roma
 
 from romacli.images.decode import read_image
 from romacli.matching.dense import DenseSettings, TwoPassMatcher

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from commands import REPOSITORY
+from support.commands import REPOSITORY
 
 from romacli.matching.matcher import pair_seed
 from romacli.matching.sampling import SampleOptions, grid_density, kernel_density, pixel_centres, sample

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from small_roma import small_roma
+from support.small_roma import small_roma
 
 from romacli.matching.dense import DenseSettings, TwoPassMatcher
 from romacli.matching.matcher import MatcherOptions, StagedMatcher, StartedPair, least_coarse_overlap

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_roma import SMALL, random_images, small_checkpoints, small_roma
+from support.small_roma import SMALL, random_images, small_checkpoints, small_roma
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_scene import look_at
+from support.small_scene import look_at
 
 from romacli.errors import InputError, UsageError
 from romacli.geometry.globe import chord_m, to_metres

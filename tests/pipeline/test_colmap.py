@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
-from small_scene import SIZE, make_scene
+from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.cameras import CameraOptions, ImageInfo
 from romacli.colmap.georeference import compare_with_gps

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plane import PlanePhotographs, photograph_plane
+from support.homography import HomographyMatcher
+from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.eval.throughput import Bench
-from romacli.matching.homography import HomographyMatcher
 from romacli.matching.matcher import StagedMatcher, StartedPair
 from romacli.pairs import exhaustive
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images

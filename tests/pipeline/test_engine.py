@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from plane import PlanePhotographs, photograph_plane
-from plane_matcher import FATAL, SECONDS_A_PAIR, environment
+from support.plane import PlanePhotographs, photograph_plane
+from support.plane_matcher import FATAL, SECONDS_A_PAIR, environment
 
 from romacli.errors import BusyError
 from romacli.matching.matcher import MatcherOptions

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import hloc_walk
-from plane import PlanePhotographs, photograph_plane
+from support.commands import hloc_walk
+from support.homography import HomographyMatcher
+from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import BusyError, InputError, UsageError
 from romacli.matching import registry
-from romacli.matching.homography import HomographyMatcher
 from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
 from romacli.pipeline.check import check_job
 from romacli.pipeline.colmap import ImportOptions, import_matches

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from support.homography import HomographyMatcher
 
 from romacli.errors import InputError, NothingFoundError, PartialError, UsageError
 from romacli.images.listing import list_images
-from romacli.matching.homography import HomographyMatcher
 from romacli.pairs import exhaustive
 from romacli.pipeline.describe import Describer
 from romacli.pipeline.match import MatchOptions

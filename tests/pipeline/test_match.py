@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plane import PlanePhotographs, photograph_plane
+from support.homography import HomographyMatcher
+from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.errors import BusyError, PartialError, UsageError
 from romacli.geometry.coordinates import to_colmap_pixels
-from romacli.matching.homography import HomographyMatcher
 from romacli.matching.memory import cache_bytes
 from romacli.pairs import exhaustive
 from romacli.pipeline.match import MatchOptions, match_images

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
-from small_scene import make_scene
+from support.small_scene import make_scene
 
 from romacli.colmap.reconstruct import MapperOptions, reconstruct
 from romacli.colmap.verify import VerifyOptions

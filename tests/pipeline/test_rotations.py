@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from plane import photograph_plane
+from support.homography import HomographyMatcher, image_digest
+from support.plane import photograph_plane
 
 from romacli.geometry.turns import turn_image
 from romacli.geometry.warp import cell_centres, decode_targets
 from romacli.images import read_image
-from romacli.matching.homography import HomographyMatcher, image_digest
 from romacli.pipeline.match import MatchOptions, MatchSummary, match_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, Rejected

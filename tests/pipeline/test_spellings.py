@@ -8,7 +8,7 @@ from unicodedata import normalize
 import cv2
 import numpy as np
 import pytest
-from small_scene import SIZE, make_scene
+from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.known import known_cameras

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from plane import SIZE, photograph_plane
+from support.plane import SIZE, photograph_plane
 
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.pairs import exhaustive

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import PROGRAM, Browser
-from report_facts import facts_of, model_of, verified_pair
+from support.browser import PROGRAM, Browser
+from support.report_facts import facts_of, model_of, verified_pair
 
 from romacli.report.advice import verdict
 from romacli.report.album import Album, PairPicture, _data_url

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plane import PlanePhotographs
-from report_facts import facts_of, model_of, verified_pair
-from small_job import NAMES, plane_job
-from small_scene import make_scene
+from support.plane import PlanePhotographs
+from support.report_facts import facts_of, model_of, verified_pair
+from support.small_job import NAMES, plane_job
+from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from plane import PlanePhotographs
-from small_job import NAMES, plane_job
+from support.plane import PlanePhotographs
+from support.small_job import NAMES, plane_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app

@@ -18,13 +18,22 @@ from romacli.store.hloc import (
     check_names,
     list_names,
     pair_key,
-    read_keypoints,
-    read_matches,
     read_provenance,
     write_features,
     write_matches,
 )
 from romacli.types import Keypoints, Matches
+
+
+def read_keypoints(path: Path, name: str) -> Keypoints:
+    with FeaturesFile(path) as file:
+        return file.keypoints(name)
+
+
+def read_matches(path: Path, name0: str, name1: str) -> Matches:
+    with MatchesFile(path) as file:
+        return file.matches(name0, name1)
+
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a.jpg", "Straße 1/bild ä.jpg", "deep/er/c.JPG", "b-b_b.jpg"]

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from depth_sets import PHOTOGRAPH, at_size, scene, write_megadepth, write_scannet
+from support.depth_sets import PHOTOGRAPH, at_size, scene, write_megadepth, write_scannet
 
 from romacli.errors import InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels

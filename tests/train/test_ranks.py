@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_mini import TINY
+from support.tiny_mini import TINY
 
 from romacli.errors import UsageError
 from romacli.models.mini import read_mini
@@ -26,7 +26,7 @@ PROGRAM = """
 import os, sys, torch
 from pathlib import Path
 sys.path.insert(0, "tests")
-from tiny_mini import TINY
+from support.tiny_mini import TINY
 from romacli.train import data, record, state
 from romacli.train.loop import train
 from romacli.train.options import TrainOptions
@@ -79,7 +79,7 @@ def test_two_processes_train_one_network_and_one_writes(tmp_path):
 
 
 def test_processes_draw_different_pairs(tmp_path, monkeypatch):
-    from tiny_mini import TINY
+    from support.tiny_mini import TINY
 
     from romacli.train.options import TrainOptions
 

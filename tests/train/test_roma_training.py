@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_roma import SMALL, small_checkpoints
+from support.small_roma import SMALL, small_checkpoints
 
 from romacli.errors import UsageError, WeightsError
 from romacli.eval.synthetic import evaluate_matcher, validation_pairs

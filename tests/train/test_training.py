@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny_mini import TINY
+from support.tiny_mini import TINY
 
 from romacli.errors import InputError, RomacliError, UsageError
 from romacli.models.mini import MiniConfig, load_mini, read_mini

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plane import PlanePhotographs, photograph_plane
+from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.pairs import exhaustive
 from romacli.pipeline.job import Job, JobOptions, run_job

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_roma import random_images, small_roma
-from tiny_mini import TINY
+from benchmarks.roofline import PARTS, REST, Meter, Watch, clock, counted, watched
+from support.small_roma import random_images, small_roma
+from support.tiny_mini import TINY
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from romacli.eval.parts import PARTS, REST, Meter, Watch, clock, watched
-from romacli.eval.work import counted
 from romacli.models import local_correlation
 from romacli.models.mini import Mini
 from romacli.models.roma import RoMa

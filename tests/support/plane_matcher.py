@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.homography import HomographyMatcher
 
-from romacli.matching.homography import HomographyMatcher
 from romacli.matching.matcher import MatcherOptions
 from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 

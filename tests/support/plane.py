@@ -7,8 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from romacli.matching.homography import HomographyMatcher, image_digest
+from support.homography import HomographyMatcher, image_digest
 
 SIZE = (320, 240)
 

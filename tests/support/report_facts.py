@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from small_scene import make_scene
+from support.small_scene import make_scene
 
 from romacli.colmap.reading import Model, ModelCamera
 from romacli.report.facts import Facts, ImageRow, PairRow, Tracks
