@@ -33,15 +33,19 @@ def spelled(wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
 
 
 def respelled(values: Mapping[str, T], held: Collection[str]) -> dict[str, T]:
-    """The values under the held spelling of their names; names that are none of the held ones stay as they are."""
-    taken = {name for name in held if name in values}
+    """The values, in their order, under the held spelling of their names; names that are none stay as they are.
+
+    Of several spellings of one name the held one itself has it, or else the first; the others stay as well.
+    """
+    meant = spelled(values, held)
+    taken = {name for name, other in meant.items() if name == other}
     renamed: dict[str, T] = {}
-    for name, meant in spelled(values, held).items():
-        if name == meant or meant not in taken:
-            renamed[meant] = values[name]
-            taken.add(meant)
-    keys = set(map(composed, renamed))
-    return {**renamed, **{name: value for name, value in values.items() if composed(name) not in keys}}
+    for name, value in values.items():
+        other = meant.get(name, name)
+        is_free = other == name or other not in taken
+        taken.add(other)
+        renamed[other if is_free else name] = value
+    return renamed
 
 
 def nearest_name(name: str, held: Collection[str]) -> str | None:

@@ -23,7 +23,9 @@ from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.extras import HEIC, RAW
+from romacli.images.listing import files_under
 from romacli.images.metadata import read_metadata
+from romacli.names import respelled
 from romacli.pipeline.derived import digest, held_by, made_with, remember, stamp
 from romacli.pipeline.gps import believed
 from romacli.pipeline.photographs import require_size
@@ -95,10 +97,12 @@ def _import_matches(
         stop.at_once(),
     ):
         _require_one_origin(layout, features, matches)
-        sizes = _matched_sizes(features, options, progress)
+        held_as = _in_folder(images, features.names())
+        named = {held: name for name, held in held_as.items()}
+        sizes = _matched_sizes(features, held_as, options, progress)
         infos = [_info(images, name, size) for name, size in sizes.items()]
         cameras, camera_of = choose_cameras(infos, options, progress)
-        pairs = [pair for pair in matches.pairs(features.names()) if camera_of.keys() >= set(pair)]
+        pairs = [pair for pair in matches.pairs(named) if camera_of.keys() >= {named[name] for name in pair}]
         gps = _priors([info for info in infos if info.name in camera_of], progress)
         if gps:
             progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
@@ -107,8 +111,8 @@ def _import_matches(
             database,
             cameras=cameras,
             camera_of=camera_of,
-            keypoints={name: features.keypoints(name).xy for name in camera_of},
-            matches=_with_matches(pairs, matches, progress),
+            keypoints={name: features.keypoints(held_as[name]).xy for name in camera_of},
+            matches=_with_matches(pairs, named, matches, progress),
             verify=options.verify,
             gps=gps,
             rigs=options.cameras.rigs,
@@ -330,10 +334,19 @@ def _require_one_origin(layout: Layout, features: FeaturesFile, matches: Matches
         )
 
 
-def _matched_sizes(features: FeaturesFile, options: ImportOptions, progress: Progress) -> dict[str, Size]:
+def _in_folder(images: Path, held: Sequence[str]) -> dict[str, str]:
+    """The names that the hloc files hold, by the folder's own spelling of them, which COLMAP has to open."""
+    if all((images / name).is_file() for name in held):
+        return dict(zip(held, held, strict=True))
+    return respelled(dict(zip(held, held, strict=True)), files_under(images))
+
+
+def _matched_sizes(
+    features: FeaturesFile, held_as: Mapping[str, str], options: ImportOptions, progress: Progress
+) -> dict[str, Size]:
     """The sizes of the images to import: those listed that could be read when they were to be matched."""
-    names = [name for name in features.names() if options.only is None or name in options.only]
-    sizes = {name: features.image_size(name) for name in names}
+    names = [name for name in held_as if options.only is None or name in options.only]
+    sizes = {name: features.image_size(held_as[name]) for name in names}
     unread = [name for name, size in sizes.items() if size == UNREAD]
     if unread:
         progress.warn(
@@ -343,12 +356,14 @@ def _matched_sizes(features: FeaturesFile, options: ImportOptions, progress: Pro
     return {name: size for name, size in sizes.items() if size != UNREAD}
 
 
-def _with_matches(pairs: Sequence[Pair], matches: MatchesFile, progress: Progress) -> Iterator[tuple[Pair, np.ndarray]]:
-    """The pairs that have matches; the others, such as rejected ones, are done at once."""
-    for pair in pairs:
-        rows = matches.matches(*pair).indices
+def _with_matches(
+    pairs: Sequence[Pair], named: Mapping[str, str], matches: MatchesFile, progress: Progress
+) -> Iterator[tuple[Pair, np.ndarray]]:
+    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once."""
+    for a, b in pairs:
+        rows = matches.matches(a, b).indices
         if len(rows):
-            yield pair, rows
+            yield (named[a], named[b]), rows
         else:
             progress.advance()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from unicodedata import normalize
 
@@ -20,13 +22,15 @@ from romacli.images.listing import list_images
 from romacli.images.masks import MaskOptions, find_masks
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import RetrievalOptions, read_pairs
+from romacli.pipeline.colmap import ImportOptions, import_matches
 from romacli.pipeline.given import GivenKeypoints
 from romacli.pipeline.pairing import PairingOptions, choose_pairs
 from romacli.pipeline.progress import Silent
 from romacli.pipeline.stop import StopRequest
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
-from romacli.store.hloc import write_features
-from romacli.types import Keypoints
+from romacli.store.hloc import write_features, write_matches
+from romacli.store.layout import Layout
+from romacli.types import Keypoints, Matches
 
 TYPED = [f"Café {index}.png" for index in range(4)]
 STORED = [normalize("NFD", name) for name in TYPED]
@@ -126,3 +130,16 @@ def test_known_poses(mapped: Path, tmp_path: Path) -> None:
     make_scene(STORED).write(tmp_path / "b.db", verify=VerifyOptions(num_threads=1))
     options = MapperOptions(known_poses=model, refine_intrinsics=False, num_threads=1)
     assert reconstruct(tmp_path / "b.db", tmp_path, tmp_path / "sparse", options).registered == 4
+
+
+def test_hloc_files_are_imported_under_the_names_of_the_folder(photos: Path, tmp_path: Path) -> None:
+    scene, layout = make_scene(TYPED), Layout(tmp_path / "hloc")
+    layout.root.mkdir()
+    points = {name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in scene.keypoints.items()}
+    write_features(layout.features, ((name, points[name], SIZE) for name in TYPED), provenance={})
+    rows = ((pair, Matches(rows, np.ones(len(rows), np.float32))) for pair, rows in scene.matches.items())
+    write_matches(layout.matches, ((pair, found, len(points[pair[0]])) for pair, found in rows), provenance={})
+    options = ImportOptions(verify=VerifyOptions(num_threads=1), only=frozenset(STORED[:3]))
+    assert import_matches(photos, layout, options, Silent(), StopRequest()).verified == 3
+    with closing(sqlite3.connect(layout.database)) as connection:
+        assert {name for (name,) in connection.execute("SELECT name FROM images")} == set(STORED[:3])
