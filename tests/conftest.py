@@ -16,7 +16,7 @@ def seeded_checkpoints() -> tuple[dict[str, Any], dict[str, Any]]:
     import torch
     from support.seeded_weights import digest, seeded_state_dict
 
-    from romacli.models.roma import RoMa, checkpoint_layouts
+    from romacli.networks.roma import RoMa, checkpoint_layouts
 
     with torch.device("meta"):
         layouts = checkpoint_layouts(RoMa())

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 from safetensors import safe_open
 
-from romacli.matching.mini import EMBEDDED
-from romacli.models.weights import sha256_of
+from romacli.matchers.mini import EMBEDDED
+from romacli.networks.weights import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = (REPOSITORY / "man" / "romacli-mini.7").read_text(encoding="utf-8")

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from romacli.cli.app import app
 from romacli.errors import PairsError
+from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.pairs import write_pairs
-from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
-from romacli.pipeline.progress import Silent
-from romacli.pipeline.stop import StopRequest
+from romacli.run.progress import Silent
+from romacli.run.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.store.manifest import write_manifest
 from romacli.types import Manifest, PairList

@@ -38,8 +38,8 @@ def aggregate(job: JobFlags, keypoints: KeypointFlags, tracks: TrackFlags, masks
     `match` and `reconstruct` make keypoints by their own options again. Masks are those the job was matched with,
     unless others are named. Lengths are px at a long side of 1600.
     """
-    from romacli.pipeline.aggregate import ReaggregateOptions, reaggregate
-    from romacli.pipeline.given import GivenKeypoints
+    from romacli.job.aggregate import ReaggregateOptions, reaggregate
+    from romacli.job.given import GivenKeypoints
     from romacli.store.layout import Layout
 
     given = GivenKeypoints(keypoints.keypoints, job.images) if keypoints.keypoints else None

@@ -83,9 +83,9 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
     from romacli.eval.photographs import generate_photographs
     from romacli.eval.throughput import bench as measure
     from romacli.images.listing import list_images
-    from romacli.matching.registry import load_matcher, load_seeded
+    from romacli.matchers.registry import load_matcher, load_seeded
     from romacli.pairs import exhaustive
-    from romacli.pipeline.match import MatchOptions
+    from romacli.run.match import MatchOptions
     from romacli.types import ImageList
 
     if flags.seeded_weights and matcher.weights is not None:

@@ -39,7 +39,7 @@ def check(job: CheckFlags, talk: TalkFlags) -> None:
 
     Says which pairs have to be matched again. Exit code 6 when damage remains.
     """
-    from romacli.pipeline.check import check_job, sentences
+    from romacli.job.check import check_job, sentences
     from romacli.store.layout import Layout
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:

@@ -35,7 +35,7 @@ def colmap_import(
     The database is built beside its place and appears whole. One that romacli did not make is left alone.
     """
     from romacli.images.listing import list_images
-    from romacli.pipeline.colmap import import_matches
+    from romacli.job.colmap import import_matches
     from romacli.store.layout import Layout
 
     layout = Layout(output.output)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from romacli.errors import RomacliError
-from romacli.pipeline.stop import Stopped, StopRequest
+from romacli.run.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

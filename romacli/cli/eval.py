@@ -17,7 +17,7 @@ from romacli.errors import UsageError
 if TYPE_CHECKING:
     from romacli.eval.relative_pose import Interval, PairScore, PoseResult
     from romacli.eval.synthetic import ValidationResult
-    from romacli.matching.matcher import Matcher
+    from romacli.matchers.matcher import Matcher
 
 app = typer.Typer(help="Measure a matcher where the truth is known.", no_args_is_help=True)
 
@@ -82,7 +82,7 @@ def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> N
         validation_textures,
     )
     from romacli.eval.two_view import encode, judge_unrelated, unrelated_pictures
-    from romacli.matching.matcher import DenseMatcher
+    from romacli.matchers.matcher import DenseMatcher
 
     recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
     matcher = _matcher(chosen)
@@ -148,16 +148,16 @@ def pairs(flags: PairsFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
 
 def _matcher(chosen: MatcherFlags) -> Matcher:
     from romacli.cli.request import matcher_options
-    from romacli.matching.registry import load_matcher
+    from romacli.matchers.registry import load_matcher
 
     return load_matcher(chosen.model, matcher_options(chosen))
 
 
 def _single_pass(chosen: MatcherFlags, pairs: Sequence[Any], advance: Any) -> ValidationResult:
     from romacli.eval.synthetic import evaluate
-    from romacli.matching.device import resolve_device
-    from romacli.matching.mini import EMBEDDED
-    from romacli.models.mini import load_mini
+    from romacli.matchers.device import resolve_device
+    from romacli.matchers.mini import EMBEDDED
+    from romacli.networks.mini import load_mini
 
     network = load_mini(chosen.weights or EMBEDDED).to(resolve_device(chosen.device)).eval()
     return evaluate(network, pairs, advance=advance)

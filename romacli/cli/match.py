@@ -26,8 +26,8 @@ from romacli.errors import PartialError
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.pipeline.job import Job
-    from romacli.pipeline.match import MatchSummary
+    from romacli.job.job import Job
+    from romacli.run.match import MatchSummary
     from romacli.store.layout import Layout
 
 
@@ -64,7 +64,7 @@ def match(
     The same command continues a job that was stopped. Each finished pair is kept whatever happens. Pairs and
     photographs may be added or removed between runs: only what is new is matched.
     """
-    from romacli.pipeline.job import open_job, run_job
+    from romacli.job.job import open_job, run_job
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
@@ -90,7 +90,7 @@ def introduce(job: Job, console: Console) -> None:
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:
     """The result of a dry run: what there is to do and what it will take."""
-    from romacli.pipeline.estimate import estimate
+    from romacli.job.estimate import estimate
 
     values = asdict(estimate(job))
     console.result(

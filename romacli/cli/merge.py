@@ -42,9 +42,9 @@ def merge(job: MergeFlags, keypoints: KeypointFlags, talk: TalkFlags) -> None:
 
     Shards that shared OUT need only its name. Pairs that no shard has matched are counted, with exit code 4.
     """
-    from romacli.pipeline.aggregate import ReaggregateOptions
-    from romacli.pipeline.given import GivenKeypoints
-    from romacli.pipeline.merge import merge as merge_jobs
+    from romacli.job.aggregate import ReaggregateOptions
+    from romacli.job.given import GivenKeypoints
+    from romacli.job.merge import merge as merge_jobs
     from romacli.store.layout import Layout
 
     given = GivenKeypoints(keypoints.keypoints, job.images) if keypoints.keypoints else None

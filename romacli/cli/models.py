@@ -11,7 +11,7 @@ from romacli.cli.console import Console
 from romacli.cli.options import TalkFlags, takes
 
 if TYPE_CHECKING:
-    from romacli.models.weights import WeightsEntry
+    from romacli.networks.weights import WeightsEntry
 
 app = typer.Typer(help="List the matchers, tell where their weights are, and fetch them.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ class NameFlags:
 @takes(TalkFlags)
 def list_models(talk: TalkFlags) -> None:
     """List the matchers and whether their weights are on this machine."""
-    from romacli.matching.registry import matchers
+    from romacli.matchers.registry import matchers
 
     rows = [_row(spec.name) for spec in matchers().values()]
     lines = (f"{row['name']:14} {'ready' if row['ready'] else 'to download':12} {row['summary']}" for row in rows)
@@ -52,8 +52,8 @@ def info(name: NameFlags, talk: TalkFlags) -> None:
 @takes(NameFlags, TalkFlags)
 def download(name: NameFlags, talk: TalkFlags) -> None:
     """Fetch a matcher's checkpoints. An interrupted download goes on where it stopped."""
-    from romacli.matching.registry import matcher_named
-    from romacli.models.weights import download, entry_named, locate
+    from romacli.matchers.registry import matcher_named
+    from romacli.networks.weights import download, entry_named, locate
 
     paths = []
     with Console(quiet=talk.quiet) as console:
@@ -81,8 +81,8 @@ class _Bytes:
 
 
 def _row(name: str) -> dict[str, Any]:
-    from romacli.matching.registry import matcher_named
-    from romacli.models.weights import entry_named
+    from romacli.matchers.registry import matcher_named
+    from romacli.networks.weights import entry_named
 
     spec = matcher_named(name)
     files = [_file(entry_named(weights)) for weights in spec.weights]
@@ -96,7 +96,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _file(entry: WeightsEntry) -> dict[str, Any]:
-    from romacli.models.weights import expected_path, locate, recorded_sha256
+    from romacli.networks.weights import expected_path, locate, recorded_sha256
 
     path = locate(entry)
     return {

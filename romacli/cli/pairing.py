@@ -12,7 +12,7 @@ import typer
 from romacli.errors import UsageError
 
 if TYPE_CHECKING:
-    from romacli.pipeline.pairing import PairingOptions
+    from romacli.pairing.sources import PairingOptions
 
 
 class Pairing(StrEnum):
@@ -205,8 +205,8 @@ def pairing_options(name: str, *groups: Any) -> PairingOptions:
     Raises:
         UsageError: an option was given that the source does not read.
     """
+    from romacli.pairing.sources import PairingOptions
     from romacli.pairs import RetrievalOptions
-    from romacli.pipeline.pairing import PairingOptions
 
     given = {
         field.name: (getattr(group, field.name), field.default)

@@ -30,8 +30,8 @@ from romacli.types import ImageList, PairList
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.pipeline.describe import Describer
-    from romacli.pipeline.pairing import PairingOptions
+    from romacli.pairing.describe import Describer
+    from romacli.pairing.sources import PairingOptions
 
 app = typer.Typer(help="Write a list of image pairs, two names a line, as hloc reads them.", no_args_is_help=True)
 
@@ -128,7 +128,7 @@ def merge(files: FilesFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
 
 def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutputFlags, talk: TalkFlags) -> None:
     from romacli.images.listing import list_images
-    from romacli.pipeline.pairing import choose_pairs
+    from romacli.pairing.sources import choose_pairs
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
@@ -148,8 +148,8 @@ def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutpu
 
 def _describer(images: ImageList, options: PairingOptions, groups: list[Any], console: Console) -> Describer:
     """What describes the photographs; the matcher is built once the options are seen to fit them."""
-    from romacli.matching.registry import load_matcher
-    from romacli.pipeline.describe import Describer
+    from romacli.matchers.registry import load_matcher
+    from romacli.pairing.describe import Describer
 
     options.check(images)
     chosen = next(group for group in groups if isinstance(group, MatcherFlags))

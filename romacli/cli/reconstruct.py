@@ -58,9 +58,9 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.colmap.georeference import compare_with_gps
-    from romacli.pipeline.colmap import check_early, import_matches, make_model
-    from romacli.pipeline.gps import georeference_models, gps_values
-    from romacli.pipeline.job import listed, open_job, run_job
+    from romacli.job.colmap import check_early, import_matches, make_model
+    from romacli.job.georeference import georeference_models, gps_values
+    from romacli.job.job import listed, open_job, run_job
 
     start = time.monotonic()
     mapping = mapper_options(mapper, imported, talk, seed=flags.seed)

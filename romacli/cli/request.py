@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from romacli.colmap.mappers import MapperOptions
     from romacli.images.masks import MaskOptions
+    from romacli.job.colmap import ImportOptions
+    from romacli.job.job import JobOptions
     from romacli.keypoints.options import AggregateOptions
-    from romacli.matching.matcher import MatcherOptions
-    from romacli.pipeline.colmap import ImportOptions
-    from romacli.pipeline.engine import EngineOptions
-    from romacli.pipeline.job import JobOptions
-    from romacli.pipeline.pairing import PairingOptions
+    from romacli.matchers.matcher import MatcherOptions
+    from romacli.pairing.sources import PairingOptions
+    from romacli.run.engine import EngineOptions
 
 # A candidate costs a twentieth of a pair, so preselection may ask for more than what is worth refining once encoded.
 PRESELECTED_FROM = 0.05
@@ -49,9 +49,9 @@ def job_options(
     shard: ShardFlags | None = None,
 ) -> JobOptions:
     """Everything `match` and `reconstruct` ask of a job."""
-    from romacli.pipeline.job import JobOptions
-    from romacli.pipeline.match import MatchOptions
-    from romacli.pipeline.shard import parse_shard
+    from romacli.job.job import JobOptions
+    from romacli.run.match import MatchOptions
+    from romacli.run.shard import parse_shard
 
     return JobOptions(
         images=images.folder,
@@ -90,7 +90,7 @@ def mask_options(flags: MaskFlags) -> MaskOptions:
 
 def engine_options(flags: EngineFlags) -> EngineOptions | None:
     """Where to match, None for this process."""
-    from romacli.pipeline.engine import EngineName, EngineOptions
+    from romacli.run.engine import EngineName, EngineOptions
 
     if flags.engine is None and flags.num_processes is None:
         return None
@@ -99,8 +99,8 @@ def engine_options(flags: EngineFlags) -> EngineOptions | None:
 
 def matcher_options(flags: MatcherFlags) -> MatcherOptions:
     """How the matcher of a command is built."""
-    from romacli.matching.matcher import MatcherOptions
-    from romacli.matching.resolution import parse_resolution
+    from romacli.matchers.matcher import MatcherOptions
+    from romacli.matchers.resolution import parse_resolution
 
     return MatcherOptions(
         weights=flags.weights,
@@ -157,7 +157,7 @@ def import_options(
     from romacli.colmap.cameras import CameraOptions, parse_camera_params
     from romacli.colmap.rigs import read_rigs
     from romacli.colmap.verify import VerifyOptions
-    from romacli.pipeline.colmap import ImportOptions
+    from romacli.job.colmap import ImportOptions
 
     return ImportOptions(
         database=flags.database,

@@ -100,10 +100,10 @@ def _stored(flags: ShowFlags) -> PairView:
 
 
 def _matched(flags: ShowFlags) -> PairView:
-    from romacli.matching.matcher import MatcherOptions
-    from romacli.matching.registry import load_matcher
-    from romacli.pipeline.two_view import match_two
+    from romacli.matchers.matcher import MatcherOptions
+    from romacli.matchers.registry import load_matcher
     from romacli.report.view import view_of_match
+    from romacli.two_view import match_two
 
     matcher = load_matcher(flags.model, MatcherOptions(weights=flags.weights, device=flags.device))
     names = (Path(flags.one).name, Path(flags.other).name)

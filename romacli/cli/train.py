@@ -133,7 +133,7 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Judge on the fixed recipe, painted with photographs that training does not see."""
     from romacli.eval.synthetic import evaluate, evaluate_matcher, validation_pairs, validation_textures
-    from romacli.matching.roma import in_training
+    from romacli.matchers.roma import in_training
 
     if textures is not None and _overlap(folder.resolve(), textures.resolve()):
         raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")

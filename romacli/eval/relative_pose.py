@@ -21,7 +21,7 @@ from romacli.geometry.epipolar import (
 from romacli.geometry.turns import turn_image, turn_points_back, turn_size
 from romacli.images import read_image
 from romacli.keypoints.options import AggregateOptions
-from romacli.matching.matcher import Matcher
+from romacli.matchers.matcher import Matcher
 from romacli.types import Correspondences, Features, Size
 
 from .pose_list import PosedPair

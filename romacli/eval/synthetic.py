@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from romacli.geometry.ground_truth import ground_truth_at
-from romacli.matching.dense import normalise
-from romacli.matching.matcher import DenseMatcher
-from romacli.models.mini import Mini, swap_halves
+from romacli.matchers.dense import normalise
+from romacli.matchers.matcher import DenseMatcher
+from romacli.networks.mini import Mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from romacli.matching.device import wait_for
-from romacli.matching.matcher import Matcher, StagedMatcher, StartedPair
-from romacli.pipeline.match import MatchOptions, match_images
-from romacli.pipeline.schedule import fewest_loads
+from romacli.matchers.device import wait_for
+from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair
+from romacli.run.match import MatchOptions, match_images
+from romacli.run.schedule import fewest_loads
 from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 
 STAGES = ("encode", "match")

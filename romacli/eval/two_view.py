@@ -10,7 +10,7 @@ import numpy as np
 from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras
 from romacli.colmap.verify import VerifyOptions, verify_pair
 from romacli.keypoints.aggregate import AggregateOptions, aggregate
-from romacli.matching.matcher import Matcher, pair_seed
+from romacli.matchers.matcher import Matcher, pair_seed
 from romacli.synthetic import Textures, render_view
 from romacli.synthetic.pairs import deep_scene
 from romacli.synthetic.photometric import photograph

@@ -19,8 +19,8 @@ from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
-from romacli.matching.registry import matcher_named
-from romacli.pipeline.progress import Progress
+from romacli.matchers.registry import matcher_named
+from romacli.run.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
 from romacli.types import Pair

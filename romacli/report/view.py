@@ -14,11 +14,11 @@ from romacli.errors import InputError, StoreError
 from romacli.geometry.epipolar import estimate_fundamental
 from romacli.geometry.warp import decode_targets
 from romacli.images.decode import read_image
-from romacli.matching.matcher import pair_seed
-from romacli.pipeline.two_view import TwoView, sample_warp
+from romacli.matchers.matcher import pair_seed
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
+from romacli.two_view import TwoView, sample_warp
 from romacli.types import CompactWarp, Correspondences, Pair, Size
 from romacli.words import counted
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from romacli.errors import RomacliError
-from romacli.matching.memory import keep_freed_memory
+from romacli.matchers.memory import keep_freed_memory
 
 from .data import batches, pair_source
 from .mini import MiniTrainable

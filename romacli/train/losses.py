@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from romacli.geometry.ground_truth import ground_truth_at
-from romacli.models.mini import Mini, MiniTrace
-from romacli.models.roma import Trace
+from romacli.networks.mini import Mini, MiniTrace
+from romacli.networks.roma import Trace
 
 CHARBONNIER_ALPHA = 0.5  # RoMa section 3.4
 CHARBONNIER_SCALE = 0.05  # in cells; RoMa's c = 0.03 with its own units

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from romacli.errors import UsageError
-from romacli.matching.dense import normalise
-from romacli.matching.device import has_fast_bfloat16
-from romacli.models.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
+from romacli.matchers.dense import normalise
+from romacli.matchers.device import has_fast_bfloat16
+from romacli.networks.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
 
 from .losses import mini_loss
 from .options import TrainOptions

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romacli.errors import UsageError
-from romacli.models.mini import MiniConfig
-from romacli.models.roma import RoMaConfig
+from romacli.networks.mini import MiniConfig
+from romacli.networks.roma import RoMaConfig
 
 MODELS = ("mini", "roma")
 DATA = ("synthetic", "megadepth", "scannet")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from romacli.errors import UsageError
-from romacli.matching.device import resolve_device
+from romacli.matchers.device import resolve_device
 
 VALIDATION_LIMIT = timedelta(hours=2)  # the others wait as long for the one that validates
 

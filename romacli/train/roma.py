@@ -11,9 +11,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from romacli.errors import UsageError, WeightsError
-from romacli.matching.dense import normalise
-from romacli.models.roma import DINOV2_PREFIX, PUBLISHED, RoMa, RoMaConfig, checkpoint_name
-from romacli.models.weights import entry_named, locate, read_state_dict, require_layout, weights_folder
+from romacli.matchers.dense import normalise
+from romacli.networks.roma import DINOV2_PREFIX, PUBLISHED, RoMa, RoMaConfig, checkpoint_name
+from romacli.networks.weights import entry_named, locate, read_state_dict, require_layout, weights_folder
 
 from .losses import roma_loss
 from .options import TrainOptions

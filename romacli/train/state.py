@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 import torch
 
 from romacli.errors import InputError
-from romacli.models.weights import sha256_of
+from romacli.networks.weights import sha256_of
 
 from .options import TrainOptions
 from .trainable import Trainable, average_into

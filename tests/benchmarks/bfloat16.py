@@ -32,9 +32,9 @@ from seeded_roma import (
 )
 from torch import Tensor
 
-from romacli.matching.dense import TwoPassMatcher
-from romacli.matching.matcher import MatcherOptions
-from romacli.matching.registry import load_matcher
+from romacli.matchers.dense import TwoPassMatcher
+from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.registry import load_matcher
 from romacli.types import DenseMatch, Features, Size
 
 DTYPES = ("float32", "bfloat16")

@@ -17,8 +17,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from romacli.matching.mini import EMBEDDED
-from romacli.models.weights import sha256_of
+from romacli.matchers.mini import EMBEDDED
+from romacli.networks.weights import sha256_of
 
 BEGIN, END = '.\\" Figures: written by tests/benchmarks/mini_card.py', '.\\" End of figures.'
 LOG_LINES = 8

@@ -38,8 +38,8 @@ from romacli.geometry.warp import cell_centres
 from romacli.images import list_images
 from romacli.images.decode import read_image
 from romacli.keypoints.options import AggregateOptions
-from romacli.matching.matcher import DenseMatcher, MatcherOptions
-from romacli.matching.registry import load_matcher
+from romacli.matchers.matcher import DenseMatcher, MatcherOptions
+from romacli.matchers.registry import load_matcher
 from romacli.types import Features
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"

@@ -48,12 +48,12 @@ from seeded_roma import (
 from torch import Tensor
 
 from romacli.errors import InputError
-from romacli.matching.dense import TwoPassMatcher
-from romacli.matching.sampling import SampleOptions, sample
+from romacli.matchers.dense import TwoPassMatcher
+from romacli.matchers.sampling import SampleOptions, sample
 from romacli.types import Features, PreparedImage
 
 NEEDED = ("romatch", "torchvision", "einops", "loguru")
-# The limits of tests/models/test_roma_parity.py.
+# The limits of tests/networks/test_roma_parity.py.
 WARP = 2e-4  # normalised coordinates
 CERTAINTY = 2e-3  # probabilities
 # Where two anchors are level, rounding decides, and all about that place differs; a network with pseudo-random weights

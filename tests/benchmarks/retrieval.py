@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import retrieval_scenes as scenes
 
-from romacli.matching.registry import load_matcher
+from romacli.matchers.registry import load_matcher
 from romacli.pairs import RetrievalOptions, retrieve, sequential
 from romacli.types import PairList
 

@@ -35,9 +35,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from romacli.eval.photographs import generate_photographs
 from romacli.images.listing import list_images
 from romacli.images.upright import read_upright
-from romacli.matching.device import copy_rate, product_rate, wait_for
-from romacli.matching.matcher import MatcherOptions
-from romacli.matching.registry import load_matcher, load_seeded
+from romacli.matchers.device import copy_rate, product_rate, wait_for
+from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.registry import load_matcher, load_seeded
 
 REST = "rest"
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from romacli.pairs import read_pairs, write_pairs
-from romacli.pipeline.schedule import plan
-from romacli.pipeline.shard import Shard, order_of_work, piece
+from romacli.run.schedule import plan
+from romacli.run.shard import Shard, order_of_work, piece
 from romacli.store.hloc import MatchesFile, write_matches
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial import cKDTree
 
-from romacli.pipeline.schedule import fewest_loads, plan
+from romacli.run.schedule import fewest_loads, plan
 from romacli.types import Pair
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from romacli.images.decode import read_image
 from romacli.images.listing import list_images
-from romacli.matching.dense import DenseSettings, TwoPassMatcher
-from romacli.matching.roma import MIN_CERTAINTY
-from romacli.models.roma import RoMa, checkpoint_layouts
+from romacli.matchers.dense import DenseSettings, TwoPassMatcher
+from romacli.matchers.roma import MIN_CERTAINTY
+from romacli.networks.roma import RoMa, checkpoint_layouts
 from romacli.types import Features
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -33,7 +33,7 @@ from romacli.colmap.verify import VerifyOptions
 from romacli.errors import NothingFoundError
 from romacli.geometry.epipolar import relative_pose_error
 from romacli.keypoints.aggregate import AggregateOptions, aggregate
-from romacli.matching.compact import compact
+from romacli.matchers.compact import compact
 from romacli.types import CompactWarp, DenseMatch, Pair
 
 BAD_PX = 5.0

@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.images.listing import list_images
+from romacli.job.job import Job, JobOptions, run_job
 from romacli.pairs import exhaustive
-from romacli.pipeline.job import Job, JobOptions, run_job
-from romacli.pipeline.progress import Silent
-from romacli.pipeline.stop import StopRequest
+from romacli.run.progress import Silent
+from romacli.run.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.layout import Layout
 from romacli.types import Manifest

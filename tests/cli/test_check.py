@@ -17,7 +17,7 @@ from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.matching import registry
+from romacli.matchers import registry
 from romacli.store.journal import Journal
 from romacli.store.lease import lease
 from romacli.types import MatcherSpec

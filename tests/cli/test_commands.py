@@ -23,7 +23,7 @@ from romacli.cli.options import (
 from romacli.cli.pairing import PairingFlags, pairing_options
 from romacli.cli.request import aggregate_options, job_options
 from romacli.cli.train import TrainFlags
-from romacli.pipeline.job import JobOptions
+from romacli.job.job import JobOptions
 
 Run = Callable[..., Result]
 
@@ -147,7 +147,7 @@ def test_download_without_a_network_tells_how_to_do_without(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path / "weights"))
-    monkeypatch.setattr("romacli.models.weights.open_https", _no_network)
+    monkeypatch.setattr("romacli.networks.weights.open_https", _no_network)
     result = run("models", "download", "roma-outdoor")
     assert result.exit_code == 3
     for words in ("https://github.com/Parskatt", "roma_outdoor.pth", str(tmp_path / "weights"), "--weights FILE"):
@@ -168,10 +168,10 @@ def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
     from romacli.colmap.cameras import CameraOptions
     from romacli.colmap.verify import VerifyOptions
     from romacli.keypoints.aggregate import METHODS, AggregateOptions
-    from romacli.matching.matcher import MatcherOptions
-    from romacli.matching.registry import DEFAULT
-    from romacli.pipeline.match import MatchOptions
-    from romacli.pipeline.pairing import PairingOptions
+    from romacli.matchers.matcher import MatcherOptions
+    from romacli.matchers.registry import DEFAULT
+    from romacli.pairing.sources import PairingOptions
+    from romacli.run.match import MatchOptions
     from romacli.train.loop import TrainOptions
 
     assert MatchFlags.model == DEFAULT

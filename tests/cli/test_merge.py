@@ -11,7 +11,7 @@ from support.plane import PlanePhotographs, photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.matching import registry
+from romacli.matchers import registry
 from romacli.types import MatcherSpec
 
 NAMES = ["1.png", "2 ü.png", "3.png", "4.png"]

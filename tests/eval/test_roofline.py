@@ -7,9 +7,9 @@ from support.small_roma import random_images, small_roma
 from support.tiny_mini import TINY
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from romacli.models import local_correlation
-from romacli.models.mini import Mini
-from romacli.models.roma import RoMa
+from romacli.networks import local_correlation
+from romacli.networks.mini import Mini
+from romacli.networks.roma import RoMa
 
 
 def test_a_product_counts_two_operations_a_term_and_each_tensor_once() -> None:

@@ -14,7 +14,7 @@ from romacli.eval.synthetic import (
     validation_pairs,
     validation_textures,
 )
-from romacli.models.mini import Mini, MiniConfig
+from romacli.networks.mini import Mini, MiniConfig
 from romacli.synthetic import SyntheticPair, Textures
 from romacli.types import DenseMatch
 

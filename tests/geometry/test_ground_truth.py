@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from romacli.geometry.ground_truth import ground_truth_at
-from romacli.models.mini import pixel_grid
+from romacli.networks.mini import pixel_grid
 
 
 def test_ground_truth_on_the_grid_itself_is_unchanged():

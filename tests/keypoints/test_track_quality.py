@@ -7,7 +7,7 @@ import pytest
 from benchmarks.track_scenes import EXACT, Capture, Layout, make_capture
 
 from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
-from romacli.matching.compact import compact
+from romacli.matchers.compact import compact
 from romacli.types import CompactWarp, Pair
 
 LAYOUT = Layout(num_views=5, arc_deg=47, reach=4)

@@ -21,7 +21,6 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
 from romacli.colmap.reconstruct import MapperOptions, reconstruct
-from romacli.pipeline.progress import Silent
 from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
 from romacli.report.charts import figures
@@ -29,6 +28,7 @@ from romacli.report.collect import collect
 from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
+from romacli.run.progress import Silent
 from romacli.store.layout import Layout
 from romacli.store.runs import Run, append_run, read_runs
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from romacli.geometry.coordinates import from_colmap_pixels
-from romacli.matching.compact import CompactOptions, compact
+from romacli.matchers.compact import CompactOptions, compact
 from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected
 
 

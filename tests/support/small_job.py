@@ -6,10 +6,10 @@ from pathlib import Path
 
 from support.plane import PlanePhotographs, photograph_plane
 
+from romacli.job.job import Job, JobOptions, run_job
 from romacli.pairs import exhaustive
-from romacli.pipeline.job import Job, JobOptions, run_job
-from romacli.pipeline.progress import Progress, Silent
-from romacli.pipeline.stop import StopRequest
+from romacli.run.progress import Progress, Silent
+from romacli.run.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.types import ImageList, Manifest, Pair, PairList
 

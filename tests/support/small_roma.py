@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from romacli.models.dinov2 import DINOv2Config
-from romacli.models.roma import Level, RoMa, RoMaConfig, checkpoint_name
+from romacli.networks.dinov2 import DINOv2Config
+from romacli.networks.roma import Level, RoMa, RoMaConfig, checkpoint_name
 
 SMALL = RoMaConfig(
     dinov2=DINOv2Config(dim=16, depth=2, heads=2, position_side=5),

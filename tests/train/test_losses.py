@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from romacli.models.mini import pixel_grid
+from romacli.networks.mini import pixel_grid
 from romacli.train.losses import (
     NCE_RADIUS,
     anchor_loss,

@@ -14,7 +14,7 @@ import torch
 from support.tiny_mini import TINY
 
 from romacli.errors import UsageError
-from romacli.models.mini import read_mini
+from romacli.networks.mini import read_mini
 from romacli.train import loop
 from romacli.train.loop import train
 from romacli.train.options import TrainOptions

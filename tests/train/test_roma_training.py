@@ -11,9 +11,9 @@ from support.small_roma import SMALL, small_checkpoints
 
 from romacli.errors import UsageError, WeightsError
 from romacli.eval.synthetic import evaluate_matcher, validation_pairs
-from romacli.matching import roma
-from romacli.models.roma import RoMa
-from romacli.models.weights import read_state_dict
+from romacli.matchers import roma
+from romacli.networks.roma import RoMa
+from romacli.networks.weights import read_state_dict
 from romacli.synthetic import Textures, sample_pair
 from romacli.train import loop, record, state
 from romacli.train.data import source

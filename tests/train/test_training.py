@@ -13,8 +13,8 @@ from safetensors import safe_open
 from support.tiny_mini import TINY
 
 from romacli.errors import InputError, RomacliError, UsageError
-from romacli.models.mini import MiniConfig, load_mini, read_mini
-from romacli.models.weights import sha256_of
+from romacli.networks.mini import MiniConfig, load_mini, read_mini
+from romacli.networks.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
 from romacli.train import loop, record, state
 from romacli.train.data import batches, source

@@ -11,7 +11,7 @@ from torch import Tensor
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.reprojection import reproject
 from romacli.geometry.warp import cell_centres
-from romacli.matching.dense import resize
+from romacli.matchers.dense import resize
 from romacli.types import Size
 
 DEPTH_TOLERANCE = 0.05  # relative, between the depth predicted in B and B's own: DKM and RoMa's check

@@ -1,0 +1,1 @@
+"""A job and its folder: opened, run, derived from, checked, merged."""

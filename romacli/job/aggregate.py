@@ -1,0 +1,106 @@
+"""Keypoints of a job anew, from its journal alone: nothing is matched and no photograph is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+
+from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.images.masks import MaskOptions, find_masks
+from romacli.job.given import GivenKeypoints
+from romacli.job.masks import JobMasks, noted_masks
+from romacli.job.views import ViewsSummary, derive_views
+from romacli.keypoints.aggregate import AggregateOptions
+from romacli.pairs import read_pairs
+from romacli.run.progress import Progress
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import UNREAD, FeaturesFile, check_names
+from romacli.store.images import KnownImage, read_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.lease import lease
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.types import PairList, Size
+
+
+@dataclass(frozen=True)
+class ReaggregateOptions:
+    """How keypoints are made, the seed aside, which is the job's.
+
+    given: those to match in place of new ones. masks: None for those the job was matched with.
+    """
+
+    aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    given: GivenKeypoints | None = None
+    masks: MaskOptions | None = None
+
+
+def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
+    """Derive the hloc files of a job from the pairs it has finished.
+
+    Raises:
+        BusyError: another process is at work in the folder.
+        InputError: the folder holds no job.
+        NothingFoundError: no pair has a usable warp.
+        UsageError: options that contradict each other.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+    aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
+    pairs = read_pairs(layout.pairs, None).pairs
+    check_names({name for pair in pairs.pairs for name in pair})
+    images = read_images(layout.images)
+    with ExitStack() as stack:
+        with stop.at_once():
+            stack.enter_context(lease(layout.leases, say=progress.say))
+        stamps = {name: image.stamps for name, image in images.items()}
+        journal = stack.enter_context(Journal.open(layout.journal, fingerprint(manifest), stamps=stamps))
+        for note in journal.damaged:
+            progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
+        _require_matches(layout, journal, pairs, progress)
+        known = _known_sizes(layout, journal, pairs, images)
+        sizes = {name: size for name, size in known.items() if size != UNREAD}
+        if options.given:
+            options.given.check(list(sizes), aggregate)
+        masks = _masks(options.masks or noted_masks(layout), sizes)
+        return derive_views(
+            layout, journal, pairs, sizes, aggregate, progress, stop, names=known, given=options.given, masks=masks
+        )
+
+
+def _masks(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
+    if options == MaskOptions():
+        return None
+    masks = find_masks(None, list(sizes), options)
+    masks.require_sizes(sizes)
+    return JobMasks(masks)
+
+
+def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:
+    done = [pair for pair in pairs.pairs if pair in journal]
+    if len(done) < len(pairs):
+        progress.say(
+            f"{len(done)} of {len(pairs)} pairs of {layout.pairs} are done; the others are left out until "
+            "`romacli match` has finished them"
+        )
+    if all(journal.kind(pair) == "rejected" for pair in done):
+        raise NothingFoundError(
+            f"{layout.root} holds no pair that matched ({len(done)} of {len(pairs)} are done). "
+            "Finish the job with `romacli match`, or match photographs that overlap."
+        )
+
+
+def _known_sizes(
+    layout: Layout, journal: Journal, pairs: PairList, images: Mapping[str, KnownImage]
+) -> dict[str, Size]:
+    """The size of every image of the job: a rejected pair has none on record, but features made before have."""
+    sizes = dict.fromkeys(images, UNREAD)
+    with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
+        sizes.update((name, features.image_size(name)) for name in features.names())
+    sizes.update({name: image.size for name, image in images.items() if image.size})
+    for pair in pairs.pairs:
+        if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):
+            sizes.update(zip(pair, journal.sizes(pair), strict=True))
+    return sizes

@@ -1,0 +1,406 @@
+"""From a job's hloc files to a verified COLMAP database and a model, reusing what is up to date."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras, shared_untold, sharing_doubts
+from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
+from romacli.colmap.georeference import FEWEST_POSITIONS
+from romacli.colmap.known import known_cameras
+from romacli.colmap.mappers import MapperOptions, check_settings
+from romacli.colmap.reconstruct import ReconstructionSummary, read_content, reconstruct
+from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import ImageError, InputError, StoreError
+from romacli.geometry.globe import Position
+from romacli.images.extras import HEIC, RAW
+from romacli.images.listing import files_under
+from romacli.images.metadata import read_metadata
+from romacli.job.derived import digest, held_by, made_with, remember, stamp
+from romacli.job.runs import noted
+from romacli.names import respelled
+from romacli.pairing.gps import believed
+from romacli.run.photographs import require_size
+from romacli.run.progress import Progress, Silent
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
+from romacli.store.layout import Layout
+from romacli.store.lease import lease
+from romacli.store.manifest import read_manifest
+from romacli.types import ImageList, Pair, Size
+from romacli.words import counted
+
+_VIEW = "database "
+MODEL = "sparse"
+UNREADABLE_BY_COLMAP = (".webp", ".avif", *HEIC.extensions, *RAW.extensions)
+# Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
+FEWEST_PAIRS_PER_KEYPOINT = 1.2
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How matches become a database.
+
+    database: None for the one in the output folder.
+    only: the images to import; None for all that were matched.
+    known_poses: a COLMAP model, whose cameras are taken and of whose images alone there is any use.
+    """
+
+    database: Path | None = None
+    only: frozenset[str] | None = None
+    known_poses: Path | None = None
+    cameras: CameraOptions = field(default_factory=CameraOptions)
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
+    overwrite: bool = False
+
+
+def import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
+    """Verify the matches of a job and write its COLMAP database, unless that is up to date.
+
+    Raises:
+        BusyError: another process is at work in the folder.
+        InputError: the folder holds no matches, or a photograph is gone or has changed its size.
+        StoreError: the database is somebody else's.
+    """
+    for file in (layout.features, layout.matches):
+        if not file.exists():
+            raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
+    with _at_work(layout, progress, stop):
+        return _import_matches(images, layout, options, progress, stop)
+
+
+def _import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
+    database = options.database or layout.database
+    view, derived_from = f"{_VIEW}{database.resolve()}", _database_digest(layout, options)
+    held = held_by(layout, view, derived_from)
+    if database.exists() and held is not None:
+        progress.say(f"{database} is up to date")
+        return DatabaseSummary(**held)
+    check_replaceable(database, overwrite=options.overwrite)
+    with (
+        FeaturesFile(layout.features) as features,
+        MatchesFile(layout.matches) as matches,
+        noted(layout, "verifying", images=images) as counts,
+        stop.at_once(),
+    ):
+        _require_one_origin(layout, features, matches)
+        held_as = _in_folder(images, features.names())
+        named = {held: name for name, held in held_as.items()}
+        sizes = _matched_sizes(features, held_as, options, progress)
+        infos = [_info(images, name, size) for name, size in sizes.items()]
+        cameras, camera_of = choose_cameras(infos, options, progress)
+        pairs = [pair for pair in matches.pairs(named) if camera_of.keys() >= {named[name] for name in pair}]
+        gps = _priors([info for info in infos if info.name in camera_of], progress)
+        if gps:
+            progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
+        progress.begin("verifying", len(pairs))
+        summary = write_database(
+            database,
+            cameras=cameras,
+            camera_of=camera_of,
+            keypoints={name: features.keypoints(held_as[name]).xy for name in camera_of},
+            matches=_with_matches(pairs, named, matches, progress),
+            verify=options.verify,
+            gps=gps,
+            rigs=options.cameras.rigs,
+            overwrite=options.overwrite,
+            expected_bytes=_expected_bytes(layout),
+            progress=lambda _: progress.advance(),
+        )
+        counts.update(pairs=summary.pairs)
+    if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
+        progress.warn(
+            f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
+            "three images. Match more pairs of neighbouring photographs."
+        )
+    remember(layout, view, derived_from, asdict(summary), made_with=_noted(images, options))
+    return summary
+
+
+@dataclass(frozen=True)
+class NotedImport:
+    """How a database of a job was made: from which folder of photographs, with what options."""
+
+    images: Path
+    options: ImportOptions
+
+    def command(self, layout: Layout) -> str:
+        """The command that makes the database again."""
+        chosen, default = self.options, ImportOptions()
+        words = ["romacli", "colmap-import", str(self.images), "-o", str(layout.root)]
+        if chosen.known_poses is not None:
+            words[1] = "reconstruct"
+        rigs = chosen.cameras.rigs
+        flags = {
+            "--database": (chosen.database, layout.database.resolve()),
+            "--known-poses": (chosen.known_poses, None),
+            "--camera-mode": (chosen.cameras.mode, default.cameras.mode),
+            "--camera-model": (chosen.cameras.model, default.cameras.model),
+            "--camera-params": (chosen.cameras.params and ",".join(map(repr, chosen.cameras.params)), None),
+            "--rig-config": (rigs and rigs.path, None),
+            "--verify": (chosen.verify.method, default.verify.method),
+            "--max-error": (chosen.verify.max_error_px, default.verify.max_error_px),
+            "--min-inliers": (chosen.verify.min_inliers, default.verify.min_inliers),
+        }
+        for flag, (value, usual) in flags.items():
+            if value is not None and value != usual:
+                words += [flag, str(value)]
+        return shlex.join(words) + (" with the same --image-list" if chosen.only is not None else "")
+
+
+def noted_databases(layout: Layout) -> list[Path]:
+    """The databases that were made of a job, wherever they are, and the one in its folder."""
+    manifest = read_manifest(layout.manifest)
+    noted = [Path(view.removeprefix(_VIEW)) for view in (manifest.views if manifest else ()) if view.startswith(_VIEW)]
+    return [layout.database, *(path for path in noted if path != layout.database.resolve())]
+
+
+def noted_import(layout: Layout, database: Path) -> NotedImport | None:
+    """How a database was made; None where nobody knows.
+
+    Raises:
+        InputError: the file of rigs that it was made with is gone or has changed into something else.
+    """
+    noted = json.loads(made_with(layout, f"{_VIEW}{database.resolve()}") or "null")
+    if noted is None:
+        return None
+    cameras = dict(noted["cameras"])
+    rigs, params = cameras.pop("rigs"), cameras.pop("params")
+    return NotedImport(
+        Path(noted["images"]),
+        ImportOptions(
+            database=database.resolve(),
+            only=None if noted["only"] is None else frozenset(noted["only"]),
+            known_poses=noted["known_poses"] and Path(noted["known_poses"]),
+            cameras=CameraOptions(**cameras, params=params and tuple(params), rigs=rigs and read_rigs(Path(rigs))),
+            verify=VerifyOptions(**noted["verify"]),
+        ),
+    )
+
+
+def _noted(images: Path, options: ImportOptions) -> str:
+    """The options of an import as JSON, with paths that hold in every folder."""
+    cameras = options.cameras
+    return json.dumps(
+        {
+            "images": str(images.resolve()),
+            "only": None if options.only is None else sorted(options.only),
+            "known_poses": options.known_poses and str(options.known_poses.resolve()),
+            "cameras": {
+                "mode": cameras.mode,
+                "model": cameras.model,
+                "params": cameras.params,
+                "rigs": cameras.rigs and str(cameras.rigs.path.resolve()),
+            },
+            "verify": asdict(options.verify),
+        }
+    )
+
+
+def choose_cameras(
+    infos: Sequence[ImageInfo], options: ImportOptions, progress: Progress
+) -> tuple[list[CameraSpec], dict[str, int]]:
+    """The cameras of the photographs to import, and the index of each photograph's by name.
+
+    Raises:
+        InputError: a model of known poses, or a file of rigs, does not fit the photographs.
+        UsageError: options that contradict each other.
+    """
+    unreadable = [info.name for info in infos if info.name.lower().endswith(UNREADABLE_BY_COLMAP)]
+    if unreadable:
+        progress.warn(
+            f"COLMAP cannot read {len(unreadable)} of the photographs, {unreadable[0]} first: it maps them all the "
+            "same, but leaves points without colour and cannot undistort them. Convert them to JPEG or PNG for that"
+        )
+    if options.known_poses is None:
+        if options.cameras.rigs is not None:
+            frames = check_rigs(options.cameras.rigs, [info.name for info in infos])
+            progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
+        cameras, camera_of = assign_cameras(infos, options.cameras)
+        _tell_sharing(infos, camera_of, options.cameras, progress)
+        return cameras, camera_of
+    cameras, camera_of = known_cameras(options.known_poses, infos)
+    if len(camera_of) < len(infos):
+        without = [info.name for info in infos if info.name not in camera_of]
+        progress.warn(
+            f"{len(without)} of {len(infos)} photographs, {without[0]} first, have no pose in {options.known_poses} "
+            "and are left out"
+        )
+    return cameras, camera_of
+
+
+def _tell_sharing(
+    infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions, progress: Progress
+) -> None:
+    """Say what photographs share a camera by their size alone, and warn of those that should not."""
+    if untold := shared_untold(infos, camera_of, options):
+        count = counted(sum(map(len, untold)), "photograph")
+        progress.say(
+            f"{count} without camera or focal length in their EXIF data, {untold[0][0].name} first, share "
+            f"{counted(len(untold), 'camera')}; use --camera-mode per-image where cameras or zooms differ"
+        )
+    for doubt in sharing_doubts(infos, camera_of):
+        progress.warn(doubt)
+
+
+def check_early(
+    images: ImageList, importing: ImportOptions, mapping: MapperOptions, *, georeferenced: bool = False
+) -> None:
+    """Pass silently when cameras, rigs, poses, positions and the mapper's options fit, before there is anything to
+    import.
+
+    georeferenced: the model is to stand where the photographs were taken.
+
+    Raises:
+        InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
+    """
+    check_settings(mapping)
+    if importing.cameras.rigs is not None and mapping.mapper != "global":
+        require_placed(importing.cameras.rigs)
+    names = [name for name in images.names if importing.only is None or name in importing.only]
+    infos = []
+    for name in names:
+        with suppress(ImageError):  # matching names it
+            infos.append(_known(images.root, name))
+    choose_cameras(infos, importing, Silent())
+    placed = sum(info.gps is not None for info in infos)
+    if georeferenced and placed < FEWEST_POSITIONS:
+        raise InputError(
+            f"--georeference needs the GPS positions of {FEWEST_POSITIONS} photographs or more; {placed} of "
+            f"{len(infos)} in {images.root} have one in their EXIF data. Leave it out."
+        )
+
+
+def make_model(
+    images: Path, layout: Layout, database: Path, options: MapperOptions, progress: Progress, stop: StopRequest
+) -> ReconstructionSummary:
+    """Map the database into `sparse/`, unless the model there was made from the same with the same options.
+
+    Raises:
+        NothingFoundError: no pair is verified, or no model came out.
+    """
+    chosen = replace(options, verbose=False, known_poses=None)
+    derived_from = digest([stamp(database), repr(chosen), _model_stamp(options.known_poses)])
+    held = held_by(layout, MODEL, derived_from)
+    if (layout.sparse / "0").exists() and held is not None:
+        progress.say(f"{layout.sparse / '0'} is up to date")
+        return ReconstructionSummary(**{**held, "others": tuple(held.get("others", ()))})
+    with (
+        _at_work(layout, progress, stop),
+        noted(layout, "mapping", images=images) as counts,
+        stop.at_once(),
+    ):
+        progress.begin("mapping", read_content(database).images)
+        summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
+        counts.update(images=summary.registered)
+        remember(layout, MODEL, derived_from, asdict(summary))
+    return summary
+
+
+@contextmanager
+def _at_work(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[None]:
+    """Hold the folder, where it is one of a job; files of other tools may lie where nothing can be written."""
+    with ExitStack() as stack:
+        if layout.manifest.exists():
+            with stop.at_once():
+                stack.enter_context(lease(layout.leases, say=progress.say))
+        yield
+
+
+def _require_one_origin(layout: Layout, features: FeaturesFile, matches: MatchesFile) -> None:
+    """Pass silently when both files are of one run, or of other tools.
+
+    Raises:
+        StoreError: a run was stopped between the two.
+    """
+    origins = [file.provenance().get("derived_from") for file in (features, matches)]
+    if None not in origins and origins[0] != origins[1]:
+        raise StoreError(
+            f"{layout.features} and {layout.matches} are of different runs, one of which was stopped between them. "
+            "Run the same `romacli match` or `romacli aggregate` command again."
+        )
+
+
+def _in_folder(images: Path, held: Sequence[str]) -> dict[str, str]:
+    """The names that the hloc files hold, by the folder's own spelling of them, which COLMAP has to open."""
+    if all((images / name).is_file() for name in held):
+        return dict(zip(held, held, strict=True))
+    return respelled(dict(zip(held, held, strict=True)), files_under(images))
+
+
+def _matched_sizes(
+    features: FeaturesFile, held_as: Mapping[str, str], options: ImportOptions, progress: Progress
+) -> dict[str, Size]:
+    """The sizes of the images to import: those listed that could be read when they were to be matched."""
+    names = [name for name in held_as if options.only is None or name in options.only]
+    sizes = {name: features.image_size(held_as[name]) for name in names}
+    unread = [name for name, size in sizes.items() if size == UNREAD]
+    if unread:
+        progress.warn(
+            f"{counted(len(unread), 'photograph is', 'photographs are')} left out of the database, {unread[0]} first: "
+            "unreadable when the others were matched"
+        )
+    return {name: size for name, size in sizes.items() if size != UNREAD}
+
+
+def _with_matches(
+    pairs: Sequence[Pair], named: Mapping[str, str], matches: MatchesFile, progress: Progress
+) -> Iterator[tuple[Pair, np.ndarray]]:
+    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once."""
+    for a, b in pairs:
+        rows = matches.matches(a, b).indices
+        if len(rows):
+            yield (named[a], named[b]), rows
+        else:
+            progress.advance()
+
+
+def _info(images: Path, name: str, size: Size) -> ImageInfo:
+    """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
+    info = _known(images, name)
+    require_size(images / name, info.size, matched=size)
+    return info
+
+
+def _known(images: Path, name: str) -> ImageInfo:
+    metadata = read_metadata(images / name)
+    return ImageInfo(name, metadata.size, metadata.focal_length_px, metadata.gps, metadata.gps_fault, metadata.device)
+
+
+def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Position]:
+    """The positions that go into the database."""
+    gps = {info.name: info.gps for info in infos if info.gps is not None}
+    faults = {info.name: info.gps_fault for info in infos if info.gps_fault is not None}
+    return believed(gps, faults, len(infos), progress)
+
+
+def _expected_bytes(layout: Layout) -> int:
+    """How large the database may become: a match has 6 bytes in `matches.h5`, and 16 there when it is verified."""
+    return layout.features.stat().st_size + 3 * layout.matches.stat().st_size
+
+
+def _database_digest(layout: Layout, options: ImportOptions) -> str:
+    """What a database depends on: the files it is made from, the images, their cameras, the verification."""
+    sources = [read_provenance(path) for path in (layout.features, layout.matches)]
+    only = None if options.only is None else sorted(options.only)
+    rigs = options.cameras.rigs and stamp(options.cameras.rigs.path)
+    model = _model_stamp(options.known_poses)
+    return digest([sources, only, repr(options.cameras), rigs, model, asdict(options.verify)])
+
+
+def _model_stamp(folder: Path | None) -> Any:
+    """What a model's files are, as JSON values."""
+    return None if folder is None else [[path.name, stamp(path)] for path in sorted(folder.iterdir())]

@@ -1,0 +1,129 @@
+"""Keypoints that are given instead of made: those of a detector's file, or SIFT's on the photographs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import InputError, UsageError
+from romacli.images.decode import read_image
+from romacli.job.derived import stamp
+from romacli.job.masks import JobMasks
+from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.sift import detect_sift
+from romacli.names import spelled
+from romacli.run.progress import Progress
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import FeaturesFile
+from romacli.types import Keypoints, Size
+
+SIFT = "sift"
+# A photograph's scale space takes some hundred MB.
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class GivenKeypoints:
+    """Where given keypoints come from.
+
+    source: "sift", or a features file of hloc. images: the folder of photographs, which SIFT needs.
+    """
+
+    source: str
+    images: Path | None = None
+
+    def check(self, names: Sequence[str], options: AggregateOptions) -> None:
+        """Pass silently when there are keypoints for every image, or SIFT can find them.
+
+        Raises:
+            UsageError: the method makes keypoints of its own, or SIFT lacks the photographs.
+            InputError: the file does not exist, or lacks images.
+            StoreError: it is no features file.
+        """
+        if options.method != AggregateOptions.method:
+            raise UsageError(
+                f"--keypoints keeps the keypoints it is given, --method {options.method} makes its own. "
+                "Leave one of them out."
+            )
+        if self.source == SIFT:
+            if self.images is None:
+                raise UsageError("--keypoints sift looks at the photographs. Name their folder with --images DIR.")
+            return
+        with FeaturesFile(Path(self.source)) as file:
+            held = spelled(names, file.names())
+        missing = [name for name in names if name not in held]
+        if missing:
+            raise InputError(
+                f"{self.source} holds no keypoints of {len(missing)} of {len(names)} images, {missing[0]} first. "
+                "Its names have to be those of the photographs, relative to their folder."
+            )
+
+    def stamp(self, sizes: Mapping[str, Size]) -> Any:
+        """What the keypoints depend on, as JSON values."""
+        if self.source != SIFT:
+            path = Path(self.source)
+            return [str(path.resolve()), stamp(path)]
+        return [SIFT, *(stamp(self._photograph(name)) for name in sorted(sizes))]
+
+    def load(
+        self,
+        sizes: Mapping[str, Size],
+        options: AggregateOptions,
+        progress: Progress,
+        stop: StopRequest,
+        masks: JobMasks | None = None,
+    ) -> dict[str, Keypoints]:
+        """The keypoints of every image, in COLMAP pixels. SIFT finds none in what is masked.
+
+        Raises:
+            InputError: an image had another size when its keypoints were found than when it was matched.
+        """
+        if self.source == SIFT:
+            return self._detect(sizes, options.max_keypoints, progress, stop, masks)
+        with FeaturesFile(Path(self.source)) as file:
+            held = spelled(sizes, file.names())
+            for name, size in sizes.items():
+                self._require_size(name, file.known_size(held.get(name, name)) or size, size)
+            return {name: file.keypoints(held.get(name, name), np.float64) for name in sizes}
+
+    def _detect(
+        self,
+        sizes: Mapping[str, Size],
+        max_keypoints: int,
+        progress: Progress,
+        stop: StopRequest,
+        masks: JobMasks | None,
+    ) -> dict[str, Keypoints]:
+        def detect(name: str) -> Keypoints:
+            stop.check()
+            image = read_image(self._photograph(name))
+            self._require_size(name, (image.shape[1], image.shape[0]), sizes[name])
+            return detect_sift(image, max_keypoints, masks.read(name) if masks else None)
+
+        progress.begin("detecting keypoints", len(sizes))
+        found = {}
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+            for name, keypoints in zip(sizes, pool.map(detect, sizes), strict=True):
+                found[name] = keypoints
+                progress.advance()
+        return found
+
+    def _photograph(self, name: str) -> Path:
+        assert self.images is not None
+        path = self.images / name
+        if not path.is_file():
+            raise InputError(f"{path} does not exist, but was matched. Put it back, or name its folder with --images.")
+        return path
+
+    def _require_size(self, name: str, size: Size, matched: Size) -> None:
+        if size != matched:
+            raise InputError(
+                f"{name} has {size[0]} x {size[1]} px for --keypoints {self.source} and {matched[0]} x {matched[1]} px "
+                "in the job. Detect keypoints on the photographs that were matched, unscaled."
+            )

@@ -1,0 +1,482 @@
+"""A job in its output folder: what it was asked, what is done, and what is left to match."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from romacli import __version__
+from romacli.colmap.database import check_replaceable
+from romacli.colmap.reconstruct import check_holds_models_only
+from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
+from romacli.images.decode import image_size
+from romacli.images.extras import remedy
+from romacli.images.listing import list_images, other_photographs
+from romacli.images.masks import MaskOptions, find_masks, without_masks
+from romacli.job.given import GivenKeypoints
+from romacli.job.masks import JobMasks, note_masks
+from romacli.job.runs import noted
+from romacli.job.views import derive_views
+from romacli.keypoints.aggregate import AggregateOptions
+from romacli.matchers.matcher import Matcher, MatcherOptions
+from romacli.matchers.registry import DEFAULT, load_matcher
+from romacli.pairing.describe import Describer
+from romacli.pairing.preselect import preselect
+from romacli.pairing.sources import PairingOptions, choose_pairs
+from romacli.pairs import read_pairs, write_pairs
+from romacli.run.engine import EngineOptions, match_in_parallel
+from romacli.run.match import MatchOptions, MatchSummary, match_images
+from romacli.run.photographs import (
+    REFUSE,
+    REMATCH,
+    Photographs,
+    look_at,
+    require_sizes,
+    require_unchanged,
+)
+from romacli.run.progress import Progress
+from romacli.run.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
+from romacli.run.stop import StopRequest
+from romacli.run.worker import WorkerSetup
+from romacli.store.hloc import check_names
+from romacli.store.images import KnownImage, read_images, write_images
+from romacli.store.journal import Journal, JournalWriter
+from romacli.store.layout import Layout, written_whole
+from romacli.store.lease import Lease, Work, lease
+from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.store.repair import cut_torn_ends
+from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
+from romacli.words import counted
+
+DEFAULT_OUTPUT = Path("romacli-out")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
+
+    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses.
+    preselect: keep only pairs that overlap by this much at the coarse stage; None keeps all.
+    descriptors: the file of global descriptors for retrieval, None for the one in the output folder.
+    image_list: a file of names, one a line, in place of the whole folder.
+    masks: which pixels of the photographs count.
+    keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
+    overwrite: begin anew, whatever the output folder holds of an earlier job.
+    changed: what to do about photographs that changed since they were matched: refuse, rematch or keep.
+    shard: match only this piece of the pairs, and make no keypoints.
+    engine: processes to match in, None for this one alone.
+    """
+
+    images: Path
+    output: Path = DEFAULT_OUTPUT
+    pairs: str | None = None
+    pairing: PairingOptions = field(default_factory=PairingOptions)
+    preselect: float | None = None
+    descriptors: Path | None = None
+    image_list: Path | None = None
+    model: str = DEFAULT
+    matcher: MatcherOptions = field(default_factory=MatcherOptions)
+    match: MatchOptions = field(default_factory=MatchOptions)
+    aggregate: AggregateOptions = field(default_factory=AggregateOptions)
+    masks: MaskOptions = field(default_factory=MaskOptions)
+    keypoints: str | None = None
+    overwrite: bool = False
+    changed: str = REFUSE
+    shard: Shard | None = None
+    engine: EngineOptions | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job whose input is checked and whose settings agree with what its folder holds.
+
+    pairs: of the whole job; piece: those of this run, where it is a shard. unreadable: a sentence for each photograph
+    that could not be described, and hence has no pairs.
+    """
+
+    options: JobOptions
+    layout: Layout
+    images: ImageList
+    pairs: PairList
+    matcher: Matcher
+    manifest: Manifest
+    masks: JobMasks | None = None
+    photographs: Photographs = field(default_factory=lambda: Photographs({}, {}))
+    piece: PairList | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def listed(self) -> PairList:
+        """The pairs of this run."""
+        return self.pairs if self.piece is None else self.piece
+
+    @property
+    def given(self) -> GivenKeypoints | None:
+        """The keypoints to match in place of new ones."""
+        source = self.options.keypoints
+        return GivenKeypoints(source, self.images.root) if source else None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.manifest)
+
+    @property
+    def known(self) -> dict[str, KnownImage]:
+        """The photographs as records may have been made of them."""
+        return self.photographs.accepted(self.options.changed)
+
+    def journal(self) -> Journal:
+        stamps = {name: image.stamps for name, image in self.known.items()}
+        return Journal.open(self.layout.journal, self.fingerprint, stamps=stamps)
+
+    def remaining(self) -> PairList:
+        """The listed pairs without a record, in the order given."""
+        with self.journal() as journal:
+            return PairList(tuple(pair for pair in self.listed.pairs if pair not in journal))
+
+
+def listed(options: JobOptions) -> ImageList:
+    """The photographs of a job.
+
+    Raises:
+        InputError: there are none, or a list names some that are not there.
+    """
+    return without_masks(list_images(options.images, names_file=options.image_list), options.masks)
+
+
+def open_job(options: JobOptions, progress: Progress) -> Job:
+    """Check the photographs, the pairs and the output folder, then load the matcher.
+
+    Writes nothing but descriptors and scores, where pairs are chosen by how photographs look.
+
+    Raises:
+        InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
+        UsageError: pairs that make no sense, or an output folder of other settings.
+    """
+    images = listed(options)
+    if others := other_photographs(options.images):
+        progress.warn(
+            f"{counted(len(others), 'file is', 'files are')} left out, {others[0]} first. {remedy(others)} to use them"
+        )
+    if len(images) < 2:
+        raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
+    chosen_later = options.pairs is None and options.pairing.looks_at_photographs
+    pairs = PairList(()) if chosen_later else _pairs(options, images, progress)
+    options.pairing.check(images)
+    check_names(images.names)
+    masks = _masks(options.masks, images, progress)
+    layout = Layout(options.output)
+    stored = None if options.overwrite else _stored_manifest(layout)
+    matcher = load_matcher(options.model, options.matcher)
+    settings = {**matcher.settings, "seed": options.match.seed, "try_rotations": options.match.try_rotations or None}
+    manifest = Manifest(settings, __version__)
+    if stored is not None:
+        check_same(layout.root, stored, manifest)
+    if options.keypoints:
+        GivenKeypoints(options.keypoints, images.root).check(images.names, options.aggregate)
+    photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
+    job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs)
+    if not options.overwrite:
+        _require_unchanged(job)
+    describer = Describer(
+        matcher,
+        options.descriptors or layout.global_features,
+        progress,
+        num_workers=options.match.num_workers,
+        strict=options.match.strict,
+    )
+    if chosen_later:
+        pairs = choose_pairs(images, options.pairing, progress, describe=describer)
+    if options.preselect is not None:
+        pairs = preselect(
+            images,
+            pairs,
+            matcher,
+            layout.preselected,
+            min_overlap=options.preselect,
+            options=options.match,
+            progress=progress,
+        )
+    return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
+
+
+def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match what is left and derive the hloc files; a shard leaves that to a run of the whole job.
+
+    Raises:
+        BusyError: another process is at work in the folder.
+        NothingFoundError: no pair of the job has a usable warp.
+        StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
+        Stopped: a signal asked for it; results so far are in the journal.
+    """
+    with _at_work(job, progress, stop) as held:
+        if job.options.overwrite:
+            _clear(job.layout)
+        _note(job)
+        todo = _todo(job, progress)
+        run = MatchSummary()
+        if todo.pairs:
+            with noted(job.layout, "matching", images=job.images.root) as counts:
+                try:
+                    run = _match(job, todo, held, progress, stop, run)
+                finally:
+                    counts.update(pairs=run.run, encodes=run.encodes)
+        with job.journal() as journal:
+            summary = _in_all(job, journal, run)
+            if job.options.shard is None:
+                for note in journal.damaged:
+                    progress.warn(f"{note}; `romacli check {job.layout.root} --repair` mends the file")
+                if summary.matched == 0:
+                    raise NothingFoundError(_nothing_matched(summary))
+                sizes = _sizes(job, journal, summary, progress)
+                _note_images(job, sizes)
+                derive_views(
+                    job.layout,
+                    journal,
+                    job.pairs,
+                    sizes,
+                    job.options.aggregate,
+                    progress,
+                    stop,
+                    names=job.images.names,
+                    given=job.given,
+                    masks=job.masks,
+                )
+    return summary
+
+
+@contextmanager
+def _at_work(job: Job, progress: Progress, stop: StopRequest) -> Iterator[Lease]:
+    """Hold the output folder for this run, beside other shards of the same cut if it is one."""
+    work = Work()
+    if job.options.shard is not None:
+        work = shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
+    with ExitStack() as stack:
+        with stop.at_once():
+            held = stack.enter_context(lease(job.layout.leases, work, say=progress.say))
+        yield held
+
+
+def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | None:
+    """The pairs of a shard.
+
+    Raises:
+        UsageError: the shard would remove what others did.
+    """
+    if options.shard is None:
+        return None
+    if options.overwrite:
+        raise UsageError(
+            "--overwrite with --shard would remove what other shards have done. Remove the output folder before the "
+            "first shard, or leave one of them out."
+        )
+    order = order_of_work(pairs.pairs, recorded_capacity(layout.shards))
+    return PairList(piece(order, options.shard))
+
+
+def _note(job: Job) -> None:
+    """Write down what the job is: its settings, its pairs, its photographs."""
+    stored = read_manifest(job.layout.manifest)
+    write_manifest(job.layout.manifest, replace(job.manifest, views=stored.views if stored else {}))
+    note_masks(job.layout, job.options.masks)
+    if job.options.shard is not None:
+        record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
+    with written_whole(job.layout.pairs) as temporary:
+        write_pairs(temporary, job.pairs)
+    _note_images(job, {})
+
+
+def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
+    known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
+    write_images(job.layout.images, known)
+
+
+def _todo(job: Job, progress: Progress) -> PairList:
+    """The pairs to match, once what a kill left behind the last whole record is gone."""
+    with job.journal() as journal:
+        if job.options.shard is None:
+            cut_torn_ends(journal)
+        todo = tuple(pair for pair in job.listed.pairs if pair not in journal)
+        outdated = {*map(frozenset, journal.outdated)}
+    again = sum(frozenset(pair) in outdated for pair in todo)
+    if again:
+        they = "it is" if again == 1 else "they are"
+        told = counted(again, "pair was", "pairs were")
+        progress.say(f"{told} matched on photographs that have changed since; {they} matched again")
+    if len(todo) < len(job.listed):
+        progress.say(
+            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} done already"
+        )
+    return PairList(todo)
+
+
+def _match(
+    job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
+) -> MatchSummary:
+    """Match in this process, which counts the summary up, or in those of an engine."""
+    if job.options.engine is not None:
+        return match_in_parallel(
+            _setup(job, expected=len(todo)),
+            todo,
+            job.options.engine,
+            lambda: job.remaining().pairs,
+            job.layout.given_up,
+            held.check,
+            progress,
+            stop,
+        )
+    with JournalWriter(
+        job.layout.journal, job.fingerprint, stamps=job.photographs.stamps, expected=len(todo)
+    ) as writer:
+
+        def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
+            held.check()
+            writer.append(results)
+
+        return match_images(
+            job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop, summary=summary
+        )
+
+
+def _setup(job: Job, *, expected: int) -> WorkerSetup:
+    """What a process needs to know before it is given pairs."""
+    return WorkerSetup(
+        ImageList(job.images.root.resolve(), job.images.names),
+        job.layout.journal.resolve(),
+        job.fingerprint,
+        dict(job.photographs.stamps),
+        job.options.model,
+        job.options.matcher,
+        job.options.match,
+        expected,
+    )
+
+
+def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:
+    if options.pairs is None:
+        return choose_pairs(images, options.pairing, progress)
+    found = read_pairs(options.pairs, images.names)
+    if found.duplicates:
+        progress.warn(
+            f"{options.pairs}: {counted(found.duplicates, 'pair occurs', 'pairs occur')} twice or "
+            f"reversed; each is matched once"
+        )
+    return found.pairs
+
+
+def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMasks | None:
+    """The masks of the photographs, each of its photograph's size; one that cannot be read is spoken of later."""
+    if options == MaskOptions():
+        return None
+    masks = find_masks(images.root, images.names, options)
+    sizes = {}
+    for name in masks.files:
+        with suppress(ImageError):
+            sizes[name] = image_size(images.root / name)
+    masks.require_sizes(sizes)
+    progress.say(f"masks for {len(masks.files)} of {counted(len(images), 'image')}")
+    return JobMasks(masks)
+
+
+def _stored_manifest(layout: Layout) -> Manifest | None:
+    """What an earlier job left, if there was one.
+
+    Raises:
+        StoreError: the folder holds files of another kind where ours would go.
+    """
+    stored = read_manifest(layout.manifest)
+    if stored is None and not any(layout.journal.glob("*.jnl")):  # a journal knows its settings' fingerprint itself
+        foreign = [path.name for path in (layout.journal, layout.features, layout.matches) if path.exists()]
+        if foreign:
+            raise StoreError(
+                f"{layout.root} holds {foreign[0]} but no {layout.manifest.name}. "
+                "Choose another --output, or --overwrite."
+            )
+    return stored
+
+
+def _clear(layout: Layout) -> None:
+    """Remove what an earlier job left in the folder, and nothing else.
+
+    Raises:
+        StoreError: the database or the models there are somebody else's; nothing is removed.
+    """
+    check_replaceable(layout.database)
+    check_holds_models_only(layout.sparse)
+    for folder in (layout.journal, layout.sparse, layout.preselected):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (
+        *(layout.manifest, layout.pairs, layout.images, layout.shards, layout.given_up),
+        *(layout.features, layout.matches, layout.global_features, layout.database),
+        *(layout.runs, layout.report, layout.report.with_suffix(".json")),
+    ):
+        file.unlink(missing_ok=True)
+
+
+def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
+    """The numbers of the whole job, whichever run did the work; run, encodes and seconds are this run's."""
+    done = [pair for pair in job.listed.pairs if pair in journal]
+    rejected = sum(journal.kind(pair) == "rejected" for pair in done)
+    return MatchSummary(
+        images=len(job.images),
+        pairs=len(job.listed),
+        matched=len(done) - rejected,
+        turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
+        rejected=rejected,
+        failed=len(job.listed) - len(done),
+        run=run.run,
+        encodes=run.encodes,
+        seconds=run.seconds,
+        failures={**job.unreadable, **run.failures},
+        given_up=run.given_up,
+    )
+
+
+def _require_unchanged(job: Job) -> None:
+    """Refuse photographs that changed since they were matched, unless it was said what to do about them."""
+    if not job.photographs.unseen or job.options.changed == REMATCH:
+        return
+    with job.journal() as journal:
+        matched = _matched_sizes(job, journal)
+    sizes = {name: known.size for name, known in job.photographs.known.items() if known.size}
+    require_sizes(job.images.root, sorted(job.photographs.unseen), {**sizes, **matched})
+    require_unchanged(job.photographs, job.options.changed)
+
+
+def _matched_sizes(job: Job, journal: Journal) -> dict[str, Size]:
+    """The size that each photograph with a warp had when it was matched."""
+    sizes: dict[str, Size] = {}
+    for pair in job.pairs.pairs:
+        if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):
+            sizes.update(zip(pair, journal.sizes(pair), strict=True))
+    return sizes
+
+
+def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress) -> dict[str, Size]:
+    """The sizes of all photographs of the job but those that cannot be read."""
+    known = {name: image.size for name, image in job.known.items() if image.size}
+    known.update(_matched_sizes(job, journal))
+    sizes = {}
+    for name in job.images.names:
+        if name in known:
+            sizes[name] = known[name]
+        elif name not in summary.failures:
+            try:
+                sizes[name] = image_size(job.images.root / name)
+            except ImageError as error:
+                progress.warn(str(error))
+    return sizes
+
+
+def _nothing_matched(summary: MatchSummary) -> str:
+    failures: Sequence[str] = list(summary.failures.values())
+    if failures:
+        return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
+    return (
+        f"none of {counted(summary.pairs, 'pair shows', 'pairs show')} the same thing ({summary.rejected} rejected). "
+        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try "
+        "--try-rotations where some lie on their side, or --model roma-outdoor."
+    )

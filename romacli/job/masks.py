@@ -1,0 +1,51 @@
+"""The masks of a job: found, checked, noted beside its other views, and reduced to the cells of its warps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.images.masks import MaskOptions, Masks, kept_cells
+from romacli.job.derived import digest, remember, stamp
+from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest
+
+VIEW = "masks"
+
+
+class JobMasks:
+    """The masks of a job's photographs: applied to its stored warps, so that they may change without matching."""
+
+    def __init__(self, masks: Masks) -> None:
+        self._masks = masks
+        self.cells = cache(self._cells)
+
+    def read(self, name: str) -> np.ndarray | None:
+        """Which pixels of a photograph count, (H, W) bool, or None where all do."""
+        return self._masks.read(name)
+
+    def _cells(self, name: str, shape: tuple[int, int]) -> np.ndarray | None:
+        """The cells of a (gh, gw) grid over a photograph that no black pixel touches, or None where all count."""
+        kept = self._masks.read(name)
+        return None if kept is None else kept_cells(kept, shape)
+
+    def stamp(self, names: Sequence[str]) -> Any:
+        """What the masks of these photographs are, as JSON values."""
+        return [[name, [stamp(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
+
+
+def note_masks(layout: Layout, options: MaskOptions) -> None:
+    """Write down in the job which masks it uses; none is an answer too."""
+    holds = {key: None if path is None else str(path.resolve()) for key, path in vars(options).items()}
+    remember(layout, VIEW, digest(holds), holds)
+
+
+def noted_masks(layout: Layout) -> MaskOptions:
+    """The masks that the job was matched with."""
+    manifest = read_manifest(layout.manifest)
+    holds = manifest.views.get(VIEW, {}).get("holds", {}) if manifest else {}
+    return MaskOptions(**{key: path and Path(path) for key, path in holds.items()})

@@ -1,0 +1,115 @@
+"""Pieces of a job made one: journals of other folders taken in, and the hloc files derived from all of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from romacli.errors import InputError
+from romacli.job.aggregate import ReaggregateOptions, reaggregate
+from romacli.job.views import ViewsSummary
+from romacli.pairs import read_pairs, write_pairs
+from romacli.run.progress import Progress
+from romacli.run.stop import StopRequest
+from romacli.store.images import KnownImage, read_images, write_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout, written_whole
+from romacli.store.lease import lease
+from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.store.repair import cut_torn_ends
+from romacli.types import Manifest, Pair, PairList
+
+
+@dataclass(frozen=True)
+class MergeSummary:
+    """What the merged job holds. missing: its pairs that no piece has matched."""
+
+    pairs: int
+    missing: Sequence[Pair]
+    files: int
+    views: ViewsSummary
+
+
+def merge(
+    layout: Layout, others: Sequence[Layout], options: ReaggregateOptions, progress: Progress, stop: StopRequest
+) -> MergeSummary:
+    """Take in what other folders hold of the same job and derive the hloc files from all of it.
+
+    Raises:
+        BusyError: a process is at work in the folder that takes in. Others may be at work in theirs.
+        InputError: a folder holds no job, or two were made of different photographs of one name.
+        NothingFoundError: no pair has a usable warp.
+        SettingsDifferError: two were made with different settings.
+    """
+    manifest = _common_manifest(layout, others)
+    with ExitStack() as stack:
+        with stop.at_once():
+            stack.enter_context(lease(layout.leases, say=progress.say))
+        pairs = _united_pairs([layout, *others])
+        images = _united_images([layout, *others])
+        layout.root.mkdir(parents=True, exist_ok=True)
+        if read_manifest(layout.manifest) is None:
+            write_manifest(layout.manifest, replace(manifest, views={}))
+        with written_whole(layout.pairs) as temporary:
+            write_pairs(temporary, pairs)
+        write_images(layout.images, images)
+        files = sum(_take_in(path, layout) for other in others for path in sorted(other.journal.glob("*.jnl")))
+        stamps = {name: image.stamps for name, image in images.items()}
+        with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
+            cut_torn_ends(journal)
+            missing = [pair for pair in pairs.pairs if pair not in journal]
+    views = reaggregate(layout, options, progress, stop)
+    return MergeSummary(len(pairs), missing, files, views)
+
+
+def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
+    """The manifest of the folders; the first may be new."""
+    common: Manifest | None = read_manifest(layout.manifest)
+    for other in others or [layout]:
+        manifest = read_manifest(other.manifest)
+        if manifest is None:
+            raise InputError(f"{other.root} holds no job. Name folders that `romacli match` has made.")
+        common = common or manifest
+        check_same(other.root, manifest, common)
+    assert common is not None
+    return common
+
+
+def _united_pairs(layouts: Sequence[Layout]) -> PairList:
+    seen: dict[frozenset[str], Pair] = {}
+    for layout in layouts:
+        if layout.pairs.exists():
+            for pair in read_pairs(layout.pairs, None).pairs.pairs:
+                seen.setdefault(frozenset(pair), pair)
+    return PairList(tuple(seen.values()))
+
+
+def _united_images(layouts: Sequence[Layout]) -> dict[str, KnownImage]:
+    """The photographs of all folders. Copies may have other times, but not another number of bytes."""
+    united: dict[str, KnownImage] = {}
+    home: dict[str, Path] = {}
+    for layout in layouts:
+        for name, image in read_images(layout.images).items():
+            known = united.get(name, KnownImage(()))
+            if known.stamps and {num_bytes for num_bytes, _ in (*known.stamps, *image.stamps)} != {known.stamps[0][0]}:
+                raise InputError(
+                    f"{name} is not the same photograph in {home[name]} and {layout.root}: it has another number of "
+                    "bytes. Match it again in one of them, with the photograph of the other."
+                )
+            stamps = dict.fromkeys((*known.stamps, *image.stamps))
+            united[name] = KnownImage(tuple(stamps), known.size or image.size)
+            home.setdefault(name, layout.root)
+    return united
+
+
+def _take_in(path: Path, layout: Layout) -> bool:
+    """Copy a journal file whole, unless it is there already; file names tell machine, process and time."""
+    target = layout.journal / path.name
+    if target.exists() and target.stat().st_size >= path.stat().st_size:
+        return False
+    with written_whole(target) as temporary:
+        shutil.copyfile(path, temporary)
+    return True

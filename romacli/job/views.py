@@ -1,0 +1,198 @@
+"""The hloc files, derived from the journal: keypoints that pairs share, and matches between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from romacli import __version__
+from romacli.errors import UsageError
+from romacli.job.derived import digest, held_by, remember
+from romacli.job.given import GivenKeypoints
+from romacli.job.masks import JobMasks
+from romacli.job.runs import noted
+from romacli.keypoints.aggregate import AggregateOptions, Aggregation, derive
+from romacli.keypoints.checks import Checks, check
+from romacli.keypoints.graph import PairGraph
+from romacli.run.progress import Progress
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.types import CompactWarp, Keypoints, Matches, Pair, PairList, Size
+from romacli.words import counted
+
+VIEW = "keypoints"
+
+
+@dataclass(frozen=True)
+class ViewsSummary:
+    """What the hloc files hold, and what the checks say of it.
+
+    pairs: those with a warp; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
+    None without triangles; warnings: sentences.
+    """
+
+    images: int
+    pairs: int
+    keypoints: int
+    tracks: int
+    mean_track_length: float
+    matches: int
+    images_without_tracks: Sequence[str]
+    components: int
+    triangle_agreement: float | None
+    longest_track: int
+    warnings: Sequence[str]
+
+
+def derive_views(
+    layout: Layout,
+    journal: Journal,
+    pairs: PairList,
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    progress: Progress,
+    stop: StopRequest,
+    *,
+    names: Iterable[str] = (),
+    given: GivenKeypoints | None = None,
+    masks: JobMasks | None = None,
+) -> ViewsSummary:
+    """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
+
+    Args:
+        pairs: of the job; each has its group in `matches.h5`, with or without matches.
+        sizes: (width, height) by name of every image that can be read; one that nothing matches is in `features.h5`
+            with no keypoints, or with those given.
+        names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
+            `features.h5` as `UNREAD`.
+        given: keypoints to match in place of new ones.
+        masks: of pixels that neither give nor receive matches.
+    """
+    unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
+    derived_from = digest([_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread])
+    made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
+    provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
+    held = held_by(layout, VIEW, derived_from)
+    is_whole = all(read_provenance(path) == provenance for path in (layout.features, layout.matches))
+    if held is not None and is_whole:
+        progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
+        summary = ViewsSummary(**held)
+    else:
+        with noted(layout, "keypoints") as counts:
+            summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, unread, provenance)
+            counts.update(pairs=summary.pairs, images=summary.images)
+        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with)
+    for warning in summary.warnings:
+        progress.warn(warning)
+    return summary
+
+
+def _derive(
+    layout: Layout,
+    journal: Journal,
+    pairs: PairList,
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    progress: Progress,
+    stop: StopRequest,
+    given: GivenKeypoints | None,
+    masks: JobMasks | None,
+    unread: Sequence[str],
+    provenance: Mapping[str, str],
+) -> ViewsSummary:
+    """Aggregate, check and write."""
+
+    def read(pair: Pair) -> CompactWarp:
+        result = journal.read(pair)
+        assert isinstance(result, CompactWarp)
+        return result
+
+    usable = _usable(journal, pairs)
+    with stop.at_once():
+        anchors = given.load(sizes, options, progress, stop, masks) if given else None
+        progress.begin("reading pairs", len(usable))
+        graph = PairGraph(usable, read, progress.advance, masks.cells if masks else None)
+        aggregation = derive(graph, options, anchors=anchors, progress=progress)
+        listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
+        checks = check(graph, aggregation, options, images=listed, progress=progress)
+    keypoints = {**(anchors or {}), **aggregation.keypoints}
+    places = {**sizes, **dict.fromkeys(unread, UNREAD)}
+    write_features(layout.features, _features(keypoints, places), provenance=provenance)
+    write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
+    summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
+    progress.say(
+        f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, over "
+        f"{counted(summary.images, 'image')}"
+    )
+    return summary
+
+
+def _usable(journal: Journal, pairs: PairList) -> list[Pair]:
+    """The pairs that have a warp."""
+    done = [pair for pair in pairs.pairs if pair in journal]
+    points = [pair for pair in done if journal.kind(pair) == "correspondences"]
+    if points:
+        raise UsageError(f"{points[0][0]} {points[0][1]} has points only; shared keypoints need a dense matcher.")
+    return [pair for pair in done if journal.kind(pair) == "warp"]
+
+
+def _digest(
+    journal: Journal,
+    pairs: PairList,
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    given: GivenKeypoints | None,
+    masks: JobMasks | None,
+) -> str:
+    """What the views depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
+    done = sorted([*sorted(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal)
+    source = given.stamp(sizes) if given else None
+    masked = masks.stamp(list(sizes)) if masks else None
+    return digest([journal.fingerprint, done, sorted(sizes.items()), asdict(options), source, masked])
+
+
+def _summary(
+    aggregation: Aggregation, checks: Checks, keypoints: Mapping[str, Keypoints], *, images: int, pairs: int
+) -> ViewsSummary:
+    counted = aggregation.summary
+    return ViewsSummary(
+        images=images,
+        pairs=pairs,
+        keypoints=sum(map(len, keypoints.values())),
+        tracks=counted.num_tracks,
+        mean_track_length=counted.mean_track_length,
+        matches=counted.num_matches,
+        images_without_tracks=checks.images_without_tracks,
+        components=checks.components,
+        triangle_agreement=checks.triangle_agreement,
+        longest_track=counted.longest_track,
+        warnings=checks.warnings,
+    )
+
+
+def _features(keypoints: Mapping[str, Keypoints], sizes: Mapping[str, Size]) -> Iterator[tuple[str, Keypoints, Size]]:
+    none = Keypoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    for name, size in sizes.items():
+        yield name, keypoints.get(name, none), size
+
+
+def _matches(
+    aggregation: Aggregation, keypoints: Mapping[str, Keypoints], pairs: PairList
+) -> Iterator[tuple[Pair, Matches, int]]:
+    """Every pair of the job; those without a warp have no matches."""
+    for pair, matches in aggregation.matches():
+        yield pair, matches, len(keypoints[pair[0]])
+    none = Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
+    for pair in _listed(pairs):
+        if pair not in aggregation.num_matches:
+            yield pair, none, len(keypoints.get(pair[0], ()))
+
+
+def _listed(pairs: PairList) -> list[Pair]:
+    """All pairs, in one order and each with its names ascending, however they are listed."""
+    return sorted((min(pair), max(pair)) for pair in pairs.pairs)

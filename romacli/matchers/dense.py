@@ -1,0 +1,284 @@
+"""The adapter shared by the networks that encode one image and warp a pair in two passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from romacli.matchers.compact import CompactOptions, compact_all
+from romacli.matchers.matcher import StartedPair
+from romacli.matchers.memory import keep_freed_memory
+from romacli.networks.output import NetworkMatch, Unfinished, together
+from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected, Size
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class TwoPassNetwork(Protocol):
+    """What RoMa and its small relative offer at network level: `start`, `refine` in one go or two, `result`."""
+
+    def encode(self, coarse: Tensor, fine: Tensor | None, /) -> dict[str, Tensor]: ...
+
+    def encode_coarse(self, coarse: Tensor, /) -> dict[str, Tensor]: ...
+
+    def start(self, fA: Mapping[str, Tensor], fB: Mapping[str, Tensor], /) -> Unfinished: ...
+
+    def refine(
+        self, state: Unfinished, fA: Mapping[str, Tensor], fB: Mapping[str, Tensor], /, *, down_to: int | None = None
+    ) -> Unfinished: ...
+
+    def result(self, state: Unfinished, /) -> NetworkMatch: ...
+
+
+@dataclass(frozen=True)
+class DenseSettings:
+    """What the results of a two-pass matcher depend on, all values decided; sizes are (width, height).
+
+    weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, where it needs that.
+    min_coarse_overlap: by the decoder's warps, below which a pair is not refined.
+    """
+
+    model: str
+    weights_sha256: str
+    coarse_resolution: Size
+    upsample_resolution: Size | None
+    min_certainty: float
+    min_overlap: float
+    dtype: str
+    backbone_sha256: str | None = None
+    min_coarse_overlap: float = 0.0
+
+
+# A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
+BATCH_ON_GPU = 4
+# Down to this stride the first pass has small maps: it takes more pairs to fill a GPU, and four times as many need less
+# memory than refining. By the maps' sizes; it was not timed on a GPU.
+COARSE_BATCH_ON_GPU = 16
+COARSE_STRIDE = 8
+# In long sides, half a token of a small network. On rendered walks tighter or looser limits told no better.
+COARSE_CYCLE_ERROR = 0.03
+
+
+class TwoPassMatcher:
+    """A dense matcher over any network of the `TwoPassNetwork` kind."""
+
+    def __init__(
+        self, network: TwoPassNetwork, settings: DenseSettings, *, device: torch.device, autocast: bool
+    ) -> None:
+        """Take a network on its device; on a CPU this process then keeps freed memory (`keep_freed_memory`).
+
+        autocast: the network leaves its working precision to torch.
+        """
+        self.name = settings.model
+        self.batch_size, self.coarse_batch_size = (
+            (1, 1) if device.type == "cpu" else (BATCH_ON_GPU, COARSE_BATCH_ON_GPU)
+        )
+        if device.type == "cpu":
+            keep_freed_memory()
+        self._network = network
+        self._settings = settings
+        self._device = device
+        self._autocast = autocast
+        self._compact = CompactOptions(min_certainty=settings.min_certainty)
+
+    @property
+    def device(self) -> torch.device:
+        """Where features lie and networks run."""
+        return self._device
+
+    @property
+    def network(self) -> TwoPassNetwork:
+        """What encodes and matches, to be looked at."""
+        return self._network
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        sizes = {
+            name: f"{value[0]}x{value[1]}" for name, value in vars(self._settings).items() if isinstance(value, tuple)
+        }
+        return {**vars(self._settings), **sizes, "nodes": self._compact.nodes}
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """Resize RGB uint8 (H, W, 3) to the sizes of both passes; they stay uint8 until they are on the device."""
+        height, width = image.shape[:2]
+        tensors = {"coarse": resize(image, self._settings.coarse_resolution)}
+        if self._settings.upsample_resolution is not None:
+            tensors["fine"] = resize(image, self._settings.upsample_resolution)
+        return PreparedImage(tensors, (width, height))
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """The network's per-image features, in the working precision."""
+        stacked = _stack([image.tensors for image in images])
+        inputs = {name: normalise(_moved(tensor, self._device)) for name, tensor in stacked.items()}
+        with self._precision():
+            tensors = self._network.encode(inputs["coarse"], inputs.get("fine"))
+        return _unstack(tensors, images)
+
+    @torch.inference_mode()
+    def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """What `describe` and `overlap` need of the images, at a fraction of the cost of `encode`."""
+        stacked = torch.cat([image.tensors["coarse"] for image in images])
+        with self._precision():
+            tensors = self._network.encode_coarse(normalise(_moved(stacked, self._device)))
+        return _unstack(tensors, images)
+
+    def describe(self, features: Sequence[Features]) -> np.ndarray:
+        """Descriptors (N, D) float32 of unit length of whole images encoded by `encode_coarse`."""
+        return torch.cat([each.tensors["descriptor"] for each in features]).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
+        """How much two images share by the coarse stage alone: the usable share of the decoder's warps, in [0, 1]."""
+        with self._precision():
+            return self._overlaps(self._network.start(*_Batch.of(pairs)), pairs)
+
+    @torch.inference_mode()
+    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        """The warps of both directions of every pair, whatever their overlap."""
+        with self._precision():
+            state = self._network.start(*_Batch.of(pairs))
+        return self._refined(state, pairs)
+
+    @torch.inference_mode()
+    def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
+        """Pairs after the decoder and, where they overlap by its warps, the refiners at coarse strides."""
+        with self._precision():
+            state = self._network.start(*_Batch.of(pairs))
+            least = self._settings.min_coarse_overlap
+            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)  # not asked for
+            kept = [index for index, overlap in enumerate(overlaps) if overlap >= least]
+            started: list[StartedPair | Rejected] = [Rejected(overlap) for overlap in overlaps]
+            if kept:
+                states, overlapping = state.apart(), [pairs[index] for index in kept]
+                going_on = together([states[index] for index in kept])
+                refined = self._network.refine(going_on, *_Batch.of(overlapping), down_to=COARSE_STRIDE)
+                for index, pair, each in zip(kept, overlapping, refined.apart(), strict=True):
+                    started[index] = StartedPair(pair, each)
+        return started
+
+    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+        """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
+        if not pairs:
+            return []
+        warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
+        return [self._judge(warp) for warp in compact_all(warps, self._compact)]
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+        """What `start` and `finish` make of a batch of pairs, which stays together as far as none is rejected."""
+        started = self.start(pairs)
+        finished = iter(self.finish([each for each in started if isinstance(each, StartedPair)], seeds))
+        return [each if isinstance(each, Rejected) else next(finished) for each in started]
+
+    @torch.inference_mode()
+    def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        with self._precision():
+            out = self._network.result(self._network.refine(state, *_Batch.of(pairs)))
+        return [replace(match, min_certainty=self._settings.min_certainty) for match in _dense_matches(out, pairs)]
+
+    def _overlaps(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
+        """The usable share of the decoder's warps of every pair."""
+        out = self._network.result(state)
+        options = CompactOptions(
+            nodes=min(out.warp_AB.shape[1:3]),
+            max_cycle_error=COARSE_CYCLE_ERROR,
+            min_certainty=self._settings.min_certainty,
+        )
+        return [warp.overlap for warp in compact_all(_dense_matches(out, pairs), options)]
+
+    def _judge(self, warp: CompactWarp) -> CompactWarp | Rejected:
+        return warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
+
+    def _precision(self) -> torch.autocast:
+        dtype = getattr(torch, self._settings.dtype)
+        return torch.autocast(self._device.type, dtype, enabled=self._autocast and dtype != torch.float32)
+
+
+class _Batch(Mapping[str, Tensor]):
+    """The features of several images as one batch; a tensor is joined when it is asked for, and not kept."""
+
+    def __init__(self, features: Sequence[Features]) -> None:
+        self._rows = [each.tensors for each in features]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[Features, Features]]) -> tuple[_Batch, _Batch]:
+        """The first and the second images of pairs."""
+        return cls([a for a, _ in pairs]), cls([b for _, b in pairs])
+
+    def __getitem__(self, name: str) -> Tensor:
+        rows = [row[name] for row in self._rows]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows[0])
+
+    def __len__(self) -> int:
+        return len(self._rows[0])
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU fetches it from pinned memory, which is faster."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> list[Features]:
+    """A batch's features, image by image."""
+    return [
+        Features({name: tensor[i : i + 1] for name, tensor in tensors.items()}, image.size)
+        for i, image in enumerate(images)
+    ]
+
+
+def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+    """A batch's warps, pair by pair."""
+    assert out.warp_BA is not None
+    assert out.certainty_BA is not None
+    return [
+        DenseMatch(
+            warp_AB=out.warp_AB[i].float(),
+            certainty_AB=out.certainty_AB[i].float(),
+            warp_BA=out.warp_BA[i].float(),
+            certainty_BA=out.certainty_BA[i].float(),
+            size_A=a.size,
+            size_B=b.size,
+        )
+        for i, (a, b) in enumerate(pairs)
+    ]
+
+
+def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join batches of one along dimension 0, name by name."""
+    if len(rows) == 1:
+        return dict(rows[0])
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def resize(image: np.ndarray, size: Size) -> Tensor:
+    """Stretch RGB uint8 (H, W, 3) to (1, 3, height, width) uint8 by antialiased bicubic interpolation.
+
+    Differs from Pillow's bicubic filter, which RoMa uses, by two grey levels at most, at hard edges.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    width, height = size
+    if tensor.shape[-2:] == (height, width):
+        return tensor
+    return F.interpolate(tensor, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Turn (B, 3, H, W) uint8 into float32 with ImageNet's mean and deviation taken out."""
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
+    return (image.float() / 255 - mean) / std

@@ -1,0 +1,98 @@
+"""Words such as `auto` and `cuda:1` become torch devices and number types."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from romacli.errors import InputError, UsageError
+from romacli.networks.pointwise import pointwise
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(word: str) -> torch.device:
+    """The torch device a `--device` word stands for.
+
+    Raises:
+        UsageError: the word is not a device.
+        InputError: the device is not there.
+    """
+    if word == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(word)
+    except RuntimeError as error:
+        raise UsageError(f"--device {word} is not a device. Use auto, cpu, cuda, cuda:N or mps.") from error
+    if not _is_there(device):
+        raise InputError(f"--device {word} is not there on this machine. Use --device cpu or --device auto.")
+    return device
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def resolve_dtype(word: str, device: torch.device) -> torch.dtype:
+    """The number type a `--dtype` word stands for: float16 on CUDA and float32 elsewhere when it is `auto`."""
+    if word == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if word not in DTYPES:
+        raise UsageError(f"--dtype {word} is not known. Use auto, {', '.join(DTYPES)}.")
+    if word == "float16" and device.type == "cpu":
+        raise UsageError("--dtype float16 is not supported on a CPU. Use float32 or bfloat16.")
+    return DTYPES[word]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32; a CPU without units for them emulates them.
+
+    Measured, in some 20 ms on a CPU: torch names the instructions of some processors only.
+    """
+    if device.type != "cpu":
+        return True
+    return product_rate(device, torch.bfloat16, side=512) > product_rate(device, torch.float32, side=512)
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
+    """Floating-point operations a second in a product of square matrices, by the library that linear layers use.
+
+    side: of the matrices; without it one that fills the device.
+    """
+    side = side or (8192 if device.type == "cuda" else 1024)
+    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
+    return 2 * side**3 / fastest_s(lambda: pointwise(matrix, matrix, None), device)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second read and written by a copy of more than caches hold in the device's memory."""
+    num_bytes = 1 << 30 if device.type == "cuda" else 1 << 27
+    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / fastest_s(lambda: target.copy_(source), device)
+
+
+def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
+    """The least of the seconds that work takes, repeated after one run to warm up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        wait_for(device)
+        began = time.perf_counter()
+        work()
+        wait_for(device)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

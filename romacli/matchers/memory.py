@@ -1,0 +1,100 @@
+"""The memory a matcher's features may have: what its device has free, what is kept, and what to do when it has none."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from romacli.matchers.matcher import Matcher
+
+# Where a machine does not say what it has free.
+_UNKNOWN = 4 << 30
+# Other programs share a computer's memory; a GPU is mostly ours.
+_SHARE_OF_GPU, _SHARE_OF_COMPUTER = 0.85, 0.5
+# A pair in work takes this many times the features of an image, by the refiners' maps at their finest stride: about
+# 1.8 GB beside 109 MB for RoMa at 560 and 864 in float16. The first stage of a matcher that has two takes more pairs at
+# once, but needs less for all of them.
+_WORK_PER_FEATURES = 16
+# Of mallopt(3): blocks below the first size come from memory that is kept until so much is free at its end.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_KEPT_BLOCK, _KEPT_END = 1 << 30, 1 << 29
+# By these a user sets the same.
+_MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def free_bytes(matcher: Matcher) -> int:
+    """What the matcher's device can give to it now, a cautious share of what is free."""
+    device = getattr(matcher, "device", None)
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return int(_SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0])
+    _give_back_to_system()
+    return int(_SHARE_OF_COMPUTER * _free_in_computer())
+
+
+def cache_bytes(free: int, feature_bytes: int, batch_size: int) -> int:
+    """What is left for features beside a batch of pairs in work, but room for a pair in any case."""
+    return max(2 * feature_bytes, free - _WORK_PER_FEATURES * batch_size * feature_bytes)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device has no memory left; torch has no type of its own for it on a CPU."""
+    words = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate" in words)
+    )
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again, also of large tensors, instead of returning it to the system.
+
+    The system clears every page it gives out: for tensors that live for one layer of a network that took a quarter of
+    RoMa's time on a CPU. Without effect where the C library is not glibc, or the environment already decides.
+    """
+    libc = _libc()
+    if not hasattr(libc, "mallopt") or any(name in os.environ for name in _MALLOC_VARIABLES):
+        return
+    if not libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK):  # some versions take 32 MiB at most
+        libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_END)
+
+
+def give_back(matcher: Matcher) -> None:
+    """Return what the matcher's device holds for nobody."""
+    gc.collect()
+    device = getattr(matcher, "device", None)
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    _give_back_to_system()
+
+
+def _give_back_to_system() -> None:
+    """Return what the C library has kept of freed memory."""
+    if hasattr(libc := _libc(), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _libc() -> Any:
+    """The C library of this process, on Linux; None elsewhere."""
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _free_in_computer() -> int:
+    """Bytes that programs can still have, within the limit of a container."""
+    free = _UNKNOWN
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, min(free, limit - used))
+    return free

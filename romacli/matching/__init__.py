@@ -1,1 +1,0 @@
-"""Networks become matchers behind one seam. Knows no stores, folders or threads."""

@@ -1,1 +1,0 @@
-"""The papers' networks as `nn.Module`s, tensors in and tensors out; photographs are unknown here."""

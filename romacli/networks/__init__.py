@@ -1,0 +1,1 @@
+"""The papers as nn.Module: tensors in, tensors out."""

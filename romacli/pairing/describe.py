@@ -1,0 +1,154 @@
+"""A descriptor of each photograph as a whole, from the matcher's coarse stage, kept in hloc's global features file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from romacli import __version__
+from romacli.errors import InputError, PartialError, RomacliError, UsageError
+from romacli.images.upright import read_upright
+from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.pairing.sources import Described
+from romacli.run.photographs import look_at
+from romacli.run.progress import Progress
+from romacli.run.stream import Prefetched
+from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
+from romacli.store.images import Stamp
+from romacli.types import ImageList, PreparedImage
+from romacli.words import counted
+
+# The settings of a matcher that its descriptors depend on.
+_SETTINGS = ("model", "weights_sha256", "backbone_sha256", "coarse_resolution", "dtype")
+# Images between two writes of the file; what a kill can lose.
+_KEPT_EVERY = 2000
+
+
+@dataclass
+class Describer:
+    """Describes photographs with a matcher, and remembers whom it could not read.
+
+    path: a global features file, used again and added to; one of another tool is taken as it is. None keeps nothing.
+    failures: a sentence for each photograph that could not be read.
+    """
+
+    matcher: Matcher | None
+    path: Path | None
+    progress: Progress
+    num_workers: int = 2
+    strict: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, images: ImageList) -> Described:
+        """The descriptors of the images that can be read.
+
+        Raises:
+            UsageError: the matcher has no coarse stage of its own.
+            InputError: another tool's file lacks some of the images, or fewer than two can be read.
+            StoreError: the file is damaged.
+        """
+        foreign = self._foreign(images)
+        found = self._ours(images) if foreign is None else foreign
+        names = tuple(name for name in images.names if name in found)
+        if len(names) < 2:
+            raise InputError(
+                f"{len(names)} of {counted(len(images), 'photograph')} can be read; pairs need two or more."
+            )
+        rows = np.stack([found[name].descriptor for name in names])
+        return Described(names, rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+    def _foreign(self, images: ImageList) -> dict[str, GlobalFeature] | None:
+        """The descriptors of another tool's file, None where the file is ours or yet to be made."""
+        if self.path is None or not self.path.exists():
+            return None
+        with GlobalFeaturesFile(self.path) as file:
+            if "romacli" in file.provenance():
+                return None
+            found = file.read(list(images.names))
+        missing = [name for name in images.names if name not in found]
+        if missing:
+            raise InputError(
+                f"{self.path} holds no descriptors of {len(missing)} of {len(images)} photographs, {missing[0]} first, "
+                "and was made by another tool. Let that tool add them, or name another file with --descriptors."
+            )
+        return found
+
+    def _ours(self, images: ImageList) -> dict[str, GlobalFeature]:
+        matcher = self._coarse()
+        provenance = {"romacli": __version__, **_settings(matcher)}
+        stamps = look_at(images, {}).stamps
+        held = self._held(images, provenance)
+        found = {name: feature for name, feature in held.items() if feature.stamp == stamps.get(name)}
+        todo = [name for name in images.names if name not in found]
+        if found:
+            self.progress.say(f"descriptors of {len(found)} of {len(images)} photographs are there already")
+        if todo:
+            self.progress.begin("describing", len(todo))
+            for start in range(0, len(todo), _KEPT_EVERY):
+                try:
+                    self._describe(images.root, todo[start : start + _KEPT_EVERY], matcher, stamps, found)
+                finally:
+                    if self.path is not None and found:
+                        write_global_features(self.path, {**held, **found}, provenance=provenance)
+        return found
+
+    def _coarse(self) -> CoarseMatcher:
+        if not isinstance(self.matcher, CoarseMatcher):
+            name = "it" if self.matcher is None else f"'{self.matcher.name}'"
+            raise UsageError(
+                f"retrieval compares descriptors of a matcher's coarse stage, which {name} does not give. Try --model "
+                "mini, or give a file of another tool's with --descriptors."
+            )
+        return self.matcher
+
+    def _held(self, images: ImageList, provenance: dict[str, str]) -> dict[str, GlobalFeature]:
+        """What the file has of these images, by these weights."""
+        if self.path is None or not self.path.exists():
+            return {}
+        with GlobalFeaturesFile(self.path) as file:
+            made_with = file.provenance()
+            same = {key: value for key, value in made_with.items() if key != "romacli"}
+            if same != {key: value for key, value in provenance.items() if key != "romacli"}:
+                self.progress.say(f"{self.path} was made with other weights or settings and is made anew")
+                return {}
+            return file.read(list(images.names))
+
+    def _describe(
+        self,
+        root: Path,
+        names: Sequence[str],
+        matcher: CoarseMatcher,
+        stamps: Mapping[str, Stamp],
+        found: dict[str, GlobalFeature],
+    ) -> None:
+        def prepare(name: str) -> PreparedImage:
+            return matcher.prepare(read_upright(root / name)[0])
+
+        with Prefetched(names, prepare, workers=self.num_workers, ahead=2 * self.num_workers) as decoded:
+            for start in range(0, len(names), matcher.batch_size):
+                batch = {}
+                for name in names[start : start + matcher.batch_size]:
+                    prepared = decoded.take(name)
+                    if isinstance(prepared, RomacliError):
+                        self._fail(name, prepared)
+                    else:
+                        batch[name] = prepared
+                if batch:
+                    rows = matcher.describe(matcher.encode_coarse(list(batch.values())))
+                    found.update(
+                        (name, GlobalFeature(row, stamps.get(name))) for name, row in zip(batch, rows, strict=True)
+                    )
+                self.progress.advance(min(matcher.batch_size, len(names) - start))
+
+    def _fail(self, name: str, error: RomacliError) -> None:
+        if self.strict:
+            raise PartialError(f"stopped by --strict: {error}") from error
+        self.failures[name] = str(error)
+        self.progress.warn(str(error))
+
+
+def _settings(matcher: Matcher) -> dict[str, str]:
+    return {key: str(matcher.settings[key]) for key in _SETTINGS if matcher.settings.get(key) is not None}

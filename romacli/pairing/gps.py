@@ -1,0 +1,44 @@
+"""The GPS positions of photographs: which are believed, and what becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+from romacli.geometry.globe import Position
+from romacli.run.progress import Progress
+
+_NAMES_SHOWN = 5
+
+
+def believed(
+    gps: Mapping[str, Position], faults: Mapping[str, str], number: int, progress: Progress
+) -> dict[str, Position]:
+    """The positions to go by, once it is said which photographs have one that cannot be true, or no altitude.
+
+    Args:
+        gps: (latitude, longitude, altitude) by name; an altitude of 0 may be a missing one.
+        faults: by name, what is wrong with a position that is not among `gps`.
+        number: of all photographs.
+    """
+    if faults:
+        progress.warn(
+            f"the GPS positions of {len(faults)} of {number} photographs cannot be true and count as none: "
+            f"{named(faults)}"
+        )
+    heights = [place[2] for place in gps.values() if place[2]]
+    without = [name for name, place in gps.items() if not place[2]]
+    if not heights or not without:
+        return dict(gps)
+    height = median(heights)
+    progress.warn(
+        f"the GPS positions of {len(without)} of {number} photographs, {without[0]} first, lack an altitude; the "
+        f"median of the others, {height:.1f} m, stands in for it"
+    )
+    return {name: place if place[2] else (*place[:2], height) for name, place in gps.items()}
+
+
+def named(faults: Mapping[str, str]) -> str:
+    """The first few photographs with what is wrong with their positions."""
+    shown = "; ".join(f"that of {name} {fault}" for name, fault in list(faults.items())[:_NAMES_SHOWN])
+    return shown + (f"; and {len(faults) - _NAMES_SHOWN} more" if len(faults) > _NAMES_SHOWN else "")

@@ -1,0 +1,91 @@
+"""Which of many candidate pairs overlap, by the coarse stage alone: the first of two stages of matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli import __version__
+from romacli.errors import NothingFoundError, UsageError
+from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.run.match import MatchOptions, match_images
+from romacli.run.photographs import look_at
+from romacli.run.progress import Progress
+from romacli.store.journal import Journal, JournalWriter
+from romacli.store.manifest import fingerprint
+from romacli.types import Features, ImageList, Manifest, PairList, PairResult, PreparedImage, Rejected
+from romacli.words import counted
+
+
+class CoarseStage:
+    """The coarse stage of a matcher as a matcher of its own, which says of each pair no more than its overlap."""
+
+    def __init__(self, matcher: CoarseMatcher) -> None:
+        self.name = matcher.name
+        self.batch_size = getattr(matcher, "coarse_batch_size", matcher.batch_size)
+        self._matcher = matcher
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Scores are what they are, whatever is rejected later."""
+        return {**self._matcher.settings, "min_overlap": None, "min_coarse_overlap": None, "stage": "coarse"}
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        return self._matcher.prepare(image)
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        return self._matcher.encode_coarse(images)
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        return [Rejected(overlap) for overlap in self._matcher.overlap(pairs)]
+
+
+def preselect(
+    images: ImageList,
+    candidates: PairList,
+    matcher: Matcher,
+    folder: Path,
+    *,
+    min_overlap: float,
+    options: MatchOptions,
+    progress: Progress,
+) -> PairList:
+    """Keep the candidates whose images overlap, as far as the coarse stage can tell.
+
+    Scores are kept in a journal, so that a run that was stopped goes on from there. Pairs of photographs that cannot
+    be read stay, for matching to report.
+
+    Args:
+        folder: where the journals of such scores lie, one folder for each choice of settings.
+        min_overlap: the least overlap to keep, in [0, 1].
+
+    Raises:
+        UsageError: the matcher's coarse stage cannot run alone.
+        NothingFoundError: no candidate overlaps.
+    """
+    if not isinstance(matcher, CoarseMatcher):
+        raise UsageError(f"--preselect runs a matcher's coarse stage alone, which '{matcher.name}' has not. Try mini.")
+    stage = CoarseStage(matcher)
+    stamps = look_at(images, {}).stamps
+    known = {name: (stamp,) for name, stamp in stamps.items()}
+    settings = {**stage.settings, "try_rotations": options.try_rotations or None}
+    made_with = fingerprint(Manifest(settings, __version__))
+    scores = folder / made_with[:16]
+    with Journal.open(scores, made_with, stamps=known) as journal:
+        todo = PairList(tuple(pair for pair in candidates.pairs if pair not in journal))
+    if todo.pairs:
+        with JournalWriter(scores, made_with, stamps=stamps, expected=len(todo)) as writer:
+            match_images(images, todo, stage, writer.append, options, progress=progress, title="preselecting")
+    with Journal.open(scores, made_with, stamps=known) as journal:
+        overlap = {pair: journal.overlap(pair) for pair in candidates.pairs if pair in journal}
+    kept = tuple(pair for pair in candidates.pairs if (overlap.get(pair) or 0.0) >= min_overlap or pair not in overlap)
+    if not kept:
+        raise NothingFoundError(
+            f"none of {counted(len(candidates), 'candidate pair')} overlaps by {min_overlap:g} or more "
+            "at the coarse stage. Lower --min-coarse-overlap, or leave out --preselect."
+        )
+    progress.say(f"{len(kept)} of {counted(len(candidates), 'candidate pair')} overlap")
+    return PairList(kept)

@@ -1,1 +1,0 @@
-"""The work in order, from photographs to a model. Knows neither Typer nor rich."""

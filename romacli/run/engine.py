@@ -1,0 +1,208 @@
+"""Several processes on one job: pieces handed to whoever is free, and again when a process dies. Knows no matcher.
+
+The journals are what is shared. A process that dies loses the batch it was at, and what is left of its piece goes to
+another; the driver may die as well, and the same command continues.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from romacli.errors import RomacliError
+from romacli.pairs import write_pairs
+from romacli.run.match import MatchSummary
+from romacli.run.progress import Progress
+from romacli.run.shard import Shard, order_of_work, piece
+from romacli.run.stop import StopRequest
+from romacli.run.worker import WorkerSetup
+from romacli.store.layout import written_whole
+from romacli.types import Pair, PairList
+from romacli.words import counted
+
+PIECES_PER_WORKER = 8
+FEWEST_PAIRS = 16
+MOST_FAILURES = 3
+_LOOK_EVERY_S = 0.5
+
+
+class EngineName(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where pieces are matched. num_processes: None for one on each GPU, or one where there is none."""
+
+    name: EngineName = EngineName.local
+    num_processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A piece is matched."""
+
+    summary: MatchSummary
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process that had a piece is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An expected failure that another try would meet again."""
+
+    error: RomacliError
+
+
+Outcome = Done | Died | Failed
+
+
+class Pool(Protocol):
+    """Processes by number. One that died is there again, anew, when it is given the next piece."""
+
+    size: int
+
+    def submit(self, worker: int, pairs: Sequence[Pair]) -> None: ...
+
+    def outcomes(self, timeout_s: float) -> Iterator[tuple[int, Outcome]]:
+        """What became of pieces since the last call, after waiting a while for the first."""
+        ...
+
+    def close(self) -> None:
+        """End the processes, after the batches they are at."""
+        ...
+
+
+@dataclass
+class _Piece:
+    pairs: Sequence[Pair]
+    failures: int = 0
+
+
+def match_in_parallel(
+    setup: WorkerSetup,
+    todo: PairList,
+    options: EngineOptions,
+    remaining: Callable[[], Sequence[Pair]],
+    given_up: Path,
+    check: Callable[[], None],
+    progress: Progress,
+    stop: StopRequest,
+) -> MatchSummary:
+    """Match pairs in several processes; the summary's counts are those of this run.
+
+    remaining: the pairs that have no record yet. given_up: the file that lists the pairs given up. check: called now
+    and then, and may raise to end the run.
+
+    Raises:
+        RomacliError: what a process met that another would meet again.
+        Stopped: a signal asked for it; every process has finished its batch.
+    """
+    progress.begin("matching", len(todo))
+    pool = _start(setup, options, progress)
+    try:
+        summary = run_pieces(_cut(todo.pairs, pool.size), pool, remaining, check=check, progress=progress, stop=stop)
+    finally:
+        pool.close()
+    if summary.given_up:
+        with written_whole(given_up) as temporary:
+            write_pairs(temporary, PairList(summary.given_up))
+    return summary
+
+
+def run_pieces(
+    pieces: Sequence[Sequence[Pair]],
+    pool: Pool,
+    remaining: Callable[[], Sequence[Pair]],
+    *,
+    check: Callable[[], None] = lambda: None,
+    progress: Progress,
+    stop: StopRequest,
+) -> MatchSummary:
+    """Give every piece to a process until it is done, or has ended `MOST_FAILURES` of them.
+
+    remaining: the pairs of the job that have no record yet, asked when a process died.
+    """
+    total = MatchSummary(pairs=sum(map(len, pieces)))
+    waiting = deque(_Piece(pairs) for pairs in pieces)
+    busy: dict[int, _Piece] = {}
+    while waiting or busy:
+        stop.check()
+        check()
+        for worker in range(pool.size):
+            if waiting and worker not in busy:
+                busy[worker] = waiting.popleft()
+                pool.submit(worker, busy[worker].pairs)
+        for worker, outcome in pool.outcomes(_LOOK_EVERY_S):
+            given = busy.pop(worker)
+            if isinstance(outcome, Done):
+                _add(total, outcome.summary)
+            elif isinstance(outcome, Failed):
+                raise outcome.error
+            else:
+                _try_again(given, outcome.reason, waiting, total, remaining, progress)
+    return total
+
+
+def _try_again(
+    given: _Piece,
+    reason: str,
+    waiting: deque[_Piece],
+    total: MatchSummary,
+    remaining: Callable[[], Sequence[Pair]],
+    progress: Progress,
+) -> None:
+    """Put what is left of a piece back, or give it up."""
+    left = {frozenset(pair) for pair in remaining()}
+    pairs = [pair for pair in given.pairs if frozenset(pair) in left]
+    failures = given.failures + 1
+    if failures < MOST_FAILURES:
+        progress.warn(
+            f"a process ended ({reason}); the "
+            f"{counted(len(pairs), 'pair it had left goes', 'pairs it had left go')} to another"
+        )
+        waiting.append(_Piece(pairs, failures))
+        return
+    progress.warn(
+        f"{counted(len(pairs), 'pair is', 'pairs are')} given up after {failures} processes ended with them ({reason})"
+    )
+    total.given_up = (*total.given_up, *pairs)
+    total.failed += len(pairs)
+
+
+def _add(total: MatchSummary, summary: MatchSummary) -> None:
+    total.matched += summary.matched
+    total.turned += summary.turned
+    total.rejected += summary.rejected
+    total.failed += summary.failed
+    total.run += summary.run
+    total.encodes += summary.encodes
+    total.seconds += summary.seconds
+    total.failures.update(summary.failures)
+
+
+def _cut(pairs: Sequence[Pair], workers: int) -> list[Sequence[Pair]]:
+    """Contiguous pieces of a plan, several for each process, so that all end at about the same time."""
+    order = order_of_work(pairs)
+    count = max(1, min(PIECES_PER_WORKER * workers, len(order) // FEWEST_PAIRS))
+    return [piece(order, Shard(index, count)) for index in range(count)]
+
+
+def _start(setup: WorkerSetup, options: EngineOptions, progress: Progress) -> Pool:
+    if options.name == EngineName.ray:
+        from romacli.run.ray import RayPool
+
+        return RayPool(setup, options.num_processes, progress)
+    from romacli.run.local import LocalPool
+
+    return LocalPool(setup, options.num_processes, progress)

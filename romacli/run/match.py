@@ -1,0 +1,411 @@
+"""The loop that everything serves: photographs and pairs in, checked warps in the journal out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from romacli.errors import BusyError, PartialError, RomacliError, UsageError
+from romacli.geometry.turns import turn_back
+from romacli.images.upright import read_upright
+from romacli.matchers.cache import FeatureCache
+from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair, pair_seed
+from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
+from romacli.run.progress import Progress, Silent
+from romacli.run.rotations import Rotations
+from romacli.run.schedule import SMALLEST_CAPACITY, plan
+from romacli.run.stop import StopRequest
+from romacli.run.stream import Prefetched, RecordThread
+from romacli.types import (
+    CompactWarp,
+    Features,
+    ImageList,
+    Pair,
+    PairList,
+    PairResult,
+    PreparedImage,
+    Rejected,
+    Schedule,
+)
+
+Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+# A pair and what the first stage made of it, None for a matcher without stages.
+Begun = tuple[Pair, StartedPair | Rejected | None]
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """How the loop runs; seed and try_rotations alone change what a pair's result is, up to rounding in batches.
+
+    batch_size: pairs matched at once; None leaves it to the matcher. The first stage of a matcher that has one takes as
+        many times more as that matcher likes.
+    num_workers: threads that decode and resize.
+    cache_bytes: room for features, None for what the device has free. Below the whole job's need, images are encoded
+        more than once.
+    processes: how many share the device's memory.
+    seed: of every random choice, together with the two names.
+    strict: stop at the first photograph that cannot be read.
+    try_rotations: try a rejected or weak pair again with its second photograph turned by 90, 180 and 270 degrees.
+    """
+
+    batch_size: int | None = None
+    num_workers: int = 2
+    cache_bytes: int | None = None
+    processes: int = 1
+    seed: int = 0
+    strict: bool = False
+    try_rotations: bool = False
+
+
+@dataclass
+class MatchSummary:
+    """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
+
+    turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
+        process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
+    """
+
+    images: int = 0
+    pairs: int = 0
+    matched: int = 0
+    turned: int = 0
+    rejected: int = 0
+    failed: int = 0
+    run: int = 0
+    encodes: int = 0
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    given_up: tuple[Pair, ...] = ()
+
+    @property
+    def encodes_per_pair(self) -> float:
+        """Encodes of this run for each of its pairs; two without any reuse."""
+        return self.encodes / self.run if self.run else 0.0
+
+
+def match_images(
+    images: ImageList,
+    todo: PairList,
+    matcher: Matcher,
+    append: Append,
+    options: MatchOptions,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+    title: str = "matching",
+    summary: MatchSummary | None = None,
+) -> MatchSummary:
+    """Match every pair of `todo` and hand the results to `append`, batch by batch.
+
+    summary: counted up as the work goes on, for those who want to know how far it came when this raises.
+
+    Where memory runs out, batches are halved, then fewer features are held and the rest is planned anew.
+
+    Raises:
+        PartialError: with `strict`, at the first photograph that cannot be read.
+        UsageError: `cache_bytes` does not hold the features of a pair.
+        BusyError: the device has not enough memory for one pair.
+        Stopped: a signal asked for it; results so far are appended.
+    """
+    progress, stop = progress or Silent(), stop or StopRequest()
+    start = time.monotonic()
+    summary = summary if summary is not None else MatchSummary()
+    summary.images, summary.pairs = len(images), len(todo)
+    if not todo.pairs:
+        return summary
+    run = _Run(images, matcher, options, summary, progress)
+    capacity = run.capacity(todo)
+    progress.begin(title, len(todo))
+    with RecordThread(append) as records:
+        while left := run.left(todo):
+            try:
+                _run_schedule(run, plan(left, capacity), records, options, progress, stop)
+                continue
+            except _CacheTooLarge:
+                pass  # what the error's frames hold has to go before anything else fits
+            capacity = run.shrink(capacity)
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def _run_schedule(
+    run: _Run,
+    schedule: Schedule,
+    records: RecordThread,
+    options: MatchOptions,
+    progress: Progress,
+    stop: StopRequest,
+) -> None:
+    """Work a schedule off, decoding ahead of it."""
+    with Prefetched(
+        run.to_decode(schedule), run.prepare, workers=options.num_workers, ahead=2 * options.num_workers
+    ) as decoded:
+        for batch in run.batches(schedule, decoded, stop):
+            for results in run.match(batch):
+                records.put(results)
+                progress.advance(len(results))
+
+
+class _CacheTooLarge(Exception):
+    """The device ran out of memory with as small a batch as there is."""
+
+
+@dataclass
+class _AtOnce:
+    """How many pairs a stage takes at once, and the words to say so where memory sets fewer."""
+
+    pairs: int
+    words: str
+
+
+class _Run:
+    """The state of one run of the loop: the cache, and what has failed."""
+
+    def __init__(
+        self, images: ImageList, matcher: Matcher, options: MatchOptions, summary: MatchSummary, progress: Progress
+    ) -> None:
+        self._images = images
+        self._matcher = matcher
+        self._options = options
+        self._summary = summary
+        self._progress = progress
+        self._cache = FeatureCache()
+        self._first: dict[str, Features] = {}
+        self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
+        self._rotations: Rotations | None = None
+        self._staged = matcher if isinstance(matcher, StagedMatcher) else None
+        self._batch = _AtOnce(options.batch_size or matcher.batch_size, "--batch-size is {}")
+        self._group = self._batch
+        if self._staged is not None:
+            times = max(1, self._staged.coarse_batch_size // self._staged.batch_size)
+            self._group = _AtOnce(times * self._batch.pairs, "the coarse stage takes {} pairs at once")
+        self._handled: set[Pair] = set()
+
+    def capacity(self, todo: PairList) -> int:
+        """How many images' features fit, learnt by encoding the first that can be read."""
+        names = dict.fromkeys(name for pair in todo.pairs for name in pair)
+        for name in names:
+            try:
+                prepared = self.prepare(name)
+            except RomacliError:
+                continue
+            try:
+                features = self._encode(prepared)
+            except _CacheTooLarge as error:
+                raise _too_little_for_a_pair() from error
+            self._first[name] = features
+            return min(len(names), self._share_memory(features.nbytes))
+        return len(names)
+
+    def _share_memory(self, feature_bytes: int) -> int:
+        """How many images are held; trying rotations takes half of the room."""
+        if not self._options.try_rotations:
+            return images_that_fit(self._matcher, self._options, feature_bytes)
+        fit = images_that_fit(self._matcher, self._options, feature_bytes, parts=2)
+        self._rotations = Rotations(self._matcher, self._read, capacity_bytes=fit * feature_bytes)
+        return fit
+
+    def left(self, todo: PairList) -> list[Pair]:
+        """The pairs that have neither a result nor failed."""
+        return [pair for pair in todo.pairs if pair not in self._handled]
+
+    def shrink(self, capacity: int) -> int:
+        """Hold nothing, and a quarter less from now on.
+
+        Raises:
+            BusyError: less would not hold a pair.
+        """
+        held = min(capacity, len(self._cache))
+        self._cache, self._first = FeatureCache(), {}
+        if self._rotations is not None:
+            self._rotations.clear()
+        give_back(self._matcher)
+        if held <= SMALLEST_CAPACITY:
+            raise _too_little_for_a_pair()
+        fewer = max(SMALLEST_CAPACITY, held * 3 // 4)
+        self._progress.warn(
+            f"the device ran out of memory with the features of {held} images; {fewer} are held from now on and the "
+            "other pairs are planned anew. --cache-gb sets less from the start."
+        )
+        return fewer
+
+    def to_decode(self, schedule: Schedule) -> list[str]:
+        """The names to decode, in order, without the one that is encoded already."""
+        order = [name for step in schedule.steps for name in step.encode]
+        for name in self._first:
+            order.remove(name)
+        return order
+
+    def prepare(self, name: str) -> PreparedImage:
+        return self._matcher.prepare(self._read(name))
+
+    def _read(self, name: str) -> np.ndarray:
+        image, self._turns[name] = read_upright(self._images.root / name)
+        return image
+
+    def batches(
+        self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest
+    ) -> Iterator[list[Pair]]:
+        """Groups of pairs whose features are in the cache, in the schedule's order, as the first stage takes them."""
+        waiting: list[Pair] = []
+        for step in schedule.steps:
+            if waiting and not {name for pair in waiting for name in pair}.isdisjoint(step.release):
+                yield waiting
+                waiting = []
+            for name in step.release:
+                self._cache.release(name)
+            for name in step.encode:
+                stop.check()
+                self._load(name, decoded)
+            for pair in step.pairs:
+                if self._can_run(pair):
+                    waiting.append(pair)
+                if len(waiting) >= self._group.pairs:
+                    stop.check()
+                    yield waiting
+                    waiting = []
+        if waiting:
+            yield waiting
+
+    def match(self, group: Sequence[Pair]) -> Iterator[list[tuple[Pair, PairResult]]]:
+        """The results of a group, batch by batch."""
+        begun: list[Begun] = [(pair, None) for pair in group]
+        if self._staged is not None:
+            begun = [each for part in self._in_parts(self._start, group, self._group) for each in part]
+            # What goes on comes first, so that its batches are full.
+            begun.sort(key=lambda each: isinstance(each[1], Rejected))
+        for results in self._in_parts(self._finish, begun, self._batch):
+            self._handled.update(pair for pair, _ in results)
+            yield results
+
+    def _in_parts(
+        self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _AtOnce
+    ) -> Iterator[list[Done]]:
+        """What work makes of so many jobs at once, or of fewer where memory does not suffice."""
+        start = 0
+        while start < len(jobs):
+            part = jobs[start : start + at_once.pairs]
+            try:
+                done = work(part)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise _CacheTooLarge from error
+                at_once.pairs = len(part) // 2
+                self._progress.warn(f"the device ran out of memory; {at_once.words.format(at_once.pairs)} from now on")
+                continue
+            start += len(part)
+            yield done
+
+    def _start(self, pairs: Sequence[Pair]) -> list[Begun]:
+        """The first stage of a matcher that has two."""
+        assert self._staged is not None
+        return list(zip(pairs, self._staged.start(self._features(pairs)), strict=True))
+
+    def _finish(self, begun: Sequence[Begun]) -> list[tuple[Pair, PairResult]]:
+        """All that is left to do for pairs."""
+        batch = [pair for pair, _ in begun]
+        seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
+        found = self._results(begun, seeds)
+        if self._rotations is not None:
+            found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
+        results = [self._as_stored(pair, result) for pair, result in zip(batch, found, strict=True)]
+        self._summary.turned += sum(isinstance(result, CompactWarp) and result.quarter_turns > 0 for result in results)
+        rejected = sum(isinstance(result, Rejected) for result in results)
+        self._summary.rejected += rejected
+        self._summary.matched += len(results) - rejected
+        self._summary.run += len(results)
+        return list(zip(batch, results, strict=True))
+
+    def _results(self, begun: Sequence[Begun], seeds: Sequence[int]) -> list[PairResult]:
+        if self._staged is None:
+            return self._matcher.match(self._features([pair for pair, _ in begun]), seeds)
+        going_on = [(each, seed) for (_, each), seed in zip(begun, seeds, strict=True) if isinstance(each, StartedPair)]
+        finished = self._staged.finish([each for each, _ in going_on], [seed for _, seed in going_on])
+        return finished + [each for _, each in begun if isinstance(each, Rejected)]
+
+    def _features(self, pairs: Sequence[Pair]) -> list[tuple[Features, Features]]:
+        return [(self._cache[a], self._cache[b]) for a, b in pairs]
+
+    def _turned(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
+        """The result of a pair, or where it is rejected or weak that of a turned photograph."""
+        assert self._rotations is not None
+        before = self._rotations.encodes
+        result = self._rotations.improve(result, self._cache[pair[0]], pair[1], seed)
+        self._summary.encodes += self._rotations.encodes - before
+        return result
+
+    def _as_stored(self, pair: Pair, result: PairResult) -> PairResult:
+        """A result in the frames of the photographs as they are stored."""
+        if not isinstance(result, CompactWarp):
+            return result
+        return turn_back(result, self._turns[pair[0]], self._turns[pair[1]] + result.quarter_turns)
+
+    def _load(self, name: str, decoded: Prefetched[PreparedImage]) -> None:
+        if name in self._first:
+            self._cache.put(name, self._first.pop(name))
+            return
+        prepared = decoded.take(name)
+        if isinstance(prepared, RomacliError):
+            self._fail(name, prepared)
+        else:
+            self._cache.put(name, self._encode(prepared))
+
+    def _encode(self, prepared: PreparedImage) -> Features:
+        try:
+            features = self._matcher.encode([prepared])[0]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _CacheTooLarge from error
+        self._summary.encodes += 1
+        return features
+
+    def _fail(self, name: str, error: RomacliError) -> None:
+        if self._options.strict:
+            raise PartialError(f"stopped by --strict: {error}") from error
+        if name not in self._summary.failures:
+            self._summary.failures[name] = str(error)
+            self._progress.warn(str(error))
+
+    def _can_run(self, pair: Pair) -> bool:
+        if all(name in self._cache for name in pair):
+            return True
+        self._handled.add(pair)
+        self._summary.failed += 1
+        self._progress.advance()
+        return False
+
+
+def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int, *, parts: int = 1) -> int:
+    """How many images' features one of `parts` parts of the cache holds, two at least.
+
+    Raises:
+        UsageError: the cache that was asked for does not hold two.
+    """
+    if options.cache_bytes is None:
+        free = free_bytes(matcher) // options.processes
+        room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)
+        return max(SMALLEST_CAPACITY, room // parts // feature_bytes)
+    fit = options.cache_bytes // parts // feature_bytes
+    if fit < SMALLEST_CAPACITY:
+        least = SMALLEST_CAPACITY * parts * feature_bytes / 1e9
+        raise UsageError(
+            f"--cache-gb {options.cache_bytes / 1e9:.3g} is too little: the features of a pair need {least:.3g}. "
+            "Use that or more, or leave it out."
+        )
+    return fit
+
+
+def _too_little_for_a_pair() -> BusyError:
+    return BusyError(
+        "the device has not enough memory for one pair. Use a smaller --coarse-resolution or --upsample-resolution, "
+        "or free memory; finished pairs are kept."
+    )

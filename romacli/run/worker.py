@@ -1,0 +1,77 @@
+"""One of several processes that match pieces of a job, each with its own matcher and its own journal file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.registry import load_matcher
+from romacli.run.match import MatchOptions, MatchSummary, match_images
+from romacli.run.progress import Silent
+from romacli.run.stop import StopRequest
+from romacli.store.images import Stamp
+from romacli.store.journal import JournalWriter
+from romacli.types import ImageList, Pair, PairList
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """All that a process needs to know before it is given pairs. `stamps` are those of the photographs, by name."""
+
+    images: ImageList
+    journal: Path
+    fingerprint: str
+    stamps: dict[str, Stamp]
+    model: str
+    matcher: MatcherOptions
+    match: MatchOptions
+    expected: int
+
+    def on(self, device: str) -> WorkerSetup:
+        """The same on another device."""
+        return replace(self, matcher=replace(self.matcher, device=device))
+
+    def sharing(self, processes: int) -> WorkerSetup:
+        """The same on devices that so many processes share."""
+        return replace(self, match=replace(self.match, processes=processes))
+
+
+class Worker:
+    """A matcher and a journal file that outlast the pieces they are given."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._matcher = load_matcher(setup.model, setup.matcher)
+        self._writer = JournalWriter(setup.journal, setup.fingerprint, stamps=setup.stamps, expected=setup.expected)
+
+    def run(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        advance: Callable[[int], None] = lambda _: None,
+        stop: StopRequest | None = None,
+    ) -> MatchSummary:
+        """Match pairs; when this returns they are on the disk."""
+        summary = match_images(
+            self._setup.images,
+            PairList(tuple(pairs)),
+            self._matcher,
+            self._writer.append,
+            self._setup.match,
+            progress=_Advance(advance),
+            stop=stop,
+        )
+        self._writer.sync()
+        return summary
+
+
+class _Advance(Silent):
+    """Passes on how many pairs were finished, and nothing else; the summary has the rest."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+
+    def advance(self, count: int = 1) -> None:
+        self._advance(count)

@@ -1,0 +1,206 @@
+"""From hloc files to a database and a model: which images are imported, and what is made anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+from support.small_scene import SIZE, make_scene
+
+from romacli.colmap.cameras import CameraOptions, ImageInfo
+from romacli.colmap.georeference import compare_with_gps
+from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import InputError
+from romacli.images.listing import list_images
+from romacli.job.colmap import ImportOptions, check_early, choose_cameras, import_matches, make_model
+from romacli.job.georeference import georeference_models, gps_values
+from romacli.run.progress import Silent
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import write_features, write_matches
+from romacli.store.layout import Layout
+from romacli.store.manifest import write_manifest
+from romacli.types import Keypoints, Manifest, Matches
+
+OPTIONS = ImportOptions(verify=VerifyOptions(num_threads=1))
+MAPPING = MapperOptions(num_threads=1)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.done = 0
+
+    def begin(self, title: str, total: int) -> None:
+        self.said.append(f"{title} {total}")
+        self.done = 0
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    warn = say
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def layout(images: Path, tmp_path: Path) -> Layout:
+    """A finished match of photographs whose names have no extension."""
+    scene, layout = make_scene(["a", "b", "c", "d"]), Layout(tmp_path / "job")
+    images.mkdir()
+    black = cv2.imencode(".png", np.zeros((SIZE[1], SIZE[0]), np.uint8))[1].tobytes()
+    for name in scene.names:
+        (images / name).write_bytes(black)
+    points = {name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in scene.keypoints.items()}
+    write_manifest(layout.manifest, Manifest({}, "0"))
+    write_features(layout.features, ((name, points[name], SIZE) for name in scene.names), provenance={"of": "test"})
+    matches = (
+        (pair, Matches(rows, np.ones(len(rows), np.float32)), len(points[pair[0]]))
+        for pair, rows in scene.matches.items()
+    )
+    write_matches(layout.matches, matches, provenance={"of": "test"})
+    return layout
+
+
+def image_names(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM images ORDER BY name")]
+
+
+def test_every_matched_image_is_imported_whatever_its_name(images: Path, layout: Layout) -> None:
+    summary = import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    assert (summary.images, summary.pairs, summary.verified) == (4, 6, 6)
+
+
+def test_only_listed_images_are_imported(images: Path, layout: Layout) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    some = replace(OPTIONS, only=frozenset("abd"))
+    assert import_matches(images, layout, some, Silent(), StopRequest()).pairs == 3
+    assert image_names(layout.database) == ["a", "b", "d"]
+
+
+def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    again = Listener()
+    import_matches(images, layout, OPTIONS, again, StopRequest())
+    talkative = replace(MAPPING, verbose=True)
+    assert make_model(images, layout, layout.database, talkative, again, StopRequest()) == made
+    assert again.said == [f"{layout.database} is up to date", f"{layout.sparse / '0'} is up to date"]
+    other = replace(MAPPING, seed=1)
+    make_model(images, layout, layout.database, other, again, StopRequest())
+    assert again.said[2:] == ["mapping 4"]
+    assert again.done == 4
+
+
+def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:
+    """A black photograph taken at a place of the southern hemisphere."""
+    exif = Image.Exif()
+    exif[Base.Software] = "1"
+    tags = {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: (latitude, 0.0, 0.0), GPS.GPSLongitudeRef: "E"}
+    exif.get_ifd(IFD.GPSInfo).update(tags | {GPS.GPSLongitude: (longitude, 0.0, 0.0)})
+    if altitude is not None:
+        exif.get_ifd(IFD.GPSInfo)[GPS.GPSAltitude] = altitude
+    Image.fromarray(np.zeros((SIZE[1], SIZE[0]), np.uint8)).save(path, "PNG", exif=exif)
+
+
+def priors(database: Path) -> dict[str, list[float]]:
+    query = "SELECT name, position FROM pose_priors JOIN images ON corr_data_id = image_id WHERE coordinate_system = 0"
+    with closing(sqlite3.connect(database)) as connection:
+        return {name: np.frombuffer(position).tolist() for name, position in connection.execute(query)}
+
+
+def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
+    photograph_at(images / "b", 52.51, 13.37, 40.5)
+    listener = Listener()
+    summary = import_matches(images, layout, OPTIONS, listener, StopRequest())
+    assert summary.pose_priors == 1
+    assert "GPS positions of 1 of 4 photographs are kept as pose priors" in listener.said
+    assert priors(layout.database) == {"b": pytest.approx([-52.51, 13.37, 40.5])}
+    assert make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest()).registered == 4
+
+
+def test_positions_that_cannot_be_true_are_named_and_missing_altitudes_filled(images: Path, layout: Layout) -> None:
+    photograph_at(images / "a", 0, 0, 0)
+    photograph_at(images / "b", 52.51, 13.37, 4294962.296)
+    photograph_at(images / "c", 52.51, 13.37, 40.0)
+    photograph_at(images / "d", 52.52, 13.37)
+    listener = Listener()
+    assert import_matches(images, layout, OPTIONS, listener, StopRequest()).pose_priors == 2
+    (faults,) = [sentence for sentence in listener.said if "cannot be true" in sentence]
+    assert "2 of 4" in faults
+    assert "that of a is 0, 0" in faults
+    assert "that of b has the altitude 4294962 m" in faults
+    assert any("lack an altitude" in sentence and "40.0 m" in sentence for sentence in listener.said)
+    assert priors(layout.database)["d"] == pytest.approx([-52.52, 13.37, 40.0])
+
+
+def test_a_model_is_georeferenced_after_a_check_that_it_can_be(images: Path, layout: Layout) -> None:
+    (layout.root / "names.txt").write_text("a\nb\nc\nd\n")
+    photos = list_images(images, names_file=layout.root / "names.txt")
+    with pytest.raises(InputError, match="--georeference needs the GPS positions of 3"):
+        check_early(photos, OPTIONS, MAPPING, georeferenced=True)
+    for name, pose in make_scene(["a", "b", "c", "d"]).poses.items():
+        east, down, north = 20 * pose.centre
+        photograph_at(images / name, 48 - north / 111_200, 9 + east / 74_600, 400 - down)
+    check_early(photos, OPTIONS, MAPPING, georeferenced=True)
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    georeference_models(layout, layout.database, Silent())
+    fit = compare_with_gps(layout.sparse / "0", layout.database)
+    assert fit is not None
+    assert gps_values(fit)["images"] == 4
+    assert fit.largest_m < 1
+    assert fit.to_metres.scale == pytest.approx(1)
+    assert np.allclose(fit.to_metres.translation, 0, atol=1e-6)
+    again = Listener()
+    make_model(images, layout, layout.database, MAPPING, again, StopRequest())
+    assert again.said == [f"{layout.sparse / '0'} is up to date"]
+
+
+def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout: Layout) -> None:
+    infos = [ImageInfo("1.jpg", SIZE), ImageInfo("2.webp", SIZE), ImageInfo("3.HEIC", SIZE)]
+    listener = Listener()
+    choose_cameras(infos, OPTIONS, listener)
+    warning, *_ = listener.said
+    assert warning.startswith("COLMAP cannot read 2 of the photographs, 2.webp first")
+
+
+def test_shared_cameras_are_spoken_of() -> None:
+    listener = Listener()
+    choose_cameras([ImageInfo("1.jpg", SIZE), ImageInfo("2.jpg", SIZE)], OPTIONS, listener)
+    (said,) = listener.said
+    assert "2 photographs" in said
+    assert "share 1 camera" in said
+    single = replace(OPTIONS, cameras=CameraOptions("single"))
+    choose_cameras([ImageInfo("1.jpg", SIZE, 500.0), ImageInfo("2.jpg", SIZE, 700.0)], single, listener)
+    assert "1.jpg (500 px) and 2.jpg (700 px)" in listener.said[1]
+
+
+def test_images_without_a_known_pose_are_left_out_and_counted(images: Path, layout: Layout, tmp_path: Path) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    some = replace(OPTIONS, only=frozenset("abc"))
+    import_matches(images, layout, some, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    known = layout.sparse.rename(tmp_path / "known") / "0"
+    listener = Listener()
+    options = replace(OPTIONS, known_poses=known)
+    assert import_matches(images, layout, options, listener, StopRequest()).pairs == 3
+    assert f"1 of 4 photographs, d first, have no pose in {known} and are left out" in listener.said
+    mapping = replace(MAPPING, known_poses=known, refine_intrinsics=False)
+    made = make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
+    assert (made.registered, made.images) == (3, 3)
+    assert make_model(images, layout, layout.database, mapping, Silent(), StopRequest()) == made

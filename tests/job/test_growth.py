@@ -1,0 +1,210 @@
+"""What happens to a job whose pairs or photographs are not what they were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.commands import hloc_walk
+from support.homography import HomographyMatcher
+from support.plane import PlanePhotographs, photograph_plane
+
+from romacli.colmap.verify import VerifyOptions
+from romacli.errors import BusyError, InputError, UsageError
+from romacli.job.aggregate import ReaggregateOptions, reaggregate
+from romacli.job.check import check_job
+from romacli.job.colmap import ImportOptions, import_matches
+from romacli.job.job import Job, JobOptions, open_job, run_job
+from romacli.matchers import registry
+from romacli.run.match import MatchSummary
+from romacli.run.progress import Silent
+from romacli.run.shard import Shard
+from romacli.run.stop import StopRequest
+from romacli.store.hloc import FeaturesFile, MatchesFile
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.lease import lease
+from romacli.types import MatcherSpec
+
+NAMES = [f"{i}.png" for i in range(5)]
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    warn = say
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanePhotographs:
+    made = photograph_plane(tmp_path / "photos", NAMES)
+    made = replace(made, matcher=HomographyMatcher(made.by_digest, nodes=20))
+    spec = MatcherSpec("plane", lambda *_: made.matcher, "", "")
+    monkeypatch.setitem(registry.MATCHERS, "plane", spec)
+    return made
+
+
+@pytest.fixture
+def options(photographs: PlanePhotographs, tmp_path: Path) -> JobOptions:
+    return JobOptions(photographs.root, tmp_path / "job", model="plane")
+
+
+def run(options: JobOptions, told: Told | None = None) -> tuple[Job, MatchSummary]:
+    job = open_job(options, told or Told())
+    return job, run_job(job, told or Told(), StopRequest())
+
+
+def encoded(photographs: PlanePhotographs, work: Callable[[], object]) -> int:
+    before = photographs.matcher.images_encoded
+    work()
+    return photographs.matcher.images_encoded - before
+
+
+def list_pairs(options: JobOptions, *pairs: str) -> JobOptions:
+    path = options.output.parent / "pairs.txt"
+    path.write_text("\n".join(pairs) + "\n")
+    return replace(options, pairs=str(path))
+
+
+def files(options: JobOptions) -> tuple[set[str], int]:
+    """The images of the features file, the pairs of the matches file."""
+    with (
+        FeaturesFile(options.output / "features.h5") as features,
+        MatchesFile(options.output / "matches.h5") as matches,
+    ):
+        return set(features.names()), len(matches.pairs(features.names()))
+
+
+def test_every_listed_pair_and_every_image_has_its_group(photographs: PlanePhotographs, options: JobOptions) -> None:
+    (photographs.root / "broken.png").write_bytes(b"no picture")
+    (photographs.root / "alone.png").write_bytes(b"no picture either")
+    for digest, matrix in photographs.by_digest.items():
+        if matrix is photographs.plane_from_image["4.png"]:
+            photographs.by_digest[digest] = matrix + [[0, 0, 900], [0, 0, 0], [0, 0, 0]]
+    _, summary = run(list_pairs(options, "1.png 0.png", "4.png 0.png", "2.png broken.png", "3.png 2.png"))
+    assert (summary.rejected, summary.failed) == (1, 1)
+    counts = hloc_walk(options.output, [*NAMES, "broken.png", "alone.png"])
+    assert [count > 0 for count in counts.values()] == [True, False, False, True]
+    told = Told()
+    importing = ImportOptions(verify=VerifyOptions(num_threads=1))
+    database = import_matches(photographs.root, Layout(options.output), importing, told, StopRequest())
+    assert (database.images, database.pairs) == (5, 2)
+    assert any("2 photographs are left out of the database, alone.png first" in sentence for sentence in told.sentences)
+    assert reaggregate(Layout(options.output), ReaggregateOptions(), told, StopRequest()).pairs == 2
+    assert hloc_walk(options.output, [*NAMES, "broken.png", "alone.png"]) == counts
+    assert check_job(Layout(options.output), told, StopRequest()).findings == ()
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def test_added_pairs_alone_are_matched_and_the_files_follow(photographs: PlanePhotographs, options: JobOptions) -> None:
+    run(list_pairs(options, "0.png 1.png"))
+    assert files(options) == ({*NAMES}, 1)
+    assert encoded(photographs, lambda: run(list_pairs(options, "0.png 1.png", "2.png 3.png"))) == 2
+    assert files(options) == ({*NAMES}, 2)
+    run(list_pairs(options, "2.png 3.png"))
+    assert files(options) == ({*NAMES}, 1)
+
+
+def test_added_and_removed_images_change_what_is_theirs(
+    photographs: PlanePhotographs, options: JobOptions, tmp_path: Path
+) -> None:
+    hidden = tmp_path / NAMES[4]
+    (photographs.root / NAMES[4]).rename(hidden)
+    _, summary = run(options)
+    assert summary.pairs == 6
+    hidden.rename(photographs.root / NAMES[4])
+    assert encoded(photographs, lambda: run(options)) == 5
+    with Journal.open(options.output / "journal") as journal:
+        assert len(journal) == 10
+    (photographs.root / NAMES[0]).unlink()
+    assert encoded(photographs, lambda: run(options)) == 0
+    assert files(options)[0] == {*NAMES[1:]}
+
+
+@pytest.mark.parametrize("change", ["time", "size"])
+def test_a_changed_photograph_is_noticed(photographs: PlanePhotographs, options: JobOptions, change: str) -> None:
+    run(options)
+    path = photographs.root / NAMES[2]
+    touch(path) if change == "time" else path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(InputError, match=r"2\.png has another size or time.*--changed rematch.*--changed keep"):
+        open_job(options, Silent())
+
+
+def test_changed_photographs_are_matched_again_when_asked(photographs: PlanePhotographs, options: JobOptions) -> None:
+    run(options)
+    touch(photographs.root / NAMES[2])
+    told = Told()
+    assert encoded(photographs, lambda: run(replace(options, changed="rematch"), told)) == 5
+    assert "4 pairs were matched on photographs that have changed since; they are matched again" in told.sentences
+    assert encoded(photographs, lambda: run(options)) == 0
+    with Journal.open(options.output / "journal") as journal:
+        assert journal.damaged == ()
+
+
+def test_photographs_that_show_the_same_are_kept_when_asked(photographs: PlanePhotographs, options: JobOptions) -> None:
+    run(options)
+    for name in NAMES:
+        touch(photographs.root / name)
+    assert encoded(photographs, lambda: run(replace(options, changed="keep"))) == 0
+    assert encoded(photographs, lambda: run(options)) == 0
+
+
+def test_a_photograph_that_comes_back_changed_is_matched_again(
+    photographs: PlanePhotographs, options: JobOptions, tmp_path: Path
+) -> None:
+    run(options)
+    hidden = tmp_path / NAMES[1]
+    (photographs.root / NAMES[1]).rename(hidden)
+    run(options)
+    touch(hidden)
+    hidden.rename(photographs.root / NAMES[1])
+    assert encoded(photographs, lambda: run(options)) == 5
+
+
+def test_what_a_kill_cut_off_is_told_of_by_nobody_and_gone(photographs: PlanePhotographs, options: JobOptions) -> None:
+    run(options)
+    (file,) = options.output.glob("journal/*.jnl")
+    os.truncate(file, file.stat().st_size - 10)
+    told = Told()
+    assert encoded(photographs, lambda: run(options, told)) == 2
+    assert not any("byte" in sentence for sentence in told.sentences)
+    with Journal.open(options.output / "journal") as journal:
+        assert journal.torn == journal.damaged == ()
+
+
+def test_a_job_at_work_is_left_alone(photographs: PlanePhotographs, options: JobOptions) -> None:
+    run(options)
+    with lease(options.output / "leases"):
+        for changed in (options, replace(options, overwrite=True), replace(options, shard=Shard(0, 2))):
+            with pytest.raises(BusyError, match="is in use by process"):
+                run(changed)
+    assert files(options)[1] > 0
+
+
+def test_shards_and_a_run_that_collects_them(
+    photographs: PlanePhotographs, options: JobOptions, tmp_path: Path
+) -> None:
+    run(replace(options, output=tmp_path / "alone"))
+    parts = [run(replace(options, shard=Shard(index, 3)))[1] for index in range(3)]
+    assert [part.pairs for part in parts] == [3, 3, 4]
+    assert sum(part.matched + part.rejected for part in parts) == 10
+    assert not (options.output / "features.h5").exists()
+    assert encoded(photographs, lambda: run(options)) == 0
+    for name in ("features.h5", "matches.h5"):
+        assert len((options.output / name).read_bytes()) == len((tmp_path / "alone" / name).read_bytes())
+    assert files(options) == files(replace(options, output=tmp_path / "alone"))
+
+
+def test_a_shard_does_not_begin_anew(options: JobOptions) -> None:
+    with pytest.raises(UsageError, match="--overwrite with --shard would remove what other shards have done"):
+        open_job(replace(options, shard=Shard(0, 2), overwrite=True), Silent())

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from romacli.matchers import memory
+
+# Above 32 MiB glibc gives every freed block back.
+SIZE = 64 << 20
+TIMES = 16
+PROGRAM = f"""
+import ctypes
+import resource
+import torch
+from romacli.matchers.memory import keep_freed_memory
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a large page would count as one of 4 kB
+keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({TIMES}):
+    torch.full(({SIZE},), 1, dtype=torch.uint8)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / {SIZE})
+"""
+on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+
+
+def tensors_mapped(**given: str) -> float:
+    """How many of some large tensors, one after the other, the system had to find memory for."""
+    known = {key: value for key, value in os.environ.items() if key not in memory._MALLOC_VARIABLES} | given
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=known, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+@on_glibc
+def test_freed_memory_of_large_tensors_is_used_again() -> None:
+    assert tensors_mapped() < TIMES / 2
+
+
+@on_glibc
+def test_what_the_environment_says_of_freed_memory_stands() -> None:
+    assert tensors_mapped(MALLOC_MMAP_THRESHOLD_=str(1 << 20)) > TIMES - 1
+
+
+def test_a_c_library_that_limits_the_size_maps_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in memory._MALLOC_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+    old = SimpleNamespace(mallopt=lambda option, value: asked.append((option, value)) or int(value <= 32 << 20))
+    monkeypatch.setattr(memory, "_libc", lambda: old)
+    memory.keep_freed_memory()
+    assert (memory._M_MMAP_MAX, 0) in asked
+
+
+@pytest.mark.parametrize("libc", [None, SimpleNamespace()], ids=["not Linux", "not glibc"])
+def test_other_systems_are_left_alone(libc: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_libc", lambda: libc)
+    memory.keep_freed_memory()
+    memory.give_back(SimpleNamespace(device=torch.device("cpu")))

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from romacli.errors import WeightsError
+from romacli.networks.mini import (
+    LAYOUT,
+    Mini,
+    MiniConfig,
+    config_to_json,
+    decode_anchors,
+    load_mini,
+    pixel_grid,
+    swap_halves,
+    weights_of,
+)
+
+TINY = MiniConfig(
+    trunk_channels=(8, 8, 16, 16),
+    trunk_blocks=(0, 1, 1, 1),
+    fourier_channels=16,
+    decoder_width=32,
+    decoder_blocks=1,
+    decoder_heads=2,
+    anchors_per_side=6,
+    refiner_features=(8, 8, 8),
+    refiner_descriptors=(8, 8, 0),
+    refiner_width=(16, 16, 16),
+    refiner_convolutions=(1, 1, 1),
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> Mini:
+    torch.manual_seed(0)
+    network = Mini(TINY)
+    with torch.no_grad():  # zero at the start of training, which would hide what the refiners do
+        for refiner in network.refiners.values():
+            refiner.output.weight.normal_(std=0.1)
+            refiner.output.bias.normal_(std=1.0)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    fine = torch.randn(4, 3, 96, 96, generator=generator)
+    return F.avg_pool2d(fine, 2), fine
+
+
+def encode(network, images, rows):
+    coarse, fine = images
+    with torch.inference_mode():
+        return network.encode(coarse[rows], fine[rows])
+
+
+def test_match_has_the_promised_shapes_and_ranges(network, images):
+    with torch.inference_mode():
+        found = network.match(encode(network, images, [0, 1]), encode(network, images, [2, 3]))
+    assert found.warp_AB.shape == found.warp_BA.shape == (2, 48, 48, 2)
+    assert found.certainty_AB.shape == found.certainty_BA.shape == (2, 48, 48)
+    for warp, certainty in ((found.warp_AB, found.certainty_AB), (found.warp_BA, found.certainty_BA)):
+        assert warp.abs().max() <= 1
+        assert certainty.min() >= 0
+        assert certainty.max() <= 1
+
+
+def test_one_pass_gives_half_the_coarse_side(network, images):
+    with torch.inference_mode():
+        encoded = network.encode(images[0])
+        found = network.match(encoded, encoded, symmetric=False)
+    assert found.warp_AB.shape == (4, 24, 24, 2)
+    assert found.warp_BA is None
+    assert found.certainty_BA is None
+
+
+def test_images_encoded_apart_match_as_if_encoded_together(network, images):
+    together = encode(network, images, [0, 1, 2, 3])
+    with torch.inference_mode():
+        expected = network.match(
+            {key: value[:2] for key, value in together.items()},
+            {key: value[2:] for key, value in together.items()},
+        )
+        for row in range(2):
+            alone = network.match(encode(network, images, [row]), encode(network, images, [row + 2]))
+            torch.testing.assert_close(alone.warp_AB[0], expected.warp_AB[row], atol=1e-4, rtol=0)
+            torch.testing.assert_close(alone.certainty_BA[0], expected.certainty_BA[row], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("down_to", [8, 4, 2])
+def test_pairs_refined_in_two_goes_are_those_of_one_to_the_last_bit(network, images, down_to):
+    encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
+    with torch.inference_mode():
+        expected = network.match(encoded_A, encoded_B)
+        state = network.refine(network.start(encoded_A, encoded_B), encoded_A, encoded_B, down_to=down_to)
+        found = network.result(network.refine(state, encoded_A, encoded_B))
+    for name, tensor in vars(expected).items():
+        assert torch.equal(getattr(found, name), tensor)
+
+
+def test_some_pairs_of_a_batch_can_be_refined_later(network, images):
+    encoded_A, encoded_B = encode(network, images, [0, 1]), encode(network, images, [2, 3])
+    with torch.inference_mode():
+        expected = network.match(encoded_A, encoded_B)
+        second = network.start(encoded_A, encoded_B).apart()[1]
+        rest = ({key: value[1:] for key, value in encoded.items()} for encoded in (encoded_A, encoded_B))
+        found = network.result(network.refine(second, *rest))
+    for name, tensor in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), tensor[1:], atol=1e-4, rtol=0)
+
+
+def test_backward_warp_is_the_forward_warp_of_the_swapped_pair(network, images):
+    encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
+    with torch.inference_mode():
+        both = network.match(encoded_A, encoded_B)
+        swapped = network.match(encoded_B, encoded_A, symmetric=False)
+    torch.testing.assert_close(both.warp_BA, swapped.warp_AB, atol=1e-4, rtol=0)
+    torch.testing.assert_close(both.certainty_BA, swapped.certainty_AB, atol=1e-4, rtol=0)
+
+
+def test_certainty_is_zero_where_the_warp_left_the_image(network, images):
+    network = deepcopy(network)
+    with torch.no_grad():
+        network.refiners["2"].output.bias[0] = 6.0  # cells to the right
+    encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
+    with torch.inference_mode():
+        raw = network.trace(encoded_A, encoded_B).stages[-1]
+        found = network.match(encoded_A, encoded_B, symmetric=False)
+    left = (raw.warp.abs() > 1).any(dim=-1)
+    assert left.any()
+    assert (found.certainty_AB[left] == 0).all()
+    assert (found.certainty_AB[~left] > 0).all()
+
+
+def test_posterior_of_an_image_matched_with_itself_finds_its_own_coordinates():
+    torch.manual_seed(3)
+    encoder = Mini(TINY).match_encoder
+    with torch.no_grad():
+        encoder.log_inverse_temperature.fill_(5.0)  # a kernel so narrow that tokens are nearly independent
+    tokens = F.normalize(torch.randn(1, 20, 16), dim=-1)
+    alpha = encoder.condition(tokens, 4, 5)
+    posterior = encoder(tokens @ tokens.transpose(1, 2), alpha)
+    torch.testing.assert_close(posterior[0] * 1.1, encoder.coordinates(4, 5), atol=1e-2, rtol=0)
+
+
+def test_posterior_equals_a_plain_solve_of_the_normal_equations():
+    torch.manual_seed(4)
+    encoder = Mini(TINY).match_encoder
+    source, target = (F.normalize(torch.randn(1, n, 16), dim=-1) for n in (6, 12))
+    posterior = encoder(source @ target.transpose(1, 2), encoder.condition(target, 3, 4))
+    kernel_target = torch.exp(5 * (target[0] @ target[0].T - 1)).double()
+    kernel_cross = torch.exp(5 * (source[0] @ target[0].T - 1)).double()
+    inverse = torch.linalg.inv(kernel_target + 0.1 * torch.eye(12, dtype=torch.float64))
+    expected = kernel_cross @ inverse @ encoder.coordinates(3, 4).double()
+    torch.testing.assert_close(posterior[0].double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_decoded_anchor_is_the_mean_of_its_neighbourhood_worked_by_hand():
+    logits = torch.full((1, 16), -30.0)
+    logits[0, [5, 6]] = 0.0  # row 1, columns 1 and 2
+    logits[0, 15] = -0.5  # far away: no part of the mean
+    torch.testing.assert_close(decode_anchors(logits, 4), torch.tensor([[0.0, -0.25]]))
+
+
+def test_decoded_anchor_in_a_corner_does_not_wrap_round():
+    logits = torch.zeros(1, 16)
+    logits[0, 3] = 30.0  # top right
+    logits[0, 4] = 25.0  # first of the next row
+    torch.testing.assert_close(decode_anchors(logits, 4), torch.tensor([[0.75, -0.75]]), atol=1e-3, rtol=0)
+
+
+def test_pixel_grid_holds_centres_x_first():
+    grid = pixel_grid(2, 4)
+    assert grid[0, 0].tolist() == [-0.75, -0.5]
+    assert grid[1, 3].tolist() == [0.75, 0.5]
+
+
+def test_swap_halves_exchanges_partners():
+    assert swap_halves({"x": torch.arange(4)})["x"].tolist() == [2, 3, 0, 1]
+
+
+def test_saved_weights_come_back(tmp_path, network, images):
+    path = tmp_path / "tiny.safetensors"
+    save_file(weights_of(network), str(path), {"layout": LAYOUT, "config": config_to_json(TINY)})
+    loaded = load_mini(path)
+    assert loaded.config == TINY
+    assert not loaded.training
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in loaded.modules())
+    with torch.inference_mode():
+        found, expected = (
+            each.match(encode(each, images, [0]), encode(each, images, [1])) for each in (loaded, network)
+        )
+    torch.testing.assert_close(found.warp_AB, expected.warp_AB, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.certainty_AB, expected.certainty_AB, atol=1e-4, rtol=0)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors cannot be read"):
+        load_mini(tmp_path / "nowhere.safetensors")
+
+
+def test_truncated_file_is_named(tmp_path, network):
+    path = tmp_path / "cut.safetensors"
+    save_file(weights_of(network), str(path), {"layout": LAYOUT, "config": config_to_json(TINY)})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"cut\.safetensors cannot be read as weights"):
+        load_mini(path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, str(path))
+    with pytest.raises(WeightsError, match="holds weights of another network"):
+        load_mini(path)
+
+
+def test_tensors_that_do_not_fit_the_configuration_are_named(tmp_path, network):
+    path = tmp_path / "wide.safetensors"
+    config = json.loads(config_to_json(TINY)) | {"decoder_width": 64}
+    save_file(weights_of(network), str(path), {"layout": LAYOUT, "config": json.dumps(config)})
+    with pytest.raises(WeightsError, match=r"tensors are missing, extra or of another shape, first decoder\."):
+        load_mini(path)
