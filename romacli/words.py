@@ -1,8 +1,16 @@
-"""Numbers in sentences. Imports nothing."""
+"""Numbers and names in sentences. Imports nothing of the project."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A number and its noun, as "1 pair" or "12 pairs"; plural: where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def first_few(names: Sequence[str], count: int = 5) -> str:
+    """The first names of a list, and how many more there are, as "a, b and 3 more"."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

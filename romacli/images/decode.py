@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # The darkest and brightest parts of a 16-bit photograph that its range leaves out, in percent: hot pixels, glints.
 _TONES_LEFT_OUT = 0.1
 SIXTEEN_BIT = f"narrow ranges stretched, {_TONES_LEFT_OUT} to {100 - _TONES_LEFT_OUT} %"
-# Counts a range of 16 bits is narrow below, and those it takes to be more than noise.
-_NARROW, _LEAST_RANGE = 2**15, 16
+# A range of less than 14 bits is narrow, leaving 64 of 256 levels at most; one of less than 16 counts is noise.
+_NARROW, _LEAST_RANGE = 2**14, 16
 _FLAT_RANGE = 3  # of 255: what compression makes of a single colour
 
 _pillow_limit_lock = threading.Lock()
@@ -38,7 +38,7 @@ _pillow_limit_lock = threading.Lock()
 def read_image(path: str | Path) -> np.ndarray:
     """Decode a photograph in stored orientation.
 
-    16-bit values are scaled to 8; where they span less than half of the 16 bits, this range of theirs becomes 0 to 255.
+    16-bit values are scaled to 8; where they span less than 14 bits, this range of theirs becomes 0 to 255.
     Alpha is dropped, grey, palette and CMYK images become RGB. Of several pages or frames the first is taken.
 
     Returns:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from romacli.errors import InputError
 from romacli.names import spelled, with_guess
 from romacli.types import ImageList
+from romacli.words import first_few
 
 from .extras import HEIC, RAW, installed_extensions, remedy
 
@@ -18,8 +19,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 # Photographs too, but in formats that nothing here reads, or only with an extra.
 _OTHER_EXTENSIONS = (".avif", ".jxl", *HEIC.extensions, *RAW.extensions)
-
-_NAMES_SHOWN = 5
 
 
 def list_images(root: str | Path, *, names_file: str | Path | None = None) -> ImageList:
@@ -98,7 +97,7 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
         missing = [with_guess(name, files) for name in missing if name not in meant]
     if missing:
         raise InputError(
-            f"{names_file} names {_count(missing)} not in {root}: {_first_few(missing)}. "
+            f"{names_file} names {_count(missing)} not in {root}: {first_few(missing)}. "
             f"Names are relative to {root}; correct them, or leave them out."
         )
     return list(names)
@@ -125,11 +124,6 @@ def is_file_inside(root: Path, name: str) -> bool:
 
 def _count(names: list[str]) -> str:
     return "a file that is" if len(names) == 1 else f"{len(names)} files that are"
-
-
-def _first_few(names: list[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _require_folder(root: Path) -> None:

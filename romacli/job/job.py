@@ -12,7 +12,7 @@ from romacli import __version__
 from romacli.colmap.database import check_replaceable
 from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
-from romacli.images.decode import image_size
+from romacli.images.decode import SIXTEEN_BIT, image_size
 from romacli.images.extras import remedy
 from romacli.images.listing import list_images, other_photographs
 from romacli.images.masks import MaskOptions, find_masks, without_masks
@@ -35,6 +35,7 @@ from romacli.run.photographs import (
     Photographs,
     look_at,
     require_sizes,
+    require_stretched,
     require_unchanged,
 )
 from romacli.run.progress import Progress
@@ -49,7 +50,7 @@ from romacli.store.lease import Lease, Work, lease
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 DEFAULT_OUTPUT = Path("romacli-out")
 
@@ -171,13 +172,20 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
     matcher = load_matcher(options.model, options.matcher)
-    settings = {**matcher.settings, "seed": options.match.seed, "try_rotations": options.match.try_rotations or None}
+    settings = {
+        **matcher.settings,
+        "seed": options.match.seed,
+        "try_rotations": options.match.try_rotations or None,
+        "sixteen_bit": SIXTEEN_BIT,
+    }
     manifest = Manifest(settings, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
     if options.keypoints:
         GivenKeypoints(options.keypoints, images.root).check(images.names, options.aggregate)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
+    if stored is not None and "sixteen_bit" not in stored.settings:
+        require_stretched(layout.root, images.root, photographs.known)
     job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs)
     if not options.overwrite:
         _require_unchanged(job)
@@ -224,6 +232,8 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     run = _match(job, todo, held, progress, stop, run)
                 finally:
                     counts.update(pairs=run.run, encodes=run.encodes)
+            if run.flat:
+                progress.warn(_about_flat(sorted(run.flat)))
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
             if job.options.shard is None:
@@ -469,6 +479,13 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
             except ImageError as error:
                 progress.warn(str(error))
     return sizes
+
+
+def _about_flat(names: Sequence[str]) -> str:
+    return (
+        f"{counted(len(names), 'photograph is', 'photographs are')} one flat colour: {first_few(names)}. "
+        "Nothing in them can be matched; leave them out, or look at how they were made."
+    )
 
 
 def _nothing_matched(summary: MatchSummary) -> str:

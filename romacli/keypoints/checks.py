@@ -17,7 +17,7 @@ from romacli.keypoints.components import Forest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.types import Pair, Size
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 T = TypeVar("T")
 Triangle = tuple[int, int, int]
@@ -214,8 +214,9 @@ def _outcome(parts: Sequence[Sequence[str]], num_images: int) -> str:
 def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:
     if not alone:
         return []
+    names = first_few(alone, _NAMES_SHOWN)
     return [
-        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {_listed(alone)}. "
+        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {names}. "
         "Pair them with photographs that show the same thing, or leave them out."
     ]
 
@@ -248,7 +249,7 @@ def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> l
     wrong = contradicting(agreement)
     if not wrong:
         return []
-    pairs = _listed([" ".join(graph.pair_of(edge)) for edge in wrong])
+    pairs = first_few([" ".join(graph.pair_of(edge)) for edge in wrong], _NAMES_SHOWN)
     return [
         f"the warps of {counted(len(wrong), 'pair')} contradict those of all pairs around: {pairs}. "
         "Look at these photographs; where two do not show the same thing, take the pair out of the list of pairs."
@@ -282,7 +283,7 @@ def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
     ]
     warnings = []
     if copies:
-        pairs = _listed([" ".join(pair) for pair in copies])
+        pairs = first_few([" ".join(pair) for pair in copies], _NAMES_SHOWN)
         warnings.append(
             f"{counted(len(copies), 'pair looks', 'pairs look')} like one photograph under two names: {pairs}. "
             "Leave one of each out; a copy adds no view and can mislead the mapper."
@@ -312,8 +313,3 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[k] for k in np.linspace(0, len(items) - 1, count).astype(int)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more

@@ -189,6 +189,7 @@ def _add(total: MatchSummary, summary: MatchSummary) -> None:
     total.encodes += summary.encodes
     total.seconds += summary.seconds
     total.failures.update(summary.failures)
+    total.flat |= summary.flat
 
 
 def _cut(pairs: Sequence[Pair], workers: int) -> list[Sequence[Pair]]:

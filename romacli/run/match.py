@@ -11,6 +11,7 @@ import numpy as np
 
 from romacli.errors import BusyError, PartialError, RomacliError, UsageError
 from romacli.geometry.turns import turn_back
+from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
 from romacli.matchers.cache import FeatureCache
 from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair, pair_seed
@@ -69,6 +70,7 @@ class MatchSummary:
 
     turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
         process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
+        flat: photographs of this run that are a single colour.
     """
 
     images: int = 0
@@ -82,6 +84,7 @@ class MatchSummary:
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     given_up: tuple[Pair, ...] = ()
+    flat: set[str] = field(default_factory=set)
 
     @property
     def encodes_per_pair(self) -> float:
@@ -247,6 +250,8 @@ class _Run:
 
     def _read(self, name: str) -> np.ndarray:
         image, self._turns[name] = read_upright(self._images.root / name)
+        if is_flat(image):
+            self._summary.flat.add(name)
         return image
 
     def batches(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from romacli.errors import ImageError, InputError
-from romacli.images.decode import image_size
+from romacli.errors import ImageError, InputError, SettingsDifferError
+from romacli.images.decode import image_size, is_stretched
 from romacli.store.images import KnownImage, Stamp
 from romacli.types import ImageList, Size
 
@@ -92,3 +92,18 @@ def require_sizes(root: Path, names: Sequence[str], matched: Mapping[str, Size])
         if name in matched:
             with suppress(ImageError):
                 require_size(root / name, image_size(root / name), matched=matched[name])
+
+
+def require_stretched(job: Path, root: Path, names: Iterable[str]) -> None:
+    """Pass silently when none of the names, matched before narrow ranges of 16 bits were stretched, has such a range.
+
+    Raises:
+        SettingsDifferError: one has, and its pairs were matched on the few levels that were left.
+    """
+    for name in names:
+        with suppress(ImageError):
+            if is_stretched(root / name):
+                raise SettingsDifferError(
+                    f"{job} was matched when 16-bit photographs were read by their high bytes alone, which leaves "
+                    f"little of {name}. Use another --output, or --overwrite."
+                )

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from support.commands import hloc_walk
-from support.homography import HomographyMatcher
+from support.homography import HomographyMatcher, image_digest
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.colmap.verify import VerifyOptions
-from romacli.errors import BusyError, InputError, UsageError
+from romacli.errors import BusyError, InputError, SettingsDifferError, UsageError
+from romacli.images import read_image
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
 from romacli.job.colmap import ImportOptions, import_matches
@@ -27,6 +30,7 @@ from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
+from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import MatcherSpec
 
 NAMES = [f"{i}.png" for i in range(5)]
@@ -208,3 +212,47 @@ def test_shards_and_a_run_that_collects_them(
 def test_a_shard_does_not_begin_anew(options: JobOptions) -> None:
     with pytest.raises(UsageError, match="--overwrite with --shard would remove what other shards have done"):
         open_job(replace(options, shard=Shard(0, 2), overwrite=True), Silent())
+
+
+def show_instead(photographs: PlanePhotographs, name: str, pixels: np.ndarray) -> None:
+    """Put another picture at a photograph's place, which the matcher takes for the same view."""
+    path = photographs.root / name
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    photographs.by_digest[image_digest(read_image(path))] = photographs.plane_from_image[name]
+
+
+def made_before_stretching(options: JobOptions) -> None:
+    """Take from a finished job what jobs of earlier versions lack."""
+    layout = Layout(options.output)
+    manifest = read_manifest(layout.manifest)
+    assert "%" in manifest.settings["sixteen_bit"]
+    settings = {key: value for key, value in manifest.settings.items() if key != "sixteen_bit"}
+    write_manifest(layout.manifest, replace(manifest, settings=settings))
+
+
+def test_a_job_of_8_bit_photographs_made_before_16_bits_were_stretched_goes_on(photographs, options):
+    run(options)
+    made_before_stretching(options)
+    assert encoded(photographs, lambda: run(options)) == 0
+
+
+@pytest.mark.parametrize(("low", "is_refused"), [(0, False), (7200, True)])
+def test_a_job_whose_16_bit_photographs_were_read_otherwise_does_not_go_on(photographs, options, low, is_refused):
+    gray = cv2.imread(str(photographs.root / "1.png"), cv2.IMREAD_GRAYSCALE)
+    gray = cv2.normalize(gray, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint16)
+    show_instead(photographs, "1.png", low + gray * (1 if low else 257))
+    run(options)
+    made_before_stretching(options)
+    if is_refused:
+        with pytest.raises(SettingsDifferError, match=r"16-bit.*1\.png.*--overwrite"):
+            run(options)
+        run(replace(options, overwrite=True))
+    assert encoded(photographs, lambda: run(options)) == 0
+
+
+def test_flat_photographs_are_named(photographs, options):
+    show_instead(photographs, "3.png", np.full((240, 320, 3), 77, np.uint8))
+    run(options, told := Told())
+    [flat] = [sentence for sentence in told.sentences if "flat" in sentence]
+    assert "1 photograph" in flat
+    assert "3.png" in flat

@@ -94,6 +94,13 @@ def test_a_difference_is_said_in_options(before, after, phrase):
     assert difference(manifest(coarse_resolution=before), manifest(coarse_resolution=after)) == [phrase]
 
 
+def test_a_setting_that_older_jobs_lack_differs_only_from_another_value():
+    old, new, newer = manifest(seed=0), manifest(seed=0, sixteen_bit="a"), manifest(seed=0, sixteen_bit="b")
+    assert difference(old, new) == difference(new, old) == []
+    assert difference(new, newer) != []
+    assert fingerprint(old) == fingerprint(new)
+
+
 def test_hashes_are_said_short_and_under_the_name_of_their_option():
     before, after = manifest(weights_sha256="a" * 64), manifest(weights_sha256="b" * 64)
     assert difference(before, after) == [
