@@ -151,9 +151,9 @@ class MaskFlags:
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of masks, PNG files of the photographs' sizes: pixels that are black there neither give nor "
-            "receive matches. That of a/1.jpg is a/1.jpg.png, COLMAP's rule, or a/1.png. Masks may change from run to "
-            "run; nothing is matched again.",
+            help="Folder of masks, PNG files of the photographs' sizes: pixels that are black or transparent there "
+            "neither give nor receive matches. That of a/1.jpg is a/1.jpg.png, COLMAP's rule, or a/1.png. Masks may "
+            "change from run to run; nothing is matched again.",
         ),
     ] = None
     camera_mask: Annotated[

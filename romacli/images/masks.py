@@ -1,4 +1,7 @@
-"""Masks: which pixels of a photograph count. Black (0 in every channel) does not, all else does, as in COLMAP."""
+"""Masks: which pixels of a photograph count. Black (0 in every channel) and transparent ones do not, all else does.
+
+Masks are data: values are compared as they are stored, so that 1 of 16 bits is not black.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from romacli.errors import InputError
 from romacli.names import composed, spelled
 from romacli.types import ImageList, Size
 
-from .decode import image_size, read_image
+from .decode import image_size, read_samples
 from .listing import EXTENSIONS, files_under
 
 _MASK_EXTENSION = ".png"
@@ -50,7 +53,7 @@ class Masks:
 
     def read(self, name: str) -> np.ndarray | None:
         """Which pixels of a photograph count, (H, W) bool, or None where all do."""
-        kept = [read_image(path).any(axis=2) for path in self.files.get(name, ())]
+        kept = [_kept(read_samples(path)) for path in self.files.get(name, ())]
         if not kept:
             return None
         return np.logical_and.reduce(kept)
@@ -99,6 +102,16 @@ def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     (top, bottom), (left, right) = (_pixel_ranges(*sides) for sides in zip(kept.shape, shape, strict=True))
     counts = black[bottom][:, right] - black[top][:, right] - black[bottom][:, left] + black[top][:, left]
     return counts == 0
+
+
+def _kept(samples: np.ndarray) -> np.ndarray:
+    """Which pixels count, (H, W) bool, by the samples of a mask: grey, or colours and perhaps alpha."""
+    if samples.ndim == 2:
+        return samples != 0
+    kept = (samples[..., :3] != 0).any(axis=2)
+    if samples.shape[2] == 4:
+        kept &= samples[..., 3] != 0
+    return kept
 
 
 def _pixel_ranges(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from romacli.images.masks import MaskOptions, Masks, kept_cells
 from romacli.job.derived import digest, remember, stamp
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
+from romacli.words import counted, first_few
 
 VIEW = "masks"
 
@@ -22,20 +23,40 @@ class JobMasks:
 
     def __init__(self, masks: Masks) -> None:
         self._masks = masks
+        self._keep_nothing: set[str] = set()
+        self._ignore_nothing: set[str] = set()
         self.cells = cache(self._cells)
 
     def read(self, name: str) -> np.ndarray | None:
         """Which pixels of a photograph count, (H, W) bool, or None where all do."""
-        return self._masks.read(name)
+        kept = self._masks.read(name)
+        if kept is not None and not kept.any():
+            self._keep_nothing.add(name)
+        elif kept is not None and kept.all():
+            self._ignore_nothing.add(name)
+        return kept
+
+    def warnings(self) -> list[str]:
+        """What to say of masks, among those read so far, that keep nothing of their photographs or ignore nothing."""
+        kinds = (
+            (self._keep_nothing, "keep nothing", "Every pixel is black or transparent; is black what to keep there?"),
+            (self._ignore_nothing, "ignore nothing", "Black or transparent pixels are ignored, and there are none."),
+        )
+        return [
+            f"the masks of {counted(len(names), 'photograph')} {fault}: {first_few(sorted(names), 3)}. {reason}"
+            for names, fault, reason in kinds
+            if names
+        ]
 
     def _cells(self, name: str, shape: tuple[int, int]) -> np.ndarray | None:
         """The cells of a (gh, gw) grid over a photograph that no black pixel touches, or None where all count."""
-        kept = self._masks.read(name)
+        kept = self.read(name)
         return None if kept is None else kept_cells(kept, shape)
 
     def stamp(self, names: Sequence[str]) -> Any:
         """What the masks of these photographs are, as JSON values."""
-        return [[name, [stamp(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
+        stamps = [[name, [stamp(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
+        return ["samples as stored", *stamps]
 
 
 def note_masks(layout: Layout, options: MaskOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -120,6 +120,8 @@ def _derive(
         aggregation = derive(graph, options, anchors=anchors, progress=progress)
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         checks = check(graph, aggregation, options, images=listed, progress=progress)
+    if masks is not None:
+        checks = replace(checks, warnings=(*masks.warnings(), *checks.warnings))
     keypoints = {**(anchors or {}), **aggregation.keypoints}
     places = {**sizes, **dict.fromkeys(unread, UNREAD)}
     write_features(layout.features, _features(keypoints, places), provenance=provenance)

@@ -72,6 +72,24 @@ def test_masks_hold_for_every_later_view_of_the_job(tmp_path: Path) -> None:
     assert "masks is no folder" in refused.stderr
 
 
+def test_masks_that_keep_nothing_or_ignore_nothing_are_named(tmp_path: Path) -> None:
+    photograph_plane(tmp_path / "photos", ["1.png", "2.png", "3.png"])
+    masks, job = tmp_path / "masks", tmp_path / "job"
+    masks.mkdir()
+    for name, share in (("1.png", 0), ("2.png", 120), ("3.png", 240)):
+        mask = np.zeros((240, 320), np.uint8)
+        mask[:share] = 255
+        cv2.imwrite(str(masks / f"{name}.png"), mask)
+    lenient = ("--min-overlap", 0, "--min-certainty", 0, "--coarse-resolution", 96, "--upsample-resolution", 192)
+    words = ("match", tmp_path / "photos", "-o", job, *lenient, "--mask-dir", masks)
+    for _ in range(2):  # a run that finds all up to date says it again
+        run = romacli(*words)
+        assert run.exit_code == 0
+        warnings = [line for line in run.stderr.splitlines() if "the masks of" in line]
+        assert ["keep nothing: 1.png" in line for line in warnings] == [True, False]
+        assert ["ignore nothing: 3.png" in line for line in warnings] == [False, True]
+
+
 @pytest.mark.parametrize("option", ["--mask-dir", "--camera-mask"])
 def test_masks_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, option: str) -> None:
     photograph_plane(tmp_path / "photos", ["1.png", "2.png"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from romacli.errors import InputError
 from romacli.images.listing import list_images
@@ -66,6 +67,36 @@ def test_only_black_is_ignored(photos, colour):
     write(Path("masks/b.png.png"), mask)
     kept = find_masks(photos, NAMES, MaskOptions(Path("masks"))).read("b.png")
     assert np.argwhere(kept).tolist() == [[5, 7]]
+
+
+LABELS = np.tile((~LEFT).astype(np.uint8), (SIZE[1], 1))  # 1 keeps, and only at the right
+WHITE = np.full((*SIZE[::-1], 3), 255, np.uint8)
+PALETTE = Image.fromarray(LABELS)
+PALETTE.putpalette([0, 0, 0, 1, 0, 0])
+CUT_OUT = Image.fromarray(LABELS)
+CUT_OUT.putpalette([255, 255, 255, 255, 255, 255])
+DATA = {
+    "labels": (LABELS, {}),
+    "labels of 16 bits": (LABELS.astype(np.uint16), {}),
+    "low bits of 16": (LABELS.astype(np.uint16) * 200, {}),
+    "one bit": (LABELS.astype(bool), {}),
+    "palette": (PALETTE, {}),
+    "palette of one bit": (PALETTE, {"bits": 1}),
+    "transparent palette": (CUT_OUT, {"transparency": 0}),
+    "alpha": (np.dstack([WHITE, LABELS * 255]), {}),
+    "faint alpha": (np.dstack([WHITE, LABELS]), {}),
+    "grey and alpha": (np.dstack([WHITE[..., 0], LABELS * 255]), {}),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_masks_are_data(photos, kind):
+    pixels, options = DATA[kind]
+    Path("masks").mkdir()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save("masks/b.png", **options)
+    kept = find_masks(photos, NAMES, MaskOptions(Path("masks"))).read("b.png")
+    np.testing.assert_array_equal(kept, LABELS.astype(bool))
 
 
 def test_one_mask_for_all_joins_those_of_each(photos):
