@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -79,6 +80,28 @@ def read_model(folder: Path) -> Model:
         observations,
         cameras,
     )
+
+
+def database_content(path: Path) -> str:
+    """The sha256 of all rows of a database: programs that merely open one rewrite bytes of its file.
+
+    Raises:
+        InputError: it is no database.
+    """
+    try:
+        with closing(open_readonly(path)) as connection:
+            found = hashlib.sha256()
+            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+            for (table,) in connection.execute(tables).fetchall():
+                for row in connection.execute(f'SELECT * FROM "{table}"'):
+                    sizes = [len(value) if isinstance(value, bytes) else value for value in row]
+                    found.update(repr((table, sizes)).encode())
+                    for value in row:
+                        if isinstance(value, bytes):
+                            found.update(value)
+            return found.hexdigest()
+    except sqlite3.Error as error:
+        raise InputError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
 
 
 def read_inliers(path: Path) -> dict[Pair, int]:

@@ -22,9 +22,10 @@ from .scratch import scratch_folder
 from .supply import measure_supply, what_starved
 from .verify import MAPPED_CONFIGS
 
-MODEL_FILES = {
+COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
-} | {"project.ini", "points3D.ply", GEOREFERENCE}
+}
+MODEL_FILES = COLMAP_FILES | {"project.ini", "points3D.ply", GEOREFERENCE}
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,16 @@ from romacli.colmap.database import DatabaseSummary, check_replaceable, write_da
 from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
-from romacli.colmap.reconstruct import ReconstructionSummary, read_content, reconstruct
+from romacli.colmap.reading import database_content
+from romacli.colmap.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
-from romacli.errors import ImageError, InputError, StoreError
+from romacli.errors import ImageError, InputError, RomacliError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.extras import HEIC, RAW
 from romacli.images.listing import files_under
 from romacli.images.metadata import read_metadata
-from romacli.job.derived import digest, held_by, made_with, remember, stamp
+from romacli.job.derived import content, digest, held_by, made_with, noted_path, remember, sources_of
 from romacli.job.runs import noted
 from romacli.names import respelled
 from romacli.pairing.gps import believed
@@ -84,7 +85,7 @@ def _import_matches(
     images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
 ) -> DatabaseSummary:
     database = options.database or layout.database
-    view, derived_from = f"{_VIEW}{database.resolve()}", _database_digest(layout, options)
+    view, derived_from = _view_of(layout, database), _database_digest(layout, options)
     held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
@@ -126,7 +127,8 @@ def _import_matches(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    remember(layout, view, derived_from, asdict(summary), made_with=_noted(images, options))
+    noted_options, sources = _noted(layout, images, options), _hloc_content(layout)
+    remember(layout, view, derived_from, asdict(summary), made_with=noted_options, sources=sources)
     return summary
 
 
@@ -164,8 +166,9 @@ class NotedImport:
 def noted_databases(layout: Layout) -> list[Path]:
     """The databases that were made of a job, wherever they are, and the one in its folder."""
     manifest = read_manifest(layout.manifest)
-    noted = [Path(view.removeprefix(_VIEW)) for view in (manifest.views if manifest else ()) if view.startswith(_VIEW)]
-    return [layout.database, *(path for path in noted if path != layout.database.resolve())]
+    views = [view.removeprefix(_VIEW) for view in (manifest.views if manifest else ()) if view.startswith(_VIEW)]
+    noted = [layout.root / view for view in views]
+    return [layout.database, *(path for path in noted if path.resolve() != layout.database.resolve())]
 
 
 def noted_import(layout: Layout, database: Path) -> NotedImport | None:
@@ -174,36 +177,38 @@ def noted_import(layout: Layout, database: Path) -> NotedImport | None:
     Raises:
         InputError: the file of rigs that it was made with is gone or has changed into something else.
     """
-    noted = json.loads(made_with(layout, f"{_VIEW}{database.resolve()}") or "null")
+    noted = json.loads(made_with(layout, _view_of(layout, database)) or "null")
     if noted is None:
         return None
     cameras = dict(noted["cameras"])
     rigs, params = cameras.pop("rigs"), cameras.pop("params")
     return NotedImport(
-        Path(noted["images"]),
+        layout.root / noted["images"],
         ImportOptions(
             database=database.resolve(),
             only=None if noted["only"] is None else frozenset(noted["only"]),
-            known_poses=noted["known_poses"] and Path(noted["known_poses"]),
-            cameras=CameraOptions(**cameras, params=params and tuple(params), rigs=rigs and read_rigs(Path(rigs))),
+            known_poses=noted["known_poses"] and layout.root / noted["known_poses"],
+            cameras=CameraOptions(
+                **cameras, params=params and tuple(params), rigs=rigs and read_rigs(layout.root / rigs)
+            ),
             verify=VerifyOptions(**noted["verify"]),
         ),
     )
 
 
-def _noted(images: Path, options: ImportOptions) -> str:
+def _noted(layout: Layout, images: Path, options: ImportOptions) -> str:
     """The options of an import as JSON, with paths that hold in every folder."""
-    cameras = options.cameras
+    cameras, rigs = options.cameras, options.cameras.rigs
     return json.dumps(
         {
-            "images": str(images.resolve()),
+            "images": noted_path(layout, images),
             "only": None if options.only is None else sorted(options.only),
-            "known_poses": options.known_poses and str(options.known_poses.resolve()),
+            "known_poses": options.known_poses and noted_path(layout, options.known_poses),
             "cameras": {
                 "mode": cameras.mode,
                 "model": cameras.model,
                 "params": cameras.params,
-                "rigs": cameras.rigs and str(cameras.rigs.path.resolve()),
+                "rigs": rigs and noted_path(layout, rigs.path),
             },
             "verify": asdict(options.verify),
         }
@@ -293,7 +298,8 @@ def make_model(
         NothingFoundError: no pair is verified, or no model came out.
     """
     chosen = replace(options, verbose=False, known_poses=None)
-    derived_from = digest([stamp(database), repr(chosen), _model_stamp(options.known_poses)])
+    sources = [noted_path(layout, database), _rows_of(database)]
+    derived_from = digest([sources[1], repr(chosen), _model_content(options.known_poses)])
     held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
@@ -306,8 +312,34 @@ def make_model(
         progress.begin("mapping", read_content(database).images)
         summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
         counts.update(images=summary.registered)
-        remember(layout, MODEL, derived_from, asdict(summary))
+        remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A file of a job whose source has changed since; `command` makes it anew."""
+
+    file: str
+    source: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.file} was made from an earlier {self.source}. Run `{self.command}` again."
+
+
+def outdated(layout: Layout) -> list[Outdated]:
+    """Which of database and model were made from files that have changed since, by their content."""
+    found = []
+    noted = sources_of(layout, _view_of(layout, layout.database))
+    if noted is not None and layout.database.exists() and noted != _hloc_content(layout):
+        found.append(Outdated(layout.database.name, layout.matches.name, "romacli colmap-import"))
+    name, rows = sources_of(layout, MODEL) or (None, None)
+    if name is not None and (layout.sparse / "0").exists() and (layout.root / name).is_file():
+        with suppress(RomacliError):
+            if _rows_of(layout.root / name) != rows:
+                found.append(Outdated(f"{layout.sparse.name}/0", name, "romacli reconstruct"))
+    return found
 
 
 @contextmanager
@@ -394,13 +426,34 @@ def _expected_bytes(layout: Layout) -> int:
 
 def _database_digest(layout: Layout, options: ImportOptions) -> str:
     """What a database depends on: the files it is made from, the images, their cameras, the verification."""
-    sources = [read_provenance(path) for path in (layout.features, layout.matches)]
     only = None if options.only is None else sorted(options.only)
-    rigs = options.cameras.rigs and stamp(options.cameras.rigs.path)
-    model = _model_stamp(options.known_poses)
-    return digest([sources, only, repr(options.cameras), rigs, model, asdict(options.verify)])
+    rigs = options.cameras.rigs and content(options.cameras.rigs.path)
+    cameras = repr(replace(options.cameras, rigs=None))
+    model = _model_content(options.known_poses)
+    return digest([_hloc_content(layout), only, cameras, rigs, model, asdict(options.verify)])
 
 
-def _model_stamp(folder: Path | None) -> Any:
-    """What a model's files are, as JSON values."""
-    return None if folder is None else [[path.name, stamp(path)] for path in sorted(folder.iterdir())]
+def _view_of(layout: Layout, database: Path) -> str:
+    return _VIEW + noted_path(layout, database)
+
+
+def _hloc_content(layout: Layout) -> list[Any]:
+    """What stands for the content of the hloc files, as JSON values: what they were derived from, where they tell."""
+    found: list[Any] = []
+    for path in (layout.features, layout.matches):
+        provenance = read_provenance(path) or {}
+        is_ours = "derived_from" in provenance
+        found.append([provenance["derived_from"], provenance.get("romacli")] if is_ours else content(path))
+    return found
+
+
+def _model_content(folder: Path | None) -> Any:
+    """What a model's files hold, as JSON values."""
+    if folder is None:
+        return None
+    return [[path.name, content(path)] for path in sorted(folder.iterdir()) if path.name in COLMAP_FILES]
+
+
+def _rows_of(database: Path) -> str | None:
+    """What stands for the content of a database, None where there is none."""
+    return database_content(database) if database.is_file() else None

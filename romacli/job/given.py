@@ -13,7 +13,7 @@ import numpy as np
 
 from romacli.errors import InputError, UsageError
 from romacli.images.decode import read_image
-from romacli.job.derived import stamp
+from romacli.job.derived import content, stamp
 from romacli.job.masks import JobMasks
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
@@ -67,8 +67,7 @@ class GivenKeypoints:
     def stamp(self, sizes: Mapping[str, Size]) -> Any:
         """What the keypoints depend on, as JSON values."""
         if self.source != SIFT:
-            path = Path(self.source)
-            return [str(path.resolve()), stamp(path)]
+            return content(Path(self.source))
         return [SIFT, *(stamp(self._photograph(name)) for name in sorted(sizes))]
 
     def load(

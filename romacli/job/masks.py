@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from romacli.images.masks import MaskOptions, Masks, kept_cells
-from romacli.job.derived import digest, remember, stamp
+from romacli.job.derived import content, digest, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.words import counted, first_few
@@ -55,13 +54,13 @@ class JobMasks:
 
     def stamp(self, names: Sequence[str]) -> Any:
         """What the masks of these photographs are, as JSON values."""
-        stamps = [[name, [stamp(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
-        return ["samples as stored", *stamps]
+        masks = [[name, [content(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
+        return ["samples as stored", *masks]
 
 
 def note_masks(layout: Layout, options: MaskOptions) -> None:
     """Write down in the job which masks it uses; none is an answer too."""
-    holds = {key: None if path is None else str(path.resolve()) for key, path in vars(options).items()}
+    holds = {key: None if path is None else noted_path(layout, path) for key, path in vars(options).items()}
     remember(layout, VIEW, digest(holds), holds)
 
 
@@ -69,4 +68,4 @@ def noted_masks(layout: Layout) -> MaskOptions:
     """The masks that the job was matched with."""
     manifest = read_manifest(layout.manifest)
     holds = manifest.views.get(VIEW, {}).get("holds", {}) if manifest else {}
-    return MaskOptions(**{key: path and Path(path) for key, path in holds.items()})
+    return MaskOptions(**{key: path and layout.root / path for key, path in holds.items()})

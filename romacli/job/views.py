@@ -78,7 +78,8 @@ def derive_views(
     made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, VIEW, derived_from)
-    is_whole = all(read_provenance(path) == provenance for path in (layout.features, layout.matches))
+    of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
+    is_whole = all(found.get(key) == provenance[key] for found in of_files for key in ("romacli", "derived_from"))
     if held is not None and is_whole:
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
         summary = ViewsSummary(**held)

@@ -17,6 +17,7 @@ from romacli.colmap.georeference import fit_gps, read_gps
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
+from romacli.job.colmap import outdated
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.matchers.registry import matcher_named
@@ -88,7 +89,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
             0,
             f"{undone} of {counted(len(pairs), 'pair')} are not matched yet. The same `romacli match` continues.",
         )
-    missing.extend(_out_of_date(job))
+    missing.extend(map(str, outdated(job.layout)))
     provenance = read_provenance(layout.features) or {}
     facts = Facts(
         folder=str(layout.root),
@@ -224,20 +225,6 @@ def _cameras(model: Model) -> tuple[CameraFacts, ...]:
     images = Counter(camera.model for camera in model.cameras.values())
     cameras = Counter(kind for kind, _ in {(camera.model, camera.number) for camera in model.cameras.values()})
     return tuple(CameraFacts(kind, cameras[kind], count) for kind, count in images.items())
-
-
-def _out_of_date(job: JobFolder) -> list[str]:
-    """Files that are older than those they are made from."""
-    layout = job.layout
-    steps = (
-        (layout.matches, layout.database, "romacli colmap-import"),
-        (layout.database, layout.sparse / "0" / "images.bin", "romacli reconstruct"),
-    )
-    return [
-        f"{later.relative_to(layout.root)} was made from an earlier {earlier.name}. Run `{command}` again."
-        for earlier, later, command in steps
-        if earlier.exists() and later.exists() and later.stat().st_mtime < earlier.stat().st_mtime
-    ]
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:

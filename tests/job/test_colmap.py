@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
+from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions, ImageInfo
 from romacli.colmap.georeference import compare_with_gps
 from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.rigs import read_rigs
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.listing import list_images
-from romacli.job.colmap import ImportOptions, check_early, choose_cameras, import_matches, make_model
+from romacli.job.colmap import (
+    ImportOptions,
+    check_early,
+    choose_cameras,
+    import_matches,
+    make_model,
+    noted_databases,
+    noted_import,
+    outdated,
+)
 from romacli.job.georeference import georeference_models, gps_values
 from romacli.run.progress import Silent
 from romacli.run.stop import StopRequest
@@ -121,6 +134,47 @@ def priors(database: Path) -> dict[str, list[float]]:
     query = "SELECT name, position FROM pose_priors JOIN images ON corr_data_id = image_id WHERE coordinate_system = 0"
     with closing(sqlite3.connect(database)) as connection:
         return {name: np.frombuffer(position).tolist() for name, position in connection.execute(query)}
+
+
+def looked_at(database: Path) -> None:
+    """What COLMAP leaves of a database that it merely opens."""
+    pycolmap = load_pycolmap()
+    pycolmap.Database.open(database).close()
+
+
+def test_a_job_that_was_copied_or_looked_at_is_up_to_date(images: Path, layout: Layout, tmp_path: Path) -> None:
+    rigs = tmp_path / "job" / "rigs.json"
+    rigs.write_text('[{"cameras": [{"image_prefix": "a", "ref_sensor": true}]}]')
+    options = replace(OPTIONS, cameras=CameraOptions(rigs=read_rigs(rigs)))
+    import_matches(images, layout, options, Silent(), StopRequest())
+    made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    before = layout.database.read_bytes()
+    looked_at(layout.database)
+    assert layout.database.read_bytes() != before
+    copy = Layout(tmp_path / "elsewhere" / "copy")
+    shutil.copytree(layout.root, copy.root, copy_function=shutil.copyfile)
+    moved = replace(options, cameras=CameraOptions(rigs=read_rigs(copy.root / "rigs.json")))
+    again = Listener()
+    import_matches(images, copy, moved, again, StopRequest())
+    assert make_model(images, copy, copy.database, MAPPING, again, StopRequest()) == made
+    assert again.said == [f"{copy.database} is up to date", f"{copy.sparse / '0'} is up to date"]
+    assert outdated(layout) == outdated(copy) == []
+    assert noted_databases(copy) == [copy.database]
+    noted = noted_import(copy, copy.database)
+    assert noted is not None
+    assert noted.options.cameras == moved.cameras
+
+
+def test_files_made_from_others_that_changed_are_outdated(images: Path, layout: Layout, tmp_path: Path) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    with closing(sqlite3.connect(layout.database)) as connection, connection:
+        connection.execute("DELETE FROM two_view_geometries WHERE pair_id = (SELECT min(pair_id) FROM matches)")
+    assert [(one.file, one.source) for one in outdated(layout)] == [("sparse/0", "database.db")]
+    with h5py.File(layout.matches, "a") as file:
+        file["a/b/matches0"][0] = -1
+    assert [one.file for one in outdated(layout)] == ["database.db", "sparse/0"]
+    assert "Run `romacli colmap-import` again" in str(outdated(layout)[0])
 
 
 def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
