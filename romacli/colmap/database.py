@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from romacli.errors import BusyError, StoreError
+from romacli.errors import StoreError
 from romacli.types import Pair
 
+from .access import require_closed
 from .binding import load_pycolmap
 from .cameras import CameraSpec, to_pycolmap
+from .numbers import Numbers, continued, read_numbers, renumber
 from .rigs import RigFile
 from .scratch import scratch_folder
 from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, VerifyOptions, verify_database, verify_pairs
@@ -66,11 +68,11 @@ def write_database(
 ) -> DatabaseSummary:
     """Write a COLMAP database with verified matches and tell what it holds; a failure leaves no file behind.
 
-    A database that romacli wrote before is replaced.
+    A database that romacli wrote before is replaced; images, cameras, frames and rigs that it had keep their numbers.
 
     Args:
         cameras, camera_of: as `assign_cameras` returns them; the names in `camera_of` are the images of the
-            job, numbered in plain string order.
+            job; new ones are numbered in plain string order, after those that a former database had.
         keypoints: by image name, (K, 2) COLMAP px; an image that is absent here has none.
         matches: pairs of names, each pair once, with (M, 2) rows into the two images' keypoints; read once,
             in order.
@@ -87,6 +89,7 @@ def write_database(
     """
     check_replaceable(path, overwrite=overwrite)
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
+    former = read_numbers(path, camera_of)
     image_cameras = {name: cameras[index] for name, index in camera_of.items()}
     checked = _checked(matches, points)
     if verify.method == "magsac":
@@ -95,12 +98,21 @@ def write_database(
         pairs = ((pair, rows, None) for pair, rows in checked)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
-        writer = _write(unfinished, cameras, camera_of, keypoints=points, pairs=pairs, gps=gps or {}, progress=progress)
+        writer = _write(
+            unfinished,
+            cameras,
+            camera_of,
+            former=former,
+            keypoints=points,
+            pairs=pairs,
+            gps=gps or {},
+            progress=progress,
+        )
         if rigs is not None:
             _apply_rigs(unfinished, rigs)
         if verify.method == "colmap":
             verify_database(unfinished, verify)
-        verified, inliers = _seal(unfinished)
+        verified, inliers = _seal(unfinished, former)
         os.replace(unfinished, path)
     return DatabaseSummary(
         images=len(points),
@@ -131,11 +143,7 @@ def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
             f"{path} exists and was not made by romacli. Choose another --database, or move it away; "
             "`romacli colmap-import --overwrite` replaces it."
         )
-    if path.with_name(path.name + "-wal").exists():
-        raise BusyError(
-            f"{path} is open in another program, or was left open by one that died: {path.name}-wal lies "
-            "beside it. Close that program, or move both files away."
-        )
+    require_closed(path)
 
 
 def is_ours(path: Path) -> bool:
@@ -146,17 +154,6 @@ def is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         header = file.read(72)
     return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:], "big") == APPLICATION_ID
-
-
-def open_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database that may be anybody's without changing a byte of it.
-
-    SQLite leaves `-wal` and `-shm` files behind a database in WAL mode that it only reads, unless it is told that
-    nobody else changes the file; which is so when no such file is there.
-    """
-    is_in_use = path.with_name(path.name + "-wal").exists()
-    flags = "mode=ro" if is_in_use else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.resolve().as_uri()}?{flags}", uri=True)
 
 
 def _as_points(name: str, xy: np.ndarray) -> np.ndarray:
@@ -207,14 +204,20 @@ class _Writer:
         cameras: Sequence[CameraSpec],
         camera_of: Mapping[str, int],
         gps: Mapping[str, tuple[float, float, float]],
+        former: Numbers,
     ) -> None:
         """Write a rig for each camera and a frame for each image, as COLMAP's own import does, and keypoints."""
         pycolmap = load_pycolmap()
-        sensors = [self._write_camera(pycolmap, camera) for camera in cameras]
-        for name, xy in self._keypoints.items():
+        groups: list[list[str]] = [[] for _ in cameras]
+        for name, place in camera_of.items():
+            groups[place].append(name)
+        numbered = zip(cameras, continued(groups, former.cameras), strict=True)
+        sensors = [self._write_camera(pycolmap, camera, number) for camera, number in numbered]
+        numbers = continued([[name] for name in self._keypoints], former.images)
+        for (name, xy), number in zip(self._keypoints.items(), numbers, strict=True):
             camera_id, rig_id = sensors[camera_of[name]]
-            image = pycolmap.Image(name=name, camera_id=camera_id)
-            image.image_id = self._image_ids[name] = self._database.write_image(image)
+            image = pycolmap.Image(name=name, camera_id=camera_id, image_id=number)
+            self._image_ids[name] = self._database.write_image(image, use_image_id=True)
             frame = pycolmap.Frame()
             frame.rig_id = rig_id
             frame.add_data_id(image.data_id)
@@ -230,9 +233,10 @@ class _Writer:
         prior.corr_data_id = image.data_id
         self._database.write_pose_prior(prior)
 
-    def _write_camera(self, pycolmap: Any, camera: CameraSpec) -> tuple[int, int]:
+    def _write_camera(self, pycolmap: Any, camera: CameraSpec, number: int) -> tuple[int, int]:
         made = to_pycolmap(camera)
-        made.camera_id = self._database.write_camera(made)
+        made.camera_id = number
+        self._database.write_camera(made, use_camera_id=True)
         rig = pycolmap.Rig()
         rig.add_ref_sensor(made.sensor_id)
         return made.camera_id, self._database.write_rig(rig)
@@ -262,6 +266,7 @@ def _write(
     cameras: Sequence[CameraSpec],
     camera_of: Mapping[str, int],
     *,
+    former: Numbers,
     keypoints: Mapping[str, np.ndarray],
     pairs: Iterable[tuple[Pair, np.ndarray, VerifiedPair | None]],
     gps: Mapping[str, tuple[float, float, float]],
@@ -271,7 +276,7 @@ def _write(
     pycolmap = load_pycolmap()
     with closing(pycolmap.Database.open(path)) as database, pycolmap.DatabaseTransaction(database):
         writer = _Writer(database, keypoints)
-        writer.write_images(cameras, camera_of, gps)
+        writer.write_images(cameras, camera_of, gps, former)
         for pair, rows, verified in pairs:
             writer.write_pair(pair, rows, verified)
             if progress:
@@ -286,14 +291,17 @@ def _apply_rigs(path: Path, rigs: RigFile) -> None:
         pycolmap.apply_rig_config(pycolmap.read_rig_config(rigs.path), database)
 
 
-def _seal(path: Path) -> tuple[int, int]:
+def _seal(path: Path, former: Numbers) -> tuple[int, int]:
     """Make a finished database one self-contained file that bears our sign; count verified pairs and inliers.
+
+    Frames and rigs get the numbers that they had.
 
     Pairs that COLMAP tried and found wanting stay in its table with a configuration its mappers skip; they
     are dropped, so that every two-view geometry in our file is one that counts.
     """
     with closing(sqlite3.connect(path)) as database:
         database.execute(f"DELETE FROM two_view_geometries WHERE rows = 0 OR config NOT IN {MAPPED_CONFIGS}")
+        renumber(database, former)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.commit()
         database.execute("PRAGMA journal_mode = DELETE")

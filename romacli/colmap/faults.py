@@ -6,7 +6,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from .database import open_readonly
+from romacli.errors import BusyError
+
+from .access import open_readonly
 
 _MOST_SENTENCES = 5
 
@@ -22,7 +24,7 @@ def database_faults(path: Path) -> list[str]:
                 if count:
                     faults.append(f"{count} rows of {table} belong to no image")
             return faults
-    except (sqlite3.Error, OSError, UnicodeError) as error:
+    except (sqlite3.Error, OSError, UnicodeError, BusyError) as error:
         return [str(error)]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import Position, east_north_up, position_fault
 
+from .access import open_readonly
 from .binding import load_pycolmap
-from .database import open_readonly
 from .poses import Similarity, align_similarity, read_model, read_poses
 from .scratch import scratch_folder
 

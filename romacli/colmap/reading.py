@@ -14,8 +14,8 @@ import numpy as np
 from romacli.errors import InputError, StoreError
 from romacli.types import Pair, Size
 
+from .access import open_readonly
 from .binding import load_pycolmap
-from .database import open_readonly
 from .poses import Pose
 
 # COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.

@@ -15,7 +15,7 @@ from typing import Any
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.words import counted
 
-from .database import open_readonly
+from .access import open_readonly
 from .georeference import GEOREFERENCE
 from .mappers import Content, MapperOptions, run_mapper
 from .scratch import scratch_folder

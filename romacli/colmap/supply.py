@@ -11,7 +11,7 @@ import numpy as np
 
 from romacli.words import counted
 
-from .database import open_readonly
+from .access import open_readonly
 from .verify import MAPPED_CONFIGS
 
 # Below it a pair is hardly told from chance: COLMAP's bar for a verified pair (15 inliers) at an inlier ratio of 0.3.

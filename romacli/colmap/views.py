@@ -16,6 +16,7 @@ import numpy as np
 from romacli.errors import InputError
 from romacli.types import Pair
 
+from .access import open_readonly
 from .poses import Pose, read_model
 
 # Depths of single points are wrong now and then.
@@ -83,7 +84,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
     if not database.is_file():
         raise InputError(f"{database} does not exist. Give a COLMAP database.")
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(open_readonly(database)) as connection:
             names = dict(connection.execute("SELECT image_id, name FROM images"))
             verified = "SELECT pair_id FROM two_view_geometries WHERE rows >= ? ORDER BY pair_id"
             rows = connection.execute(verified, (max(1, min_inliers),)).fetchall()

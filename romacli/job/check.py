@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.access import require_closed
 from romacli.colmap.faults import database_faults
-from romacli.errors import BusyError, InputError, RomacliError, StoreError
+from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.colmap import import_matches, noted_databases, noted_import
 from romacli.job.derived import made_with
@@ -219,7 +220,7 @@ class _Check:
         """Put a database aside and make it anew from the hloc files, as it was made before."""
         aside, done = path.with_name(path.name + ".damaged"), False
         try:
-            _require_closed(path)
+            require_closed(path)
             command, noted = self._command(path), noted_import(self._layout, path)
             path.replace(aside)
             remedy = f"It was put aside as {aside.name}; `{command}` makes it anew."
@@ -281,19 +282,6 @@ class _Noting:
             self._path.replace(self._path.with_name(self._path.name + ".damaged"))
         self._check._add(self._path, "it is missing or damaged", self._remedy, is_repaired=self._aside)
         return True
-
-
-def _require_closed(database: Path) -> None:
-    """Pass silently when no other program has a database open.
-
-    Raises:
-        BusyError: one has, or died with it.
-    """
-    log = database.with_name(database.name + "-wal")
-    if log.exists():
-        raise BusyError(
-            f"{log.name} lies beside it, of a program that has it open or died. Close it, or move both away."
-        )
 
 
 def _noted_options(layout: Layout) -> ReaggregateOptions:

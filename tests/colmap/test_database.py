@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -12,7 +14,11 @@ from support.small_scene import GIVEN, PARAMS, SIZE, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import CameraOptions
 from romacli.colmap.database import is_ours, write_database
+from romacli.colmap.faults import database_faults
+from romacli.colmap.reading import read_inliers
+from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.verify import MAPPED_CONFIGS, VerifyOptions
+from romacli.colmap.views import read_listed_pairs
 from romacli.errors import BusyError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.epipolar import sampson_error
@@ -232,6 +238,46 @@ def test_a_database_that_is_open_elsewhere_is_left_alone(written, scene):
     path.with_name("database.db-wal").write_bytes(b"")
     with pytest.raises(BusyError, match=r"database\.db is open in another program"):
         scene.write(path)
+
+
+def crash_while_changing(path):
+    """Leave a database as a program does that is killed in the middle of a change."""
+    program = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('UPDATE keypoints SET data = zeroblob(100000)')\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=False)
+    assert path.with_name(path.name + "-journal").stat().st_size > 0
+
+
+def test_a_database_that_a_program_died_on_is_left_alone_and_not_believed(written, scene):
+    path, _ = written
+    before = rows_of(path, "SELECT data FROM keypoints")
+    crash_while_changing(path)
+    reads = (
+        lambda: scene.write(path),
+        lambda: read_listed_pairs(path, min_inliers=1),
+        lambda: read_inliers(path),
+        lambda: reconstruct(path, path.parent, path.parent / "sparse"),
+    )
+    for read in reads:
+        with pytest.raises(BusyError, match=r"database\.db-journal lies beside it"):
+            read()
+    assert any("database.db-journal" in fault for fault in database_faults(path))
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT data FROM keypoints").fetchall() == before
+    scene.write(path)
+
+
+@pytest.mark.parametrize("left", [b"", bytes(512)], ids=["cut", "zeroed"])
+def test_a_journal_that_is_done_with_is_no_obstacle(written, scene, left):
+    path, summary = written
+    path.with_name("database.db-journal").write_bytes(left)
+    assert scene.write(path) == summary
 
 
 def test_matches_of_an_unknown_image_are_refused(scene, tmp_path):

@@ -1,0 +1,110 @@
+"""Numbers that stay when a job grows, as models made before and other programs need."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.small_scene import GIVEN, Scene, make_scene
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import CameraOptions
+from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.numbers import Numbers, continued, read_numbers
+from romacli.colmap.reconstruct import reconstruct
+from romacli.colmap.rigs import read_rigs
+
+NAMES = ["b.jpg", "c.jpg", "d.jpg", "f.jpg"]
+
+
+def part(scene: Scene, names: list[str]) -> Scene:
+    """The scene as it is without its other images."""
+    matches = {pair: rows for pair, rows in scene.matches.items() if {*pair} <= {*names}}
+    return Scene({n: scene.poses[n] for n in names}, {n: scene.keypoints[n] for n in names}, matches)
+
+
+def test_images_keep_their_numbers_and_new_ones_come_after(tmp_path: Path) -> None:
+    scene, path = make_scene(["a.jpg", *NAMES[:2], "e.jpg", *NAMES[2:]]), tmp_path / "database.db"
+    cameras = CameraOptions(mode="per-image")
+    part(scene, NAMES).write(path, cameras=cameras)
+    before = read_numbers(path, NAMES)
+    scene.write(path, cameras=cameras)
+    after = read_numbers(path, scene.names)
+    for name in NAMES:
+        assert [getattr(after, kind)[name] for kind in vars(after)] == [
+            getattr(before, kind)[name] for kind in vars(before)
+        ]
+    for numbers in vars(after).values():
+        assert (numbers["a.jpg"], numbers["e.jpg"]) == (5, 6)
+
+
+def test_colmap_goes_on_from_a_model_of_the_smaller_job(tmp_path: Path) -> None:
+    scene, path = make_scene(["a.jpg", *NAMES[:2], "e.jpg", *NAMES[2:]]), tmp_path / "database.db"
+    (tmp_path / "photos").mkdir()
+    part(scene, NAMES).write(path)
+    reconstruct(path, tmp_path / "photos", tmp_path / "sparse", MapperOptions(num_threads=1))
+    scene.write(path)
+    (tmp_path / "more").mkdir()
+    pycolmap = load_pycolmap()
+    options = pycolmap.IncrementalPipelineOptions(num_threads=1, extract_colors=False)
+    models = pycolmap.incremental_mapping(
+        path, tmp_path / "photos", tmp_path / "more", input_path=tmp_path / "sparse" / "0", options=options
+    )
+    assert [model.num_reg_images() for model in models.values()] == [6]
+
+
+def test_geometries_fit_numbers_that_are_not_in_order(tmp_path: Path) -> None:
+    scene, path = make_scene(["a.jpg", *NAMES]), tmp_path / "database.db"
+    part(scene, NAMES).write(path)
+    scene.write(path)
+    numbers = read_numbers(path, scene.names).images
+    with closing(sqlite3.connect(path)) as database:
+        found = dict(database.execute("SELECT pair_id, data FROM matches").fetchall())
+    for (one, other), rows in scene.matches.items():
+        low, high = sorted((numbers[one], numbers[other]))
+        stored = np.frombuffer(found[2147483647 * low + high], np.uint32).reshape(-1, 2)
+        assert np.array_equal(stored, rows if numbers[one] == low else rows[:, ::-1])
+
+
+def test_frames_of_rigs_keep_their_numbers(tmp_path: Path) -> None:
+    left, right = (
+        {"image_prefix": "l/", "ref_sensor": True},
+        {
+            "image_prefix": "r/",
+            "cam_from_rig_rotation": [1, 0, 0, 0],
+            "cam_from_rig_translation": [-1, 0, 0.0],
+        },
+    )
+    (tmp_path / "rig.json").write_text(json.dumps([{"cameras": [left, right]}]))
+    rigs, path = read_rigs(tmp_path / "rig.json"), tmp_path / "database.db"
+    names = [f"{side}/{number}.jpg" for side in "lr" for number in (1, 2, 4)]
+    scene = make_scene(sorted([*names, "l/0.jpg", "r/0.jpg", "l/3.jpg", "r/3.jpg"]), reach=2)
+    cameras = CameraOptions(params=GIVEN.params, rigs=rigs)
+    part(scene, names).write(path, cameras=cameras, rigs=rigs)
+    before = read_numbers(path, names)
+    assert len({*before.frames.values()}) == 3
+    scene.write(path, cameras=cameras, rigs=rigs)
+    after = read_numbers(path, scene.names)
+    assert all(after.frames[name] == before.frames[name] for name in names)
+    assert all(after.rigs[name] == before.rigs[name] for name in names)
+    assert {after.frames["l/0.jpg"], after.frames["r/3.jpg"]} == {4, 5}
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_groups_that_split_or_join_have_numbers_of_their_own() -> None:
+    former = {"a": 1, "b": 1, "c": 1, "d": 7}
+    assert continued([["a"], ["b", "c"], ["d", "e"], ["f"]], former) == [8, 1, 7, 9]
+    assert continued([["a", "d"], ["b"]], former) == [1, 8]
+    assert continued([["x"], ["y"]], {}) == [1, 2]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database" * 100])
+def test_a_file_that_is_no_database_has_no_numbers(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.db").write_bytes(content)
+    assert read_numbers(tmp_path / "a.db", ["a"]) == Numbers()
