@@ -5,7 +5,7 @@ Reads models, never databases; which set is the truth is the caller's belief.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from romacli.errors import InputError
 from romacli.geometry.epipolar import rotation_angle_deg
 
 from .binding import load_pycolmap
+
+# What reading a damaged model raises.
+UNREADABLE = (ValueError, RuntimeError, IndexError, KeyError, MemoryError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,38 @@ def read_model(model_folder: Path) -> Any:
     Raises:
         InputError: the folder holds none, or a damaged one.
     """
+    try:
+        return open_model(model_folder)
+    except UNREADABLE as error:
+        raise InputError(f"{model_folder} cannot be read as a COLMAP model. Make it anew, or copy it again.") from error
+
+
+def open_model(model_folder: Path) -> Any:
+    """Read a COLMAP model, its names whole; of a damaged one COLMAP raises an error among `UNREADABLE`.
+
+    Raises:
+        InputError: the folder holds none.
+    """
     if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
         raise InputError(f"{model_folder} holds no COLMAP model: images.bin and images.txt are missing.")
-    try:
-        return load_pycolmap().Reconstruction(model_folder)
-    except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
-        raise InputError(f"{model_folder} cannot be read as a COLMAP model. Make it anew, or copy it again.") from error
+    model = load_pycolmap().Reconstruction(model_folder)
+    if not all((model_folder / f"{name}.bin").is_file() for name in ("cameras", "images", "points3D")):
+        for number, name in _names_in_text(model_folder / "images.txt"):
+            model.images[number].name = name
+    return model
+
+
+def _names_in_text(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and name of each image of a text model: COLMAP's reader ends a name at its first blank.
+
+    An image is two lines, the second of which, its points, may be empty.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip() and not line.startswith("#"):
+                fields = line.split(maxsplit=9)
+                yield int(fields[0]), fields[9].strip()
+                next(lines, None)
 
 
 def read_poses(model_folder: Path) -> dict[str, Pose]:

@@ -15,8 +15,7 @@ from romacli.errors import InputError, StoreError
 from romacli.types import Pair, Size
 
 from .access import open_readonly
-from .binding import load_pycolmap
-from .poses import Pose
+from .poses import UNREADABLE, Pose, open_model
 
 # COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
 _PAIR_BASE = 2147483647
@@ -56,11 +55,9 @@ def read_model(folder: Path) -> Model:
         InputError: the folder holds none.
         StoreError: its files are damaged.
     """
-    if not any((folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
-        raise InputError(f"{folder} holds no COLMAP model: images.bin and images.txt are missing.")
     try:
-        model = load_pycolmap().Reconstruction(folder)
-    except (ValueError, RuntimeError, IndexError) as error:
+        model = open_model(folder)
+    except UNREADABLE as error:
         raise StoreError(f"{folder} is damaged. Make the model anew with `romacli reconstruct`.") from error
     points = list(model.points3D.values())
     poses, observations, cameras = {}, {}, {}

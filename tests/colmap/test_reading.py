@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from support.small_scene import FOCAL, SIZE, make_scene
 
-from romacli.colmap.poses import compare_poses
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import ImageInfo
+from romacli.colmap.known import known_cameras
+from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reading import read_inliers, read_model
 from romacli.colmap.reconstruct import MapperOptions, reconstruct
+from romacli.colmap.views import read_observations, read_views
 from romacli.errors import InputError, StoreError
 
 
@@ -39,3 +43,23 @@ def test_damaged_and_missing_models_and_databases_are_sentences(tmp_path: Path) 
     (tmp_path / "database.db").write_bytes(b"not a database")
     with pytest.raises(StoreError, match="cannot be read"):
         read_inliers(tmp_path / "database.db")
+
+
+def test_names_with_blanks_are_whole_in_text_models(tmp_path: Path) -> None:
+    names = ["Bild 01 (Kopie).jpg", "Bild 02 (Kopie).jpg", "straße 3/ a  b.jpg", "plain.jpg", "ohne punkte 5.jpg"]
+    scene = make_scene(names)
+    scene.write(tmp_path / "database.db")
+    (tmp_path / "photos").mkdir()
+    reconstruct(tmp_path / "database.db", tmp_path / "photos", tmp_path / "sparse", MapperOptions(num_threads=1))
+    text = tmp_path / "text"
+    text.mkdir()
+    model = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0")
+    model.write_text(text)
+    assert set(read_model(text).poses) == {*names}
+    assert read_poses(text).keys() == read_views(text).keys() == read_observations(text).keys() == {*names}
+    infos = [ImageInfo(name, SIZE) for name in names]
+    assert set(known_cameras(text, infos)[1]) == {*names}
+    whole = (text / "images.txt").read_text()
+    (text / "images.txt").write_text(whole.replace("Bild 01 (Kopie).jpg", ""))
+    with pytest.raises(InputError, match="cannot be read as a COLMAP model"):
+        read_poses(text)
