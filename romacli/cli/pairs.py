@@ -129,9 +129,12 @@ def merge(files: FilesFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
 def _choose(name: str, images: ImageFlags, groups: list[Any], output: PairsOutputFlags, talk: TalkFlags) -> None:
     from romacli.images.listing import list_images
     from romacli.pairing.sources import choose_pairs
+    from romacli.run.photographs import tell_left_out
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
+        if images.image_list is None:
+            tell_left_out(images.folder, console)
         options = pairing_options(name, *groups)
         describer = _describer(listed, options, groups, console) if options.looks_at_photographs else None
         pairs = choose_pairs(listed, options, console, describe=describer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .decode import image_size, read_image
 from .extras import remedy
-from .listing import EXTENSIONS, list_images, other_photographs
+from .listing import EXTENSIONS, left_out, list_images
 from .masks import MaskOptions, Masks, find_masks, kept_cells, without_masks
 from .metadata import ImageMetadata, read_metadata
 
@@ -16,8 +16,8 @@ __all__ = [
     "find_masks",
     "image_size",
     "kept_cells",
+    "left_out",
     "list_images",
-    "other_photographs",
     "read_image",
     "read_metadata",
     "remedy",

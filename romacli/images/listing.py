@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from romacli.errors import InputError
@@ -15,17 +16,28 @@ from romacli.words import first_few
 
 from .extras import HEIC, RAW, installed_extensions, remedy
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"),
+    *(".jfif", ".jpe", ".mpo", ".jp2", ".j2k", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".dib", ".ras", ".sr"),
+)
 
-# Photographs too, but in formats that nothing here reads, or only with an extra.
-_OTHER_EXTENSIONS = (".avif", ".jxl", *HEIC.extensions, *RAW.extensions)
+# Pictures too, but in formats that nothing here reads, or only with an extra.
+_OTHER_EXTENSIONS = (
+    *(".avif", ".jxl", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".jpx", ".jps", ".srw", ".nrw", ".x3f", ".3fr", ".iiq"),
+    *HEIC.extensions,
+    *RAW.extensions,
+)
+
+# Folders beside `images` where data sets keep the same photographs made smaller, and masks.
+_COPIES, _MASKS = re.compile(r"images_[0-9]+"), re.compile("masks?", re.IGNORECASE)
 
 
 def list_images(root: str | Path, *, names_file: str | Path | None = None) -> ImageList:
     """Name the photographs under a folder, or those of them that a file lists.
 
     Names are POSIX, relative to `root`, in natural order (img2 before img10). Hidden files and folders are
-    left out; links to folders are followed, except back into a folder that holds them.
+    left out, as are the copies and masks of data sets, see `LeftOut`; links to folders are followed, except back into a
+    folder that holds them.
 
     Args:
         root: the folder of photographs.
@@ -45,18 +57,37 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
     return ImageList(root, tuple(sorted(names, key=_natural_key)))
 
 
-def other_photographs(root: Path) -> tuple[str, ...]:
-    """Name the photographs under a folder that `list_images` leaves out because of their format.
+@dataclass(frozen=True)
+class LeftOut:
+    """The files under a folder that `list_images` leaves out, in natural order.
 
-    These are what phones and cameras write and nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their
-    extras are not installed; `remedy` says what to do.
+    pictures: those that nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their extras are not installed,
+        among others; `remedy` says what to do.
+    twins: those that `images` beside their folder has too. Data sets keep photographs in `images`, the same in other
+        sizes in `images_2` or the like, and their masks in `masks`.
+    others: those that are no pictures, by their extensions.
+    """
+
+    pictures: tuple[str, ...]
+    twins: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def left_out(root: Path) -> LeftOut:
+    """Name the files under a folder that `list_images` leaves out.
 
     Raises:
         InputError: the folder is missing or cannot be read.
     """
-    _require_folder(root)
-    left_out = tuple(extension for extension in _OTHER_EXTENSIONS if extension not in installed_extensions())
-    return tuple(sorted(_with_extension(_walk(root), left_out), key=_natural_key))
+    files = sorted(files_under(root), key=_natural_key)
+    photographs = _with_extension(files, _read_here())
+    pictures = _with_extension(files, tuple(end for end in _OTHER_EXTENSIONS if end not in _read_here()))
+    copies, known = _twins(photographs), {*photographs, *pictures}
+    return LeftOut(
+        tuple(pictures),
+        tuple(name for name in photographs if name in copies),
+        tuple(name for name in files if name not in known),
+    )
 
 
 def files_under(folder: Path) -> list[str]:
@@ -71,10 +102,11 @@ def files_under(folder: Path) -> list[str]:
 
 def _photographs_under(root: Path) -> list[str]:
     files = list(_walk(root))
-    extensions = EXTENSIONS + installed_extensions()
+    extensions = _read_here()
     photographs = _with_extension(files, extensions)
     if photographs:
-        return photographs
+        copies = _twins(photographs)
+        return [name for name in photographs if name not in copies]
     wanted = " ".join(extensions)
     if not files:
         raise InputError(f"{root} is empty. Give the folder that holds the photographs ({wanted}).")
@@ -82,6 +114,24 @@ def _photographs_under(root: Path) -> list[str]:
         f"{root} holds no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
         f"{wanted}. {remedy(files)}, or give another folder."
     )
+
+
+def _read_here() -> tuple[str, ...]:
+    return EXTENSIONS + installed_extensions()
+
+
+def _twins(names: Iterable[str]) -> set[str]:
+    """Those of the names whose picture lies in `images` too: copies by their stems, masks by a name or a stem."""
+    paths = [PurePosixPath(name) for name in names]
+    stems = {path.with_suffix("") for path in paths}
+    known = stems.union(paths)
+    found = set()
+    for path in paths:
+        for index, folder in enumerate(path.parts[:-1]):
+            twin = PurePosixPath(*path.parts[:index], "images", *path.parts[index + 1 :]).with_suffix("")
+            if (_COPIES.fullmatch(folder) and twin in stems) or (_MASKS.fullmatch(folder) and twin in known):
+                found.add(path.as_posix())
+    return found
 
 
 def _photographs_named(root: Path, names_file: Path) -> list[str]:

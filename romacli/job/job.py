@@ -13,8 +13,7 @@ from romacli.colmap.database import check_replaceable
 from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
 from romacli.images.decode import SIXTEEN_BIT, image_size
-from romacli.images.extras import remedy
-from romacli.images.listing import list_images, other_photographs
+from romacli.images.listing import list_images
 from romacli.images.masks import MaskOptions, find_masks, without_masks
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks, note_masks
@@ -37,6 +36,7 @@ from romacli.run.photographs import (
     require_sizes,
     require_stretched,
     require_unchanged,
+    tell_left_out,
 )
 from romacli.run.progress import Progress
 from romacli.run.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
@@ -158,10 +158,8 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
     images = listed(options)
-    if others := other_photographs(options.images):
-        progress.warn(
-            f"{counted(len(others), 'file is', 'files are')} left out, {others[0]} first. {remedy(others)} to use them"
-        )
+    if options.image_list is None:
+        tell_left_out(options.images, progress)
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
     chosen_later = options.pairs is None and options.pairing.looks_at_photographs

@@ -1,4 +1,4 @@
-"""Which photographs of a job are still those that were matched."""
+"""Which files of a folder a job takes, and which of its photographs are still those that were matched."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 
 from romacli.errors import ImageError, InputError, SettingsDifferError
 from romacli.images.decode import image_size, is_stretched
+from romacli.images.extras import remedy
+from romacli.images.listing import left_out
+from romacli.run.progress import Progress
 from romacli.store.images import KnownImage, Stamp
 from romacli.types import ImageList, Size
+from romacli.words import counted
 
 REFUSE, REMATCH, KEEP = "refuse", "rematch", "keep"
 
@@ -45,6 +49,24 @@ class Photographs:
             elif policy == KEEP:
                 accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]))
         return accepted
+
+
+def tell_left_out(root: Path, progress: Progress) -> None:
+    """Say which files of a folder count as no photographs of a job that takes them all."""
+    files = left_out(root)
+    if files.pictures:
+        progress.warn(f"{_left_out(files.pictures)}. {remedy(files.pictures)} to use them")
+    if files.twins:
+        progress.warn(
+            f"{_left_out(files.twins)}: a data set's copies in other sizes, or masks, of what its folder images holds. "
+            "Give that folder for the photographs alone, and --mask-dir to use the masks"
+        )
+    if files.others:
+        progress.say(f"{_left_out(files.others)}: no photographs by their extensions")
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'file is', 'files are')} left out, {names[0]} first"
 
 
 def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:

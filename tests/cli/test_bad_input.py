@@ -72,6 +72,22 @@ def test_unreadable_image_is_named_and_the_rest_goes_on(run: Run, photos: Path) 
     assert (values["pairs"], values["matched"], values["failed"]) == (3, 1, 2)
 
 
+@pytest.mark.parametrize("command", [("match", "--dry-run"), ("pairs", "exhaustive")], ids=["match", "pairs"])
+def test_files_that_are_left_out_are_named(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    photograph_plane(tmp_path / "scene" / "images", ["1.png", "2.png"])
+    photograph_plane(tmp_path / "scene" / "images_2", ["1.png", "2.png"])
+    for name in ("3.jxl", "notes.txt"):
+        (tmp_path / "scene" / name).touch()
+    result = run(*command, "scene")
+    assert result.exit_code == 0
+    assert "1 pair" in result.stdout + result.stderr or result.stdout == "images/1.png images/2.png\n"
+    for first in ("1 file is left out, 3.jxl first", "2 files are left out, images_2/1.png first", "notes.txt first"):
+        assert first in result.stderr
+    listed = tmp_path / "list.txt"
+    listed.write_text("images/1.png\nimages_2/1.png\n")
+    assert "left out" not in run(*command, "scene", "--image-list", listed).stderr
+
+
 def test_strict_stops_at_an_unreadable_image(run: Run, photos: Path) -> None:
     (photos / "2.png").write_bytes(b"")
     result = run("match", photos, *QUICK, "--strict")
