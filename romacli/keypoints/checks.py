@@ -43,6 +43,8 @@ _FEW_OF_MEDIAN = 0.05
 # 8 to 12 % of the matched places with a watermark over half of the width; on photographs without, 1 % of most pairs
 # and 4 % of one.
 _STILL_PX = 2.0
+# The same in px of the smaller image, where that is more: mini's error on copies of 64 to 160 px is a quarter of one.
+_STILL_OWN_PX = 0.6
 _SAME_SHARE = 0.95
 _STILL_SHARE = 0.03
 _MOVING_PX = 10.0
@@ -147,17 +149,22 @@ class Motion:
 
 
 def motion(graph: PairGraph, edge: Edge) -> Motion | None:
-    """What stays in place from one image of a pair to the other; None where their sizes differ or little matches."""
+    """What stays in place from one image of a pair to the other, made to the same size.
+
+    None where one is not the other made larger or smaller, or little matches.
+    """
     i, j = edge
-    if graph.sizes[i] != graph.sizes[j]:
+    (width_i, height_i), (width_j, height_j) = graph.sizes[i], graph.sizes[j]
+    if abs(width_i * height_j - width_j * height_i) > max(graph.sizes[i] + graph.sizes[j]):  # sides are rounded to 1 px
         return None
+    ratio = np.array([width_j / width_i, height_j / height_i], np.float32)
     places = _lattice(graph.sizes[i])
     sample = graph.warp(i, j).at(places)
     usable = sample.weights > 0
     if np.count_nonzero(usable) < _FEWEST_PLACES:
         return None
-    way = np.linalg.norm(sample.targets - places, axis=1)[usable] / graph.scales[i]
-    is_still = way < _STILL_PX
+    way = np.linalg.norm(sample.targets - places * ratio, axis=1)[usable] / graph.scales[j]
+    is_still = way < max(_STILL_PX, _STILL_OWN_PX / min(graph.scales[i], graph.scales[j]))
     return Motion(float(is_still.mean()), float(np.median(way[~is_still])) if not is_still.all() else 0.0)
 
 

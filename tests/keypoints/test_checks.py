@@ -148,6 +148,17 @@ def test_copies_of_a_photograph_are_named() -> None:
     assert "1 pair looks like one photograph under two names: copy.jpg view1.jpg. Leave one of each out" in warning
 
 
+@pytest.mark.parametrize(("size", "is_copy"), [((400, 300), True), ((101, 76), True), ((800, 450), False)])
+def test_copies_in_another_size_are_copies_and_crops_are_not(size: tuple[int, int], is_copy: bool) -> None:
+    views = views_along_plane(4)
+    scale = np.diag([800 / size[0], 800 / size[0] if not is_copy else 600 / size[1], 1.0])
+    matrices = views.plane_from_image | {"copy.jpg": views.plane_from_image["view1.jpg"] @ scale}
+    sizes = dict.fromkeys(matrices, (800, 600)) | {"copy.jpg": size}
+    warnings = checked(PlanarViews(matrices, sizes)).warnings
+    copies = [sentence for sentence in warnings if "one photograph under two names" in sentence]
+    assert ["copy.jpg view1.jpg" in sentence for sentence in copies] == [True] * is_copy
+
+
 def test_a_watermark_that_stays_while_the_rest_moves_is_told() -> None:
     views = views_along_plane(4)
 
