@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -23,8 +26,8 @@ from romacli.cli import (
     train,
 )
 from romacli.cli import eval as evaluation
-from romacli.cli.console import exit_code
-from romacli.cli.options import normalise
+from romacli.cli.console import Console, Unheard, exit_code, tell
+from romacli.cli.options import PANELS, normalise
 from romacli.errors import RomacliError
 
 EPILOG = (
@@ -56,25 +59,90 @@ class _Front(TyperGroup):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        _hide_types(self)
+        _dress(self)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER_OF_WORK.index)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        _list_commands(self, ctx, formatter)
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run a command; whatever goes wrong ends in a sentence, of the same form for every error, and a code."""
+        self._words = words = [*(sys.argv[1:] if args is None else args)]
+        is_alone = extra.pop("standalone_mode", True)
+        Console.has_told = False
+        try:
+            code = super().main(words, standalone_mode=False, **extra)
+        except Exception as error:
+            if not isinstance(error, RomacliError | KeyboardInterrupt) and not hasattr(error, "format_message"):
+                raise
+            code = _end(error, words)
+        except KeyboardInterrupt as error:
+            code = _end(error, words)
+        if is_alone:
+            sys.exit(code)
+        return code
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except (RomacliError, KeyboardInterrupt) as error:
-            raise typer.Exit(exit_code(error)) from error
+            super().invoke(ctx)
+        except KeyboardInterrupt as error:  # the library beneath would take every signal for Ctrl-C
+            raise typer.Exit(_end(error, self._words)) from error
 
 
-def _hide_types(command: Any) -> None:
-    """Show arguments by their names alone, without types of Python's."""
+def _end(error: BaseException, words: Sequence[str]) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is its message
+        error.show()  # type: ignore[attr-defined]
+        return exit_code(error)
+    tell(error, as_json="--json" in words)
+    if getattr(error, "ctx", None) is not None:
+        print(f"See `{error.ctx.command_path} --help`.", file=sys.stderr)  # type: ignore[attr-defined]
+    return exit_code(error)
+
+
+def _dress(command: Any) -> None:
+    """Show arguments by their names alone, options in panels, and commands with their whole first sentence."""
     for parameter in command.params:
         if isinstance(parameter, TyperArgument):
             parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
-    for part in getattr(command, "commands", {}).values():
-        _hide_types(part)
+    parts = getattr(command, "commands", {})
+    if parts:
+        command.format_commands = partial(_list_commands, command)
+    else:
+        command.format_options = partial(_list_options, command)
+    for part in parts.values():
+        _dress(part)
+
+
+def _list_commands(group: Any, ctx: Any, formatter: Any) -> None:
+    rows = []
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if not command.hidden:
+            rows.append((name, " ".join((command.help or "").split("\n\n")[0].split())))
+    with formatter.section("Commands"):
+        formatter.write_dl(rows)
+
+
+def _list_options(command: Any, ctx: Any, formatter: Any) -> None:
+    for panel, rows in panels_of(command, ctx):
+        with formatter.section(panel):
+            formatter.write_dl(rows)
+
+
+def panels_of(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Arguments, then options in the panels of their groups, those of every day first: titles with terms and texts."""
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            is_argument = parameter.param_type_name == "argument"
+            panel = "Arguments" if is_argument else parameter.rich_help_panel or "Options"
+            panels.setdefault(panel, []).append(record)
+    if panels.keys() - {"Options", "Arguments"} and len(panels.get("Options", ())) == 1:  # --help
+        panels.setdefault(PANELS[-1], []).extend(panels.pop("Options"))
+    return sorted(panels.items(), key=lambda row: PANELS.index(row[0]))
 
 
 app = typer.Typer(
@@ -119,4 +187,5 @@ train.add_to(app)
 
 
 def main() -> None:
+    sys.stderr = Unheard(sys.stderr)
     app(prog_name="romacli")

@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from romacli.errors import RomacliError
 from romacli.run.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -23,7 +22,12 @@ SIGNAL_BASE = 128
 
 
 class Console:
-    """Progress with time left on a terminal, a line now and then elsewhere. Quiet keeps warnings only."""
+    """Progress with time left on a terminal, a line now and then elsewhere. Quiet keeps warnings only.
+
+    has_told: whether a JSON object is on stdout, where there must not be a second.
+    """
+
+    has_told = False
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
@@ -54,6 +58,7 @@ class Console:
             self._line(f"{title}: {total} to do")
 
     def advance(self, count: int = 1) -> None:
+        count = min(count, self._total - self._done)  # more than was announced is told by what follows
         self._done += count
         if self._bar is not None:
             self._bar.update(self._task, advance=count, rate=_rate(self._seconds_each()))
@@ -73,6 +78,7 @@ class Console:
         self._close()
         if as_json:
             print(json.dumps(values), flush=True)
+            Console.has_told = True
         elif not self.quiet:
             self._line(sentence)
 
@@ -154,10 +160,46 @@ def stopping() -> Iterator[StopRequest]:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code an error stands for, after its sentence was printed."""
+    """The exit code an error stands for."""
     if isinstance(error, Stopped):
         return SIGNAL_BASE + error.signal_number
     if isinstance(error, KeyboardInterrupt):
         return SIGNAL_BASE + signal.SIGINT
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return error.exit_code if isinstance(error, RomacliError) else UNEXPECTED
+    return int(getattr(error, "exit_code", UNEXPECTED))
+
+
+def tell(error: BaseException, *, as_json: bool) -> None:
+    """An error's sentence on stderr, and as JSON on stdout where the command's object is still due."""
+    sentence = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not isinstance(error, KeyboardInterrupt):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if as_json and not Console.has_told:
+        print(json.dumps({"error": sentence or "interrupted", "exit_code": exit_code(error)}), flush=True)
+
+
+class Unheard:
+    """A stream whose reader may go: what cannot be written any more is dropped, and the work goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):
+            return bool(self._stream.isatty())
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

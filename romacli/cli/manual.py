@@ -14,7 +14,8 @@ from typing import Any
 import typer.main
 
 from romacli import __version__
-from romacli.cli.app import EPILOG, app
+from romacli.cli.app import EPILOG, app, panels_of
+from romacli.cli.options import PANELS
 
 PROGRAM = "romacli"
 EXAMPLE = "Example: "
@@ -137,8 +138,11 @@ def _usage(command: Any, context: Any) -> Iterator[str]:
 
 
 def _options(command: Any, context: Any) -> Iterator[str]:
-    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
-    return _list(record for record in records if record is not None)
+    panels = panels_of(command, context)
+    for title, rows in panels:
+        if len(panels) > 1 and title in PANELS[2:]:
+            yield from (".PP", f".I {_roff(title)}")
+        yield from _list(rows)
 
 
 def _exit_codes() -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import TalkFlags, takes
+from romacli.cli.options import TalkFlags, model_names, takes
 
 if TYPE_CHECKING:
     from romacli.networks.weights import WeightsEntry
@@ -18,7 +18,9 @@ app = typer.Typer(help="List the matchers, tell where their weights are, and fet
 
 @dataclass(frozen=True)
 class NameFlags:
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A matcher of `romacli models list`.")]
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=model_names, help="A matcher of `romacli models list`.")
+    ]
 
 
 @app.command("list", epilog="Example: romacli models list")

@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -58,18 +58,26 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
     return decorate
 
 
+# Where options stand in `--help`, in this order; a group names its own, an option may name another.
+PHOTOGRAPHS, PAIRS, MATCHER, KEYPOINTS = "Photographs", "Pairs", "Matcher", "Keypoints"
+MAPPING, RUNNING, OUTPUT = "Camera and mapping", "Running", "Output"
+PANELS = ("Arguments", "Options", PHOTOGRAPHS, PAIRS, MATCHER, KEYPOINTS, MAPPING, RUNNING, OUTPUT)
+
+
 # What values are called where an option gives them no name of its own.
 _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def _parameters(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    for hint in hints.values():
-        kind, *notes = get_args(hint) or (hint,)
+    for name, hint in ((part.name, hints[part.name]) for part in fields(group)):
+        kind, *notes = get_args(hint)
         (kind, *_) = get_args(kind) or (kind,)  # X of X | None
+        owner = next(part for part in group.__mro__ if name in vars(part).get("__annotations__", ()))
         for note in notes:
-            if isinstance(note, OptionInfo) and note.metavar is None:
-                note.metavar = _VALUES.get(kind)
+            if isinstance(note, OptionInfo):
+                note.metavar = note.metavar or _VALUES.get(kind)
+                note.rich_help_panel = note.rich_help_panel or vars(owner).get("panel")
     return [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
@@ -82,6 +90,13 @@ def _default(field: Field[Any]) -> Any:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return inspect.Parameter.empty if field.default is MISSING else field.default
+
+
+def model_names(incomplete: str) -> list[str]:
+    """The matchers whose names begin so, for the shell to complete."""
+    from romacli.matchers.registry import matchers
+
+    return [name for name in matchers() if name.startswith(incomplete)]
 
 
 def images_folder(positional: Path | None, option: Path | None) -> Path:
@@ -128,6 +143,8 @@ class Mapper(StrEnum):
 
 @dataclass(frozen=True)
 class ImageFlags:
+    panel: ClassVar[str] = PHOTOGRAPHS
+
     images: Annotated[
         Path | None,
         typer.Argument(
@@ -147,6 +164,8 @@ class ImageFlags:
 
 @dataclass(frozen=True)
 class MaskFlags:
+    panel: ClassVar[str] = PHOTOGRAPHS
+
     mask_dir: Annotated[
         Path | None,
         typer.Option(
@@ -163,6 +182,8 @@ class MaskFlags:
 
 @dataclass(frozen=True)
 class OutputFlags:
+    panel: ClassVar[str] = OUTPUT
+
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="OUT", help="Folder of the job; made when missing, resumed when not."),
@@ -171,6 +192,8 @@ class OutputFlags:
 
 @dataclass(frozen=True)
 class TalkFlags:
+    panel: ClassVar[str] = OUTPUT
+
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the result on stdout.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show COLMAP's own messages.")] = False
@@ -180,10 +203,15 @@ class TalkFlags:
 class MatcherFlags:
     """Which matcher, and how it is built."""
 
+    panel: ClassVar[str] = MATCHER
+
     model: Annotated[
         str,
         typer.Option(
-            envvar="ROMACLI_MODEL", help="Matcher: mini, roma-outdoor or roma-indoor; see `romacli models list`."
+            metavar="NAME",
+            envvar="ROMACLI_MODEL",
+            autocompletion=model_names,
+            help="Matcher: mini, roma-outdoor or roma-indoor; see `romacli models list`.",
         ),
     ] = "mini"
     weights: Annotated[
@@ -248,10 +276,13 @@ class MatcherFlags:
 
 @dataclass(frozen=True)
 class MatchFlags(MatcherFlags):
+    panel: ClassVar[str] = RUNNING
+
     pairs: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
+            rich_help_panel=PAIRS,
             help="Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: those of "
             "--pairing.",
         ),
@@ -302,6 +333,8 @@ class MatchFlags(MatcherFlags):
 
 @dataclass(frozen=True)
 class EngineFlags:
+    panel: ClassVar[str] = RUNNING
+
     engine: Annotated[
         Engine | None,
         typer.Option(
@@ -322,6 +355,8 @@ class EngineFlags:
 
 @dataclass(frozen=True)
 class ShardFlags:
+    panel: ClassVar[str] = RUNNING
+
     shard: Annotated[
         str | None,
         typer.Option(
@@ -335,6 +370,8 @@ class ShardFlags:
 
 @dataclass(frozen=True)
 class KeypointFlags:
+    panel: ClassVar[str] = KEYPOINTS
+
     method: Annotated[
         Method,
         typer.Option(
@@ -368,6 +405,8 @@ class KeypointFlags:
 class TrackFlags:
     """Lengths are px at a long side of 1600."""
 
+    panel: ClassVar[str] = KEYPOINTS
+
     spacing: Annotated[
         float,
         typer.Option(min=1, help="Between the places where tracks start. Smaller gives more tracks and takes longer."),
@@ -394,6 +433,8 @@ class TrackFlags:
 
 @dataclass(frozen=True)
 class DryRunFlags:
+    panel: ClassVar[str] = RUNNING
+
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what there is to do, then stop.")
     ] = False
@@ -401,6 +442,8 @@ class DryRunFlags:
 
 @dataclass(frozen=True)
 class ImportFlags:
+    panel: ClassVar[str] = MAPPING
+
     database: Annotated[
         Path | None,
         typer.Option(
@@ -448,6 +491,8 @@ class ImportFlags:
 
 @dataclass(frozen=True)
 class MapperFlags:
+    panel: ClassVar[str] = MAPPING
+
     mapper: Annotated[
         Mapper,
         typer.Option(

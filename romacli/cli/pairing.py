@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from romacli.cli.options import PAIRS
 from romacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Pairing(StrEnum):
 
 @dataclass(frozen=True)
 class NumMatchedFlags:
+    panel: ClassVar[str] = PAIRS
+
     num_matched: Annotated[
         int | None,
         typer.Option(
@@ -40,6 +43,8 @@ class NumMatchedFlags:
 
 @dataclass(frozen=True)
 class LikenessFlags:
+    panel: ClassVar[str] = PAIRS
+
     min_score: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="Cosine of two descriptors below which images do not look alike."),
@@ -57,6 +62,8 @@ class LikenessFlags:
 
 @dataclass(frozen=True)
 class ListFlags:
+    panel: ClassVar[str] = PAIRS
+
     query_list: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Search partners for these names only, one a line.")
     ] = None
@@ -67,6 +74,8 @@ class ListFlags:
 
 @dataclass(frozen=True)
 class SequentialFlags:
+    panel: ClassVar[str] = PAIRS
+
     overlap: Annotated[
         int, typer.Option(min=1, help="Pair each image with this many that follow it. More pairs take more time.")
     ] = 5
@@ -81,6 +90,8 @@ class SequentialFlags:
 
 @dataclass(frozen=True)
 class SpatialFlags:
+    panel: ClassVar[str] = PAIRS
+
     positions: Annotated[
         Path | None,
         typer.Option(
@@ -104,6 +115,8 @@ class SpatialFlags:
 
 @dataclass(frozen=True)
 class ReferenceModelFlags:
+    panel: ClassVar[str] = PAIRS
+
     reference_model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="COLMAP model of the photographs, binary or text.")
     ] = None
@@ -111,6 +124,8 @@ class ReferenceModelFlags:
 
 @dataclass(frozen=True)
 class PosesFlags:
+    panel: ClassVar[str] = PAIRS
+
     max_rotation: Annotated[
         float, typer.Option(min=0, max=180, help="Largest rotation in degrees between the cameras of a pair.")
     ] = 60.0
@@ -121,6 +136,8 @@ class PosesFlags:
 
 @dataclass(frozen=True)
 class CovisibleFlags:
+    panel: ClassVar[str] = PAIRS
+
     min_shared_points: Annotated[
         int, typer.Option(min=1, help="Points of the model that both images of a pair must see.")
     ] = 15
@@ -128,6 +145,8 @@ class CovisibleFlags:
 
 @dataclass(frozen=True)
 class DatabaseFlags:
+    panel: ClassVar[str] = PAIRS
+
     reference_database: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COLMAP database whose verified pairs to take; it is only read.")
     ] = None
@@ -135,6 +154,8 @@ class DatabaseFlags:
 
 @dataclass(frozen=True)
 class DescriptorFlags:
+    panel: ClassVar[str] = PAIRS
+
     descriptors: Annotated[
         Path | None,
         typer.Option(
@@ -142,6 +163,18 @@ class DescriptorFlags:
             help="hloc file of global descriptors: those of another tool are taken as they are, those of the same "
             "matcher are used again, and missing ones are added. Without it none are kept.",
             show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SourceFlags:
+    panel: ClassVar[str] = PAIRS
+
+    pairing: Annotated[
+        Pairing | None,
+        typer.Option(
+            help="Choose pairs as `romacli pairs` does, in place of a file. Default: exhaustive.", show_default=False
         ),
     ] = None
 
@@ -156,7 +189,10 @@ class PairingFlags(
     LikenessFlags,
     NumMatchedFlags,
     SequentialFlags,
+    SourceFlags,
 ):
+    panel: ClassVar[str] = PAIRS
+
     preselect: Annotated[
         bool,
         typer.Option(
@@ -172,12 +208,6 @@ class PairingFlags(
             help="hloc file of global descriptors for retrieval: another tool's is taken as it is, the same matcher's "
             "is used again and added to. Default: OUT/global-features.h5.",
             show_default=False,
-        ),
-    ] = None
-    pairing: Annotated[
-        Pairing | None,
-        typer.Option(
-            help="Choose pairs as `romacli pairs` does, in place of a file. Default: exhaustive.", show_default=False
         ),
     ] = None
 

@@ -167,7 +167,10 @@ def _write(
     from romacli.store.layout import written_whole
 
     if output.output == "-":
-        print(format_pairs(pairs), end="")
+        if talk.as_json:
+            console.result({**values, "list": pairs.pairs}, sentence, as_json=True)
+        else:
+            print(format_pairs(pairs), end="")
         return
     with written_whole(Path(output.output)) as temporary:
         temporary.write_text(format_pairs(pairs), encoding="utf-8")

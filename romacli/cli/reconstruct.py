@@ -7,8 +7,9 @@ import time
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.match import introduce, match_values, raise_failures
+from romacli.cli.match import describe, introduce, match_values, raise_failures
 from romacli.cli.options import (
+    DryRunFlags,
     EngineFlags,
     ImageFlags,
     ImportFlags,
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     EngineFlags,
     ImportFlags,
     MapperFlags,
+    DryRunFlags,
     TalkFlags,
 )
 def reconstruct(
@@ -51,6 +53,7 @@ def reconstruct(
     engine: EngineFlags,
     imported: ImportFlags,
     mapper: MapperFlags,
+    dry: DryRunFlags,
     talk: TalkFlags,
 ) -> None:
     """Match photographs, verify the matches and map them with COLMAP into OUT/sparse/0.
@@ -70,7 +73,10 @@ def reconstruct(
             options = job_options(images, output, flags, pairing, keypoints, masks, engine)
             check_early(listed(options), importing, mapping, georeferenced=mapper.georeference)
             job = open_job(options, console)
-        introduce(job, console)
+            introduce(job, console)
+            if dry.dry_run:
+                describe(job, console, as_json=talk.as_json)
+                return
         matched = run_job(job, console, stop)
         import_matches(images.folder, job.layout, importing, console, stop)
         database = importing.database or job.layout.database

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import TalkFlags, takes
+from romacli.cli.options import TalkFlags, model_names, takes
 from romacli.words import counted
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ class ShowFlags:
         int, typer.Option(min=1, help="Matches drawn as lines, chosen by chance. More hide the photographs.")
     ] = 150
     model: Annotated[
-        str, typer.Option(envvar="ROMACLI_MODEL", help="Matcher where no job is given; see `romacli models list`.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar="ROMACLI_MODEL",
+            autocompletion=model_names,
+            help="Matcher where no job is given; see `romacli models list`.",
+        ),
     ] = "mini"
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Checkpoint to use in place of the located one.")

@@ -40,7 +40,7 @@ from romacli.run.photographs import (
 )
 from romacli.run.progress import Progress
 from romacli.run.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
-from romacli.run.stop import StopRequest
+from romacli.run.stop import Stopped, StopRequest
 from romacli.run.worker import WorkerSetup
 from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images, write_images
@@ -225,7 +225,10 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         todo = _todo(job, progress)
         run = MatchSummary()
         if todo.pairs:
-            with noted(job.layout, "matching", images=job.images.root) as counts:
+            with (
+                _telling_what_is_done(job, progress),
+                noted(job.layout, "matching", images=job.images.root) as counts,
+            ):
                 try:
                     run = _match(job, todo, held, progress, stop, run)
                 finally:
@@ -254,6 +257,18 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     masks=job.masks,
                 )
     return summary
+
+
+@contextmanager
+def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
+    """When a signal ends the block, say how far the job is."""
+    try:
+        yield
+    except Stopped:
+        with job.journal() as journal:
+            done = sum(pair in journal for pair in job.listed.pairs)
+        progress.say(f"{done} of {counted(len(job.listed), 'pair')} are done and kept; the same command does the rest")
+        raise
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,37 @@ def _free_in_computer() -> int:
     with suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return max(0, min([free, *free_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]))
+
+
+def free_in_groups(membership: Path, mounted: Path) -> Iterator[int]:
+    """Bytes left under each limit that control groups put on this process, those it is nested in among them.
+
+    Both versions are read, the first where SLURM and older systems still have it. What files take up in the page cache
+    and can be dropped counts as free.
+
+    Args:
+        membership: the process's `cgroup` file in /proc. mounted: where the groups are mounted.
+    """
     with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        return max(0, min(free, limit - used))
-    return free
+        for line in membership.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                yield from _free_up_to(mounted, path, "memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                yield from _free_up_to(mounted / "memory", path, *names)
+
+
+def _free_up_to(root: Path, path: str, limit: str, used: str, droppable: str) -> Iterator[int]:
+    """What a group and those it lies in have left. Inside a container the path may be that of the host."""
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):
+            free = int((folder / limit).read_text()) - int((folder / used).read_text())
+            with suppress(OSError, ValueError):
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                free += int(counts.get(droppable, 0))
+            yield free
+        if folder == root:
+            return

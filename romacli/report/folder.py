@@ -50,7 +50,7 @@ class JobFolder:
         parts = PurePath(photograph).parts
         longer = [name for name in names if PurePath(name).parts[-len(parts) :] == parts]
         shorter = [name for name in names if parts[-len(PurePath(name).parts) :] == PurePath(name).parts]
-        found = longer or sorted(shorter, key=len)[-1:]
+        found = longer or sorted(shorter, key=len)[-1:] or [name for name in names if _ends_like(name, parts)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -58,6 +58,12 @@ class JobFolder:
         near = nearest_name(photograph, names)
         guess = f"did you mean {near}?" if near else f"the first of its {len(names)} images is {names[0]}."
         raise InputError(f"{self.layout.root} has no image {photograph}; {guess}")
+
+
+def _ends_like(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether the end of a name is what was typed, its suffix and capitals aside."""
+    end = PurePath(name).parts[-len(parts) :]
+    return [*map(str.lower, (*end[:-1], PurePath(end[-1]).stem))] == [*map(str.lower, parts)]
 
 
 def open_folder(layout: Layout) -> JobFolder:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from romacli.errors import InputError, PairsError, StoreError
+from romacli.errors import BusyError, InputError, PairsError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc, hloc_to_colmap
 from romacli.types import Keypoints, Matches, Pair, Size
 
@@ -121,6 +121,38 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
             group["matching_scores0"] = scores0
 
 
+def require_finished(path: Path, error: Exception) -> None:
+    """Pass silently when a file that HDF5 cannot read is in nobody's hands, hence damaged.
+
+    Raises:
+        BusyError: another program has it open for writing.
+        StoreError: a program that was killed left it marked as open.
+    """
+    if _is_locked(path):
+        raise BusyError(f"{path} is open for writing in another program. Wait until that has closed it.") from error
+    if "h5clear" in str(error):
+        raise StoreError(
+            f"{path} is marked as open for writing, but no program has it open: its writer was killed. Unless one on "
+            f"another machine still writes, `h5clear -s {path}` of HDF5's tools unmarks it."
+        ) from error
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a program of this machine holds HDF5's lock for writing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
+
+
 class ReadFile:
     """An HDF5 file open for reading; use it in a with statement."""
 
@@ -174,6 +206,7 @@ class ReadFile:
             with np.errstate(all="ignore"):
                 yield
         except _READ_ERRORS as error:
+            require_finished(self.path, error)
             raise StoreError(
                 f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it anew."
             ) from error
