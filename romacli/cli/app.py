@@ -23,6 +23,7 @@ from romacli.cli import (
     reconstruct,
     report,
     show,
+    status,
     train,
 )
 from romacli.cli import eval as evaluation
@@ -44,6 +45,7 @@ ORDER_OF_WORK = (
     "aggregate",
     "colmap-import",
     "reconstruct",
+    "status",
     "check",
     "show",
     "report",
@@ -177,6 +179,7 @@ merge.add_to(app)
 aggregate.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
+status.add_to(app)
 check.add_to(app)
 show.add_to(app)
 report.add_to(app)

@@ -101,6 +101,7 @@ def _known_sizes(
         sizes.update((name, features.image_size(name)) for name in features.names())
     sizes.update({name: image.size for name, image in images.items() if image.size})
     for pair in pairs.pairs:
-        if pair in journal and journal.kind(pair) == "warp" and not sizes.keys() >= set(pair):
+        is_unknown = any(sizes.get(name, UNREAD) == UNREAD for name in pair)
+        if is_unknown and pair in journal and journal.kind(pair) == "warp":
             sizes.update(zip(pair, journal.sizes(pair), strict=True))
     return sizes

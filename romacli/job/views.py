@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from romacli import __version__
 from romacli.errors import UsageError
-from romacli.job.derived import digest, held_by, remember
+from romacli.job.derived import digest, held_by, remember, sources_of
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks
 from romacli.job.runs import noted
@@ -87,7 +88,8 @@ def derive_views(
         with noted(layout, "keypoints") as counts:
             summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, unread, provenance)
             counts.update(pairs=summary.pairs, images=summary.images)
-        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with)
+        sources = digest(_finished(journal, pairs))
+        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with, sources=sources)
     for warning in summary.warnings:
         progress.warn(warning)
     return summary
@@ -153,10 +155,21 @@ def _digest(
     masks: JobMasks | None,
 ) -> str:
     """What the views depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
-    done = sorted([*sorted(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal)
+    done = _finished(journal, pairs)
     source = given.stamp(sizes) if given else None
     masked = masks.stamp(list(sizes)) if masks else None
     return digest([journal.fingerprint, done, sorted(sizes.items()), asdict(options), source, masked])
+
+
+def _finished(journal: Journal, pairs: PairList) -> list[Any]:
+    """What is on record of the pairs, as JSON values."""
+    return sorted([*sorted(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal)
+
+
+def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
+    """Whether the hloc files were made of just what is on record now; those that do not say count as such."""
+    noted = sources_of(layout, VIEW)
+    return noted is None or noted == digest(_finished(journal, pairs))
 
 
 def _summary(

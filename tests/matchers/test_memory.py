@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from romacli.matchers import memory
+from romacli.matchers.memory import free_in_groups
 
 # Above 32 MiB glibc gives every freed block back.
 SIZE = 64 << 20
@@ -62,3 +64,34 @@ def test_other_systems_are_left_alone(libc: object, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "_libc", lambda: libc)
     memory.keep_freed_memory()
     memory.give_back(SimpleNamespace(device=torch.device("cpu")))
+
+
+def write_group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text + "\n")
+
+
+def test_limits_of_all_groups_around_count_and_droppable_pages_are_free(tmp_path: Path) -> None:
+    mounted, membership = tmp_path / "cgroup", tmp_path / "self"
+    membership.write_text("0::/job/step\n")
+    write_group(mounted / "job/step", memory__max="max", memory__current="300")
+    write_group(mounted / "job", memory__max="1000", memory__current="700", memory__stat="anon 500\ninactive_file 150")
+    assert list(free_in_groups(membership, mounted)) == [1000 - 700 + 150]
+
+
+def test_the_first_version_of_groups_is_read_where_slurm_has_it(tmp_path: Path) -> None:
+    mounted, membership = tmp_path / "cgroup", tmp_path / "self"
+    membership.write_text("11:cpuset:/\n7:memory:/slurm/uid_0/job_7\n0::/\n")
+    inner = mounted / "memory/slurm/uid_0/job_7"
+    write_group(inner, memory__limit_in_bytes="800", memory__usage_in_bytes="100")
+    write_group(mounted / "memory", memory__limit_in_bytes=str(1 << 62), memory__usage_in_bytes="0")
+    assert min(free_in_groups(membership, mounted)) == 700
+
+
+def test_a_path_of_the_host_leaves_the_limit_of_the_container(tmp_path: Path) -> None:
+    mounted, membership = tmp_path / "cgroup", tmp_path / "self"
+    membership.write_text("0::/../../elsewhere\n")
+    write_group(mounted, memory__max="500", memory__current="200")
+    assert min(free_in_groups(membership, mounted)) == 300
+    assert list(free_in_groups(tmp_path / "none", mounted)) == []

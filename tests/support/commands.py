@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def romacli(*words: object) -> subprocess.CompletedProcess[str]:

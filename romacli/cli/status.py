@@ -1,0 +1,43 @@
+"""`romacli status`: how far a job is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console
+from romacli.cli.options import OutputFlags, TalkFlags, takes
+
+
+@dataclass(frozen=True)
+class StatusFlags:
+    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job, finished or not.")] = OutputFlags.output
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli status job")(status)
+
+
+@takes(StatusFlags, TalkFlags)
+def status(flags: StatusFlags, talk: TalkFlags) -> None:
+    """Tell how far a job is: what is done, what is out of date, and which command comes next.
+
+    Reads the job's files and changes nothing, also while the job runs.
+    """
+    from romacli.job.status import status as status_of
+    from romacli.store.layout import Layout
+
+    found = status_of(Layout(flags.job))
+    lines = [f"{stage.name:10} {stage.state:13} {stage.detail}" for stage in found.stages]
+    lines.append(f"next: {found.next.command}" if found.next else "all is done")
+    values = {
+        "stages": [asdict(stage) for stage in found.stages],
+        "next": found.next.command if found.next else None,
+    }
+    if talk.as_json:
+        Console().result(values, "", as_json=True)
+    else:
+        print("\n".join(lines))

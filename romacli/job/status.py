@@ -1,0 +1,106 @@
+"""How far a job is: what is done, what was made from files that have changed since, and what comes next. Reads only."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romacli.errors import InputError
+from romacli.job.colmap import MODEL, outdated
+from romacli.job.views import VIEW, is_of
+from romacli.pairs import read_pairs
+from romacli.store.images import read_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.runs import read_runs
+from romacli.types import Manifest
+from romacli.words import counted
+
+DONE, PARTLY, OUTDATED, MISSING = "done", "partly done", "out of date", "not made yet"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of the work. detail: what it holds, or why it is not up to date. command: what brings it there."""
+
+    name: str
+    state: str
+    detail: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The stages of a job in their order."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def next(self) -> Stage | None:
+        """The first that is not done."""
+        return next((stage for stage in self.stages if stage.state != DONE), None)
+
+
+def status(layout: Layout) -> Status:
+    """Tell how far a job is.
+
+    Raises:
+        InputError: the folder holds no job.
+        StoreError, PairsError: a file of the job is damaged.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
+    photographs = [run.images for run in read_runs(layout.runs) if run.images]
+    words = shlex.join([photographs[-1] if photographs else "PHOTOGRAPHS", "-o", str(layout.root)])
+    pairs = read_pairs(layout.pairs, None).pairs
+    stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
+    with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
+        done = [pair for pair in pairs.pairs if pair in journal]
+        matched = sum(journal.kind(pair) == "warp" for pair in done)
+        keypoints_hold = is_of(layout, journal, pairs)
+    late = {found.file: str(found) for found in outdated(layout)}
+    held = {view: noted.get("holds", {}) for view, noted in manifest.views.items()}
+    return Status(
+        (
+            Stage(
+                "matching",
+                DONE if len(done) == len(pairs) else PARTLY,
+                f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched",
+                f"romacli match {words}",
+            ),
+            _keypoints(layout, held.get(VIEW), keypoints_hold, words),
+            _file(layout.database, late, f"romacli colmap-import {words}", "verified matches"),
+            _model(layout, manifest, late, words),
+        )
+    )
+
+
+def _keypoints(layout: Layout, held: Mapping[str, Any] | None, is_current: bool, words: str) -> Stage:
+    command = f"romacli match {words}"
+    if held is None or not (layout.features.exists() and layout.matches.exists()):
+        return Stage("keypoints", MISSING, layout.features.name, command)
+    detail = f"{counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
+    if is_current:
+        return Stage("keypoints", DONE, detail, command)
+    return Stage("keypoints", OUTDATED, f"{detail}; pairs were matched since", command)
+
+
+def _file(path: Path, late: Mapping[str, str], command: str, what: str) -> Stage:
+    if not path.exists():
+        return Stage("database", MISSING, path.name, command)
+    return Stage("database", OUTDATED if path.name in late else DONE, late.get(path.name, what), command)
+
+
+def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: str) -> Stage:
+    folder, command = layout.sparse / "0", f"romacli reconstruct {words}"
+    if not folder.exists():
+        return Stage("model", MISSING, f"{layout.sparse.name}/0", command)
+    held = manifest.views.get(MODEL, {}).get("holds", {})
+    detail = f"{counted(held['registered'], 'image')} registered" if "registered" in held else folder.name
+    name = f"{layout.sparse.name}/0"
+    return Stage("model", OUTDATED if name in late else DONE, late.get(name, detail), command)

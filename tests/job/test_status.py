@@ -1,0 +1,69 @@
+"""How far a job is, told at every stage of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.homography import HomographyMatcher
+from support.plane import photograph_plane
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.matchers import registry
+from romacli.types import MatcherSpec
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    made = photograph_plane(Path("photos"), [f"{number}.png" for number in range(4)])
+    spec = MatcherSpec("plane", lambda *_: HomographyMatcher(made.by_digest, nodes=20), "", "")
+    monkeypatch.setitem(registry.MATCHERS, "plane", spec)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def states(run: Run) -> dict[str, str]:
+    result = run("status", "job", "--json")
+    assert result.exit_code == 0, result.stderr
+    return {stage["name"]: stage["state"] for stage in json.loads(result.stdout)["stages"]}
+
+
+def test_a_job_is_told_as_it_grows(run: Run) -> None:
+    common = ("photos", "-o", "job", "--model", "plane")
+    assert run("match", *common, "--shard", "0/2").exit_code == 0
+    assert states(run)["matching"] == "partly done"
+    assert states(run)["keypoints"] == "not made yet"
+    Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n2.png 3.png\n")
+    assert run("match", *common, "--pairs", "some.txt").exit_code == 0
+    assert states(run) | {"model": ""} == {
+        "matching": "done",
+        "keypoints": "done",
+        "database": "not made yet",
+        "model": "",
+    }
+    assert "next: romacli colmap-import" in run("status", "job").stdout
+    assert run("colmap-import", "photos", "-o", "job").exit_code == 0
+    assert states(run)["database"] == "done"
+
+
+def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
+    common = ("photos", "-o", "job", "--model", "plane")
+    Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n")
+    assert run("match", *common, "--pairs", "some.txt").exit_code == 0
+    assert run("colmap-import", "photos", "-o", "job").exit_code == 0
+    assert run("match", *common, "--shard", "0/1").exit_code == 0
+    assert states(run)["keypoints"] == "out of date"
+    assert run("match", *common).exit_code == 0
+    found = states(run)
+    assert (found["keypoints"], found["database"]) == ("done", "out of date")
+
+
+def test_a_folder_without_a_job_is_named(run: Run) -> None:
+    result = run("status", "photos")
+    assert result.exit_code == 3
+    assert "photos holds no job" in result.stderr
