@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import KeypointFlags, MaskFlags, OutputFlags, TalkFlags, TrackFlags, takes
+from romacli.cli.options import KeypointFlags, MaskFlags, OutputFlags, TalkFlags, takes
 from romacli.cli.request import aggregate_options, mask_options
 from romacli.words import counted
 
@@ -30,21 +30,21 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli aggregate job --max-keypoints 4096 --min-track-length 3")(aggregate)
 
 
-@takes(JobFlags, KeypointFlags, TrackFlags, MaskFlags, TalkFlags)
-def aggregate(job: JobFlags, keypoints: KeypointFlags, tracks: TrackFlags, masks: MaskFlags, talk: TalkFlags) -> None:
+@takes(JobFlags, KeypointFlags, MaskFlags, TalkFlags)
+def aggregate(job: JobFlags, keypoints: KeypointFlags, masks: MaskFlags, talk: TalkFlags) -> None:
     """Make a job's keypoints and matches anew from its stored warps, with other settings.
 
-    Nothing is matched, and photographs are needed for SIFT alone. `colmap-import` uses what this leaves;
-    `match` and `reconstruct` make keypoints by their own options again. Masks are those the job was matched with,
-    unless others are named. Lengths are px at a long side of 1600.
+    Nothing is matched, and photographs are needed for SIFT alone. What is left out has its default, but masks are
+    those of the run before. `colmap-import`, `match`, `reconstruct` and `merge` use what this leaves; options of
+    theirs change single settings.
     """
     from romacli.job.aggregate import ReaggregateOptions, reaggregate
     from romacli.job.given import GivenKeypoints
     from romacli.store.layout import Layout
 
     given = GivenKeypoints(keypoints.keypoints, job.images) if keypoints.keypoints else None
-    chosen = mask_options(masks) if masks != MaskFlags() else None
-    options = ReaggregateOptions(aggregate_options(keypoints, tracks), given, chosen)
+    chosen = mask_options(masks) if masks.given else None
+    options = ReaggregateOptions(aggregate_options(keypoints), given, chosen)
     start = time.monotonic()
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = reaggregate(Layout(job.job), options, console, stop)

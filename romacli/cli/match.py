@@ -26,7 +26,7 @@ from romacli.errors import PartialError
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.job.job import Job
+    from romacli.job.job import Job, JobOptions
     from romacli.run.match import MatchSummary
     from romacli.store.layout import Layout
 
@@ -84,8 +84,18 @@ def introduce(job: Job, console: Console) -> None:
     hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
     part = f"{len(job.listed)} of " if job.options.shard else ""
     console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
+    if chosen := _keypoints_in_words(job.options):
+        console.say(f"keypoints by {chosen}, as given or as this job's were made before")
     if console.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
+
+
+def _keypoints_in_words(options: JobOptions) -> str:
+    """The options of keypoints that are not the default ones, as they are typed."""
+    values = {**asdict(options.aggregate), "keypoints": options.keypoints}
+    usual = KeypointFlags()
+    changed = [name for name in vars(usual) if name in values and values[name] != getattr(usual, name)]
+    return " ".join(f"--{name.replace('_', '-')} {values[name]}" for name in changed)
 
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:

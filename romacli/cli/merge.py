@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import KeypointFlags, TalkFlags, takes
-from romacli.cli.request import aggregate_options
+from romacli.cli.options import KeypointFlags, MaskFlags, TalkFlags, takes
+from romacli.cli.request import remembered_options
 from romacli.errors import PartialError
 from romacli.words import counted
 
@@ -42,13 +42,10 @@ def merge(job: MergeFlags, keypoints: KeypointFlags, talk: TalkFlags) -> None:
 
     Shards that shared OUT need only its name. Pairs that no shard has matched are counted, with exit code 4.
     """
-    from romacli.job.aggregate import ReaggregateOptions
-    from romacli.job.given import GivenKeypoints
     from romacli.job.merge import merge as merge_jobs
     from romacli.store.layout import Layout
 
-    given = GivenKeypoints(keypoints.keypoints, job.images) if keypoints.keypoints else None
-    options = ReaggregateOptions(aggregate_options(keypoints), given=given)
+    options = remembered_options(keypoints, MaskFlags(), job.job, images=job.images)
     others = [Layout(path) for path in job.others or ()]
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = merge_jobs(Layout(job.job), others, options, console, stop)

@@ -6,7 +6,7 @@ Underscores are read as hyphens, and the words of hloc and COLMAP as ours.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from functools import wraps
@@ -47,10 +47,13 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def run(**values: Any) -> None:
-            command(*(group(**{field.name: values[field.name] for field in fields(group)}) for group in groups))
+        def run(context: typer.Context, **values: Any) -> None:
+            given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
+            command(*(_filled(group, values, given) for group in groups))
 
         parameters = [parameter for group in groups for parameter in _parameters(group)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("context", keyword, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -68,6 +71,12 @@ PANELS = ("Arguments", "Options", PHOTOGRAPHS, PAIRS, MATCHER, KEYPOINTS, MAPPIN
 _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
+def _filled(group: type, values: Mapping[str, Any], given: set[str]) -> Any:
+    names = {field.name for field in fields(group)}
+    chosen = {name: values[name] for name in names - {"given"}}
+    return group(**chosen, given=frozenset(given & names)) if "given" in names else group(**chosen)
+
+
 def _parameters(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     for name, hint in ((part.name, hints[part.name]) for part in fields(group)):
@@ -83,6 +92,7 @@ def _parameters(group: type) -> list[inspect.Parameter]:
             field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
         )
         for field in fields(group)
+        if field.name != "given"
     ]
 
 
@@ -169,15 +179,17 @@ class MaskFlags:
     mask_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="DIR|none",
             help="Folder of masks, PNG files of the photographs' sizes: pixels that are black or transparent there "
             "neither give nor receive matches. That of a/1.jpg is a/1.jpg.png, COLMAP's rule, or a/1.png. Masks may "
-            "change from run to run; nothing is matched again.",
+            "change from run to run; nothing is matched again. Default: those of the run before; none drops them.",
+            show_default=False,
         ),
     ] = None
     camera_mask: Annotated[
         Path | None, typer.Option(metavar="FILE", help="One mask for all photographs, beside those of --mask-dir.")
     ] = None
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -370,6 +382,8 @@ class ShardFlags:
 
 @dataclass(frozen=True)
 class KeypointFlags:
+    """Lengths are px at a long side of 1600. given: the options that were given, whatever their values."""
+
     panel: ClassVar[str] = KEYPOINTS
 
     method: Annotated[
@@ -384,7 +398,7 @@ class KeypointFlags:
         typer.Option(
             metavar="sift|FILE.h5",
             help="Match these keypoints through the warps, kept as they are, instead of making new ones: SIFT's, or "
-            "those of any detector in hloc's layout.",
+            "those of any detector in hloc's layout. A --method that is given makes new ones again.",
             show_default=False,
         ),
     ] = None
@@ -399,36 +413,36 @@ class KeypointFlags:
             "1600. Larger matches more, less precisely.",
         ),
     ] = AggregateOptions.max_distance
-
-
-@dataclass(frozen=True)
-class TrackFlags:
-    """Lengths are px at a long side of 1600."""
-
-    panel: ClassVar[str] = KEYPOINTS
-
     spacing: Annotated[
         float,
-        typer.Option(min=1, help="Between the places where tracks start. Smaller gives more tracks and takes longer."),
+        typer.Option(
+            min=1,
+            help="Px between the places where tracks start, at a long side of 1600. Smaller gives more tracks and "
+            "takes longer.",
+        ),
     ] = AggregateOptions.spacing
     nms_radius: Annotated[
-        float, typer.Option(min=0.1, help="No two keypoints of an image are nearer. Larger thins them out.")
+        float,
+        typer.Option(min=0.1, help="No two keypoints of an image are nearer, in the same px. Larger thins them out."),
     ] = AggregateOptions.nms_radius
     tolerance: Annotated[
         float,
-        typer.Option(min=0.1, help="How far warps may differ about a place. Larger joins more, less precisely."),
+        typer.Option(
+            min=0.1, help="How far warps may differ about a place, in the same px. Larger joins more, less precisely."
+        ),
     ] = AggregateOptions.tolerance
     match_tolerance: Annotated[
         float,
         typer.Option(
             min=0.1,
-            help="How near a pair's own warp must lead to the other keypoint. Larger keeps more matches, with more "
-            "wrong ones.",
+            help="How near a pair's own warp must lead to the other keypoint, in the same px. Larger keeps more "
+            "matches, with more wrong ones.",
         ),
     ] = AggregateOptions.match_tolerance
     min_track_length: Annotated[
         int, typer.Option(min=2, help="Images a track must be seen in. More leaves fewer and surer points.")
     ] = AggregateOptions.min_track_length
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from romacli.cli.options import (
@@ -17,16 +18,14 @@ from romacli.cli.options import (
     OutputFlags,
     ShardFlags,
     TalkFlags,
-    TrackFlags,
 )
 from romacli.cli.pairing import PairingFlags, pairing_options
 from romacli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from romacli.colmap.mappers import MapperOptions
     from romacli.images.masks import MaskOptions
+    from romacli.job.aggregate import ReaggregateOptions
     from romacli.job.colmap import ImportOptions
     from romacli.job.job import JobOptions
     from romacli.keypoints.options import AggregateOptions
@@ -53,6 +52,7 @@ def job_options(
     from romacli.run.match import MatchOptions
     from romacli.run.shard import parse_shard
 
+    chosen = remembered_options(keypoints, masks, None if flags.overwrite else output.output)
     return JobOptions(
         images=images.folder,
         image_list=images.image_list,
@@ -71,9 +71,9 @@ def job_options(
             strict=flags.strict,
             try_rotations=flags.try_rotations,
         ),
-        aggregate=replace(aggregate_options(keypoints), seed=flags.seed),
-        masks=mask_options(masks),
-        keypoints=keypoints.keypoints,
+        aggregate=replace(chosen.aggregate, seed=flags.seed),
+        masks=chosen.masks or mask_options(MaskFlags()),
+        keypoints=chosen.given.source if chosen.given else None,
         overwrite=flags.overwrite,
         changed=flags.changed.value,
         shard=parse_shard(shard.shard) if shard and shard.shard else None,
@@ -85,7 +85,7 @@ def mask_options(flags: MaskFlags) -> MaskOptions:
     """Which pixels count."""
     from romacli.images.masks import MaskOptions
 
-    return MaskOptions(flags.mask_dir, flags.camera_mask)
+    return MaskOptions(None if flags.mask_dir == Path("none") else flags.mask_dir, flags.camera_mask)
 
 
 def engine_options(flags: EngineFlags) -> EngineOptions | None:
@@ -129,20 +129,45 @@ def _pairing(pairs: str | None, flags: PairingFlags) -> PairingOptions:
     return pairing_options(flags.pairing.value if flags.pairing else "exhaustive", flags)
 
 
-def aggregate_options(flags: KeypointFlags, tracks: TrackFlags | None = None) -> AggregateOptions:
-    """How keypoints are made; commands without the options of tracks take their defaults."""
+def aggregate_options(flags: KeypointFlags) -> AggregateOptions:
+    """How keypoints are made."""
     from romacli.keypoints.options import AggregateOptions
 
-    tracks = tracks or TrackFlags()
     return AggregateOptions(
         method=flags.method.value,
         max_keypoints=flags.max_keypoints,
-        spacing=tracks.spacing,
-        nms_radius=tracks.nms_radius,
-        tolerance=tracks.tolerance,
-        match_tolerance=tracks.match_tolerance,
-        min_track_length=tracks.min_track_length,
+        spacing=flags.spacing,
+        nms_radius=flags.nms_radius,
+        tolerance=flags.tolerance,
+        match_tolerance=flags.match_tolerance,
+        min_track_length=flags.min_track_length,
         max_distance=flags.max_distance,
+    )
+
+
+def remembered_options(
+    flags: KeypointFlags, masks: MaskFlags, job: Path | None, *, images: Path | None = None
+) -> ReaggregateOptions:
+    """How keypoints are made: as is given, and for the rest as those of the job were made last.
+
+    job: None begins anew. images: the folder of photographs, for SIFT.
+    """
+    from romacli.job.aggregate import ReaggregateOptions, noted_options
+    from romacli.job.given import GivenKeypoints
+    from romacli.store.layout import Layout
+
+    before = ReaggregateOptions() if job is None else noted_options(Layout(job))
+    source = flags.keypoints
+    if source is None and before.given and "method" not in flags.given:
+        source = before.given.source
+    wanted = asdict(aggregate_options(flags))
+    changed = {name: value for name, value in wanted.items() if name in flags.given}
+    if source is not None:
+        changed["method"] = wanted["method"]
+    return ReaggregateOptions(
+        replace(before.aggregate, **changed),
+        GivenKeypoints(source, images) if source else None,
+        mask_options(masks) if masks.given else before.masks,
     )
 
 

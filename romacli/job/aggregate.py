@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.images.masks import MaskOptions, find_masks
-from romacli.job.given import GivenKeypoints
-from romacli.job.masks import JobMasks, noted_masks
-from romacli.job.views import ViewsSummary, derive_views
+from romacli.job.derived import made_with
+from romacli.job.given import SIFT, GivenKeypoints
+from romacli.job.masks import JobMasks, note_masks, noted_masks
+from romacli.job.views import VIEW, ViewsSummary, derive_views
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.run.progress import Progress
@@ -28,12 +30,23 @@ from romacli.types import PairList, Size
 class ReaggregateOptions:
     """How keypoints are made, the seed aside, which is the job's.
 
-    given: those to match in place of new ones. masks: None for those the job was matched with.
+    given: those to match in place of new ones. masks: None for those that the job has used last.
     """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
     given: GivenKeypoints | None = None
     masks: MaskOptions | None = None
+
+
+def noted_options(layout: Layout) -> ReaggregateOptions:
+    """How the hloc files of a job were made last, the defaults where nobody knows."""
+    noted = json.loads(made_with(layout, VIEW) or "{}")
+    known = {field.name for field in fields(AggregateOptions)}
+    options = AggregateOptions(**{key: value for key, value in noted.items() if key in known})
+    source = noted.get("keypoints")
+    if source and source != SIFT:
+        source = str(layout.root / source)
+    return ReaggregateOptions(options, GivenKeypoints(source) if source else None, noted_masks(layout))
 
 
 def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
@@ -65,6 +78,8 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         if options.given:
             options.given.check(list(sizes), aggregate)
         masks = _masks(options.masks or noted_masks(layout), sizes)
+        if options.masks is not None:
+            note_masks(layout, options.masks)
         return derive_views(
             layout, journal, pairs, sizes, aggregate, progress, stop, names=known, given=options.given, masks=masks
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,8 @@ import numpy as np
 from romacli.colmap.access import require_closed
 from romacli.colmap.faults import database_faults
 from romacli.errors import InputError, RomacliError, StoreError
-from romacli.job.aggregate import ReaggregateOptions, reaggregate
+from romacli.job.aggregate import noted_options, reaggregate
 from romacli.job.colmap import import_matches, noted_databases, noted_import
-from romacli.job.derived import made_with
-from romacli.job.given import GivenKeypoints
-from romacli.job.views import VIEW
-from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.run.progress import Progress
 from romacli.run.stop import StopRequest
@@ -193,7 +188,7 @@ class _Check:
         for path in damaged:
             path.unlink(missing_ok=True)
         try:
-            reaggregate(self._layout, _noted_options(self._layout), self._progress, self._stop)
+            reaggregate(self._layout, noted_options(self._layout), self._progress, self._stop)
             remedy, done = "It was derived anew from the journal.", True
         except RomacliError as error:
             remedy, done = f"It was removed; deriving it anew failed: {error}", False
@@ -282,15 +277,6 @@ class _Noting:
             self._path.replace(self._path.with_name(self._path.name + ".damaged"))
         self._check._add(self._path, "it is missing or damaged", self._remedy, is_repaired=self._aside)
         return True
-
-
-def _noted_options(layout: Layout) -> ReaggregateOptions:
-    """How the hloc files were made, the defaults where nobody knows any more."""
-    noted = json.loads(made_with(layout, VIEW) or "{}")
-    known = {field.name for field in fields(AggregateOptions)}
-    options = AggregateOptions(**{key: value for key, value in noted.items() if key in known})
-    source = noted.get("keypoints")
-    return ReaggregateOptions(options, given=GivenKeypoints(source, None) if source else None)
 
 
 def sentences(summary: CheckSummary) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from romacli.errors import InputError, UsageError
 from romacli.images.decode import read_image
-from romacli.job.derived import content, stamp
+from romacli.job.derived import content, noted_path, stamp
 from romacli.job.masks import JobMasks
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
@@ -21,6 +21,7 @@ from romacli.names import spelled
 from romacli.run.progress import Progress
 from romacli.run.stop import StopRequest
 from romacli.store.hloc import FeaturesFile
+from romacli.store.layout import Layout
 from romacli.types import Keypoints, Size
 
 SIFT = "sift"
@@ -63,6 +64,10 @@ class GivenKeypoints:
                 f"{self.source} holds no keypoints of {len(missing)} of {len(names)} images, {missing[0]} first. "
                 "Its names have to be those of the photographs, relative to their folder."
             )
+
+    def noted(self, layout: Layout) -> str:
+        """The source as it is noted in a job."""
+        return SIFT if self.source == SIFT else noted_path(layout, Path(self.source))
 
     def stamp(self, sizes: Mapping[str, Size]) -> Any:
         """What the keypoints depend on, as JSON values."""

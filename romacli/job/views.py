@@ -76,7 +76,7 @@ def derive_views(
     """
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
     derived_from = digest([_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread])
-    made_with = json.dumps({**asdict(options), "keypoints": given.source if given else None})
+    made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, VIEW, derived_from)
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.images.listing import list_images
 from romacli.job.job import Job, JobOptions, run_job
+from romacli.keypoints.options import AggregateOptions
+from romacli.matchers import registry
 from romacli.pairs import exhaustive
 from romacli.run.progress import Silent
 from romacli.run.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.layout import Layout
-from romacli.types import Manifest
+from romacli.types import Manifest, MatcherSpec
 
 Run = Callable[..., Result]
 NAMES = [f"{number}.png" for number in range(5)]
@@ -87,15 +91,61 @@ def test_the_same_again_is_up_to_date_and_other_options_are_not(run: Run) -> Non
     assert values_of(other)["tracks"] != first["tracks"]
 
 
-def test_a_run_of_the_job_makes_keypoints_by_its_own_options_again(run: Run, made: PlanePhotographs) -> None:
-    before = Path("job/features.h5").read_bytes()
-    values_of(run("aggregate", "job", "--method", "cells", "--json"))
-    assert Path("job/features.h5").read_bytes() != before
-    encoded = made.matcher.images_encoded
-    run_job(job_of(made, Path("job")), Silent(), StopRequest())
-    assert made.matcher.images_encoded == encoded
-    with h5py.File("job/features.h5") as file:
-        assert json.loads(file.attrs["options"])["method"] == "tracks"
+@pytest.fixture
+def match(run: Run, made: PlanePhotographs, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `match` on the job's photographs, with the matcher that made it."""
+    monkeypatch.setitem(registry.MATCHERS, "plane", MatcherSpec("plane", lambda *_: made.matcher, "", ""))
+    return lambda *words: run("match", made.root, "-o", "job", "--model", "plane", *words)
+
+
+def options_of(path: str) -> dict:
+    with h5py.File(path) as file:
+        return json.loads(file.attrs["options"])
+
+
+def test_what_aggregate_made_stays_until_other_options_are_given(run: Run, match: Run, made: PlanePhotographs) -> None:
+    before = made.matcher.images_encoded
+    values_of(run("aggregate", "job", "--method", "cells", "--max-keypoints", 300, "--json"))
+    aggregated = Path("job/features.h5").read_bytes()
+    again = match()
+    assert again.exit_code == 0
+    assert "keypoints by --method cells --max-keypoints 300" in again.stderr
+    assert "features.h5 and matches.h5 are up to date" in again.stderr
+    assert Path("job/features.h5").read_bytes() == aggregated
+    assert match("--max-keypoints", 200).exit_code == 0
+    assert (options_of("job/features.h5")["method"], options_of("job/features.h5")["max_keypoints"]) == ("cells", 200)
+    default = AggregateOptions.max_keypoints
+    assert match("--method", "tracks", "--max-keypoints", default, "--min-track-length", 3).exit_code == 0
+    assert options_of("job/features.h5") == {**asdict(AggregateOptions()), "min_track_length": 3, "keypoints": None}
+    assert run("merge", "job").exit_code == 0
+    assert options_of("job/features.h5")["min_track_length"] == 3
+    assert run("aggregate", "job").exit_code == 0
+    assert "keypoints by" not in match().stderr
+    assert made.matcher.images_encoded == before
+
+
+def test_given_keypoints_and_masks_of_aggregate_stay(run: Run, match: Run) -> None:
+    with h5py.File("found.h5", "w") as file:
+        for name in NAMES:
+            file[f"{name}/keypoints"] = np.random.default_rng(0).random((50, 2)).astype("f4") * 200
+    masks = Path("masks")
+    masks.mkdir()
+    left = np.zeros((240, 320), np.uint8)
+    left[:, 160:] = 255
+    cv2.imwrite(str(masks / "0.png.png"), left)
+    masked = ("--keypoints", "found.h5", "--mask-dir", masks, "--max-distance", 20)
+    fewer = values_of(run("aggregate", "job", *masked, "--json"))["matches"]
+    again = match()
+    assert "--keypoints" in again.stderr
+    assert "are up to date" in again.stderr
+    unmasked = match("--mask-dir", "none")
+    assert unmasked.exit_code == 0
+    with FeaturesFile(Path("job/features.h5")) as features, MatchesFile(Path("job/matches.h5")) as matches:
+        assert {len(features.keypoints(name)) for name in NAMES} == {50}
+        assert sum(len(matches.matches(*pair)) for pair in exhaustive(NAMES).pairs) > fewer
+    shutil.rmtree(masks)
+    assert match("--method", "tracks").exit_code == 0
+    assert options_of("job/features.h5")["keypoints"] is None
 
 
 def test_files_tell_the_options_they_were_made_with(run: Run) -> None:
