@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from romacli.colmap.database import DatabaseSummary, check_replaceable, write_da
 from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
+from romacli.colmap.numbers import read_numbers
 from romacli.colmap.reading import database_content
 from romacli.colmap.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
@@ -107,6 +108,7 @@ def _import_matches(
         gps = _priors([info for info in infos if info.name in camera_of], progress)
         if gps:
             progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
+        _tell_of_growth(database, camera_of, progress)
         progress.begin("verifying", len(pairs))
         summary = write_database(
             database,
@@ -386,6 +388,17 @@ def _matched_sizes(
             "unreadable when the others were matched"
         )
     return {name: size for name, size in sizes.items() if size != UNREAD}
+
+
+def _tell_of_growth(database: Path, images: Collection[str], progress: Progress) -> None:
+    """Say what becomes of models that other programs go on from, where a database gets further images."""
+    former = read_numbers(database, images).images
+    new = len(images) - len(former.keys() & set(images))
+    if former and new:
+        progress.say(
+            f"{counted(new, 'image is', 'images are')} new and numbered after the others, which keep their numbers. "
+            "For COLMAP to go on from a model made before, see database.db in romacli-formats(7)"
+        )
 
 
 def _with_matches(

@@ -42,17 +42,25 @@ def test_images_keep_their_numbers_and_new_ones_come_after(tmp_path: Path) -> No
         assert (numbers["a.jpg"], numbers["e.jpg"]) == (5, 6)
 
 
-def test_colmap_goes_on_from_a_model_of_the_smaller_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fewer", [0, 5], ids=["same keypoints", "other keypoints"])
+def test_colmap_goes_on_from_a_model_of_the_smaller_job(tmp_path: Path, fewer: int) -> None:
     scene, path = make_scene(["a.jpg", *NAMES[:2], "e.jpg", *NAMES[2:]]), tmp_path / "database.db"
     (tmp_path / "photos").mkdir()
     part(scene, NAMES).write(path)
     reconstruct(path, tmp_path / "photos", tmp_path / "sparse", MapperOptions(num_threads=1))
+    for pair, rows in scene.matches.items():
+        scene.matches[pair] = rows[(rows >= fewer).all(axis=1)] - fewer
+    scene.keypoints.update({name: xy[fewer:] for name, xy in scene.keypoints.items()})
     scene.write(path)
     (tmp_path / "more").mkdir()
-    pycolmap = load_pycolmap()
+    pycolmap, model = load_pycolmap(), tmp_path / "sparse" / "0"
+    if fewer:  # as romacli-formats(7) says
+        former, model = pycolmap.Reconstruction(model), tmp_path / "triangulated"
+        model.mkdir()
+        pycolmap.triangulate_points(former, path, tmp_path / "photos", model, clear_points=True)
     options = pycolmap.IncrementalPipelineOptions(num_threads=1, extract_colors=False)
     models = pycolmap.incremental_mapping(
-        path, tmp_path / "photos", tmp_path / "more", input_path=tmp_path / "sparse" / "0", options=options
+        path, tmp_path / "photos", tmp_path / "more", input_path=model, options=options
     )
     assert [model.num_reg_images() for model in models.values()] == [6]
 

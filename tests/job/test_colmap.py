@@ -103,6 +103,9 @@ def test_only_listed_images_are_imported(images: Path, layout: Layout) -> None:
     some = replace(OPTIONS, only=frozenset("abd"))
     assert import_matches(images, layout, some, Silent(), StopRequest()).pairs == 3
     assert image_names(layout.database) == ["a", "b", "d"]
+    listener = Listener()
+    import_matches(images, layout, OPTIONS, listener, StopRequest())
+    assert any("1 image is new and numbered after the others" in sentence for sentence in listener.said)
 
 
 def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
