@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
 FLOORS = (
-    {"errors", "names", "words"},
+    {"errors", "names", "options", "words"},
     {"types"},
     {"geometry"},
     {"synthetic", "images", "pairs", "networks", "keypoints", "store", "colmap"},

@@ -51,7 +51,7 @@ def match(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
-    pairing: PairingFlags,
+    pairing: Any,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,

@@ -6,7 +6,7 @@ Underscores are read as hyphens, and the words of hloc and COLMAP as ours.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from functools import wraps
@@ -18,6 +18,7 @@ from typer.models import OptionInfo
 
 from romacli.errors import UsageError
 from romacli.keypoints.options import AggregateOptions
+from romacli.options import Option
 
 ALIASES = {
     "export-dir": "output",
@@ -46,12 +47,15 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
     """Give a command the options of whole groups; it is called with one filled-in dataclass for each."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        of_groups = {group: list(_parameters(group)) for group in groups}
+        names = {group: [parameter.name for parameter in parameters] for group, parameters in of_groups.items()}
+
         @wraps(command)
         def run(context: typer.Context, **values: Any) -> None:
             given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-            command(*(_filled(group, values, given) for group in groups))
+            command(*(_filled(group, {name: values[name] for name in names[group]}, given) for group in groups))
 
-        parameters = [parameter for group in groups for parameter in _parameters(group)]
+        parameters = [parameter for group in groups for parameter in of_groups[group]]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter("context", keyword, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -72,28 +76,45 @@ _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def _filled(group: type, values: Mapping[str, Any], given: set[str]) -> Any:
-    names = {field.name for field in fields(group)}
-    chosen = {name: values[name] for name in names - {"given"}}
-    return group(**chosen, given=frozenset(given & names)) if "given" in names else group(**chosen)
+    """A group of its values; one with a field `given` is told which of them were typed."""
+    if "given" in {part.name for part in fields(group)}:
+        return group(**values, given=frozenset(given & values.keys()))
+    return group(**values)
 
 
-def _parameters(group: type) -> list[inspect.Parameter]:
+def _parameters(group: type) -> Iterator[inspect.Parameter]:
+    """A parameter for each field of a group that is declared as an option, by Typer's means or by `Option`."""
     hints = get_type_hints(group, include_extras=True)
-    for name, hint in ((part.name, hints[part.name]) for part in fields(group)):
-        kind, *notes = get_args(hint)
-        (kind, *_) = get_args(kind) or (kind,)  # X of X | None
-        owner = next(part for part in group.__mro__ if name in vars(part).get("__annotations__", ()))
+    for part in fields(group):
+        kind, *notes = get_args(hints[part.name]) or (None,)
+        owner = next(owner for owner in group.__mro__ if part.name in vars(owner).get("__annotations__", ()))
         for note in notes:
-            if isinstance(note, OptionInfo):
-                note.metavar = note.metavar or _VALUES.get(kind)
-                note.rich_help_panel = note.rich_help_panel or vars(owner).get("panel")
-    return [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
-        )
-        for field in fields(group)
-        if field.name != "given"
-    ]
+            info = _typer_option(part.name, kind, note) if isinstance(note, Option) else note
+            if isinstance(info, OptionInfo):
+                info.metavar = info.metavar or _VALUES.get(_inner(kind))
+                info.rich_help_panel = info.rich_help_panel or vars(owner).get("panel")
+            yield inspect.Parameter(
+                part.name, inspect.Parameter.KEYWORD_ONLY, default=_default(part), annotation=Annotated[kind, info]
+            )
+
+
+def _typer_option(field: str, kind: Any, option: Option) -> OptionInfo:
+    flag = option.flag(field)
+    names = (f"{flag}/--no-{flag[2:]}",) if option.negatable else (flag,)
+    made: OptionInfo = typer.Option(
+        *names,
+        help=option.help,
+        metavar=option.metavar,
+        min=option.min,
+        max=option.max,
+        show_default=option.has_default,
+    )
+    return made
+
+
+def _inner(kind: Any) -> Any:
+    """X of X and of X | None."""
+    return next(iter(get_args(kind)), kind)
 
 
 def _default(field: Field[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import typer
 
@@ -47,7 +48,7 @@ def reconstruct(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
-    pairing: PairingFlags,
+    pairing: Any,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,

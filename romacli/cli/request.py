@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from romacli.cli.options import (
     EngineFlags,
@@ -19,7 +19,7 @@ from romacli.cli.options import (
     ShardFlags,
     TalkFlags,
 )
-from romacli.cli.pairing import PairingFlags, pairing_options
+from romacli.cli.pairing import pairing_options
 from romacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from romacli.job.job import JobOptions
     from romacli.keypoints.options import AggregateOptions
     from romacli.matchers.matcher import MatcherOptions
-    from romacli.pairing.sources import PairingOptions
     from romacli.run.engine import EngineOptions
 
 # A candidate costs a twentieth of a pair, so preselection may ask for more than what is worth refining once encoded.
@@ -41,7 +40,7 @@ def job_options(
     images: ImageFlags,
     output: OutputFlags,
     flags: MatchFlags,
-    pairing: PairingFlags,
+    pairing: Any,
     keypoints: KeypointFlags,
     masks: MaskFlags,
     engine: EngineFlags,
@@ -115,18 +114,18 @@ def matcher_options(flags: MatcherFlags) -> MatcherOptions:
     )
 
 
-def _preselect(flags: MatchFlags, pairing: PairingFlags) -> float | None:
+def _preselect(flags: MatchFlags, pairing: Any) -> float | None:
     """From which coarse overlap on candidates are kept; they pass no second threshold when they are matched."""
     if not pairing.preselect:
         return None
     return PRESELECTED_FROM if flags.min_coarse_overlap is None else flags.min_coarse_overlap
 
 
-def _pairing(pairs: str | None, flags: PairingFlags) -> PairingOptions:
+def _pairing(pairs: str | None, flags: Any) -> Any:
     """How pairs are chosen where no file lists them."""
     if pairs is not None and flags.pairing is not None:
         raise UsageError(f"--pairs {pairs} lists the pairs that --pairing would choose. Leave one of them out.")
-    return pairing_options(flags.pairing.value if flags.pairing else "exhaustive", flags)
+    return pairing_options(flags)
 
 
 def aggregate_options(flags: KeypointFlags) -> AggregateOptions:

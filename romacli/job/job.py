@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from romacli import __version__
 from romacli.colmap.database import check_replaceable
@@ -23,8 +24,9 @@ from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matchers.matcher import Matcher, MatcherOptions
 from romacli.matchers.registry import DEFAULT, load_matcher
 from romacli.pairing.describe import Describer
+from romacli.pairing.exhaustive import ExhaustiveOptions
 from romacli.pairing.preselect import preselect
-from romacli.pairing.sources import PairingOptions, choose_pairs
+from romacli.pairing.sources import check_pairing, choose_pairs, looks_at_photographs
 from romacli.pairs import read_pairs, write_pairs
 from romacli.run.engine import EngineOptions, match_in_parallel
 from romacli.run.match import MatchOptions, MatchSummary, match_images
@@ -59,7 +61,7 @@ DEFAULT_OUTPUT = Path("romacli-out")
 class JobOptions:
     """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
 
-    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses.
+    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses, the options of a source.
     preselect: keep only pairs that overlap by this much at the coarse stage; None keeps all.
     descriptors: the file of global descriptors for retrieval, None for the one in the output folder.
     image_list: a file of names, one a line, in place of the whole folder.
@@ -74,7 +76,7 @@ class JobOptions:
     images: Path
     output: Path = DEFAULT_OUTPUT
     pairs: str | None = None
-    pairing: PairingOptions = field(default_factory=PairingOptions)
+    pairing: Any = field(default_factory=ExhaustiveOptions)
     preselect: float | None = None
     descriptors: Path | None = None
     image_list: Path | None = None
@@ -162,9 +164,9 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         tell_left_out(options.images, progress)
     if len(images) < 2:
         raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
-    chosen_later = options.pairs is None and options.pairing.looks_at_photographs
+    chosen_later = options.pairs is None and looks_at_photographs(options.pairing)
     pairs = PairList(()) if chosen_later else _pairs(options, images, progress)
-    options.pairing.check(images)
+    check_pairing(options.pairing, images)
     check_names(images.names)
     masks = _masks(options.masks, images, progress)
     layout = Layout(options.output)

@@ -12,7 +12,7 @@ from romacli import __version__
 from romacli.errors import InputError, PartialError, RomacliError, UsageError
 from romacli.images.upright import read_upright
 from romacli.matchers.matcher import CoarseMatcher, Matcher
-from romacli.pairing.sources import Described
+from romacli.pairing.source import Described
 from romacli.run.photographs import look_at
 from romacli.run.progress import Progress
 from romacli.run.stream import Prefetched

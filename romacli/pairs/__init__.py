@@ -8,13 +8,14 @@ from .listfile import ReadPairs, format_pairs, read_pairs, write_pairs
 from .merge import MergedPairs, merge
 from .poses import Frustum, posed
 from .positions import read_positions
-from .retrieval import RetrievalOptions, retrieve
+from .retrieval import PartnerOptions, RetrievalOptions, retrieve
 from .sequential import sequential
 from .spatial import spatial
 
 __all__ = [
     "Frustum",
     "MergedPairs",
+    "PartnerOptions",
     "ReadPairs",
     "RetrievalOptions",
     "covisible",

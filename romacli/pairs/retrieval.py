@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Annotated
 
 import numpy as np
 
 from romacli.errors import UsageError
+from romacli.options import Option
 from romacli.types import PairList
 
 from .nearest import NOBODY, nearest, undirected
@@ -21,19 +23,27 @@ _WHITENING_FLOOR = 0.1
 
 
 @dataclass(frozen=True)
-class RetrievalOptions:
-    """Which of the images that look alike are paired.
+class PartnerOptions:
+    """How many images each is paired with; None takes 20, or all others where there are fewer."""
 
-    num_matched: best database images of each query; None takes 20, or all others where there are fewer.
-    min_score: cosine of the descriptors below which a pair is left out.
-    mutual: keep a pair only when each image is among the best of the other.
-    whiten: equalise the directions in which the descriptors vary.
-    """
+    num_matched: Annotated[
+        int | None,
+        Option(
+            "Images each is paired with, the best first, by looks, poses or shared points. More find more and take "
+            "more time. Default: 20.",
+            min=1,
+            has_default=False,
+        ),
+    ] = None
 
-    num_matched: int | None = None
-    min_score: float | None = None
-    mutual: bool = False
-    whiten: bool = False
+    def partners(self, count: int) -> int:
+        """The number for `count` images.
+
+        Raises:
+            UsageError: as from `check`.
+        """
+        self.check(count)
+        return self.num_matched or min(DEFAULT_MATCHED, count - 1)
 
     def check(self, count: int) -> None:
         """Pass silently when `count` images can give what is asked.
@@ -46,6 +56,19 @@ class RetrievalOptions:
                 f"--num-matched is {self.num_matched}, but an image has only {count - 1} others to be paired with. "
                 "Give a smaller number, or pair all with all."
             )
+
+
+@dataclass(frozen=True)
+class RetrievalOptions(PartnerOptions):
+    """Which of the images that look alike are paired."""
+
+    min_score: Annotated[
+        float | None, Option("Cosine of two descriptors below which images do not look alike.", min=-1, max=1)
+    ] = None
+    mutual: Annotated[bool, Option("Keep a pair only where each image is among the best of the other.")] = False
+    whiten: Annotated[
+        bool, Option("Give all directions of the descriptors the same weight; for hundreds of images.")
+    ] = False
 
 
 def retrieve(

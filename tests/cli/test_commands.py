@@ -170,12 +170,12 @@ def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
     from romacli.keypoints.aggregate import METHODS, AggregateOptions
     from romacli.matchers.matcher import MatcherOptions
     from romacli.matchers.registry import DEFAULT
-    from romacli.pairing.sources import PairingOptions
+    from romacli.pairing.exhaustive import ExhaustiveOptions
     from romacli.run.match import MatchOptions
     from romacli.train.loop import TrainOptions
 
     assert MatchFlags.model == DEFAULT
-    assert pairing_options("exhaustive", PairingFlags()) == PairingOptions()
+    assert pairing_options(PairingFlags()) == ExhaustiveOptions()
     assert aggregate_options(KeypointFlags()) == AggregateOptions()
     assert [method.value for method in Method] == list(METHODS)
     assert MatchFlags.min_overlap == MatcherOptions().min_overlap

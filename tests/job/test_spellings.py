@@ -23,8 +23,11 @@ from romacli.images.masks import MaskOptions, find_masks
 from romacli.job.colmap import ImportOptions, import_matches
 from romacli.job.given import GivenKeypoints
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairing.sources import PairingOptions, choose_pairs
-from romacli.pairs import RetrievalOptions, read_pairs
+from romacli.pairing.database import DatabaseOptions
+from romacli.pairing.model import CovisibleOptions, PosesOptions
+from romacli.pairing.sources import choose_pairs
+from romacli.pairing.spatial import SpatialOptions
+from romacli.pairs import read_pairs
 from romacli.run.progress import Silent
 from romacli.run.stop import StopRequest
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
@@ -90,7 +93,7 @@ def test_masks(photos: Path, tmp_path: Path, ending: str) -> None:
 def test_positions(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "positions.txt"
     file.write_text("".join(f"{name}\t48.5\t9.000{index}\n" for index, name in enumerate(TYPED)))
-    found = choose_pairs(list_images(photos), PairingOptions("spatial", positions=file), Silent())
+    found = choose_pairs(list_images(photos), SpatialOptions(positions=file), Silent())
     assert len(found) == 6
 
 
@@ -113,12 +116,12 @@ def test_keypoints_and_descriptors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["poses", "covisible", "from-database"])
 def test_models_and_databases_choose_pairs(photos: Path, mapped: Path, name: str) -> None:
-    options = PairingOptions(
-        name,
-        reference_model=mapped / "sparse" / "0",
-        reference_database=mapped / "a.db",
-        retrieval=RetrievalOptions(3),
-    )
+    model = mapped / "sparse" / "0"
+    options = {
+        "poses": PosesOptions(reference_model=model, num_matched=3),
+        "covisible": CovisibleOptions(reference_model=model, num_matched=3),
+        "from-database": DatabaseOptions(reference_database=mapped / "a.db"),
+    }[name]
     found = choose_pairs(list_images(photos), options, Silent())
     assert {name for pair in found.pairs for name in pair} == set(STORED)
 

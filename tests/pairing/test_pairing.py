@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,11 +17,19 @@ from romacli.colmap.reconstruct import MapperOptions, reconstruct
 from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, UsageError
 from romacli.images.listing import list_images
-from romacli.pairing.sources import PairingOptions, choose_pairs
-from romacli.pairs import RetrievalOptions
+from romacli.pairing.database import DatabaseOptions
+from romacli.pairing.model import CovisibleOptions, PosesOptions
+from romacli.pairing.retrieval import LookAlikeOptions
+from romacli.pairing.sources import choose_pairs
+from romacli.pairing.spatial import SpatialOptions
 from romacli.run.progress import Silent
 
-SPATIAL = PairingOptions("spatial", max_distance_m=50)
+OPTIONS_BY_NAME = {
+    "poses": lambda scene: PosesOptions(reference_model=scene / "sparse" / "0"),
+    "covisible": lambda scene: CovisibleOptions(reference_model=scene / "sparse" / "0"),
+    "from-database": lambda scene: DatabaseOptions(reference_database=scene / "database.db"),
+}
+SPATIAL = SpatialOptions(max_distance_m=50)
 
 
 class Notes(Silent):
@@ -45,7 +54,7 @@ def write_photograph(path: Path, place: tuple[float, float] | None = None) -> No
     Image.new("RGB", (16, 12)).save(path, exif=exif)
 
 
-def pairs_in(folder: Path, options: PairingOptions, notes: Silent | None = None):
+def pairs_in(folder: Path, options: Any, notes: Silent | None = None):
     return choose_pairs(list_images(folder), options, notes or Notes()).pairs
 
 
@@ -113,19 +122,19 @@ def scene(tmp_path_factory):
 
 def test_poses_and_covisible_read_a_model(scene):
     photos, model = scene / "photos", scene / "sparse" / "0"
-    options = PairingOptions("poses", reference_model=model, retrieval=RetrievalOptions(2))
+    options = PosesOptions(reference_model=model, num_matched=2)
     near = {(f"view {i}.png", f"view {i + 1}.png") for i in range(5)}
     assert near <= set(pairs_in(photos, options))
-    assert len(pairs_in(photos, replace(options, retrieval=RetrievalOptions()))) == 15
+    assert len(pairs_in(photos, replace(options, num_matched=None))) == 15
     assert set(pairs_in(photos, replace(options, max_rotation_deg=12))) == near
-    assert near <= set(pairs_in(photos, PairingOptions("covisible", reference_model=model)))
+    assert near <= set(pairs_in(photos, CovisibleOptions(reference_model=model)))
     with pytest.raises(InputError, match="covisible pairing found no pair .* Lower --min-shared-points"):
-        pairs_in(photos, replace(options, name="covisible", min_shared_points=10**6))
+        pairs_in(photos, CovisibleOptions(reference_model=model, min_shared_points=10**6))
 
 
 def test_from_database_takes_verified_pairs_and_leaves_the_file_alone(scene):
     before = (scene / "database.db").read_bytes()
-    options = PairingOptions("from-database", reference_database=scene / "database.db")
+    options = DatabaseOptions(reference_database=scene / "database.db")
     found = pairs_in(scene / "photos", options)
     assert set(found) == set(make_scene([f"view {index}.png" for index in range(6)]).matches)
     assert (scene / "database.db").read_bytes() == before
@@ -138,7 +147,7 @@ def test_from_database_takes_verified_pairs_and_leaves_the_file_alone(scene):
 def test_names_that_do_not_fit_the_folder_are_shown_beside_its_own(scene, tmp_path, name):
     write_photograph(tmp_path / "photos" / "1.jpg")
     write_photograph(tmp_path / "photos" / "2.jpg")
-    options = PairingOptions(name, reference_model=scene / "sparse" / "0", reference_database=scene / "database.db")
+    options = OPTIONS_BY_NAME[name](scene)
     with pytest.raises(
         InputError, match="knows 0 of the 2 photographs .* such as view 0.png, the folder's such as 1.jpg"
     ):
@@ -150,7 +159,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
     for name in ("view 0.png", "view 1.png", "later.png"):
         write_photograph(photos / name)
     notes = Notes()
-    options = PairingOptions("poses", reference_model=scene / "sparse" / "0")
+    options = PosesOptions(reference_model=scene / "sparse" / "0")
     assert pairs_in(photos, options, notes) == (("view 0.png", "view 1.png"),)
     assert "1 photograph is unknown to" in notes.warnings[0]
     assert "later.png" in notes.warnings[0]
@@ -160,13 +169,12 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
-        (PairingOptions("poses"), UsageError, "--reference-model DIR"),
-        (PairingOptions("poses", reference_model=Path("nowhere")), InputError, "nowhere holds no COLMAP model"),
-        (PairingOptions("from-database"), UsageError, "--reference-database FILE"),
-        (PairingOptions("from-database", reference_database=Path("no.db")), InputError, "no.db does not exist"),
-        (PairingOptions("retrieval", retrieval=RetrievalOptions(9)), UsageError, "--num-matched is 9, but .* only 1"),
-        (PairingOptions("guess"), UsageError, "guess is not known. Choose from: exhaustive, sequential"),
-        (PairingOptions("spatial", cartesian=True), UsageError, "--positions FILE"),
+        (PosesOptions(), UsageError, "--reference-model DIR"),
+        (PosesOptions(reference_model=Path("nowhere")), InputError, "nowhere holds no COLMAP model"),
+        (DatabaseOptions(), UsageError, "--reference-database FILE"),
+        (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db does not exist"),
+        (LookAlikeOptions(num_matched=9), UsageError, "--num-matched is 9, but .* only 1"),
+        (SpatialOptions(cartesian=True), UsageError, "--positions FILE"),
     ],
 )
 def test_what_a_source_lacks_is_said(tmp_path, options, error, sentence):
@@ -180,6 +188,6 @@ def test_a_database_of_another_kind_is_refused(tmp_path):
     for name in ("1.jpg", "2.jpg"):
         write_photograph(tmp_path / "photos" / name)
     (tmp_path / "text.db").write_text("no database")
-    options = PairingOptions("from-database", reference_database=tmp_path / "text.db")
+    options = DatabaseOptions(reference_database=tmp_path / "text.db")
     with pytest.raises(InputError, match="text.db cannot be read as a COLMAP database"):
         pairs_in(tmp_path / "photos", options)

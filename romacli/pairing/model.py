@@ -1,0 +1,131 @@
+"""Photographs that a COLMAP model shows to look at the same things: by the poses of cameras, or by shared points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from romacli.errors import UsageError
+from romacli.names import respelled
+from romacli.options import Option
+from romacli.pairing.source import Request, Source, held
+from romacli.pairs import Frustum, PartnerOptions, covisible, posed
+from romacli.run.progress import Progress
+from romacli.types import ImageList, PairList
+
+if TYPE_CHECKING:
+    from romacli.colmap.views import View
+
+# Without points in a model, things are taken to lie this near and far, in diameters of the cameras' places.
+_DEPTHS_WITHOUT_POINTS = (0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class ModelOptions(PartnerOptions):
+    reference_model: Annotated[Path | None, Option("COLMAP model of the photographs, binary or text.", "DIR")] = None
+
+    def folder(self, source: str) -> Path:
+        """The model's folder.
+
+        Raises:
+            UsageError: none is given.
+        """
+        if self.reference_model is None:
+            raise UsageError(f"{source} pairing reads a COLMAP model. Name its folder with --reference-model DIR.")
+        return self.reference_model
+
+
+@dataclass(frozen=True)
+class PosesOptions(ModelOptions):
+    """Pair images whose cameras, in a COLMAP model, look at the same part of space.
+
+    The overlap of two cameras is the mean share of what each sees, between the nearest and the farthest of its
+    points, that lies in view of the other.
+    """
+
+    max_rotation_deg: Annotated[
+        float,
+        Option("Largest rotation in degrees between the cameras of a pair.", min=0, max=180, name="max-rotation"),
+    ] = 60.0
+    min_frustum_overlap: Annotated[
+        float, Option("Share of what two cameras see, in space, below which they are no pair.", min=0, max=1)
+    ] = 0.1
+
+
+@dataclass(frozen=True)
+class CovisibleOptions(ModelOptions):
+    """Pair images that see the same points of a COLMAP model."""
+
+    min_shared_points: Annotated[int, Option("Points of the model that both images of a pair must see.", min=1)] = 15
+
+
+def find_by_poses(options: PosesOptions, request: Request) -> PairList:
+    from romacli.colmap.views import read_views
+
+    folder = options.folder("poses")
+    views = respelled(read_views(folder), request.images.names)
+    names = held(request.images, views, folder, request.progress)
+    return posed(
+        names,
+        _frusta([views[name] for name in names], folder, request.progress),
+        num_matched=options.partners(len(names)),
+        max_rotation_deg=options.max_rotation_deg,
+        min_frustum_overlap=options.min_frustum_overlap,
+    )
+
+
+def find_by_points(options: CovisibleOptions, request: Request) -> PairList:
+    from romacli.colmap.views import read_observations
+
+    folder = options.folder("covisible")
+    seen = respelled(read_observations(folder), request.images.names)
+    names = held(request.images, seen, folder, request.progress)
+    _, points = np.unique(np.concatenate([seen[name] for name in names]), return_inverse=True)
+    image = np.repeat(np.arange(len(names)), [len(seen[name]) for name in names])
+    return covisible(
+        names,
+        np.stack((image, points), axis=1),
+        num_matched=options.partners(len(names)),
+        min_shared_points=options.min_shared_points,
+    )
+
+
+def check(options: ModelOptions, images: ImageList) -> None:
+    options.check(len(images))
+
+
+def _frusta(views: Sequence[View], folder: Path, progress: Progress) -> list[Frustum]:
+    centres = np.stack([view.pose.centre for view in views])
+    diameter = float(np.linalg.norm(centres.max(axis=0) - centres.min(axis=0))) or 1.0
+    without = sum(view.depths is None for view in views)
+    if without:
+        progress.warn(
+            f"{without} images of {folder} see no points; what they show is taken to be between "
+            f"{_DEPTHS_WITHOUT_POINTS[0]:g} and {_DEPTHS_WITHOUT_POINTS[1]:g} diameters of the cameras' places away"
+        )
+    near, far = (share * diameter for share in _DEPTHS_WITHOUT_POINTS)
+    return [
+        Frustum(view.pose.rotation, view.pose.translation, *view.edges, *(view.depths or (near, far))) for view in views
+    ]
+
+
+POSES = Source(
+    "poses",
+    PosesOptions,
+    find_by_poses,
+    "photos/ --reference-model sparse/0",
+    "Raise --max-rotation or lower --min-frustum-overlap.",
+    check=check,
+)
+COVISIBLE = Source(
+    "covisible",
+    CovisibleOptions,
+    find_by_points,
+    "photos/ --reference-model sparse/0",
+    "Lower --min-shared-points.",
+    check=check,
+)

@@ -1,0 +1,53 @@
+"""Photographs in the order of their names, and loops where the way comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+from romacli.errors import UsageError
+from romacli.options import Option
+from romacli.pairing.source import Request, Source
+from romacli.pairs import RetrievalOptions, merge, retrieve, sequential
+from romacli.types import PairList
+from romacli.words import counted
+
+
+@dataclass(frozen=True)
+class SequentialOptions(RetrievalOptions):
+    """Pair each image with those that follow it in the order of their names, numbers read as numbers."""
+
+    overlap: Annotated[
+        int, Option("Pair each image with this many that follow it. More pairs take more time.", min=1)
+    ] = 5
+    quadratic: Annotated[bool, Option("Pair also at distances 1, 2, 4, 8, ...", negatable=True)] = False
+    loop_closure: Annotated[bool, Option("Pair also images far apart in order that look alike.")] = False
+    loop_period: Annotated[
+        int, Option("Look for loops from one in so many images. Smaller finds more and takes longer.", min=1)
+    ] = 10
+
+
+def find(options: SequentialOptions, request: Request) -> PairList:
+    names = request.images.names
+    along = sequential(names, overlap=options.overlap, quadratic=options.quadratic)
+    if not options.loop_closure:
+        return along
+    if options.loop_period < 1:
+        raise UsageError(f"--loop-period is {options.loop_period}; it counts images and must be at least 1.")
+    described = request.described()
+    queries = described.names[:: options.loop_period]
+    loops = retrieve(described.names, described.descriptors, options, queries=queries, min_gap=options.overlap)
+    merged = merge([along, loops])
+    request.progress.say(f"{counted(merged.added[0], 'pair')} in order, {merged.added[1]} more that may close loops")
+    return merged.pairs
+
+
+SEQUENTIAL = Source(
+    "sequential",
+    SequentialOptions,
+    find,
+    "photos/ --overlap 5",
+    "Give two or more.",
+    switch="loop_closure",
+    switched=frozenset({"loop_period", *(field.name for field in fields(RetrievalOptions))}),
+)
