@@ -91,22 +91,11 @@ def write_database(
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     former = read_numbers(path, camera_of)
     image_cameras = {name: cameras[index] for name, index in camera_of.items()}
-    checked = _checked(matches, points)
-    if verify.method == "magsac":
-        pairs = verify_pairs(checked, keypoints=points, cameras=image_cameras, options=verify)
-    else:
-        pairs = ((pair, rows, None) for pair, rows in checked)
+    pairs = _verified(_checked(matches, points), points, image_cameras, verify)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(
-            unfinished,
-            cameras,
-            camera_of,
-            former=former,
-            keypoints=points,
-            pairs=pairs,
-            gps=gps or {},
-            progress=progress,
+            unfinished, cameras, camera_of, former, keypoints=points, pairs=pairs, gps=gps or {}, progress=progress
         )
         if rigs is not None:
             _apply_rigs(unfinished, rigs)
@@ -183,6 +172,18 @@ def _checked(
                 )
         if len(rows):
             yield pair, rows
+
+
+def _verified(
+    matches: Iterator[tuple[Pair, np.ndarray]],
+    keypoints: Mapping[str, np.ndarray],
+    cameras: Mapping[str, CameraSpec],
+    verify: VerifyOptions,
+) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
+    """The pairs with what verification leaves of them; COLMAP's own comes once all are in the database."""
+    if verify.method == "magsac":
+        return verify_pairs(matches, keypoints=keypoints, cameras=cameras, options=verify)
+    return ((pair, rows, None) for pair, rows in matches)
 
 
 class _Writer:
@@ -265,8 +266,8 @@ def _write(
     path: Path,
     cameras: Sequence[CameraSpec],
     camera_of: Mapping[str, int],
-    *,
     former: Numbers,
+    *,
     keypoints: Mapping[str, np.ndarray],
     pairs: Iterable[tuple[Pair, np.ndarray, VerifiedPair | None]],
     gps: Mapping[str, tuple[float, float, float]],
