@@ -43,8 +43,6 @@ _FEW_OF_MEDIAN = 0.05
 # 8 to 12 % of the matched places with a watermark over half of the width; on photographs without, 1 % of most pairs
 # and 4 % of one.
 _STILL_PX = 2.0
-# The same in px of the smaller image, where that is more: mini's error on copies of 64 to 160 px is a quarter of one.
-_STILL_OWN_PX = 0.6
 _SAME_SHARE = 0.95
 _STILL_SHARE = 0.03
 _MOVING_PX = 10.0
@@ -163,8 +161,9 @@ def motion(graph: PairGraph, edge: Edge) -> Motion | None:
     usable = sample.weights > 0
     if np.count_nonzero(usable) < _FEWEST_PLACES:
         return None
-    way = np.linalg.norm(sample.targets - places * ratio, axis=1)[usable] / graph.scales[j]
-    is_still = way < max(_STILL_PX, _STILL_OWN_PX / min(graph.scales[i], graph.scales[j]))
+    scale = max(graph.scales[j], graph.scales[i] * ratio.max())  # of the smaller one's pixels, where they are coarse
+    way = np.linalg.norm(sample.targets - places * ratio, axis=1)[usable] / scale
+    is_still = way < _STILL_PX
     return Motion(float(is_still.mean()), float(np.median(way[~is_still])) if not is_still.all() else 0.0)
 
 

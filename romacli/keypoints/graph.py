@@ -18,6 +18,9 @@ Edge = tuple[int, int]
 
 # Thresholds are given in px of an image of this long side and scaled to each image.
 REFERENCE_LONG_SIDE = 1600
+# Smaller images have the lengths of this one, 1.2 px between keypoints among them: nearer ones make the cameras of
+# photographs of 64 to 320 px no better.
+_SMALLEST_LONG_SIDE = 640
 
 # Decoded pairs kept at hand, 1.4 MB each at 140 x 140 cells: neighbours in the visiting order share many of
 # them.
@@ -30,7 +33,7 @@ class PairGraph:
     Attributes:
         names: ascending.
         sizes: (width, height) px of each image.
-        scales: long side of each image over `REFERENCE_LONG_SIDE`.
+        scales: what a length at `REFERENCE_LONG_SIDE` is in each image, by its long side.
         edges: the pairs as (i, j) with i < j, ascending.
         neighbours: for each image the images it is paired with, ascending.
     """
@@ -58,7 +61,7 @@ class PairGraph:
             self.neighbours[i].append(j)
             self.neighbours[j].append(i)
         self._survey(advance)
-        self.scales = [max(size) / REFERENCE_LONG_SIDE for size in self.sizes]
+        self.scales = [max(*size, _SMALLEST_LONG_SIDE) / REFERENCE_LONG_SIDE for size in self.sizes]
         self._fields = lru_cache(maxsize=_CACHED_PAIRS)(self._load)
 
     def _survey(self, advance: Callable[[], None]) -> None:
@@ -101,6 +104,10 @@ class PairGraph:
     def overlap(self, edge: Edge) -> float:
         """The overlap of a pair outside of masks, in [0, 1]."""
         return self._overlaps[edge]
+
+    def resolution(self, source: int, target: int) -> float:
+        """Px of one image per px of another at equal size."""
+        return max(self.sizes[source]) / max(self.sizes[target])
 
     def pair_of(self, edge: Edge) -> Pair:
         """The two names of an edge, ascending."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AggregateOptions:
-    """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image.
+    """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image of 640 or more.
 
     method: "tracks" or "cells"; without a say where keypoints are given.
     max_keypoints: per image; of tracks the longest of each place stay.

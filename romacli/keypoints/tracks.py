@@ -156,7 +156,7 @@ def _predictions(
         rows, rows_other = table.common(image, other)
         start, arrival = own[1][rows], table.xy[other][rows_other]
         reverse = graph.warp(image, other).at(start, with_jacobian=True)
-        turned, weights = _turn_round(reverse, start, arrival, graph.scales[image] / graph.scales[other])
+        turned, weights = _turn_round(reverse, start, arrival, graph.resolution(image, other))
         usable = weights > 0
         yield own[0][rows][usable], turned[usable], weights[usable]
 
@@ -232,8 +232,7 @@ def _mutual_predictions(
     for source, target in ((i, j), (j, i)):
         sample = graph.warp(source, target).at(xy[source], with_jacobian=True)
         yield target, rows[target], sample.targets, sample.weights
-        scale = graph.scales[source] / graph.scales[target]
-        turned, weights = _turn_round(sample, xy[source], xy[target], scale)
+        turned, weights = _turn_round(sample, xy[source], xy[target], graph.resolution(source, target))
         yield source, rows[source], turned, weights
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.planar_views import PlanarViews, views_along_plane
+from support.planar_views import PlanarViews, match_errors, views_along_plane
 
 from romacli.geometry.warp import WarpField, cell_centres
 from romacli.keypoints.aggregate import aggregate
@@ -101,3 +101,15 @@ def test_half_empty_images_get_denser_seeds(max_keypoints):
     seeds = (1600 / 56) * (1200 / 56)
     is_dense = all(len(points) > 1.5 * seeds for points in result.keypoints.values())
     assert is_dense == (max_keypoints == 4000)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (160, 120)])
+@pytest.mark.parametrize("method", ["tracks", "cells"])
+def test_tiny_images_get_no_more_keypoints_than_their_pixels_tell_apart(method, size):
+    views = views_along_plane(4, size=size, step=size[0] / 10).with_errors(noise_px=0.2)
+    result = aggregate(views.pairs, views.read, AggregateOptions(method=method))
+    for points in result.keypoints.values():
+        assert 50 < len(points) < size[0] * size[1] / 3
+        distances = np.linalg.norm(points.xy[:, None] - points.xy, axis=2) + 1e9 * np.eye(len(points))
+        assert method == "cells" or distances.min() > 1
+    assert np.median(match_errors(views, result)) < 0.5
