@@ -112,4 +112,4 @@ def test_tiny_images_get_no_more_keypoints_than_their_pixels_tell_apart(method, 
         assert 50 < len(points) < size[0] * size[1] / 3
         distances = np.linalg.norm(points.xy[:, None] - points.xy, axis=2) + 1e9 * np.eye(len(points))
         assert method == "cells" or distances.min() > 1
-    assert np.median(match_errors(views, result)) < 0.5
+    assert np.median(match_errors(views, result)) < (1 if method == "cells" else 0.5)
