@@ -14,6 +14,7 @@ from typing import Any, Literal
 from romacli.errors import UsageError
 from romacli.geometry.globe import Position
 from romacli.types import Size
+from romacli.words import counted
 
 from .binding import load_pycolmap
 from .intrinsics import camera_of_model, check_known_model, check_params
@@ -23,6 +24,8 @@ CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 
 # COLMAP's guess where nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
+# COLMAP's camera of the whole sphere, and how far from 2 width over height may be after rounding and stitching.
+_PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
 # Focal lengths of one lens differ by less in EXIF data, by rounding and focus breathing.
 _SAME_FOCAL = 1.05
 
@@ -117,6 +120,27 @@ def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) ->
                 f"({_told(other)}). Use --camera-mode auto"
             )
     return found
+
+
+def panorama_doubts(
+    images: Sequence[ImageInfo], cameras: Sequence[CameraSpec], camera_of: Mapping[str, int]
+) -> list[str]:
+    """A sentence where cameras of the whole sphere are given to photographs that cannot show it."""
+    ordinary = [
+        image
+        for image in sorted(images, key=lambda image: image.name)
+        if cameras[camera_of[image.name]].model == _PANORAMA
+        and (image.focal_length_px or abs(image.size[0] / image.size[1] - 2) > _PANORAMA_TOLERANCE)
+    ]
+    if not ordinary:
+        return []
+    first, (width, height) = ordinary[0], ordinary[0].size
+    told = f", {first.focal_length_px:.0f} px focal length by EXIF" if first.focal_length_px else ""
+    return [
+        f"{_PANORAMA} is the camera of panoramas of the whole sphere, twice as wide as high; {len(ordinary)} of "
+        f"{counted(len(images), 'photograph')} are none, {first.name} ({width}x{height} px{told}) first. Leave "
+        "--camera-model out for ordinary photographs"
+    ]
 
 
 def _sharing(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) -> list[list[ImageInfo]]:

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras, shared_untold, sharing_doubts
+from romacli.colmap.cameras import (
+    CameraOptions,
+    CameraSpec,
+    ImageInfo,
+    assign_cameras,
+    panorama_doubts,
+    shared_untold,
+    sharing_doubts,
+)
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.georeference import FEWEST_POSITIONS
 from romacli.colmap.known import known_cameras
@@ -43,7 +51,18 @@ from romacli.words import counted
 
 _VIEW = "database "
 MODEL = "sparse"
-UNREADABLE_BY_COLMAP = (".webp", ".avif", *HEIC.extensions, *RAW.extensions)
+UNREADABLE_BY_COLMAP = (
+    ".webp",
+    ".avif",
+    ".gif",
+    ".jp2",
+    ".j2k",
+    ".pam",
+    ".ras",
+    ".sr",
+    *HEIC.extensions,
+    *RAW.extensions,
+)
 # Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 
@@ -238,6 +257,8 @@ def choose_cameras(
             progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
         cameras, camera_of = assign_cameras(infos, options.cameras)
         _tell_sharing(infos, camera_of, options.cameras, progress)
+        for doubt in panorama_doubts(infos, cameras, camera_of):
+            progress.warn(doubt)
         return cameras, camera_of
     cameras, camera_of = known_cameras(options.known_poses, infos)
     if len(camera_of) < len(infos):

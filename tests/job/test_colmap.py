@@ -236,6 +236,23 @@ def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout:
     assert warning.startswith("COLMAP cannot read 2 of the photographs, 2.webp first")
 
 
+@pytest.mark.parametrize(
+    ("info", "is_ordinary"),
+    [
+        (ImageInfo("b.jpg", (800, 400)), False),
+        (ImageInfo("b.jpg", (801, 400)), False),
+        (ImageInfo("b.jpg", (800, 600)), True),
+        (ImageInfo("b.jpg", (800, 400), focal_length_px=700.0), True),
+    ],
+)
+def test_a_camera_of_the_whole_sphere_is_doubted_for_ordinary_photographs(info: ImageInfo, is_ordinary: bool) -> None:
+    infos, listener = [ImageInfo("a.jpg", (800, 400)), info], Listener()
+    cameras = CameraOptions(model="EQUIRECTANGULAR")
+    choose_cameras(infos, replace(OPTIONS, cameras=cameras), listener)
+    doubts = [sentence for sentence in listener.said if "whole sphere" in sentence]
+    assert ["1 of 2 photographs are none, b.jpg" in sentence for sentence in doubts] == [True] * is_ordinary
+
+
 def test_shared_cameras_are_spoken_of() -> None:
     listener = Listener()
     choose_cameras([ImageInfo("1.jpg", SIZE), ImageInfo("2.jpg", SIZE)], OPTIONS, listener)
