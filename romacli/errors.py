@@ -7,6 +7,7 @@ RomacliError                 1  something expected went wrong
 ├── InputError               3  nothing could start: no folder, no images, no device
 │   ├── ImageError           3  a photograph that cannot be read
 │   └── WeightsError         3  a checkpoint that is missing, damaged or of another model
+├── EstimationError          1  a library fails on one pair or photograph; the rest goes on without it
 ├── PartialError             4  the rest was finished; what failed is listed
 ├── NothingFoundError        5  nothing matched, or no model came out
 ├── StoreError               6  an output file that is corrupt, foreign or cannot be written
@@ -48,6 +49,10 @@ class ImageError(InputError):
 
 class WeightsError(InputError):
     """A checkpoint is missing, damaged or of another model."""
+
+
+class EstimationError(RomacliError):
+    """A library fails on the points of one pair, or on one photograph."""
 
 
 class PartialError(RomacliError):

@@ -39,6 +39,7 @@ class DatabaseSummary:
 
     pairs_per_keypoint: in how many pairs a matched keypoint occurs, on average. Close to 1, no point is seen
         by three images, and COLMAP registers little more than two.
+    failed: a sentence for each pair that a library failed on; it is not verified.
     """
 
     images: int
@@ -50,6 +51,7 @@ class DatabaseSummary:
     inliers: int
     pairs_per_keypoint: float
     pose_priors: int = 0
+    failed: tuple[str, ...] = ()
 
 
 def write_database(
@@ -91,7 +93,8 @@ def write_database(
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     former = read_numbers(path, camera_of)
     image_cameras = {name: cameras[index] for name, index in camera_of.items()}
-    pairs = _verified(_checked(matches, points), points, image_cameras, verify)
+    failed: list[str] = []
+    pairs = _verified(_checked(matches, points), points, image_cameras, verify, failed)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(
@@ -113,6 +116,7 @@ def write_database(
         inliers=inliers,
         pairs_per_keypoint=writer.pairs_per_keypoint,
         pose_priors=len(gps or {}),
+        failed=tuple(failed),
     )
 
 
@@ -179,10 +183,17 @@ def _verified(
     keypoints: Mapping[str, np.ndarray],
     cameras: Mapping[str, CameraSpec],
     verify: VerifyOptions,
+    failed: list[str],
 ) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
     """The pairs with what verification leaves of them; COLMAP's own comes once all are in the database."""
     if verify.method == "magsac":
-        return verify_pairs(matches, keypoints=keypoints, cameras=cameras, options=verify)
+        return verify_pairs(
+            matches,
+            keypoints=keypoints,
+            cameras=cameras,
+            options=verify,
+            failed=lambda pair, error: failed.append(f"{' '.join(pair)}: {error}"),
+        )
     return ((pair, rows, None) for pair, rows in matches)
 
 

@@ -19,6 +19,7 @@ from .access import open_readonly
 from .georeference import GEOREFERENCE
 from .mappers import Content, MapperOptions, run_mapper
 from .scratch import scratch_folder
+from .standpoint import is_from_one_place
 from .supply import measure_supply, what_starved
 from .verify import MAPPED_CONFIGS
 
@@ -53,7 +54,7 @@ def reconstruct(
     """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and sum the largest up.
 
     The database is copied first and stays as it is. Models that lay in the folder are replaced, once the new
-    ones are complete.
+    ones are complete. A model without points is none.
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
@@ -62,7 +63,7 @@ def reconstruct(
 
     Raises:
         InputError: there is no folder of photographs, or no database.
-        NothingFoundError: no pair is verified, or no model came out.
+        NothingFoundError: no pair is verified, no model came out, or the camera only turned.
         StoreError: `sparse_folder` holds something other than models, or cannot be written.
     """
     options = options or MapperOptions()
@@ -71,6 +72,12 @@ def reconstruct(
     check_holds_models_only(sparse_folder)
     content = read_content(database)
     _check_pairs(database, content)
+    if options.known_poses is None and is_from_one_place(database):
+        raise NothingFoundError(
+            f"{image_root} was photographed from one place: a camera that only turns explains nearly all of "
+            f"{counted(content.usable_pairs, 'verified pair')}, so nothing has a depth. Take photographs from places "
+            "apart, by a tenth of the distance to what they show or more."
+        )
     # A copy of the database, and models that hold less than it.
     with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
@@ -78,7 +85,7 @@ def reconstruct(
         output.mkdir()
         found = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
-        if not ranked:
+        if not any(found[index].num_points3D() for index in ranked):
             maker = f"the {options.mapper} mapper" if options.known_poses is None else "triangulation"
             raise NothingFoundError(
                 f"{maker} found no model in {counted(content.usable_pairs, 'verified pair')} of "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from romacli.errors import EstimationError
 from romacli.geometry.epipolar import estimate_essential, estimate_fundamental
 from romacli.types import Pair
 
@@ -93,6 +94,7 @@ def verify_pairs(
     keypoints: Mapping[str, np.ndarray],
     cameras: Mapping[str, CameraSpec],
     options: VerifyOptions,
+    failed: Callable[[Pair, Exception], None] = lambda pair, error: None,
 ) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
     """Yield every pair, its matches and what is left of them, in the order of `matches`; threads do the work.
 
@@ -100,6 +102,7 @@ def verify_pairs(
         matches: pairs of names with (M, 2) rows into the two images' keypoints; read as fast as verified.
         keypoints: by name, (K, 2) COLMAP px.
         cameras: by image name.
+        failed: told of a pair that a library fails on, which is not verified then.
     """
     verify = partial(verify_pair, keypoints=keypoints, cameras=cameras, options=options)
     waiting: deque[tuple[Pair, np.ndarray, Future[VerifiedPair | None]]] = deque()
@@ -107,9 +110,9 @@ def verify_pairs(
         for pair, rows in matches:
             waiting.append((pair, rows, pool.submit(verify, pair, rows)))
             if len(waiting) >= PAIRS_PER_THREAD * options.threads:
-                yield _finished(*waiting.popleft())
+                yield _finished(*waiting.popleft(), failed)
         while waiting:
-            yield _finished(*waiting.popleft())
+            yield _finished(*waiting.popleft(), failed)
 
 
 def verify_database(path: Path, options: VerifyOptions) -> None:
@@ -142,6 +145,13 @@ def _essential(
 
 
 def _finished(
-    pair: Pair, matches: np.ndarray, verified: Future[VerifiedPair | None]
+    pair: Pair,
+    matches: np.ndarray,
+    verified: Future[VerifiedPair | None],
+    failed: Callable[[Pair, Exception], None],
 ) -> tuple[Pair, np.ndarray, VerifiedPair | None]:
-    return pair, matches, verified.result()
+    try:
+        return pair, matches, verified.result()
+    except (EstimationError, RuntimeError, ValueError) as error:  # the last two are how pycolmap complains
+        failed(pair, error)
+        return pair, matches, None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.errors import EstimationError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.epipolar import (
     essential_from_pose,
@@ -158,12 +159,16 @@ def _estimates(pair: PosedPair, rays0: np.ndarray, rays1: np.ndarray, options: P
     focal = np.mean([K[axis, axis] for K in pair.intrinsics for axis in (0, 1)])
     errors, shares = [], []
     for seed in range(options.seed, options.seed + options.ransac_seeds):
-        matrix, inliers = estimate_essential(rays0, rays1, max_error=float(options.max_error_px / focal), seed=seed)
+        try:
+            matrix, inliers = estimate_essential(rays0, rays1, max_error=float(options.max_error_px / focal), seed=seed)
+            found = None if matrix is None else pose_from_essential(matrix, rays0[inliers], rays1[inliers])
+        except EstimationError:
+            inliers, found = np.zeros(len(rays0), bool), None
         shares.append(inliers.mean() if len(inliers) else 0.0)
-        if matrix is None or not inliers.any():
+        if found is None or not inliers.any():
             errors.append(math.inf)
             continue
-        pose = pose_from_essential(matrix, rays0[inliers], rays1[inliers])
+        pose = found
         errors.append(max(relative_pose_error(*pose, true_rotation=pair.rotation, true_translation=pair.translation)))
     return np.array(errors), float(np.mean(shares))
 

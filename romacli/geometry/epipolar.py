@@ -5,8 +5,13 @@ Knows points and matrices only, no cameras, images or databases.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
+
+from romacli.errors import EstimationError
 
 MIN_POINTS_FUNDAMENTAL = 8
 MIN_POINTS_ESSENTIAL = 6
@@ -103,6 +108,15 @@ def _ransac(score: int, local_optimisation: int, *, max_error: float, max_trials
     return params
 
 
+@contextmanager
+def _estimating(what: str) -> Iterator[None]:
+    """Turn what OpenCV raises on some points into an error that costs these points alone."""
+    try:
+        yield
+    except cv2.error as error:
+        raise EstimationError(f"OpenCV fails to estimate the {what}: {' '.join(str(error).split())}") from error
+
+
 def _with_inliers(
     matrix: np.ndarray | None, points0: np.ndarray, points1: np.ndarray, *, threshold: float
 ) -> tuple[np.ndarray | None, np.ndarray]:
@@ -124,6 +138,9 @@ def estimate_fundamental(
     Returns:
         F (3, 3) with x1^T F x0 = 0, or None where there is none; (N,) bool, the inliers.
 
+    Raises:
+        EstimationError: OpenCV fails on these points.
+
     Source: Barath et al., MAGSAC++, CVPR 2020, in OpenCV's USAC.
     """
     if len(points0) < MIN_POINTS_FUNDAMENTAL:
@@ -137,7 +154,8 @@ def estimate_fundamental(
         max_trials=10_000,
         seed=seed,
     )
-    matrix, _ = cv2.findFundamentalMat(points0, points1, params)
+    with _estimating("fundamental matrix"):
+        matrix, _ = cv2.findFundamentalMat(points0, points1, params)
     return _with_inliers(matrix, points0, points1, threshold=max_error_px)
 
 
@@ -152,6 +170,9 @@ def estimate_essential(
 
     Returns:
         E (3, 3) with x1^T E x0 = 0, or None where there is none; (N,) bool, the inliers.
+
+    Raises:
+        EstimationError: OpenCV fails on these points.
     """
     if len(points0) < MIN_POINTS_ESSENTIAL:
         return None, np.zeros(len(points0), bool)
@@ -160,7 +181,8 @@ def estimate_essential(
     # trials than F's seven: 3000 find a motion with 30 % inliers.
     params = _ransac(cv2.SCORE_METHOD_MSAC, cv2.LOCAL_OPTIM_INNER_LO, max_error=max_error, max_trials=3000, seed=seed)
     camera = np.eye(3)
-    matrix, _ = cv2.findEssentialMat(points0, points1, camera, camera, None, None, params)
+    with _estimating("essential matrix"):
+        matrix, _ = cv2.findEssentialMat(points0, points1, camera, camera, None, None, params)
     return _with_inliers(matrix, points0, points1, threshold=max_error)
 
 
@@ -177,5 +199,6 @@ def pose_from_essential(matrix: np.ndarray, points0: np.ndarray, points1: np.nda
     Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 9.6.3.
     """
     points0, points1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
-    _, rotation, translation, _ = cv2.recoverPose(matrix, points0, points1, np.eye(3))
+    with _estimating("pose"):
+        _, rotation, translation, _ = cv2.recoverPose(matrix, points0, points1, np.eye(3))
     return rotation, translation.ravel()

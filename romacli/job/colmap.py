@@ -47,7 +47,7 @@ from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.store.manifest import read_manifest
 from romacli.types import ImageList, Pair, Size
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 _VIEW = "database "
 MODEL = "sparse"
@@ -109,7 +109,9 @@ def _import_matches(
     held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
-        return DatabaseSummary(**held)
+        summary = DatabaseSummary(**{**held, "failed": tuple(held.get("failed", ()))})
+        _tell_failed(summary, progress)
+        return summary
     check_replaceable(database, overwrite=options.overwrite)
     with (
         FeaturesFile(layout.features) as features,
@@ -143,6 +145,7 @@ def _import_matches(
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
+    _tell_failed(summary, progress)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
@@ -151,6 +154,14 @@ def _import_matches(
     noted_options, sources = _noted(layout, images, options), _hloc_content(layout)
     remember(layout, view, derived_from, asdict(summary), made_with=noted_options, sources=sources)
     return summary
+
+
+def _tell_failed(summary: DatabaseSummary, progress: Progress) -> None:
+    if summary.failed:
+        progress.warn(
+            f"{counted(len(summary.failed), 'pair is', 'pairs are')} left out, since they could not be verified: "
+            f"{first_few(summary.failed)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.errors import InputError, UsageError
+from romacli.errors import EstimationError, InputError, UsageError
 from romacli.images.decode import read_image
 from romacli.job.derived import content, noted_path, stamp
 from romacli.job.masks import JobMasks
@@ -108,7 +108,11 @@ class GivenKeypoints:
             stop.check()
             image = read_image(self._photograph(name))
             self._require_size(name, (image.shape[1], image.shape[0]), sizes[name])
-            return detect_sift(image, max_keypoints, masks.read(name) if masks else None)
+            try:
+                return detect_sift(image, max_keypoints, masks.read(name) if masks else None)
+            except EstimationError as error:
+                progress.warn(f"{name} has no keypoints: {error}")
+                return Keypoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 
         progress.begin("detecting keypoints", len(sizes))
         found = {}

@@ -1,0 +1,76 @@
+"""Views from one place: pairs whose points a rotation of the camera alone explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from romacli.errors import EstimationError
+from romacli.types import Size
+
+# Focal lengths tried, in longer sides of the picture.
+_FOCAL_LENGTHS = np.geomspace(0.4, 4.0, 60)
+# A rotation's homography leaves this much of an orthogonal matrix; a camera that moves by a fiftieth of the distance
+# to a plane leaves more.
+_MOST_DEVIATION = 0.015
+_FEWEST_INLIERS = 0.9
+_FEWEST_POINTS = 8
+
+
+@dataclass(frozen=True)
+class PlanarPair:
+    """A homography (3, 3), x1 ~ H x0 in px from the pictures' centres, and the share of the points that follow it."""
+
+    homography: np.ndarray
+    share: float
+    long_side: float
+
+
+def planar_pair(
+    points0: np.ndarray, points1: np.ndarray, size0: Size, size1: Size, *, max_error_px: float
+) -> PlanarPair | None:
+    """The homography that most of (N, 2) point pairs in px follow; None without one.
+
+    Raises:
+        EstimationError: OpenCV fails on these points.
+    """
+    if len(points0) < _FEWEST_POINTS:
+        return None
+    points0, points1 = (
+        np.asarray(points, np.float64) - np.array(size) / 2 for points, size in ((points0, size0), (points1, size1))
+    )
+    try:
+        matrix, inliers = cv2.findHomography(points0, points1, cv2.RANSAC, max_error_px, None, 2000, 0.999)
+    except cv2.error as error:
+        raise EstimationError(f"OpenCV finds no homography: {error}") from error
+    if matrix is None or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        return None
+    return PlanarPair(matrix, float(inliers.mean()), float(max(*size0, *size1)))
+
+
+def are_from_one_place(pairs: Sequence[PlanarPair | None]) -> bool:
+    """Whether a camera that only turns, of one focal length, explains nearly all of the pairs.
+
+    A plane in front of a camera that moves gives homographies as well, but those are rotations at no focal length, or
+    the more so the longer it is: where the best is the longest that is tried, nothing is said.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 19.4: K R K^-1 of cameras that turn.
+    """
+    planar = [pair for pair in pairs if pair is not None and pair.share >= _FEWEST_INLIERS]
+    if not planar or len(planar) < _FEWEST_INLIERS * len(pairs):
+        return False
+    deviations = np.array([[_deviation(pair, focal) for focal in _FOCAL_LENGTHS] for pair in planar])
+    typical = np.quantile(deviations, 0.9, axis=0)
+    best = int(np.argmin(typical))
+    return bool(typical[best] < _MOST_DEVIATION and best < len(_FOCAL_LENGTHS) - 1)
+
+
+def _deviation(pair: PlanarPair, focal: float) -> float:
+    """How far K^-1 H K is from a rotation: the largest entry of M^T M - I, once M has determinant 1."""
+    scale = np.diag([focal * pair.long_side, focal * pair.long_side, 1.0])
+    turned = np.linalg.inv(scale) @ pair.homography @ scale
+    turned /= np.cbrt(np.linalg.det(turned))
+    return float(np.abs(turned.T @ turned - np.eye(3)).max())
