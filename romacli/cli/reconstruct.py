@@ -62,7 +62,7 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.colmap.georeference import compare_with_gps
-    from romacli.job.colmap import check_early, import_matches, make_model
+    from romacli.job.colmap import advice_on, check_early, import_matches, make_model
     from romacli.job.georeference import georeference_models, gps_values
     from romacli.job.job import listed, open_job, run_job
 
@@ -85,6 +85,8 @@ def reconstruct(
         if mapper.georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
+        for sentence in advice_on(job.layout, database, job.images.names, fit):
+            console.warn(sentence)
         values = {
             **match_values(matched),
             "models": model.models,

@@ -22,11 +22,11 @@ from romacli.colmap.cameras import (
     sharing_doubts,
 )
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
-from romacli.colmap.georeference import FEWEST_POSITIONS
+from romacli.colmap.georeference import FEWEST_POSITIONS, GpsFit
 from romacli.colmap.known import known_cameras
 from romacli.colmap.mappers import MapperOptions, check_settings
 from romacli.colmap.numbers import read_numbers
-from romacli.colmap.reading import database_content
+from romacli.colmap.reading import database_content, read_inliers, read_model
 from romacli.colmap.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.colmap.verify import VerifyOptions
@@ -36,7 +36,9 @@ from romacli.images.extras import HEIC, RAW
 from romacli.images.listing import files_under
 from romacli.images.metadata import read_metadata
 from romacli.job.derived import content, digest, held_by, made_with, noted_path, remember, sources_of
+from romacli.job.diagnosis import advice, placed_of
 from romacli.job.runs import noted
+from romacli.job.views import triangle_agreement
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.run.photographs import require_size
@@ -348,6 +350,20 @@ def make_model(
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary
+
+
+def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
+    """What deserves a look in the largest model of a job, each with what to try next; names: of all images."""
+    manifest = read_manifest(layout.manifest)
+    placed = placed_of(
+        read_model(layout.sparse / "0"),
+        names,
+        read_inliers(database),
+        models=sum(path.name.isdigit() for path in layout.sparse.iterdir()),
+        gps=gps,
+        agreement=triangle_agreement(manifest) if manifest else None,
+    )
+    return advice(placed)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from romacli.run.stop import StopRequest
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.types import CompactWarp, Keypoints, Matches, Pair, PairList, Size
+from romacli.types import CompactWarp, Keypoints, Manifest, Matches, Pair, PairList, Size
 from romacli.words import counted
 
 VIEW = "keypoints"
@@ -170,6 +170,12 @@ def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
     """Whether the hloc files were made of just what is on record now; those that do not say count as such."""
     noted = sources_of(layout, VIEW)
     return noted is None or noted == digest(_finished(journal, pairs))
+
+
+def triangle_agreement(manifest: Manifest) -> float | None:
+    """At what share of places warps agree round triangles of images, as it was found when keypoints were made."""
+    value = manifest.views.get(VIEW, {}).get("holds", {}).get("triangle_agreement")
+    return None if value is None else float(value)
 
 
 def _summary(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from romacli.job.diagnosis import Placed, advice, doubts
+from romacli.keypoints.checks import connected
 from romacli.words import counted
 
 from .facts import Facts
@@ -16,7 +18,6 @@ _FEW_KEYPOINTS = 0.2
 _MANY_REJECTED = 0.5
 _MANY_UNVERIFIED = 0.25
 _DOMINATING = 0.6
-_LARGE_ERROR_PX = 2.0
 _FEWEST_LINKS = 2
 _OVERLONG_SHARE = 0.05
 _BLANK_SHARE = 0.6
@@ -35,10 +36,16 @@ def verdict(facts: Facts) -> Verdict:
     """Whether it worked, by the share of images that came through the last stage there is."""
     total = len(facts.images)
     undone = facts.count("not done")
+    if facts.outdated and facts.model is not None:
+        return Verdict("open", f"The model is not one of the job as it is now: {' '.join(facts.outdated)}")
     if facts.model is not None:
         model = facts.model
         state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
-        if model.registered < total / 2 or not model.points3D:
+        placed = _placed(facts)
+        against = doubts(placed) if placed else []
+        if against and state == "good":
+            state = "fair"
+        if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
             state = "poor"
         beside = (
             f" {counted(model.models - 1, 'smaller model lies', 'smaller models lie')} beside it."
@@ -49,7 +56,8 @@ def verdict(facts: Facts) -> Verdict:
             state,
             f"{model.registered} of {counted(total, 'image')} are registered, with "
             f"{counted(model.points3D, 'point')} and a mean "
-            f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}",
+            f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}"
+            + (f" But {'; '.join(against)}." if against else ""),
         )
     if undone:
         return Verdict("open", f"Unfinished: {len(facts.pairs) - undone} of {len(facts.pairs)} pairs are matched.")
@@ -76,7 +84,7 @@ def warnings(facts: Facts, blank: Mapping[str, float] | None = None) -> tuple[st
         *_about_tracks(facts),
         *_about_dominance(facts),
         *_about_texture(facts, blank or {}),
-        *_about_model(facts),
+        *(advice(placed) if (placed := _placed(facts)) else ()),
     )
 
 
@@ -108,13 +116,19 @@ def _about_overlap(facts: Facts) -> list[str]:
             f"{counted(len(weak), 'image hangs', 'images hang')} on a single pair: {_listed(weak)}. "
             "Add pairs or photographs around them."
         )
-    if len(facts.groups) > 1:
+    if len(facts.groups) > max(1, _matched_groups(facts) if facts.checks else 1):  # else the checks tell it
         sizes = ", ".join(map(str, facts.groups[:_NAMES_SHOWN]))
         found.append(
             f"The images fall into {len(facts.groups)} groups that nothing joins ({sizes} images). Add pairs or "
             "photographs between them; one model cannot hold them all."
         )
     return found
+
+
+def _matched_groups(facts: Facts) -> int:
+    """The groups that the matched pairs join, verified or not."""
+    joined = {facts.names_of(pair): 1 for pair in facts.pairs if pair.state in ("matched", "verified")}
+    return len(connected(joined))
 
 
 def _about_verification(facts: Facts) -> list[str]:
@@ -180,22 +194,16 @@ def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _about_model(facts: Facts) -> list[str]:
-    if facts.model is None:
-        return []
-    found = []
-    out = [image.name for image in facts.images if image.points3D is None]
-    if out:
-        found.append(
-            f"{len(out)} of {len(facts.images)} images are not in the model: {_listed(out)}. "
-            "Look at their pairs; add photographs that link them, or map with --mapper global."
-        )
-    if facts.model.mean_reprojection_error > _LARGE_ERROR_PX:
-        found.append(
-            f"The mean reprojection error is {facts.model.mean_reprojection_error:.2f} px. Wrong matches or wrong "
-            "intrinsics are likely: raise --min-certainty, or give --camera-params."
-        )
-    return found
+def _placed(facts: Facts) -> Placed | None:
+    """The model beside its pairs, by what is known of it."""
+    if facts.model is None or facts.placed is not None:
+        return facts.placed
+    return Placed(
+        images=len(facts.images),
+        missing=tuple(image.name for image in facts.images if image.points3D is None),
+        mean_reprojection_error=facts.model.mean_reprojection_error,
+        models=facts.model.models,
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
 from romacli.job.colmap import outdated
+from romacli.job.diagnosis import Placed, placed_of
+from romacli.job.views import triangle_agreement
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.matchers.registry import matcher_named
@@ -89,7 +91,8 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
             0,
             f"{undone} of {counted(len(pairs), 'pair')} are not matched yet. The same `romacli match` continues.",
         )
-    missing.extend(map(str, outdated(job.layout)))
+    late = tuple(map(str, outdated(job.layout)))
+    missing.extend(late)
     provenance = read_provenance(layout.features) or {}
     facts = Facts(
         folder=str(layout.root),
@@ -107,6 +110,8 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         checks=_checks(job),
         missing=tuple(missing),
         runs=job.runs,
+        placed=_placed(job, model, names, inliers or {}, gps) if model else None,
+        outdated=late,
     )
     return facts, model
 
@@ -210,6 +215,19 @@ def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position]) -> M
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
         gps=_gps(model, gps),
+    )
+
+
+def _placed(
+    job: JobFolder, model: Model, names: Sequence[str], inliers: Mapping[Pair, int], gps: Mapping[str, Position]
+) -> Placed:
+    return placed_of(
+        model,
+        names,
+        inliers,
+        models=sum(path.name.isdigit() for path in job.layout.sparse.iterdir()),
+        gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
+        agreement=triangle_agreement(job.manifest),
     )
 
 

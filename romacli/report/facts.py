@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from romacli.job.diagnosis import Placed
 from romacli.store.runs import Run
 from romacli.types import Pair
 
@@ -95,7 +96,8 @@ class Facts:
 
     settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None where there are none;
     verified: whether there is a database; checks: warnings that the job's own checks left; missing: what the report
-    lacks, as sentences; groups: sizes of the groups of images that verified or else matched pairs join.
+    lacks, as sentences; placed: the model beside its pairs; outdated: sentences on files whose sources have changed
+    since; groups: sizes of the groups of images that verified or else matched pairs join.
     """
 
     folder: str
@@ -113,6 +115,8 @@ class Facts:
     checks: tuple[str, ...]
     missing: tuple[str, ...]
     runs: tuple[Run, ...]
+    placed: Placed | None = None
+    outdated: tuple[str, ...] = ()
 
     def names_of(self, pair: PairRow) -> Pair:
         return self.images[pair.one].name, self.images[pair.other].name

@@ -260,3 +260,13 @@ def test_signals_are_given_back_after_native_code():
         assert signal.getsignal(signal.SIGINT) not in handlers
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_model_without_points_is_no_success(scene, database, tmp_path, monkeypatch, known):
+    model = load_pycolmap().Reconstruction()
+    monkeypatch.setattr("romacli.colmap.reconstruct.run_mapper", lambda *_: {0: model})
+    options = MapperOptions(known_poses=tmp_path if known else None)
+    with pytest.raises(NothingFoundError, match="found no model in"):
+        reconstruct(database, tmp_path, tmp_path / "sparse", options)
+    assert not (tmp_path / "sparse").exists()

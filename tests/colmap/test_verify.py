@@ -137,3 +137,26 @@ def test_pairs_are_read_only_a_little_ahead_of_those_taken():
     next(results)
     assert len(taken) < 20
     results.close()
+
+
+def test_a_library_error_costs_its_pair_alone_and_names_it(tmp_path, monkeypatch):
+    import cv2
+
+    scene = make_scene(4, points=120)
+    estimate, bad = cv2.findFundamentalMat, scene.keypoints[scene.names[0]][0]
+
+    def find(points0, points1, *more):
+        if (points0 == bad).all(1).any():
+            raise cv2.error("no model in setModelParameters")
+        return estimate(points0, points1, *more)
+
+    monkeypatch.setattr(cv2, "findFundamentalMat", find)
+    summary = scene.write(tmp_path / "a.db", cameras=GUESSED, verify=VerifyOptions(num_threads=2))
+    touched = [
+        pair
+        for pair, rows in scene.matches.items()
+        if scene.names[0] in pair and 0 in rows[:, pair.index(scene.names[0])]
+    ]
+    assert len(summary.failed) == len(touched) > 0
+    assert all(scene.names[0] in sentence and "setModelParameters" in sentence for sentence in summary.failed)
+    assert summary.verified == len(scene.matches) - len(touched)

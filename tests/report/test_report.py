@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
 from romacli.colmap.reconstruct import MapperOptions, reconstruct
+from romacli.job.diagnosis import Placed
 from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
 from romacli.report.charts import figures
@@ -353,3 +354,23 @@ def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
     append_run(path, run)
     assert read_runs(path) == [run, run]
     assert read_runs(tmp_path / "none") == []
+
+
+def test_a_verdict_is_lowered_by_what_speaks_against_the_model() -> None:
+    chain = [verified_pair(index, index + 1) for index in range(5)]
+    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
+    wrong = Placed(6, (), 0.9, gps_median_m=33.0, gps_extent_m=170.0)
+    judged = verdict(facts_of(6, chain, model=model, placed=wrong))
+    assert judged.state == "poor"
+    assert "GPS" in judged.sentence
+    jumping = Placed(6, (), 0.9, jumps=("003.jpg",))
+    assert verdict(facts_of(6, chain, model=model, placed=jumping)).state == "fair"
+    assert any("003.jpg" in sentence for sentence in warnings(facts_of(6, chain, model=model, placed=jumping)))
+
+
+def test_a_stale_model_has_no_verdict_of_the_present_job() -> None:
+    chain = [verified_pair(index, index + 1) for index in range(5)]
+    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
+    judged = verdict(facts_of(6, chain, model=model, outdated=("sparse/0 was made from an earlier database.db.",)))
+    assert judged.state == "open"
+    assert "earlier database.db" in judged.sentence

@@ -1,0 +1,160 @@
+"""What speaks against a finished model, and what to try: the same for the command that makes it and for the report.
+
+Pure: values in, sentences out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from romacli.colmap.georeference import GpsFit
+from romacli.colmap.reading import Model
+from romacli.keypoints.checks import connected
+from romacli.types import Pair
+from romacli.words import counted, first_few
+
+# Judgement, not measurement: below these a person should look before believing.
+_LARGE_ERROR_PX = 2.0
+_FEW_REGISTERED = 0.5
+# GPS of phones is 5 to 10 m off; a model that is off by more, and by this share of the way, is another one.
+_GPS_NOISE_M, _GPS_SHARE = 10.0, 0.1
+# In a walk, a step between verified neighbours this many times the usual one.
+_JUMP = 8.0
+_FEWEST_STEPS = 8
+_SEQUENTIAL = 0.9
+_LITTLE_AGREEMENT = 0.75
+_WEAK = 0.1
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model beside what it was made of.
+
+    images: of the job; missing: of them those that are not in the largest model, by name. models: how many there are.
+    gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: share of places at which warps agree
+    round triangles of images, None where it is not known. weakly_joined: sizes of the groups that only pairs with a
+    tenth of the usual inliers hold together, none where all hang together well.
+    """
+
+    images: int
+    missing: Sequence[str]
+    mean_reprojection_error: float
+    models: int = 1
+    gps_median_m: float | None = None
+    gps_extent_m: float | None = None
+    jumps: Sequence[str] = ()
+    agreement: float | None = None
+    weakly_joined: Sequence[int] = ()
+
+    @property
+    def registered(self) -> int:
+        return self.images - len(self.missing)
+
+
+def doubts(placed: Placed) -> list[str]:
+    """What speaks against the model, each as a clause without its end."""
+    found = []
+    if placed.gps_median_m is not None and placed.gps_extent_m is not None:
+        limit = max(_GPS_NOISE_M, _GPS_SHARE * placed.gps_extent_m)
+        if placed.gps_median_m > limit:
+            found.append(
+                f"its cameras are {placed.gps_median_m:.0f} m (median) off the GPS positions of their photographs, "
+                f"which lie {placed.gps_extent_m:.0f} m apart"
+            )
+    if placed.jumps:
+        found.append(
+            f"the camera jumps at {first_few(placed.jumps, _NAMES_SHOWN)}, though these match the photograph before"
+        )
+    if placed.agreement is not None and placed.agreement < _LITTLE_AGREEMENT:
+        found.append(f"warps agree round triangles of images at only {placed.agreement:.0%} of the places")
+    if len(placed.weakly_joined) > 1:
+        sizes = " and ".join(map(str, placed.weakly_joined[:_NAMES_SHOWN]))
+        found.append(f"groups of {sizes} images hang together by pairs with few inliers alone")
+    return found
+
+
+def advice(placed: Placed) -> list[str]:
+    """What deserves a look, each with what to try next."""
+    found = []
+    if placed.missing:
+        out = f"{len(placed.missing)} of {counted(placed.images, 'image')} are not in the model: "
+        out += f"{first_few(placed.missing, _NAMES_SHOWN)}. "
+        if placed.registered < _FEW_REGISTERED * placed.images:
+            found.append(
+                out + "The mapper failed on most of them: try --mapper global, give the true --camera-params, or one "
+                "--camera-mode single where one camera took them all. Believe no model without a look at its poses."
+            )
+        else:
+            found.append(out + "Look at their pairs; add photographs that link them, or map with --mapper global.")
+    if placed.mean_reprojection_error > _LARGE_ERROR_PX:
+        found.append(
+            f"The mean reprojection error is {placed.mean_reprojection_error:.2f} px. Wrong matches or wrong "
+            "intrinsics are likely: raise --min-certainty, or give --camera-params."
+        )
+    if against := doubts(placed):
+        found.append(
+            f"The model may be wrong: {'; '.join(against)}. Compare it with what you know of the place; other "
+            "--camera-params, more pairs between distant photographs, or a higher --min-certainty may help."
+        )
+    return found
+
+
+def placed_of(
+    model: Model,
+    names: Sequence[str],
+    inliers: Mapping[Pair, int],
+    *,
+    models: int = 1,
+    gps: GpsFit | None = None,
+    agreement: float | None = None,
+) -> Placed:
+    """The largest model of a job beside its verified pairs.
+
+    Args:
+        names: of all images, in the order they were taken where they were taken along a way.
+        inliers: of the verified pairs.
+    """
+    has_points = bool(len(model.errors))
+    return Placed(
+        images=len(names),
+        missing=tuple(name for name in names if name not in model.poses),
+        mean_reprojection_error=float(model.errors.mean()) if has_points else 0.0,
+        models=models,
+        gps_median_m=gps.median_m if gps else None,
+        gps_extent_m=gps.extent_m if gps else None,
+        jumps=jumps_along({name: pose.centre for name, pose in model.poses.items()}, names, inliers),
+        agreement=agreement,
+        weakly_joined=weak_groups({pair: count for pair, count in inliers.items() if count}),
+    )
+
+
+def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined: Mapping[Pair, int]) -> tuple[str, ...]:
+    """Photographs that stand far from the one before, where photographs were taken along a way.
+
+    Args:
+        centres: (3,) by name, of the images in the model. names: in the order they were taken. joined: verified pairs.
+
+    Returns:
+        Names; none where the order tells nothing, since not nearly all neighbours in it match.
+    """
+    pairs = {frozenset(pair) for pair, count in joined.items() if count}
+    placed = [name for name in names if name in centres]
+    steps = [(a, b) for a, b in zip(placed, placed[1:], strict=False) if frozenset((a, b)) in pairs]
+    if len(steps) < _FEWEST_STEPS or len(steps) < _SEQUENTIAL * (len(placed) - 1):
+        return ()
+    lengths = np.array([np.linalg.norm(centres[b] - centres[a]) for a, b in steps])
+    return tuple(b for (_, b), length in zip(steps, lengths, strict=True) if length > _JUMP * np.median(lengths) > 0)
+
+
+def weak_groups(inliers: Mapping[Pair, int]) -> tuple[int, ...]:
+    """Sizes of the groups of two and more images that fall apart without pairs of few inliers, largest first; none
+    where the images do not hang together to begin with, or still do without these pairs."""
+    if not inliers:
+        return ()
+    bar = max(1, round(_WEAK * float(np.median(list(inliers.values())))))
+    strong = tuple(len(group) for group in connected(inliers, fewest=bar) if len(group) > 1)
+    return strong if len(connected(inliers)) == 1 and len(strong) > 1 else ()

@@ -1,0 +1,55 @@
+"""What speaks against a model: places, jumps, contradictions and weak links, each on numbers made for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from romacli.job.diagnosis import Placed, advice, doubts, jumps_along, weak_groups
+
+NAMES = [f"{index:02}.jpg" for index in range(20)]
+WALK = {(a, b): 500 for a, b in zip(NAMES, NAMES[1:], strict=False)}
+
+
+def test_a_good_model_raises_no_doubt() -> None:
+    placed = Placed(20, (), 0.6, gps_median_m=4.0, gps_extent_m=170.0, agreement=0.95)
+    assert doubts(placed) == advice(placed) == []
+
+
+def test_a_model_far_from_gps_is_doubted_however_many_images_it_has() -> None:
+    placed = Placed(29, (), 0.95, gps_median_m=33.0, gps_extent_m=170.0)
+    (doubt,) = doubts(placed)
+    assert "33 m" in doubt
+    assert "may be wrong" in advice(placed)[0]
+    assert not doubts(Placed(29, (), 0.95, gps_median_m=33.0, gps_extent_m=1000.0))
+
+
+def test_few_images_in_the_model_are_told_with_the_cure() -> None:
+    (sentence,) = advice(Placed(20, tuple(NAMES[2:]), 0.5))
+    assert "18 of 20" in sentence
+    assert "--mapper global" in sentence
+    assert "failed on most" in sentence
+    (sentence,) = advice(Placed(20, tuple(NAMES[18:]), 0.5))
+    assert "failed on most" not in sentence
+
+
+def test_a_jump_in_a_walk_is_named() -> None:
+    centres = {name: np.array([0.1 * index, 0, 0]) for index, name in enumerate(NAMES)}
+    assert jumps_along(centres, NAMES, WALK) == ()
+    broken = {name: centre + (0 if name < "10" else 5.0) for name, centre in centres.items()}
+    assert jumps_along(broken, NAMES, WALK) == ("10.jpg",)
+
+
+def test_order_tells_nothing_where_neighbours_do_not_match() -> None:
+    rng = np.random.default_rng(0)
+    centres = {name: rng.normal(0, 10, 3) for name in NAMES}
+    far = {(a, b): 500 for a, b in zip(NAMES, NAMES[5:], strict=False)}
+    assert jumps_along(centres, NAMES, far) == ()
+
+
+def test_groups_that_few_inliers_hold_together_are_told() -> None:
+    assert weak_groups(WALK) == ()
+    weak = {**WALK, ("09.jpg", "10.jpg"): 20}
+    assert weak_groups(weak) == (10, 10)
+    assert "10 and 10" in doubts(Placed(20, (), 0.5, weakly_joined=weak_groups(weak)))[0]
+    apart = {pair: count for pair, count in WALK.items() if pair != ("09.jpg", "10.jpg")}
+    assert weak_groups(apart) == ()
