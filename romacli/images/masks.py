@@ -147,9 +147,11 @@ def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str
 def _refuse_orphans(folder: Path, orphans: Sequence[str], root: Path) -> None:
     if orphans:
         first, others = min(orphans), f" (nor are {len(orphans) - 1} others)" if len(orphans) > 1 else ""
+        inside = root / "images"  # of a data set whose root was given
+        advice = f"Give {inside} for the photographs" if inside.is_dir() else "Rename the mask, or take it away"
         raise InputError(
             f"{folder / first} is the mask of no photograph{others}: {root} holds no {first[: -len(_MASK_EXTENSION)]}, "
-            "with whatever extension. Rename the mask, or take it away."
+            f"with whatever extension. {advice}."
         )
 
 

@@ -128,6 +128,14 @@ def test_a_mask_of_no_photograph_is_named(photos):
     )
 
 
+def test_masks_of_a_data_set_whose_root_was_given_say_which_folder_to_give(photos):
+    write(photos / "images" / "c.jpg", black_left())
+    write(photos / "masks" / "c.jpg.png", black_left())
+    said = refusal(photos, ["images/c.jpg"], MaskOptions(photos / "masks"))
+    assert "masks/c.jpg.png is the mask of no photograph" in said
+    assert "Give photos/images for the photographs." in said
+
+
 def test_masks_of_photographs_that_are_not_listed_may_stay(photos):
     for name in ("b.png.png", "a/größe 1.png"):
         write(Path("masks") / name, black_left())
