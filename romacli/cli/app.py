@@ -28,7 +28,7 @@ from romacli.cli import (
 )
 from romacli.cli import eval as evaluation
 from romacli.cli.console import Console, Unheard, exit_code, tell
-from romacli.cli.options import PANELS, normalise
+from romacli.cli.options import PANELS, TryRotations, normalise
 from romacli.errors import RomacliError
 
 EPILOG = (
@@ -71,7 +71,7 @@ class _Front(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command; whatever goes wrong ends in a sentence, of the same form for every error, and a code."""
-        self._words = words = [*(sys.argv[1:] if args is None else args)]
+        self._words = words = _with_values(sys.argv[1:] if args is None else args)
         is_alone = extra.pop("standalone_mode", True)
         Console.has_told = False
         try:
@@ -91,6 +91,15 @@ class _Front(TyperGroup):
             super().invoke(ctx)
         except KeyboardInterrupt as error:  # the library beneath would take every signal for Ctrl-C
             raise typer.Exit(_end(error, self._words)) from error
+
+
+def _with_values(words: Sequence[str]) -> list[str]:
+    """The words with the value that --try-rotations stands for alone, as it did before it took one."""
+    following = [*words[1:], ""]
+    return [
+        f"{word}=always" if normalise(word) == "--try-rotations" and after not in set(TryRotations) else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def _end(error: BaseException, words: Sequence[str]) -> int:

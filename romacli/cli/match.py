@@ -119,6 +119,7 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
         "pairs": summary.pairs,
         "matched": summary.matched,
         "turned": summary.turned,
+        "turned_images": list(summary.turned_images),
         "rejected": summary.rejected,
         "failed": summary.failed,
         "encodes": summary.encodes,

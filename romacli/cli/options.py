@@ -149,6 +149,12 @@ class Changed(StrEnum):
     keep = "keep"
 
 
+class TryRotations(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Engine(StrEnum):
     local = "local"
     ray = "ray"
@@ -340,14 +346,13 @@ class MatchFlags(MatcherFlags):
     num_workers: Annotated[int, typer.Option(min=1, help="Threads that read photographs ahead.")] = 2
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
     try_rotations: Annotated[
-        bool,
+        TryRotations,
         typer.Option(
-            "--try-rotations",
-            help="Try each pair that is rejected or overlaps by less than 10 % again, its second photograph turned "
-            "by 90, 180 and 270 degrees; such a pair takes up to four times as long. EXIF orientations are heeded "
-            "anyway.",
+            help="Try photographs turned by 90, 180 and 270 degrees: auto, those that hardly match anything, at the "
+            "coarse stage and against few partners; always, the second of each pair that is rejected or overlaps by "
+            "less than 10 %, which takes up to four times as long; never. What EXIF says is followed anyway.",
         ),
-    ] = False
+    ] = TryRotations.auto
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first photograph that cannot be read, instead of going on.")
     ] = False

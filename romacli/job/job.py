@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from romacli.images.masks import MaskOptions, find_masks, without_masks
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.runs import noted
+from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
 from romacli.keypoints.aggregate import AggregateOptions
 from romacli.matchers.matcher import Matcher, MatcherOptions
@@ -29,7 +31,7 @@ from romacli.pairing.preselect import preselect
 from romacli.pairing.sources import check_pairing, choose_pairs, looks_at_photographs
 from romacli.pairs import read_pairs, write_pairs
 from romacli.run.engine import EngineOptions, match_in_parallel
-from romacli.run.match import MatchOptions, MatchSummary, match_images
+from romacli.run.match import Append, MatchOptions, MatchSummary, match_images
 from romacli.run.photographs import (
     REFUSE,
     REMATCH,
@@ -67,6 +69,7 @@ class JobOptions:
     image_list: a file of names, one a line, in place of the whole folder.
     masks: which pixels of the photographs count.
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
+    try_turned: try photographs that hardly match anything turned by quarters.
     overwrite: begin anew, whatever the output folder holds of an earlier job.
     changed: what to do about photographs that changed since they were matched: refuse, rematch or keep.
     shard: match only this piece of the pairs, and make no keypoints.
@@ -86,6 +89,7 @@ class JobOptions:
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
     masks: MaskOptions = field(default_factory=MaskOptions)
     keypoints: str | None = None
+    try_turned: bool = True
     overwrite: bool = False
     changed: str = REFUSE
     shard: Shard | None = None
@@ -237,8 +241,15 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     counts.update(pairs=run.run, encodes=run.encodes)
             if run.flat:
                 progress.warn(_about_flat(sorted(run.flat)))
+            if job.options.shard is None and job.options.try_turned and not job.options.match.try_rotations:
+                _try_turned(job, run, held, progress, stop)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
+            if summary.turned_images:
+                progress.warn(
+                    f"{counted(len(summary.turned_images), 'photograph is', 'photographs are')} stored turned, without "
+                    f"a word in the EXIF data, and matched so: {first_few(summary.turned_images)}"
+                )
             if job.options.shard is None:
                 for note in journal.damaged:
                     progress.warn(f"{note}; `romacli check {job.layout.root} --repair` mends the file")
@@ -259,6 +270,25 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     masks=job.masks,
                 )
     return summary
+
+
+def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:
+    """Try the photographs that hardly match anything turned; name those that lie so."""
+    writing = partial(_writing, job, held)
+    trial = Trial(job.layout, job.images, job.pairs, job.matcher, job.options.match, job.journal, writing)
+    run.encodes += try_turned(trial, progress, stop).encodes
+
+
+@contextmanager
+def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
+    """A new journal file, written to as long as the folder is ours."""
+    with JournalWriter(job.layout.journal, job.fingerprint, stamps=job.photographs.stamps, expected=expected) as writer:
+
+        def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
+            held.check()
+            writer.append(results)
+
+        yield append
 
 
 @contextmanager
@@ -353,14 +383,7 @@ def _match(
             progress,
             stop,
         )
-    with JournalWriter(
-        job.layout.journal, job.fingerprint, stamps=job.photographs.stamps, expected=len(todo)
-    ) as writer:
-
-        def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
-            held.check()
-            writer.append(results)
-
+    with _writing(job, held, expected=len(todo)) as append:
         return match_images(
             job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop, summary=summary
         )
@@ -457,6 +480,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         seconds=run.seconds,
         failures={**job.unreadable, **run.failures},
         given_up=run.given_up,
+        turned_images=turned_images(manifest) if (manifest := read_manifest(job.layout.manifest)) else (),
     )
 
 

@@ -71,6 +71,7 @@ class MatchSummary:
     turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
         process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
         flat: photographs of this run that are a single colour.
+        turned_images: photographs found to be stored turned, without a word in their EXIF data.
     """
 
     images: int = 0
@@ -85,6 +86,7 @@ class MatchSummary:
     failures: dict[str, str] = field(default_factory=dict)
     given_up: tuple[Pair, ...] = ()
     flat: set[str] = field(default_factory=set)
+    turned_images: tuple[str, ...] = ()
 
     @property
     def encodes_per_pair(self) -> float:

@@ -352,7 +352,7 @@ class Journal:
         key = _key(pair)
         if self._is_outdated(pair, record):
             self._outdated.add(key)
-        elif key not in self._index:
+        elif key not in self._index or (quarter_turns_in(record.header) and not self._quarter_turns.get(key)):
             self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
             if turns := quarter_turns_in(record.header):
                 self._quarter_turns[key] = turns if key == pair else -turns % 4

@@ -1,0 +1,130 @@
+"""Photographs that hardly match anything, tried on their sides and upside down, as they may be stored without a word.
+
+Only such photographs are tried, at the coarse stage and against a few partners; pairs that match as they are stay as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+
+from romacli.errors import RomacliError
+from romacli.geometry.turns import turn_image
+from romacli.images.upright import read_upright
+from romacli.job.derived import digest, held_by, remember
+from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.run.match import Append, MatchOptions, MatchSummary, match_images
+from romacli.run.progress import Progress
+from romacli.run.rotations import QUARTERS
+from romacli.run.stop import StopRequest
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
+
+VIEW = "turned"
+# An image whose best pair overlaps by less hardly matches anything; a turn has to gain this much over none.
+_WEAK_OVERLAP, _FEWEST_OVERLAP, _CLEAR_GAIN = 0.1, 0.05, 2.5
+_PARTNERS = 3
+# Of so many pairs, one image may be tried: what is spent stays a small share of the job.
+_PAIRS_A_TRIAL = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What trials need of a job. journal: opens it; writing: opens it for more records."""
+
+    layout: Layout
+    images: ImageList
+    pairs: PairList
+    matcher: Matcher
+    options: MatchOptions
+    journal: Callable[[], Journal]
+    writing: Callable[[], AbstractContextManager[Append]]
+
+
+def starved(pairs: Sequence[Pair], overlaps: Mapping[Pair, float]) -> dict[str, list[str]]:
+    """The images that hardly match anything, each with its likeliest partners: those that match others well first.
+
+    Args:
+        pairs: finished. overlaps: of those that matched, in [0, 1].
+    """
+    best: dict[str, float] = {}
+    partners: dict[str, list[str]] = {}
+    for pair in pairs:
+        for name, other in (pair, pair[::-1]):
+            best[name] = max(best.get(name, 0.0), overlaps.get(pair, 0.0))
+            partners.setdefault(name, []).append(other)
+    weak = [name for name in partners if best[name] < _WEAK_OVERLAP]
+    return {name: sorted(partners[name], key=lambda other: -best[other])[:_PARTNERS] for name in weak}
+
+
+def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match the pairs of photographs that turn out to be stored turned, and record those that match so.
+
+    What was tried is noted, and not tried again before other pairs of the job are finished.
+    """
+    summary = MatchSummary()
+    with trial.journal() as journal:
+        done = [pair for pair in trial.pairs.pairs if pair in journal]
+        overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
+    found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
+    derived_from = digest([[name for name, _ in found], len(done)])
+    if not (found and isinstance(trial.matcher, CoarseMatcher)) or held_by(trial.layout, VIEW, derived_from):
+        return summary
+    turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
+    if turned:
+        # The second photograph of a pair is the one that is turned.
+        pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
+        options = replace(trial.options, try_rotations=True)
+        with trial.writing() as append:
+
+            def keep(results: Sequence[tuple[Pair, PairResult]]) -> None:
+                append([(pair, warp) for pair, warp in results if isinstance(warp, CompactWarp) and warp.quarter_turns])
+
+            match_images(
+                trial.images,
+                PairList(tuple(pairs)),
+                trial.matcher,
+                keep,
+                options,
+                progress=progress,
+                stop=stop,
+                title="matching turned photographs",
+                summary=summary,
+            )
+    remember(trial.layout, VIEW, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
+    return summary
+
+
+def turned_images(manifest: Manifest) -> tuple[str, ...]:
+    """The photographs of a job that were found to be stored turned, without a word in their EXIF data."""
+    return tuple(manifest.views.get(VIEW, {}).get("holds", {}).get("turned", ()))
+
+
+def _which_gain(
+    trial: Trial, matcher: CoarseMatcher, found: Mapping[str, Sequence[str]], progress: Progress, stop: StopRequest
+) -> set[str]:
+    """The images that overlap clearly more with a partner when they are turned."""
+    progress.begin("trying photographs turned", len(found))
+    gaining = set()
+    for name, partners in found.items():
+        with stop.at_once(), suppress(RomacliError):  # one that cannot be read was named before
+            if _gains(trial.images, matcher, name, partners):
+                gaining.add(name)
+        progress.advance()
+    return gaining
+
+
+def _gains(images: ImageList, matcher: CoarseMatcher, name: str, partners: Sequence[str]) -> bool:
+    photograph = read_upright(images.root / name)[0]
+    views = [turn_image(photograph, turns) for turns in (0, *QUARTERS)]
+    others = [read_upright(images.root / partner)[0] for partner in partners]
+    described = [matcher.encode_coarse([matcher.prepare(image)])[0] for image in (*views, *others)]
+    features, of_partners = described[: len(views)], described[len(views) :]
+    for partner in of_partners:
+        upright, *turned = matcher.overlap([(partner, view) for view in features])
+        if max(turned) >= max(_FEWEST_OVERLAP, _CLEAR_GAIN * upright):
+            return True
+    return False

@@ -1,0 +1,113 @@
+"""Photographs stored turned without a word in EXIF are found where they hardly match, and matched so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.homography import HomographyMatcher, image_digest
+from support.plane import photograph_plane
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.geometry.turns import turn_image
+from romacli.images import read_image
+from romacli.job.turned import starved
+from romacli.matchers import registry
+from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
+
+NAMES = [f"{number}.png" for number in range(6)]
+TURNED = "2.png"
+Run = Callable[..., Result]
+
+
+class Upright(HomographyMatcher):
+    """Knows a plane, and as networks do sees nothing where one photograph is turned against the other."""
+
+    coarse = 0
+
+    def match(self, pairs: list[tuple[Features, Features]], seeds: list[int]) -> list[CompactWarp | Rejected]:
+        found = super().match(pairs, seeds)
+        return [result if _agree(a, b) else Rejected(0.0) for result, (a, b) in zip(found, pairs, strict=True)]
+
+    def encode_coarse(self, images: list) -> list[Features]:
+        self.coarse += len(images)
+        return self.encode(images)
+
+    def describe(self, features: list[Features]) -> np.ndarray:
+        raise NotImplementedError
+
+    def overlap(self, pairs: list[tuple[Features, Features]]) -> list[float]:
+        return [0.6 if _agree(a, b) else 0.01 for a, b in pairs]
+
+
+def _agree(a: Features, b: Features) -> bool:
+    rows = [features.tensors["plane_from_image"][0, :2, 0].numpy() for features in (a, b)]
+    return bool(rows[0] @ rows[1] > 0.9)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upright:
+    """Six photographs, one of them stored on its side."""
+    monkeypatch.chdir(tmp_path)
+    plane = photograph_plane(Path("photos"), NAMES)
+    known = dict(plane.by_digest)
+    image, matrix = read_image(Path("photos") / TURNED), plane.plane_from_image[TURNED]
+    for _ in range(4):
+        known[image_digest(image)] = matrix
+        back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])
+        matrix, image = matrix @ back, turn_image(image, 1)
+    for name in NAMES:  # what trials of other photographs see
+        image, matrix = read_image(Path("photos") / name), plane.plane_from_image[name]
+        for _ in range(4):
+            known.setdefault(image_digest(image), matrix)
+            back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])
+            matrix, image = matrix @ back, turn_image(image, 1)
+    matcher = Upright(known, nodes=20)
+    monkeypatch.setitem(registry.MATCHERS, "plane", MatcherSpec("plane", lambda *_: matcher, "", ""))
+    return matcher
+
+
+def lay_on_its_side() -> None:
+    path = Path("photos") / TURNED
+    cv2.imwrite(str(path), cv2.cvtColor(turn_image(read_image(path), 3), cv2.COLOR_RGB2BGR))
+
+
+def run(*words: object) -> dict:
+    result = CliRunner().invoke(app, ["match", "photos", "-o", "job", "--model", "plane", "--json", *map(str, words)])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_photograph_on_its_side_is_found_matched_and_named(made: Upright) -> None:
+    lay_on_its_side()
+    told = run()
+    assert (told["matched"], told["turned"], told["rejected"]) == (15, 5, 0)
+    assert told["turned_images"] == [TURNED]
+    tried = made.coarse
+    assert 0 < tried <= 4 + 3
+    assert run()["turned_images"] == [TURNED]
+    assert made.coarse == tried
+
+
+def test_never_leaves_it_and_always_needs_no_trial(made: Upright) -> None:
+    lay_on_its_side()
+    assert run("--try-rotations", "never")["rejected"] == 5
+    assert run("--overwrite", "--try-rotations")["turned"] == 5
+    assert made.coarse == 0
+
+
+def test_where_all_match_nothing_is_tried(made: Upright) -> None:
+    assert run()["turned"] == 0
+    assert made.coarse == 0
+
+
+def test_starved_images_come_with_partners_that_match_others() -> None:
+    pairs = [("a", "b"), ("a", "c"), ("b", "c"), ("a", "d"), ("b", "d")]
+    found = starved(pairs, {("a", "b"): 0.5, ("a", "c"): 0.3, ("b", "c"): 0.2})
+    assert list(found) == ["d"]
+    assert found["d"] == ["a", "b"]
