@@ -61,7 +61,7 @@ def test_a_matcher_without_a_name_is_that_of_the_commands(monkeypatch: pytest.Mo
 def test_folders_and_weights_may_be_text() -> None:
     images = romacli.list_images(str(IMAGES))
     assert images.root / images.names[0] == IMAGES / images.names[0]
-    weights = str(Path(romacli.__file__).parent / "models" / "mini.safetensors")
+    weights = str(Path(romacli.__file__).parent / "networks" / "mini.safetensors")
     assert romacli.load_matcher("mini", romacli.MatcherOptions(weights=weights)).name == "mini"
 
 
