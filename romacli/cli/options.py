@@ -509,6 +509,13 @@ class ImportFlags:
             help="Known intrinsics in the model's order; the mapper keeps them fixed.",
         ),
     ] = None
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            help="Give cameras without a focal length in their EXIF data one from the verified pairs, where these tell "
+            "it; the mapper starts from it. Given --camera-params are never touched."
+        ),
+    ] = True
     rig_config: Annotated[
         Path | None,
         typer.Option(

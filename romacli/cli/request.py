@@ -195,6 +195,7 @@ def import_options(
             rigs=read_rigs(flags.rig_config) if flags.rig_config else None,
         ),
         verify=VerifyOptions(method=flags.verify.value, max_error_px=flags.max_error, min_inliers=flags.min_inliers),
+        calibrate=flags.calibrate,
         overwrite=overwrite,
     )
 

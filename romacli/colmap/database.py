@@ -21,6 +21,7 @@ from romacli.types import Pair
 
 from .access import require_closed
 from .binding import load_pycolmap
+from .calibration import calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .rigs import RigFile
@@ -40,6 +41,8 @@ class DatabaseSummary:
     pairs_per_keypoint: in how many pairs a matched keypoint occurs, on average. Close to 1, no point is seen
         by three images, and COLMAP registers little more than two.
     failed: a sentence for each pair that a library failed on; it is not verified.
+    calibrated: a sentence for each camera that got its focal length from the pairs.
+    contradicted: a sentence for each camera whose EXIF data they contradict.
     """
 
     images: int
@@ -52,6 +55,8 @@ class DatabaseSummary:
     pairs_per_keypoint: float
     pose_priors: int = 0
     failed: tuple[str, ...] = ()
+    calibrated: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
 
 
 def write_database(
@@ -65,6 +70,7 @@ def write_database(
     gps: Mapping[str, tuple[float, float, float]] | None = None,
     rigs: RigFile | None = None,
     overwrite: bool = False,
+    calibrate: bool = False,
     expected_bytes: int = 0,
     progress: Callable[[Pair], None] | None = None,
 ) -> DatabaseSummary:
@@ -81,6 +87,7 @@ def write_database(
         gps: by image name, (latitude, longitude, altitude) in degrees and m, for the table of pose priors.
         rigs: cameras that move together, as `check_rigs` has seen them fit.
         overwrite: replace a database that somebody else made.
+        calibrate: give cameras whose focal length is a guess one from the verified pairs, where these tell it.
         expected_bytes: how large it may become; so much room is asked for before it is begun.
         progress: called with every pair that is written.
 
@@ -104,6 +111,7 @@ def write_database(
             _apply_rigs(unfinished, rigs)
         if verify.method == "colmap":
             verify_database(unfinished, verify)
+        calibrated = calibrate_database(unfinished) if calibrate else ()
         verified, inliers = _seal(unfinished, former)
         os.replace(unfinished, path)
     return DatabaseSummary(
@@ -117,6 +125,8 @@ def write_database(
         pairs_per_keypoint=writer.pairs_per_keypoint,
         pose_priors=len(gps or {}),
         failed=tuple(failed),
+        calibrated=tuple(str(found) for found in calibrated if not found.is_prior),
+        contradicted=tuple(str(found) for found in calibrated if found.is_prior),
     )
 
 

@@ -76,6 +76,7 @@ class ImportOptions:
     database: None for the one in the output folder.
     only: the images to import; None for all that were matched.
     known_poses: a COLMAP model, whose cameras are taken and of whose images alone there is any use.
+    calibrate: where cameras have no focal length from EXIF data or the user, take one from the verified pairs.
     """
 
     database: Path | None = None
@@ -83,6 +84,7 @@ class ImportOptions:
     known_poses: Path | None = None
     cameras: CameraOptions = field(default_factory=CameraOptions)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
+    calibrate: bool = True
     overwrite: bool = False
 
 
@@ -111,8 +113,8 @@ def _import_matches(
     held = held_by(layout, view, derived_from)
     if database.exists() and held is not None:
         progress.say(f"{database} is up to date")
-        summary = DatabaseSummary(**{**held, "failed": tuple(held.get("failed", ()))})
-        _tell_failed(summary, progress)
+        summary = DatabaseSummary(**{**held, **{key: tuple(held.get(key, ())) for key in _SENTENCES}})
+        _tell(summary, progress)
         return summary
     check_replaceable(database, overwrite=options.overwrite)
     with (
@@ -143,11 +145,12 @@ def _import_matches(
             gps=gps,
             rigs=options.cameras.rigs,
             overwrite=options.overwrite,
+            calibrate=_is_calibrated(options),
             expected_bytes=_expected_bytes(layout),
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
-    _tell_failed(summary, progress)
+    _tell(summary, progress)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
             f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
@@ -158,7 +161,20 @@ def _import_matches(
     return summary
 
 
-def _tell_failed(summary: DatabaseSummary, progress: Progress) -> None:
+_SENTENCES = ("failed", "calibrated", "contradicted")
+
+
+def _is_calibrated(options: ImportOptions) -> bool:
+    """Whether focal lengths are looked for: given ones are never touched."""
+    return options.calibrate and options.cameras.params is None and options.known_poses is None
+
+
+def _tell(summary: DatabaseSummary, progress: Progress) -> None:
+    """The pairs that are left out, and what the pairs say of focal lengths."""
+    for sentence in summary.calibrated:
+        progress.say(sentence)
+    for sentence in summary.contradicted:
+        progress.warn(f"{sentence}. Were the photographs cropped or resized? --camera-params gives the true one")
     if summary.failed:
         progress.warn(
             f"{counted(len(summary.failed), 'pair is', 'pairs are')} left out, since they could not be verified: "
@@ -187,13 +203,14 @@ class NotedImport:
             "--camera-model": (chosen.cameras.model, default.cameras.model),
             "--camera-params": (chosen.cameras.params and ",".join(map(repr, chosen.cameras.params)), None),
             "--rig-config": (rigs and rigs.path, None),
+            "--no-calibrate": (None if chosen.calibrate else "", None),
             "--verify": (chosen.verify.method, default.verify.method),
             "--max-error": (chosen.verify.max_error_px, default.verify.max_error_px),
             "--min-inliers": (chosen.verify.min_inliers, default.verify.min_inliers),
         }
         for flag, (value, usual) in flags.items():
             if value is not None and value != usual:
-                words += [flag, str(value)]
+                words += [flag, str(value)] if value != "" else [flag]
         return shlex.join(words) + (" with the same --image-list" if chosen.only is not None else "")
 
 
@@ -226,6 +243,7 @@ def noted_import(layout: Layout, database: Path) -> NotedImport | None:
                 **cameras, params=params and tuple(params), rigs=rigs and read_rigs(layout.root / rigs)
             ),
             verify=VerifyOptions(**noted["verify"]),
+            calibrate=noted.get("calibrate", True),
         ),
     )
 
@@ -245,6 +263,7 @@ def _noted(layout: Layout, images: Path, options: ImportOptions) -> str:
                 "rigs": rigs and noted_path(layout, rigs.path),
             },
             "verify": asdict(options.verify),
+            "calibrate": options.calibrate,
         }
     )
 
@@ -491,7 +510,8 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
     rigs = options.cameras.rigs and content(options.cameras.rigs.path)
     cameras = repr(replace(options.cameras, rigs=None))
     model = _model_content(options.known_poses)
-    return digest([_hloc_content(layout), only, cameras, rigs, model, asdict(options.verify)])
+    parts = [_hloc_content(layout), only, cameras, rigs, model, asdict(options.verify)]
+    return digest([*parts, *([] if options.calibrate else ["uncalibrated"])])
 
 
 def _view_of(layout: Layout, database: Path) -> str:

@@ -1,0 +1,188 @@
+"""Focal lengths of cameras that nobody calibrated, from all fundamental matrices of a database.
+
+E = K1^T F K0 of the true focal lengths has two equal singular values. Each pair says how far it is from that at every
+focal length; pairs that say it best together decide, so that a few wrong ones have little say.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from romacli.words import counted
+
+# In longer sides of the picture.
+_FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
+_FIRST_GUESS = 1.2
+_ROUNDS = 3
+_FEWEST_PAIRS = 6
+# What a pair off by more says is not worth more.
+_MOST_RESIDUAL = 0.1
+# The answer has to be sharp: few per cent apart when pairs are drawn anew, and clearly better than half as much more.
+_MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
+_DRAWS = 60
+_PAIR_BASE = 2147483647
+# Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
+_NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The focal length of a camera in px, by `pairs` pairs: low and high enclose 90 % of the answers of pairs drawn
+    anew. before: what the database had, in px; is_prior: out of EXIF data."""
+
+    camera: int
+    focal_length_px: float
+    low_px: float
+    high_px: float
+    pairs: int
+    before_px: float
+    is_prior: bool
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether EXIF data and pairs exclude each other, by more than the spread and a quarter."""
+        ratio = self.before_px / self.focal_length_px
+        spread = self.high_px / self.low_px
+        return self.is_prior and not 1 / (1.25 * spread) < ratio < 1.25 * spread
+
+    def __str__(self) -> str:
+        found = (
+            f"camera {self.camera}: focal length {self.focal_length_px:.0f} px ({self.low_px:.0f} to "
+            f"{self.high_px:.0f}) from {counted(self.pairs, 'pair')}"
+        )
+        return f"{found}; EXIF data say {self.before_px:.0f} px" if self.is_prior else f"{found}; EXIF data have none"
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, and the rows (N, 2) of cameras."""
+
+    matrices: np.ndarray
+    cameras: np.ndarray
+
+
+def calibrate_database(path: Path) -> tuple[Calibration, ...]:
+    """Give the cameras of a database a focal length where its pairs tell one and nothing else does.
+
+    Cameras whose focal length the database has as a prior stay as they are; those that contradict it are among what is
+    returned. Where pairs do not tell (a plane, a camera that turns, axes that meet in one point, few pairs), nothing is
+    changed.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT camera_id, model, width, height, params, prior_focal_length FROM cameras")
+        cameras = {row[0]: row[1:] for row in rows.fetchall()}
+        known = [camera for camera, row in cameras.items() if row[0] in _NUM_FOCAL]
+        sides = {camera: float(max(cameras[camera][1:3])) for camera in known}
+        before = {camera: float(np.frombuffer(cameras[camera][3], np.float64)[0]) / sides[camera] for camera in known}
+        priors = {camera for camera in known if cameras[camera][4]}
+        pairs = _read_pairs(database, {camera: cameras[camera][1:3] for camera in known})
+        found = []
+        for camera, answer in focal_lengths(pairs, known, {camera: before[camera] for camera in priors}).items():
+            focal, low, high, count = answer
+            side = sides[camera]
+            calibration = Calibration(
+                camera, focal * side, low * side, high * side, count, before[camera] * side, camera in priors
+            )
+            if camera not in priors:
+                params = np.frombuffer(cameras[camera][3], np.float64).copy()
+                params[: _NUM_FOCAL[cameras[camera][0]]] = calibration.focal_length_px
+                database.execute("UPDATE cameras SET params = ? WHERE camera_id = ?", (params.tobytes(), camera))
+            if camera not in priors or calibration.contradicts:
+                found.append(calibration)
+        database.commit()
+    return tuple(found)
+
+
+def focal_lengths(
+    pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]
+) -> dict[int, tuple[float, float, float, int]]:
+    """By camera the focal length, the ends of its spread, and the pairs that told it, in longer sides.
+
+    Args:
+        priors: focal lengths that other cameras are judged beside; each is judged itself too.
+    """
+    current = np.array([priors.get(camera, _FIRST_GUESS) for camera in cameras])
+    curves: dict[int, np.ndarray] = {}
+    for _ in range(_ROUNDS):
+        before = current.copy()
+        for row, camera in enumerate(cameras):
+            curves[row] = _curves(pairs, row, current)
+            if camera not in priors and curves[row].shape[1] >= _FEWEST_PAIRS:
+                current[row] = _FOCAL_LENGTHS[np.argmin(curves[row].sum(axis=1))]
+        if np.array_equal(before, current):
+            break
+    found = {}
+    for row, camera in enumerate(cameras):
+        if curves[row].shape[1] >= _FEWEST_PAIRS and (answer := _answer(curves[row])):
+            found[camera] = (*answer, curves[row].shape[1])
+    return found
+
+
+def _curves(pairs: _Pairs, row: int, focal: np.ndarray) -> np.ndarray:
+    """(focal lengths, pairs) residuals of the pairs of one camera at each of its focal lengths."""
+    mine = pairs.cameras == row
+    chosen = mine.any(axis=1)
+    matrices, rows = pairs.matrices[chosen], pairs.cameras[chosen]
+    own = [np.where(rows[:, side] == row, np.nan, focal[rows[:, side]]) for side in (0, 1)]
+    curves = np.empty((len(_FOCAL_LENGTHS), len(matrices)))
+    for index, length in enumerate(_FOCAL_LENGTHS):
+        first, second = (np.where(np.isnan(values), length, values) for values in own)
+        curves[index] = residuals(matrices, first, second)
+    return np.minimum(curves, _MOST_RESIDUAL)
+
+
+def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How far K1^T F K0 are from essential matrices: (a^2 - b^2) / (a^2 + b^2) of their two singular values.
+
+    Args:
+        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths of both cameras in the same unit.
+    """
+    one = np.ones(len(matrices))
+    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
+    essential = matrices * rows[:, :, None] * columns[:, None, :]
+    square = essential @ essential.transpose(0, 2, 1)
+    trace, of_square = np.trace(square, axis1=1, axis2=2), np.trace(square @ square, axis1=1, axis2=2)
+    return np.sqrt(np.maximum(2 * of_square - trace**2, 0)) / np.maximum(trace, 1e-300)
+
+
+def _answer(curves: np.ndarray) -> tuple[float, float, float] | None:
+    """The focal length that suits most pairs and the ends of its spread; None where it is not sharp."""
+    total = curves.sum(axis=1)
+    best = int(np.argmin(total))
+    focal = _FOCAL_LENGTHS[best]
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, curves.shape[1], (_DRAWS, curves.shape[1]))
+    again = [_FOCAL_LENGTHS[np.argmin(curves[:, drawn].sum(axis=1))] for drawn in draws]
+    low, high = np.quantile(again, (0.05, 0.95))
+    beside = [total[np.searchsorted(_FOCAL_LENGTHS, focal * by).clip(0, len(total) - 1)] for by in (1 / 1.5, 1.5)]
+    is_inside = 0 < best < len(_FOCAL_LENGTHS) - 1
+    is_sharp = high / low - 1 < _MOST_SPREAD and min(beside) > _LEAST_CONTRAST * total[best]
+    return (float(focal), float(low), float(high)) if is_inside and is_sharp else None
+
+
+def _read_pairs(database: sqlite3.Connection, sizes: Mapping[int, tuple[int, int]]) -> _Pairs:
+    row_of = {camera: row for row, camera in enumerate(sizes)}
+    camera_of = dict(database.execute("SELECT image_id, camera_id FROM images"))
+    matrices, cameras = [], []
+    query = "SELECT pair_id, F FROM two_view_geometries WHERE rows > 0 AND F IS NOT NULL ORDER BY pair_id"
+    for pair_id, data in database.execute(query):
+        pair = [camera_of[(pair_id - pair_id % _PAIR_BASE) // _PAIR_BASE], camera_of[pair_id % _PAIR_BASE]]
+        if not row_of.keys() >= set(pair):
+            continue
+        first, second = (_pixels_from_sides(sizes[camera]) for camera in pair)
+        matrix = second.T @ np.frombuffer(data, np.float64).reshape(3, 3) @ first
+        matrices.append(matrix / np.linalg.norm(matrix))
+        cameras.append([row_of[camera] for camera in pair])
+    return _Pairs(np.array(matrices).reshape(-1, 3, 3), np.array(cameras, int).reshape(-1, 2))
+
+
+def _pixels_from_sides(size: tuple[int, int]) -> np.ndarray:
+    width, height = size
+    side = max(width, height)
+    return np.array([[side, 0, width / 2], [0, side, height / 2], [0, 0, 1]])

@@ -1,0 +1,64 @@
+"""Focal lengths from fundamental matrices: found where pairs tell them, and nothing invented where they do not."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.small_scene import GIVEN, PARAMS, make_scene
+from support.uncalibrated import Poses, orbit, turned, wandering, write_views
+
+from romacli.colmap.calibration import calibrate_database, residuals
+
+STEP = np.array([0.4, 0.05, 0.15])
+
+
+def focal_in(path: Path) -> float:
+    with closing(sqlite3.connect(path)) as database:
+        (data,) = database.execute("SELECT params FROM cameras").fetchone()
+    return float(np.frombuffer(data)[0])
+
+
+@pytest.mark.parametrize(
+    ("poses", "focal"),
+    [(wandering(STEP), 350.0), (wandering(STEP), 640.0), (wandering(STEP), 1200.0), (orbit(), 350.0), (orbit(), 640.0)],
+)
+def test_the_focal_length_is_found_and_said(tmp_path: Path, poses: Poses, focal: float) -> None:
+    (said,) = write_views(tmp_path / "a.db", poses, focal)
+    assert focal_in(tmp_path / "a.db") == pytest.approx(focal, rel=0.05)
+    assert "EXIF data have none" in said
+
+
+def test_a_plane_tells_nothing(tmp_path: Path) -> None:
+    assert write_views(tmp_path / "a.db", wandering(STEP), 640, flat=True) == []
+    assert focal_in(tmp_path / "a.db") == pytest.approx(1.2 * 640)
+
+
+def test_exif_that_pairs_contradict_is_named_and_stays(tmp_path: Path) -> None:
+    (said,) = write_views(tmp_path / "a.db", wandering(STEP), 640, focal_length_px=1100.0)
+    assert "EXIF data say 1100 px" in said
+    assert focal_in(tmp_path / "a.db") == 1100
+    assert write_views(tmp_path / "b.db", wandering(STEP), 640, focal_length_px=660.0) == []
+
+
+def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
+    make_scene(6).write(tmp_path / "a.db", cameras=GIVEN)
+    assert [found for found in calibrate_database(tmp_path / "a.db") if not found.is_prior] == []
+    assert focal_in(tmp_path / "a.db") == PARAMS[0]
+
+
+def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
+    assert write_views(tmp_path / "a.db", wandering(STEP, count=3), 640) == []
+
+
+def test_an_essential_matrix_leaves_no_residual() -> None:
+    translation = np.array([[0, -0.3, 0.1], [0.3, 0, -0.9], [-0.1, 0.9, 0]])
+    essential = translation @ turned(3, 8, 2)
+    first, second = np.diag([1.3, 1.3, 1]), np.diag([0.7, 0.7, 1])
+    matrix = np.linalg.inv(second).T @ essential @ np.linalg.inv(first)
+    found = residuals(np.stack([matrix, matrix]), np.array([1.3, 1.0]), np.array([0.7, 0.7]))
+    assert found[0] == pytest.approx(0, abs=1e-6)
+    assert found[1] > 0.05

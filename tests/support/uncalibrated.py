@@ -1,0 +1,73 @@
+"""Databases of simulated views whose focal length nobody knows: points with noise, verified by the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.database import write_database
+from romacli.colmap.verify import VerifyOptions
+
+SIZE = (640, 480)
+GUESSED = CameraOptions(mode="single", model="SIMPLE_RADIAL")
+Poses = list[tuple[np.ndarray, np.ndarray]]
+
+
+def turned(x: float, y: float, z: float) -> np.ndarray:
+    return Rotation.from_euler("xyz", [x, y, z], degrees=True).as_matrix()
+
+
+def wandering(step: np.ndarray, count: int = 8, seed: int = 0) -> Poses:
+    """A camera that moves by steps and looks about, as one in a hand or on a car does."""
+    rng = np.random.default_rng(seed)
+    return [(turned(*rng.normal(0, 5, 3)), index * step) for index in range(count)]
+
+
+def orbit(count: int = 10, seed: int = 0) -> Poses:
+    rng, poses = np.random.default_rng(seed), []
+    for index in range(count):
+        angle = np.deg2rad(9 * index)
+        distance = 8 + rng.normal(0, 0.8)
+        centre = np.array([np.sin(angle) * distance, rng.normal(0, 0.8), 8 - np.cos(angle) * distance])
+        look = turned(rng.normal(0, 3), -np.rad2deg(angle) + rng.normal(0, 4), rng.normal(0, 4))
+        poses.append((look, centre))
+    return poses
+
+
+def write_views(
+    path: Path, poses: Poses, focal: float, *, noise_px: float = 0.5, flat: bool = False, **more
+) -> list[str]:
+    """A database of noisy points in every pair of views within four, and what was said of its cameras."""
+    rng = np.random.default_rng(1)
+    depth = max(1.0, focal / 640)  # as far as fills the view
+    points = rng.uniform([-6, -4, 5 * depth], [6, 4, 14 * depth], (1500, 3))
+    if flat:
+        points[:, 2] = 8 * depth
+    K = np.array([[focal, 0, 320], [0, focal, 240], [0, 0, 1]])
+    names = [f"{index}.jpg" for index in range(len(poses))]
+    seen, places = [], {}
+    for name, (turn, centre) in zip(names, poses, strict=True):
+        x = (points - centre) @ turn.T
+        xy = (x @ K.T)[:, :2] / (x @ K.T)[:, 2:] + rng.normal(0, noise_px, (len(points), 2))
+        seen.append((x[:, 2] > 0.5) & (xy > 0).all(1) & (xy < SIZE).all(1))
+        places[name] = xy.astype(np.float32)
+    matches = {
+        (names[i], names[j]): np.repeat(np.flatnonzero(seen[i] & seen[j])[:, None], 2, 1)
+        for i in range(len(names))
+        for j in range(i + 1, min(i + 5, len(names)))
+    }
+    matches = {pair: rows for pair, rows in matches.items() if len(rows) > 30}
+    cameras, camera_of = assign_cameras([ImageInfo(name, SIZE, **more) for name in names], GUESSED)
+    summary = write_database(
+        path,
+        cameras=cameras,
+        camera_of=camera_of,
+        keypoints=places,
+        matches=matches.items(),
+        verify=VerifyOptions(num_threads=1),
+        calibrate=True,
+    )
+    return [*summary.calibrated, *summary.contradicted]
