@@ -95,7 +95,7 @@ class _Front(TyperGroup):
 
 def _with_values(words: Sequence[str]) -> list[str]:
     """The words with the value that --try-rotations stands for alone, as it did before it took one."""
-    following = [*words[1:], ""]
+    following = [*words[1:], ""][: len(words)]
     return [
         f"{word}=always" if normalise(word) == "--try-rotations" and after not in set(TryRotations) else word
         for word, after in zip(words, following, strict=True)

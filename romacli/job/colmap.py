@@ -150,6 +150,8 @@ def _import_matches(
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
+    for sentence in summary.calibrated:
+        progress.say(sentence)
     _tell(summary, progress)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
@@ -170,9 +172,7 @@ def _is_calibrated(options: ImportOptions) -> bool:
 
 
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
-    """The pairs that are left out, and what the pairs say of focal lengths."""
-    for sentence in summary.calibrated:
-        progress.say(sentence)
+    """The pairs that are left out, and the EXIF data that pairs contradict."""
     for sentence in summary.contradicted:
         progress.warn(f"{sentence}. Were the photographs cropped or resized? --camera-params gives the true one")
     if summary.failed:
