@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "names", "options", "words"},
     {"types"},
     {"geometry"},
-    {"synthetic", "images", "pairs", "networks", "keypoints", "store", "colmap"},
+    {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},
     {"matchers"},
     {"run", "two_view"},
     {"pairing"},

@@ -1,0 +1,190 @@
+"""One photograph's patches found again in another, to a fraction of a pixel: least-squares matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from romacli.refine.options import RefineOptions
+from romacli.refine.photograph import CORRELATED_PX, Photograph
+
+_CHUNK = 1024
+# What remains of error where there is no noise: reading between pixels, and surfaces that are not flat.
+_FLOOR_PX = 0.02
+_LEAST_GAIN = 1e-3
+# Steps are damped by this share of a patch's variance. Where its slopes are hardly more, along an edge, they would seem
+# to arrive while they creep.
+_DAMPING = 1e-4
+_LEAST_SLOPES = 10 * _DAMPING
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What came of n places.
+
+    xy: (n, 2) float64 COLMAP pixels of the target, the start where it failed; covariance: (n, 2, 2) px² there;
+    source_covariance: (n, 2, 2) the same in px of the source; quality: (n,) correlation of the patches in [-1, 1];
+    good: (n,) bool, whether it is to be believed.
+    """
+
+    xy: np.ndarray
+    covariance: np.ndarray
+    source_covariance: np.ndarray
+    quality: np.ndarray
+    good: np.ndarray
+
+
+def align(
+    source: Photograph,
+    target: Photograph,
+    places: np.ndarray,
+    starts: np.ndarray,
+    affines: np.ndarray,
+    options: RefineOptions,
+) -> Alignment:
+    """Move `starts` until the patches around them look like those around `places`, whatever gain and offset.
+
+    Args:
+        places: (n, 2) COLMAP pixels of the source. starts: (n, 2) of the target, right within `options.reach_px`.
+        affines: (n, 2, 2) target px per source px around each place.
+    """
+    whole = [rows.astype(np.float64) for rows in (places, starts, affines)]
+    parts = []
+    for start in range(0, max(len(places), 1), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        parts.append(_align_chunk(source, target, whole[0][rows], whole[1][rows], whole[2][rows], options))
+    return Alignment(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Alignment)))
+
+
+def _align_chunk(
+    source: Photograph,
+    target: Photograph,
+    places: np.ndarray,
+    starts: np.ndarray,
+    affines: np.ndarray,
+    options: RefineOptions,
+) -> Alignment:
+    xy = starts.copy()
+    # Where the target shows less detail, source patches are read at its spacing.
+    area = np.abs(np.linalg.det(affines))
+    good = (area > options.smallest_area) & (area < 1 / options.smallest_area)
+    affines = np.where(good[:, None, None], affines, np.eye(2))
+    spread = options.spacing * np.maximum(1, np.where(good, area, 1) ** -0.5)
+    for level in reversed(range(options.levels)):
+        patches = _Patches.cut(source, level, places, spread, options)
+        scale = target.scale(level)
+        shear = affines * scale[:, None] / source.scale(level)
+        fit = _fit(target, level, patches, xy * scale, shear, good, options)
+        moved = np.linalg.norm(fit.xy / scale - xy, axis=1)
+        xy, good = fit.xy / scale, good & fit.good & ((moved < options.revision_px) | (level == options.levels - 1))
+    covariance, deviation = _covariance(patches, fit, shear, options)
+    good &= fit.quality > options.min_correlation
+    good &= np.linalg.norm(xy - starts, axis=1) < options.reach_px
+    good &= deviation < options.max_deviation_px
+    xy = np.where(good[:, None], xy, starts)
+    return Alignment(xy, shear @ covariance @ shear.transpose(0, 2, 1), covariance, fit.quality, good)
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Patches of the source: what a step needs of them, the same in every step.
+
+    offsets: (n, p, 2) px from the centre; window: (p,) sums to 1; grey: (n, p) with mean 0; power: (n,) its variance;
+    slopes: (n, p, 2) per px, orthogonal to `grey` and to constants; tensor: (n, 2, 2) of them; good: (n,) bool.
+    """
+
+    offsets: np.ndarray
+    window: np.ndarray
+    grey: np.ndarray
+    power: np.ndarray
+    slopes: np.ndarray
+    tensor: np.ndarray
+    good: np.ndarray
+
+    @classmethod
+    def cut(
+        cls, photograph: Photograph, level: int, places: np.ndarray, spread: np.ndarray, options: RefineOptions
+    ) -> _Patches:
+        half = options.half_patch
+        steps = np.arange(-half - 1, half + 2, dtype=np.float64)
+        side = len(steps)
+        grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        read_at = (places * photograph.scale(level))[:, None] + grid * spread[:, None, None]
+        wide = photograph.read(level, read_at).reshape(-1, side, side)
+        inner = grid.reshape(side, side, 2)[1:-1, 1:-1].reshape(-1, 2)
+        window = np.exp(-(inner**2).sum(axis=1) / (2 * (half / 1.6) ** 2)).astype(np.float32)
+        window /= window.sum()
+        grey = wide[:, 1:-1, 1:-1].reshape(len(wide), len(inner))
+        across, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
+        slopes = np.stack((across, down), axis=-1).reshape(*grey.shape, 2) / np.float32(2)
+        slopes /= spread.astype(np.float32)[:, None, None]
+        grey = grey - (grey @ window)[:, None]
+        power = np.maximum((grey**2) @ window, 1e-6)
+        slopes -= np.einsum("p,npa->na", window, slopes)[:, None]
+        along = np.einsum("p,np,npa->na", window, grey, slopes, optimize=["einsum_path", (0, 1), (0, 1)])
+        slopes -= grey[..., None] * (along / power[:, None])[:, None]
+        weighted = slopes * window[:, None]
+        tensor = (weighted.transpose(0, 2, 1) @ slopes).astype(np.float64)
+        steep = np.linalg.eigvalsh(tensor)[:, 0] > _LEAST_SLOPES * power
+        good = steep & photograph.holds(level, read_at)
+        return cls(inner * spread[:, None, None], window, grey, power, slopes, tensor, good)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """xy: (n, 2) px of the level; noise: (n,) variance of what remains, in greys of the source; quality, good: (n,)."""
+
+    xy: np.ndarray
+    noise: np.ndarray
+    quality: np.ndarray
+    good: np.ndarray
+
+
+def _fit(
+    target: Photograph,
+    level: int,
+    patches: _Patches,
+    xy: np.ndarray,
+    shear: np.ndarray,
+    alive: np.ndarray,
+    options: RefineOptions,
+) -> _Fit:
+    """Step until the patches agree: the slopes are the source's, so one reading of the target makes a step."""
+    inverse = np.linalg.inv(patches.tensor + np.eye(2) * (_DAMPING * patches.power[:, None, None]))
+    weighted = patches.slopes * patches.window[:, None]
+    offsets = (patches.offsets @ shear.transpose(0, 2, 1)).astype(np.float32)
+    good = alive & patches.good & target.holds(level, xy[:, None] + offsets)
+    length = np.full(len(xy), np.inf)
+    moving = np.flatnonzero(good)
+    for _ in range(options.steps):
+        seen = target.read(level, xy[moving, None].astype(np.float32) + offsets[moving])
+        gain = np.einsum("np,np->n", seen * patches.window, patches.grey[moving]) / patches.power[moving]
+        wrong = (seen[:, None] @ weighted[moving])[:, 0]
+        ahead = np.einsum("nab,nb->na", inverse[moving], wrong) / np.maximum(gain, _LEAST_GAIN)[:, None]
+        step = np.einsum("nab,nb->na", shear[moving], ahead)
+        length[moving] = np.linalg.norm(step, axis=1)
+        xy = xy.copy()
+        xy[moving] -= step * np.minimum(1, options.longest_step_px / np.maximum(length[moving], 1e-9))[:, None]
+        moving = moving[length[moving] > options.converged_px / 4]
+        if not len(moving):
+            break
+    seen = target.read(level, xy[:, None].astype(np.float32) + offsets)
+    seen = seen - (seen @ patches.window)[:, None]
+    gain = np.einsum("np,np->n", seen * patches.window, patches.grey) / patches.power
+    power = np.maximum((seen**2) @ patches.window, 1e-6)
+    quality = gain * np.sqrt(patches.power / power)
+    noise = np.maximum(power / np.maximum(gain, _LEAST_GAIN) ** 2 - patches.power, 0)
+    settled = (length < options.converged_px) if level == 0 else np.isfinite(length)
+    return _Fit(xy, noise, quality, good & settled & (gain > _LEAST_GAIN))
+
+
+def _covariance(
+    patches: _Patches, fit: _Fit, shear: np.ndarray, options: RefineOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """The covariance (n, 2, 2) in source px, and the largest deviation (n,) in target px."""
+    samples = 1 / (patches.window**2).sum() / max(1, CORRELATED_PX / options.spacing**2)
+    tensor = patches.tensor + np.eye(2) * 1e-6
+    covariance = np.linalg.inv(tensor) * (fit.noise / samples)[:, None, None] + np.eye(2) * _FLOOR_PX**2
+    there = shear @ covariance @ shear.transpose(0, 2, 1)
+    return covariance, np.sqrt(np.linalg.eigvalsh(there)[:, 1])

@@ -1,0 +1,33 @@
+"""How tracks are refined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Lengths are in px of the photographs.
+
+    levels: resolutions, each half of the one before; half_patch: a patch has 2 half_patch + 1 samples a side;
+    spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px: of one step, in px of the
+    level; converged_px: a last step shorter than this has arrived; reach_px: how far an observation may move;
+    revision_px: how far a finer level may move it from where the coarser one put it; min_correlation: of patches that
+    agree; max_deviation_px: where the photographs fix a place less well, it stays; smallest_area: of the warp between
+    two views, by which one may shrink the other; start_px: deviation per axis of what is not refined; rounds: so many
+    other views are tried, one after the other.
+    """
+
+    levels: int = 2
+    half_patch: int = 7
+    spacing: float = 1.5
+    steps: int = 8
+    longest_step_px: float = 1.5
+    converged_px: float = 0.04
+    reach_px: float = 5.0
+    revision_px: float = 0.7
+    min_correlation: float = 0.75
+    max_deviation_px: float = 0.5
+    smallest_area: float = 0.15
+    start_px: float = 1.0
+    rounds: int = 3

@@ -1,0 +1,66 @@
+"""A photograph as patches are read from it: grey, a little smoothed, at halving resolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Enough for bilinear reading between pixels to hold; noise of neighbouring pixels is then correlated over so many.
+SMOOTHING_PX = 0.8
+CORRELATED_PX = 4 * np.pi * SMOOTHING_PX**2
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph prepared.
+
+    levels: (H, W) float32 grey at full, half, quarter ... resolution; kept: (H, W) uint8, 0 where a sample would take
+    in masked pixels, or None.
+    """
+
+    levels: tuple[np.ndarray, ...]
+    kept: np.ndarray | None = None
+
+    @classmethod
+    def prepare(cls, grey: np.ndarray, levels: int, kept: np.ndarray | None = None) -> Photograph:
+        """Prepare a photograph for `levels` resolutions.
+
+        Args:
+            grey: (H, W), of 8 or 16 bits or floating; any scale. kept: (H, W) bool, the pixels that may be read.
+        """
+        pyramid = [cv2.GaussianBlur(grey.astype(np.float32), (0, 0), SMOOTHING_PX)]
+        for _ in range(levels - 1):
+            height, width = pyramid[-1].shape
+            half = max(width // 2, 1), max(height // 2, 1)
+            smaller = cv2.resize(pyramid[-1], half, interpolation=cv2.INTER_AREA)
+            pyramid.append(cv2.GaussianBlur(smaller, (0, 0), SMOOTHING_PX / 2))
+        if kept is None:
+            return cls(tuple(pyramid))
+        # As far as smoothing and the gaps between samples reach at the coarsest level.
+        reach = np.ones((2 ** (levels + 1) + 1,) * 2, np.uint8)
+        return cls(tuple(pyramid), cv2.erode(kept.astype(np.uint8), reach))
+
+    def scale(self, level: int) -> np.ndarray:
+        """(2,) px of a level for each px of the photograph, across and down."""
+        return np.array(self.levels[level].shape[::-1]) / self.levels[0].shape[::-1]
+
+    def read(self, level: int, places: np.ndarray) -> np.ndarray:
+        """Grey values at (n, p, 2) COLMAP pixels of a level, as (n, p) float32; the border continues outside."""
+        return _remap(self.levels[level], places, cv2.INTER_LINEAR)
+
+    def holds(self, level: int, places: np.ndarray) -> np.ndarray:
+        """Which of n patches (n, p, 2), in px of a level, lie in the photograph and outside of its mask; (n,) bool."""
+        inside = np.all((places > 0) & (places < self.levels[level].shape[::-1]), axis=(1, 2))
+        if self.kept is None:
+            return inside
+        masked = _remap(self.kept, places / self.scale(level), cv2.INTER_NEAREST) == 0
+        return inside & ~np.any(masked, axis=1)
+
+
+def _remap(image: np.ndarray, places: np.ndarray, interpolation: int) -> np.ndarray:
+    if not places.size:
+        return np.zeros(places.shape[:-1], image.dtype)
+    x, y = (np.ascontiguousarray(places[..., axis], np.float32) - np.float32(0.5) for axis in (0, 1))
+    return cv2.remap(image, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE)

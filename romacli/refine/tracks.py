@@ -1,0 +1,213 @@
+"""All observations of many tracks, refined against each other: who is compared with whom, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+
+from romacli.geometry.warp import WarpField
+from romacli.refine.align import Alignment, align
+from romacli.refine.options import RefineOptions
+from romacli.refine.photograph import Photograph
+
+ReadPhotograph = Callable[[int], Photograph | None]
+# A warp that shrinks more than this says nothing of the way back.
+_LEAST_AREA = 0.05
+
+
+@dataclass(frozen=True)
+class Links:
+    """Observations of one track in two images: rows (m,) in the first and in the second, and the shear between.
+
+    affines: (m, 2, 2) float32, px of the second image per px of the first.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    affines: np.ndarray
+
+    @classmethod
+    def of(
+        cls, first: np.ndarray, second: np.ndarray, ways: tuple[WarpField, WarpField], xy: tuple[np.ndarray, np.ndarray]
+    ) -> Links:
+        """Links where a warp speaks, either way; where both do, the mean of the shears.
+
+        Args:
+            first, second: (m,) rows that belong together. ways: the warps there and back. xy: (m, 2) their places.
+        """
+        there, back = (way.at(places, with_jacobian=True) for way, places in zip(ways, xy, strict=True))
+        assert there.jacobians is not None
+        assert back.jacobians is not None
+        turnable = (back.weights > 0) & (np.abs(np.linalg.det(back.jacobians)) > _LEAST_AREA)
+        turned = np.linalg.inv(np.where(turnable[:, None, None], back.jacobians, np.eye(2, dtype=np.float32)))
+        votes = np.stack((there.weights > 0, turnable)).astype(np.float32)
+        total = np.maximum(votes.sum(axis=0), 1)[:, None, None]
+        affines = (there.jacobians * votes[0][:, None, None] + turned * votes[1][:, None, None]) / total
+        spoken = votes.any(axis=0)
+        return cls(first[spoken], second[spoken], affines[spoken])
+
+
+@dataclass(frozen=True)
+class RefinedTracks:
+    """Per image: xy (n, 2) float32 COLMAP pixels, covariance (n, 2, 2) float32 px², quality (n,) float32.
+
+    Quality is the correlation with the view it was compared with; 0 where the observation kept its place unrefined.
+    """
+
+    xy: list[np.ndarray]
+    covariance: list[np.ndarray]
+    quality: list[np.ndarray]
+
+
+def refine_tracks(
+    ids: Sequence[np.ndarray],
+    xy: Sequence[np.ndarray],
+    links: Mapping[tuple[int, int], Links],
+    read: ReadPhotograph,
+    options: RefineOptions | None = None,
+    *,
+    threads: int = 1,
+) -> RefinedTracks:
+    """Move the observations of each track to where the photographs agree with its most central view.
+
+    That view stays. What cannot be aligned with it is tried with others of the track that were; what fails with all
+    keeps its place and a wide covariance. Neither the order of `links` nor the number of threads matters.
+
+    Args:
+        ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
+        links: by (i, j), i < j. read: a photograph, or None where there is none; called from threads, several times
+        each, image by image.
+    """
+    options = options or RefineOptions()
+    table = _Table(ids, xy, links, options)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(options.rounds):
+            works = [work for work in table.works(table.choose()) if len(work)]
+            for work, found in zip(works, pool.map(table.align, works, repeat(read)), strict=True):
+                table.learn(work, found)
+            table.close_round()
+    return table.result()
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Links both ways round, from what may be settled to what is to be aligned.
+
+    source, target: (m,) observations; affines: (m, 2, 2) float32; closeness: (m,) in [0, 1], the lower the more one
+    view shrinks or shears what the other shows.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    affines: np.ndarray
+    closeness: np.ndarray
+
+    @classmethod
+    def of(cls, links: Mapping[tuple[int, int], Links], starts: np.ndarray, smallest_area: float) -> _Ways:
+        ordered = [(i, j, links[i, j]) for i, j in sorted(links)]
+        none = np.zeros(0, np.int64)
+        first = np.concatenate([none, *(starts[i] + link.first for i, _, link in ordered)])
+        second = np.concatenate([none, *(starts[j] + link.second for _, j, link in ordered)])
+        affines = np.concatenate([np.zeros((0, 2, 2), np.float32), *(link.affines for *_, link in ordered)])
+        area = np.abs(np.linalg.det(affines))
+        sound = (area > smallest_area) & (area < 1 / smallest_area)
+        first, second, affines = first[sound], second[sound], affines[sound]
+        both = np.concatenate((affines, np.linalg.inv(affines))).astype(np.float32)
+        singular = np.linalg.svd(both, compute_uv=False)
+        closeness = np.minimum(singular[:, 1], 1 / singular[:, 0])
+        return cls(np.concatenate((first, second)), np.concatenate((second, first)), both, closeness)
+
+
+class _Table:
+    """All observations in one row: where they are, and which of them the photographs have settled."""
+
+    def __init__(
+        self,
+        ids: Sequence[np.ndarray],
+        xy: Sequence[np.ndarray],
+        links: Mapping[tuple[int, int], Links],
+        options: RefineOptions,
+    ) -> None:
+        self._starts = np.cumsum([0, *map(len, ids)])
+        count = int(self._starts[-1])
+        self._image = np.repeat(np.arange(len(ids)), np.diff(self._starts))
+        self._track = np.unique(np.concatenate([np.zeros(0, np.int64), *ids]), return_inverse=True)[1]
+        self._ways = _Ways.of(links, self._starts, options.smallest_area)
+        self._options = options
+        self.xy = np.concatenate([np.zeros((0, 2)), *xy])
+        self.covariance = np.tile(np.eye(2) * options.start_px**2, (count, 1, 1))
+        self.quality = np.zeros(count)
+        self._untried = np.ones(len(self._ways.source), bool)
+        self._settled, self._aligned, self._root, self._was_root = np.zeros((4, count), bool)
+        # Of each root: how many views agreed with it, and the sums of their covariances in its px and qualities.
+        self._agreed, self._agreed_quality = np.zeros((2, count))
+        self._agreed_covariance = np.zeros((count, 2, 2))
+
+    def choose(self) -> np.ndarray:
+        """The links to try next: for each observation that is not settled, the closest settled view of its track."""
+        self._choose_roots()
+        ways = self._ways
+        usable = np.flatnonzero(self._untried & self._settled[ways.source] & ~self._settled[ways.target])
+        order = usable[np.lexsort((ways.source[usable], -ways.closeness[usable], ways.target[usable]))]
+        return order[np.unique(ways.target[order], return_index=True)[1]]
+
+    def _choose_roots(self) -> None:
+        """A track without a settled view begins at the one closest to all others that was not tried yet."""
+        begun = np.bincount(self._track[self._settled], minlength=int(self._track.max(initial=0)) + 1) > 0
+        merit = np.bincount(self._ways.source, self._ways.closeness, minlength=len(self._track))
+        free = np.flatnonzero(~begun[self._track] & ~self._was_root & (merit > 0))
+        # Sums of the same numbers in another order differ in the last bits.
+        order = free[np.lexsort((free, -np.round(merit[free], 6), self._track[free]))]
+        roots = order[np.unique(self._track[order], return_index=True)[1]]
+        self._root[roots] = self._settled[roots] = self._was_root[roots] = True
+
+    def works(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """Links in groups of one source and one target image, neighbours in order."""
+        source, target = self._image[self._ways.source[chosen]], self._image[self._ways.target[chosen]]
+        order = np.lexsort((chosen, target, source))
+        changes = np.diff(source[order]).astype(bool) | np.diff(target[order]).astype(bool)
+        return np.split(chosen[order], np.flatnonzero(changes) + 1)
+
+    def align(self, work: np.ndarray, read: ReadPhotograph) -> Alignment | None:
+        """Align a group; changes nothing, so that groups can be aligned at once."""
+        source, target = self._ways.source[work], self._ways.target[work]
+        shown, sought = read(int(self._image[source[0]])), read(int(self._image[target[0]]))
+        if shown is None or sought is None:
+            return None
+        return align(shown, sought, self.xy[source], self.xy[target], self._ways.affines[work], self._options)
+
+    def learn(self, work: np.ndarray, found: Alignment | None) -> None:
+        """Note what came of a group; what it aligned serves others from the next round on."""
+        self._untried[work] = False
+        if found is None:
+            return
+        work, good = work[found.good], found.good
+        source, target, affines = self._ways.source[work], self._ways.target[work], self._ways.affines[work]
+        # A chain is as uncertain as its parts together; the view a track begins at is not one of them.
+        inherited = np.where(self._root[source][:, None, None], 0, self.covariance[source])
+        self.xy[target], self.quality[target] = found.xy[good], found.quality[good]
+        self.covariance[target] = found.covariance[good] + affines @ inherited @ affines.transpose(0, 2, 1)
+        self._aligned[target] = True
+        # A view meets each other view of its track once, so rows differ within a group.
+        self._agreed[source] += 1
+        self._agreed_quality[source] += found.quality[good]
+        self._agreed_covariance[source] += found.source_covariance[good]
+
+    def close_round(self) -> None:
+        """Settle what was aligned, and let views that nothing agreed with go."""
+        self._settled |= self._aligned
+        alone = self._root & (self._agreed == 0)
+        self._settled[alone] = self._root[alone] = False
+        count = self._agreed[self._root]
+        self.quality[self._root] = self._agreed_quality[self._root] / count
+        self.covariance[self._root] = self._agreed_covariance[self._root] / count[:, None, None]
+
+    def result(self) -> RefinedTracks:
+        cuts = self._starts[1:-1]
+        return RefinedTracks(
+            *(np.split(values.astype(np.float32), cuts) for values in (self.xy, self.covariance, self.quality))
+        )

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from romacli.refine.align import Alignment, align
+from romacli.refine.options import RefineOptions
+from romacli.refine.photograph import Photograph
+from romacli.synthetic import SyntheticPair, Textures
+from romacli.synthetic.pairs import flat_scene, photograph_twice
+
+OPTIONS = RefineOptions()
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[SyntheticPair]:
+    """Planes under strong perspective, their warps exact."""
+    textures = Textures.load(None, procedural=10, seed=3)
+    return [photograph_twice(*flat_scene(textures, np.random.default_rng(seed), 640)) for seed in range(4)]
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def plaster(side: int = 640) -> np.ndarray:
+    """Texture everywhere, of 8 bits."""
+    rough = np.random.default_rng(4).normal(128, 300, (side, side)).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(rough, (0, 0), 2.5), 0, 255).astype(np.uint8)
+
+
+def as_taken(image: np.ndarray) -> np.ndarray:
+    return image
+
+
+def two_stops_brighter(image: np.ndarray) -> np.ndarray:
+    return np.clip(image.astype(int) * 4, 0, 255).astype(np.uint8)
+
+
+def two_stops_darker(image: np.ndarray) -> np.ndarray:
+    return (image // 4).astype(np.uint8)
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), 2)
+
+
+def compressed(image: np.ndarray) -> np.ndarray:
+    decoded = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
+
+
+def errors(pairs: list[SyntheticPair], light) -> tuple[np.ndarray, np.ndarray, Alignment]:
+    """The errors of starts that are off by 1 px an axis, and what is left of them, in px of the target."""
+    before, found, truths = [], [], []
+    for seed, pair in enumerate(pairs):
+        rng = np.random.default_rng(seed)
+        y, x = rng.integers(20, 620, (2, 500))
+        seen = pair.visible_AB[y, x]
+        x, y, warp = x[seen], y[seen], pair.warp_AB
+        across, down = (warp[y, x + 4] - warp[y, x - 4]) / 8, (warp[y + 4, x] - warp[y - 4, x]) / 8
+        truth = warp[y, x]
+        starts = truth + rng.normal(0, 1, truth.shape)
+        photographs = [Photograph.prepare(grey(im), OPTIONS.levels) for im in (pair.image_A, light(pair.image_B))]
+        places = np.stack((x, y), axis=1) + 0.5
+        found.append(align(*photographs, places, starts, np.stack((across, down), axis=-1), OPTIONS))
+        before.append(np.linalg.norm(starts - truth, axis=1))
+        truths.append(truth)
+    whole = Alignment(*(np.concatenate([getattr(part, name) for part in found]) for name in Alignment.__annotations__))
+    return np.concatenate(before), np.linalg.norm(whole.xy - np.concatenate(truths), axis=1), whole
+
+
+def test_places_on_rendered_planes_come_out_within_hundredths_of_a_pixel(pairs: list[SyntheticPair]) -> None:
+    before, after, found = errors(pairs, as_taken)
+    assert found.good.mean() > 0.5
+    assert np.median(before) > 1
+    assert np.median(after[found.good]) < 0.06
+    assert np.mean(after[found.good] > 1) < 0.005
+
+
+def test_covariances_are_as_wide_as_errors(pairs: list[SyntheticPair]) -> None:
+    _, after, found = errors(
+        pairs, lambda image: cv2.add(image, np.random.default_rng(0).normal(0, 5, image.shape), dtype=cv2.CV_8U)
+    )
+    deviations = np.sqrt(np.trace(found.covariance, axis1=1, axis2=2))
+    ratio = np.median(after[found.good] / deviations[found.good])
+    assert 0.4 < ratio < 1.2
+
+
+@pytest.mark.parametrize("light", [two_stops_brighter, two_stops_darker, blurred, compressed])
+def test_other_light_makes_nothing_worse(pairs: list[SyntheticPair], light) -> None:
+    before, after, _ = errors(pairs, light)
+    assert np.median(after) <= np.median(before)
+    assert np.sqrt((after**2).mean()) < np.sqrt((before**2).mean())
+
+
+def test_what_has_no_texture_or_reaches_outside_keeps_its_place() -> None:
+    flat = Photograph.prepare(np.full((100, 100), 90, np.uint8), OPTIONS.levels)
+    textured = Photograph.prepare(plaster(100), OPTIONS.levels)
+    places = np.array([[50.0, 50.0], [3.0, 50.0]])
+    for photograph in (flat, textured):
+        found = align(photograph, photograph, places, places + 0.7, np.tile(np.eye(2), (2, 1, 1)), OPTIONS)
+        kept = ~found.good
+        assert kept[1]
+        np.testing.assert_array_equal(found.xy[kept], places[kept] + 0.7)
+    assert not align(flat, textured, places, places, np.tile(np.eye(2), (2, 1, 1)), OPTIONS).good.any()
+
+
+def test_no_patch_reaches_into_a_mask() -> None:
+    image = plaster()
+    kept = np.ones(image.shape, bool)
+    kept[:, 320] = False
+    open_, masked = Photograph.prepare(image, OPTIONS.levels), Photograph.prepare(image, OPTIONS.levels, kept)
+    x = np.arange(260.0, 380, 2)
+    places = np.stack((x, np.full_like(x, 300)), axis=1)
+    shear = np.tile(np.eye(2), (len(x), 1, 1))
+    for source, target in ((open_, masked), (masked, open_)):
+        found = align(source, target, places, places + 0.3, shear, OPTIONS)
+        assert not found.good[np.abs(x - 320) < 23].any()
+        assert found.good[np.abs(x - 320) > 35].any()
+
+
+def test_sixteen_bits_and_nothing_to_do() -> None:
+    image = plaster()
+    places = np.stack(np.meshgrid(np.arange(100.0, 500, 40), np.arange(100.0, 500, 40)), axis=-1).reshape(-1, 2)
+    shear = np.tile(np.eye(2), (len(places), 1, 1))
+    narrow, wide = (Photograph.prepare(im, OPTIONS.levels) for im in (image, image.astype(np.uint16) * 257))
+    found = align(narrow, wide, places, places + 0.6, shear, OPTIONS)
+    assert found.good.mean() > 0.9
+    assert np.abs(found.xy - places)[found.good].max() < 0.05
+    assert len(align(narrow, wide, places[:0], places[:0], shear[:0], OPTIONS).xy) == 0
