@@ -28,7 +28,7 @@ class ReportFlags:
             "--output",
             "-o",
             metavar="FILE",
-            help="HTML file to write, with a JSON file of the same name beside it. Default: OUT/report.html.",
+            help="HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. Default: OUT.",
             show_default=False,
         ),
     ] = None

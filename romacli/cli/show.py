@@ -15,6 +15,8 @@ from romacli.words import counted
 if TYPE_CHECKING:
     from romacli.report.view import PairView
 
+DEFAULT_PICTURE = Path("pair.png")
+
 
 @dataclass(frozen=True)
 class ShowFlags:
@@ -35,8 +37,8 @@ class ShowFlags:
         ),
     ] = None
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Picture to write: .png, .jpg, .pdf or .svg.")
-    ] = Path("pair.png")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.")
+    ] = DEFAULT_PICTURE
     warp: Annotated[
         bool, typer.Option("--warp", help="Draw each photograph moved into the other, and the certainty maps, alone.")
     ] = False
@@ -84,16 +86,17 @@ def show(flags: ShowFlags, talk: TalkFlags) -> None:
         found = len(view.matches)
         if flags.inliers:
             view = inliers_of(view)
-        save_picture(view, flags.output, options)
+        picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
+        save_picture(view, picture, options)
         values = {
-            "picture": str(flags.output),
+            "picture": str(picture),
             "pair": list(view.names),
             "matches": found,
             "inliers": len(view.matches) if flags.inliers else None,
             "note": view.note,
         }
         console.result(
-            values, f"{counted(found, 'match', 'matches')}, {view.note}; see {flags.output}", as_json=talk.as_json
+            values, f"{counted(found, 'match', 'matches')}, {view.note}; see {picture}", as_json=talk.as_json
         )
 
 

@@ -36,7 +36,8 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
     """Report on a job in whatever state it is.
 
     Args:
-        html: the file to write, with a JSON file of the same name beside it; None for the job's folder.
+        html: the file to write, with a JSON file of the same name beside it, or a folder for it; None for the job's
+            folder.
         images: the folder of the photographs; None for where they were matched.
 
     The JSON file is written before anything is drawn, and needs no library that draws.
@@ -47,6 +48,8 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
         UsageError: the report's name ends in .json.
     """
     html = html or layout.report
+    if html.is_dir():
+        html /= layout.report.name
     twin = html.with_suffix(".json")
     if twin == html:
         raise UsageError(f"{html} is the name of the JSON beside the report. Give --output a name that ends in .html.")

@@ -120,6 +120,12 @@ def test_no_job_and_bad_names_are_refused(copied: Layout, tmp_path: Path) -> Non
     assert (tmp_path / "neue mappe" / "ü.json").exists()
 
 
+def test_a_folder_is_a_place_for_the_report(copied: Layout, tmp_path: Path) -> None:
+    assert report(copied.root, "--images", "gone", "-o", tmp_path).exit_code == 0
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "report.json").exists()
+
+
 def test_numbers_are_written_without_the_libraries_that_draw(copied: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "networkx", "plotly"):
         monkeypatch.setitem(sys.modules, name, None)
