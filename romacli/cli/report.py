@@ -28,7 +28,8 @@ class ReportFlags:
             "--output",
             "-o",
             metavar="FILE",
-            help="HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. Default: OUT.",
+            help="HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. "
+            "Default: OUT.",
             show_default=False,
         ),
     ] = None

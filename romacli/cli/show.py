@@ -37,7 +37,13 @@ class ShowFlags:
         ),
     ] = None
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.",
+        ),
     ] = DEFAULT_PICTURE
     warp: Annotated[
         bool, typer.Option("--warp", help="Draw each photograph moved into the other, and the certainty maps, alone.")
