@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.images import list_images, read_image
+from romacli.images.decode import read_image
+from romacli.images.listing import list_images
 from romacli.store.hloc import read_keypoints, read_matches
 from romacli.store.layout import Layout
 

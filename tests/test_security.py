@@ -13,8 +13,8 @@ from romacli.cli.app import app
 from romacli.errors import PairsError
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.pairs import write_pairs
-from romacli.run.progress import Silent
-from romacli.run.stop import StopRequest
+from romacli.progress import Silent
+from romacli.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.store.manifest import write_manifest
 from romacli.types import Manifest, PairList

@@ -28,8 +28,9 @@ from romacli.cli import (
 )
 from romacli.cli import eval as evaluation
 from romacli.cli.console import Console, Unheard, exit_code, tell
-from romacli.cli.options import PANELS, TryRotations, normalise
+from romacli.cli.options import PANELS, normalise
 from romacli.errors import RomacliError
+from romacli.run.options import TryRotations
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong options; 3 nothing could start; 4 finished, but what is listed failed; "

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import MatcherFlags, TalkFlags, takes
-from romacli.cli.request import matcher_options
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
+from romacli.matchers.options import MatcherChoice
+from romacli.options import Option
+from romacli.run.options import BatchSize, CacheGb, MatchOptions, NumWorkers
 
 
 class Compared(StrEnum):
@@ -21,58 +23,51 @@ class Compared(StrEnum):
 
 
 @dataclass(frozen=True)
-class BenchFlags:
+class BenchOptions:
     images: Annotated[
         Path | None,
-        typer.Argument(
+        Option(
+            "Folder of photographs, matched in all pairs. Without it photographs are generated.",
             metavar="IMAGES",
-            help="Folder of photographs, matched in all pairs. Without it photographs are generated.",
-            show_default=False,
+            is_argument=True,
+            has_default=False,
         ),
     ] = None
-    num_images: Annotated[int, typer.Option(min=2, help="Photographs to use, or to generate.")] = 8
-    repeats: Annotated[int, typer.Option(min=1, help="Runs; figures are their medians.")] = 3
+    num_images: Annotated[int, Option("Photographs to use, or to generate.", min=2)] = 8
+    repeats: Annotated[int, Option("Runs; figures are their medians.", min=1)] = 3
     compare: Annotated[
         Compared | None,
-        typer.Option(
-            help="uncached: match the same pairs one by one and reuse nothing, half before and half after each run. "
-            "The ratio is told beside the most that the run's own stage times allow.",
-            show_default=False,
+        Option(
+            "uncached: match the same pairs one by one and reuse nothing, half before and half after each run. "
+            "The ratio is told beside the most that the run's own stage times allow."
         ),
     ] = None
     uncached_pairs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="With --compare: of the pairs of a run, match only so many uncached, spread over the list, and take "
+        Option(
+            "With --compare: of the pairs of a run, match only so many uncached, spread over the list, and take "
             "the others to be like them. For large models, where all of them take hours. Default: all.",
-            show_default=False,
+            min=1,
         ),
     ] = None
     seeded_weights: Annotated[
         bool,
-        typer.Option(
-            "--seeded-weights",
-            help="Build the model at its full size with random weights from a fixed seed: times are those of the real "
-            "one without its download, matches mean nothing, and no pair is rejected.",
+        Option(
+            "Build the model at its full size with random weights from a fixed seed: times are those of the real "
+            "one without its download, matches mean nothing, and no pair is rejected."
         ),
     ] = False
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pairs matched at once. Default: the matcher's own.", show_default=False)
-    ] = None
-    cache_gb: Annotated[
-        float | None,
-        typer.Option(min=0, help="Memory in GB for features. Default: what the device has free.", show_default=False),
-    ] = None
-    num_workers: Annotated[int, typer.Option(min=1, help="Threads that read photographs ahead.")] = 2
+    batch_size: BatchSize = None
+    cache_gb: CacheGb = None
+    num_workers: NumWorkers = 2
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli bench photos/ --num-images 6 --compare uncached")(bench)
 
 
-@takes(BenchFlags, MatcherFlags, TalkFlags)
-def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
+@takes(BenchOptions, MatcherChoice, TalkOptions)
+def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> None:
     """Measure how fast pairs are matched, stage by stage, on a folder or on generated photographs.
 
     Nothing is kept. Times are of the wall clock; on a machine that does other work trust the ratio of --compare, whose
@@ -85,17 +80,18 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
     from romacli.images.listing import list_images
     from romacli.matchers.registry import load_matcher, load_seeded
     from romacli.pairs import exhaustive
-    from romacli.run.match import MatchOptions
     from romacli.types import ImageList
 
-    if flags.seeded_weights and matcher.weights is not None:
-        raise UsageError(f"--weights {matcher.weights} and --seeded-weights exclude each other. Leave one of them out.")
+    if flags.seeded_weights and matcher.matcher.weights is not None:
+        raise UsageError(
+            f"--weights {matcher.matcher.weights} and --seeded-weights exclude each other. Leave one of them out."
+        )
     if flags.uncached_pairs is not None and flags.compare is None:
         raise UsageError("--uncached-pairs says how much is compared. Add --compare uncached, or leave it out.")
     options = MatchOptions(
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
-        cache_bytes=None if flags.cache_gb is None else round(flags.cache_gb * 1e9),
+        cache_gb=flags.cache_gb,
         strict=True,
     )
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console, tempfile.TemporaryDirectory() as scratch:
@@ -103,7 +99,7 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
         images = list_images(folder)
         images = ImageList(images.root, images.names[: flags.num_images])
         load = load_seeded if flags.seeded_weights else load_matcher
-        network = load(matcher.model, matcher_options(matcher))
+        network = load(matcher.model, matcher.matcher)
         values = measure(
             images,
             exhaustive(images.names),
@@ -116,7 +112,7 @@ def bench(flags: BenchFlags, matcher: MatcherFlags, talk: TalkFlags) -> None:
         )
         values = {
             "model": matcher.model,
-            "weights": "seeded" if flags.seeded_weights else str(matcher.weights or "its own"),
+            "weights": "seeded" if flags.seeded_weights else str(matcher.matcher.weights or "its own"),
             "source": str(flags.images or "generated"),
             **values,
         }

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import OutputFlags, TalkFlags, takes
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import StoreError
+from romacli.job.options import DEFAULT_OUTPUT, MatchedJob
+from romacli.options import Option
 from romacli.words import counted
 
 
 @dataclass(frozen=True)
-class CheckFlags:
-    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job that `match` has made.")] = (
-        OutputFlags.output
-    )
+class CheckOptions:
+    job: MatchedJob = DEFAULT_OUTPUT
     repair: Annotated[
         bool,
-        typer.Option(
-            "--repair",
-            help="Cut damage out of journals; make damaged hloc files and databases anew, as they were made before. "
-            "What cannot be mended is put aside.",
+        Option(
+            "Cut damage out of journals; make damaged hloc files and databases anew, as they were made before. "
+            "What cannot be mended is put aside."
         ),
     ] = False
 
@@ -33,8 +31,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli check job --repair")(check)
 
 
-@takes(CheckFlags, TalkFlags)
-def check(job: CheckFlags, talk: TalkFlags) -> None:
+@takes(CheckOptions, TalkOptions)
+def check(job: CheckOptions, talk: TalkOptions) -> None:
     """Verify a job's journal, hloc files and database, and name what is damaged.
 
     Says which pairs have to be matched again. Exit code 6 when damage remains.

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import ImageFlags, ImportFlags, OutputFlags, TalkFlags, takes
-from romacli.cli.request import import_options
+from romacli.cli.options import TalkOptions, takes
+from romacli.images.options import ImageOptions
+from romacli.job.options import DEFAULT_OUTPUT, ImportOptions, Output
+from romacli.options import Option
 from romacli.words import counted
 
 
 @dataclass(frozen=True)
-class ReplaceFlags:
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that romacli did not make.")] = (
-        False
-    )
+class Replacing:
+    overwrite: Annotated[bool, Option("Replace a database that romacli did not make.")] = False
+
+
+@dataclass(frozen=True)
+class Folders:
+    images: ImageOptions
+    output: Output = DEFAULT_OUTPUT
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,10 +32,8 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
-@takes(ImageFlags, OutputFlags, ImportFlags, ReplaceFlags, TalkFlags)
-def colmap_import(
-    images: ImageFlags, output: OutputFlags, flags: ImportFlags, replace: ReplaceFlags, talk: TalkFlags
-) -> None:
+@takes(Folders, ImportOptions, Replacing, TalkOptions)
+def colmap_import(folders: Folders, importing: ImportOptions, replacing: Replacing, talk: TalkOptions) -> None:
     """Verify a job's matches and write cameras, images, keypoints and matches into a COLMAP database.
 
     The database is built beside its place and appears whole. One that romacli did not make is left alone.
@@ -38,9 +42,9 @@ def colmap_import(
     from romacli.job.colmap import import_matches
     from romacli.store.layout import Layout
 
-    layout = Layout(output.output)
+    layout, images = Layout(folders.output), folders.images
     only = frozenset(list_images(images.folder, names_file=images.image_list).names) if images.image_list else None
-    options = import_options(flags, only=only, overwrite=replace.overwrite)
+    options = replace(importing, only=only, overwrite=replacing.overwrite)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = import_matches(images.folder, layout, options, console, stop)
         console.result(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from romacli.run.stop import Stopped, StopRequest
+from romacli.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import MatcherFlags, Method, TalkFlags, takes
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
+from romacli.keypoints.options import AggregateOptions, Method
+from romacli.matchers.options import MatcherChoice
+from romacli.options import Option
 
 if TYPE_CHECKING:
     from romacli.eval.relative_pose import Interval, PairScore, PoseResult
@@ -21,54 +24,46 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure a matcher where the truth is known.", no_args_is_help=True)
 
-TableOption = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the rows behind the figures as CSV.")
-]
+Table = Annotated[Path | None, Option("Write the rows behind the figures as CSV.", metavar="FILE", short="o")]
 
 
 @dataclass(frozen=True)
-class SyntheticFlags:
+class SyntheticOptions:
     textures: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Photographs to paint scenes with, none of which the matcher was trained on. Default: generated "
+        Option(
+            "Photographs to paint scenes with, none of which the matcher was trained on. Default: generated "
             "textures alone.",
-            show_default=False,
+            metavar="DIR",
         ),
     ] = None
-    count: Annotated[int, typer.Option(min=1, help="Rendered pairs. Figures compare only at the same count.")] = 256
-    matched: Annotated[
-        int, typer.Option(min=0, help="How many of them to match as photographs are, in two passes; slower.")
-    ] = 64
-    unrelated: Annotated[int, typer.Option(min=0, help="Pictures of different scenes to match and verify; slower.")] = (
-        64
-    )
-    output: TableOption = None
+    count: Annotated[int, Option("Rendered pairs. Figures compare only at the same count.", min=1)] = 256
+    matched: Annotated[int, Option("How many of them to match as photographs are, in two passes; slower.", min=0)] = 64
+    unrelated: Annotated[int, Option("Pictures of different scenes to match and verify; slower.", min=0)] = 64
+    output: Table = None
 
 
 @dataclass(frozen=True)
-class PairsFlags:
+class PairsOptions:
     pose_list: Annotated[
-        Path, typer.Argument(metavar="LIST", help="Pairs with intrinsics and poses in SuperGlue's format.")
+        Path,
+        Option("Pairs with intrinsics and poses in SuperGlue's format.", metavar="LIST", is_argument=True),
     ]
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder that the names in LIST are relative to.")]
-    method: Annotated[Method, typer.Option(help="How point pairs are made of a warp; tracks is what a job does.")] = (
-        Method.tracks
-    )
-    max_error: Annotated[
-        float, typer.Option(min=0, help="Distance in px from the epipolar line that an inlier may have.")
-    ] = 1.0
+    images: Annotated[
+        Path, Option("Folder that the names in LIST are relative to.", metavar="IMAGES", is_argument=True)
+    ]
+    method: Annotated[Method, Option("How point pairs are made of a warp; tracks is what a job does.")] = Method.tracks
+    max_error: Annotated[float, Option("Distance in px from the epipolar line that an inlier may have.", min=0)] = 1.0
     ransac_seeds: Annotated[
-        int, typer.Option(min=1, help="Estimates of each pose, for the confidence intervals. More take longer.")
+        int, Option("Estimates of each pose, for the confidence intervals. More take longer.", min=1)
     ] = 5
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0
-    output: TableOption = None
+    seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
+    output: Table = None
 
 
 @app.command(epilog="Example: romacli eval synthetic --textures textures/validation")
-@takes(SyntheticFlags, MatcherFlags, TalkFlags)
-def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
+@takes(SyntheticOptions, MatcherChoice, TalkOptions)
+def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
     """Measure a matcher on rendered pairs with exact warps: the share of right pixels and the worth of its certainty.
 
     The pairs are a fixed recipe, 256 of 256 px. mini is measured in a single pass; every matcher as it matches
@@ -120,8 +115,8 @@ def synthetic(flags: SyntheticFlags, chosen: MatcherFlags, talk: TalkFlags) -> N
 
 
 @app.command(epilog="Example: romacli eval pairs pairs_with_gt.txt photos/ --ransac-seeds 10")
-@takes(PairsFlags, MatcherFlags, TalkFlags)
-def pairs(flags: PairsFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
+@takes(PairsOptions, MatcherChoice, TalkOptions)
+def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
     """Measure how well relative poses come out of a matcher's matches, on pairs of photographs of known pose.
 
     A line of LIST is name0 name1 rot0 rot1 K0 K1 T_0to1, matrices row by row. An error is the larger of the
@@ -130,12 +125,11 @@ def pairs(flags: PairsFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
     """
     from romacli.eval.pose_list import read_pose_list
     from romacli.eval.relative_pose import PoseOptions, evaluate_pairs, summarise
-    from romacli.keypoints.options import AggregateOptions
 
     listed = read_pose_list(flags.pose_list, flags.images)
     matcher = _matcher(chosen)
     options = PoseOptions(max_error_px=flags.max_error, ransac_seeds=flags.ransac_seeds, seed=flags.seed)
-    aggregate = AggregateOptions(method=flags.method.value, seed=flags.seed)
+    aggregate = AggregateOptions(method=flags.method, seed=flags.seed)
     with Console(quiet=talk.quiet) as console:
         console.begin("matching", len(listed))
         scores = evaluate_pairs(matcher, listed, flags.images, options, aggregate, advance=console.advance)
@@ -146,20 +140,19 @@ def pairs(flags: PairsFlags, chosen: MatcherFlags, talk: TalkFlags) -> None:
     _print(values, _pose_table(result, len(scores), flags.ransac_seeds), talk)
 
 
-def _matcher(chosen: MatcherFlags) -> Matcher:
-    from romacli.cli.request import matcher_options
+def _matcher(chosen: MatcherChoice) -> Matcher:
     from romacli.matchers.registry import load_matcher
 
-    return load_matcher(chosen.model, matcher_options(chosen))
+    return load_matcher(chosen.model, chosen.matcher)
 
 
-def _single_pass(chosen: MatcherFlags, pairs: Sequence[Any], advance: Any) -> ValidationResult:
+def _single_pass(chosen: MatcherChoice, pairs: Sequence[Any], advance: Any) -> ValidationResult:
     from romacli.eval.synthetic import evaluate
     from romacli.matchers.device import resolve_device
     from romacli.matchers.mini import EMBEDDED
     from romacli.networks.mini import load_mini
 
-    network = load_mini(chosen.weights or EMBEDDED).to(resolve_device(chosen.device)).eval()
+    network = load_mini(chosen.matcher.weights or EMBEDDED).to(resolve_device(chosen.matcher.device)).eval()
     return evaluate(network, pairs, advance=advance)
 
 
@@ -237,7 +230,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _print(values: Mapping[str, Any], text: str, talk: TalkFlags) -> None:
+def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
     if talk.as_json:
         Console().result(_without_nan(values), text, as_json=True)
     else:

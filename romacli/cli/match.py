@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import (
-    DryRunFlags,
-    EngineFlags,
-    ImageFlags,
-    KeypointFlags,
-    MaskFlags,
-    MatchFlags,
-    OutputFlags,
-    ShardFlags,
-    TalkFlags,
-    takes,
-)
-from romacli.cli.pairing import PairingFlags
-from romacli.cli.request import job_options
+from romacli.cli.options import DryRunOptions, TalkOptions, takes
 from romacli.errors import PartialError
+from romacli.job.options import JobOptions, ShardOptions
+from romacli.keypoints.options import AggregateOptions
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.job.job import Job, JobOptions
+    from romacli.job.job import Job
     from romacli.run.match import MatchSummary
     from romacli.store.layout import Layout
 
@@ -35,30 +24,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
 
 
-@takes(
-    ImageFlags,
-    OutputFlags,
-    MatchFlags,
-    PairingFlags,
-    KeypointFlags,
-    MaskFlags,
-    EngineFlags,
-    ShardFlags,
-    DryRunFlags,
-    TalkFlags,
-)
-def match(
-    images: ImageFlags,
-    output: OutputFlags,
-    flags: MatchFlags,
-    pairing: Any,
-    keypoints: KeypointFlags,
-    masks: MaskFlags,
-    engine: EngineFlags,
-    shard: ShardFlags,
-    dry: DryRunFlags,
-    talk: TalkFlags,
-) -> None:
+@takes(JobOptions, ShardOptions, DryRunOptions, TalkOptions)
+def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: TalkOptions) -> None:
     """Match pairs of photographs and write keypoints that many views share, in hloc's HDF5 layout.
 
     The same command continues a job that was stopped. Each finished pair is kept whatever happens. Pairs and
@@ -68,7 +35,7 @@ def match(
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            job = open_job(job_options(images, output, flags, pairing, keypoints, masks, engine, shard), console)
+            job = open_job(replace(options, shard=shard.shard), console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)
@@ -80,22 +47,24 @@ def match(
 
 def introduce(job: Job, console: Console) -> None:
     """Say which model runs, and how to get the full one; with --verbose also what results depend on."""
-    model = job.options.model
+    model = job.options.matcher.model
     hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
     part = f"{len(job.listed)} of " if job.options.shard else ""
     console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
-    if chosen := _keypoints_in_words(job.options):
+    if chosen := _keypoints_in_words(job):
         console.say(f"keypoints by {chosen}, as given or as this job's were made before")
     if console.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
 
-def _keypoints_in_words(options: JobOptions) -> str:
+def _keypoints_in_words(job: Job) -> str:
     """The options of keypoints that are not the default ones, as they are typed."""
-    values = {**asdict(options.aggregate), "keypoints": options.keypoints}
-    usual = KeypointFlags()
-    changed = [name for name in vars(usual) if name in values and values[name] != getattr(usual, name)]
-    return " ".join(f"--{name.replace('_', '-')} {values[name]}" for name in changed)
+    chosen = job.keypoints
+    usual = vars(AggregateOptions(seed=chosen.aggregate.seed))
+    values = {name: value for name, value in vars(chosen.aggregate).items() if value != usual[name]}
+    if chosen.given:
+        values["keypoints"] = chosen.given.source
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
 
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:

@@ -9,43 +9,43 @@ from typing import Annotated
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import KeypointFlags, MaskFlags, TalkFlags, takes
-from romacli.cli.request import remembered_options
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
+from romacli.job.options import KeypointOptions, SiftImages
+from romacli.options import Option
 from romacli.words import counted
 
 
 @dataclass(frozen=True)
-class MergeFlags:
-    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the job; made when missing.")]
+class Pieces:
+    job: Annotated[Path, Option("Folder of the job; made when missing.", metavar="OUT", is_argument=True)]
     others: Annotated[
         list[Path] | None,
-        typer.Argument(
+        Option(
+            "Folders of pieces that were matched elsewhere; they stay as they are.",
             metavar="[OTHER]...",
-            help="Folders of pieces that were matched elsewhere; they stay as they are.",
-            show_default=False,
+            is_argument=True,
+            has_default=False,
         ),
     ] = None
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of photographs, for --keypoints sift alone.", show_default=False),
-    ] = None
+    images: SiftImages = None
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli merge job")(merge)
 
 
-@takes(MergeFlags, KeypointFlags, TalkFlags)
-def merge(job: MergeFlags, keypoints: KeypointFlags, talk: TalkFlags) -> None:
+@takes(Pieces, KeypointOptions, TalkOptions)
+def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
     """Collect what the shards of a job have matched and write its keypoints and matches.
 
     Shards that shared OUT need only its name. Pairs that no shard has matched are counted, with exit code 4.
     """
+    from romacli.job.aggregate import remembered_options
     from romacli.job.merge import merge as merge_jobs
     from romacli.store.layout import Layout
 
-    options = remembered_options(keypoints, MaskFlags(), job.job, images=job.images)
+    options = remembered_options(keypoints, Layout(job.job), job.images)
     others = [Layout(path) for path in job.others or ()]
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = merge_jobs(Layout(job.job), others, options, console, stop)

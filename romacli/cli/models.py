@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import TalkFlags, model_names, takes
+from romacli.cli.options import TalkOptions, takes
+from romacli.options import Option
 
 if TYPE_CHECKING:
     from romacli.networks.weights import WeightsEntry
@@ -17,15 +18,13 @@ app = typer.Typer(help="List the matchers, tell where their weights are, and fet
 
 
 @dataclass(frozen=True)
-class NameFlags:
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", autocompletion=model_names, help="A matcher of `romacli models list`.")
-    ]
+class NameOption:
+    name: Annotated[str, Option("A matcher of `romacli models list`.", metavar="NAME", is_argument=True)]
 
 
 @app.command("list", epilog="Example: romacli models list")
-@takes(TalkFlags)
-def list_models(talk: TalkFlags) -> None:
+@takes(TalkOptions)
+def list_models(talk: TalkOptions) -> None:
     """List the matchers and whether their weights are on this machine."""
     from romacli.matchers.registry import matchers
 
@@ -35,8 +34,8 @@ def list_models(talk: TalkFlags) -> None:
 
 
 @app.command(epilog="Example: romacli models info roma-outdoor")
-@takes(NameFlags, TalkFlags)
-def info(name: NameFlags, talk: TalkFlags) -> None:
+@takes(NameOption, TalkOptions)
+def info(name: NameOption, talk: TalkOptions) -> None:
     """Tell a matcher's licence, and each checkpoint's address, size and place on this machine."""
     row = _row(name.name)
     lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
@@ -51,8 +50,8 @@ def info(name: NameFlags, talk: TalkFlags) -> None:
 
 
 @app.command(epilog="Example: romacli models download roma-outdoor")
-@takes(NameFlags, TalkFlags)
-def download(name: NameFlags, talk: TalkFlags) -> None:
+@takes(NameOption, TalkOptions)
+def download(name: NameOption, talk: TalkOptions) -> None:
     """Fetch a matcher's checkpoints. An interrupted download goes on where it stopped."""
     from romacli.matchers.registry import matcher_named
     from romacli.networks.weights import download, entry_named, locate
@@ -112,7 +111,7 @@ def _file(entry: WeightsEntry) -> dict[str, Any]:
     }
 
 
-def _print(values: dict[str, Any], text: str, talk: TalkFlags) -> None:
+def _print(values: dict[str, Any], text: str, talk: TalkOptions) -> None:
     if talk.as_json:
         Console().result(values, text, as_json=True)
     else:

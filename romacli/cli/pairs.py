@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.options import ImageFlags, MatcherFlags, TalkFlags, takes
-from romacli.cli.pairing import DescriptorFlags, require_read
-from romacli.cli.request import matcher_options
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
+from romacli.images.options import ImageOptions
+from romacli.matchers.options import MatcherChoice
+from romacli.options import Option
+from romacli.pairing.options import DescriptorOptions, require_read
 from romacli.pairing.source import Source
 from romacli.pairing.sources import SOURCES, choose_pairs
 from romacli.types import PairList
@@ -25,23 +27,21 @@ app = typer.Typer(help="Write a list of image pairs, two names a line, as hloc r
 
 
 @dataclass(frozen=True)
-class PairsOutputFlags:
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Pairs file to write; - is standard output.")
-    ] = "-"
+class PairsOutput:
+    output: Annotated[str, Option("Pairs file to write; - is standard output.", metavar="FILE", short="o")] = "-"
 
 
 @dataclass(frozen=True)
-class FilesFlags:
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Pairs files, two names a line.")]
+class Lists:
+    files: Annotated[list[Path], Option("Pairs files, two names a line.", metavar="FILES...", is_argument=True)]
 
 
 def _add(source: Source) -> None:
     """The command of a source: its options, and those of a matcher where it may look at photographs."""
-    looks = (DescriptorFlags, MatcherFlags) if source.looks or source.switch else ()
+    looks = (DescriptorOptions, MatcherChoice) if source.looks or source.switch else ()
 
-    @takes(ImageFlags, source.options, *looks, PairsOutputFlags, TalkFlags)
-    def run(images: ImageFlags, options: Any, *rest: Any) -> None:
+    @takes(ImageOptions, source.options, *looks, PairsOutput, TalkOptions)
+    def run(images: ImageOptions, options: Any, *rest: Any) -> None:
         *chosen, output, talk = rest
         _choose(source, images, options, chosen, output, talk)
 
@@ -54,8 +54,8 @@ for _source in SOURCES.values():
 
 
 @app.command(epilog="Example: romacli pairs merge sequential.txt loops.txt -o pairs.txt")
-@takes(FilesFlags, PairsOutputFlags, TalkFlags)
-def merge(files: FilesFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
+@takes(Lists, PairsOutput, TalkOptions)
+def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
     """Join lists of pairs, each pair once, and say how many each list added."""
     from romacli.pairs import merge, read_pairs
 
@@ -69,7 +69,7 @@ def merge(files: FilesFlags, output: PairsOutputFlags, talk: TalkFlags) -> None:
 
 
 def _choose(
-    source: Source, images: ImageFlags, options: Any, looks: list[Any], output: PairsOutputFlags, talk: TalkFlags
+    source: Source, images: ImageOptions, options: Any, looks: list[Any], output: PairsOutput, talk: TalkOptions
 ) -> None:
     from romacli.images.listing import list_images
     from romacli.run.photographs import tell_left_out
@@ -102,16 +102,16 @@ def _choose(
             )
 
 
-def _describer(descriptors: DescriptorFlags, matcher: MatcherFlags, console: Console) -> Describer:
+def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: Console) -> Describer:
     """What describes the photographs."""
     from romacli.matchers.registry import load_matcher
     from romacli.pairing.describe import Describer
 
-    return Describer(load_matcher(matcher.model, matcher_options(matcher)), descriptors.descriptors, console)
+    return Describer(load_matcher(matcher.model, matcher.matcher), descriptors.descriptors, console)
 
 
 def _write(
-    pairs: PairList, output: PairsOutputFlags, talk: TalkFlags, console: Console, values: dict[str, Any], sentence: str
+    pairs: PairList, output: PairsOutput, talk: TalkOptions, console: Console, values: dict[str, Any], sentence: str
 ) -> None:
     from romacli.pairs import format_pairs
     from romacli.store.layout import written_whole

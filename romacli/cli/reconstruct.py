@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import typer
 
 from romacli.cli.console import Console, stopping
 from romacli.cli.match import describe, introduce, match_values, raise_failures
-from romacli.cli.options import (
-    DryRunFlags,
-    EngineFlags,
-    ImageFlags,
-    ImportFlags,
-    KeypointFlags,
-    MapperFlags,
-    MaskFlags,
-    MatchFlags,
-    OutputFlags,
-    TalkFlags,
-    takes,
-)
-from romacli.cli.pairing import PairingFlags
-from romacli.cli.request import import_options, job_options, mapper_options
+from romacli.cli.options import DryRunOptions, TalkOptions, takes
+from romacli.colmap.options import MapperOptions
+from romacli.errors import UsageError
+from romacli.job.options import ImportOptions, JobOptions
+from romacli.options import Option, Panel
 from romacli.words import counted
 
 
@@ -31,31 +22,27 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
 
 
-@takes(
-    ImageFlags,
-    OutputFlags,
-    MatchFlags,
-    PairingFlags,
-    KeypointFlags,
-    MaskFlags,
-    EngineFlags,
-    ImportFlags,
-    MapperFlags,
-    DryRunFlags,
-    TalkFlags,
-)
+@dataclass(frozen=True)
+class Georeferencing:
+    panel: ClassVar[Panel] = Panel.mapping
+
+    georeference: Annotated[
+        bool,
+        Option(
+            "Move the model to the photographs' GPS positions: metres east, north and up of an origin that "
+            "OUT/sparse/0/georeference.json names."
+        ),
+    ] = False
+
+
+@takes(JobOptions, ImportOptions, MapperOptions, Georeferencing, DryRunOptions, TalkOptions)
 def reconstruct(
-    images: ImageFlags,
-    output: OutputFlags,
-    flags: MatchFlags,
-    pairing: Any,
-    keypoints: KeypointFlags,
-    masks: MaskFlags,
-    engine: EngineFlags,
-    imported: ImportFlags,
-    mapper: MapperFlags,
-    dry: DryRunFlags,
-    talk: TalkFlags,
+    options: JobOptions,
+    importing: ImportOptions,
+    mapping: MapperOptions,
+    georeferencing: Georeferencing,
+    dry: DryRunOptions,
+    talk: TalkOptions,
 ) -> None:
     """Match photographs, verify the matches and map them with COLMAP into OUT/sparse/0.
 
@@ -67,22 +54,26 @@ def reconstruct(
     from romacli.job.job import listed, open_job, run_job
 
     start = time.monotonic()
-    mapping = mapper_options(mapper, imported, talk, seed=flags.seed)
-    importing = import_options(imported, known_poses=mapper.known_poses)
+    georeference = georeferencing.georeference
+    _require_consistent(importing, mapping, georeference=georeference)
+    importing = replace(importing, known_poses=mapping.known_poses)
+    if mapping.refine_intrinsics is None:
+        mapping = replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
+    mapping = replace(mapping, seed=options.match.seed, verbose=talk.verbose)
+    images = options.images.folder
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():
-            options = job_options(images, output, flags, pairing, keypoints, masks, engine)
-            check_early(listed(options), importing, mapping, georeferenced=mapper.georeference)
+            check_early(listed(options), importing, mapping, georeferenced=georeference)
             job = open_job(options, console)
             introduce(job, console)
             if dry.dry_run:
                 describe(job, console, as_json=talk.as_json)
                 return
         matched = run_job(job, console, stop)
-        import_matches(images.folder, job.layout, importing, console, stop)
+        import_matches(images, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
-        model = make_model(images.folder, job.layout, database, mapping, console, stop)
-        if mapper.georeference:
+        model = make_model(images, job.layout, database, mapping, console, stop)
+        if georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
         for sentence in advice_on(job.layout, database, job.images.names, fit):
@@ -110,3 +101,22 @@ def reconstruct(
             as_json=talk.as_json,
         )
         raise_failures(matched, job.layout)
+
+
+def _require_consistent(importing: ImportOptions, mapping: MapperOptions, *, georeference: bool) -> None:
+    """Pass silently when options do not contradict each other.
+
+    Raises:
+        UsageError: they do.
+    """
+    if mapping.known_poses is None:
+        return
+    for option, is_given in (
+        ("--mapper", mapping.mapper is not MapperOptions.mapper),
+        ("--rig-config", importing.cameras.rigs is not None),
+        ("--camera-params", importing.cameras.params is not None),
+    ):
+        if is_given:
+            raise UsageError(f"--known-poses takes cameras and poses from the model; leave out {option}.")
+    if georeference:
+        raise UsageError("--known-poses keeps the poses it is given, --georeference moves them. Leave one of them out.")

@@ -9,28 +9,23 @@ from typing import Annotated
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import OutputFlags, TalkFlags, takes
+from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
+from romacli.job.options import DEFAULT_OUTPUT, AnyJob, JobImages
+from romacli.options import Option
 
 
 @dataclass(frozen=True)
-class ReportFlags:
-    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job, finished or not.")] = OutputFlags.output
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of the job's photographs. Default: where they were matched.", show_default=False
-        ),
-    ] = None
+class ReportOptions:
+    job: AnyJob = DEFAULT_OUTPUT
+    images: JobImages = None
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. "
+        Option(
+            "HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. "
             "Default: OUT.",
-            show_default=False,
+            metavar="FILE",
+            short="o",
         ),
     ] = None
 
@@ -39,8 +34,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli report job")(report)
 
 
-@takes(ReportFlags, TalkFlags)
-def report(flags: ReportFlags, talk: TalkFlags) -> None:
+@takes(ReportOptions, TalkOptions)
+def report(options: ReportOptions, talk: TalkOptions) -> None:
     """Write a report of a job: whether it worked, why not, and what to try, with figures and pictures.
 
     The HTML file needs nothing else, no network either; a JSON file beside it has the same in numbers. A job that is
@@ -50,7 +45,7 @@ def report(flags: ReportFlags, talk: TalkFlags) -> None:
     from romacli.store.layout import Layout
 
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        written = write_report(Layout(flags.job), flags.output, flags.images, console)
+        written = write_report(Layout(options.job), options.output, options.images, console)
         for sentence in (*written.missing, *written.warnings):
             console.warn(sentence)
         see = written.html or written.json

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import TalkFlags, model_names, takes
+from romacli.cli.options import TalkOptions, takes
+from romacli.job.options import JobImages
+from romacli.matchers.options import DEFAULT, Device, MatcherOptions, Model, Weights
+from romacli.options import Option
 from romacli.words import counted
 
 if TYPE_CHECKING:
@@ -19,63 +22,40 @@ DEFAULT_PICTURE = Path("pair.png")
 
 
 @dataclass(frozen=True)
-class ShowFlags:
-    one: Annotated[str, typer.Argument(metavar="A", help="A photograph: a file, or with OUT its name in the job.")]
-    other: Annotated[str, typer.Argument(metavar="B", help="The photograph to show it with.")]
+class ShowOptions:
+    one: Annotated[str, Option("A photograph: a file, or with OUT its name in the job.", metavar="A", is_argument=True)]
+    other: Annotated[str, Option("The photograph to show it with.", metavar="B", is_argument=True)]
     job: Annotated[
         Path | None,
-        typer.Argument(
+        Option(
+            "Folder of a job that has matched them. Without it they are matched now.",
             metavar="OUT",
-            help="Folder of a job that has matched them. Without it they are matched now.",
-            show_default=False,
+            is_argument=True,
+            has_default=False,
         ),
     ] = None
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of the job's photographs. Default: where they were matched.", show_default=False
-        ),
-    ] = None
+    images: JobImages = None
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.",
-        ),
+        Option("Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.", metavar="FILE", short="o"),
     ] = DEFAULT_PICTURE
-    warp: Annotated[
-        bool, typer.Option("--warp", help="Draw each photograph moved into the other, and the certainty maps, alone.")
-    ] = False
-    matches: Annotated[bool, typer.Option("--matches", help="Draw the matches alone.")] = False
-    inliers: Annotated[
-        bool, typer.Option("--inliers", help="Keep only the matches that one rigid motion explains (MAGSAC, 4 px).")
-    ] = False
-    max_lines: Annotated[
-        int, typer.Option(min=1, help="Matches drawn as lines, chosen by chance. More hide the photographs.")
-    ] = 150
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            envvar="ROMACLI_MODEL",
-            autocompletion=model_names,
-            help="Matcher where no job is given; see `romacli models list`.",
-        ),
-    ] = "mini"
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Checkpoint to use in place of the located one.")
-    ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    warp: Annotated[bool, Option("Draw each photograph moved into the other, and the certainty maps, alone.")] = False
+    matches: Annotated[bool, Option("Draw the matches alone.")] = False
+    inliers: Annotated[bool, Option("Keep only the matches that one rigid motion explains (MAGSAC, 4 px).")] = False
+    max_lines: Annotated[int, Option("Matches drawn as lines, chosen by chance. More hide the photographs.", min=1)] = (
+        150
+    )
+    model: Model = DEFAULT
+    weights: Weights = None
+    device: Device = "auto"
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli show photos/1.jpg photos/2.jpg -o pair.png")(show)
 
 
-@takes(ShowFlags, TalkFlags)
-def show(flags: ShowFlags, talk: TalkFlags) -> None:
+@takes(ShowOptions, TalkOptions)
+def show(flags: ShowOptions, talk: TalkOptions) -> None:
     """Draw a pair: its matches coloured by certainty, each photograph moved into the other, and certainty maps.
 
     Yellow is certain, violet is not; grey is where nothing leads.
@@ -106,7 +86,7 @@ def show(flags: ShowFlags, talk: TalkFlags) -> None:
         )
 
 
-def _stored(flags: ShowFlags) -> PairView:
+def _stored(flags: ShowOptions) -> PairView:
     from romacli.report.view import view_in_job
     from romacli.store.layout import Layout
 
@@ -114,8 +94,7 @@ def _stored(flags: ShowFlags) -> PairView:
     return view_in_job(Layout(flags.job), (flags.one, flags.other), flags.images)
 
 
-def _matched(flags: ShowFlags) -> PairView:
-    from romacli.matchers.matcher import MatcherOptions
+def _matched(flags: ShowOptions) -> PairView:
     from romacli.matchers.registry import load_matcher
     from romacli.report.view import view_of_match
     from romacli.two_view import match_two

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from romacli.cli.console import Console
-from romacli.cli.options import OutputFlags, TalkFlags, takes
+from romacli.cli.options import TalkOptions, takes
+from romacli.job.options import DEFAULT_OUTPUT, AnyJob
 
 
 @dataclass(frozen=True)
-class StatusFlags:
-    job: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a job, finished or not.")] = OutputFlags.output
+class StatusOptions:
+    job: AnyJob = DEFAULT_OUTPUT
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli status job")(status)
 
 
-@takes(StatusFlags, TalkFlags)
-def status(flags: StatusFlags, talk: TalkFlags) -> None:
+@takes(StatusOptions, TalkOptions)
+def status(options: StatusOptions, talk: TalkOptions) -> None:
     """Tell how far a job is: what is done, what is out of date, and which command comes next.
 
     Reads the job's files and changes nothing, also while the job runs.
@@ -30,7 +29,7 @@ def status(flags: StatusFlags, talk: TalkFlags) -> None:
     from romacli.job.status import status as status_of
     from romacli.store.layout import Layout
 
-    found = status_of(Layout(flags.job))
+    found = status_of(Layout(options.job))
     lines = [f"{stage.name:10} {stage.state:13} {stage.detail}" for stage in found.stages]
     lines.append(f"next: {found.next.command}" if found.next else "all is done")
     values = {

@@ -18,9 +18,8 @@ from romacli.words import counted
 
 from .binding import load_pycolmap
 from .intrinsics import camera_of_model, check_known_model, check_params
-from .rigs import RigCamera, RigFile
-
-CameraMode = Literal["auto", "single", "per-folder", "per-image"]
+from .options import CameraOptions
+from .rigs import RigCamera
 
 # COLMAP's guess where nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
@@ -29,19 +28,7 @@ _PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
 # Focal lengths of one lens differ by less in EXIF data, by rounding and focus breathing.
 _SAME_FOCAL = 1.05
 
-
-@dataclass(frozen=True)
-class CameraOptions:
-    """How photographs share cameras. `params` come from the user and hold for every image.
-
-    rigs: cameras that move together; those images share a camera whose names begin alike.
-    """
-
-    mode: CameraMode = "auto"
-    # COLMAP's choice: one focal length and one radial term are what uncalibrated photographs determine.
-    model: str = "SIMPLE_RADIAL"
-    params: tuple[float, ...] | None = None
-    rigs: RigFile | None = None
+_DEFAULT = CameraOptions()
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class CameraSpec:
 
 
 def assign_cameras(
-    images: Sequence[ImageInfo], options: CameraOptions = CameraOptions()
+    images: Sequence[ImageInfo], options: CameraOptions = _DEFAULT
 ) -> tuple[list[CameraSpec], dict[str, int]]:
     """Give every photograph a camera: the cameras, and the index of each image's camera by name.
 
@@ -161,18 +148,6 @@ def _differ(one: ImageInfo, other: ImageInfo) -> bool:
     lengths = one.focal_length_px, other.focal_length_px
     focal_differs = None not in lengths and max(lengths) > _SAME_FOCAL * min(lengths)  # type: ignore[operator, type-var]
     return focal_differs or bool(one.device and other.device and one.device != other.device)
-
-
-def parse_camera_params(text: str) -> tuple[float, ...]:
-    """Read `--camera-params`, numbers separated by commas: "1400, 800, 600, 0".
-
-    Raises:
-        UsageError: a part is not a number.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--camera-params {text!r} are not numbers separated by commas.") from error
 
 
 def to_pycolmap(camera: CameraSpec) -> Any:

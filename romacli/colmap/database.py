@@ -24,9 +24,10 @@ from .binding import load_pycolmap
 from .calibration import calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
+from .options import VerifyOptions
 from .rigs import RigFile
 from .scratch import scratch_folder
-from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, VerifyOptions, verify_database, verify_pairs
+from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, verify_database, verify_pairs
 
 # SQLite's application_id, "roma" in ASCII, is how we know our own databases; COLMAP leaves it alone.
 APPLICATION_ID = 0x726F6D61

@@ -7,38 +7,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from romacli.names import respelled
 
 from .binding import load_pycolmap
+from .options import MapperOptions
 from .poses import read_poses
-from .settings import Setting, apply_settings
-
-
-@dataclass(frozen=True)
-class MapperOptions:
-    """How a model is made. `refine_intrinsics` off keeps every camera of the database as it is.
-
-    known_poses: a COLMAP model whose poses are kept; points are triangulated and no mapper runs.
-    settings: options of COLMAP's own, by name, which have the last word.
-    """
-
-    mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
-    refine_intrinsics: bool = True
-    # COLMAP keeps no smaller model, but never asks for more than half of the images.
-    min_model_size: int = 10
-    known_poses: Path | None = None
-    settings: tuple[Setting, ...] = field(default=())
-    seed: int = 0
-    num_threads: int | None = None
-    verbose: bool = False
-
-    @property
-    def threads(self) -> int:
-        return self.num_threads or os.cpu_count() or 1
+from .settings import apply_settings
 
 
 @dataclass(frozen=True)
@@ -92,9 +70,9 @@ def _blank(options: MapperOptions) -> Any:
 def _set_incremental(chosen: Any, options: MapperOptions, content: Content) -> None:
     chosen.num_threads, chosen.random_seed = options.threads, options.seed
     chosen.min_model_size = min(options.min_model_size, content.images)
-    chosen.ba_refine_focal_length = chosen.ba_refine_extra_params = options.refine_intrinsics
-    chosen.mapper.abs_pose_refine_focal_length = options.refine_intrinsics
-    chosen.mapper.abs_pose_refine_extra_params = options.refine_intrinsics
+    chosen.ba_refine_focal_length = chosen.ba_refine_extra_params = options.adjusts_cameras
+    chosen.mapper.abs_pose_refine_focal_length = options.adjusts_cameras
+    chosen.mapper.abs_pose_refine_extra_params = options.adjusts_cameras
     # With two images every track has two views, and ignoring those leaves nothing.
     chosen.triangulation.ignore_two_view_tracks = content.images > 2
 
@@ -147,7 +125,7 @@ def _map_globally(
     if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
         chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
     adjustment = chosen.mapper.bundle_adjustment
-    adjustment.refine_focal_length = adjustment.refine_extra_params = options.refine_intrinsics
+    adjustment.refine_focal_length = adjustment.refine_extra_params = options.adjusts_cameras
     if content.images == 2:
         chosen.mapper.track_min_num_views_per_track = 2
         chosen.mapper.global_positioning.min_num_view_per_track = 2
@@ -155,7 +133,7 @@ def _map_globally(
         chosen.mapper.retriangulation.ignore_two_view_tracks = False
     apply_settings(chosen, options.settings)
     with _signals_end_the_process():
-        if content.guessed_cameras and not content.pairs_without_F and options.refine_intrinsics:
+        if content.guessed_cameras and not content.pairs_without_F and options.adjusts_cameras:
             pycolmap.calibrate_view_graph(database)
         return pycolmap.global_mapping(database, image_root, output, options=chosen)
 
@@ -174,7 +152,7 @@ def _triangulate(
     folder.mkdir()
     with _signals_end_the_process():
         made = pycolmap.triangulate_points(
-            model, database, image_root, folder, options=chosen, refine_intrinsics=options.refine_intrinsics
+            model, database, image_root, folder, options=chosen, refine_intrinsics=options.adjusts_cameras
         )
     return {0: made} if made.num_points3D() else {}
 

@@ -17,7 +17,8 @@ from romacli.words import counted
 
 from .access import open_readonly
 from .georeference import GEOREFERENCE
-from .mappers import Content, MapperOptions, run_mapper
+from .mappers import Content, run_mapper
+from .options import MapperOptions
 from .scratch import scratch_folder
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_starved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,13 +14,21 @@ Setting = tuple[str, Any]
 _NAMES_SHOWN = 3
 
 
-def parse_settings(words: Sequence[str]) -> tuple[Setting, ...]:
-    """Read `--mapper-option` KEY=VALUE: numbers, True or False, "text", lists of them. Nothing is evaluated.
+def parse_setting(word: str) -> Setting:
+    """Read a `--mapper-option` KEY=VALUE: a number, True or False, "text", a list of them. Nothing is evaluated.
 
     Raises:
-        UsageError: a word has no value, or one that is no literal.
+        UsageError: the word has no value, or one that is no literal.
     """
-    return tuple(_parse(word) for word in words)
+    key, equals, text = word.partition("=")
+    if not equals or not key.strip() or not text.strip():
+        raise UsageError(f"--mapper-option {word} has to be KEY=VALUE, such as init_min_tri_angle=4.")
+    try:
+        return key.strip(), ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise UsageError(
+            f"--mapper-option {word}: {text} is no value. Write a number, True, False, or 'text' in quotes."
+        ) from error
 
 
 def apply_settings(options: Any, settings: Iterable[Setting]) -> None:
@@ -41,18 +49,6 @@ def apply_settings(options: Any, settings: Iterable[Setting]) -> None:
             raise UsageError(
                 f"--mapper-option {key}={value!r} does not fit. Give {_kind(getattr(owner, name))}."
             ) from error
-
-
-def _parse(word: str) -> Setting:
-    key, equals, text = word.partition("=")
-    if not equals or not key.strip() or not text.strip():
-        raise UsageError(f"--mapper-option {word} has to be KEY=VALUE, such as init_min_tri_angle=4.")
-    try:
-        return key.strip(), ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise UsageError(
-            f"--mapper-option {word}: {text} is no value. Write a number, True, False, or 'text' in quotes."
-        ) from error
 
 
 def _options(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

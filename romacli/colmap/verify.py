@@ -5,14 +5,12 @@ Takes points and matches as arrays; only COLMAP's own verification works on a da
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from romacli.types import Pair
 
 from .binding import load_pycolmap
 from .cameras import CameraSpec, to_pycolmap
+from .options import VerifyOptions
 
 # COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 skip 0 and 1 without a word.
 CALIBRATED, UNCALIBRATED = 2, 3
@@ -29,25 +28,6 @@ MAPPED_CONFIGS = (2, 3, 4, 5, 6, 9)
 
 # Enough pairs in flight to keep every thread busy while the writer takes them in order.
 PAIRS_PER_THREAD = 4
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """What a pair has to show to be believed."""
-
-    method: Literal["colmap", "magsac"] = "magsac"
-    # COLMAP's values for SIFT (TwoViewGeometryOptions).
-    max_error_px: float = 4.0
-    min_inliers: int = 15
-    # A count alone is no bar: matches shuffled within pairs of photographs, which no motion explains, still
-    # gave 15 inliers in every pair, and up to 0.2 (a facade) or 0.3 (video) of them where the overlap was small.
-    min_inlier_ratio: float = 0.3
-    seed: int = 0
-    num_threads: int | None = None
-
-    @property
-    def threads(self) -> int:
-        return self.num_threads or os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

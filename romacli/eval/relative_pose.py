@@ -20,7 +20,7 @@ from romacli.geometry.epipolar import (
     symmetric_epipolar_error,
 )
 from romacli.geometry.turns import turn_image, turn_points_back, turn_size
-from romacli.images import read_image
+from romacli.images.decode import read_image
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.matcher import Matcher
 from romacli.types import Correspondences, Features, Size

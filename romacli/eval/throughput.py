@@ -16,7 +16,8 @@ import torch
 
 from romacli.matchers.device import wait_for
 from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair
-from romacli.run.match import MatchOptions, match_images
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
 from romacli.run.schedule import fewest_loads
 from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.colmap.cameras import CameraOptions, CameraSpec, ImageInfo, assign_cameras
-from romacli.colmap.verify import VerifyOptions, verify_pair
-from romacli.keypoints.aggregate import AggregateOptions, aggregate
+from romacli.colmap.cameras import CameraSpec, ImageInfo, assign_cameras
+from romacli.colmap.options import CameraOptions, VerifyOptions
+from romacli.colmap.verify import verify_pair
+from romacli.keypoints.aggregate import aggregate
+from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.matcher import Matcher, pair_seed
 from romacli.synthetic import Textures, render_view
 from romacli.synthetic.pairs import deep_scene

@@ -17,16 +17,9 @@ from romacli.types import ImageList, Size
 
 from .decode import image_size, read_samples
 from .listing import EXTENSIONS, files_under
+from .options import MaskOptions
 
 _MASK_EXTENSION = ".png"
-
-
-@dataclass(frozen=True)
-class MaskOptions:
-    """mask_dir: a folder with a mask for each photograph; camera_mask: one mask for all. Both may be given."""
-
-    mask_dir: Path | None = None
-    camera_mask: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from romacli.errors import InputError, NothingFoundError, StoreError
-from romacli.images.masks import MaskOptions, find_masks
+from romacli.images.masks import find_masks
+from romacli.images.options import MaskOptions
 from romacli.job.derived import made_with
 from romacli.job.given import SIFT, GivenKeypoints
 from romacli.job.masks import JobMasks, note_masks, noted_masks
+from romacli.job.options import KeypointOptions
 from romacli.job.views import VIEW, ViewsSummary, derive_views
-from romacli.keypoints.aggregate import AggregateOptions
+from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
-from romacli.run.progress import Progress
-from romacli.run.stop import StopRequest
+from romacli.progress import Progress
+from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
@@ -36,6 +39,34 @@ class ReaggregateOptions:
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
     given: GivenKeypoints | None = None
     masks: MaskOptions | None = None
+
+
+def asked_options(asked: KeypointOptions, images: Path | None) -> ReaggregateOptions:
+    """How keypoints are made anew: as is asked, by default with the masks of the run before.
+
+    images: the folder of photographs, for SIFT.
+    """
+    given = GivenKeypoints(asked.keypoints, images) if asked.keypoints else None
+    return ReaggregateOptions(asked.aggregate, given, asked.masks if asked.names_masks else None)
+
+
+def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path | None) -> ReaggregateOptions:
+    """How keypoints are made: as is given, and for the rest as those of the job were made last.
+
+    job: None begins anew. images: the folder of photographs, for SIFT.
+    """
+    before = ReaggregateOptions() if job is None else noted_options(job)
+    source = asked.keypoints
+    if source is None and before.given and "method" not in asked.given:
+        source = before.given.source
+    changed = {name: value for name, value in vars(asked.aggregate).items() if name in asked.given}
+    if source is not None:
+        changed["method"] = asked.aggregate.method
+    return ReaggregateOptions(
+        replace(before.aggregate, **changed),
+        GivenKeypoints(source, images) if source else None,
+        asked.masks if asked.names_masks else before.masks,
+    )
 
 
 def noted_options(layout: Layout) -> ReaggregateOptions:

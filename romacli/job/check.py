@@ -16,8 +16,8 @@ from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.aggregate import noted_options, reaggregate
 from romacli.job.colmap import import_matches, noted_databases, noted_import
 from romacli.pairs import read_pairs
-from romacli.run.progress import Progress
-from romacli.run.stop import StopRequest
+from romacli.progress import Progress
+from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
 from romacli.store.images import read_images
 from romacli.store.journal import FORMAT, Journal

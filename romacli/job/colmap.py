@@ -6,30 +6,22 @@ import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from romacli.colmap.cameras import (
-    CameraOptions,
-    CameraSpec,
-    ImageInfo,
-    assign_cameras,
-    panorama_doubts,
-    shared_untold,
-    sharing_doubts,
-)
+from romacli.colmap.cameras import CameraSpec, ImageInfo, assign_cameras, panorama_doubts, shared_untold, sharing_doubts
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.georeference import FEWEST_POSITIONS, GpsFit
 from romacli.colmap.known import known_cameras
-from romacli.colmap.mappers import MapperOptions, check_settings
+from romacli.colmap.mappers import check_settings
 from romacli.colmap.numbers import read_numbers
+from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
 from romacli.colmap.reading import database_content, read_inliers, read_model
 from romacli.colmap.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import ImageError, InputError, RomacliError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.extras import HEIC, RAW
@@ -37,13 +29,14 @@ from romacli.images.listing import files_under
 from romacli.images.metadata import read_metadata
 from romacli.job.derived import content, digest, held_by, made_with, noted_path, remember, sources_of
 from romacli.job.diagnosis import advice, placed_of
+from romacli.job.options import ImportOptions
 from romacli.job.runs import noted
 from romacli.job.views import triangle_agreement
 from romacli.names import respelled
 from romacli.pairing.gps import believed
+from romacli.progress import Progress, Silent
 from romacli.run.photographs import require_size
-from romacli.run.progress import Progress, Silent
-from romacli.run.stop import StopRequest
+from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
@@ -67,25 +60,6 @@ UNREADABLE_BY_COLMAP = (
 )
 # Below it hardly any keypoint is seen by three images, and COLMAP registers two of them.
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How matches become a database.
-
-    database: None for the one in the output folder.
-    only: the images to import; None for all that were matched.
-    known_poses: a COLMAP model, whose cameras are taken and of whose images alone there is any use.
-    calibrate: where cameras have no focal length from EXIF data or the user, take one from the verified pairs.
-    """
-
-    database: Path | None = None
-    only: frozenset[str] | None = None
-    known_poses: Path | None = None
-    cameras: CameraOptions = field(default_factory=CameraOptions)
-    verify: VerifyOptions = field(default_factory=VerifyOptions)
-    calibrate: bool = True
-    overwrite: bool = False
 
 
 def import_matches(

@@ -7,7 +7,7 @@ from typing import Any
 
 from romacli.colmap.georeference import GpsFit, georeference
 from romacli.errors import NothingFoundError
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.store.layout import Layout
 
 

@@ -18,8 +18,8 @@ from romacli.job.masks import JobMasks
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
 from romacli.names import spelled
-from romacli.run.progress import Progress
-from romacli.run.stop import StopRequest
+from romacli.progress import Progress
+from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile
 from romacli.store.layout import Layout
 from romacli.types import Keypoints, Size

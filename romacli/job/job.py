@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from romacli import __version__
@@ -16,25 +15,26 @@ from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
 from romacli.images.decode import SIXTEEN_BIT, image_size
 from romacli.images.listing import list_images
-from romacli.images.masks import MaskOptions, find_masks, without_masks
-from romacli.job.given import GivenKeypoints
+from romacli.images.masks import find_masks, without_masks
+from romacli.images.options import MaskOptions
+from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.masks import JobMasks, note_masks
+from romacli.job.options import JobOptions
 from romacli.job.runs import noted
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
-from romacli.keypoints.aggregate import AggregateOptions
-from romacli.matchers.matcher import Matcher, MatcherOptions
-from romacli.matchers.registry import DEFAULT, load_matcher
+from romacli.matchers.matcher import Matcher
+from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
-from romacli.pairing.exhaustive import ExhaustiveOptions
+from romacli.pairing.options import source_options
 from romacli.pairing.preselect import preselect
 from romacli.pairing.sources import check_pairing, choose_pairs, looks_at_photographs
 from romacli.pairs import read_pairs, write_pairs
-from romacli.run.engine import EngineOptions, match_in_parallel
-from romacli.run.match import Append, MatchOptions, MatchSummary, match_images
+from romacli.progress import Progress
+from romacli.run.engine import match_in_parallel
+from romacli.run.match import Append, MatchSummary, match_images
+from romacli.run.options import Changed, TryRotations
 from romacli.run.photographs import (
-    REFUSE,
-    REMATCH,
     Photographs,
     look_at,
     require_sizes,
@@ -42,10 +42,9 @@ from romacli.run.photographs import (
     require_unchanged,
     tell_left_out,
 )
-from romacli.run.progress import Progress
-from romacli.run.shard import Shard, order_of_work, piece, record_capacity, recorded_capacity, shard_work
-from romacli.run.stop import Stopped, StopRequest
+from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
+from romacli.stop import Stopped, StopRequest
 from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter
@@ -56,51 +55,13 @@ from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
 from romacli.words import counted, first_few
 
-DEFAULT_OUTPUT = Path("romacli-out")
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
-
-    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses, the options of a source.
-    preselect: keep only pairs that overlap by this much at the coarse stage; None keeps all.
-    descriptors: the file of global descriptors for retrieval, None for the one in the output folder.
-    image_list: a file of names, one a line, in place of the whole folder.
-    masks: which pixels of the photographs count.
-    keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
-    try_turned: try photographs that hardly match anything turned by quarters.
-    overwrite: begin anew, whatever the output folder holds of an earlier job.
-    changed: what to do about photographs that changed since they were matched: refuse, rematch or keep.
-    shard: match only this piece of the pairs, and make no keypoints.
-    engine: processes to match in, None for this one alone.
-    """
-
-    images: Path
-    output: Path = DEFAULT_OUTPUT
-    pairs: str | None = None
-    pairing: Any = field(default_factory=ExhaustiveOptions)
-    preselect: float | None = None
-    descriptors: Path | None = None
-    image_list: Path | None = None
-    model: str = DEFAULT
-    matcher: MatcherOptions = field(default_factory=MatcherOptions)
-    match: MatchOptions = field(default_factory=MatchOptions)
-    aggregate: AggregateOptions = field(default_factory=AggregateOptions)
-    masks: MaskOptions = field(default_factory=MaskOptions)
-    keypoints: str | None = None
-    try_turned: bool = True
-    overwrite: bool = False
-    changed: str = REFUSE
-    shard: Shard | None = None
-    engine: EngineOptions | None = None
-
 
 @dataclass(frozen=True)
 class Job:
     """A job whose input is checked and whose settings agree with what its folder holds.
 
-    pairs: of the whole job; piece: those of this run, where it is a shard. unreadable: a sentence for each photograph
+    keypoints: how they are made, as asked or as they were made before. pairs: of the whole job; piece: those of this
+    run, where it is a shard. unreadable: a sentence for each photograph
     that could not be described, and hence has no pairs.
     """
 
@@ -110,6 +71,7 @@ class Job:
     pairs: PairList
     matcher: Matcher
     manifest: Manifest
+    keypoints: ReaggregateOptions = field(default_factory=ReaggregateOptions)
     masks: JobMasks | None = None
     photographs: Photographs = field(default_factory=lambda: Photographs({}, {}))
     piece: PairList | None = None
@@ -119,12 +81,6 @@ class Job:
     def listed(self) -> PairList:
         """The pairs of this run."""
         return self.pairs if self.piece is None else self.piece
-
-    @property
-    def given(self) -> GivenKeypoints | None:
-        """The keypoints to match in place of new ones."""
-        source = self.options.keypoints
-        return GivenKeypoints(source, self.images.root) if source else None
 
     @property
     def fingerprint(self) -> str:
@@ -151,7 +107,27 @@ def listed(options: JobOptions) -> ImageList:
     Raises:
         InputError: there are none, or a list names some that are not there.
     """
-    return without_masks(list_images(options.images, names_file=options.image_list), options.masks)
+    images = list_images(options.images.folder, names_file=options.images.image_list)
+    return without_masks(images, _keypoints(options).masks or MaskOptions())
+
+
+def _keypoints(options: JobOptions) -> ReaggregateOptions:
+    """How the job makes keypoints: as is asked, and for the rest as it did last."""
+    before = None if options.overwrite else Layout(options.output)
+    chosen = remembered_options(options.keypoints, before, options.images.folder)
+    return replace(chosen, aggregate=replace(chosen.aggregate, seed=options.match.seed))
+
+
+def _pairing(options: JobOptions) -> Any:
+    """The options of the source of pairs, None where a file lists them.
+
+    Raises:
+        UsageError: pairs are both listed and chosen, or an option is given that the source does not read.
+    """
+    if options.pairs is not None and options.pairing.pairing is not None:
+        raise UsageError(f"--pairs {options.pairs} lists the pairs that --pairing would choose. Leave one of them out.")
+    chosen = source_options(options.pairing)
+    return chosen if options.pairs is None else None
 
 
 def open_job(options: JobOptions, progress: Progress) -> Job:
@@ -163,52 +139,53 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
-    images = listed(options)
-    if options.image_list is None:
-        tell_left_out(options.images, progress)
+    images, pairing, keypoints = listed(options), _pairing(options), _keypoints(options)
+    if options.images.image_list is None:
+        tell_left_out(images.root, progress)
     if len(images) < 2:
-        raise InputError(f"{options.images} holds one image ({images.names[0]}); matching needs two or more.")
-    chosen_later = options.pairs is None and looks_at_photographs(options.pairing)
-    pairs = PairList(()) if chosen_later else _pairs(options, images, progress)
-    check_pairing(options.pairing, images)
+        raise InputError(f"{images.root} holds one image ({images.names[0]}); matching needs two or more.")
+    chosen_later = pairing is not None and looks_at_photographs(pairing)
+    pairs = PairList(()) if chosen_later else _pairs(options, pairing, images, progress)
+    if pairing is not None:
+        check_pairing(pairing, images)
     check_names(images.names)
-    masks = _masks(options.masks, images, progress)
+    masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
-    matcher = load_matcher(options.model, options.matcher)
+    matcher = load_matcher(options.matcher.model, options.matcher_options)
     settings = {
         **matcher.settings,
         "seed": options.match.seed,
-        "try_rotations": options.match.try_rotations or None,
+        "try_rotations": options.match.turns_every_pair or None,
         "sixteen_bit": SIXTEEN_BIT,
     }
     manifest = Manifest(settings, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
-    if options.keypoints:
-        GivenKeypoints(options.keypoints, images.root).check(images.names, options.aggregate)
+    if keypoints.given:
+        keypoints.given.check(images.names, keypoints.aggregate)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
     if stored is not None and "sixteen_bit" not in stored.settings:
         require_stretched(layout.root, images.root, photographs.known)
-    job = Job(options, layout, images, pairs, matcher, manifest, masks, photographs)
+    job = Job(options, layout, images, pairs, matcher, manifest, keypoints, masks, photographs)
     if not options.overwrite:
         _require_unchanged(job)
     describer = Describer(
         matcher,
-        options.descriptors or layout.global_features,
+        options.pairing.descriptors or layout.global_features,
         progress,
         num_workers=options.match.num_workers,
         strict=options.match.strict,
     )
     if chosen_later:
-        pairs = choose_pairs(images, options.pairing, progress, describe=describer)
-    if options.preselect is not None:
+        pairs = choose_pairs(images, pairing, progress, describe=describer)
+    if options.preselected_from is not None:
         pairs = preselect(
             images,
             pairs,
             matcher,
             layout.preselected,
-            min_overlap=options.preselect,
+            min_overlap=options.preselected_from,
             options=options.match,
             progress=progress,
         )
@@ -241,7 +218,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     counts.update(pairs=run.run, encodes=run.encodes)
             if run.flat:
                 progress.warn(_about_flat(sorted(run.flat)))
-            if job.options.shard is None and job.options.try_turned and not job.options.match.try_rotations:
+            if job.options.shard is None and job.options.match.try_rotations is TryRotations.auto:
                 _try_turned(job, run, held, progress, stop)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
@@ -262,11 +239,11 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     journal,
                     job.pairs,
                     sizes,
-                    job.options.aggregate,
+                    job.keypoints.aggregate,
                     progress,
                     stop,
                     names=job.images.names,
-                    given=job.given,
+                    given=job.keypoints.given,
                     masks=job.masks,
                 )
     return summary
@@ -336,7 +313,7 @@ def _note(job: Job) -> None:
     """Write down what the job is: its settings, its pairs, its photographs."""
     stored = read_manifest(job.layout.manifest)
     write_manifest(job.layout.manifest, replace(job.manifest, views=stored.views if stored else {}))
-    note_masks(job.layout, job.options.masks)
+    note_masks(job.layout, job.keypoints.masks or MaskOptions())
     if job.options.shard is not None:
         record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
     with written_whole(job.layout.pairs) as temporary:
@@ -372,7 +349,7 @@ def _match(
     job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
 ) -> MatchSummary:
     """Match in this process, which counts the summary up, or in those of an engine."""
-    if job.options.engine is not None:
+    if job.options.engine.name is not None:
         return match_in_parallel(
             _setup(job, expected=len(todo)),
             todo,
@@ -396,16 +373,16 @@ def _setup(job: Job, *, expected: int) -> WorkerSetup:
         job.layout.journal.resolve(),
         job.fingerprint,
         dict(job.photographs.stamps),
-        job.options.model,
-        job.options.matcher,
+        job.options.matcher.model,
+        job.options.matcher_options,
         job.options.match,
         expected,
     )
 
 
-def _pairs(options: JobOptions, images: ImageList, progress: Progress) -> PairList:
+def _pairs(options: JobOptions, pairing: Any, images: ImageList, progress: Progress) -> PairList:
     if options.pairs is None:
-        return choose_pairs(images, options.pairing, progress)
+        return choose_pairs(images, pairing, progress)
     found = read_pairs(options.pairs, images.names)
     if found.duplicates:
         progress.warn(
@@ -486,7 +463,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
 
 def _require_unchanged(job: Job) -> None:
     """Refuse photographs that changed since they were matched, unless it was said what to do about them."""
-    if not job.photographs.unseen or job.options.changed == REMATCH:
+    if not job.photographs.unseen or job.options.changed is Changed.rematch:
         return
     with job.journal() as journal:
         matched = _matched_sizes(job, journal)

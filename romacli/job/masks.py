@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from romacli.images.masks import MaskOptions, Masks, kept_cells
+from romacli.images.masks import Masks, kept_cells
+from romacli.images.options import MaskOptions
 from romacli.job.derived import content, digest, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest

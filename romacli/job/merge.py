@@ -12,8 +12,8 @@ from romacli.errors import InputError
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.views import ViewsSummary
 from romacli.pairs import read_pairs, write_pairs
-from romacli.run.progress import Progress
-from romacli.run.stop import StopRequest
+from romacli.progress import Progress
+from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole

@@ -15,10 +15,11 @@ from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
 from romacli.job.derived import digest, held_by, remember
 from romacli.matchers.matcher import CoarseMatcher, Matcher
-from romacli.run.match import Append, MatchOptions, MatchSummary, match_images
-from romacli.run.progress import Progress
+from romacli.progress import Progress
+from romacli.run.match import Append, MatchSummary, match_images
+from romacli.run.options import MatchOptions, TryRotations
 from romacli.run.rotations import QUARTERS
-from romacli.run.stop import StopRequest
+from romacli.stop import StopRequest
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
@@ -77,7 +78,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
     if turned:
         # The second photograph of a pair is the one that is turned.
         pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
-        options = replace(trial.options, try_rotations=True)
+        options = replace(trial.options, try_rotations=TryRotations.always)
         with trial.writing() as append:
 
             def keep(results: Sequence[tuple[Pair, PairResult]]) -> None:

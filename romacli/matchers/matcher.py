@@ -1,43 +1,16 @@
-"""The seam every matcher stands behind, and what callers may ask of one."""
+"""The seam every matcher stands behind."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Rejected, Size
-
-
-@dataclass(frozen=True)
-class MatcherOptions:
-    """How a matcher is built; None leaves a value to the matcher's own default.
-
-    weights: a checkpoint in place of the located one.
-    coarse_resolution, upsample_resolution: (width, height) in px that every photograph is resized to, for the
-        first and the second pass.
-    upsample: whether the second pass runs at all.
-    min_certainty: a cell of a warp below it is not used; in [0, 1].
-    min_overlap: a pair whose usable share of cells is below it is recorded as rejected; in [0, 1]. 0.02 kept
-        every true pair of the studied captures and dropped the unrelated ones. With 0 no pair is, at any stage.
-    min_coarse_overlap: the same for the share by the coarse stage alone; such a pair is not refined.
-    device: auto, cpu, cuda, cuda:N or mps.
-    dtype: auto, float32, float16 or bfloat16.
-    """
-
-    weights: str | Path | None = None
-    coarse_resolution: Size | None = None
-    upsample_resolution: Size | None = None
-    upsample: bool = True
-    min_certainty: float | None = None
-    min_overlap: float = 0.02
-    min_coarse_overlap: float | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+from romacli.matchers.options import MatcherOptions
+from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Rejected
 
 
 class Matcher(Protocol):

@@ -10,7 +10,8 @@ import torch
 from romacli import networks
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.matchers.device import resolve_device, resolve_dtype
-from romacli.matchers.matcher import MatcherOptions, least_coarse_overlap
+from romacli.matchers.matcher import least_coarse_overlap
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
 from romacli.networks.mini import Mini, load_mini, without_batch_norm
 from romacli.networks.weights import sha256_of

@@ -8,10 +8,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from romacli.errors import UsageError
-from romacli.matchers.matcher import Matcher, MatcherOptions
+from romacli.matchers.matcher import Matcher
+from romacli.matchers.options import DEFAULT, MatcherOptions
 from romacli.types import MatcherSpec
 
-DEFAULT = "mini"
 ENTRY_POINTS = "romacli.matchers"
 
 

@@ -8,14 +8,12 @@ from romacli.errors import UsageError
 from romacli.types import Size
 
 
-def parse_resolution(word: str | None, option: str) -> Size | None:
-    """Read `560` or `640x480` as (width, height) in px; None stays None.
+def parse_resolution(word: str, option: str) -> Size:
+    """Read `560` or `640x480` as (width, height) in px.
 
     Raises:
         UsageError: neither form, or a side of zero.
     """
-    if word is None:
-        return None
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", word.strip())
     if not found or int(found[1]) == 0 or found[2] and int(found[2]) == 0:
         raise UsageError(f"{option} {word} is not a size. Write one number, such as 560, or WIDTHxHEIGHT.")

@@ -10,7 +10,8 @@ import torch
 from romacli.errors import WeightsError
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.matchers.device import resolve_device, resolve_dtype
-from romacli.matchers.matcher import MatcherOptions, least_coarse_overlap
+from romacli.matchers.matcher import least_coarse_overlap
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
 from romacli.networks.roma import DINOV2_PREFIX, RoMa, checkpoint_name
 from romacli.networks.weights import entry_named, locate, read_state_dict, sha256_of, weights_folder

@@ -13,8 +13,8 @@ from romacli.errors import InputError, PartialError, RomacliError, UsageError
 from romacli.images.upright import read_upright
 from romacli.matchers.matcher import CoarseMatcher, Matcher
 from romacli.pairing.source import Described
+from romacli.progress import Progress
 from romacli.run.photographs import look_at
-from romacli.run.progress import Progress
 from romacli.run.stream import Prefetched
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
 from romacli.store.images import Stamp

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from romacli.geometry.globe import Position
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 
 _NAMES_SHOWN = 5
 

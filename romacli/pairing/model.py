@@ -14,7 +14,7 @@ from romacli.names import respelled
 from romacli.options import Option
 from romacli.pairing.source import Request, Source, held
 from romacli.pairs import Frustum, PartnerOptions, covisible, posed
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.types import ImageList, PairList
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy as np
 from romacli import __version__
 from romacli.errors import NothingFoundError, UsageError
 from romacli.matchers.matcher import CoarseMatcher, Matcher
-from romacli.run.match import MatchOptions, match_images
+from romacli.progress import Progress
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
 from romacli.run.photographs import look_at
-from romacli.run.progress import Progress
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.manifest import fingerprint
 from romacli.types import Features, ImageList, Manifest, PairList, PairResult, PreparedImage, Rejected
@@ -71,7 +72,7 @@ def preselect(
     stage = CoarseStage(matcher)
     stamps = look_at(images, {}).stamps
     known = {name: (stamp,) for name, stamp in stamps.items()}
-    settings = {**stage.settings, "try_rotations": options.try_rotations or None}
+    settings = {**stage.settings, "try_rotations": options.turns_every_pair or None}
     made_with = fingerprint(Manifest(settings, __version__))
     scores = folder / made_with[:16]
     with Journal.open(scores, made_with, stamps=known) as journal:

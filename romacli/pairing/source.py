@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.types import ImageList, PairList
 from romacli.words import counted, first_few
 

@@ -12,7 +12,7 @@ from romacli.pairing.retrieval import RETRIEVAL
 from romacli.pairing.sequential import SEQUENTIAL
 from romacli.pairing.source import Describe, Request, Source
 from romacli.pairing.spatial import SPATIAL
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.types import ImageList, PairList
 from romacli.words import counted, first_few
 

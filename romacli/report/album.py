@@ -15,7 +15,7 @@ import numpy as np
 
 from romacli.errors import ImageError, RomacliError
 from romacli.images.decode import read_image
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.types import Pair
 from romacli.words import counted
 

@@ -23,7 +23,7 @@ from romacli.job.views import triangle_agreement
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.matchers.registry import matcher_named
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
 from romacli.types import Pair

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from romacli.errors import UsageError
-from romacli.run.progress import Progress
+from romacli.progress import Progress
 from romacli.store.layout import Layout, written_whole
 
 from .advice import Verdict, verdict, warnings

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from romacli.errors import RomacliError
 from romacli.pairs import write_pairs
+from romacli.progress import Progress
 from romacli.run.match import MatchSummary
-from romacli.run.progress import Progress
-from romacli.run.shard import Shard, order_of_work, piece
-from romacli.run.stop import StopRequest
+from romacli.run.options import EngineName, EngineOptions, Shard
+from romacli.run.shard import order_of_work, piece
 from romacli.run.worker import WorkerSetup
+from romacli.stop import StopRequest
 from romacli.store.layout import written_whole
 from romacli.types import Pair, PairList
 from romacli.words import counted
@@ -28,19 +28,6 @@ PIECES_PER_WORKER = 8
 FEWEST_PAIRS = 16
 MOST_FAILURES = 3
 _LOOK_EVERY_S = 0.5
-
-
-class EngineName(StrEnum):
-    local = "local"
-    ray = "ray"
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Where pieces are matched. num_processes: None for one on each GPU, or one where there is none."""
-
-    name: EngineName = EngineName.local
-    num_processes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from romacli.errors import RomacliError
+from romacli.progress import Progress
 from romacli.run.engine import Died, Done, Failed, Outcome
 from romacli.run.match import MatchSummary
-from romacli.run.progress import Progress
-from romacli.run.stop import Stopped, StopRequest
 from romacli.run.worker import Worker, WorkerSetup
+from romacli.stop import Stopped, StopRequest
 from romacli.types import Pair
 
 _SPAWN = multiprocessing.get_context("spawn")

@@ -16,11 +16,12 @@ from romacli.images.upright import read_upright
 from romacli.matchers.cache import FeatureCache
 from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair, pair_seed
 from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
-from romacli.run.progress import Progress, Silent
+from romacli.progress import Progress, Silent
+from romacli.run.options import MatchOptions
 from romacli.run.rotations import Rotations
 from romacli.run.schedule import SMALLEST_CAPACITY, plan
-from romacli.run.stop import StopRequest
 from romacli.run.stream import Prefetched, RecordThread
+from romacli.stop import StopRequest
 from romacli.types import (
     CompactWarp,
     Features,
@@ -38,30 +39,6 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 # A pair and what the first stage made of it, None for a matcher without stages.
 Begun = tuple[Pair, StartedPair | Rejected | None]
-
-
-@dataclass(frozen=True)
-class MatchOptions:
-    """How the loop runs; seed and try_rotations alone change what a pair's result is, up to rounding in batches.
-
-    batch_size: pairs matched at once; None leaves it to the matcher. The first stage of a matcher that has one takes as
-        many times more as that matcher likes.
-    num_workers: threads that decode and resize.
-    cache_bytes: room for features, None for what the device has free. Below the whole job's need, images are encoded
-        more than once.
-    processes: how many share the device's memory.
-    seed: of every random choice, together with the two names.
-    strict: stop at the first photograph that cannot be read.
-    try_rotations: try a rejected or weak pair again with its second photograph turned by 90, 180 and 270 degrees.
-    """
-
-    batch_size: int | None = None
-    num_workers: int = 2
-    cache_bytes: int | None = None
-    processes: int = 1
-    seed: int = 0
-    strict: bool = False
-    try_rotations: bool = False
 
 
 @dataclass
@@ -114,7 +91,7 @@ def match_images(
 
     Raises:
         PartialError: with `strict`, at the first photograph that cannot be read.
-        UsageError: `cache_bytes` does not hold the features of a pair.
+        UsageError: `cache_gb` does not hold the features of a pair.
         BusyError: the device has not enough memory for one pair.
         Stopped: a signal asked for it; results so far are appended.
     """
@@ -210,7 +187,7 @@ class _Run:
 
     def _share_memory(self, feature_bytes: int) -> int:
         """How many images are held; trying rotations takes half of the room."""
-        if not self._options.try_rotations:
+        if not self._options.turns_every_pair:
             return images_that_fit(self._matcher, self._options, feature_bytes)
         fit = images_that_fit(self._matcher, self._options, feature_bytes, parts=2)
         self._rotations = Rotations(self._matcher, self._read, capacity_bytes=fit * feature_bytes)
@@ -397,15 +374,15 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int,
     Raises:
         UsageError: the cache that was asked for does not hold two.
     """
-    if options.cache_bytes is None:
+    if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes
         room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)
         return max(SMALLEST_CAPACITY, room // parts // feature_bytes)
-    fit = options.cache_bytes // parts // feature_bytes
+    fit = round(options.cache_gb * 1e9) // parts // feature_bytes
     if fit < SMALLEST_CAPACITY:
         least = SMALLEST_CAPACITY * parts * feature_bytes / 1e9
         raise UsageError(
-            f"--cache-gb {options.cache_bytes / 1e9:.3g} is too little: the features of a pair need {least:.3g}. "
+            f"--cache-gb {options.cache_gb:.3g} is too little: the features of a pair need {least:.3g}. "
             "Use that or more, or leave it out."
         )
     return fit

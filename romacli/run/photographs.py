@@ -11,12 +11,11 @@ from romacli.errors import ImageError, InputError, SettingsDifferError
 from romacli.images.decode import image_size, is_stretched
 from romacli.images.extras import remedy
 from romacli.images.listing import left_out
-from romacli.run.progress import Progress
+from romacli.progress import Progress
+from romacli.run.options import Changed
 from romacli.store.images import KnownImage, Stamp
 from romacli.types import ImageList, Size
 from romacli.words import counted
-
-REFUSE, REMATCH, KEEP = "refuse", "rematch", "keep"
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Photographs:
         """Those that are not known to be as they were."""
         return {*self.changed, *(name for name in self.stamps if name not in self.known)}
 
-    def accepted(self, policy: str) -> dict[str, KnownImage]:
+    def accepted(self, policy: Changed) -> dict[str, KnownImage]:
         """What they may be from now on. To `rematch` is to forget what they were, to `keep` to take both for one."""
         accepted = {name: KnownImage((stamp,)) for name, stamp in self.stamps.items()}
         for name, known in self.known.items():
             if name not in self.stamps or self.stamps[name] in known.stamps:
                 accepted[name] = known
-            elif policy == KEEP:
+            elif policy is Changed.keep:
                 accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]))
         return accepted
 
@@ -80,14 +79,14 @@ def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
     return Photographs(stamps, {name: image for name, image in known.items() if name in listed})
 
 
-def require_unchanged(photographs: Photographs, policy: str) -> None:
+def require_unchanged(photographs: Photographs, policy: Changed) -> None:
     """Pass silently when no photograph has changed, or it was said what to do then.
 
     Raises:
         InputError: some have changed.
     """
     changed = photographs.changed
-    if changed and policy == REFUSE:
+    if changed and policy is Changed.refuse:
         files = f"{changed[0]} has" if len(changed) == 1 else f"{len(changed)} photographs ({changed[0]} first) have"
         raise InputError(
             f"{files} another size or time than when they were matched. Add --changed rematch to match their pairs "

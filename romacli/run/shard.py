@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from romacli.errors import StoreError, UsageError
+from romacli.errors import StoreError
+from romacli.run.options import Shard
 from romacli.run.schedule import plan
 from romacli.store.layout import written_whole
 from romacli.store.lease import Work
@@ -17,29 +16,6 @@ from romacli.types import Pair
 
 # Images a plan for shards holds at once: what RoMa's features of take some 10 GB, so that a piece suits most GPUs.
 CAPACITY = 100
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Piece `index`, from 0, of `count`."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-
-def parse_shard(text: str) -> Shard:
-    """A piece written as i/n.
-
-    Raises:
-        UsageError: it is no piece.
-    """
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
-    if not match or not int(match[1]) < int(match[2]):
-        raise UsageError(f"--shard {text} is no piece of a job. Write i/n, with i from 0 to n - 1, such as 0/8.")
-    return Shard(int(match[1]), int(match[2]))
 
 
 def order_of_work(pairs: Sequence[Pair], capacity: int = CAPACITY) -> list[Pair]:

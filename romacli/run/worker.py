@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
-from romacli.run.match import MatchOptions, MatchSummary, match_images
-from romacli.run.progress import Silent
-from romacli.run.stop import StopRequest
+from romacli.progress import Silent
+from romacli.run.match import MatchSummary, match_images
+from romacli.run.options import MatchOptions
+from romacli.stop import StopRequest
 from romacli.store.images import Stamp
 from romacli.store.journal import JournalWriter
 from romacli.types import ImageList, Pair, PairList

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 from romacli.errors import UsageError
-from romacli.networks.mini import MiniConfig
-from romacli.networks.roma import RoMaConfig
+from romacli.options import Option
 
 MODELS = ("mini", "roma")
 DATA = ("synthetic", "megadepth", "scannet")
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    sides = text.split(",")
+    if not all(side.strip().isdecimal() for side in sides):
+        raise UsageError(f"--sizes {text} is not a list of whole numbers, such as 192,224,320.")
+    return tuple(int(side) for side in sides)
 
 
 @dataclass(frozen=True)
@@ -41,32 +48,59 @@ class TrainOptions:
         dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
         vgg: torchvision's VGG19-BN weights for RoMa's fine features to begin with; None begins at random.
         resume: continue from the checkpoint beside `output` if there is one.
-        config: widths and depths of the network.
+        config: widths and depths of the network, a MiniConfig or RoMaConfig; None for the network's own.
     """
 
-    output: Path
-    model: str = "mini"
-    data: str = "synthetic"
-    data_dir: Path | None = None
-    smallest_window: float = 1.0
-    textures: Path | None = None
-    procedural: int = 100
-    minutes: float = 60.0
-    steps: int | None = None
-    sizes: tuple[int, ...] | None = None
-    batch_size: int = 8
-    learning_rate: float | None = None
-    seed: int = 0
-    workers: int = 1
-    threads: int = 1
-    device: str = "cpu"
-    checkpoint_minutes: float = 2.0
-    validate_minutes: float = 15.0
-    start: Path | None = None
-    dinov2: Path | None = None
-    vgg: Path | None = None
-    resume: bool = True
-    config: MiniConfig | RoMaConfig | None = None
+    output: Annotated[
+        Path,
+        Option("Weight file to write, *.safetensors; a log and a checkpoint lie beside it.", metavar="FILE", short="o"),
+    ]
+    model: Annotated[str, Option("Network to train: mini or roma.")] = "mini"
+    data: Annotated[
+        str, Option("Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir.")
+    ] = "synthetic"
+    data_dir: Annotated[
+        Path | None, Option("Photographs with depth and pose, laid out as for DKM and RoMa.", metavar="DIR")
+    ] = None
+    smallest_window: Annotated[
+        float, Option("Share of each side of such a photograph that a random crop keeps at least.")
+    ] = 1.0
+    textures: Annotated[
+        Path | None, Option("Photographs to paint scenes with. Default: generated textures alone.", metavar="DIR")
+    ] = None
+    procedural: Annotated[int, Option("Generated textures to add; each takes memory.", min=0)] = 100
+    minutes: Annotated[float, Option("Length of the schedule. Longer trains better.")] = 60.0
+    steps: Annotated[int | None, Option("Length of the schedule in steps, in place of --minutes.", min=1)] = None
+    sizes: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "Sides of the pairs in the phases of the schedule. Default: the network's own.",
+            metavar="PX,...",
+            parse=_sides,
+        ),
+    ] = None
+    batch_size: Annotated[int, Option("Pairs in a step; more are slower and take memory.", min=1)] = 8
+    learning_rate: Annotated[
+        float | None, Option("Of AdamW, held first, then lowered. Default: the network's own.")
+    ] = None
+    seed: Annotated[int, Option("Seed of the weights and the pairs.", min=0)] = 0
+    workers: Annotated[int, Option("Processes that render pairs.", min=0)] = 1
+    threads: Annotated[int, Option("CPU threads of the network.", min=1)] = 1
+    device: Annotated[str, Option("Where the network is trained, such as cpu or cuda.")] = "cpu"
+    checkpoint_minutes: Annotated[float, Option("Minutes between two checkpoints.")] = 2.0
+    validate_minutes: Annotated[float, Option("Minutes between two validations.")] = 15.0
+    start: Annotated[
+        Path | None, Option("Weights to begin with. Default: random ones.", metavar="FILE", name="from")
+    ] = None
+    dinov2: Annotated[
+        Path | None, Option("DINOv2's published weights, for roma. Default: the downloaded ones.", metavar="FILE")
+    ] = None
+    vgg: Annotated[
+        Path | None,
+        Option("torchvision's VGG19-BN weights, for roma to begin its fine features with.", metavar="FILE"),
+    ] = None
+    resume: Annotated[bool, Option("Continue from the checkpoint beside the output.", negatable=True)] = True
+    config: Any = None
 
 
 def check(options: TrainOptions) -> None:

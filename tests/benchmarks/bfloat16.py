@@ -33,7 +33,7 @@ from seeded_roma import (
 from torch import Tensor
 
 from romacli.matchers.dense import TwoPassMatcher
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
 from romacli.types import DenseMatch, Features, Size
 

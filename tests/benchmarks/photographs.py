@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import NothingFoundError
@@ -35,10 +35,11 @@ from romacli.eval.two_view import encode, judge_unrelated
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.geometry.epipolar import rotation_angle_deg
 from romacli.geometry.warp import cell_centres
-from romacli.images import list_images
 from romacli.images.decode import read_image
+from romacli.images.listing import list_images
 from romacli.keypoints.options import AggregateOptions
-from romacli.matchers.matcher import DenseMatcher, MatcherOptions
+from romacli.matchers.matcher import DenseMatcher
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
 from romacli.types import Features
 

@@ -36,7 +36,7 @@ from romacli.eval.photographs import generate_photographs
 from romacli.images.listing import list_images
 from romacli.images.upright import read_upright
 from romacli.matchers.device import copy_rate, product_rate, wait_for
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded
 
 REST = "rest"

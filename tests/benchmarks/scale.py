@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from romacli.pairs import read_pairs, write_pairs
+from romacli.run.options import Shard
 from romacli.run.schedule import plan
-from romacli.run.shard import Shard, order_of_work, piece
+from romacli.run.shard import order_of_work, piece
 from romacli.store.hloc import MatchesFile, write_matches
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter
@@ -122,8 +123,9 @@ def step_list(size: Size) -> None:
 def step_import(size: Size) -> None:
     """Write the database, without verification."""
     from romacli.colmap import verify
-    from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+    from romacli.colmap.cameras import ImageInfo, assign_cameras
     from romacli.colmap.database import write_database
+    from romacli.colmap.options import CameraOptions
 
     infos = [ImageInfo(name, SIZE) for name in size.names]
     cameras, camera_of = assign_cameras(infos, CameraOptions(mode="single"))

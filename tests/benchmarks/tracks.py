@@ -26,13 +26,13 @@ from votes import Result, Samples, draw, keep_private, vote
 
 from romacli.colmap.cameras import CameraSpec
 from romacli.colmap.database import write_database
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import MapperOptions, VerifyOptions
 from romacli.colmap.poses import Pose, read_poses
 from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import NothingFoundError
 from romacli.geometry.epipolar import relative_pose_error
-from romacli.keypoints.aggregate import AggregateOptions, aggregate
+from romacli.keypoints.aggregate import aggregate
+from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.compact import compact
 from romacli.types import CompactWarp, DenseMatch, Pair
 

@@ -17,12 +17,14 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.images.listing import list_images
-from romacli.job.job import Job, JobOptions, run_job
+from romacli.images.options import ImageOptions
+from romacli.job.job import Job, run_job
+from romacli.job.options import JobOptions
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers import registry
 from romacli.pairs import exhaustive
-from romacli.run.progress import Silent
-from romacli.run.stop import StopRequest
+from romacli.progress import Silent
+from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.layout import Layout
 from romacli.types import Manifest, MatcherSpec
@@ -35,7 +37,7 @@ def job_of(photographs: PlanePhotographs, output: Path) -> Job:
     manifest = Manifest({**photographs.matcher.settings, "seed": 0}, "0")
     images = list_images(photographs.root)
     return Job(
-        JobOptions(photographs.root, output),
+        JobOptions(ImageOptions(photographs.root), output),
         Layout(output),
         images,
         exhaustive(images.names),

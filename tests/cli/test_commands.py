@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,10 @@ from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.cli.options import (
-    EngineFlags,
-    ImageFlags,
-    ImportFlags,
-    KeypointFlags,
-    MaskFlags,
-    MatchFlags,
-    Method,
-    OutputFlags,
-)
-from romacli.cli.pairing import PairingFlags, pairing_options
-from romacli.cli.request import aggregate_options, job_options
-from romacli.cli.train import TrainFlags
-from romacli.job.job import JobOptions
+from romacli.images.options import ImageOptions
+from romacli.job.options import JobOptions
+from romacli.matchers.options import MatcherChoice, MatcherOptions
+from romacli.pairing.options import PairingOptions
 
 Run = Callable[..., Result]
 
@@ -165,33 +154,6 @@ def test_download_of_the_embedded_model_has_nothing_to_do(run: Run) -> None:
     assert json.loads(result.stdout)["files"][0].endswith("mini.safetensors")
 
 
-def test_defaults_of_flags_are_those_of_the_options_behind_them() -> None:
-    from romacli.colmap.cameras import CameraOptions
-    from romacli.colmap.verify import VerifyOptions
-    from romacli.keypoints.aggregate import METHODS, AggregateOptions
-    from romacli.matchers.matcher import MatcherOptions
-    from romacli.matchers.registry import DEFAULT
-    from romacli.pairing.exhaustive import ExhaustiveOptions
-    from romacli.run.match import MatchOptions
-    from romacli.train.loop import TrainOptions
-
-    assert MatchFlags.model == DEFAULT
-    assert pairing_options(PairingFlags()) == ExhaustiveOptions()
-    assert aggregate_options(KeypointFlags()) == AggregateOptions()
-    assert [method.value for method in Method] == list(METHODS)
-    assert MatchFlags.min_overlap == MatcherOptions().min_overlap
-    assert (MatchFlags.num_workers, MatchFlags.seed) == (MatchOptions.num_workers, MatchOptions.seed)
-    assert (ImportFlags.camera_model, ImportFlags.camera_mode.value) == (CameraOptions.model, CameraOptions.mode)
-    assert ImportFlags.verify.value == VerifyOptions.method
-    assert (ImportFlags.max_error, ImportFlags.min_inliers) == (VerifyOptions.max_error_px, VerifyOptions.min_inliers)
-    trained = {field.name: field.default for field in fields(TrainOptions)}
-    flags = {field.name: field.default for field in fields(TrainFlags)}
-    assert flags.keys() - trained.keys() == {"validation"}  # a folder, which becomes what judges the weights
-    assert {name: trained[name] for name in flags if name in trained} == {
-        name: default for name, default in flags.items() if name in trained
-    }
-
-
 def test_retrieval_pairs_what_looks_alike_and_keeps_its_descriptors(run: Run) -> None:
     words = (
         "--num-matched",
@@ -232,14 +194,14 @@ def test_pairing_by_looks_and_preselection_in_one_job(run: Run) -> None:
 
 def test_the_coarse_threshold_is_that_of_matching_or_of_preselection() -> None:
     def options(*, preselect: bool, least: float | None) -> JobOptions:
-        groups = ImageFlags(Path("photos")), OutputFlags(), MatchFlags(min_coarse_overlap=least)
-        return job_options(*groups, PairingFlags(preselect=preselect), KeypointFlags(), MaskFlags(), EngineFlags())
+        chosen = MatcherChoice(matcher=MatcherOptions(min_coarse_overlap=least))
+        return JobOptions(ImageOptions(Path("photos")), matcher=chosen, pairing=PairingOptions(preselect=preselect))
 
     matching, preselecting = options(preselect=False, least=0.2), options(preselect=True, least=0.2)
-    assert (matching.matcher.min_coarse_overlap, matching.preselect) == (0.2, None)
-    assert (preselecting.matcher.min_coarse_overlap, preselecting.preselect) == (None, 0.2)
-    assert options(preselect=False, least=None).matcher.min_coarse_overlap is None
-    assert options(preselect=True, least=None).preselect == 0.05
+    assert (matching.matcher_options.min_coarse_overlap, matching.preselected_from) == (0.2, None)
+    assert (preselecting.matcher_options.min_coarse_overlap, preselecting.preselected_from) == (None, 0.2)
+    assert options(preselect=False, least=None).matcher_options.min_coarse_overlap is None
+    assert options(preselect=True, least=None).preselected_from == 0.05
 
 
 def test_merged_pairs_are_counted_by_source(run: Run) -> None:

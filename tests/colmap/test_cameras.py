@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from romacli.colmap.cameras import (
-    CameraOptions,
-    ImageInfo,
-    assign_cameras,
-    parse_camera_params,
-    shared_untold,
-    sharing_doubts,
-    to_pycolmap,
-)
+from romacli.colmap.cameras import ImageInfo, assign_cameras, shared_untold, sharing_doubts, to_pycolmap
+from romacli.colmap.options import CameraOptions, parse_camera_params
 from romacli.colmap.rigs import read_rigs
 from romacli.errors import UsageError
 

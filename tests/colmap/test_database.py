@@ -12,12 +12,12 @@ import pytest
 from support.small_scene import GIVEN, PARAMS, SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import CameraOptions
 from romacli.colmap.database import is_ours, write_database
 from romacli.colmap.faults import database_faults
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_inliers
 from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.verify import MAPPED_CONFIGS, VerifyOptions
+from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.colmap.views import read_listed_pairs
 from romacli.errors import BusyError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc

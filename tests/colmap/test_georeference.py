@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from support.small_scene import make_scene
 
 from romacli.colmap.georeference import GEOREFERENCE, compare_with_gps, fit_gps, georeference, read_gps
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import read_poses
 from romacli.colmap.reconstruct import check_holds_models_only, reconstruct
 from romacli.errors import NothingFoundError, StoreError

@@ -7,13 +7,12 @@ import pytest
 from support.small_scene import GIVEN, SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import CameraOptions, ImageInfo
+from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.database import write_database
 from romacli.colmap.known import known_cameras
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
 from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 
 NAMES = ["a ä/1.jpg", "a ä/2.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]

@@ -12,9 +12,8 @@ import pytest
 from support.small_scene import GIVEN, Scene, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import CameraOptions
-from romacli.colmap.mappers import MapperOptions
 from romacli.colmap.numbers import Numbers, continued, read_numbers
+from romacli.colmap.options import CameraOptions, MapperOptions
 from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.rigs import read_rigs
 

@@ -12,9 +12,10 @@ from support.small_scene import FOCAL, SIZE, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.known import known_cameras
+from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reading import read_inliers, read_model
-from romacli.colmap.reconstruct import MapperOptions, reconstruct
+from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.views import read_observations, read_views
 from romacli.errors import InputError, StoreError
 

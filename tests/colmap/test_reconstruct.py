@@ -16,12 +16,12 @@ import pytest
 from support.small_scene import GIVEN, PARAMS, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.mappers import MapperOptions, _signals_end_the_process
+from romacli.colmap.mappers import _signals_end_the_process
+from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, NothingFoundError, StoreError
 
 FIXED = {"refine_intrinsics": False, "num_threads": 1}

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from support.small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
 
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
 from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, UsageError
 
 LEFT = {"image_prefix": "links ä/", "ref_sensor": True}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.mappers import MapperOptions, check_settings
-from romacli.colmap.settings import apply_settings, parse_settings
+from romacli.colmap.mappers import check_settings
+from romacli.colmap.options import MapperOptions
+from romacli.colmap.settings import apply_settings, parse_setting
 from romacli.errors import UsageError
 
 
 def set_on(word: str, kind: str = "IncrementalPipelineOptions"):
     options = getattr(load_pycolmap(), kind)()
-    apply_settings(options, parse_settings([word]))
+    apply_settings(options, (parse_setting(word),))
     return options
 
 
@@ -59,7 +60,7 @@ class Group:
 def test_a_name_of_several_groups_asks_for_one():
     options = Group(one=Group(use_gpu=True), two=Group(use_gpu=True), deep=Group(er=Group(use_gpu=True)))
     with pytest.raises(UsageError, match=r"is in several groups. Write one of one.use_gpu, two.use_gpu."):
-        apply_settings(options, parse_settings(["use_gpu=False"]))
+        apply_settings(options, (parse_setting("use_gpu=False"),))
 
 
 @pytest.mark.parametrize(
@@ -85,17 +86,17 @@ def test_an_unknown_member_of_an_enumeration_lists_the_known():
 @pytest.mark.parametrize("value", ["__import__('os').getcwd()", "true", "1+x", "open('f')", "nan", "(" * 5000])
 def test_values_are_literals_and_nothing_is_run(value):
     with pytest.raises(UsageError, match="is no value. Write a number, True, False, or 'text' in quotes."):
-        parse_settings([f"min_angle={value}"])
+        (parse_setting(f"min_angle={value}"),)
 
 
 @pytest.mark.parametrize("word", ["min_angle", "=3", "min_angle=", ""])
 def test_a_word_that_is_no_pair_is_refused(word):
     with pytest.raises(UsageError, match="has to be KEY=VALUE"):
-        parse_settings([word])
+        (parse_setting(word),)
 
 
 def test_options_are_checked_for_the_mapper_that_is_asked_for(tmp_path):
-    of_global = parse_settings(["ba_num_iterations=2"])
+    of_global = (parse_setting("ba_num_iterations=2"),)
     check_settings(MapperOptions("global", settings=of_global))
     for mapper in (
         MapperOptions(settings=of_global),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from support.small_scene import GIVEN, SIZE, make_scene
 
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
-from romacli.colmap.verify import CALIBRATED, UNCALIBRATED, VerifyOptions, verify_pair, verify_pairs
+from romacli.colmap.cameras import ImageInfo, assign_cameras
+from romacli.colmap.options import CameraOptions, VerifyOptions
+from romacli.colmap.verify import CALIBRATED, UNCALIBRATED, verify_pair, verify_pairs
 from romacli.geometry.epipolar import sampson_error
 
 PAIR = ("000.jpg", "001.jpg")

@@ -15,10 +15,10 @@ from romacli.eval import throughput
 from romacli.eval.photographs import generate_photographs
 from romacli.eval.throughput import Bench, Compared, Run, spread
 from romacli.images.listing import list_images
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_seeded
 from romacli.pairs import exhaustive
-from romacli.run.match import MatchOptions
+from romacli.run.options import MatchOptions
 from romacli.types import ImageList, PairList
 
 NAMES = [f"{i}.png" for i in range(4)]

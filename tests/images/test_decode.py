@@ -14,8 +14,7 @@ from PIL import Image
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import ImageError
-from romacli.images import image_size, read_image
-from romacli.images.decode import is_flat, is_stretched
+from romacli.images.decode import image_size, is_flat, is_stretched, read_image
 
 HEIGHT, WIDTH = 30, 44  # unequal and no multiples of 8, so that turned or padded images show
 _Y, _X = np.mgrid[:HEIGHT, :WIDTH]

@@ -12,7 +12,8 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from romacli.errors import ImageError
-from romacli.images import image_size, read_image, read_metadata
+from romacli.images.decode import image_size, read_image
+from romacli.images.metadata import read_metadata
 from romacli.images.upright import read_upright
 
 HEIGHT, WIDTH = 48, 64

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romacli.errors import InputError
-from romacli.images import left_out, list_images, remedy
+from romacli.images.extras import remedy
+from romacli.images.listing import left_out, list_images
 
 
 @pytest.fixture

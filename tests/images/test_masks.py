@@ -11,7 +11,8 @@ from PIL import Image
 
 from romacli.errors import InputError
 from romacli.images.listing import list_images
-from romacli.images.masks import MaskOptions, find_masks, kept_cells, without_masks
+from romacli.images.masks import find_masks, kept_cells, without_masks
+from romacli.images.options import MaskOptions
 
 SIZE = (44, 30)
 NAMES = ["a/größe 1.jpg", "b.png"]

@@ -11,7 +11,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from romacli.errors import ImageError
-from romacli.images import ImageMetadata, read_metadata
+from romacli.images.metadata import ImageMetadata, read_metadata
 
 SIZE = (400, 300)
 BERLIN = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from romacli.images import read_image
+from romacli.images.decode import read_image
 from romacli.images.upright import read_upright
 
 RGB = np.random.default_rng(0).integers(0, 255, (30, 44, 3), np.uint8)

@@ -17,15 +17,13 @@ from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import CameraOptions, ImageInfo
+from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.georeference import compare_with_gps
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
 from romacli.colmap.rigs import read_rigs
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError
 from romacli.images.listing import list_images
 from romacli.job.colmap import (
-    ImportOptions,
     check_early,
     choose_cameras,
     import_matches,
@@ -35,8 +33,9 @@ from romacli.job.colmap import (
     outdated,
 )
 from romacli.job.georeference import georeference_models, gps_values
-from romacli.run.progress import Silent
-from romacli.run.stop import StopRequest
+from romacli.job.options import ImportOptions
+from romacli.progress import Silent
+from romacli.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
 from romacli.store.layout import Layout
 from romacli.store.manifest import write_manifest

@@ -14,18 +14,21 @@ from support.commands import hloc_walk
 from support.homography import HomographyMatcher, image_digest
 from support.plane import PlanePhotographs, photograph_plane
 
-from romacli.colmap.verify import VerifyOptions
+from romacli.colmap.options import VerifyOptions
 from romacli.errors import BusyError, InputError, SettingsDifferError, UsageError
-from romacli.images import read_image
+from romacli.images.decode import read_image
+from romacli.images.options import ImageOptions
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
-from romacli.job.colmap import ImportOptions, import_matches
-from romacli.job.job import Job, JobOptions, open_job, run_job
+from romacli.job.colmap import import_matches
+from romacli.job.job import Job, open_job, run_job
+from romacli.job.options import ImportOptions, JobOptions
 from romacli.matchers import registry
+from romacli.matchers.options import MatcherChoice
+from romacli.progress import Silent
 from romacli.run.match import MatchSummary
-from romacli.run.progress import Silent
-from romacli.run.shard import Shard
-from romacli.run.stop import StopRequest
+from romacli.run.options import Shard
+from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -57,7 +60,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanePhotogr
 
 @pytest.fixture
 def options(photographs: PlanePhotographs, tmp_path: Path) -> JobOptions:
-    return JobOptions(photographs.root, tmp_path / "job", model="plane")
+    return JobOptions(ImageOptions(photographs.root), tmp_path / "job", matcher=MatcherChoice("plane"))
 
 
 def run(options: JobOptions, told: Told | None = None) -> tuple[Job, MatchSummary]:

@@ -14,22 +14,23 @@ from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.known import known_cameras
-from romacli.colmap.mappers import MapperOptions
+from romacli.colmap.options import MapperOptions, VerifyOptions
 from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.verify import VerifyOptions
 from romacli.errors import InputError, PairsError
 from romacli.images.listing import list_images
-from romacli.images.masks import MaskOptions, find_masks
-from romacli.job.colmap import ImportOptions, import_matches
+from romacli.images.masks import find_masks
+from romacli.images.options import MaskOptions
+from romacli.job.colmap import import_matches
 from romacli.job.given import GivenKeypoints
+from romacli.job.options import ImportOptions
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairing.database import DatabaseOptions
 from romacli.pairing.model import CovisibleOptions, PosesOptions
 from romacli.pairing.sources import choose_pairs
 from romacli.pairing.spatial import SpatialOptions
 from romacli.pairs import read_pairs
-from romacli.run.progress import Silent
-from romacli.run.stop import StopRequest
+from romacli.progress import Silent
+from romacli.stop import StopRequest
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
 from romacli.store.hloc import write_features, write_matches
 from romacli.store.layout import Layout

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.geometry.turns import turn_image
-from romacli.images import read_image
+from romacli.images.decode import read_image
 from romacli.job.turned import starved
 from romacli.matchers import registry
 from romacli.types import CompactWarp, Features, MatcherSpec, Rejected

@@ -9,11 +9,12 @@ import pytest
 from support.plane import SIZE, photograph_plane
 
 from romacli.job.views import derive_views
-from romacli.keypoints.aggregate import AggregateOptions
+from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
-from romacli.run.match import MatchOptions, match_images
-from romacli.run.progress import Silent
-from romacli.run.stop import Stopped, StopRequest
+from romacli.progress import Silent
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
+from romacli.stop import Stopped, StopRequest
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout
 from romacli.types import ImageList

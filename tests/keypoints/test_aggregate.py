@@ -5,8 +5,9 @@ import pytest
 from support.planar_views import NODES, PlanarViews, match_errors, views_along_plane
 
 from romacli.errors import StoreError
-from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
+from romacli.keypoints.aggregate import Aggregation, aggregate
 from romacli.keypoints.anchors import close_pairs
+from romacli.keypoints.options import AggregateOptions
 from romacli.types import CompactWarp
 
 # Half the seeds in each direction and no room for more: a quarter of the default's work.

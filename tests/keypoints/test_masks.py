@@ -10,8 +10,9 @@ from support.planar_views import NODES, views_along_plane
 
 from romacli.geometry.warp import lie_in
 from romacli.images.masks import kept_cells
-from romacli.keypoints.aggregate import METHODS, AggregateOptions, derive
+from romacli.keypoints.aggregate import METHODS, derive
 from romacli.keypoints.graph import PairGraph
+from romacli.keypoints.options import AggregateOptions
 from romacli.types import Keypoints
 
 SIZE = (800, 600)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from benchmarks.track_scenes import EXACT, Capture, Layout, make_capture
 
-from romacli.keypoints.aggregate import AggregateOptions, Aggregation, aggregate
+from romacli.keypoints.aggregate import Aggregation, aggregate
+from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.compact import compact
 from romacli.types import CompactWarp, Pair
 

@@ -14,7 +14,8 @@ from romacli.errors import InputError, UsageError
 from romacli.matchers import roma as adapter
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher, normalise, resize
 from romacli.matchers.device import resolve_device, resolve_dtype
-from romacli.matchers.matcher import DenseMatcher, MatcherOptions
+from romacli.matchers.matcher import DenseMatcher
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded, matchers
 from romacli.matchers.resolution import check_multiple, parse_resolution
 from romacli.networks.roma import RoMa, RoMaConfig

@@ -11,7 +11,8 @@ import torch
 from support.small_roma import small_roma
 
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
-from romacli.matchers.matcher import MatcherOptions, StagedMatcher, StartedPair, least_coarse_overlap
+from romacli.matchers.matcher import StagedMatcher, StartedPair, least_coarse_overlap
+from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
 from romacli.types import CompactWarp, Features, PairResult, Rejected
 

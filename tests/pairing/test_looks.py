@@ -16,8 +16,8 @@ from romacli.images.listing import list_images
 from romacli.pairing.describe import Describer
 from romacli.pairing.preselect import preselect
 from romacli.pairs import exhaustive
-from romacli.run.match import MatchOptions
-from romacli.run.progress import Silent
+from romacli.progress import Silent
+from romacli.run.options import MatchOptions
 from romacli.types import Features, PreparedImage
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD
 from support.small_scene import make_scene
 
-from romacli.colmap.reconstruct import MapperOptions, reconstruct
-from romacli.colmap.verify import VerifyOptions
+from romacli.colmap.options import MapperOptions, VerifyOptions
+from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import InputError, UsageError
 from romacli.images.listing import list_images
 from romacli.pairing.database import DatabaseOptions
@@ -22,7 +22,7 @@ from romacli.pairing.model import CovisibleOptions, PosesOptions
 from romacli.pairing.retrieval import LookAlikeOptions
 from romacli.pairing.sources import choose_pairs
 from romacli.pairing.spatial import SpatialOptions
-from romacli.run.progress import Silent
+from romacli.progress import Silent
 
 OPTIONS_BY_NAME = {
     "poses": lambda scene: PosesOptions(reference_model=scene / "sparse" / "0"),

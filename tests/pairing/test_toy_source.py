@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 import romacli.cli.app
 import romacli.cli.match
-import romacli.cli.pairing
 import romacli.cli.pairs
 import romacli.cli.reconstruct
+import romacli.job.options
+import romacli.pairing.options
 from romacli.options import Option
 from romacli.pairing.source import Request, Source
 from romacli.pairing.sources import SOURCES
@@ -36,19 +37,25 @@ def find(options: HubOptions, request: Request) -> PairList:
 
 
 HUB = Source("hub", HubOptions, find, "photos/ --hub 3", "Give two or more.")
-MODULES = ("pairing", "pairs", "match", "reconstruct", "app")
+MODULES = (
+    romacli.pairing.options,
+    romacli.job.options,
+    romacli.cli.pairs,
+    romacli.cli.match,
+    romacli.cli.reconstruct,
+    romacli.cli.app,
+)
 
 
 @pytest.fixture
 def with_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The program as it is with the row in the table."""
-    modules = [getattr(romacli.cli, name) for name in MODULES]
     monkeypatch.setitem(SOURCES, HUB.name, HUB)
-    for module in modules:
+    for module in MODULES:
         reload(module)
     yield
     monkeypatch.undo()
-    for module in modules:
+    for module in MODULES:
         reload(module)
 
 

@@ -19,9 +19,11 @@ from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.colmap.options import MapperOptions
 from romacli.colmap.reading import read_inliers
-from romacli.colmap.reconstruct import MapperOptions, reconstruct
+from romacli.colmap.reconstruct import reconstruct
 from romacli.job.diagnosis import Placed
+from romacli.progress import Silent
 from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
 from romacli.report.charts import figures
@@ -29,7 +31,6 @@ from romacli.report.collect import collect
 from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
-from romacli.run.progress import Silent
 from romacli.store.layout import Layout
 from romacli.store.runs import Run, append_run, read_runs
 

@@ -13,8 +13,9 @@ from support.plane import PlanePhotographs, photograph_plane
 from romacli.eval.throughput import Bench
 from romacli.matchers.matcher import StagedMatcher, StartedPair
 from romacli.pairs import exhaustive
-from romacli.run.match import MatchOptions, MatchSummary, match_images
-from romacli.run.progress import Silent
+from romacli.progress import Silent
+from romacli.run.match import MatchSummary, match_images
+from romacli.run.options import MatchOptions
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, Rejected
 
 NAMES = [f"{i}.png" for i in range(6)]
@@ -108,7 +109,7 @@ def require_expected(found: dict[Pair, PairResult], truth: dict[Pair, PairResult
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 1}, {"batch_size": 5}, {"cache_bytes": SMALL_CACHE, "batch_size": 3}]
+    "options", [{}, {"batch_size": 1}, {"batch_size": 5}, {"cache_gb": SMALL_CACHE / 1e9, "batch_size": 3}]
 )
 @pytest.mark.parametrize("order", [1, -1])
 def test_every_pair_is_recorded_once_whatever_the_batches_the_room_and_the_order(

@@ -17,13 +17,14 @@ from support.plane import PlanePhotographs, photograph_plane
 from support.plane_matcher import FATAL, SECONDS_A_PAIR, environment
 
 from romacli.errors import BusyError
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
+from romacli.progress import Silent
 from romacli.run.engine import Died, Done, Failed, Outcome, run_pieces
-from romacli.run.match import MatchOptions, MatchSummary
-from romacli.run.progress import Silent
+from romacli.run.match import MatchSummary
+from romacli.run.options import MatchOptions
 from romacli.run.ray import RayPool
-from romacli.run.stop import Stopped, StopRequest
 from romacli.run.worker import WorkerSetup
+from romacli.stop import Stopped, StopRequest
 from romacli.store.journal import Journal
 from romacli.types import ImageList, Pair
 

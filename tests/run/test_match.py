@@ -13,9 +13,10 @@ from romacli.errors import BusyError, PartialError, UsageError
 from romacli.geometry.coordinates import to_colmap_pixels
 from romacli.matchers.memory import cache_bytes
 from romacli.pairs import exhaustive
-from romacli.run.match import MatchOptions, match_images
-from romacli.run.progress import Silent
-from romacli.run.stop import Stopped, StopRequest
+from romacli.progress import Silent
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
+from romacli.stop import Stopped, StopRequest
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 
 NAMES = [f"{i}.png" for i in range(6)]
@@ -58,7 +59,7 @@ def test_every_pair_is_recorded_and_each_image_encoded_once(photographs: PlanePh
 
 def test_results_do_not_depend_on_batch_or_cache(photographs: PlanePhotographs) -> None:
     plain = run(photographs, MatchOptions())
-    cramped = run(photographs, MatchOptions(batch_size=4, num_workers=3, cache_bytes=3 * 9 * 8))
+    cramped = run(photographs, MatchOptions(batch_size=4, num_workers=3, cache_gb=3 * 9 * 8 / 1e9))
     assert photographs.matcher.images_encoded > 2 * len(NAMES)
     assert plain.results.keys() == cramped.results.keys()
     assert all(same(plain.results[pair], cramped.results[pair]) for pair in plain.results)
@@ -200,14 +201,14 @@ def test_cache_that_does_not_fit_shrinks_and_the_rest_is_planned_anew(photograph
 
 def test_pair_that_never_fits_is_a_sentence_and_loses_nothing(photographs: PlanePhotographs) -> None:
     with pytest.raises(BusyError, match="not enough memory for one pair. Use a smaller --coarse-resolution"):
-        run_starved(photographs, Starved(photographs, most_pairs=0), MatchOptions(cache_bytes=3 * 9 * 8))
+        run_starved(photographs, Starved(photographs, most_pairs=0), MatchOptions(cache_gb=3 * 9 * 8 / 1e9))
     with pytest.raises(BusyError, match="not enough memory for one pair"):
         run_starved(photographs, Starved(photographs, encodes=range(1, 9)), MatchOptions())
 
 
 def test_cache_for_one_image_is_refused_with_what_a_pair_needs(photographs: PlanePhotographs) -> None:
     with pytest.raises(UsageError, match="is too little: the features of a pair need 1.44e-07. Use that or more"):
-        run(photographs, MatchOptions(cache_bytes=9 * 8))
+        run(photographs, MatchOptions(cache_gb=9 * 8 / 1e9))
 
 
 def test_summary_counts_encodes_for_each_pair(photographs: PlanePhotographs) -> None:

@@ -8,16 +8,9 @@ from hypothesis import strategies as st
 
 from romacli.errors import StoreError, UsageError
 from romacli.pairs import exhaustive
+from romacli.run.options import Shard, parse_shard
 from romacli.run.schedule import plan
-from romacli.run.shard import (
-    Shard,
-    order_of_work,
-    parse_shard,
-    piece,
-    record_capacity,
-    recorded_capacity,
-    shard_work,
-)
+from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 
 names = st.integers(0, 30).map(lambda k: f"{k}.jpg")
 pair_lists = st.lists(st.frozensets(names, min_size=2, max_size=2), unique=True, max_size=60).map(

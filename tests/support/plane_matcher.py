@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from support.homography import HomographyMatcher
 
-from romacli.matchers.matcher import MatcherOptions
+from romacli.matchers.options import MatcherOptions
 from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 
 FOLDER = Path(__file__).resolve().parent

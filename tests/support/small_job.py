@@ -6,10 +6,12 @@ from pathlib import Path
 
 from support.plane import PlanePhotographs, photograph_plane
 
-from romacli.job.job import Job, JobOptions, run_job
+from romacli.images.options import ImageOptions
+from romacli.job.job import Job, run_job
+from romacli.job.options import JobOptions
 from romacli.pairs import exhaustive
-from romacli.run.progress import Progress, Silent
-from romacli.run.stop import StopRequest
+from romacli.progress import Progress, Silent
+from romacli.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.types import ImageList, Manifest, Pair, PairList
 
@@ -28,7 +30,7 @@ def plane_job(
     layout = Layout(root / "job")
     settings = {"model": "homography", "min_certainty": 0.5, "min_overlap": 0.02, "seed": 0}
     job = Job(
-        options=JobOptions(photographs.root, layout.root),
+        options=JobOptions(ImageOptions(photographs.root), layout.root),
         layout=layout,
         images=ImageList(photographs.root, names),
         pairs=PairList(pairs) if pairs else exhaustive(names),

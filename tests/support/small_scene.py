@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import DatabaseSummary, write_database
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import Pose
-from romacli.colmap.verify import VerifyOptions
 from romacli.types import Pair
 
 SIZE = (640, 480)

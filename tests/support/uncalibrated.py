@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from romacli.colmap.cameras import CameraOptions, ImageInfo, assign_cameras
+from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.verify import VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 
 SIZE = (640, 480)
 GUESSED = CameraOptions(mode="single", model="SIMPLE_RADIAL")

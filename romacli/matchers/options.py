@@ -1,0 +1,103 @@
+"""Which matcher, and how it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from romacli.matchers.resolution import parse_resolution
+from romacli.options import Option, Panel
+from romacli.types import Size
+
+DEFAULT = "mini"
+
+Model = Annotated[
+    str,
+    Option(
+        "Matcher: mini, roma-outdoor or roma-indoor; see `romacli models list`.",
+        metavar="NAME",
+        environment="ROMACLI_MODEL",
+        panel=Panel.matcher,
+    ),
+]
+Weights = Annotated[Path | None, Option("Checkpoint to use in place of the located one.", metavar="FILE")]
+Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]
+
+
+@dataclass(frozen=True)
+class MatcherOptions:
+    """How a matcher is built; None leaves a value to the matcher's own default.
+
+    weights: a checkpoint in place of the located one.
+    min_certainty: a cell of a warp below it is not used; in [0, 1].
+    min_overlap: a pair whose usable share of cells is below it is recorded as rejected; in [0, 1]. 0.02 kept
+        every true pair of the studied captures and dropped the unrelated ones. With 0 no pair is, at any stage.
+    min_coarse_overlap: the same for the share by the coarse stage alone; such a pair is not refined.
+    coarse_resolution, upsample_resolution: (width, height) in px that every photograph is resized to, for the
+        first and the second pass.
+    upsample: whether the second pass runs at all.
+    device: auto, cpu, cuda, cuda:N or mps.
+    dtype: auto, float32, float16 or bfloat16.
+    """
+
+    panel: ClassVar[Panel] = Panel.matcher
+
+    weights: Weights = None
+    min_certainty: Annotated[
+        float | None,
+        Option(
+            "Certainty below which a place in a warp is not used. Higher keeps less, with fewer wrong. "
+            "Default: the matcher's own (mini 0.5, RoMa 0.2).",
+            min=0,
+            max=1,
+        ),
+    ] = None
+    min_overlap: Annotated[
+        float,
+        Option("Share of usable places below which a pair is rejected; 0 refines and keeps every pair.", min=0, max=1),
+    ] = 0.02
+    min_coarse_overlap: Annotated[
+        float | None,
+        Option(
+            "The same by the coarse stage alone, before a pair is refined; 0 refines every pair. "
+            "Default: mini 0.005, but no more than --min-overlap; RoMa 0, since it was not measured with its weights; "
+            "see romacli-mini(7). With --preselect it says which pairs are kept, 0.05 and above by default.",
+            min=0,
+            max=1,
+        ),
+    ] = None
+    coarse_resolution: Annotated[
+        Size | None,
+        Option(
+            "Size in px photographs are resized to for the first pass: one number or WIDTHxHEIGHT. "
+            "Larger finds smaller overlaps at a cost that grows with the area. Default: mini 256, RoMa 560.",
+            metavar="SIZE",
+            parse=partial(parse_resolution, option="--coarse-resolution"),
+        ),
+    ] = None
+    upsample_resolution: Annotated[
+        Size | None,
+        Option(
+            "The same for the second pass, which refines. Larger is more precise and slower. "
+            "Default: mini 640, RoMa 864.",
+            metavar="SIZE",
+            parse=partial(parse_resolution, option="--upsample-resolution"),
+        ),
+    ] = None
+    upsample: Annotated[
+        bool, Option("Refine in a second pass. Without it matching is faster and less precise.", negatable=True)
+    ] = True
+    device: Device = "auto"
+    dtype: Annotated[
+        str, Option("Number type: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.")
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class MatcherChoice:
+    """A matcher by name, and how it is built."""
+
+    model: Model = DEFAULT
+    matcher: MatcherOptions = MatcherOptions()
