@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
@@ -80,8 +81,8 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         @wraps(command)
         def run(context: typer.Context, **values: Any) -> None:
-            given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-            command(*(_filled(group, values, given) for group in groups))
+            typed = {name for name in values if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
+            command(*(_filled(group, values, typed) for group in groups))
 
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         run.__signature__ = inspect.Signature([*parameters.values(), context])  # type: ignore[attr-defined]
@@ -109,24 +110,31 @@ def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]
             yield part, hints[part.name], None
 
 
-def _names(group: type) -> Iterator[str]:
+def _keyword(field: str, option: Option) -> str:
+    """The parameter of an option: its name, by which the same option of several dataclasses is one."""
+    name = option.flag(field).removeprefix("--").replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
+
+
+def _given(group: type, typed: set[str]) -> Iterator[str]:
+    """The fields of a dataclass, and of those in it, whose options were typed."""
     for part, kind, option in _declarations(group):
         if option is None:
-            yield from _names(kind)
-        else:
+            yield from _given(kind, typed)
+        elif _keyword(part.name, option) in typed:
             yield part.name
 
 
-def _filled(group: type, values: Mapping[str, Any], given: set[str]) -> Any:
+def _filled(group: type, values: Mapping[str, Any], typed: set[str]) -> Any:
     """A dataclass of the values that belong to it, each as its room reads it."""
     filled = {}
     for part, kind, option in _declarations(group):
         if option is None:
-            filled[part.name] = _filled(kind, values, given)
+            filled[part.name] = _filled(kind, values, typed)
         else:
-            filled[part.name] = _read(option, values[part.name])
+            filled[part.name] = _read(option, values[_keyword(part.name, option)])
     if "given" in {part.name for part in fields(group)}:
-        filled["given"] = frozenset(given & {*_names(group)})
+        filled["given"] = frozenset(_given(group, typed))
     return group(**filled)
 
 
@@ -148,7 +156,7 @@ def _parameters(group: type) -> Iterator[inspect.Parameter]:
         if option.parse is not None:
             kind = list[str] if option.many else str | None if default is None else str
         yield inspect.Parameter(
-            part.name,
+            _keyword(part.name, option),
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
             annotation=Annotated[kind, _typer(part.name, kind, option, panel)],
