@@ -1,5 +1,6 @@
 # make demo    install, then match and reconstruct the example scene, draw it and report on it
-# make test    install with the development tools, then run the tests
+# make test    install with the development tools, then run all tests: about six minutes on two cores
+# make check   the quick tests, in less than a minute
 # make lint    style and types
 # make man     write the man pages anew from the program's own help
 
@@ -8,7 +9,7 @@ VENV ?= .venv
 DEMO ?= romacli-out/example
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint man
+.PHONY: demo test check lint man
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,6 +32,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not slow' tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

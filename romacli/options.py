@@ -13,6 +13,12 @@ from enum import StrEnum
 from typing import Any, get_args, get_type_hints
 
 
+class Choice(StrEnum):
+    """Words to choose from; one is written as plain text everywhere, in what is noted in a job too."""
+
+    __repr__ = str.__repr__
+
+
 class Panel(StrEnum):
     """Where options stand in `--help`, in this order. A dataclass names one as `panel`, an option may name another."""
 

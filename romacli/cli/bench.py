@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +13,11 @@ from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
 from romacli.matchers.options import MatcherChoice
-from romacli.options import Option
+from romacli.options import Choice, Option
 from romacli.run.options import BatchSize, CacheGb, MatchOptions, NumWorkers
 
 
-class Compared(StrEnum):
+class Compared(Choice):
     uncached = "uncached"
 
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from romacli.errors import UsageError
-from romacli.options import Option, Panel
+from romacli.options import Choice, Option, Panel
 
 from .rigs import RigFile, read_rigs
 from .settings import Setting, parse_setting
 
 
-class CameraMode(StrEnum):
+class CameraMode(Choice):
     auto = "auto"
     single = "single"
     per_folder = "per-folder"
     per_image = "per-image"
 
 
-class Verifier(StrEnum):
+class Verifier(Choice):
     magsac = "magsac"
     colmap = "colmap"
 
 
-class MapperName(StrEnum):
+class MapperName(Choice):
     incremental = "incremental"
     global_ = "global"
     hierarchical = "hierarchical"
@@ -134,6 +133,16 @@ class MapperOptions:
             "large scene, then merged)."
         ),
     ] = MapperName.incremental
+    refine_intrinsics: Annotated[
+        bool | None,
+        Option(
+            "Let the mapper change focal length and distortion. Default: yes, unless --camera-params or "
+            "--known-poses is given.",
+            negatable=True,
+        ),
+    ] = None
+    # COLMAP keeps no smaller model, but never asks for more than half of the images.
+    min_model_size: int = 10
     known_poses: Annotated[
         Path | None,
         Option(
@@ -153,16 +162,6 @@ class MapperOptions:
             many=True,
         ),
     ] = ()
-    refine_intrinsics: Annotated[
-        bool | None,
-        Option(
-            "Let the mapper change focal length and distortion. Default: yes, unless --camera-params or "
-            "--known-poses is given.",
-            negatable=True,
-        ),
-    ] = None
-    # COLMAP keeps no smaller model, but never asks for more than half of the images.
-    min_model_size: int = 10
     seed: int = 0
     num_threads: int | None = None
     verbose: bool = False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from romacli.options import Option, Panel
+from romacli.options import Choice, Option, Panel
 
 
-class Method(StrEnum):
+class Method(Choice):
     tracks = "tracks"
     cells = "cells"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from romacli.errors import UsageError
-from romacli.options import Option, Panel
+from romacli.options import Choice, Option, Panel
 
 BatchSize = Annotated[
     int | None, Option("Pairs matched at once; more need more memory. Default: 4 on a GPU, 1 on a CPU.", min=1)
@@ -24,7 +23,7 @@ CacheGb = Annotated[
 NumWorkers = Annotated[int, Option("Threads that read photographs ahead.", min=1)]
 
 
-class TryRotations(StrEnum):
+class TryRotations(Choice):
     auto = "auto"
     always = "always"
     never = "never"
@@ -68,7 +67,7 @@ class MatchOptions:
         return self.try_rotations is TryRotations.always
 
 
-class Changed(StrEnum):
+class Changed(Choice):
     """What to do about photographs that changed since they were matched."""
 
     refuse = "refuse"
@@ -76,7 +75,7 @@ class Changed(StrEnum):
     keep = "keep"
 
 
-class EngineName(StrEnum):
+class EngineName(Choice):
     local = "local"
     ray = "ray"
 

@@ -27,7 +27,7 @@ from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent
 from romacli.run.match import MatchSummary
-from romacli.run.options import Shard
+from romacli.run.options import Changed, Shard
 from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.journal import Journal
@@ -151,7 +151,7 @@ def test_changed_photographs_are_matched_again_when_asked(photographs: PlanePhot
     run(options)
     touch(photographs.root / NAMES[2])
     told = Told()
-    assert encoded(photographs, lambda: run(replace(options, changed="rematch"), told)) == 5
+    assert encoded(photographs, lambda: run(replace(options, changed=Changed.rematch), told)) == 5
     assert "4 pairs were matched on photographs that have changed since; they are matched again" in told.sentences
     assert encoded(photographs, lambda: run(options)) == 0
     with Journal.open(options.output / "journal") as journal:
@@ -162,7 +162,7 @@ def test_photographs_that_show_the_same_are_kept_when_asked(photographs: PlanePh
     run(options)
     for name in NAMES:
         touch(photographs.root / name)
-    assert encoded(photographs, lambda: run(replace(options, changed="keep"))) == 0
+    assert encoded(photographs, lambda: run(replace(options, changed=Changed.keep))) == 0
     assert encoded(photographs, lambda: run(options)) == 0
 
 

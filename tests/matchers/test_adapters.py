@@ -115,8 +115,8 @@ def test_embedded_model_loads_by_name() -> None:
     assert set(matchers()) >= {"mini", "roma-outdoor", "roma-indoor"}
 
 
-@pytest.mark.parametrize(("word", "size"), [("560", (560, 560)), ("640x480", (640, 480)), (None, None)])
-def test_resolution_words(word: str | None, size: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(("word", "size"), [("560", (560, 560)), ("640x480", (640, 480))])
+def test_resolution_words(word: str, size: tuple[int, int]) -> None:
     assert parse_resolution(word, "--coarse-resolution") == size
 
 
