@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
+from .folding import fold_batchnorm
 from .local_correlation import local_correlation
+from .maps import pixel_grid, resized, sample, tokens
 from .output import NetworkMatch, Unfinished
 from .pointwise import Linear, PointwiseConv2d
 from .pooling import generalized_mean
 from .solve import solve_positive_definite
 from .vgg import VGG19
-from .weights import require_layout
+from .weights import require_layout, to_float32
 
 FeatureMaps = Mapping[str, Tensor]
 
@@ -166,7 +167,7 @@ class RoMa(nn.Module):
         require_layout(roma, roma_layout, what="RoMa")
         require_layout(dinov2, dinov2_layout, what="DINOv2")
         found = {**roma, **dinov2}
-        state = {name: _to_float32(found[checkpoint_name(name)]) for name in net.state_dict()}
+        state = {name: to_float32(found[checkpoint_name(name)]) for name in net.state_dict()}
         net.load_state_dict(state, strict=True, assign=True)
         net.eval().requires_grad_(False)
         if fold:
@@ -305,7 +306,7 @@ class RoMa(nn.Module):
             key = f"{image}_{level.stride}"
             refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
             shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
-            start, certainty = _resized(flow.detach(), shape), _resized(certainty.detach(), shape)
+            start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
             large = ends[0].shape[1] * certainty.numel() > VALUES_AT_ONCE
             apart = large and start.device.type == "cpu" and not self.training
             parts = _parts((ends, ends[::-1]) if symmetric else (ends,), apart=apart)
@@ -533,55 +534,10 @@ def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple
     Returns:
         (B, H, W, 2) warp in [-1, 1] and (B, H, W) probability in [0, 1].
     """
-    doubt = _resized(coarsest_certainty, certainty.shape[-2:]).clamp(max=0)
+    doubt = resized(coarsest_certainty, certainty.shape[-2:]).clamp(max=0)
     probability = (certainty - 0.5 * doubt).sigmoid().squeeze(1)
     probability = probability.masked_fill((flow.abs() > 1).any(dim=1), 0)
     return flow.clamp(-1, 1).permute(0, 2, 3, 1).contiguous(), probability
-
-
-def pixel_grid(maps: Tensor) -> Tensor:
-    """Normalised x, y of the pixel centres of maps (B, C, h, w), as (1, 2, h, w) float32."""
-    height, width = maps.shape[-2:]
-    y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=maps.device)
-    x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=maps.device)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
-
-
-def sample(maps: Tensor, flow: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at normalised targets (B, 2, h, w), bilinear, zero outside; float32 coordinates."""
-    return F.grid_sample(maps.float(), flow.permute(0, 2, 3, 1), align_corners=False)
-
-
-def tokens(maps: Tensor) -> Tensor:
-    """Maps (B, C, h, w) as row-major tokens (B, h * w, C)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def fold_batchnorm(net: nn.Module) -> None:
-    """Merge every batch normalisation into the convolution right before it, in float64, for inference.
-
-    The convolutions get new tensors: those they had may belong to a state dict. Equal results up to rounding;
-    a running variance may be tiny, hence the precision.
-    """
-    for layers in (module for module in net.modules() if isinstance(module, nn.Sequential)):
-        for i in range(1, len(layers)):
-            conv, norm = layers[i - 1], layers[i]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                _fold(conv, norm)
-                layers[i] = nn.Identity()
-
-
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    mean, variance, weight, bias, conv_bias = (
-        tensor.double()
-        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias, conv.bias)
-        if tensor is not None
-    )
-    scale = weight / (variance + norm.eps).sqrt()
-    folded_weight = conv.weight.double() * scale[:, None, None, None]
-    folded_bias = (conv_bias - mean) * scale + bias
-    conv.weight = nn.Parameter(folded_weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(folded_bias.to(conv.weight.dtype), requires_grad=False)
 
 
 def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
@@ -602,10 +558,6 @@ def checkpoint_name(name: str) -> str:
     return theirs + name.removeprefix(ours)
 
 
-def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
 def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
     return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
 
@@ -616,8 +568,3 @@ def _parts(directions: Sequence[tuple[Tensor, Tensor]], *, apart: bool) -> list[
         return [maps for x, y in directions for maps in zip(x.split(1), y.split(1), strict=True)]
     x, y = (torch.cat(maps) for maps in zip(*directions, strict=True))
     return [(x, y)]
-
-
-def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
-    """Bilinear, also where it shrinks: the published weights were trained without antialiasing."""
-    return maps if maps.shape[-2:] == shape else F.interpolate(maps, size=shape, mode="bilinear")

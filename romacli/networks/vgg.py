@@ -1,4 +1,4 @@
-"""VGG19 with batch normalisation up to stride 8: the fine features of RoMa."""
+"""VGG19 with batch normalisation up to stride 8: the fine features of RoMa and RoMa v2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONVS_PER_STAGE = (2, 2, 4, 4)
 
 
 class VGG19(nn.Module):
-    """The first four stages of VGG19-BN, each halving the size of the one before.
+    """The first stages of VGG19-BN, one for each of `channels`, each halving the size of the one before.
 
     Source: Simonyan and Zisserman (arXiv 1409.1556), configuration E; indices of `layers` as in torchvision.
     The pool behind the last stage has no weights and its output no reader, so it is left out.
@@ -20,7 +20,7 @@ class VGG19(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         width = 3
-        for stage, (stage_channels, convs) in enumerate(zip(channels, CONVS_PER_STAGE, strict=True)):
+        for stage, (stage_channels, convs) in enumerate(zip(channels, CONVS_PER_STAGE, strict=False)):
             if stage > 0:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(convs):
@@ -33,7 +33,7 @@ class VGG19(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield (stride, features) from stride 1 to 8, so that a caller can drop each map before the next.
+        """Yield (stride, features) from stride 1 up, so that a caller can drop each map before the next.
 
         Args:
             image: (B, 3, H, W) ImageNet-normalised, in the dtype of the weights.

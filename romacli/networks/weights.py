@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from romacli.errors import WeightsError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
@@ -307,6 +307,49 @@ def _first_line(error: Exception) -> str:
     return f"{text}." if text else f"{type(error).__name__}."
 
 
+def load_strictly(
+    net: nn.Module,
+    found: Mapping[str, Tensor],
+    name_of: Callable[[str], str],
+    *,
+    what: str,
+    unread: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Give a network the tensors of a published state dict, in float32, and set it to inference.
+
+    Args:
+        net: built on any device, `meta` too.
+        found: by their published names; float tensors of any precision.
+        name_of: the published name of one of the network's tensors.
+        what: the network, for messages.
+        unread: shapes by name of what the file holds and the network has no use for.
+
+    Raises:
+        WeightsError: a name is missing, unexpected or of another shape.
+    """
+    layout = {name_of(name): tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    require_layout(found, {**layout, **(unread or {})}, what=what)
+    net.load_state_dict({name: to_float32(found[name_of(name)]) for name in net.state_dict()}, strict=True, assign=True)
+    net.eval().requires_grad_(False)
+
+
+def to_float32(tensor: Tensor) -> Tensor:
+    """Float tensors of any precision as float32, others as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+# A name that only the files of one network have.
+_SIGNATURES = {
+    "decoder.embedding_decoder.to_out.weight": "RoMa",
+    "decoder.embedding_decoder.cab.16.conv1.weight": "DKM",
+    "coarse_matcher.0.layer.0.weight": "Tiny RoMa",
+    "matcher.omega": "RoMa v2",
+    "pos_embed": "DINOv2",
+    "heatmap_head.0.layer.0.weight": "XFeat",
+    "storage_tokens": "DINOv3",
+}
+
+
 def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str) -> None:
     """Refuse a state dict whose names or shapes differ from those expected.
 
@@ -329,6 +372,9 @@ def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int
         "of another shape": wrong,
     }
     if any(problems.values()):
+        other = next((name for key, name in _SIGNATURES.items() if key in found and name != what), None)
+        if other:
+            raise WeightsError(f"The weights are those of {other}, not of {what}. Give the file made for this network.")
         found_wrong = "; ".join(f"{len(n)} {kind} ({_first_few(n)})" for kind, n in problems.items() if n)
         raise WeightsError(f"The weights do not fit {what}: {found_wrong}. Give the file made for this network.")
 

@@ -1,0 +1,229 @@
+"""Tiny RoMa, read top-down: the network, its two matchers and XFeat, the small backbone inside.
+
+Source: the RoMa authors' small model (after Edstedt et al., arXiv 2305.15404), and Potje et al., XFeat: Accelerated
+Features for Lightweight Image Matching (arXiv 2404.19174). What looks like a slip is what the published weights were
+trained or are run with, and is kept. It knows tensors, not photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .folding import fold_batchnorm
+from .maps import pixel_grid, resized, sample, tokens
+from .output import NetworkMatch, Unfinished
+from .pointwise import PointwiseConv2d
+from .pooling import generalized_mean
+from .weights import load_strictly
+
+FeatureMaps = Mapping[str, Tensor]
+
+STRIDE = 32  # of the deepest features: images are resized to multiples of it
+BACKBONE = "xfeat.0."  # the backbone's prefix in the published checkpoint; the rest has our names
+DESCRIPTOR_POWER = 3.0
+
+
+class TinyRoMa(nn.Module):
+    """Dense matching of two images by small convolutions alone, split where the work of one image ends.
+
+    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
+    """
+
+    def __init__(self, *, exact_softmax: bool = False) -> None:
+        """exact_softmax: coarse targets are the mean over all places of B, not nearly the best (see `coarse_warp`)."""
+        super().__init__()
+        self.exact_softmax = exact_softmax
+        self.xfeat = XFeat()
+        self.coarse_matcher = matcher(2 * 64 + 2, 256)
+        self.fine_matcher = matcher(2 * 24 + 2, 64)
+
+    @classmethod
+    def from_checkpoint(
+        cls, state_dict: Mapping[str, Tensor], *, exact_softmax: bool = False, fold: bool = True
+    ) -> TinyRoMa:
+        """A network ready for inference, with the weights of a published file.
+
+        Args:
+            state_dict: as published; float tensors of any precision, used as float32.
+            exact_softmax: see above; the authors' default is False.
+            fold: merge the batch normalisations into the convolutions before them.
+
+        Raises:
+            WeightsError: a name is missing, unexpected or of another shape.
+        """
+        with torch.device("meta"):
+            net = cls(exact_softmax=exact_softmax)
+        load_strictly(net, state_dict, checkpoint_name, what="Tiny RoMa")
+        if fold:
+            fold_batchnorm(net)
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, image: Tensor) -> dict[str, Tensor]:
+        """All that depends on one image alone, to be kept and used for every pair the image is in.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1]; sides that are no multiples of 32 are shrunk to the next one.
+
+        Returns:
+            Tensors with the batch in dim 0: `coarse` (B, 64, h / 8, w / 8), `fine` (B, 24, h / 4, w / 4) and the
+            `shape` (B, 2) of the image, H and W.
+        """
+        shape = tuple(image.shape[-2:])
+        if min(shape) < STRIDE:
+            raise ValueError(f"image is {tuple(image.shape)}, its sides must be at least {STRIDE}")
+        image = resized(image, [side // STRIDE * STRIDE for side in shape])
+        fine, coarse = self.xfeat(image.to(memory_format=torch.channels_last))
+        return {"coarse": coarse, "fine": fine, "shape": torch.tensor(shape).expand(len(image), 2)}
+
+    def encode_coarse(self, image: Tensor) -> dict[str, Tensor]:
+        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole."""
+        features = self.encode(image)
+        return {**features, "descriptor": generalized_mean(features["coarse"], DESCRIPTOR_POWER)}
+
+    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = False) -> NetworkMatch:
+        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+
+        Args:
+            features_A, features_B: of `encode`; row i of both is pair i. For both directions at once they are of one
+                size.
+
+        Returns:
+            Warps and certainties at the size of the source image. Targets outside the other image are kept.
+        """
+        started = self.start(features_A, features_B, symmetric=symmetric)
+        return self.result(self.refine(started, features_A, features_B))
+
+    def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
+        """Warps and certainties at stride 8.
+
+        The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image, `certainty` (2B or B, 1, h, w),
+        logits, and `shape` (2B or B, 2) of the source images.
+        """
+        a, b, shape = features_A["coarse"], features_B["coarse"], features_A["shape"]
+        if symmetric and (a.shape != b.shape or not torch.equal(shape, features_B["shape"])):
+            raise ValueError(f"images A and B were encoded at different sizes: {a.shape}, {b.shape}")
+        correlation = correlate(a, b)
+        warp = self._coarse_warp(correlation, a, b)
+        if symmetric:
+            warp = torch.cat([warp, self._coarse_warp(correlation.transpose(1, 2), b, a)])
+            a, b, shape = torch.cat([a, b]), torch.cat([b, a]), torch.cat([shape, features_B["shape"]])
+        flow, certainty = self._corrected(self.coarse_matcher, a, b, warp, torch.zeros_like(warp[:, :1]), stride=8)
+        return Unfinished({"flow": flow, "certainty": certainty, "shape": shape}, 2 if symmetric else 1)
+
+    def refine(
+        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
+    ) -> Unfinished:
+        """Pairs corrected at stride 4, unless `down_to` says to stop before it."""
+        if state.steps or (down_to is not None and down_to > 4):
+            return state
+        a, b = features_A["fine"], features_B["fine"]
+        if state.directions == 2:
+            a, b = torch.cat([a, b]), torch.cat([b, a])
+        flow, certainty = (resized(state.tensors[name], a.shape[-2:]) for name in ("flow", "certainty"))
+        flow, certainty = self._corrected(self.fine_matcher, a, b, flow, certainty, stride=4)
+        return Unfinished({**state.tensors, "flow": flow, "certainty": certainty}, state.directions, steps=1)
+
+    def result(self, state: Unfinished) -> NetworkMatch:
+        """The warps of pairs, as far as they have come, at the size of the source images."""
+        height, width = state.tensors["shape"][0].tolist()
+        flow, certainty = (resized(state.tensors[name], (height, width)) for name in ("flow", "certainty"))
+        warp, probability = flow.permute(0, 2, 3, 1).contiguous(), certainty.sigmoid().squeeze(1)
+        if state.directions == 1:
+            return NetworkMatch(warp, probability)
+        (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
+        return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+
+    def _coarse_warp(self, correlation: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Targets (B, 2, h, w) of A's places from their correlation (B, places of A, places of B)."""
+        warp = mean_target(correlation, b) if self.exact_softmax else best_target(correlation, b)
+        return warp.transpose(1, 2).unflatten(2, tuple(a.shape[-2:]))
+
+    def _corrected(
+        self, module: nn.Module, a: Tensor, b: Tensor, flow: Tensor, certainty: Tensor, *, stride: int
+    ) -> tuple[Tensor, Tensor]:
+        """Flow and certainty after a matcher has compared A's features with B's at the targets.
+
+        A unit of output moves a target by one pixel of B.
+        """
+        delta = module(torch.cat([a, sample(b, flow), flow], dim=1)).float()
+        height, width = (stride * side for side in b.shape[-2:])
+        step = 2 / flow.new_tensor([width, height])[:, None, None]
+        return flow + delta[:, :2] * step, certainty + delta[:, 2:]
+
+
+def correlate(a: Tensor, b: Tensor) -> Tensor:
+    """Dot products of all places of maps (B, C, h, w) and (B, C, h', w') over sqrt(C), as (B, h w, h' w') float32."""
+    with torch.autocast(a.device.type, enabled=False):
+        return tokens(a.float()) @ b.float().flatten(2) / a.shape[1] ** 0.5
+
+
+def mean_target(correlation: Tensor, b: Tensor) -> Tensor:
+    """The mean place in B (B, N, 2), weighted by the softmax of (B, N, M) over all places of the maps B."""
+    return correlation.softmax(dim=2) @ tokens(pixel_grid(b))
+
+
+def best_target(correlation: Tensor, b: Tensor) -> Tensor:
+    """Nearly the best place in B (B, N, 2), as the released model finds it.
+
+    A softmax over every fourth row and column of B, standing for cells of 4x4, and over the best place, whose logit is
+    its row-major index: the correlation was meant. Nearly always that outweighs the rest.
+    """
+    best = correlation.argmax(dim=2, keepdim=True)
+    sparse = correlation.unflatten(2, tuple(b.shape[-2:]))[:, :, ::4, ::4].flatten(2)
+    weights = torch.cat([sparse, best.to(sparse.dtype)], dim=2).softmax(dim=2)
+    cells = tokens(pixel_grid(b[:, :, ::4, ::4]))
+    places = tokens(pixel_grid(b))[0][best.squeeze(2)]
+    return weights[:, :, :-1] @ cells + weights[:, :, -1:] * places
+
+
+class XFeat(nn.Module):
+    """XFeat's backbone without its heads, under the published names.
+
+    Source: XFeat, section 3.1. From gray images to features of stride 4 and 8.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip1 = nn.Sequential(nn.AvgPool2d(4), PointwiseConv2d(1, 24))
+        self.block1 = nn.Sequential(Layer(1, 4), Layer(4, 8, stride=2), Layer(8, 8), Layer(8, 24, stride=2))
+        self.block2 = nn.Sequential(Layer(24, 24), Layer(24, 24))
+        self.block3 = nn.Sequential(Layer(24, 64, stride=2), Layer(64, 64), Layer(64, 64, size=1))
+        self.block4 = nn.Sequential(Layer(64, 64, stride=2), Layer(64, 64), Layer(64, 64))
+        self.block5 = nn.Sequential(Layer(64, 128, stride=2), Layer(128, 128), Layer(128, 128), Layer(128, 64, size=1))
+        self.block_fusion = nn.Sequential(Layer(64, 64), Layer(64, 64), PointwiseConv2d(64, 64))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Fine (B, 24, H / 4, W / 4) and coarse (B, 64, H / 8, W / 8) features of (B, 3, H, W) in any units."""
+        gray = F.instance_norm(image.mean(dim=1, keepdim=True))
+        fine = self.block2(self.block1(gray) + self.skip1(gray))
+        x3 = self.block3(fine)
+        x4 = self.block4(x3)
+        x5 = self.block5(x4)
+        coarse = self.block_fusion(x3 + resized(x4, x3.shape[-2:]) + resized(x5, x3.shape[-2:]))
+        return fine, coarse
+
+
+class Layer(nn.Module):
+    """A convolution behind which nothing but normalisation, without a learned scale, and ReLU come."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        conv = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=size // 2, bias=False)
+        self.layer = nn.Sequential(conv, nn.BatchNorm2d(out_channels, affine=False), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def matcher(in_channels: int, width: int) -> nn.Sequential:
+    """From stacked features and flow to corrections of x, y and certainty."""
+    return nn.Sequential(Layer(in_channels, width), *(Layer(width, width) for _ in range(3)), PointwiseConv2d(width, 3))
+
+
+def checkpoint_name(name: str) -> str:
+    """The published file's name of one of our tensors."""
+    return BACKBONE + name.removeprefix("xfeat.") if name.startswith("xfeat.") else name
