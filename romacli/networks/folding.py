@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 
 def fold_batchnorm(net: nn.Module) -> None:
-    """Merge every batch normalisation into the convolution right before it, in float64, for inference.
+    """Merge every batch normalisation into the convolution declared right before it, in float64, for inference.
 
-    The convolutions get new tensors: those they had may belong to a state dict. Equal results up to rounding;
-    a running variance may be tiny, hence the precision.
+    Modules declare both in the order they apply them. The convolutions get new tensors: those they had may belong to a
+    state dict. Equal results up to rounding; a running variance may be tiny, hence the precision.
     """
-    for layers in (module for module in net.modules() if isinstance(module, nn.Sequential)):
-        for i in range(1, len(layers)):
-            conv, norm = layers[i - 1], layers[i]
+    for module in list(net.modules()):
+        children = list(module.named_children())
+        for (_, conv), (name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 _fold(conv, norm)
-                layers[i] = nn.Identity()
+                setattr(module, name, nn.Identity())
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

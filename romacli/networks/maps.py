@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# A CPU refines one map after the other where the features of all of them have more values: together they are no faster
+# and need more memory.
+VALUES_AT_ONCE = 1 << 22
+
 
 def pixel_grid(maps: Tensor) -> Tensor:
     """Normalised x, y of the pixel centres of maps (B, C, h, w), as (1, 2, h, w) float32."""
@@ -33,3 +37,13 @@ def tokens(maps: Tensor) -> Tensor:
 def resized(maps: Tensor, shape: Sequence[int]) -> Tensor:
     """Bilinear, also where it shrinks: the published weights were trained without antialiasing."""
     return maps if tuple(maps.shape[-2:]) == tuple(shape) else F.interpolate(maps, size=tuple(shape), mode="bilinear")
+
+
+def compared_at_once(directions: Sequence[tuple[Tensor, Tensor]], *, training: bool) -> list[tuple[Tensor, Tensor]]:
+    """The maps (B, C, h, w) that a refiner compares at once: those of all directions joined, or each pair alone."""
+    x = directions[0][0]
+    large = len(directions) * x.numel() > VALUES_AT_ONCE
+    if large and x.device.type == "cpu" and not training:
+        return [maps for x, y in directions for maps in zip(x.split(1), y.split(1), strict=True)]
+    x, y = (torch.cat(maps) for maps in zip(*directions, strict=True))
+    return [(x, y)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .folding import fold_batchnorm
 from .local_correlation import local_correlation
-from .maps import pixel_grid, resized, sample, tokens
+from .maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .output import NetworkMatch, Unfinished
 from .pointwise import Linear, PointwiseConv2d
 from .pooling import generalized_mean
@@ -78,10 +78,6 @@ CHECKPOINT_PREFIXES = {
 }
 DINOV2_PREFIX = "dinov2."
 DESCRIPTOR_POWER = 3.0
-
-# A CPU refines one map after the other where the features of all of them have more values: together they are no faster
-# and need more memory.
-VALUES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -307,9 +303,7 @@ class RoMa(nn.Module):
             refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
             shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
             start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
-            large = ends[0].shape[1] * certainty.numel() > VALUES_AT_ONCE
-            apart = large and start.device.type == "cpu" and not self.training
-            parts = _parts((ends, ends[::-1]) if symmetric else (ends,), apart=apart)
+            parts = compared_at_once((ends, ends[::-1]) if symmetric else (ends,), training=self.training)
             del ends  # joined maps are held once
             rows = len(start) // len(parts)
             given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
@@ -487,10 +481,14 @@ class Refiner(nn.Module):
         return torch.cat([part.to(dtype, memory_format=torch.channels_last) for part in parts], dim=1)
 
 
-def refiner_block(width: int) -> nn.Sequential:
-    """A depthwise 5x5 convolution and a pointwise one behind normalisation and ReLU; no residual."""
+def refiner_block(width: int, *, reads: int | None = None) -> nn.Sequential:
+    """A depthwise 5x5 convolution and a pointwise one behind normalisation and ReLU; no residual.
+
+    reads: channels of the input, if not `width`; several outputs are then made of each.
+    """
+    reads = reads or width
     return nn.Sequential(
-        nn.Conv2d(width, width, kernel_size=5, padding=2, groups=width),
+        nn.Conv2d(reads, width, kernel_size=5, padding=2, groups=reads),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
         PointwiseConv2d(width, width),
@@ -560,11 +558,3 @@ def checkpoint_name(name: str) -> str:
 
 def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
     return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
-
-
-def _parts(directions: Sequence[tuple[Tensor, Tensor]], *, apart: bool) -> list[tuple[Tensor, Tensor]]:
-    """The maps (B, C, h, w) that are compared at once: each alone, or those of all directions joined."""
-    if apart:
-        return [maps for x, y in directions for maps in zip(x.split(1), y.split(1), strict=True)]
-    x, y = (torch.cat(maps) for maps in zip(*directions, strict=True))
-    return [(x, y)]

@@ -6,7 +6,7 @@ from support.small_roma import SMALL, random_images, small_checkpoints, small_ro
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError
-from romacli.networks import roma
+from romacli.networks import maps as shared_maps
 from romacli.networks.output import together
 from romacli.networks.roma import (
     FeatureMaps,
@@ -132,7 +132,7 @@ def test_maps_refined_one_by_one_are_those_refined_together(
     hook = net.refiners["1"].register_forward_hook(lambda _, given, __: maps.append(len(given[0])))
     pairs = rows(encoded, 0, 1, 2), rows(encoded, 1, 2, 0)
     whole = net.match(*pairs, symmetric=symmetric)
-    monkeypatch.setattr(roma, "VALUES_AT_ONCE", 0)
+    monkeypatch.setattr(shared_maps, "VALUES_AT_ONCE", 0)
     apart = net.match(*pairs, symmetric=symmetric)
     hook.remove()
     assert set(maps) == {6 if symmetric else 3, 1}

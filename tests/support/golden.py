@@ -79,14 +79,17 @@ def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]
     def keep(name: str, value: Tensor | tuple[Tensor, ...]) -> None:
         calls.setdefault(name, []).append((value[0] if isinstance(value, tuple) else value).clone())
 
-    handles = [
-        module.register_forward_hook(
-            lambda _, inputs, output, name=name: (keep(f"{name}/in", inputs), keep(f"{name}/out", output))[2:]
-        )
-        for name, module in modules.items()
-    ]
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            keep(f"{name}/out", output)
+
+        before.append(module.register_forward_pre_hook(lambda _, inputs: keep(f"{name}/in", inputs)))
+        return module.register_forward_hook(hook)
+
+    before: list[torch.utils.hooks.RemovableHandle] = []
+    handles = [watch(name, module) for name, module in modules.items()]
     try:
         yield calls
     finally:
-        for handle in handles:
+        for handle in handles + before:
             handle.remove()

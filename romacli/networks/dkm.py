@@ -1,0 +1,371 @@
+"""DKM v3, read top-down: the network, its embedding decoder, the refiners and the ResNet that sees.
+
+Source: Edstedt et al., DKM: Dense Kernelized Feature Matching for Geometry Estimation (arXiv 2202.00667), RoMa's
+predecessor. Where the published weights were trained differently, the code follows the weights. It knows tensors, not
+photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .folding import fold_batchnorm
+from .local_correlation import local_correlation
+from .maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .output import NetworkMatch, Unfinished
+from .pointwise import PointwiseConv2d
+from .pooling import generalized_mean
+from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finish, refiner_block
+from .weights import load_strictly
+
+DECODED = (("32", 2048), ("16", 1024))  # strides the decoder works at, and the channels of the backbone there
+PROJECTED = 512
+BASIS = 256  # channels of positions in the Gaussian processes, and of the features they stand beside
+CONTEXT = 384
+LEVELS = (
+    Level(16, 1024, PROJECTED, 128, 7),
+    Level(8, 512, 512, 64, 3),
+    Level(4, 256, 256, 32, 2),
+    Level(2, 64, 64, 16),
+    Level(1, 3, 3, 6),
+)
+REFINER_BLOCKS = 9
+DESCRIPTOR_POWER = 3.0
+SMALLEST = 32  # a side of an image
+
+# Names of modules in the published checkpoint, and ours.
+CHECKPOINT_PREFIXES = {
+    "encoder.net.": "resnet.",
+    "decoder.embedding_decoder.": "decoder.",
+    "decoder.gps.": "gaussian_processes.",
+    "decoder.proj.": "projections.",
+    "decoder.conv_refiner.": "refiners.",
+}
+CLASSIFIER = {"encoder.net.fc.weight": (1000, 2048), "encoder.net.fc.bias": (1000,)}  # in the file, without use
+
+
+class DKM(nn.Module):
+    """Dense matching of two images, split where the work of one image ends and that of a pair begins.
+
+    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. The
+    Gaussian processes, the refiners' outputs and all coordinates stay float32 under autocast.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet = ResNet50()
+        self.projections = nn.ModuleDict({stride: PointwiseConv2d(width, PROJECTED) for stride, width in DECODED})
+        self.gaussian_processes = nn.ModuleDict({stride: GaussianProcess(BASIS) for stride, _ in DECODED})
+        self.decoder = Decoder()
+        self.refiners = nn.ModuleDict({str(level.stride): Refiner(level) for level in LEVELS})
+
+    @classmethod
+    def from_checkpoint(cls, state_dict: Mapping[str, Tensor], *, fold: bool = True) -> DKM:
+        """A network ready for inference, with the weights of a published file.
+
+        Args:
+            state_dict: as published; float tensors of any precision, used as float32.
+            fold: merge the batch normalisations into the convolutions before them.
+
+        Raises:
+            WeightsError: a name is missing, unexpected or of another shape.
+        """
+        with torch.device("meta"):
+            net = cls()
+        load_strictly(net, state_dict, checkpoint_name, what="DKM", unread=CLASSIFIER)
+        if fold:
+            fold_batchnorm(net)
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
+        """All that depends on one image alone, to be kept and used for every pair the image is in.
+
+        Args:
+            coarse: (B, 3, H, W) float32, ImageNet-normalised, of any size from 32 on.
+            fine: the same images, larger, for a second pass of refinement, or None to do without.
+
+        Returns:
+            Tensors with the batch in dim 0: features `coarse_32` ... `coarse_1`, those of stride 32 and 16 projected,
+            and, with a second pass, `fine_8` ... `fine_1`, each (B, C, ceil(H / stride), ceil(W / stride)); of strides
+            32 and 16 the decoder's `embedded_` (B, 256, h, w) and `alpha_` (B, h * w, 256) float32, the share of the
+            Gaussian process's posterior that depends on the image matched to.
+        """
+        features = self._coarse_features(coarse)
+        if fine is not None:
+            features |= {f"fine_{stride}": maps for stride, maps in self.resnet(_checked(fine), down_to=8)}
+        return features
+
+    def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
+        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole."""
+        features = self._coarse_features(coarse)
+        return {**features, "descriptor": generalized_mean(features["coarse_32"], DESCRIPTOR_POWER)}
+
+    def _coarse_features(self, image: Tensor) -> dict[str, Tensor]:
+        features = {}
+        for stride, maps in self.resnet(_checked(image), down_to=32):
+            if str(stride) in self.projections:
+                maps = self.projections[str(stride)](maps).float()
+                features[f"embedded_{stride}"] = self.decoder.feat_input_modules[str(stride)](maps)
+                features[f"alpha_{stride}"] = self._process(str(stride)).alpha(maps)
+            features[f"coarse_{stride}"] = maps
+        return features
+
+    def _process(self, stride: str) -> GaussianProcess:
+        process = self.gaussian_processes[stride]
+        assert isinstance(process, GaussianProcess)
+        return process
+
+    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
+        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+
+        Args:
+            features_A, features_B: of `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                where both have the features for it.
+
+        Returns:
+            Warps and certainties at the size of the last pass.
+        """
+        started = self.start(features_A, features_B, symmetric=symmetric)
+        return self.result(self.refine(started, features_A, features_B))
+
+    def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
+        """Coarse warps: Gaussian processes and decoder at stride 32 and, with what was understood there, at 16.
+
+        Reads what `encode_coarse` gives. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image,
+        and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
+        """
+        context: Tensor | None = None
+        for stride, _ in DECODED:
+            maps_A, maps_B = (features[f"coarse_{stride}"] for features in (features_A, features_B))
+            if maps_A.shape != maps_B.shape:
+                raise ValueError(f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}")
+            embedded, process = features_A[f"embedded_{stride}"], self._process(stride)
+            kernel = process.kernel(tokens(maps_A), tokens(maps_B))
+            posterior = process.posterior(kernel, features_B[f"alpha_{stride}"])
+            if symmetric:
+                back = process.posterior(kernel.transpose(1, 2), features_A[f"alpha_{stride}"])
+                posterior = torch.cat([posterior, back])
+                embedded = torch.cat([embedded, features_B[f"embedded_{stride}"]])
+            posterior = posterior.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
+            prediction, context = self.decoder(stride, embedded, posterior, context)
+        flow, certainty = prediction[:, 1:], prediction[:, :1]
+        return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
+
+    def refine(
+        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
+    ) -> Unfinished:
+        """Pairs refined by all levels, then those of stride 8 and below in a second pass.
+
+        Args:
+            state: of `start`, or of an earlier call with `down_to`.
+            features_A, features_B: of `encode`.
+            down_to: stop in the first pass after the level of this stride.
+        """
+        steps = [("coarse", level) for level in LEVELS]
+        if "fine_1" in features_A and "fine_1" in features_B:
+            steps += [("fine", level) for level in LEVELS[1:]]
+        if down_to is not None:
+            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
+        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
+        for image, level in steps[state.steps :]:
+            key, image_shape = f"{image}_{level.stride}", tuple(features_A[f"{image}_1"].shape[-2:])
+            ends = (features_A[key], features_B[key])
+            shape, refiner = ends[0].shape[-2:], self.refiners[str(level.stride)]
+            parts = compared_at_once((ends, ends[::-1]) if state.directions == 2 else (ends,), training=self.training)
+            del ends  # joined maps are held once
+            rows = len(flow) // len(parts)
+            given = zip(parts, *(resized(each, shape).split(rows) for each in (flow, certainty)), strict=True)
+            corrected = [refiner(*maps, *values, image_shape) for maps, *values in given]
+            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
+            coarsest = certainty if level is LEVELS[0] else coarsest
+        return Unfinished(_tensors(flow, certainty, coarsest), state.directions, max(len(steps), state.steps))
+
+    def result(self, state: Unfinished) -> NetworkMatch:
+        """The warps of pairs, as far as they have come."""
+        tensors = state.tensors
+        warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
+        if state.directions == 1:
+            return NetworkMatch(warp, probability)
+        (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
+        return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+
+
+class Decoder(nn.Module):
+    """From embedded features and posterior to certainty and coordinates, coarse to fine.
+
+    Source: DKM, section 3.2, whose embedding decoder is after DFN (arXiv 1804.09337): a context carries what was
+    understood at one stride to the next, and a gate decides channel by channel what of a level is added.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def at_both(make: type[nn.Module], *sizes: int) -> nn.ModuleDict:
+            return nn.ModuleDict({stride: make(*sizes) for stride, _ in DECODED})
+
+        self.feat_input_modules = at_both(PointwiseConv2d, PROJECTED, BASIS)
+        self.rrb_d = at_both(ResidualBlock, 2 * BASIS)
+        self.cab = at_both(Gate)
+        self.rrb_u = at_both(ResidualBlock, CONTEXT)
+        self.terminal_module = at_both(Float32Conv2d, CONTEXT, 3)
+
+    def forward(
+        self, stride: str, embedded: Tensor, posterior: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Certainty logit, x and y (B, 3, h, w) float32, and the context (B, 384, h, w) for the next stride.
+
+        Args:
+            embedded: (B, 256, h, w) of image A. posterior: (B, 256, h, w) on A's grid.
+            context: of the stride before, None at the first.
+        """
+        embedding = self.rrb_d[stride](torch.cat([embedded, posterior.to(embedded.dtype)], dim=1))
+        context = torch.zeros_like(embedding) if context is None else resized(context, embedding.shape[-2:])
+        context = self.rrb_u[stride](self.cab[stride](context, embedding))
+        return self.terminal_module[stride](context.float()), context
+
+
+class ResidualBlock(nn.Module):
+    """A linear map to the context's channels and two convolutions added to it."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = PointwiseConv2d(in_channels, CONTEXT)
+        self.conv2 = nn.Conv2d(CONTEXT, CONTEXT, 3, padding=1)
+        self.bn = nn.BatchNorm2d(CONTEXT)
+        self.conv3 = nn.Conv2d(CONTEXT, CONTEXT, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        return F.relu(x + self.conv3(F.relu(self.bn(self.conv2(x)))))
+
+
+class Gate(nn.Module):
+    """Adds to a context what of an embedding the means of both over the image ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = PointwiseConv2d(2 * CONTEXT, CONTEXT)
+        self.conv2 = PointwiseConv2d(CONTEXT, CONTEXT)
+
+    def forward(self, context: Tensor, embedding: Tensor) -> Tensor:
+        mean = torch.cat([context, embedding], dim=1).mean(dim=(2, 3), keepdim=True)
+        return self.conv2(F.relu(self.conv1(mean))).sigmoid() * embedding + context
+
+
+class Refiner(nn.Module):
+    """Corrects flow and certainty at one level of the pyramid.
+
+    Source: DKM, section 3.3. A unit of output moves the target by stride / 8 pixels of the image.
+    """
+
+    def __init__(self, level: Level) -> None:
+        super().__init__()
+        self.stride = level.stride
+        self.correlation_radius = level.correlation_radius
+        window = 0 if level.correlation_radius is None else (2 * level.correlation_radius + 1) ** 2
+        reads = 2 * level.channels + level.displacement_channels + window
+        width = 2 * reads if level.stride == 1 else reads
+        self.block1 = refiner_block(width, reads=reads)
+        self.hidden_blocks = nn.Sequential(*(refiner_block(width) for _ in range(REFINER_BLOCKS - 1)))
+        self.out_conv = Float32Conv2d(width, 3)
+        self.disp_emb = Float32Conv2d(2, level.displacement_channels)
+
+    def forward(
+        self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Corrected flow and certainty.
+
+        Args:
+            x, y: (B, C, h, w) features of the image warped from and to.
+            flow: (B, 2, h, w) float32, normalised x, y in the other image.
+            certainty: (B, 1, h, w) float32, logits.
+            image_shape: (H, W) of the images at stride 1.
+        """
+        parts = [x, sample(y, flow), self.disp_emb(flow - pixel_grid(flow))]
+        if self.correlation_radius is not None:
+            parts.append(local_correlation(x, y, flow, self.correlation_radius))
+        d = torch.cat([part.to(x.dtype, memory_format=torch.channels_last) for part in parts], dim=1)
+        del parts
+        for block in (self.block1, *self.hidden_blocks):
+            for layer in block:  # a call of the block would hold its input
+                d = layer(d)
+        delta = self.out_conv(d.float())  # (B, 3, h, w), certainty first
+        height, width = image_shape
+        step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
+        return flow + delta[:, 1:] * step, certainty + delta[:, :1]
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 without its classifier, under torchvision's names.
+
+    Source: He et al., Deep Residual Learning (arXiv 1512.03385), with the stride in the 3x3 convolution.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = stage(64, 64, blocks=3, stride=1)
+        self.layer2 = stage(256, 128, blocks=4, stride=2)
+        self.layer3 = stage(512, 256, blocks=6, stride=2)
+        self.layer4 = stage(1024, 512, blocks=3, stride=2)
+
+    def forward(self, image: Tensor, *, down_to: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield (stride, features) from stride 1, the image itself, to that of `down_to`."""
+        yield 1, image
+        x = F.relu(self.bn1(self.conv1(image.to(memory_format=torch.channels_last))), inplace=True)
+        yield 2, x
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for stride, layers in ((4, self.layer1), (8, self.layer2), (16, self.layer3), (32, self.layer4)):
+            if stride <= down_to:
+                x = layers(x)
+                yield stride, x
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions, narrow between, added to their input or to a linear map of it."""
+
+    def __init__(self, in_channels: int, width: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = PointwiseConv2d(in_channels, width, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = PointwiseConv2d(width, 4 * width, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        if stride != 1 or in_channels != 4 * width:
+            shortcut = nn.Conv2d(in_channels, 4 * width, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * width))
+        else:
+            self.downsample = nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
+
+
+def stage(in_channels: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:
+    """Bottlenecks at one stride, the first of which may halve the size."""
+    first = Bottleneck(in_channels, width, stride=stride)
+    return nn.Sequential(first, *(Bottleneck(4 * width, width, stride=1) for _ in range(blocks - 1)))
+
+
+def checkpoint_name(name: str) -> str:
+    """The published file's name of one of our tensors."""
+    theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
+    return theirs + name.removeprefix(ours)
+
+
+def _checked(image: Tensor) -> Tensor:
+    if min(image.shape[-2:]) < SMALLEST:
+        raise ValueError(f"image is {tuple(image.shape)}, its sides must be at least {SMALLEST}")
+    return image
+
+
+def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
+    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
