@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= romacli-out/example
 BIN := $(VENV)/bin
+QUICK := $(addprefix tests/,geometry images pairs keypoints store test_layers.py test_docs.py test_names.py test_words.py)
 
 .PHONY: demo test check lint man
 .DELETE_ON_ERROR:
@@ -34,7 +35,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' tests
+	$(BIN)/python -m pytest $(QUICK)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

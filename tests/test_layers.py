@@ -14,7 +14,7 @@ FLOORS = (
     {"types"},
     {"geometry"},
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},
-    {"matchers"},
+    {"matchers", "mapping"},
     {"run", "two_view"},
     {"pairing"},
     {"job"},
@@ -87,3 +87,45 @@ def test_relative_imports_are_seen_with_their_line(tmp_path: Path, monkeypatch: 
         (3, "romacli.images.listing"),
         (4, "romacli.store.layout.x"),
     ]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("romacli", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {module_of(path) for path in FILES}
+    graph = {}
+    for path in FILES:
+        names = {name for _, name in imports(path)}
+        names |= {name.rpartition(".")[0] for name in names}
+        graph[module_of(path)] = names & modules - {module_of(path)}
+    while leaves := {module for module, needed in graph.items() if not needed & graph.keys()}:
+        for module in leaves:
+            del graph[module]
+    assert not graph, f"in or above a circle: {sorted(graph)}"
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda path: path.name)
+def test_no_folder_is_a_drawer(folder: Path) -> None:
+    most = 24 if folder.name == "cli" else 14  # cli has a file for each command
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= most
+
+
+def functions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, lines and branches of every function of a file."""
+    branching = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.match_case)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1, sum(isinstance(n, branching) for n in ast.walk(node))
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{path}: {name} has {lines} lines and {branches} branches"
+        for path in FILES
+        for name, lines, branches in functions(path)
+        if lines > 60 or branches > 14
+    ]
+    assert not long, "\n".join(long)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from romacli.cli.console import Console, stopping
 from romacli.cli.match import describe, introduce, match_values, raise_failures
 from romacli.cli.options import DryRunOptions, TalkOptions, takes
-from romacli.colmap.options import MapperOptions
 from romacli.errors import UsageError
 from romacli.job.options import ImportOptions, JobOptions
+from romacli.mapping.options import MapperOptions
 from romacli.options import Option, Panel
 from romacli.words import counted
+
+if TYPE_CHECKING:
+    from romacli.job.job import Job
+    from romacli.mapping.reconstruct import ReconstructionSummary
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,10 +52,9 @@ def reconstruct(
 
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
-    from romacli.colmap.georeference import compare_with_gps
-    from romacli.job.colmap import advice_on, check_early, import_matches, make_model
-    from romacli.job.georeference import georeference_models, gps_values
+    from romacli.job.colmap import advice_on, check_early, georeference_models, gps_values, import_matches, make_model
     from romacli.job.job import listed, open_job, run_job
+    from romacli.mapping.georeference import compare_with_gps
 
     start = time.monotonic()
     georeference = georeferencing.georeference
@@ -88,19 +91,19 @@ def reconstruct(
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
-        counts = " and ".join(map(str, model.others))
-        others = (
-            f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
-        )
-        console.result(
-            values,
-            f"{model.registered} of {counted(len(job.images), 'image')} registered, "
-            f"{counted(model.points3D, 'point')}, mean track length "
-            f"{model.mean_track_length:.2f}, mean reprojection error {model.mean_reprojection_error:.2f} px; "
-            f"see {job.layout.sparse / '0'}{others}{f'. GPS: {fit}' if fit else ''}",
-            as_json=talk.as_json,
-        )
+        gps = f". GPS: {fit}" if fit else ""
+        console.result(values, f"{_sentence(model, job)}{gps}", as_json=talk.as_json)
         raise_failures(matched, job.layout)
+
+
+def _sentence(model: ReconstructionSummary, job: Job) -> str:
+    counts = " and ".join(map(str, model.others))
+    others = f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
+    return (
+        f"{model.registered} of {counted(len(job.images), 'image')} registered, {counted(model.points3D, 'point')}, "
+        f"mean track length {model.mean_track_length:.2f}, mean reprojection error "
+        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}"
+    )
 
 
 def _require_consistent(importing: ImportOptions, mapping: MapperOptions, *, georeference: bool) -> None:

@@ -1,11 +1,17 @@
-"""Databases that may be anybody's, opened without changing a byte of them, and told from those that are in use."""
+"""Databases that may be anybody's, opened without changing a byte of them, told from those that are in use, and
+checked."""
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from romacli.errors import BusyError
+
+# COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
+PAIR_BASE = 2147483647
+_MOST_SENTENCES = 5
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
@@ -37,6 +43,11 @@ def require_closed(path: Path) -> None:
         )
 
 
+def images_of(pair_id: int) -> tuple[int, int]:
+    """The ids of a pair's two images, the smaller one first."""
+    return divmod(pair_id, PAIR_BASE)
+
+
 def _require_no_journal(path: Path) -> None:
     """Return if no change to a database is half done.
 
@@ -58,3 +69,27 @@ def _require_no_journal(path: Path) -> None:
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
+
+
+def database_faults(path: Path) -> list[str]:
+    """What SQLite finds wrong in a file, and rows that point to nothing; empty for a sound database."""
+    try:
+        with closing(open_readonly(path)) as connection:
+            found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_MOST_SENTENCES})")]
+            faults = [] if found == ["ok"] else [sentence.replace("\n", " ") for sentence in found]
+            for table, sql in _ORPHANS.items():
+                (count,) = connection.execute(sql).fetchone()
+                if count:
+                    faults.append(f"{count} rows of {table} belong to no image")
+            return faults
+    except (sqlite3.Error, OSError, UnicodeError, BusyError) as error:
+        return [str(error)]
+
+
+_ORPHANS = {
+    "keypoints": "SELECT count(*) FROM keypoints WHERE image_id NOT IN (SELECT image_id FROM images)",
+    "matches": f"SELECT count(*) FROM matches WHERE pair_id / {PAIR_BASE} NOT IN (SELECT image_id FROM images)",
+    "two_view_geometries": (
+        f"SELECT count(*) FROM two_view_geometries WHERE pair_id % {PAIR_BASE} NOT IN (SELECT image_id FROM images)"
+    ),
+}

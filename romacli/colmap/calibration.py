@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.access import images_of
 from romacli.words import counted
 
 # In longer sides of the picture.
@@ -26,7 +27,6 @@ _MOST_RESIDUAL = 0.1
 # The answer has to be sharp: few per cent apart when pairs are drawn anew, and clearly better than half as much more.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
-_PAIR_BASE = 2147483647
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
 _NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2}
 
@@ -172,7 +172,7 @@ def _read_pairs(database: sqlite3.Connection, sizes: Mapping[int, tuple[int, int
     matrices, cameras = [], []
     query = "SELECT pair_id, F FROM two_view_geometries WHERE rows > 0 AND F IS NOT NULL ORDER BY pair_id"
     for pair_id, data in database.execute(query):
-        pair = [camera_of[(pair_id - pair_id % _PAIR_BASE) // _PAIR_BASE], camera_of[pair_id % _PAIR_BASE]]
+        pair = [camera_of[image] for image in images_of(pair_id)]
         if not row_of.keys() >= set(pair):
             continue
         first, second = (_pixels_from_sides(sizes[camera]) for camera in pair)

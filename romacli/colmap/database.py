@@ -21,7 +21,7 @@ from romacli.types import Pair
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import calibrate_database
+from .calibration import Calibration, calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
@@ -80,39 +80,30 @@ def write_database(
     A database that romacli wrote before is replaced; images, cameras, frames and rigs that it had keep their numbers.
 
     Args:
-        cameras, camera_of: as `assign_cameras` returns them; the names in `camera_of` are the images of the
-            job; new ones are numbered in plain string order, after those that a former database had.
+        cameras, camera_of: as `assign_cameras` returns them; new images are numbered in plain string order.
         keypoints: by image name, (K, 2) COLMAP px; an image that is absent here has none.
-        matches: pairs of names, each pair once, with (M, 2) rows into the two images' keypoints; read once,
-            in order.
+        matches: pairs of names, each once, with (M, 2) rows into the two images' keypoints; read once, in order.
         gps: by image name, (latitude, longitude, altitude) in degrees and m, for the table of pose priors.
         rigs: cameras that move together, as `check_rigs` has seen them fit.
         overwrite: replace a database that somebody else made.
         calibrate: give cameras whose focal length is a guess one from the verified pairs, where these tell it.
-        expected_bytes: how large it may become; so much room is asked for before it is begun.
-        progress: called with every pair that is written.
+        expected_bytes: how large it may become; so much room is asked for first.
+        progress: called with every pair written.
 
     Raises:
-        StoreError: `path` is somebody else's or cannot be written, or the matches do not fit the images and
-            keypoints.
+        StoreError: `path` is somebody else's or cannot be written, or the matches fit no images or keypoints.
         BusyError: the database at `path` is open in another program.
     """
     check_replaceable(path, overwrite=overwrite)
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     former = read_numbers(path, camera_of)
-    image_cameras = {name: cameras[index] for name, index in camera_of.items()}
     failed: list[str] = []
-    pairs = _verified(_checked(matches, points), points, image_cameras, verify, failed)
+    cameras_by_name = {name: cameras[index] for name, index in camera_of.items()}
+    pairs = _verified(_checked(matches, points), points, cameras_by_name, verify, failed)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
-        writer = _write(
-            unfinished, cameras, camera_of, former, keypoints=points, pairs=pairs, gps=gps or {}, progress=progress
-        )
-        if rigs is not None:
-            _apply_rigs(unfinished, rigs)
-        if verify.method == "colmap":
-            verify_database(unfinished, verify)
-        calibrated = calibrate_database(unfinished) if calibrate else ()
+        writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
+        focal_lengths = _finish(unfinished, rigs, verify, calibrate=calibrate)
         verified, inliers = _seal(unfinished, former)
         os.replace(unfinished, path)
     return DatabaseSummary(
@@ -126,9 +117,13 @@ def write_database(
         pairs_per_keypoint=writer.pairs_per_keypoint,
         pose_priors=len(gps or {}),
         failed=tuple(failed),
-        calibrated=tuple(str(found) for found in calibrated if not found.is_prior),
-        contradicted=tuple(str(found) for found in calibrated if found.is_prior),
+        calibrated=_told(focal_lengths, is_prior=False),
+        contradicted=_told(focal_lengths, is_prior=True),
     )
+
+
+def _told(focal_lengths: Sequence[Calibration], *, is_prior: bool) -> tuple[str, ...]:
+    return tuple(str(found) for found in focal_lengths if found.is_prior == is_prior)
 
 
 def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
@@ -289,7 +284,6 @@ def _write(
     cameras: Sequence[CameraSpec],
     camera_of: Mapping[str, int],
     former: Numbers,
-    *,
     keypoints: Mapping[str, np.ndarray],
     pairs: Iterable[tuple[Pair, np.ndarray, VerifiedPair | None]],
     gps: Mapping[str, tuple[float, float, float]],
@@ -305,6 +299,15 @@ def _write(
             if progress:
                 progress(pair)
     return writer
+
+
+def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> Sequence[Calibration]:
+    """What COLMAP does to a database that is written: rigs, its own verification, focal lengths."""
+    if rigs is not None:
+        _apply_rigs(path, rigs)
+    if verify.method == "colmap":
+        verify_database(path, verify)
+    return calibrate_database(path) if calibrate else ()
 
 
 def _apply_rigs(path: Path, rigs: RigFile) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of cameras, verification and mappers."""
+"""What is asked of cameras and of verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from romacli.errors import UsageError
 from romacli.options import Choice, Option, Panel
 
 from .rigs import RigFile, read_rigs
-from .settings import Setting, parse_setting
 
 
 class CameraMode(Choice):
@@ -24,12 +23,6 @@ class CameraMode(Choice):
 class Verifier(Choice):
     magsac = "magsac"
     colmap = "colmap"
-
-
-class MapperName(Choice):
-    incremental = "incremental"
-    global_ = "global"
-    hierarchical = "hierarchical"
 
 
 def parse_camera_params(text: str) -> tuple[float, ...]:
@@ -113,64 +106,3 @@ class VerifyOptions:
     @property
     def threads(self) -> int:
         return self.num_threads or os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class MapperOptions:
-    """How a model is made.
-
-    refine_intrinsics: False keeps every camera of the database as it is.
-    known_poses: a COLMAP model whose poses are kept; points are triangulated and no mapper runs.
-    settings: options of COLMAP's own, by name, which have the last word.
-    """
-
-    panel: ClassVar[Panel] = Panel.mapping
-
-    mapper: Annotated[
-        MapperName,
-        Option(
-            "incremental (robust), global (faster on many images) or hierarchical (incremental on parts of a "
-            "large scene, then merged)."
-        ),
-    ] = MapperName.incremental
-    refine_intrinsics: Annotated[
-        bool | None,
-        Option(
-            "Let the mapper change focal length and distortion. Default: yes, unless --camera-params or "
-            "--known-poses is given.",
-            negatable=True,
-        ),
-    ] = None
-    # COLMAP keeps no smaller model, but never asks for more than half of the images.
-    min_model_size: int = 10
-    known_poses: Annotated[
-        Path | None,
-        Option(
-            "Folder of a COLMAP model: keep its cameras and poses and triangulate points, instead of mapping. "
-            "Photographs without a pose are left out.",
-            metavar="MODEL",
-        ),
-    ] = None
-    settings: Annotated[
-        tuple[Setting, ...],
-        Option(
-            "An option of COLMAP's mapper by its name in pycolmap, such as init_min_tri_angle=4 or "
-            "triangulation.min_angle=1; may be given several times. Values are literals, text in quotes.",
-            metavar="KEY=VALUE",
-            name="mapper-option",
-            parse=parse_setting,
-            many=True,
-        ),
-    ] = ()
-    seed: int = 0
-    num_threads: int | None = None
-    verbose: bool = False
-
-    @property
-    def threads(self) -> int:
-        return self.num_threads or os.cpu_count() or 1
-
-    @property
-    def adjusts_cameras(self) -> bool:
-        """Whether focal length and distortion may change."""
-        return self.refine_intrinsics is not False

@@ -14,11 +14,8 @@ import numpy as np
 from romacli.errors import InputError, StoreError
 from romacli.types import Pair, Size
 
-from .access import open_readonly
+from .access import images_of, open_readonly
 from .poses import UNREADABLE, Pose, open_model
-
-# COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
-_PAIR_BASE = 2147483647
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def read_inliers(path: Path) -> dict[Pair, int]:
         with closing(open_readonly(path)) as connection:
             names = dict(connection.execute("SELECT image_id, name FROM images"))
             rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
-            pairs = [(names[pair_id // _PAIR_BASE], names[pair_id % _PAIR_BASE]) for pair_id, _ in rows]
+            pairs = [tuple(names[image] for image in images_of(pair_id)) for pair_id, _ in rows]
     except (sqlite3.Error, KeyError) as error:
         raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
     return {(min(pair), max(pair)): count for pair, (_, count) in zip(pairs, rows, strict=True)}

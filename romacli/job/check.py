@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.colmap.access import require_closed
-from romacli.colmap.faults import database_faults
+from romacli.colmap.access import database_faults, require_closed
 from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.aggregate import noted_options, reaggregate
 from romacli.job.colmap import import_matches, noted_databases, noted_import

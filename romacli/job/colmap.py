@@ -14,15 +14,11 @@ import numpy as np
 
 from romacli.colmap.cameras import CameraSpec, ImageInfo, assign_cameras, panorama_doubts, shared_untold, sharing_doubts
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
-from romacli.colmap.georeference import FEWEST_POSITIONS, GpsFit
-from romacli.colmap.known import known_cameras
-from romacli.colmap.mappers import check_settings
 from romacli.colmap.numbers import read_numbers
-from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import database_content, read_inliers, read_model
-from romacli.colmap.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
-from romacli.errors import ImageError, InputError, RomacliError, StoreError
+from romacli.errors import ImageError, InputError, NothingFoundError, RomacliError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.extras import HEIC, RAW
 from romacli.images.listing import files_under
@@ -30,13 +26,18 @@ from romacli.images.metadata import read_metadata
 from romacli.job.derived import content, digest, held_by, made_with, noted_path, remember, sources_of
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.options import ImportOptions
-from romacli.job.runs import noted
 from romacli.job.views import triangle_agreement
+from romacli.mapping.georeference import FEWEST_POSITIONS, GpsFit, georeference
+from romacli.mapping.known import known_cameras
+from romacli.mapping.mappers import check_settings
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress, Silent
 from romacli.run.photographs import require_size
 from romacli.stop import StopRequest
+from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
@@ -512,3 +513,29 @@ def _model_content(folder: Path | None) -> Any:
 def _rows_of(database: Path) -> str | None:
     """What stands for the content of a database, None where there is none."""
     return database_content(database) if database.is_file() else None
+
+
+def georeference_models(layout: Layout, database: Path, progress: Progress) -> None:
+    """Move the models of a job to the GPS positions of their photographs; smaller ones that cannot be are named.
+
+    Raises:
+        NothingFoundError: the largest cannot be.
+    """
+    for folder in sorted(layout.sparse.iterdir(), key=lambda path: (len(path.name), path.name)):
+        try:
+            georeference(folder, database)
+        except NothingFoundError as error:
+            if folder.name == "0":
+                raise
+            progress.warn(str(error))
+
+
+def gps_values(fit: GpsFit) -> dict[str, Any]:
+    """A comparison as JSON values."""
+    return {
+        "images": len(fit.residuals_m),
+        "median_m": round(fit.median_m, 3),
+        "largest_m": round(fit.largest_m, 3),
+        "largest_image": fit.worst,
+        "extent_m": round(fit.extent_m, 3),
+    }

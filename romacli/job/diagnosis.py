@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.colmap.georeference import GpsFit
 from romacli.colmap.reading import Model
 from romacli.keypoints.checks import connected
+from romacli.mapping.georeference import GpsFit
 from romacli.types import Pair
 from romacli.words import counted, first_few
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from romacli import __version__
 from romacli.colmap.database import check_replaceable
-from romacli.colmap.reconstruct import check_holds_models_only
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
 from romacli.images.decode import SIXTEEN_BIT, image_size
 from romacli.images.listing import list_images
@@ -20,9 +19,9 @@ from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
-from romacli.job.runs import noted
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
+from romacli.mapping.reconstruct import check_holds_models_only
 from romacli.matchers.matcher import Matcher
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
@@ -45,6 +44,7 @@ from romacli.run.photographs import (
 from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
+from romacli.store.history import noted
 from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter

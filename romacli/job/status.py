@@ -12,11 +12,11 @@ from romacli.errors import InputError
 from romacli.job.colmap import MODEL, outdated
 from romacli.job.views import VIEW, is_of
 from romacli.pairs import read_pairs
+from romacli.store.history import read_runs
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, read_manifest
-from romacli.store.runs import read_runs
 from romacli.types import Manifest
 from romacli.words import counted
 

@@ -14,13 +14,13 @@ from romacli.errors import UsageError
 from romacli.job.derived import digest, held_by, remember, sources_of
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks
-from romacli.job.runs import noted
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.progress import Progress
 from romacli.stop import StopRequest
+from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout

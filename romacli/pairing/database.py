@@ -24,7 +24,7 @@ class DatabaseOptions:
 
 
 def find(options: DatabaseOptions, request: Request) -> PairList:
-    from romacli.colmap.views import read_listed_pairs
+    from romacli.mapping.views import read_listed_pairs
 
     images, database = request.images, options.reference_database
     if database is None:

@@ -18,7 +18,7 @@ from romacli.progress import Progress
 from romacli.types import ImageList, PairList
 
 if TYPE_CHECKING:
-    from romacli.colmap.views import View
+    from romacli.mapping.views import View
 
 # Without points in a model, things are taken to lie this near and far, in diameters of the cameras' places.
 _DEPTHS_WITHOUT_POINTS = (0.1, 1.0)
@@ -64,7 +64,7 @@ class CovisibleOptions(ModelOptions):
 
 
 def find_by_poses(options: PosesOptions, request: Request) -> PairList:
-    from romacli.colmap.views import read_views
+    from romacli.mapping.views import read_views
 
     folder = options.folder("poses")
     views = respelled(read_views(folder), request.images.names)
@@ -79,7 +79,7 @@ def find_by_poses(options: PosesOptions, request: Request) -> PairList:
 
 
 def find_by_points(options: CovisibleOptions, request: Request) -> PairList:
-    from romacli.colmap.views import read_observations
+    from romacli.mapping.views import read_observations
 
     folder = options.folder("covisible")
     seen = respelled(read_observations(folder), request.images.names)

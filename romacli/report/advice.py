@@ -11,7 +11,7 @@ from romacli.job.diagnosis import Placed, advice, doubts
 from romacli.keypoints.checks import connected
 from romacli.words import counted
 
-from .facts import Facts
+from .facts import Facts, ModelFacts
 
 # Shares below which a stage is worth a word: judgement, not measurement.
 _FEW_KEYPOINTS = 0.2
@@ -39,26 +39,7 @@ def verdict(facts: Facts) -> Verdict:
     if facts.outdated and facts.model is not None:
         return Verdict("open", f"The model is not one of the job as it is now: {' '.join(facts.outdated)}")
     if facts.model is not None:
-        model = facts.model
-        state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
-        placed = _placed(facts)
-        against = doubts(placed) if placed else []
-        if against and state == "good":
-            state = "fair"
-        if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
-            state = "poor"
-        beside = (
-            f" {counted(model.models - 1, 'smaller model lies', 'smaller models lie')} beside it."
-            if model.models > 1
-            else ""
-        )
-        return Verdict(
-            state,
-            f"{model.registered} of {counted(total, 'image')} are registered, with "
-            f"{counted(model.points3D, 'point')} and a mean "
-            f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}"
-            + (f" But {'; '.join(against)}." if against else ""),
-        )
+        return _of_model(facts, facts.model)
     if undone:
         return Verdict("open", f"Unfinished: {len(facts.pairs) - undone} of {len(facts.pairs)} pairs are matched.")
     if not facts.count("matched", "verified"):
@@ -69,6 +50,29 @@ def verdict(facts: Facts) -> Verdict:
     return Verdict(
         "good" if joined == total else "fair" if joined >= total / 2 else "poor",
         f"{pairs} of {len(facts.pairs)} pairs are {kind} and join {joined} of {total} images. There is no model yet.",
+    )
+
+
+def _of_model(facts: Facts, model: ModelFacts) -> Verdict:
+    total = len(facts.images)
+    state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
+    placed = _placed(facts)
+    against = doubts(placed) if placed else []
+    if against and state == "good":
+        state = "fair"
+    if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
+        state = "poor"
+    beside = (
+        f" {counted(model.models - 1, 'smaller model lies', 'smaller models lie')} beside it."
+        if model.models > 1
+        else ""
+    )
+    return Verdict(
+        state,
+        f"{model.registered} of {counted(total, 'image')} are registered, with "
+        f"{counted(model.points3D, 'point')} and a mean "
+        f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}"
+        + (f" But {'; '.join(against)}." if against else ""),
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from romacli import __version__
-from romacli.colmap.georeference import fit_gps, read_gps
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
@@ -22,6 +21,7 @@ from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.views import triangle_agreement
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
+from romacli.mapping.georeference import fit_gps, read_gps
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
@@ -45,6 +45,25 @@ class _Shared:
     tracks: Tracks | None = None
 
 
+def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
+    """What is read of files, or what stands instead, with the reason added to what is missing."""
+    absent = [path.name for path in paths if not path.exists()]
+    if absent:
+        missing.append(f"{without} ({' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing).")
+        return instead
+    try:
+        return read()
+    except RomacliError as error:
+        missing.append(str(error))
+        return instead
+
+
+def _undone(pairs: Sequence[PairRow]) -> list[str]:
+    undone = sum(pair.state == "not done" for pair in pairs)
+    of_all = f"{undone} of {counted(len(pairs), 'pair')}"
+    return [f"{of_all} are not matched yet. The same `romacli match` continues."] if undone else []
+
+
 def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
     """The facts of a job, and its largest model if there is one.
 
@@ -52,45 +71,34 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         StoreError: the journal cannot be read at all.
     """
     missing: list[str] = []
-
-    def read_if_there(paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
-        absent = [path.name for path in paths if not path.exists()]
-        if absent:
-            missing.append(f"{without} ({' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing).")
-            return instead
-        try:
-            return read()
-        except RomacliError as error:
-            missing.append(str(error))
-            return instead
-
     layout, largest = job.layout, job.layout.sparse / "0"
-    shared = read_if_there(
+    shared = _read_if_there(
+        missing,
         (layout.features, layout.matches),
         lambda: _read_shared(job, progress),
         _Shared(),
         without="There are no keypoints: `romacli match` makes them, from pairs that match",
     )
-    inliers = read_if_there(
+    inliers = _read_if_there(
+        missing,
         (layout.database,),
         lambda: read_inliers(layout.database),
         None,
         without="No pair is verified: `romacli colmap-import` or `romacli reconstruct` does it",
     )
     gps = read_gps(layout.database) if inliers is not None else {}
-    model = read_if_there(
-        (layout.sparse,), lambda: read_model(largest), None, without="There is no model: `romacli reconstruct` makes it"
+    model = _read_if_there(
+        missing,
+        (layout.sparse,),
+        lambda: read_model(largest),
+        None,
+        without="There is no model: `romacli reconstruct` makes it",
     )
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})
         pairs = _pairs(job, journal, names, shared, inliers)
-    undone = sum(pair.state == "not done" for pair in pairs)
-    if undone:
-        missing.insert(
-            0,
-            f"{undone} of {counted(len(pairs), 'pair')} are not matched yet. The same `romacli match` continues.",
-        )
+    missing[:0] = _undone(pairs)
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
     provenance = read_provenance(layout.features) or {}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from romacli.job.diagnosis import Placed
-from romacli.store.runs import Run
+from romacli.store.history import Run
 from romacli.types import Pair
 
 PairState = Literal["not done", "rejected", "matched", "verified"]

@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 from romacli.errors import InputError
 from romacli.names import nearest_name, spelled
 from romacli.pairs import read_pairs
+from romacli.store.history import Run, read_runs
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, read_manifest
-from romacli.store.runs import Run, read_runs
 from romacli.types import Manifest, PairList
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -55,7 +55,41 @@ def page(
 ) -> str:
     """The HTML of a report. figures: plotly's JSON by name; twin: the name of the JSON file beside it."""
     _, plotly = library()
-    sections = (
+    data = {
+        "figures": "FIGURES",
+        "names": [image.name for image in facts.images],
+        "states": list(facts.state_words.values()),
+        "thumbnails": album.thumbnails,
+        "tables": {"pairs": _pair_table(facts), "images": _image_table(facts)},
+    }
+    drawn = ",".join(f"{json.dumps(name)}:{figure}" for name, figure in figures.items())
+    text = json.dumps(data, separators=(",", ":")).replace('"FIGURES"', f"{{{drawn}}}")
+    sections = _sections(facts, warnings, missing, figures, album)
+    return Template(_asset("page.html")).substitute(
+        title=escape(f"romacli report: {_name(facts)}"),
+        style=_asset("style.css"),
+        version=escape(facts.version),
+        made=escape(facts.made.replace("T", " ").replace("+00:00", " UTC")),
+        job=escape(_name(facts)),
+        state=judged.state,
+        word=WORDS[judged.state],
+        sentence=escape(judged.sentence),
+        tiles="".join(
+            f"<div class='tile'><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+            for name, value in _tiles(facts)
+        ),
+        sections="\n".join(filter(None, sections)),
+        twin=escape(twin),
+        data=text.replace("<", "\\u003c"),
+        plotly=plotly,
+        script=_asset("script.js"),
+    )
+
+
+def _sections(
+    facts: Facts, warnings: Iterable[str], missing: Iterable[str], figures: Mapping[str, str], album: Album
+) -> Iterator[str]:
+    yield from (
         _advice("What to look at", "", warnings),
         _advice("What is missing", "missing", missing),
         _charts(
@@ -81,34 +115,6 @@ def page(
         _table("Table of pairs", "pairs", _rows_note(facts)),
         _table("Table of images", "images", ""),
         _settings(facts),
-    )
-    data = {
-        "figures": "FIGURES",
-        "names": [image.name for image in facts.images],
-        "states": list(facts.state_words.values()),
-        "thumbnails": album.thumbnails,
-        "tables": {"pairs": _pair_table(facts), "images": _image_table(facts)},
-    }
-    drawn = ",".join(f"{json.dumps(name)}:{figure}" for name, figure in figures.items())
-    text = json.dumps(data, separators=(",", ":")).replace('"FIGURES"', f"{{{drawn}}}")
-    return Template(_asset("page.html")).substitute(
-        title=escape(f"romacli report: {_name(facts)}"),
-        style=_asset("style.css"),
-        version=escape(facts.version),
-        made=escape(facts.made.replace("T", " ").replace("+00:00", " UTC")),
-        job=escape(_name(facts)),
-        state=judged.state,
-        word=WORDS[judged.state],
-        sentence=escape(judged.sentence),
-        tiles="".join(
-            f"<div class='tile'><b>{escape(value)}</b><span>{escape(name)}</span></div>"
-            for name, value in _tiles(facts)
-        ),
-        sections="\n".join(filter(None, sections)),
-        twin=escape(twin),
-        data=text.replace("<", "\\u003c"),
-        plotly=plotly,
-        script=_asset("script.js"),
     )
 
 

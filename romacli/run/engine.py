@@ -7,16 +7,15 @@ another; the driver may die as well, and the same command continues.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from romacli.errors import RomacliError
 from romacli.pairs import write_pairs
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.run.options import EngineName, EngineOptions, Shard
+from romacli.run.pool import Done, Failed, Pool
 from romacli.run.shard import order_of_work, piece
 from romacli.run.worker import WorkerSetup
 from romacli.stop import StopRequest
@@ -28,46 +27,6 @@ PIECES_PER_WORKER = 8
 FEWEST_PAIRS = 16
 MOST_FAILURES = 3
 _LOOK_EVERY_S = 0.5
-
-
-@dataclass(frozen=True)
-class Done:
-    """A piece is matched."""
-
-    summary: MatchSummary
-
-
-@dataclass(frozen=True)
-class Died:
-    """The process that had a piece is gone."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An expected failure that another try would meet again."""
-
-    error: RomacliError
-
-
-Outcome = Done | Died | Failed
-
-
-class Pool(Protocol):
-    """Processes by number. One that died is there again, anew, when it is given the next piece."""
-
-    size: int
-
-    def submit(self, worker: int, pairs: Sequence[Pair]) -> None: ...
-
-    def outcomes(self, timeout_s: float) -> Iterator[tuple[int, Outcome]]:
-        """What became of pieces since the last call, after waiting a while for the first."""
-        ...
-
-    def close(self) -> None:
-        """End the processes, after the batches they are at."""
-        ...
 
 
 @dataclass

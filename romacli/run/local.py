@@ -15,8 +15,8 @@ from typing import Any
 
 from romacli.errors import RomacliError
 from romacli.progress import Progress
-from romacli.run.engine import Died, Done, Failed, Outcome
 from romacli.run.match import MatchSummary
+from romacli.run.pool import Died, Done, Failed, Outcome
 from romacli.run.worker import Worker, WorkerSetup
 from romacli.stop import Stopped, StopRequest
 from romacli.types import Pair

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -80,6 +80,37 @@ def bandwidth_rank(pairs: Sequence[Edge], count: int) -> np.ndarray:
     return rank
 
 
+class _Queue:
+    """Images by how many of their pairs could run at once; a key too hopeful is mended when it comes up."""
+
+    def __init__(
+        self, left: Sequence[Collection[int]], held: Sequence[bool], ready: Sequence[int], *, by_share: bool
+    ) -> None:
+        self._left, self._held, self._ready, self._by_share = left, held, ready, by_share
+        self._keys: list[int] = []
+
+    def push(self, image: int) -> None:
+        heapq.heappush(self._keys, self._key(image))
+
+    def pop(self) -> int | None:
+        """The image most ready that is not held, None where none is ready at all."""
+        while self._keys:
+            hopeful = heapq.heappop(self._keys)
+            image = hopeful % len(self._left)
+            if not self._held[image] and self._ready[image]:
+                true = self._key(image)
+                if hopeful == true:
+                    return image
+                if hopeful < true:
+                    heapq.heappush(self._keys, true)
+        return None
+
+    def _key(self, image: int) -> int:
+        ready = self._ready[image]
+        share = (ready << _SHARE_BITS) // len(self._left[image]) if self._by_share else ready
+        return image - share * len(self._left)
+
+
 def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) -> list[Edge] | None:
     """Load next the image most of whose remaining pairs can run at once; None where finding it takes too long.
 
@@ -90,31 +121,15 @@ def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) 
     left = _neighbours(pairs, count)
     held = [False] * count
     ready = [0] * count  # partners held, of an image that is not
-    heap: list[int] = []  # of keys; one too hopeful is mended when it comes up
     leaving: list[int] = []  # of pairs left * count + image
     order: list[Edge] = []
     budget = LOOKS_PER_PAIR * len(pairs)
     num_held = start = 0
 
-    def key(image: int) -> int:
-        share = (ready[image] << _SHARE_BITS) // len(left[image]) if by_share else ready[image]
-        return image - share * count
-
+    queue = _Queue(left, held, ready, by_share=by_share)
     while len(order) < len(pairs):
-        image = -1
-        while heap:
-            best = heapq.heappop(heap)
-            image = best % count
-            if held[image] or not ready[image]:
-                image = -1
-                continue
-            true = key(image)
-            if best == true:
-                break
-            if best < true:
-                heapq.heappush(heap, true)
-            image = -1
-        if image < 0:
+        image = queue.pop()
+        if image is None:
             while not left[start]:
                 start += 1
             image = start
@@ -138,7 +153,7 @@ def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) 
                 now.append(other)
             else:
                 ready[other] += 1
-                heapq.heappush(heap, key(other))
+                queue.push(other)
         for other in now:
             order.append((image, other))
             del partners[other]

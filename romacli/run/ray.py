@@ -8,7 +8,7 @@ from typing import Any
 
 from romacli.errors import RomacliError, UsageError
 from romacli.progress import Progress
-from romacli.run.engine import Died, Done, Failed, Outcome
+from romacli.run.pool import Died, Done, Failed, Outcome
 from romacli.run.worker import Worker, WorkerSetup
 from romacli.types import Pair
 

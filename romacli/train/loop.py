@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from romacli.errors import RomacliError
 from romacli.matchers.memory import keep_freed_memory
 
-from .data import batches, pair_source
+from .data.source import pair_source
+from .data.stream import batches
 from .mini import MiniTrainable
 from .options import TrainOptions, check
 from .ranks import Ranks, joined

@@ -27,7 +27,7 @@ from support.homography import image_digest
 from support.plane_matcher import NODES, environment
 
 from romacli.pairs import write_pairs
-from romacli.store.runs import read_runs
+from romacli.store.history import read_runs
 from romacli.types import PairList
 
 SIZE = (800, 600)

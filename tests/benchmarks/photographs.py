@@ -25,9 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import compare_poses, read_poses
-from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import NothingFoundError
 from romacli.eval.pose_list import PosedPair
 from romacli.eval.relative_pose import PoseOptions, evaluate_pairs
@@ -38,6 +36,8 @@ from romacli.geometry.warp import cell_centres
 from romacli.images.decode import read_image
 from romacli.images.listing import list_images
 from romacli.keypoints.options import AggregateOptions
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 from romacli.matchers.matcher import DenseMatcher
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.colmap.views import read_observations
 from romacli.images.decode import read_image
+from romacli.mapping.views import read_observations
 from romacli.synthetic.scenes import Camera, render_view, warp_between
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))

@@ -26,13 +26,14 @@ from votes import Result, Samples, draw, keep_private, vote
 
 from romacli.colmap.cameras import CameraSpec
 from romacli.colmap.database import write_database
-from romacli.colmap.options import MapperOptions, VerifyOptions
+from romacli.colmap.options import VerifyOptions
 from romacli.colmap.poses import Pose, read_poses
-from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import NothingFoundError
 from romacli.geometry.epipolar import relative_pose_error
 from romacli.keypoints.aggregate import aggregate
 from romacli.keypoints.options import AggregateOptions
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 from romacli.matchers.compact import compact
 from romacli.types import CompactWarp, DenseMatch, Pair
 

@@ -92,8 +92,8 @@ def _declarations(group: Any) -> list[Option]:
 
 @pytest.mark.parametrize("command", ["match", "reconstruct", "train", "bench"])
 def test_every_option_of_a_dataclass_reaches_its_command(command: str) -> None:
-    from romacli.colmap.options import MapperOptions
     from romacli.job.options import ImportOptions, JobOptions
+    from romacli.mapping.options import MapperOptions
     from romacli.matchers.options import MatcherChoice
     from romacli.train.options import TrainOptions
 

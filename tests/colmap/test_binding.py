@@ -15,8 +15,8 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_importing_the_room_does_not_import_pycolmap():
-    rooms = ("binding", "cameras", "database", "poses", "reconstruct", "verify")
-    code = "".join(f"import romacli.colmap.{room}\n" for room in rooms)
+    files = ("colmap.binding", "colmap.database", "colmap.poses", "colmap.verify", "mapping.reconstruct")
+    code = "".join(f"import romacli.{file}\n" for file in files)
     assert run(code + "import sys; assert 'pycolmap' not in sys.modules").returncode == 0
 
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from support.small_scene import GIVEN, PARAMS, SIZE, make_scene
 
+from romacli.colmap.access import database_faults
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.database import is_ours, write_database
-from romacli.colmap.faults import database_faults
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_inliers
-from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.verify import MAPPED_CONFIGS
-from romacli.colmap.views import read_listed_pairs
 from romacli.errors import BusyError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.epipolar import sampson_error
+from romacli.mapping.reconstruct import reconstruct
+from romacli.mapping.views import read_listed_pairs
 
 ODD_NAMES = ["Straße 2/größer.jpg", "a b/c d.webp", "a-b.jpg", "a/b.jpg", "zoë.png"]
 COLMAP_PAIRS = 2147483647

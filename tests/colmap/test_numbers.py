@@ -13,9 +13,10 @@ from support.small_scene import GIVEN, Scene, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.numbers import Numbers, continued, read_numbers
-from romacli.colmap.options import CameraOptions, MapperOptions
-from romacli.colmap.reconstruct import reconstruct
+from romacli.colmap.options import CameraOptions
 from romacli.colmap.rigs import read_rigs
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 
 NAMES = ["b.jpg", "c.jpg", "d.jpg", "f.jpg"]
 

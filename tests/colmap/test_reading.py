@@ -11,13 +11,13 @@ from support.small_scene import FOCAL, SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
-from romacli.colmap.known import known_cameras
-from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reading import read_inliers, read_model
-from romacli.colmap.reconstruct import reconstruct
-from romacli.colmap.views import read_observations, read_views
 from romacli.errors import InputError, StoreError
+from romacli.mapping.known import known_cameras
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
+from romacli.mapping.views import read_observations, read_views
 
 
 def test_a_model_is_read_as_arrays(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from support.small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
 
 from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
-from romacli.colmap.reconstruct import reconstruct
 from romacli.colmap.rigs import check_rigs, read_rigs, require_placed
 from romacli.errors import InputError, UsageError
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 
 LEFT = {"image_prefix": "links ä/", "ref_sensor": True}
 RIGHT = {"image_prefix": "rechts/", "cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-1, 0, 0.0]}

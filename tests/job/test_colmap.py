@@ -18,22 +18,24 @@ from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
-from romacli.colmap.georeference import compare_with_gps
-from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.rigs import read_rigs
 from romacli.errors import InputError
 from romacli.images.listing import list_images
 from romacli.job.colmap import (
     check_early,
     choose_cameras,
+    georeference_models,
+    gps_values,
     import_matches,
     make_model,
     noted_databases,
     noted_import,
     outdated,
 )
-from romacli.job.georeference import georeference_models, gps_values
 from romacli.job.options import ImportOptions
+from romacli.mapping.georeference import compare_with_gps
+from romacli.mapping.options import MapperOptions
 from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches

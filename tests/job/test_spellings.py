@@ -13,9 +13,7 @@ import pytest
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.cameras import ImageInfo
-from romacli.colmap.known import known_cameras
-from romacli.colmap.options import MapperOptions, VerifyOptions
-from romacli.colmap.reconstruct import reconstruct
+from romacli.colmap.options import VerifyOptions
 from romacli.errors import InputError, PairsError
 from romacli.images.listing import list_images
 from romacli.images.masks import find_masks
@@ -24,6 +22,9 @@ from romacli.job.colmap import import_matches
 from romacli.job.given import GivenKeypoints
 from romacli.job.options import ImportOptions
 from romacli.keypoints.options import AggregateOptions
+from romacli.mapping.known import known_cameras
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 from romacli.pairing.database import DatabaseOptions
 from romacli.pairing.model import CovisibleOptions, PosesOptions
 from romacli.pairing.sources import choose_pairs

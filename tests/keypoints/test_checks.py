@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support.planar_views import NODES, PlanarViews, views_along_plane
 
-from romacli.colmap.options import MapperOptions
 from romacli.geometry.warp import cell_centres, encode_targets
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import (
@@ -24,6 +23,7 @@ from romacli.keypoints.checks import (
 )
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.mapping.options import MapperOptions
 from romacli.types import CompactWarp, Keypoints, Matches, Pair
 
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=1500, refinements=1)

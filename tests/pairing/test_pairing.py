@@ -13,10 +13,11 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD
 from support.small_scene import make_scene
 
-from romacli.colmap.options import MapperOptions, VerifyOptions
-from romacli.colmap.reconstruct import reconstruct
+from romacli.colmap.options import VerifyOptions
 from romacli.errors import InputError, UsageError
 from romacli.images.listing import list_images
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 from romacli.pairing.database import DatabaseOptions
 from romacli.pairing.model import CovisibleOptions, PosesOptions
 from romacli.pairing.retrieval import LookAlikeOptions

@@ -19,10 +19,10 @@ from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.colmap.options import MapperOptions
 from romacli.colmap.reading import read_inliers
-from romacli.colmap.reconstruct import reconstruct
 from romacli.job.diagnosis import Placed
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 from romacli.progress import Silent
 from romacli.report.advice import verdict, warnings
 from romacli.report.album import Album, blank_share, chosen_pairs
@@ -31,8 +31,8 @@ from romacli.report.collect import collect
 from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
+from romacli.store.history import Run, append_run, read_runs
 from romacli.store.layout import Layout
-from romacli.store.runs import Run, append_run, read_runs
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")

@@ -19,9 +19,10 @@ from support.plane_matcher import FATAL, SECONDS_A_PAIR, environment
 from romacli.errors import BusyError
 from romacli.matchers.options import MatcherOptions
 from romacli.progress import Silent
-from romacli.run.engine import Died, Done, Failed, Outcome, run_pieces
+from romacli.run.engine import run_pieces
 from romacli.run.match import MatchSummary
 from romacli.run.options import MatchOptions
+from romacli.run.pool import Died, Done, Failed, Outcome
 from romacli.run.ray import RayPool
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest

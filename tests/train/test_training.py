@@ -17,7 +17,8 @@ from romacli.networks.mini import MiniConfig, load_mini, read_mini
 from romacli.networks.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
 from romacli.train import loop, record, state
-from romacli.train.data import batches, source
+from romacli.train.data import source
+from romacli.train.data.stream import batches
 from romacli.train.loop import train
 from romacli.train.mini import MiniTrainable
 from romacli.train.options import TrainOptions

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.poses import read_poses
 from romacli.names import respelled
 
-from .binding import load_pycolmap
 from .options import MapperOptions
-from .poses import read_poses
 from .settings import apply_settings
 
 

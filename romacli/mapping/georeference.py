@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.access import open_readonly
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.poses import Similarity, align_similarity, read_model, read_poses
+from romacli.colmap.scratch import scratch_folder
 from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import Position, east_north_up, position_fault
-
-from .access import open_readonly
-from .binding import load_pycolmap
-from .poses import Similarity, align_similarity, read_model, read_poses
-from .scratch import scratch_folder
 
 GEOREFERENCE = "georeference.json"
 # A similarity fits any two places.

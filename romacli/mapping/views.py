@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from romacli.colmap.access import images_of, open_readonly
+from romacli.colmap.poses import Pose, read_model
 from romacli.errors import InputError
 from romacli.types import Pair
 
-from .access import open_readonly
-from .poses import Pose, read_model
-
 # Depths of single points are wrong now and then.
 _DEPTH_QUANTILES = (0.05, 0.95)
-_IMAGES_PER_PAIR_ID = 2147483647
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
             rows = connection.execute(verified, (max(1, min_inliers),)).fetchall()
             if not rows and not connection.execute("SELECT 1 FROM two_view_geometries WHERE rows > 0").fetchone():
                 rows = connection.execute("SELECT pair_id FROM matches WHERE rows > 0 ORDER BY pair_id").fetchall()
-            pairs = [divmod(pair_id, _IMAGES_PER_PAIR_ID) for (pair_id,) in rows]
+            pairs = [images_of(pair_id) for (pair_id,) in rows]
             if not pairs:
                 raise InputError(f"{database} holds no pair with {min_inliers} inliers. Lower --min-inliers, or match.")
             return [(names[first], names[second]) for first, second in pairs]

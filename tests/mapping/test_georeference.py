@@ -9,12 +9,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 from support.small_scene import make_scene
 
-from romacli.colmap.georeference import GEOREFERENCE, compare_with_gps, fit_gps, georeference, read_gps
-from romacli.colmap.options import MapperOptions
 from romacli.colmap.poses import read_poses
-from romacli.colmap.reconstruct import check_holds_models_only, reconstruct
 from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import east_north_up, position_fault
+from romacli.mapping.georeference import GEOREFERENCE, compare_with_gps, fit_gps, georeference, read_gps
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import check_holds_models_only, reconstruct
 
 ORIGIN = (48.5, 9.0, 412.0)
 

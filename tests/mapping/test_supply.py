@@ -8,7 +8,7 @@ from support.small_scene import make_scene
 
 from romacli.colmap.database import write_database
 from romacli.colmap.options import VerifyOptions
-from romacli.colmap.supply import Supply, measure_supply, what_starved
+from romacli.mapping.supply import Supply, measure_supply, what_starved
 from romacli.words import counted
 
 PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, connected=10, shared=0.6)

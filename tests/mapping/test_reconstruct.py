@@ -18,11 +18,12 @@ from support.small_scene import GIVEN, PARAMS, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
-from romacli.colmap.mappers import _signals_end_the_process
-from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import compare_poses, read_poses
-from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.mapping.mappers import _signals_end_the_process
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 
 FIXED = {"refine_intrinsics": False, "num_threads": 1}
 
@@ -233,7 +234,7 @@ sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
 from support.small_scene import make_scene
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.mappers import _signals_end_the_process
+from romacli.mapping.mappers import _signals_end_the_process
 make_scene(12, points=1500).write(Path("scene.db"))
 Path("photos").mkdir()
 Path("models").mkdir()
@@ -265,7 +266,7 @@ def test_signals_are_given_back_after_native_code():
 @pytest.mark.parametrize("known", [False, True])
 def test_a_model_without_points_is_no_success(scene, database, tmp_path, monkeypatch, known):
     model = load_pycolmap().Reconstruction()
-    monkeypatch.setattr("romacli.colmap.reconstruct.run_mapper", lambda *_: {0: model})
+    monkeypatch.setattr("romacli.mapping.reconstruct.run_mapper", lambda *_: {0: model})
     options = MapperOptions(known_poses=tmp_path if known else None)
     with pytest.raises(NothingFoundError, match="found no model in"):
         reconstruct(database, tmp_path, tmp_path / "sparse", options)

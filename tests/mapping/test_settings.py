@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.mappers import check_settings
-from romacli.colmap.options import MapperOptions
-from romacli.colmap.settings import apply_settings, parse_setting
 from romacli.errors import UsageError
+from romacli.mapping.mappers import check_settings
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.settings import apply_settings, parse_setting
 
 
 def set_on(word: str, kind: str = "IncrementalPipelineOptions"):

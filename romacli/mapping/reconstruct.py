@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from romacli.colmap.access import open_readonly
+from romacli.colmap.scratch import scratch_folder
+from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.words import counted
 
-from .access import open_readonly
 from .georeference import GEOREFERENCE
 from .mappers import Content, run_mapper
 from .options import MapperOptions
-from .scratch import scratch_folder
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_starved
-from .verify import MAPPED_CONFIGS
 
 COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.access import images_of, open_readonly
+from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.errors import EstimationError
 from romacli.geometry.rotation import PlanarPair, are_from_one_place, planar_pair
 from romacli.types import Size
 
-from .access import open_readonly
-from .verify import MAPPED_CONFIGS
-
 # Looking at so many pairs and points tells what all would.
 _MOST_PAIRS, _MOST_POINTS = 150, 600
-_PAIR_BASE = 2147483647
 
 
 def is_from_one_place(database: Path, *, max_error_px: float = 4.0) -> bool:
@@ -49,7 +47,7 @@ def _planar(
         "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?", (pair_id,)
     ).fetchone()
     matches = np.frombuffer(data, np.uint32).reshape(rows, 2)[:: max(1, rows // _MOST_POINTS)]
-    one, other = (pair_id - pair_id % _PAIR_BASE) // _PAIR_BASE, pair_id % _PAIR_BASE
+    one, other = images_of(pair_id)
     try:
         return planar_pair(
             points(one)[matches[:, 0]],

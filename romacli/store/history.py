@@ -6,11 +6,16 @@ For people and reports; nothing that is derived depends on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from .layout import unwritable
+from romacli.errors import StoreError
+
+from .layout import Layout, unwritable
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,22 @@ def read_runs(path: Path) -> list[Run]:
         except (ValueError, TypeError, KeyError):
             continue
     return runs
+
+
+@contextmanager
+def noted(layout: Layout, stage: str, *, images: Path | None = None) -> Iterator[dict[str, float]]:
+    """Time a block and append it to the folder's runs; the block may fill the counts it is given.
+
+    A folder without a manifest is no job of ours and gets no such file. Nor does a job fail for want of it.
+    """
+    counts: dict[str, float] = {}
+    started, start, finished = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), False
+    try:
+        yield counts
+        finished = True
+    finally:
+        seconds = round(time.monotonic() - start, 3)
+        folder = str(images.resolve()) if images else None
+        if layout.manifest.exists():
+            with suppress(StoreError):
+                append_run(layout.runs, Run(stage, started, seconds, finished, folder, counts))

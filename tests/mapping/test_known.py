@@ -9,11 +9,12 @@ from support.small_scene import GIVEN, SIZE, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.database import write_database
-from romacli.colmap.known import known_cameras
-from romacli.colmap.options import CameraOptions, MapperOptions, VerifyOptions
+from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
-from romacli.colmap.reconstruct import reconstruct
 from romacli.errors import InputError
+from romacli.mapping.known import known_cameras
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
 
 NAMES = ["a ä/1.jpg", "a ä/2.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]
 OPTIONS = {"refine_intrinsics": False, "num_threads": 1}

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.access import images_of, open_readonly
+from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.words import counted
-
-from .access import open_readonly
-from .verify import MAPPED_CONFIGS
 
 # Below it a pair is hardly told from chance: COLMAP's bar for a verified pair (15 inliers) at an inlier ratio of 0.3.
 _FEWEST_MATCHES = 50
 # COLMAP's incremental mapper starts from a pair of 100 inliers and adds images that see 30 points.
 _FEWEST_INLIERS = 100
 _FEWEST_SHARED = 0.1
-_COLMAP_PAIR_BASE = 2147483647
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ def measure_supply(database: Path) -> Supply:
         pairs: list[tuple[int, int]] = []
         degrees: dict[int, list[np.ndarray]] = {image: [] for image in images}
         for pair_id, rows, data in connection.execute(query):
-            second = pair_id % _COLMAP_PAIR_BASE
-            pair = (pair_id - second) // _COLMAP_PAIR_BASE, second
+            pair = images_of(pair_id)
             inliers.append(rows)
             pairs.append(pair)
             for image, points in zip(pair, np.frombuffer(data, np.uint32).reshape(rows, 2).T, strict=True):

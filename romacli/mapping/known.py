@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from romacli.colmap.cameras import CameraSpec, ImageInfo
+from romacli.colmap.poses import read_model
 from romacli.errors import InputError
 from romacli.names import respelled
-
-from .cameras import CameraSpec, ImageInfo
-from .poses import read_model
 
 
 def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list[CameraSpec], dict[str, int]]:

@@ -1,0 +1,1 @@
+"""A COLMAP database into a model, and what a model tells."""
