@@ -344,6 +344,7 @@ _SIGNATURES = {
     "decoder.embedding_decoder.cab.16.conv1.weight": "DKM",
     "coarse_matcher.0.layer.0.weight": "Tiny RoMa",
     "matcher.omega": "RoMa v2",
+    "patch_embed_c.proj.weight": "MATCHA",
     "pos_embed": "DINOv2",
     "heatmap_head.0.layer.0.weight": "XFeat",
     "storage_tokens": "DINOv3",

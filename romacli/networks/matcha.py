@@ -1,0 +1,227 @@
+"""MATCHA's fusion network, read top-down: the network, its blocks, and one descriptor made of several.
+
+Source: Xue et al., MATCHA: Towards Matching Anything (arXiv 2501.14945). What looks like a slip is what the published
+weights were trained with, and is kept. It knows tensors, not photographs; the feature maps it reads are made elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import attention
+from .dinov2 import MLP, Attention, PatchEmbedding
+from .folding import fold_batchnorm
+from .maps import resized
+from .pointwise import Linear, PointwiseConv2d
+from .tiny_roma import Layer
+from .weights import load_strictly
+
+Mode = Literal["default", "semantic", "light"]
+
+PATCH = 2  # cells of the geometric map a side of a token
+NORM_EPS = 1e-6
+# Of heads that serve the losses alone.
+TRAINING_ONLY = ("keypoint_encoder.", "keypoint_head.", "heatmap_head.", "fine_matcher.", "corr_model.")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Sizes; the defaults are those of the published network over Stable Diffusion 2.1's features.
+
+    semantic_in, geometric_in, semantic_out, geometric_out: channels of the maps read and made.
+    """
+
+    semantic_in: int = 1280
+    geometric_in: int = 640
+    semantic_out: int = 768
+    geometric_out: int = 256
+    width: int = 512
+    blocks: int = 8
+    heads: int = 8
+    head_width: int = 1024
+
+
+class Fusion(nn.Module):
+    """From a semantic and a geometric feature map of one image to one map of each kind that knows of the other.
+
+    Nothing depends on another image, and no position is told: features carry it.
+    """
+
+    def __init__(self, config: FusionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or FusionConfig()
+        self.patch_embed_c = PatchEmbedding(PATCH, config.width, channels=config.semantic_in)
+        self.patch_embed_f = PatchEmbedding(PATCH, config.width, channels=config.geometric_in)
+        self.dec_blocks = nn.ModuleList(FusionBlock(config.width, config.heads) for _ in range(config.blocks))
+        self.dec_norm_c = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.dec_norm_f = nn.LayerNorm(config.width, eps=NORM_EPS)
+        attended = config.width // PATCH**2
+        self.fusion_c = head(config.semantic_in + attended, config.head_width, config.semantic_out)
+        self.fusion_f = head(config.geometric_in + attended, config.head_width, config.geometric_out)
+
+    @classmethod
+    def from_checkpoint(
+        cls, state_dict: Mapping[str, Tensor], *, config: FusionConfig | None = None, fold: bool = True
+    ) -> Fusion:
+        """A network ready for inference, with the weights of a published file.
+
+        Args:
+            state_dict: as published, with or without the heads that serve training alone and a prefix "module.";
+                float tensors of any precision, used as float32.
+            config: of a network of other sizes.
+            fold: merge the batch normalisations into the convolutions before them.
+
+        Raises:
+            WeightsError: a name is missing, unexpected or of another shape.
+        """
+        named = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+        with torch.device("meta"):
+            net = cls(config)
+        used = {name: tensor for name, tensor in named.items() if not name.startswith(TRAINING_ONLY)}
+        load_strictly(net, used, str, what="MATCHA")
+        if fold:
+            fold_batchnorm(net)
+        return net
+
+    def forward(self, c: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused maps, both at the grid of the geometric one.
+
+        Args:
+            c: (B, semantic_in, any, any) semantic features, as the diffusion network gives them.
+            f: (B, geometric_in, h, w) geometric ones; h and w are even.
+
+        Returns:
+            F_s: (B, semantic_out, h, w) of unit length over channels.
+            F_g: (B, geometric_out, h, w), not normalised, as geometric losses use it.
+
+        Raises:
+            ValueError: h or w is odd.
+        """
+        height, width = f.shape[-2:]
+        if height % PATCH or width % PATCH:
+            raise ValueError(f"geometric features are {tuple(f.shape)}, their sides must be even")
+        c = resized(c, (height, width))
+        x, y = self.patch_embed_f(f), self.patch_embed_c(c)  # (B, h w / 4, width)
+        for block in self.dec_blocks:
+            x, y = block(x, y)
+        grid = height // PATCH, width // PATCH
+        attended_f, attended_c = spread(self.dec_norm_f(x), grid), spread(self.dec_norm_c(y), grid)
+        F_s = self.fusion_c(torch.cat([c, attended_c], dim=1))
+        F_g = self.fusion_f(torch.cat([f, attended_f], dim=1))
+        return F.normalize(F_s, dim=1), F_g
+
+
+def spread(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens (B, N, C) of a grid as a map (B, C / 4, 2 rows, 2 columns): each token holds four cells."""
+    return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH)
+
+
+def head(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
+    """From the raw map and what attention made of it to one fused map."""
+    return nn.Sequential(Layer(in_channels, width), Layer(width, width), PointwiseConv2d(width, out_channels))
+
+
+class FusionBlock(nn.Module):
+    """Two branches that attend to themselves and to each other; x is the geometric one, y the semantic.
+
+    Keys and values of a branch's cross attention are the other's normalised inputs, not what the block made of them:
+    both branches are computed side by side.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.normx1, self.normx2, self.normx3 = (nn.LayerNorm(width, eps=NORM_EPS) for _ in range(3))
+        self.normy1, self.normy2, self.normy3 = (nn.LayerNorm(width, eps=NORM_EPS) for _ in range(3))
+        self.attnx, self.attny = (Attention(width, heads, qkv_bias=True) for _ in range(2))
+        self.cross_attnx, self.cross_attny = (CrossAttention(width, heads) for _ in range(2))
+        self.mlpx, self.mlpy = MLP(width), MLP(width)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both branches' tokens (B, N, width) after the block."""
+        normed_x, normed_y = self.normx1(x), self.normy1(y)
+        x = x + self.attnx(normed_x)
+        y = y + self.attny(normed_y)
+        x = x + self.cross_attnx(self.normx2(x), normed_y)
+        y = y + self.cross_attny(self.normy2(y), normed_x)
+        return x + self.mlpx(self.normx3(x)), y + self.mlpy(self.normy3(y))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence to another."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projq, self.projk, self.projv, self.proj = (Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in (self.projq(x), self.projk(other), self.projv(other))
+        )  # each (B, heads, N, D)
+        return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def merge(F_g: Tensor, F_s: Tensor, dino: Tensor | None = None, *, mode: Mode = "default") -> Tensor:
+    """One descriptor map of unit length, made of the fused maps and DINOv2's.
+
+    Args:
+        F_g, F_s: (B, C, h, w) of `Fusion`; normalised or not.
+        dino: (B, C, any, any) DINOv2's patch features; not read by the mode "light".
+        mode: "default" for geometric and temporal matching, 1024 channels of the published network; "semantic",
+            1280; "light" without DINOv2, 512.
+
+    Raises:
+        ValueError: the mode is unknown, or needs DINOv2's features.
+    """
+    F_g, F_s = F.normalize(F_g, dim=1), F.normalize(F_s, dim=1)
+    if mode == "light":
+        return extended(F_g, F_s)
+    if dino is None or mode not in ("default", "semantic"):
+        raise ValueError(f"mode {mode} is not known, or DINOv2's features are missing")
+    dino = F.normalize(dino, dim=1)
+    if mode == "semantic":
+        return extended(extended(F_g, dino), F_s)
+    return extended(extended(F_g, F_s), dino)
+
+
+def extended(maps: Tensor, other: Tensor) -> Tensor:
+    """Maps (B, C, h, w) with every n-th channel of others (B, D, any, any) behind them, at unit length; n = D // C.
+
+    The channels' stride gives the parts their weights in a product of descriptors. Others of fewer channels, which the
+    paper's rule does not cover, are taken whole.
+    """
+    if maps.shape[-2:] != other.shape[-2:]:
+        other = F.normalize(resized(other, maps.shape[-2:]), dim=1)
+    every = max(1, other.shape[1] // maps.shape[1])
+    return F.normalize(torch.cat([maps, other[:, ::every]], dim=1), dim=1)
+
+
+def soft_targets(queries: Tensor, maps: Tensor, *, reach: int = 7, temperature: float = 0.02) -> Tensor:
+    """Where in maps of unit descriptors each query is, to a fraction of a cell.
+
+    A mean of cells weighted by their similarity near the best one. Cells further than `reach` from it count with
+    similarity 0, not with none at all, as the published results do: the weaker the best, the more they draw the mean
+    towards the middle.
+
+    Args:
+        queries: (N, C). maps: (C, h, w).
+
+    Returns:
+        (N, 2) column and row, within the grid.
+    """
+    height, width = maps.shape[-2:]
+    similarity = queries @ maps.flatten(1)
+    best = similarity.argmax(dim=1, keepdim=True)
+    rows = torch.arange(height, device=maps.device).repeat_interleave(width)
+    columns = torch.arange(width, device=maps.device).repeat(height)
+    near = ((columns - best % width).abs() <= reach) & ((rows - best // width).abs() <= reach)
+    weights = (similarity * near / temperature).softmax(dim=1)
+    places = torch.stack([columns, rows], dim=1).to(weights.dtype)
+    return (weights @ places).clamp(places.new_zeros(2), places[-1])
