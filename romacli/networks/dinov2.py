@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .attention import attention
 from .pointwise import Linear
+from .rotary import Rotation
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
         return self.proj(attention(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
 
 
@@ -77,8 +80,9 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(dim)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Tokens (B, N, dim) to such; queries and keys are turned by `rotation` where one is given."""
+        x = x + self.ls1(self.attn(self.norm1(x), rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 

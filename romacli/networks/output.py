@@ -14,9 +14,9 @@ class NetworkMatch:
     """Dense warps between image A and image B of each pair, with the probability that they are right.
 
     Attributes:
-        warp_AB: (B, H, W, 2) float32, x and y in image B for every pixel of A, in [-1, 1] over the image
-            area (align_corners=False).
-        certainty_AB: (B, H, W) float32 in [0, 1]; 0 where the warp left image B before it was clamped.
+        warp_AB: (B, H, W, 2) float32, x and y in image B for every pixel of A; the image area is [-1, 1]
+            (align_corners=False), and some networks leave it.
+        certainty_AB: (B, H, W) float32 in [0, 1]; 0 where the warp left image B and was clamped to it.
         warp_BA: the same from B to A, or None when only one direction was asked for.
         certainty_BA: the same from B to A, or None.
     """
@@ -25,6 +25,28 @@ class NetworkMatch:
     certainty_AB: Tensor
     warp_BA: Tensor | None = None
     certainty_BA: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PreciseMatch(NetworkMatch):
+    """Warps of a network that also says how exact they are, and calls the probability overlap.
+
+    Attributes:
+        precision_AB: (B, H, W, 2, 2) float32, inverse covariance of x and y of the target, per squared pixel of a
+            target image of H x W pixels.
+        precision_BA: the same from B to A, or None.
+    """
+
+    precision_AB: Tensor | None = None
+    precision_BA: Tensor | None = None
+
+    @property
+    def overlap_AB(self) -> Tensor:
+        return self.certainty_AB
+
+    @property
+    def overlap_BA(self) -> Tensor | None:
+        return self.certainty_BA
 
 
 @dataclass(frozen=True)

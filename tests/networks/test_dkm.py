@@ -17,7 +17,7 @@ from romacli.matchers.dense import normalise
 from romacli.networks.dkm import CLASSIFIER, DKM, checkpoint_name
 from romacli.networks.output import NetworkMatch
 
-CASES = sorted(GOLDEN.glob("golden_dkm*.npz")) + sorted((PARITY / "dkm").glob("golden_dkm*.npz"))
+CASES = sorted(GOLDEN.glob("golden_dkm*.npz")) + sorted((PARITY / "dkm").glob("golden_dkm_t*.npz"))
 # In standard deviations of the golden tensor, negative ones absolute; what refiners read and write has grown along the
 # flow. (The authors' code on one thread against two: refiners' inputs 2e-3, outputs 5e-3.)
 LIMITS = (
