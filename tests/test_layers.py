@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
 FLOORS = (
-    {"errors", "names", "options", "progress", "stop", "words"},
+    {"errors", "forest", "names", "options", "progress", "stop", "words"},
     {"types"},
     {"geometry"},
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},

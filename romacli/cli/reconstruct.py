@@ -88,6 +88,7 @@ def reconstruct(
             "points3D": model.points3D,
             "mean_track_length": round(model.mean_track_length, 3),
             "mean_reprojection_error": round(model.mean_reprojection_error, 4),
+            "attempts": model.attempts,
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
@@ -97,12 +98,13 @@ def reconstruct(
 
 
 def _sentence(model: ReconstructionSummary, job: Job) -> str:
+    tried = f". Mappers: {', then '.join(model.attempts)}" if len(model.attempts) > 1 else ""
     counts = " and ".join(map(str, model.others))
     others = f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
     return (
         f"{model.registered} of {counted(len(job.images), 'image')} registered, {counted(model.points3D, 'point')}, "
         f"mean track length {model.mean_track_length:.2f}, mean reprojection error "
-        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}"
+        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}{tried}"
     )
 
 

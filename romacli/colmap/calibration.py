@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.colmap.access import images_of
 from romacli.words import counted
+
+from .access import images_of
+from .cameras import DEFAULT_FOCAL_FACTOR
 
 # In longer sides of the picture.
 _FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
-_FIRST_GUESS = 1.2
 _ROUNDS = 3
 _FEWEST_PAIRS = 6
 # What a pair off by more says is not worth more.
@@ -107,7 +108,7 @@ def focal_lengths(
     Args:
         priors: focal lengths that other cameras are judged beside; each is judged itself too.
     """
-    current = np.array([priors.get(camera, _FIRST_GUESS) for camera in cameras])
+    current = np.array([priors.get(camera, DEFAULT_FOCAL_FACTOR) for camera in cameras])
     curves: dict[int, np.ndarray] = {}
     for _ in range(_ROUNDS):
         before = current.copy()

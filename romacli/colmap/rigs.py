@@ -81,7 +81,7 @@ def require_placed(rigs: RigFile) -> None:
         if not camera.is_placed:
             raise InputError(
                 f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. Add them, or "
-                "take --mapper global, which finds them."
+                "take --mapper global or auto, which find them."
             )
 
 

@@ -303,7 +303,7 @@ def check_early(
         InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
     """
     check_settings(mapping)
-    if importing.cameras.rigs is not None and mapping.mapper != "global":
+    if importing.cameras.rigs is not None and mapping.mapper not in ("auto", "global"):
         require_placed(importing.cameras.rigs)
     names = [name for name in images.names if importing.only is None or name in importing.only]
     infos = []
@@ -333,7 +333,7 @@ def make_model(
     held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
-        return ReconstructionSummary(**{**held, "others": tuple(held.get("others", ()))})
+        return ReconstructionSummary(**{**held, **{key: tuple(held.get(key, ())) for key in ("others", "attempts")}})
     with (
         _at_work(layout, progress, stop),
         noted(layout, "mapping", images=images) as counts,

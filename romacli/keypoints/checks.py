@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from romacli.forest import Forest
 from romacli.geometry.warp import compose
 from romacli.keypoints.aggregation import Aggregation, Progress
-from romacli.keypoints.components import Forest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.types import Pair, Size

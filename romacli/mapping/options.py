@@ -1,4 +1,4 @@
-"""What is asked of a mapper."""
+"""What is asked of a mapper, and what there is to map."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .settings import Setting, parse_setting
 
 
 class MapperName(Choice):
+    auto = "auto"
     incremental = "incremental"
     global_ = "global"
     hierarchical = "hierarchical"
@@ -22,6 +23,7 @@ class MapperName(Choice):
 class MapperOptions:
     """How a model is made.
 
+    mapper: with `settings`, which belong to one mapper, auto is incremental alone.
     refine_intrinsics: False keeps every camera of the database as it is.
     known_poses: a COLMAP model whose poses are kept; points are triangulated and no mapper runs.
     settings: options of COLMAP's own, by name, which have the last word.
@@ -32,10 +34,11 @@ class MapperOptions:
     mapper: Annotated[
         MapperName,
         Option(
-            "incremental (robust), global (faster on many images) or hierarchical (incremental on parts of a "
-            "large scene, then merged)."
+            "auto (incremental; where that leaves images out or a focal length runs away, global too; the better model "
+            "is kept), incremental, global (faster on many images) or hierarchical (incremental on parts of a large "
+            "scene, then merged)."
         ),
-    ] = MapperName.incremental
+    ] = MapperName.auto
     refine_intrinsics: Annotated[
         bool | None,
         Option(
@@ -58,7 +61,8 @@ class MapperOptions:
         tuple[Setting, ...],
         Option(
             "An option of COLMAP's mapper by its name in pycolmap, such as init_min_tri_angle=4 or "
-            "triangulation.min_angle=1; may be given several times. Values are literals, text in quotes.",
+            "triangulation.min_angle=1; may be given several times. Values are literals, text in quotes. With any, "
+            "auto is COLMAP's incremental mapper alone, on all tracks.",
             metavar="KEY=VALUE",
             name="mapper-option",
             parse=parse_setting,
@@ -77,3 +81,14 @@ class MapperOptions:
     def adjusts_cameras(self) -> bool:
         """Whether focal length and distortion may change."""
         return self.refine_intrinsics is not False
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a database offers a mapper; pairs without F keep COLMAP from calibrating cameras by them."""
+
+    images: int
+    guessed_cameras: int
+    pairs: int
+    pairs_without_F: int
+    usable_pairs: int

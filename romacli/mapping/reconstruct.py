@@ -19,8 +19,8 @@ from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.words import counted
 
 from .georeference import GEOREFERENCE
-from .mappers import Content, run_mapper
-from .options import MapperOptions
+from .mappers import run_mapper
+from .options import Content, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_starved
 
@@ -32,7 +32,10 @@ MODEL_FILES = COLMAP_FILES | {"project.ini", "points3D.ply", GEOREFERENCE}
 
 @dataclass(frozen=True)
 class ReconstructionSummary:
-    """The largest model of a reconstruction, how many there are and how many images the others have; error in px."""
+    """The largest model of a reconstruction, how many there are and how many images the others have; error in px.
+
+    attempts: a sentence for each mapper that ran: what it found, what is against it, whether it is kept.
+    """
 
     images: int
     registered: int
@@ -42,6 +45,7 @@ class ReconstructionSummary:
     mean_reprojection_error: float
     models: int
     others: tuple[int, ...] = ()
+    attempts: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -59,8 +63,8 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        progress: called with the number of images that were just placed; by the incremental mapper only. One
-            that is given up and placed again counts twice.
+        progress: called with the number of images that were just placed; by the incremental mapper only. Those that
+            are given up and placed again are not counted twice.
 
     Raises:
         InputError: there is no folder of photographs, or no database.
@@ -79,17 +83,17 @@ def reconstruct(
             f"{counted(content.usable_pairs, 'verified pair')}, so nothing has a depth. Take photographs from places "
             "apart, by a tenth of the distance to what they show or more."
         )
-    # A copy of the database, and models that hold less than it.
-    with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
+    # Copies of the database, one of them thinned, and models that hold less than it.
+    with scratch_folder(sparse_folder, num_bytes=3 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
         output.mkdir()
-        found = run_mapper(copy, image_root, output, options, content, progress)
+        found, attempts = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
         if not any(found[index].num_points3D() for index in ranked):
-            maker = f"the {options.mapper} mapper" if options.known_poses is None else "triangulation"
+            ran = " and ".join(f"the {attempt.mapper} mapper" for attempt in attempts) or "triangulation"
             raise NothingFoundError(
-                f"{maker} found no model in {counted(content.usable_pairs, 'verified pair')} of "
+                f"{ran} found no model in {counted(content.usable_pairs, 'verified pair')} of "
                 f"{counted(content.images, 'image')}. "
                 f"{what_starved(measure_supply(database))}"
             )
@@ -97,7 +101,7 @@ def reconstruct(
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
         _move_in(models, sparse_folder, scratch / "replaced")
-    return _summarise([found[index] for index in ranked], content.images)
+    return _summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)))
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:
@@ -172,7 +176,7 @@ def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
     models.rename(sparse_folder)
 
 
-def _summarise(ranked: Sequence[Any], images: int) -> ReconstructionSummary:
+def _summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> ReconstructionSummary:
     model, *others = ranked
     return ReconstructionSummary(
         images=images,
@@ -183,4 +187,5 @@ def _summarise(ranked: Sequence[Any], images: int) -> ReconstructionSummary:
         mean_reprojection_error=model.compute_mean_reprojection_error(),
         models=len(ranked),
         others=tuple(other.num_reg_images() for other in others),
+        attempts=attempts,
     )

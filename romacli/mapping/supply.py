@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of, open_readonly
 from romacli.colmap.verify import MAPPED_CONFIGS
+from romacli.forest import Forest
 from romacli.words import counted
 
 # Below it a pair is hardly told from chance: COLMAP's bar for a verified pair (15 inliers) at an inlier ratio of 0.3.
@@ -59,7 +60,7 @@ def measure_supply(database: Path) -> Supply:
         matches=_median(matches),
         verified=len(inliers),
         inliers=_median(inliers),
-        connected=_largest_group(images, pairs),
+        connected=len(largest_group(images, np.array(pairs).reshape(-1, 2))),
         shared=_shared(degrees.values()),
     )
 
@@ -115,16 +116,14 @@ def _shared(degrees: Iterable[list[np.ndarray]]) -> float:
     return float(np.mean(seen > 1)) if len(seen) else 0.0
 
 
-def _largest_group(images: list[int], pairs: list[tuple[int, int]]) -> int:
-    """How many images the largest connected group has, 0 without pairs."""
-    leader = {image: image for image in images}
-
-    def find(image: int) -> int:
-        while leader[image] != image:
-            leader[image] = image = leader[leader[image]]
-        return image
-
-    for one, other in pairs:
-        leader[find(one)] = find(other)
-    groups = np.unique([find(image) for image in images], return_counts=True)[1] if pairs else np.zeros(1, int)
-    return int(groups.max())
+def largest_group(images: Collection[int], pairs: np.ndarray) -> list[int]:
+    """The images of the largest group that pairs hold together; empty where no two of them are."""
+    numbers = np.array(sorted(images))
+    inside = pairs[np.isin(pairs, numbers).all(axis=1)]
+    if not len(inside):
+        return []
+    forest = Forest(len(numbers))
+    forest.join(*np.searchsorted(numbers, inside).T)
+    roots = forest.roots()
+    found: list[int] = numbers[roots == np.argmax(np.bincount(roots))].tolist()
+    return found

@@ -45,6 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_every_image_is_registered(run: Run, images: list[str]) -> None:
     assert run.result["registered"] == run.result["images"] == len(images)
+    assert run.result["attempts"] == [f"incremental: {len(images)} of {len(images)} images, kept"]
     assert sorted(read_poses(run.folder / "sparse" / "0")) == images
 
 

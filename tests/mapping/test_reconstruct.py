@@ -21,9 +21,9 @@ from romacli.colmap.database import write_database
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.errors import InputError, NothingFoundError, StoreError
-from romacli.mapping.mappers import _signals_end_the_process
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
+from romacli.mapping.signals import signals_end_the_process
 
 FIXED = {"refine_intrinsics": False, "num_threads": 1}
 
@@ -74,7 +74,7 @@ def test_intrinsics_that_are_not_to_be_refined_stay_bit_for_bit(database, tmp_pa
     assert camera.params.tolist() == list(PARAMS)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+@pytest.mark.parametrize("mapper", ["auto", "incremental", "global", "hierarchical"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_images_make_a_model(tmp_path, mapper, count):
     scene = make_scene(count)
@@ -94,7 +94,7 @@ def test_same_seed_on_one_thread_gives_the_same_model(database, tmp_path):
         assert np.array_equal(pose.translation, poses[1][name].translation)
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+@pytest.mark.parametrize("mapper", ["auto", "incremental", "global", "hierarchical"])
 def test_the_largest_of_several_models_is_number_0(tmp_path, mapper):
     small, large = make_scene([f"a/{n}.jpg" for n in range(4)]), make_scene([f"b/{n}.jpg" for n in range(6)], seed=1)
     names = small.names + large.names
@@ -234,12 +234,12 @@ sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
 from support.small_scene import make_scene
 from romacli.colmap.binding import load_pycolmap
-from romacli.mapping.mappers import _signals_end_the_process
+from romacli.mapping.signals import signals_end_the_process
 make_scene(12, points=1500).write(Path("scene.db"))
 Path("photos").mkdir()
 Path("models").mkdir()
 pycolmap = load_pycolmap()
-with _signals_end_the_process():
+with signals_end_the_process():
     threading.Timer(0.5, os.kill, (os.getpid(), {number})).start()
     while True:
         pycolmap.global_mapping("scene.db", "photos", "models")
@@ -257,7 +257,7 @@ def test_a_signal_ends_the_global_mapper_at_once_with_a_sentence(tmp_path, numbe
 
 def test_signals_are_given_back_after_native_code():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with _signals_end_the_process():
+    with signals_end_the_process():
         assert signal.getsignal(signal.SIGINT) not in handlers
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert signal.set_wakeup_fd(-1) == -1
@@ -266,7 +266,7 @@ def test_signals_are_given_back_after_native_code():
 @pytest.mark.parametrize("known", [False, True])
 def test_a_model_without_points_is_no_success(scene, database, tmp_path, monkeypatch, known):
     model = load_pycolmap().Reconstruction()
-    monkeypatch.setattr("romacli.mapping.reconstruct.run_mapper", lambda *_: {0: model})
+    monkeypatch.setattr("romacli.mapping.reconstruct.run_mapper", lambda *_: ({0: model}, ()))
     options = MapperOptions(known_poses=tmp_path if known else None)
     with pytest.raises(NothingFoundError, match="found no model in"):
         reconstruct(database, tmp_path, tmp_path / "sparse", options)

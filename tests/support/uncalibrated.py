@@ -38,20 +38,20 @@ def orbit(count: int = 10, seed: int = 0) -> Poses:
 
 
 def write_views(
-    path: Path, poses: Poses, focal: float, *, noise_px: float = 0.5, flat: bool = False, **more
+    path: Path, poses: Poses, focal: float, *, noise_px: float = 0.5, flat: bool = False, points: int = 1500, **more
 ) -> list[str]:
     """A database of noisy points in every pair of views within four, and what was said of its cameras."""
     rng = np.random.default_rng(1)
     depth = max(1.0, focal / 640)  # as far as fills the view
-    points = rng.uniform([-6, -4, 5 * depth], [6, 4, 14 * depth], (1500, 3))
+    cloud = rng.uniform([-6, -4, 5 * depth], [6, 4, 14 * depth], (points, 3))
     if flat:
-        points[:, 2] = 8 * depth
+        cloud[:, 2] = 8 * depth
     K = np.array([[focal, 0, 320], [0, focal, 240], [0, 0, 1]])
     names = [f"{index}.jpg" for index in range(len(poses))]
     seen, places = [], {}
     for name, (turn, centre) in zip(names, poses, strict=True):
-        x = (points - centre) @ turn.T
-        xy = (x @ K.T)[:, :2] / (x @ K.T)[:, 2:] + rng.normal(0, noise_px, (len(points), 2))
+        x = (cloud - centre) @ turn.T
+        xy = (x @ K.T)[:, :2] / (x @ K.T)[:, 2:] + rng.normal(0, noise_px, (points, 2))
         seen.append((x[:, 2] > 0.5) & (xy > 0).all(1) & (xy < SIZE).all(1))
         places[name] = xy.astype(np.float32)
     matches = {

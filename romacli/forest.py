@@ -1,0 +1,35 @@
+"""What hangs together: nodes joined by edges, in bulk."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Forest:
+    """Nodes 0 to count - 1, each alone until it is joined with others."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = np.arange(count)
+
+    def join(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Put the nodes of (n,) `one` and (n,) `other` into one component, row by row."""
+        while True:
+            roots_one, roots_other = self._roots_of(one), self._roots_of(other)
+            apart = roots_one != roots_other
+            if not apart.any():
+                return
+            lower, upper = np.minimum(roots_one, roots_other), np.maximum(roots_one, roots_other)
+            np.minimum.at(self._parents, upper[apart], lower[apart])
+
+    def roots(self) -> np.ndarray:
+        """(count,) the smallest node of each node's component."""
+        return self._roots_of(np.arange(len(self._parents)))
+
+    def _roots_of(self, nodes: np.ndarray) -> np.ndarray:
+        roots = self._parents[nodes]
+        while True:
+            above = self._parents[roots]
+            if np.array_equal(above, roots):
+                self._parents[nodes] = roots
+                return roots
+            roots = above

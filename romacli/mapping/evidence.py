@@ -1,0 +1,109 @@
+"""Whether a model can be believed, and which of two is the better one: by the verified matches that its points hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.access import images_of, open_readonly
+from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
+from romacli.words import counted
+
+from .incremental import ENOUGH
+from .supply import measure_supply
+
+# Focal lengths in longer sides that hardly a lens has, and the factor that a mapper may correct a known one by.
+_FOCAL_PER_SIDE, _MOST_FACTOR = (0.2, 10.0), 1.6
+# A first term of distortion that moves the corner by more of its radius is none of a lens.
+_MOST_DISTORTION = 0.5
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One mapper's work on `images`: images of its largest model, sizes of the others, what is against it.
+
+    evidence: the sum over all images of the share of their verified matches that the largest model's points hold.
+    """
+
+    mapper: str
+    images: int
+    registered: int = 0
+    others: tuple[int, ...] = ()
+    doubts: tuple[str, ...] = ()
+    evidence: float = 0.0
+    is_kept: bool = False
+
+    def __str__(self) -> str:
+        others = f" and {counted(len(self.others), 'smaller model')}" if self.others else ""
+        against = f" ({'; '.join(self.doubts)})" if self.doubts else ""
+        end = ", kept" if self.is_kept else ""
+        return f"{self.mapper}: {self.registered} of {counted(self.images, 'image')}{others}{against}{end}"
+
+
+def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
+    """What speaks for and against the models of a database; it stays as it is."""
+    supply = measure_supply(database)
+    if not models:
+        return Attempt(mapper, supply.images, doubts=("no model",))
+    largest, *others = sorted(models.values(), key=lambda model: model.num_reg_images(), reverse=True)
+    registered = largest.num_reg_images()
+    doubts = [*_runaways(largest, database)]
+    if registered < ENOUGH * supply.connected:
+        doubts.append(f"{supply.connected - registered} of {supply.connected} images that hang together left out")
+    evidence = _evidence(largest, database)
+    sizes = tuple(model.num_reg_images() for model in others)
+    return Attempt(mapper, supply.images, registered, sizes, tuple(doubts), evidence)
+
+
+def better(one: Attempt, other: Attempt) -> bool:
+    """Whether an attempt's largest model has more evidence than another's; one of cameras run away has half of it."""
+    return _weight(one) > _weight(other)
+
+
+def _weight(attempt: Attempt) -> float:
+    return attempt.evidence * 0.5 ** any("ran away" in doubt for doubt in attempt.doubts)
+
+
+def _runaways(model: Any, database: Path) -> Iterable[str]:
+    """A sentence for each camera that no lens can be, or that left its known focal length far behind."""
+    with closing(open_readonly(database)) as connection:
+        rows = connection.execute("SELECT camera_id, params FROM cameras").fetchall()
+    start = {camera: float(np.frombuffer(params)[0]) for camera, params in rows}
+    for number, camera in model.cameras.items():
+        side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
+        was = start.get(number, focal)
+        is_known = camera.has_prior_focal_length or abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3
+        factor = max(focal / was, was / focal) if is_known else 1.0
+        if not _FOCAL_PER_SIDE[0] <= focal / side <= _FOCAL_PER_SIDE[1] or factor > _MOST_FACTOR:
+            yield f"the focal length of camera {number} ran away, from {was:.0f} to {focal:.0f} px"
+        extra = [camera.params[index] for index in camera.extra_params_idxs()]
+        if extra and "FISHEYE" not in camera.model.name:
+            corner = (camera.width**2 + camera.height**2) / (2 * focal) ** 2
+            if abs(extra[0]) * corner > _MOST_DISTORTION:
+                yield f"the distortion of camera {number} ran away, to {extra[0]:.2f}"
+
+
+def _evidence(model: Any, database: Path) -> float:
+    """The sum over images of the share of their verified matches both ends of which see one point of a model."""
+    with closing(open_readonly(database)) as connection:
+        counts = dict(connection.execute("SELECT image_id, rows FROM keypoints"))
+        rows = connection.execute("SELECT pair_id, rows, data FROM two_view_geometries WHERE rows > 0").fetchall()
+    points = {image: np.full(count, -1, np.int64) for image, count in counts.items()}
+    for number, point in model.points3D.items():
+        for element in point.track.elements:
+            points[element.image_id][element.point2D_idx] = number
+    all_matches, held = dict.fromkeys(counts, 0), dict.fromkeys(counts, 0)
+    for pair_id, count, data in rows:
+        first, second = images_of(pair_id)
+        matches = np.frombuffer(data, np.uint32).reshape(count, 2)
+        seen = points[first][matches[:, 0]]
+        agreeing = int(((seen >= 0) & (seen == points[second][matches[:, 1]])).sum())
+        for image in (first, second):
+            all_matches[image] += count
+            held[image] += agreeing
+    return sum(held[image] / count for image, count in all_matches.items() if count)

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM while native code runs that never looks at signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def signals_end_the_process() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once, with a sentence, while native code never looks at signals.
+
+    Python's own handlers wait for the native code; the byte that a signal leaves in a pipe does not.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    listener = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_signal, args=(reader,), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(listener)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        os.close(writer)
+
+
+def _end_at_signal(reader: int) -> None:
+    """Wait for a signal's byte, or for the end of the pipe."""
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        number = pipe.read(1)
+    if number:
+        sentence = "stopped in the mapper, which cannot be continued; the same command maps anew, all else is kept\n"
+        os.write(2, sentence.encode())
+        os._exit(128 + number[0])

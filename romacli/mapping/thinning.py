@@ -1,0 +1,85 @@
+"""Fewer and better tracks for a mapper: the longest in every part of every photograph.
+
+Dense matches give a photograph ten thousand keypoints; a mapper needs some hundreds of them, spread well.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from romacli.colmap.access import images_of
+from romacli.forest import Forest
+
+# Parts of a photograph, and the tracks that each may choose.
+_PARTS, _TRACKS_PER_PART = 256, 2
+# A pair keeps so many inliers, of whatever tracks, that a mapper can register an image by it.
+_FEWEST_INLIERS = 100
+
+
+def thin(database: Path) -> None:
+    """Leave a database the inliers of its best tracks alone; keypoints keep their numbers."""
+    with closing(sqlite3.connect(database)) as connection:
+        query = "SELECT i.image_id, c.width, c.height FROM images i JOIN cameras c ON i.camera_id = c.camera_id"
+        sizes = {image: (width, height) for image, width, height in connection.execute(query)}
+        query = "SELECT image_id, rows, cols, data FROM keypoints WHERE rows > 0 ORDER BY image_id"
+        points = {
+            image: np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]
+            for image, rows, cols, data in connection.execute(query)
+        }
+        query = "SELECT pair_id, rows, data FROM two_view_geometries WHERE rows > 0 ORDER BY pair_id"
+        pairs = {
+            pair_id: np.frombuffer(data, np.uint32).reshape(rows, 2)
+            for pair_id, rows, data in connection.execute(query)
+        }
+        if not pairs:
+            return
+        ends = np.cumsum([0, *map(len, points.values())])
+        start = dict(zip(points, ends[:-1].tolist(), strict=True))
+        edges = {
+            pair_id: rows + np.array([start[image] for image in images_of(pair_id)]) for pair_id, rows in pairs.items()
+        }
+        parts = np.concatenate(
+            [place * 2 * _PARTS + _parts(points[image], sizes[image]) for place, image in enumerate(points)]
+        )
+        is_kept = _kept(np.concatenate(list(edges.values())), parts)
+        for pair_id, rows in pairs.items():
+            chosen = is_kept[edges[pair_id][:, 0]]
+            chosen[np.flatnonzero(~chosen)[: max(0, _FEWEST_INLIERS - int(chosen.sum()))]] = True
+            connection.execute(
+                "UPDATE two_view_geometries SET rows = ?, data = ? WHERE pair_id = ?",
+                (int(chosen.sum()), rows[chosen].tobytes(), pair_id),
+            )
+        connection.commit()
+
+
+def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(K,) whether each keypoint's track is among the longest in the part of one of its keypoints.
+
+    Args:
+        edges: (M, 2) matches between keypoints of all images. parts: (K,) the number of the part each lies in.
+    """
+    forest = Forest(len(parts))
+    forest.join(edges[:, 0], edges[:, 1])
+    track = forest.roots()
+    length = np.bincount(track, minlength=len(parts))[track]
+    matches = np.bincount(edges.ravel(), minlength=len(parts))
+    order = np.lexsort((-matches, -length, parts))
+    starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
+    rank = np.arange(len(parts)) - np.repeat(starts, np.diff([*starts, len(parts)]))
+    best = order[rank < _TRACKS_PER_PART]
+    is_kept = np.zeros(len(parts), bool)
+    is_kept[track[best[matches[best] > 0]]] = True
+    return is_kept[track]
+
+
+def _parts(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The number below 2 * _PARTS of the square that each keypoint lies in."""
+    width, height = size
+    side = (width * height / _PARTS) ** 0.5
+    across = int(np.ceil(width / side))
+    cells = (points // side).astype(int)
+    return np.clip(cells[:, 0] + across * cells[:, 1], 0, 2 * _PARTS - 1)

@@ -1,0 +1,154 @@
+"""A mapper that is doubted: what runs after it, which model is kept, and what is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.small_scene import make_scene
+from support.uncalibrated import wandering, write_views
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.mapping.evidence import Attempt, better, judge
+from romacli.mapping.incremental import HighWater, map_incrementally
+from romacli.mapping.initial import apart, initial_pairs
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
+from romacli.mapping.thinning import thin
+
+ONE_THREAD = MapperOptions(num_threads=1)
+
+
+def rows_of(database):
+    with closing(sqlite3.connect(database)) as connection:
+        return dict(connection.execute("SELECT pair_id, rows FROM two_view_geometries"))
+
+
+def without_last_images(kept):
+    """The incremental mapper, blind to the pairs of all images after the first `kept`."""
+
+    def mapped(database, image_root, output, options, content, progress):
+        blind = database.with_name("blind.db")
+        blind.write_bytes(database.read_bytes())
+        with closing(sqlite3.connect(blind)) as connection:
+            connection.execute(f"DELETE FROM two_view_geometries WHERE pair_id % 2147483647 > {kept}")
+            connection.commit()
+        return map_incrementally(blind, image_root, output, options, content, progress)
+
+    return mapped
+
+
+def test_images_left_out_call_the_global_mapper_whose_better_model_is_kept(tmp_path, monkeypatch):
+    make_scene(8).write(tmp_path / "a.db")
+    monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", without_last_images(4))
+    counts = []
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD, progress=counts.append)
+    assert (summary.registered, summary.models) == (8, 1)
+    first, second = summary.attempts
+    assert "incremental: 4 of 8 images (4 of 8 images that hang together left out)" in first
+    assert second == "global: 8 of 8 images, kept"
+    assert sum(counts) <= 8
+    assert [one.name for one in (tmp_path / "sparse").iterdir()] == ["0"]
+    assert load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").num_reg_images() == 8
+
+
+def test_the_first_model_stays_where_the_second_is_no_better(tmp_path, monkeypatch):
+    make_scene(8).write(tmp_path / "a.db")
+    monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", without_last_images(4))
+    worse = Attempt("global", 8, 8, evidence=0.1)
+    monkeypatch.setattr(
+        "romacli.mapping.mappers.judge",
+        lambda mapper, *rest: worse if mapper == "global" else judge(mapper, *rest),
+    )
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert summary.registered == 4
+    assert "kept" in summary.attempts[0]
+    assert "kept" not in summary.attempts[1]
+
+
+def test_one_good_mapper_is_enough(tmp_path):
+    make_scene(8).write(tmp_path / "a.db")
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert summary.attempts == ("incremental: 8 of 8 images, kept",)
+
+
+def test_a_focal_length_far_from_a_known_one_is_doubted(tmp_path):
+    scene = make_scene(6)
+    scene.write(tmp_path / "a.db")
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", replace(ONE_THREAD, refine_intrinsics=False))
+    model = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0")
+    assert judge("global", {0: model}, tmp_path / "a.db").doubts == ()
+    (camera,) = model.cameras.values()
+    camera.params = [2.8 * 700, 320, 240, 0.1]
+    (doubt,) = judge("global", {0: model}, tmp_path / "a.db").doubts
+    assert "focal length of camera 1 ran away, from 700 to 1960 px" in doubt
+
+
+def test_evidence_is_what_points_hold_of_the_matches_and_not_a_count_of_images(tmp_path):
+    scene = make_scene(6)
+    scene.write(tmp_path / "a.db")
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    model = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0")
+    whole = judge("incremental", {0: model}, tmp_path / "a.db")
+    assert 4 < whole.evidence <= 6
+    for number in list(model.point3D_ids())[::2]:
+        model.delete_point3D(number)
+    hollow = judge("global", {0: model}, tmp_path / "a.db")
+    assert hollow.registered == whole.registered
+    assert hollow.evidence < 0.7 * whole.evidence
+    assert better(whole, hollow)
+    assert not better(hollow, whole)
+    assert not better(Attempt("global", 6), whole)
+
+
+def test_a_model_whose_camera_ran_away_needs_twice_the_evidence():
+    sane, wild = Attempt("incremental", 9, evidence=4.0), Attempt("global", 9, evidence=7.0, doubts=("it ran away",))
+    assert better(sane, wild)
+    assert better(replace(wild, evidence=9.0), sane)
+
+
+def test_progress_never_passes_the_images_there_are():
+    heard = []
+    placed = HighWater(heard.append, 5)
+    for _ in range(3):  # models given up, and begun again
+        placed.first_pair()
+        for _ in range(7):
+            placed.add()
+    assert sum(heard) == 5
+    assert min(heard) > 0
+
+
+def test_a_thinned_database_keeps_long_tracks_and_something_of_every_pair(tmp_path):
+    path, sparse = tmp_path / "a.db", tmp_path / "sparse"
+    write_views(path, wandering(np.array([0.5, 0, 0.1])), 640, points=9000)
+    before = rows_of(path)
+    thin(path)
+    after = rows_of(path)
+    assert after.keys() == before.keys()
+    assert sum(after.values()) < 0.7 * sum(before.values())
+    assert all(after[pair] >= min(before[pair], 100) for pair in before)
+    assert reconstruct(path, tmp_path, sparse, ONE_THREAD).registered == 8
+
+
+def test_the_first_pair_is_one_with_parallax(tmp_path):
+    make_scene(8).write(tmp_path / "a.db")
+    best = initial_pairs(tmp_path / "a.db")
+    assert best[0].angle_deg > 14
+    assert abs(best[0].images[0] - best[0].images[1]) >= 2
+    assert min(pair.angle_deg for pair in best[-5:]) < 9
+    chosen = apart(best, range(1, 5))
+    assert all(set(pair.images) <= {1, 2, 3, 4} for pair in chosen)
+    assert len({image for pair in chosen for image in pair.images}) == 2 * len(chosen)
+
+
+@pytest.mark.parametrize("step", [[0, 0, 0.4], [0.5, 0, 0.1]])
+def test_an_uncalibrated_path_is_mapped_whole_at_the_first_attempt(tmp_path, step):
+    write_views(tmp_path / "a.db", wandering(np.array(step), count=10), 500.0)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert summary.registered == 10
+    assert len(summary.attempts) == 1
+    (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.mean_focal_length() == pytest.approx(500, rel=0.05)
