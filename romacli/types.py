@@ -152,11 +152,33 @@ PairResult = CompactWarp | Correspondences | Rejected
 
 
 @dataclass(frozen=True)
+class Precision:
+    """How well K keypoints that were refined against the photographs are known.
+
+    covariance: (K, 2, 2) float32 px²; quality: (K,) float32, the correlation with other views, 0 where a keypoint kept
+    its place; shift: (K, 2) float32 px by which it was moved.
+    """
+
+    covariance: np.ndarray
+    quality: np.ndarray
+    shift: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.quality)
+        _expect(self.covariance.shape == (count, 2, 2), f"covariance is {self.covariance.shape} of {count} keypoints")
+        _expect(self.shift.shape == (count, 2), f"shift is {self.shift.shape} of {count} keypoints")
+
+
+@dataclass(frozen=True)
 class Keypoints:
-    """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32."""
+    """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32.
+
+    precision: None where they were not refined.
+    """
 
     xy: np.ndarray
     scores: np.ndarray
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         _expect(self.xy.shape == (len(self.scores), 2), f"xy is {self.xy.shape}, expected ({len(self.scores)}, 2)")

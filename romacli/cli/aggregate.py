@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +13,9 @@ from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, KeypointOptions, MatchedJob, SiftImages
 from romacli.words import counted
+
+if TYPE_CHECKING:
+    from romacli.job.views import ViewsSummary
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,9 @@ def add_to(app: typer.Typer) -> None:
 def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> None:
     """Make a job's keypoints and matches anew from its stored warps, with other settings.
 
-    Nothing is matched, and photographs are needed for SIFT alone. What is left out has its default, but masks are
-    those of the run before. `colmap-import`, `match`, `reconstruct` and `merge` use what this leaves; options of
-    theirs change single settings.
+    Nothing is matched. What is left out has its default, but masks are those of the run before. Keypoints are refined
+    as `refine` does, where the photographs are at hand. `colmap-import`, `match`, `reconstruct` and `merge` use what
+    this leaves; options of theirs change single settings.
     """
     from romacli.job.aggregate import asked_options, reaggregate
     from romacli.store.layout import Layout
@@ -38,13 +43,19 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
     start = time.monotonic()
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         summary = reaggregate(Layout(job.job), options, console, stop)
-        seconds = round(time.monotonic() - start, 3)
-        agreement = summary.triangle_agreement
-        agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"
-        console.result(
-            {**asdict(summary), "seconds": seconds},
-            f"{counted(summary.keypoints, 'keypoint')} and {counted(summary.matches, 'match', 'matches')} in "
-            f"{counted(summary.images, 'image')}, tracks of "
-            f"{summary.mean_track_length:.2f} views{agreed}; {seconds:.1f} s; see {job.job}",
-            as_json=talk.as_json,
-        )
+        tell_keypoints(summary, job.job, time.monotonic() - start, console, as_json=talk.as_json)
+
+
+def tell_keypoints(summary: ViewsSummary, job: Path, seconds: float, console: Console, *, as_json: bool) -> None:
+    """The result: what the hloc files hold now."""
+    from romacli.job.views import refined_in_words
+
+    agreement = summary.triangle_agreement
+    agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"
+    console.result(
+        {**asdict(summary), "seconds": round(seconds, 3)},
+        f"{counted(summary.keypoints, 'keypoint')} and {counted(summary.matches, 'match', 'matches')} in "
+        f"{counted(summary.images, 'image')}, tracks of {summary.mean_track_length:.2f} views{agreed}"
+        f"{refined_in_words(summary)}; {seconds:.1f} s; see {job}",
+        as_json=as_json,
+    )

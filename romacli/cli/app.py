@@ -21,6 +21,7 @@ from romacli.cli import (
     models,
     pairs,
     reconstruct,
+    refine,
     report,
     show,
     status,
@@ -44,6 +45,7 @@ ORDER_OF_WORK = (
     "match",
     "merge",
     "aggregate",
+    "refine",
     "colmap-import",
     "reconstruct",
     "status",
@@ -189,6 +191,7 @@ merge.add_to(app)
 aggregate.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
+refine.add_to(app)
 status.add_to(app)
 check.add_to(app)
 show.add_to(app)

@@ -61,6 +61,23 @@ class PairsOptions:
     output: Table = None
 
 
+@dataclass(frozen=True)
+class PosesOptions:
+    sparse: Annotated[
+        Path, Option("Folder of a COLMAP model, such as OUT/sparse/0.", metavar="SPARSE", is_argument=True)
+    ]
+    truth: Annotated[
+        Path,
+        Option(
+            "Known poses: a COLMAP model, a folder of NAME.camera files as in Strecha's sets, or a text of lines NAME "
+            "qw qx qy qz tx ty tz as in COLMAP's images.txt.",
+            metavar="TRUTH",
+            is_argument=True,
+        ),
+    ]
+    output: Table = None
+
+
 @app.command(epilog="Example: romacli eval synthetic --textures textures/validation")
 @takes(SyntheticOptions, MatcherChoice, TalkOptions)
 def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
@@ -138,6 +155,39 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
         _write_csv(flags.output, [row for score in scores for row in _pose_rows(score, flags.seed)])
     values = {"model": matcher.settings, "pairs": len(scores), "ransac_seeds": flags.ransac_seeds, **asdict(result)}
     _print(values, _pose_table(result, len(scores), flags.ransac_seeds), talk)
+
+
+@app.command(epilog="Example: romacli eval poses job/sparse/0 truth/")
+@takes(PosesOptions, TalkOptions)
+def poses(flags: PosesOptions, talk: TalkOptions) -> None:
+    """Measure how far the cameras of a model are from measured ones.
+
+    Positions are compared after the best similarity, in the unit of TRUTH, orientations after the best rotation. AUC is
+    over all pairs with a known pose, of the larger of the angles of rotation and of translation direction; a pair that
+    the model lacks counts as wrong.
+    """
+    from romacli.eval.model_poses import evaluate_poses, read_estimate, read_truth
+
+    truth = read_truth(flags.truth)
+    found = evaluate_poses(read_estimate(flags.sparse), truth)
+    rows = [
+        {"name": name, "rotation_deg": float(rotation), "position": float(position)}
+        for name, rotation, position in zip(found.names, found.rotation_deg, found.position, strict=True)
+    ]
+    if flags.output:
+        _write_csv(flags.output, rows)
+    values = {"truth": found.truth, "registered": found.registered, **found.figures, "auc": found.auc, "images": rows}
+    lines = [f"registered    {found.registered} of {found.truth} images with a known pose", ""]
+    lines.append(f"{'':14}{'mean':>10}{'median':>10}{'largest':>10}")
+    for title, key in (("rotation, deg", "rotation_deg"), ("position", "position")):
+        lines.append(f"{title:14}" + "".join(f"{_figures(value):>10}" for value in found.figures[key].values()))
+    lines += ["", *(f"AUC at {limit:g} deg".ljust(14) + f"{area:>10.3f}" for limit, area in found.auc.items())]
+    _print(values, "\n".join(lines), talk)
+
+
+def _figures(value: float) -> str:
+    """Four figures: positions may be in any unit."""
+    return "-" if value != value else f"{value:.4g}"
 
 
 def _matcher(chosen: MatcherChoice) -> Matcher:

@@ -64,7 +64,10 @@ def _keypoints_in_words(job: Job) -> str:
     values = {name: value for name, value in vars(chosen.aggregate).items() if value != usual[name]}
     if chosen.given:
         values["keypoints"] = chosen.given.source
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in values.items()]
+    if chosen.refine.refine is not None:
+        words.append("--refine" if chosen.refine.refine else "--no-refine")
+    return " ".join(words)
 
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:

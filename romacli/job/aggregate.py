@@ -1,4 +1,4 @@
-"""Keypoints of a job anew, from its journal alone: nothing is matched and no photograph is needed."""
+"""Keypoints of a job anew, from its journal: nothing is matched, and photographs only refine them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from romacli.job.derived import made_with
 from romacli.job.given import SIFT, GivenKeypoints
 from romacli.job.masks import JobMasks, note_masks, noted_masks
 from romacli.job.options import KeypointOptions
+from romacli.job.refine import Refinement
 from romacli.job.views import VIEW, ViewsSummary, derive_views
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
+from romacli.refine.options import RefineOptions
 from romacli.stop import StopRequest
+from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
@@ -33,27 +36,28 @@ from romacli.types import PairList, Size
 class ReaggregateOptions:
     """How keypoints are made, the seed aside, which is the job's.
 
-    given: those to match in place of new ones. masks: None for those that the job has used last.
+    given: those to match in place of new ones. masks: None for those that the job has used last. images: the folder of
+    photographs to refine them against, None for where they were matched.
     """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
     given: GivenKeypoints | None = None
     masks: MaskOptions | None = None
+    refine: RefineOptions = field(default_factory=RefineOptions)
+    images: Path | None = None
 
 
 def asked_options(asked: KeypointOptions, images: Path | None) -> ReaggregateOptions:
-    """How keypoints are made anew: as is asked, by default with the masks of the run before.
-
-    images: the folder of photographs, for SIFT.
-    """
+    """How keypoints are made anew: as is asked, by default with the masks of the run before."""
     given = GivenKeypoints(asked.keypoints, images) if asked.keypoints else None
-    return ReaggregateOptions(asked.aggregate, given, asked.masks if asked.names_masks else None)
+    masks = asked.masks if asked.names_masks else None
+    return ReaggregateOptions(asked.aggregate, given, masks, asked.refine, images)
 
 
 def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path | None) -> ReaggregateOptions:
     """How keypoints are made: as is given, and for the rest as those of the job were made last.
 
-    job: None begins anew. images: the folder of photographs, for SIFT.
+    job: None begins anew. images: the folder of photographs.
     """
     before = ReaggregateOptions() if job is None else noted_options(job)
     source = asked.keypoints
@@ -66,6 +70,8 @@ def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path 
         replace(before.aggregate, **changed),
         GivenKeypoints(source, images) if source else None,
         asked.masks if asked.names_masks else before.masks,
+        asked.refine if "refine" in asked.given else before.refine,
+        images,
     )
 
 
@@ -77,7 +83,15 @@ def noted_options(layout: Layout) -> ReaggregateOptions:
     source = noted.get("keypoints")
     if source and source != SIFT:
         source = str(layout.root / source)
-    return ReaggregateOptions(options, GivenKeypoints(source) if source else None, noted_masks(layout))
+    given = GivenKeypoints(source, photographs_of(layout)) if source else None
+    return ReaggregateOptions(options, given, noted_masks(layout), RefineOptions(refine=noted.get("refine")))
+
+
+def refined_options(layout: Layout, images: Path | None) -> ReaggregateOptions:
+    """How the hloc files of a job were made last, refined now. images: None for where they were matched."""
+    noted = noted_options(layout)
+    given = noted.given and GivenKeypoints(noted.given.source, images or noted.given.images)
+    return replace(noted, given=given, refine=RefineOptions(refine=True), images=images)
 
 
 def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
@@ -112,7 +126,11 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         if options.masks is not None:
             note_masks(layout, options.masks)
         return derive_views(
-            layout, journal, pairs, sizes, aggregate, progress, stop, names=known, given=options.given, masks=masks
+            *(layout, journal, pairs, sizes, aggregate, progress, stop),
+            names=known,
+            given=options.given,
+            masks=masks,
+            refinement=Refinement(options.refine, options.images or photographs_of(layout), images),
         )
 
 

@@ -163,10 +163,12 @@ class _Check:
             names = file.names()
             self._progress.begin("checking keypoints", len(names))
             for name in names:
-                keypoints, size = file.keypoints(name).xy, file.image_size(name)
+                keypoints, size, precision = file.keypoints(name).xy, file.image_size(name), file.precision(name)
                 is_unread = size == UNREAD and not len(keypoints)
                 if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
                     return f"the keypoints of {name} are no places in an image"
+                if precision is not None and len(precision.quality) != len(keypoints):
+                    return f"{name} has {len(keypoints)} keypoints and {len(precision.quality)} covariances"
                 self._progress.advance()
         return None
 

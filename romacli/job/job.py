@@ -19,6 +19,7 @@ from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
+from romacli.job.refine import Refinement
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
 from romacli.mapping.reconstruct import check_holds_models_only
@@ -245,6 +246,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     names=job.images.names,
                     given=job.keypoints.given,
                     masks=job.masks,
+                    refinement=Refinement(job.keypoints.refine, job.images.root, job.known),
                 )
     return summary
 

@@ -12,6 +12,7 @@ from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.options import MatcherChoice, MatcherOptions
 from romacli.options import Option, Panel
 from romacli.pairing.options import PairingOptions
+from romacli.refine.options import RefineOptions
 from romacli.run.options import Changed, EngineOptions, MatchOptions, Shard, parse_shard
 
 DEFAULT_OUTPUT = Path("romacli-out")
@@ -25,8 +26,15 @@ Output = Annotated[
 # The folder of a job as an argument: one that `match` has finished, or any.
 MatchedJob = Annotated[Path, Option("Folder of a job that `match` has made.", metavar="OUT", is_argument=True)]
 AnyJob = Annotated[Path, Option("Folder of a job, finished or not.", metavar="OUT", is_argument=True)]
-# The folder of its photographs where a command can mostly do without.
-SiftImages = Annotated[Path | None, Option("Folder of photographs, for --keypoints sift alone.", metavar="DIR")]
+# The folder of its photographs where a command can do without.
+SiftImages = Annotated[
+    Path | None,
+    Option(
+        "Folder of the job's photographs, for --keypoints sift and to refine keypoints. Default: where they were "
+        "matched.",
+        metavar="DIR",
+    ),
+]
 JobImages = Annotated[
     Path | None, Option("Folder of the job's photographs. Default: where they were matched.", metavar="DIR")
 ]
@@ -51,6 +59,7 @@ class KeypointOptions:
             metavar="sift|FILE.h5",
         ),
     ] = None
+    refine: RefineOptions = RefineOptions()
     masks: MaskOptions = MaskOptions()
     given: frozenset[str] = frozenset()
 

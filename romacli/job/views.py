@@ -14,6 +14,7 @@ from romacli.errors import UsageError
 from romacli.job.derived import digest, held_by, remember, sources_of
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks
+from romacli.job.refine import Refinement
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph
@@ -35,7 +36,8 @@ class ViewsSummary:
     """What the hloc files hold, and what the checks say of it.
 
     pairs: those with a warp; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
-    None without triangles; warnings: sentences.
+    None without triangles; refined: the share of matched keypoints that were moved to where the photographs agree, by
+    median_shift px, None where that was not tried; warnings: sentences.
     """
 
     images: int
@@ -49,6 +51,8 @@ class ViewsSummary:
     triangle_agreement: float | None
     longest_track: int
     warnings: Sequence[str]
+    refined: float | None = None
+    median_shift: float | None = None
 
 
 def derive_views(
@@ -63,6 +67,7 @@ def derive_views(
     names: Iterable[str] = (),
     given: GivenKeypoints | None = None,
     masks: JobMasks | None = None,
+    refinement: Refinement | None = None,
 ) -> ViewsSummary:
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
@@ -74,10 +79,14 @@ def derive_views(
             `features.h5` as `UNREAD`.
         given: keypoints to match in place of new ones.
         masks: of pixels that neither give nor receive matches.
+        refinement: the photographs to refine keypoints against.
     """
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
-    derived_from = digest([_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread])
-    made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None})
+    sources: list[Any] = [_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread]
+    asked = refinement.options.refine if refinement else None
+    refinement = refinement if refinement and refinement.is_wanted(given) else None
+    derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
+    made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None, "refine": asked})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, VIEW, derived_from)
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
@@ -86,11 +95,13 @@ def derive_views(
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
         summary = ViewsSummary(**held)
     else:
-        with noted(layout, "keypoints") as counts:
-            summary = _derive(layout, journal, pairs, sizes, options, progress, stop, given, masks, unread, provenance)
+        with noted(layout, "keypoints", images=refinement.images if refinement else None) as counts:
+            summary = _derive(
+                *(layout, journal, pairs, sizes, options, progress, stop, given, masks, refinement, unread, provenance)
+            )
             counts.update(pairs=summary.pairs, images=summary.images)
-        sources = digest(_finished(journal, pairs))
-        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with, sources=sources)
+        finished = digest(_finished(journal, pairs))
+        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with, sources=finished)
     for warning in summary.warnings:
         progress.warn(warning)
     return summary
@@ -106,10 +117,11 @@ def _derive(
     stop: StopRequest,
     given: GivenKeypoints | None,
     masks: JobMasks | None,
+    refinement: Refinement | None,
     unread: Sequence[str],
     provenance: Mapping[str, str],
 ) -> ViewsSummary:
-    """Aggregate, check and write."""
+    """Aggregate, refine, check and write."""
 
     def read(pair: Pair) -> CompactWarp:
         result = journal.read(pair)
@@ -124,18 +136,28 @@ def _derive(
         aggregation = derive(graph, options, anchors=anchors, progress=progress)
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         checks = check(graph, aggregation, options, images=listed, progress=progress)
-    if masks is not None:
-        checks = replace(checks, warnings=(*masks.warnings(), *checks.warnings))
-    keypoints = {**(anchors or {}), **aggregation.keypoints}
+        refined = refinement.refine(graph, aggregation, masks, progress) if refinement else None
+    told = (*(masks.warnings() if masks else ()), *checks.warnings, *(refined.warnings if refined else ()))
+    checks = replace(checks, warnings=told)
+    keypoints = {**(anchors or {}), **(refined.keypoints if refined else aggregation.keypoints)}
     places = {**sizes, **dict.fromkeys(unread, UNREAD)}
     write_features(layout.features, _features(keypoints, places), provenance=provenance)
     write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
+    if refined:
+        summary = replace(summary, refined=refined.share, median_shift=refined.median_shift)
     progress.say(
         f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, over "
-        f"{counted(summary.images, 'image')}"
+        f"{counted(summary.images, 'image')}{refined_in_words(summary)}"
     )
     return summary
+
+
+def refined_in_words(summary: ViewsSummary) -> str:
+    """What a sentence on keypoints says of their refinement; nothing where there was none."""
+    if summary.refined is None:
+        return ""
+    return f"; {summary.refined:.0%} of keypoints refined, {summary.median_shift:.2f} px moved in the median"
 
 
 def _usable(journal: Journal, pairs: PairList) -> list[Pair]:

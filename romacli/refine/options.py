@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from romacli.options import Option, Panel
 
 
 @dataclass(frozen=True)
 class RefineOptions:
     """Lengths are in px of the photographs.
 
+    refine: whether at all; None for keypoints that are made of the warps and not for those that are given.
     levels: resolutions, each half of the one before; half_patch: a patch has 2 half_patch + 1 samples a side;
     spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px: of one step, in px of the
     level; converged_px: a last step shorter than this has arrived; reach_px: how far an observation may move;
@@ -18,6 +22,17 @@ class RefineOptions:
     other views are tried, one after the other.
     """
 
+    panel: ClassVar[Panel] = Panel.keypoints
+
+    refine: Annotated[
+        bool | None,
+        Option(
+            "Move keypoints to where the photographs themselves agree, to a fraction of a pixel. Default: those that "
+            "are made of the warps, and not those that --keypoints gives.",
+            negatable=True,
+            has_default=False,
+        ),
+    ] = None
     levels: int = 2
     half_patch: int = 7
     spacing: float = 1.5

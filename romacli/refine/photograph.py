@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 # Enough for bilinear reading between pixels to hold; noise of neighbouring pixels is then correlated over so many.
 SMOOTHING_PX = 0.8
 CORRELATED_PX = 4 * np.pi * SMOOTHING_PX**2
+# OpenCV reads between the pixels of no longer ones.
+LONGEST_SIDE = 2**15 - 1
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Photograph:
     levels: (H, W) float32 grey at full, half, quarter ... resolution; kept: (H, W) uint8, 0 where a sample would take
     in masked pixels, or None.
     """
+
+    # Of both fields, for each px of the photograph.
+    BYTES_PER_PX: ClassVar[int] = 7
 
     levels: tuple[np.ndarray, ...]
     kept: np.ndarray | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -15,6 +15,9 @@ from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
 
 ReadPhotograph = Callable[[int], Photograph | None]
+Edge = tuple[int, int]
+# Puts the pairs of images of a round into an order, in groups whose photographs are at hand when the group comes.
+Batches = Callable[[Sequence[Edge]], Iterable[Sequence[Edge]]]
 # A warp that shrinks more than this says nothing of the way back.
 _LEAST_AREA = 0.05
 
@@ -66,11 +69,12 @@ class RefinedTracks:
 def refine_tracks(
     ids: Sequence[np.ndarray],
     xy: Sequence[np.ndarray],
-    links: Mapping[tuple[int, int], Links],
+    links: Mapping[Edge, Links],
     read: ReadPhotograph,
     options: RefineOptions | None = None,
     *,
     threads: int = 1,
+    batches: Batches = lambda edges: [edges],
 ) -> RefinedTracks:
     """Move the observations of each track to where the photographs agree with its most central view.
 
@@ -80,15 +84,17 @@ def refine_tracks(
     Args:
         ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
         links: by (i, j), i < j. read: a photograph, or None where there is none; called from threads, several times
-        each, image by image.
+        each. batches: called once a round.
     """
     options = options or RefineOptions()
     table = _Table(ids, xy, links, options)
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(options.rounds):
-            works = [work for work in table.works(table.choose()) if len(work)]
-            for work, found in zip(works, pool.map(table.align, works, repeat(read)), strict=True):
-                table.learn(work, found)
+            works = table.works(table.choose())
+            for batch in batches(sorted(works)):
+                groups = [work for edge in batch for work in works[edge]]
+                for work, found in zip(groups, pool.map(table.align, groups, repeat(read)), strict=True):
+                    table.learn(work, found)
             table.close_round()
     return table.result()
 
@@ -107,7 +113,7 @@ class _Ways:
     closeness: np.ndarray
 
     @classmethod
-    def of(cls, links: Mapping[tuple[int, int], Links], starts: np.ndarray, smallest_area: float) -> _Ways:
+    def of(cls, links: Mapping[Edge, Links], starts: np.ndarray, smallest_area: float) -> _Ways:
         ordered = [(i, j, links[i, j]) for i, j in sorted(links)]
         none = np.zeros(0, np.int64)
         first = np.concatenate([none, *(starts[i] + link.first for i, _, link in ordered)])
@@ -129,7 +135,7 @@ class _Table:
         self,
         ids: Sequence[np.ndarray],
         xy: Sequence[np.ndarray],
-        links: Mapping[tuple[int, int], Links],
+        links: Mapping[Edge, Links],
         options: RefineOptions,
     ) -> None:
         self._starts = np.cumsum([0, *map(len, ids)])
@@ -165,12 +171,16 @@ class _Table:
         roots = order[np.unique(self._track[order], return_index=True)[1]]
         self._root[roots] = self._settled[roots] = self._was_root[roots] = True
 
-    def works(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Links in groups of one source and one target image, neighbours in order."""
+    def works(self, chosen: np.ndarray) -> dict[Edge, list[np.ndarray]]:
+        """Links by (i, j), i < j, of their images, in groups of one source and one target."""
         source, target = self._image[self._ways.source[chosen]], self._image[self._ways.target[chosen]]
         order = np.lexsort((chosen, target, source))
         changes = np.diff(source[order]).astype(bool) | np.diff(target[order]).astype(bool)
-        return np.split(chosen[order], np.flatnonzero(changes) + 1)
+        works: dict[Edge, list[np.ndarray]] = {}
+        for rows in np.split(order, np.flatnonzero(changes) + 1) if len(order) else ():
+            images = int(source[rows[0]]), int(target[rows[0]])
+            works.setdefault((min(images), max(images)), []).append(chosen[rows])
+        return works
 
     def align(self, work: np.ndarray, read: ReadPhotograph) -> Alignment | None:
         """Align a group; changes nothing, so that groups can be aligned at once."""

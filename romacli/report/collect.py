@@ -26,7 +26,7 @@ from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
-from romacli.types import Pair
+from romacli.types import Pair, Precision
 from romacli.words import counted
 
 from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
@@ -37,12 +37,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the hloc files hold: keypoints and those in tracks by image, matches by pair, and the tracks."""
+    """What the hloc files hold: keypoints and those in tracks by image, matches by pair, and the tracks.
+
+    refined: the share of keypoints that were refined, and their median shift in px, of images that have any in tracks.
+    """
 
     keypoints: Mapping[str, int] = field(default_factory=dict)
     in_tracks: Mapping[str, int] = field(default_factory=dict)
     matches: Mapping[Pair, int] = field(default_factory=dict)
     tracks: Tracks | None = None
+    refined: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
@@ -129,6 +133,7 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
     with FeaturesFile(job.layout.features) as features, MatchesFile(job.layout.matches) as matches:
         names = features.names()
         counts = {name: len(features.keypoints(name)) for name in names}
+        precision = {name: features.precision(name) for name in names}
         pairs = matches.pairs(names)
         progress.begin("reading matches", len(pairs))
         found = {}
@@ -136,6 +141,11 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
             found[min(pair), max(pair)] = matches.matches(min(pair), max(pair)).indices
             progress.advance()
     tracks = join_tracks(counts, found.items())
+    refined = {
+        name: _refined(precise, tracks[name])
+        for name, precise in precision.items()
+        if precise is not None and (tracks[name] >= 0).any()
+    }
     ids = np.concatenate([np.zeros(0, np.int64), *tracks.values()])
     lengths = np.unique(ids[ids >= 0], return_counts=True)[1]
     return _Shared(
@@ -148,7 +158,16 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
             longest=int(lengths.max(initial=0)),
             lengths=_histogram(lengths),
         ),
+        refined=refined,
     )
+
+
+def _refined(precision: Precision, tracks: np.ndarray) -> tuple[float, float]:
+    """The share of the keypoints in tracks that were refined, and their median shift in px."""
+    moved = precision.quality > 0
+    shift = np.linalg.norm(precision.shift[moved], axis=1)
+    share = int(moved.sum()) / max(int((tracks >= 0).sum()), 1)
+    return round(share, 4), round(float(np.median(shift)), 3) if len(shift) else 0.0
 
 
 def _histogram(lengths: np.ndarray) -> dict[int, int]:
@@ -195,6 +214,8 @@ def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model
             inliers=inliers[image],
             points3D=observations.get(name),
             focal_length_px=round(cameras[name].focal_length_px, 2) if name in cameras else None,
+            refined=shared.refined[name][0] if name in shared.refined else None,
+            shift_px=shared.refined[name][1] if name in shared.refined else None,
         )
         for image, name in enumerate(names)
     )

@@ -19,7 +19,8 @@ _STAGES_THAT_GO_ON = ("matching",)
 @dataclass(frozen=True)
 class ImageRow:
     """An image. pairs: planned; matched: of them with a warp; verified: of them in the database; keypoints: of them
-    `in_tracks` share a track with another image; points3D: None where the image is not in the model."""
+    `in_tracks` share a track with another image; points3D: None where the image is not in the model; refined: the share
+    of those in tracks that were refined, shift_px: by how much in the median, None where that was not tried."""
 
     name: str
     pairs: int
@@ -30,6 +31,8 @@ class ImageRow:
     inliers: int
     points3D: int | None
     focal_length_px: float | None
+    refined: float | None = None
+    shift_px: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from romacli.errors import InputError
 from romacli.names import nearest_name, spelled
 from romacli.pairs import read_pairs
-from romacli.store.history import Run, read_runs
+from romacli.store.history import Run, photographs_of, read_runs
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, read_manifest
@@ -32,8 +32,7 @@ class JobFolder:
     @property
     def photographs(self) -> Path | None:
         """Where the photographs were when they were last looked at."""
-        folders = [run.images for run in self.runs if run.images]
-        return Path(folders[-1]) if folders else None
+        return photographs_of(self.layout)
 
     def journal(self) -> Journal:
         return Journal.open(self.layout.journal, fingerprint(self.manifest))

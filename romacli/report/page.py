@@ -38,6 +38,8 @@ _IMAGE_COLUMNS = (
     ("number", "verified"),
     ("number", "keypoints"),
     ("number", "in tracks"),
+    ("number", "refined %"),
+    ("number", "shift px"),
     ("number", "points in model"),
     ("number", "focal length px"),
 )
@@ -241,6 +243,8 @@ def _image_table(facts: Facts) -> dict[str, Any]:
             image.verified,
             image.keypoints,
             image.in_tracks,
+            None if image.refined is None else round(100 * image.refined),
+            image.shift_px,
             image.points3D,
             image.focal_length_px,
         ]

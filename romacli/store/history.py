@@ -1,6 +1,6 @@
 """What was run in an output folder and how long it took: a line of JSON for each piece of work, appended.
 
-For people and reports; nothing that is derived depends on it.
+For people and reports, and to find the photographs again where nobody names their folder.
 """
 
 from __future__ import annotations
@@ -78,3 +78,9 @@ def noted(layout: Layout, stage: str, *, images: Path | None = None) -> Iterator
         if layout.manifest.exists():
             with suppress(StoreError):
                 append_run(layout.runs, Run(stage, started, seconds, finished, folder, counts))
+
+
+def photographs_of(layout: Layout) -> Path | None:
+    """The folder of a job's photographs where they were when they were last looked at; None where nobody knows."""
+    folders = [run.images for run in read_runs(layout.runs) if run.images]
+    return Path(folders[-1]) if folders else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import numpy as np
 
 from romacli.errors import BusyError, InputError, PairsError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc, hloc_to_colmap
-from romacli.types import Keypoints, Matches, Pair, Size
+from romacli.types import Keypoints, Matches, Pair, Precision, Size
 
 from .layout import written_whole
 
@@ -67,6 +68,7 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
     under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
+    Refined keypoints have the three datasets of `Precision` besides, which hloc does not look at.
     A photograph that cannot be read has no keypoints and the size `UNREAD`.
 
     Args:
@@ -84,6 +86,9 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
             group["scores"] = keypoints.scores.astype(np.float32)
             group["score"] = group["scores"]
             group["image_size"] = np.array(size, np.int64)
+            if keypoints.precision is not None:
+                for key, values in vars(keypoints.precision).items():
+                    group[key] = values.astype(np.float32)
 
 
 def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]) -> None:
@@ -244,6 +249,18 @@ class FeaturesFile(ReadFile):
                 raise ValueError("a keypoint is nowhere")
             scores = next((_array(group[key]) for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
+
+    def precision(self, name: str) -> Precision | None:
+        """How well the keypoints of an image are known; None where they were not refined."""
+        group = self._group(name)
+        with self._reading(f"give the precision of the keypoints of {name}"):
+            names = [field.name for field in fields(Precision)]
+            if not all(key in group for key in names):
+                return None
+            precision = Precision(*(_array(group[key]).astype(np.float32) for key in names))
+            if not all(np.isfinite(values).all() for values in vars(precision).values()):
+                raise ValueError("a covariance is no number")
+            return precision
 
     def image_size(self, name: str) -> Size:
         """The (width, height) of an image in px."""

@@ -72,7 +72,7 @@ def test_keypoints_are_made_anew_without_photographs(run: Run) -> None:
     values = values_of(run("aggregate", "job", "--max-keypoints", 100, "--json"))
     assert list(values) == [
         "images", "pairs", "keypoints", "tracks", "mean_track_length", "matches", "images_without_tracks", "components",
-        "triangle_agreement", "longest_track", "warnings", "seconds",
+        "triangle_agreement", "longest_track", "warnings", "refined", "median_shift", "seconds",
     ]  # fmt: skip
     assert (values["images"], values["pairs"], values["components"], values["longest_track"]) == (5, 10, 1, 5)
     assert values["images_without_tracks"] == []
@@ -116,9 +116,9 @@ def test_what_aggregate_made_stays_until_other_options_are_given(run: Run, match
     assert Path("job/features.h5").read_bytes() == aggregated
     assert match("--max-keypoints", 200).exit_code == 0
     assert (options_of("job/features.h5")["method"], options_of("job/features.h5")["max_keypoints"]) == ("cells", 200)
-    default = AggregateOptions.max_keypoints
+    default, unset = AggregateOptions.max_keypoints, {"keypoints": None, "refine": None}
     assert match("--method", "tracks", "--max-keypoints", default, "--min-track-length", 3).exit_code == 0
-    assert options_of("job/features.h5") == {**asdict(AggregateOptions()), "min_track_length": 3, "keypoints": None}
+    assert options_of("job/features.h5") == {**asdict(AggregateOptions()), "min_track_length": 3, **unset}
     assert run("merge", "job").exit_code == 0
     assert options_of("job/features.h5")["min_track_length"] == 3
     assert run("aggregate", "job").exit_code == 0

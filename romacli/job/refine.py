@@ -1,0 +1,218 @@
+"""A job's keypoints refined against its photographs, those that are still as they were when they were matched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import ImageError
+from romacli.images.decode import read_image
+from romacli.job.derived import stamp
+from romacli.job.given import GivenKeypoints
+from romacli.job.masks import JobMasks
+from romacli.keypoints.aggregation import Aggregation
+from romacli.keypoints.components import join_tracks
+from romacli.keypoints.graph import PairGraph
+from romacli.progress import Progress
+from romacli.refine.options import RefineOptions
+from romacli.refine.photograph import LONGEST_SIDE, Photograph
+from romacli.refine.tracks import Edge, Links, RefinedTracks, refine_tracks
+from romacli.run.schedule import plan
+from romacli.store.images import KnownImage
+from romacli.types import Keypoints, Precision
+from romacli.words import counted, first_few
+
+# Photographs held at once take about so much, two at least. One that is decoded takes as much again for a moment.
+_HELD_BYTES = 2 << 30
+_MOST_DECODERS = 4
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of it.
+
+    keypoints: of every image of the graph, with their precision, in their old order; share: of the matched keypoints
+    that were refined; median_shift: in px, of those; both None without any photograph. warnings: sentences on
+    photographs that could not be used.
+    """
+
+    keypoints: Mapping[str, Keypoints]
+    share: float | None
+    median_shift: float | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What keypoints are refined against.
+
+    images: the folder of photographs, None where nobody knows it. known: the photographs as they were matched.
+    """
+
+    options: RefineOptions
+    images: Path | None
+    known: Mapping[str, KnownImage]
+
+    def is_wanted(self, given: GivenKeypoints | None) -> bool:
+        """Whether to refine at all: given keypoints only where it was asked."""
+        return given is None if self.options.refine is None else self.options.refine
+
+    def unusable(self, names: Iterable[str]) -> dict[str, str]:
+        """Of these photographs those that are not as they were matched: in one word, what became of each."""
+        if self.images is None or not self.images.is_dir():
+            return dict.fromkeys(names, "gone")
+        found = {}
+        for name in names:
+            try:
+                now = stamp(self.images / name)
+            except OSError:
+                found[name] = "gone"
+                continue
+            if name in self.known and tuple(now) not in self.known[name].stamps:
+                found[name] = "changed"
+        return found
+
+    def stamp(self, names: Sequence[str]) -> Any:
+        """What refined keypoints depend on beside their warps, as JSON values."""
+        how = {key: value for key, value in vars(self.options).items() if key != "refine"}
+        return ["refined", how, sorted(self.unusable(names).items())]
+
+    def refine(
+        self,
+        graph: PairGraph,
+        aggregation: Aggregation,
+        masks: JobMasks | None,
+        progress: Progress,
+    ) -> Refined:
+        """Refine the keypoints of an aggregation. Each photograph is decoded once a round where memory allows it."""
+        shelf = _Shelf(self, graph, masks, progress)
+        if shelf.is_empty:
+            return Refined(aggregation.keypoints, None, None, shelf.warnings())
+        links = _links(graph, aggregation, progress)
+        counts = {name: len(aggregation.keypoints[name]) for name in graph.names}
+        tracks = join_tracks(
+            counts,
+            ((graph.pair_of(edge), np.stack((link.first, link.second), axis=1)) for edge, link in links.items()),
+        )
+        before = [aggregation.keypoints[name] for name in graph.names]
+        result = refine_tracks(
+            [tracks[name] for name in graph.names],
+            [keypoints.xy for keypoints in before],
+            links,
+            shelf.read,
+            self.options,
+            threads=os.cpu_count() or 1,
+            batches=shelf.batches,
+        )
+        refined = _precise(before, result)
+        matched = sum(int((tracks[name] >= 0).sum()) for name in graph.names)
+        moved = np.concatenate([quality > 0 for quality in result.quality])
+        shifts = np.concatenate([np.linalg.norm(one.precision.shift, axis=1) for one in refined if one.precision])
+        return Refined(
+            dict(zip(graph.names, refined, strict=True)),
+            float(moved.sum() / max(matched, 1)),
+            float(np.median(shifts[moved])) if moved.any() else 0.0,
+            shelf.warnings(),
+        )
+
+
+def _links(graph: PairGraph, aggregation: Aggregation, progress: Progress) -> dict[Edge, Links]:
+    progress.begin("reading warps", len(graph.edges))
+    links = {}
+    for i, j in graph.edges:
+        first, second = aggregation.matches_of(graph.pair_of((i, j))).indices.T
+        xy = [aggregation.keypoints[graph.names[k]].xy[rows] for k, rows in ((i, first), (j, second))]
+        links[i, j] = Links.of(first, second, (graph.warp(i, j), graph.warp(j, i)), (xy[0], xy[1]))
+        progress.advance()
+    return links
+
+
+def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoints]:
+    precise = []
+    for old, new, *known in zip(before, result.xy, result.covariance, result.quality, strict=True):
+        covariance, quality = known
+        xy = np.where(quality[:, None] > 0, new, old.xy).astype(old.xy.dtype)
+        precise.append(replace(old, xy=xy, precision=Precision(covariance, quality, (xy - old.xy).astype(np.float32))))
+    return precise
+
+
+class _Shelf:
+    """The photographs at hand: decoded when a group of pairs needs them, and let go as memory asks for it."""
+
+    def __init__(self, refinement: Refinement, graph: PairGraph, masks: JobMasks | None, progress: Progress) -> None:
+        self._refinement, self._graph, self._masks, self._progress = refinement, graph, masks, progress
+        self._unusable = refinement.unusable(graph.names)
+        self._held: dict[int, Photograph] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        return len(self._unusable) == len(self._graph.names)
+
+    def read(self, image: int) -> Photograph | None:
+        return self._held.get(image)
+
+    def batches(self, edges: Sequence[Edge]) -> Iterator[Sequence[Edge]]:
+        """All pairs, in an order that decodes few photographs again."""
+        self._progress.begin("refining against the photographs", len(edges))
+        numbers = {name: image for image, name in enumerate(self._graph.names)}
+        largest = max((width * height for width, height in self._graph.sizes), default=1)
+        capacity = max(2, _HELD_BYTES // (Photograph.BYTES_PER_PX * largest))
+        with ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
+            for step in plan([self._graph.pair_of(edge) for edge in edges], capacity).steps:
+                for name in step.release:
+                    self._held.pop(numbers[name], None)
+                loaded = [numbers[name] for name in step.encode]
+                for image, photograph in zip(loaded, pool.map(self._load, loaded), strict=True):
+                    if photograph is not None:
+                        self._held[image] = photograph
+                yield [(numbers[first], numbers[second]) for first, second in step.pairs]
+                self._progress.advance(len(step.pairs))
+
+    def _load(self, image: int) -> Photograph | None:
+        name, size = self._graph.names[image], self._graph.sizes[image]
+        if name in self._unusable:
+            return None
+        assert self._refinement.images is not None
+        try:
+            pixels = read_image(self._refinement.images / name)
+        except ImageError:
+            self._unusable[name] = "unreadable"
+            return None
+        if (pixels.shape[1], pixels.shape[0]) != size:
+            self._unusable[name] = "of another size"
+            return None
+        if max(size) > LONGEST_SIDE:
+            self._unusable[name] = "too long"
+            return None
+        kept = self._masks.read(name) if self._masks else None
+        return Photograph.prepare(_grey(pixels), self._refinement.options.levels, kept)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What to say of photographs that could not be used."""
+        if not self._unusable:
+            return ()
+        if self.is_empty and set(self._unusable.values()) == {"gone"}:
+            folder = self._refinement.images
+            where = f"are not in {folder}" if folder else "lie nobody knows where"
+            return (
+                f"keypoints are not refined, since the photographs {where}. Name their folder with --images, or add "
+                "--no-refine.",
+            )
+        names = sorted(self._unusable)
+        told = [f"{name} ({self._unusable[name]})" for name in names]
+        return (
+            f"keypoints of {counted(len(names), 'photograph is', 'photographs are')} not refined, since they are not "
+            f"as they were matched: {first_few(told)}",
+        )
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

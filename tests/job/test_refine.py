@@ -1,0 +1,272 @@
+"""Keypoints of a job refined against its photographs: what is written, what stays, and what interruptions leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.plane import SIZE, PlanePhotographs
+from support.small_job import NAMES, plane_job
+
+from romacli.images.decode import read_image
+from romacli.images.options import MaskOptions
+from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
+from romacli.job.check import check_job
+from romacli.job.given import SIFT, GivenKeypoints
+from romacli.job.refine import Refinement
+from romacli.job.views import ViewsSummary, derive_views
+from romacli.keypoints.options import AggregateOptions
+from romacli.pairs import exhaustive
+from romacli.progress import Silent
+from romacli.refine import photograph
+from romacli.refine.options import RefineOptions
+from romacli.stop import Stopped, StopRequest
+from romacli.store.hloc import FeaturesFile
+from romacli.store.images import KnownImage, read_images, write_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.types import Keypoints, PairList
+
+TITLE = "refining against the photographs"
+PLAIN = ReaggregateOptions(refine=RefineOptions(refine=False))
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.sentences: list[str] = []
+
+    def begin(self, title: str, total: int) -> None:
+        self.begun.append(title)
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    warn = say
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
+    """Photographs under `photos`, with a finished job in `job` beside them."""
+    return plane_job(tmp_path_factory.mktemp("made"))[1]
+
+
+@pytest.fixture
+def job(made: PlanePhotographs, tmp_path: Path) -> Layout:
+    """A copy of the job and of the photographs."""
+    shutil.copytree(made.root, tmp_path / "photos", copy_function=shutil.copy2)
+    shutil.copytree(made.root.parent / "job", tmp_path / "job")
+    layout = Layout(tmp_path / "job")
+    states = {name: (tmp_path / "photos" / name).stat() for name in NAMES}
+    write_images(
+        layout.images,
+        {name: KnownImage(((state.st_size, state.st_mtime_ns),), SIZE) for name, state in states.items()},
+    )
+    return layout
+
+
+def again(layout: Layout, options: ReaggregateOptions | None = None, told: Told | None = None) -> ViewsSummary:
+    options = replace(options or ReaggregateOptions(), images=layout.root.parent / "photos")
+    return reaggregate(layout, options, told or Told(), StopRequest())
+
+
+def keypoints(layout: Layout) -> dict[str, Keypoints]:
+    with FeaturesFile(layout.features) as file:
+        return {name: replace(file.keypoints(name), precision=file.precision(name)) for name in file.names()}
+
+
+def refined(points: Keypoints) -> np.ndarray:
+    assert points.precision is not None
+    return points.precision.quality > 0
+
+
+def test_a_job_refines_its_keypoints_and_says_by_how_much(made: PlanePhotographs, job: Layout) -> None:
+    moved = keypoints(job)
+    summary = again(job)
+    assert summary.refined is not None
+    assert summary.refined > 0.5
+    assert summary.median_shift is not None
+    assert 0 < summary.median_shift < 1
+    again(job, PLAIN)
+    for name, before in keypoints(job).items():
+        after = moved[name].precision
+        assert before.precision is None
+        assert after is not None
+        np.testing.assert_allclose(moved[name].xy - after.shift, before.xy, atol=1e-4)
+        kept = ~refined(moved[name])
+        assert not after.shift[kept].any()
+        np.testing.assert_allclose(after.covariance[kept], np.broadcast_to(np.eye(2), (kept.sum(), 2, 2)))
+        assert np.linalg.eigvalsh(after.covariance).min() > 0
+
+
+def test_what_was_refined_is_not_refined_again(job: Layout) -> None:
+    again(job)
+    written, told = job.features.stat().st_mtime_ns, Told()
+    again(job, refined_options(job, None), told)
+    assert job.features.stat().st_mtime_ns == written
+    assert any("up to date" in sentence for sentence in told.sentences)
+
+
+def test_the_order_of_pairs_changes_nothing(job: Layout) -> None:
+    pairs, manifest = exhaustive(NAMES), read_manifest(job.manifest)
+    assert manifest is not None
+    found = []
+    for order in (pairs.pairs, pairs.pairs[::-1]):
+        job.features.unlink()
+        refinement = Refinement(RefineOptions(), job.root.parent / "photos", read_images(job.images))
+        with Journal.open(job.journal, fingerprint(manifest)) as journal:
+            sizes = dict.fromkeys(NAMES, SIZE)
+            how = (AggregateOptions(), Silent(), StopRequest())
+            derive_views(job, journal, PairList(tuple(order)), sizes, *how, refinement=refinement)
+        found.append(keypoints(job))
+    for name in NAMES:
+        np.testing.assert_array_equal(found[0][name].xy, found[1][name].xy)
+        np.testing.assert_array_equal(*(vars(points[name].precision)["covariance"] for points in found))
+
+
+@pytest.mark.parametrize(("harm", "word"), [("gone", "gone"), ("touched", "changed"), ("broken", "unreadable")])
+def test_photographs_that_are_not_as_matched_are_named_and_their_keypoints_stay(
+    job: Layout, harm: str, word: str
+) -> None:
+    path = job.root.parent / "photos" / NAMES[1]
+    if harm == "gone":
+        path.unlink()
+    elif harm == "touched":
+        os.utime(path, ns=(0, 0))
+    else:
+        state = path.stat()
+        path.write_bytes(b"x" * state.st_size)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    job.features.unlink()
+    told = Told()
+    summary = again(job, told=told)
+    assert any(NAMES[1] in sentence and word in sentence for sentence in told.sentences)
+    assert any(NAMES[1] in sentence for sentence in summary.warnings)
+    points = keypoints(job)
+    assert not refined(points[NAMES[1]]).any()
+    assert refined(points[NAMES[0]]).any()
+
+
+def test_a_photograph_of_another_size_is_named(job: Layout) -> None:
+    path = job.root.parent / "photos" / NAMES[2]
+    image = read_image(path)
+    assert cv2.imwrite(str(path), cv2.resize(image, None, fx=0.5, fy=0.5))
+    write_images(job.images, {})
+    job.features.unlink()
+    told = Told()
+    again(job, told=told)
+    assert any(NAMES[2] in sentence and "size" in sentence for sentence in told.sentences)
+
+
+def test_without_photographs_keypoints_are_made_and_it_is_said_that_they_are_not_refined(job: Layout) -> None:
+    shutil.rmtree(job.root.parent / "photos")
+    told = Told()
+    summary = again(job, told=told)
+    assert summary.refined is None
+    assert any("not refined" in sentence and "--images" in sentence for sentence in told.sentences)
+    assert all(points.precision is None for points in keypoints(job).values())
+
+
+def test_no_patch_reaches_into_masked_pixels(job: Layout) -> None:
+    mask = np.full((SIZE[1], SIZE[0]), 255, np.uint8)
+    mask[:, 150:170] = 0
+    assert cv2.imwrite(str(job.root / "mask.png"), mask)
+    again(job, ReaggregateOptions(masks=MaskOptions(camera_mask=job.root / "mask.png")))
+    for points in keypoints(job).values():
+        near = np.abs(points.xy[:, 0] - 160) < 20
+        assert near.any()
+        assert not refined(points)[near].any()
+        assert refined(points)[~near].any()
+
+
+def test_given_keypoints_are_refined_only_when_asked(job: Layout) -> None:
+    sift = GivenKeypoints(SIFT, job.root.parent / "photos")
+    assert again(job, ReaggregateOptions(given=sift)).refined is None
+    summary = again(job, ReaggregateOptions(given=sift, refine=RefineOptions(refine=True)))
+    assert summary.refined is not None
+
+
+def test_that_keypoints_are_not_to_be_refined_is_remembered(job: Layout) -> None:
+    again(job, PLAIN)
+    assert noted_options(job).refine.refine is False
+    again(job, refined_options(job, None))
+    assert keypoints(job)[NAMES[0]].precision is not None
+    assert noted_options(job).refine.refine is True
+
+
+def test_a_signal_ends_refinement_where_it_is_and_leaves_the_old_file(job: Layout) -> None:
+    again(job, PLAIN)
+    before, stop = job.features.read_bytes(), StopRequest()
+
+    class Signalling(Told):
+        def begin(self, title: str, total: int) -> None:
+            if title == TITLE:
+                stop.set(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        reaggregate(job, refined_options(job, job.root.parent / "photos"), Signalling(), stop)
+    assert job.features.read_bytes() == before
+
+
+def test_a_job_killed_while_it_refines_ends_as_an_uninterrupted_one(job: Layout) -> None:
+    again(job)
+    whole = keypoints(job)
+    again(job, PLAIN)
+    program = (
+        "import os, pathlib, sys\n"
+        "from romacli.job.aggregate import reaggregate, refined_options\n"
+        "from romacli.progress import Silent\n"
+        "from romacli.stop import StopRequest\n"
+        "from romacli.store.layout import Layout\n"
+        "class Killing(Silent):\n"
+        "    def begin(self, title, total):\n"
+        f"        self.refines = title == {TITLE!r}\n"
+        "    def advance(self, count=1):\n"
+        "        if self.refines: os.kill(os.getpid(), 9)\n"
+        "layout = Layout(pathlib.Path(sys.argv[1]))\n"
+        "reaggregate(layout, refined_options(layout, layout.root.parent / 'photos'), Killing(), StopRequest())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(job.root)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert keypoints(job)[NAMES[0]].precision is None
+    again(job)
+    after = keypoints(job)
+    for name in NAMES:
+        np.testing.assert_array_equal(after[name].xy, whole[name].xy)
+    assert check_job(job, Silent(), StopRequest()).findings == ()
+
+
+def test_few_photographs_are_held_at_once_and_each_is_decoded_once_a_round(
+    job: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def counting(path: Path) -> np.ndarray:
+        decoded.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr("romacli.job.refine.read_image", counting)
+    job.features.unlink()
+    told = Told()
+    again(job, replace(PLAIN, refine=RefineOptions(refine=True)), told)
+    rounds = told.begun.count(TITLE)
+    assert rounds > 0
+    assert len(decoded) <= rounds * len(NAMES)
+
+
+def test_a_photograph_takes_no_more_memory_than_is_planned() -> None:
+    prepared = photograph.Photograph.prepare(
+        np.zeros((600, 800), np.uint8), RefineOptions().levels, np.ones((600, 800), bool)
+    )
+    held: Sequence[np.ndarray] = [*prepared.levels, *([] if prepared.kept is None else [prepared.kept])]
+    assert sum(level.nbytes for level in held) <= photograph.Photograph.BYTES_PER_PX * 600 * 800
