@@ -15,12 +15,12 @@ from romacli.job.derived import made_with
 from romacli.job.given import SIFT, GivenKeypoints
 from romacli.job.masks import JobMasks, note_masks, noted_masks
 from romacli.job.options import KeypointOptions
-from romacli.job.refine import Refinement
 from romacli.job.views import VIEW, ViewsSummary, derive_views
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
+from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, check_names

@@ -19,7 +19,6 @@ from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
-from romacli.job.refine import Refinement
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
 from romacli.mapping.reconstruct import check_holds_models_only
@@ -42,6 +41,7 @@ from romacli.run.photographs import (
     require_unchanged,
     tell_left_out,
 )
+from romacli.run.refine import Refinement
 from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest

@@ -14,12 +14,12 @@ from romacli.errors import UsageError
 from romacli.job.derived import digest, held_by, remember, sources_of
 from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks
-from romacli.job.refine import Refinement
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.progress import Progress
+from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
@@ -84,7 +84,7 @@ def derive_views(
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
     sources: list[Any] = [_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread]
     asked = refinement.options.refine if refinement else None
-    refinement = refinement if refinement and refinement.is_wanted(given) else None
+    refinement = refinement if refinement and refinement.is_wanted(are_given=given is not None) else None
     derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
     made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None, "refine": asked})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
@@ -136,7 +136,7 @@ def _derive(
         aggregation = derive(graph, options, anchors=anchors, progress=progress)
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         checks = check(graph, aggregation, options, images=listed, progress=progress)
-        refined = refinement.refine(graph, aggregation, masks, progress) if refinement else None
+        refined = refinement.refine(graph, aggregation, masks.read if masks else None, progress) if refinement else None
     told = (*(masks.warnings() if masks else ()), *checks.warnings, *(refined.warnings if refined else ()))
     checks = replace(checks, warnings=told)
     keypoints = {**(anchors or {}), **(refined.keypoints if refined else aggregation.keypoints)}

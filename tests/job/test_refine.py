@@ -22,13 +22,13 @@ from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.job.check import check_job
 from romacli.job.given import SIFT, GivenKeypoints
-from romacli.job.refine import Refinement
 from romacli.job.views import ViewsSummary, derive_views
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
 from romacli.refine import photograph
 from romacli.refine.options import RefineOptions
+from romacli.run.refine import Refinement
 from romacli.stop import Stopped, StopRequest
 from romacli.store.hloc import FeaturesFile
 from romacli.store.images import KnownImage, read_images, write_images
@@ -255,7 +255,7 @@ def test_few_photographs_are_held_at_once_and_each_is_decoded_once_a_round(
         decoded.append(path.name)
         return read_image(path)
 
-    monkeypatch.setattr("romacli.job.refine.read_image", counting)
+    monkeypatch.setattr("romacli.run.refine.read_image", counting)
     job.features.unlink()
     told = Told()
     again(job, replace(PLAIN, refine=RefineOptions(refine=True)), told)

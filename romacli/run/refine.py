@@ -1,9 +1,9 @@
-"""A job's keypoints refined against its photographs, those that are still as they were when they were matched."""
+"""Keypoints refined against the photographs, those that are still as they were when they were matched."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,6 @@ import numpy as np
 
 from romacli.errors import ImageError
 from romacli.images.decode import read_image
-from romacli.job.derived import stamp
-from romacli.job.given import GivenKeypoints
-from romacli.job.masks import JobMasks
 from romacli.keypoints.aggregation import Aggregation
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import PairGraph
@@ -31,6 +28,8 @@ from romacli.words import counted, first_few
 # Photographs held at once take about so much, two at least. One that is decoded takes as much again for a moment.
 _HELD_BYTES = 2 << 30
 _MOST_DECODERS = 4
+# Which pixels of a photograph count, (H, W) bool, or None where all do.
+Kept = Callable[[str], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Refinement:
     images: Path | None
     known: Mapping[str, KnownImage]
 
-    def is_wanted(self, given: GivenKeypoints | None) -> bool:
-        """Whether to refine at all: given keypoints only where it was asked."""
-        return given is None if self.options.refine is None else self.options.refine
+    def is_wanted(self, *, are_given: bool) -> bool:
+        """Whether to refine at all: keypoints that are given only where it was asked."""
+        return not are_given if self.options.refine is None else self.options.refine
 
     def unusable(self, names: Iterable[str]) -> dict[str, str]:
         """Of these photographs those that are not as they were matched: in one word, what became of each."""
@@ -70,11 +69,11 @@ class Refinement:
         found = {}
         for name in names:
             try:
-                now = stamp(self.images / name)
+                state = (self.images / name).stat()
             except OSError:
                 found[name] = "gone"
                 continue
-            if name in self.known and tuple(now) not in self.known[name].stamps:
+            if name in self.known and (state.st_size, state.st_mtime_ns) not in self.known[name].stamps:
                 found[name] = "changed"
         return found
 
@@ -87,11 +86,11 @@ class Refinement:
         self,
         graph: PairGraph,
         aggregation: Aggregation,
-        masks: JobMasks | None,
+        kept: Kept | None,
         progress: Progress,
     ) -> Refined:
         """Refine the keypoints of an aggregation. Each photograph is decoded once a round where memory allows it."""
-        shelf = _Shelf(self, graph, masks, progress)
+        shelf = _Shelf(self, graph, kept, progress)
         if shelf.is_empty:
             return Refined(aggregation.keypoints, None, None, shelf.warnings())
         links = _links(graph, aggregation, progress)
@@ -145,8 +144,8 @@ def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoin
 class _Shelf:
     """The photographs at hand: decoded when a group of pairs needs them, and let go as memory asks for it."""
 
-    def __init__(self, refinement: Refinement, graph: PairGraph, masks: JobMasks | None, progress: Progress) -> None:
-        self._refinement, self._graph, self._masks, self._progress = refinement, graph, masks, progress
+    def __init__(self, refinement: Refinement, graph: PairGraph, kept: Kept | None, progress: Progress) -> None:
+        self._refinement, self._graph, self._kept, self._progress = refinement, graph, kept, progress
         self._unusable = refinement.unusable(graph.names)
         self._held: dict[int, Photograph] = {}
 
@@ -190,7 +189,7 @@ class _Shelf:
         if max(size) > LONGEST_SIDE:
             self._unusable[name] = "too long"
             return None
-        kept = self._masks.read(name) if self._masks else None
+        kept = self._kept(name) if self._kept else None
         return Photograph.prepare(_grey(pixels), self._refinement.options.levels, kept)
 
     def warnings(self) -> tuple[str, ...]:
