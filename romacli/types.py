@@ -234,15 +234,64 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class MatcherSpec:
-    """A row of the registry. `factory` is called with a matcher's options and imports what it needs.
+class WeightsEntry:
+    """A checkpoint that a matcher needs.
 
-    weights: names of the checkpoints it needs; licence: of the matcher and its weights, with what limits their use.
+    Attributes:
+        name: under which it is spoken of.
+        url: where it is published; None for a file that comes with the package.
+        licence: of the weights, with what limits their use.
+        file_name: under which it lies in the weights folder, or in the package.
+        tensor_bytes: of its tensors; the file is a little larger.
+    """
+
+    name: str
+    url: str | None
+    licence: str
+    file_name: str
+    tensor_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a dense matcher does unless told otherwise; sizes are (width, height) in px.
+
+    coarse, upsample: of the first and the second pass; None to do without.
+    coarse_step, upsample_step: what sides must be multiples of, 0 for a network without a second pass; smallest: the
+        shortest side there may be.
+    presets: both sizes by a word for them.
+    min_certainty, min_coarse_overlap: as the options of these names.
+    """
+
+    coarse: Size
+    upsample: Size | None
+    coarse_step: int
+    upsample_step: int = 1
+    smallest: int = 1
+    presets: Mapping[str, tuple[Size, Size | None]] = field(default_factory=dict)
+    min_certainty: float = 0.2
+    min_coarse_overlap: float = 0.0
+
+
+@dataclass(frozen=True)
+class MatcherSpec:
+    """A row of the registry. `factory` is called with a matcher's options and its name, and imports what it needs.
+
+    licence: of the matcher, its weights and what they were made from, with what limits their use.
+    weights: the checkpoints it needs, that of the network itself first.
+    seeded: builds it, with the same arguments and a seed, without a checkpoint.
+    note: what commands other than `match` make of it, and what it was not tried with; hint: said when a job begins.
+    has_single_pass: whether `eval synthetic` also judges the bare network, as its training does.
     """
 
     name: str
     factory: Callable[..., Any]
     summary: str
     licence: str
-    weights: tuple[str, ...] = ()
+    weights: tuple[WeightsEntry, ...] = ()
     extra: str | None = None
+    defaults: Defaults | None = None
+    seeded: Callable[..., Any] | None = None
+    note: str = ""
+    hint: str = ""
+    has_single_pass: bool = False

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from safetensors import safe_open
 
-from romacli.matchers.mini import EMBEDDED
+from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.networks.weights import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]

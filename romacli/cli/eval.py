@@ -95,6 +95,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     )
     from romacli.eval.two_view import encode, judge_unrelated, unrelated_pictures
     from romacli.matchers.matcher import DenseMatcher
+    from romacli.matchers.registry import matcher_named
 
     recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
     matcher = _matcher(chosen)
@@ -105,7 +106,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
         textures = validation_textures(flags.textures, recipe)
         pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed)
         results: dict[str, ValidationResult] = {}
-        if chosen.model == "mini":
+        if matcher_named(chosen.model).has_single_pass:
             console.begin("single pass", len(pairs))
             results["single_pass"] = _single_pass(chosen, pairs, console.advance)
         if recipe.matched:
@@ -198,8 +199,8 @@ def _matcher(chosen: MatcherChoice) -> Matcher:
 
 def _single_pass(chosen: MatcherChoice, pairs: Sequence[Any], advance: Any) -> ValidationResult:
     from romacli.eval.synthetic import evaluate
+    from romacli.matchers.adapters.mini import EMBEDDED
     from romacli.matchers.device import resolve_device
-    from romacli.matchers.mini import EMBEDDED
     from romacli.networks.mini import load_mini
 
     network = load_mini(chosen.matcher.weights or EMBEDDED).to(resolve_device(chosen.matcher.device)).eval()

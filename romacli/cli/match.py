@@ -47,8 +47,11 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
 
 def introduce(job: Job, console: Console) -> None:
     """Say which model runs, and how to get the full one; with --verbose also what results depend on."""
+    from romacli.matchers.registry import matchers
+
     model = job.options.matcher.model
-    hint = "; for hard photographs: romacli models download roma-outdoor" if model == "mini" else ""
+    spec = matchers().get(model)
+    hint = f"; {spec.hint}" if spec and spec.hint else ""
     part = f"{len(job.listed)} of " if job.options.shard else ""
     console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
     if chosen := _keypoints_in_words(job):

@@ -12,7 +12,7 @@ from romacli.cli.options import TalkOptions, takes
 from romacli.options import Option
 
 if TYPE_CHECKING:
-    from romacli.networks.weights import WeightsEntry
+    from romacli.types import Defaults, Size, WeightsEntry
 
 app = typer.Typer(help="List the matchers, tell where their weights are, and fetch them.", no_args_is_help=True)
 
@@ -39,10 +39,11 @@ def info(name: NameOption, talk: TalkOptions) -> None:
     """Tell a matcher's licence, and each checkpoint's address, size and place on this machine."""
     row = _row(name.name)
     lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
+    lines += [f"{word}: {value}" for word, value in row["defaults"].items()]
+    lines += [row["note"]] if row["note"] else []
     for file in row["files"]:
-        state = (
-            f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not here yet, about {file['bytes'] / 1e6:.0f} MB"
-        )
+        size = f"about {file['bytes'] / 1e6:.0f} MB" if file["bytes"] else "of a size that was not announced"
+        state = f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not here yet, {size}"
         lines += [f"{file['file']} ({file['licence']}): {state}", f"  place: {file['path']}", f"  url: {file['url']}"]
         if file["sha256"]:
             lines.append(f"  sha256: {file['sha256']} (recorded at first use)")
@@ -54,11 +55,11 @@ def info(name: NameOption, talk: TalkOptions) -> None:
 def download(name: NameOption, talk: TalkOptions) -> None:
     """Fetch a matcher's checkpoints. An interrupted download goes on where it stopped."""
     from romacli.matchers.registry import matcher_named
-    from romacli.networks.weights import download, entry_named, locate
+    from romacli.networks.weights import download, locate
 
     paths = []
     with Console(quiet=talk.quiet) as console:
-        for entry in map(entry_named, matcher_named(name.name).weights):
+        for entry in matcher_named(name.name).weights:
             if entry.url is not None and locate(entry) is None:
                 console.say(f"fetching {entry.url} ({entry.licence})")
             paths.append(str(download(entry, progress=_Bytes(console, entry.file_name))))
@@ -83,17 +84,30 @@ class _Bytes:
 
 def _row(name: str) -> dict[str, Any]:
     from romacli.matchers.registry import matcher_named
-    from romacli.networks.weights import entry_named
 
     spec = matcher_named(name)
-    files = [_file(entry_named(weights)) for weights in spec.weights]
+    files = [_file(entry) for entry in spec.weights]
     return {
         "name": spec.name,
         "summary": spec.summary,
         "licence": spec.licence,
         "ready": all(file["ready"] for file in files),
         "files": files,
+        "defaults": _defaults(spec.defaults) if spec.defaults else {},
+        "note": spec.note,
     }
+
+
+def _defaults(defaults: Defaults) -> dict[str, Any]:
+    """What a matcher does unless told otherwise, option by option."""
+
+    def sizes(pair: tuple[Size, Size | None]) -> str:
+        return " and ".join(f"{size[0]}x{size[1]}" for size in pair if size)
+
+    values = {"sizes": sizes((defaults.coarse, defaults.upsample))}
+    if defaults.presets:
+        values["presets"] = ", ".join(f"{word} {sizes(pair)}" for word, pair in defaults.presets.items())
+    return {**values, "min-certainty": defaults.min_certainty, "min-coarse-overlap": defaults.min_coarse_overlap}
 
 
 def _file(entry: WeightsEntry) -> dict[str, Any]:

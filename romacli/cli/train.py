@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from romacli.options import Option
 from romacli.train.options import TrainOptions
 
 if TYPE_CHECKING:
+    from romacli.eval.synthetic import ValidationResult
     from romacli.train.record import Validate
 
 VALIDATION_PAIRS = 128  # the first half of the recipe: enough to choose by
@@ -65,17 +66,19 @@ def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Judge on the fixed recipe, painted with photographs that training does not see."""
     from romacli.eval.synthetic import evaluate, evaluate_matcher, validation_pairs, validation_textures
-    from romacli.matchers.roma import in_training
+    from romacli.matchers.adapters.roma import in_training
 
     if textures is not None and _overlap(folder.resolve(), textures.resolve()):
         raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")
     pairs = validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
 
+    judges: dict[str, Callable[[Any], ValidationResult]] = {
+        "mini": lambda network: evaluate(network, pairs),
+        "roma": lambda network: evaluate_matcher(in_training(network), pairs),
+    }
+
     def validate(network: Any) -> Mapping[str, float]:
-        if model == "mini":
-            return evaluate(network, pairs).figures
-        matcher: Any = in_training(network)
-        return evaluate_matcher(matcher, pairs).figures
+        return judges[model](network).figures
 
     return validate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,16 +15,16 @@ from romacli.matchers.compact import CompactOptions, compact_all
 from romacli.matchers.matcher import StartedPair
 from romacli.matchers.memory import keep_freed_memory
 from romacli.networks.output import NetworkMatch, Unfinished, together
-from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected, Size
+from romacli.types import CompactWarp, DenseMatch, Features, PairResult, PreparedImage, Rejected, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TwoPassNetwork(Protocol):
-    """What RoMa and its small relative offer at network level: `start`, `refine` in one go or two, `result`."""
+    """What RoMa and its relatives offer at network level: `start`, `refine` in one go or two, `result`."""
 
-    def encode(self, coarse: Tensor, fine: Tensor | None, /) -> dict[str, Tensor]: ...
+    def encode(self, coarse: Tensor, fine: Tensor | None = None, /) -> dict[str, Tensor]: ...
 
     def encode_coarse(self, coarse: Tensor, /) -> dict[str, Tensor]: ...
 
@@ -66,15 +66,43 @@ COARSE_STRIDE = 8
 COARSE_CYCLE_ERROR = 0.03
 
 
+def resize(image: np.ndarray, size: Size) -> Tensor:
+    """Stretch RGB uint8 (H, W, 3) to (1, 3, height, width) uint8 by antialiased bicubic interpolation.
+
+    Differs from Pillow's bicubic filter, which RoMa uses, by two grey levels at most, at hard edges.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    width, height = size
+    if tensor.shape[-2:] == (height, width):
+        return tensor
+    return F.interpolate(tensor, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Turn (B, 3, H, W) uint8 into float32 with ImageNet's mean and deviation taken out."""
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
+    return (image.float() / 255 - mean) / std
+
+
 class TwoPassMatcher:
     """A dense matcher over any network of the `TwoPassNetwork` kind."""
 
     def __init__(
-        self, network: TwoPassNetwork, settings: DenseSettings, *, device: torch.device, autocast: bool
+        self,
+        network: TwoPassNetwork,
+        settings: DenseSettings,
+        *,
+        device: torch.device,
+        autocast: bool,
+        resize: Callable[[np.ndarray, Size], Tensor] = resize,
+        normalise: Callable[[Tensor], Tensor] = normalise,
     ) -> None:
         """Take a network on its device; on a CPU this process then keeps freed memory (`keep_freed_memory`).
 
         autocast: the network leaves its working precision to torch.
+        resize: turns RGB uint8 (H, W, 3) into (1, 3, height, width) of a size, on the host.
+        normalise: turns (B, 3, H, W) of such on the device into what the network reads.
         """
         self.name = settings.model
         self.batch_size, self.coarse_batch_size = (
@@ -86,6 +114,7 @@ class TwoPassMatcher:
         self._settings = settings
         self._device = device
         self._autocast = autocast
+        self._resize, self._normalise = resize, normalise
         self._compact = CompactOptions(min_certainty=settings.min_certainty)
 
     @property
@@ -106,20 +135,20 @@ class TwoPassMatcher:
         return {**vars(self._settings), **sizes, "nodes": self._compact.nodes}
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
-        """Resize RGB uint8 (H, W, 3) to the sizes of both passes; they stay uint8 until they are on the device."""
+        """Resize RGB uint8 (H, W, 3) to the sizes of both passes; in the network's own way."""
         height, width = image.shape[:2]
-        tensors = {"coarse": resize(image, self._settings.coarse_resolution)}
+        tensors = {"coarse": self._resize(image, self._settings.coarse_resolution)}
         if self._settings.upsample_resolution is not None:
-            tensors["fine"] = resize(image, self._settings.upsample_resolution)
+            tensors["fine"] = self._resize(image, self._settings.upsample_resolution)
         return PreparedImage(tensors, (width, height))
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
         """The network's per-image features, in the working precision."""
         stacked = _stack([image.tensors for image in images])
-        inputs = {name: normalise(_moved(tensor, self._device)) for name, tensor in stacked.items()}
+        inputs = {name: self._normalise(_moved(tensor, self._device)) for name, tensor in stacked.items()}
         with self._precision():
-            tensors = self._network.encode(inputs["coarse"], inputs.get("fine"))
+            tensors = self._network.encode(*inputs.values())
         return _unstack(tensors, images)
 
     @torch.inference_mode()
@@ -127,7 +156,7 @@ class TwoPassMatcher:
         """What `describe` and `overlap` need of the images, at a fraction of the cost of `encode`."""
         stacked = torch.cat([image.tensors["coarse"] for image in images])
         with self._precision():
-            tensors = self._network.encode_coarse(normalise(_moved(stacked, self._device)))
+            tensors = self._network.encode_coarse(self._normalise(_moved(stacked, self._device)))
         return _unstack(tensors, images)
 
     def describe(self, features: Sequence[Features]) -> np.ndarray:
@@ -164,14 +193,14 @@ class TwoPassMatcher:
                     started[index] = StartedPair(pair, each)
         return started
 
-    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+    def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
         """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
         if not pairs:
             return []
         warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
         return [self._judge(warp) for warp in compact_all(warps, self._compact)]
 
-    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
         """What `start` and `finish` make of a batch of pairs, which stays together as far as none is rejected."""
         started = self.start(pairs)
         finished = iter(self.finish([each for each in started if isinstance(each, StartedPair)], seeds))
@@ -263,22 +292,3 @@ def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     if len(rows) == 1:
         return dict(rows[0])
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-
-def resize(image: np.ndarray, size: Size) -> Tensor:
-    """Stretch RGB uint8 (H, W, 3) to (1, 3, height, width) uint8 by antialiased bicubic interpolation.
-
-    Differs from Pillow's bicubic filter, which RoMa uses, by two grey levels at most, at hard edges.
-    """
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    width, height = size
-    if tensor.shape[-2:] == (height, width):
-        return tensor
-    return F.interpolate(tensor, (height, width), mode="bicubic", antialias=True, align_corners=False)
-
-
-def normalise(image: Tensor) -> Tensor:
-    """Turn (B, 3, H, W) uint8 into float32 with ImageNet's mean and deviation taken out."""
-    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
-    return (image.float() / 255 - mean) / std

@@ -16,7 +16,7 @@ DEFAULT = "mini"
 Model = Annotated[
     str,
     Option(
-        "Matcher: mini, roma-outdoor or roma-indoor; see `romacli models list`.",
+        "Matcher; `romacli models list` names them all.",
         metavar="NAME",
         environment="ROMACLI_MODEL",
         panel=Panel.matcher,
@@ -35,6 +35,7 @@ class MatcherOptions:
     min_overlap: a pair whose usable share of cells is below it is recorded as rejected; in [0, 1]. 0.02 kept
         every true pair of the studied captures and dropped the unrelated ones. With 0 no pair is, at any stage.
     min_coarse_overlap: the same for the share by the coarse stage alone; such a pair is not refined.
+    preset: a word for both sizes, of those the matcher has; sizes that are given count more.
     coarse_resolution, upsample_resolution: (width, height) in px that every photograph is resized to, for the
         first and the second pass.
     upsample: whether the second pass runs at all.
@@ -49,7 +50,7 @@ class MatcherOptions:
         float | None,
         Option(
             "Certainty below which a place in a warp is not used. Higher keeps less, with fewer wrong. "
-            "Default: the matcher's own (mini 0.5, RoMa 0.2).",
+            "Default: the matcher's own, see `romacli models info`.",
             min=0,
             max=1,
         ),
@@ -62,17 +63,21 @@ class MatcherOptions:
         float | None,
         Option(
             "The same by the coarse stage alone, before a pair is refined; 0 refines every pair. "
-            "Default: mini 0.005, but no more than --min-overlap; RoMa 0, since it was not measured with its weights; "
-            "see romacli-mini(7). With --preselect it says which pairs are kept, 0.05 and above by default.",
+            "Default: mini 0.005, but no more than --min-overlap; 0 for the others, as it was not measured with their "
+            "weights; see romacli-mini(7). With --preselect it says which pairs are kept, 0.05 and above by default.",
             min=0,
             max=1,
         ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        Option("Both sizes below by a word, for matchers that have such: turbo, fast, base or precise of roma-v2."),
     ] = None
     coarse_resolution: Annotated[
         Size | None,
         Option(
             "Size in px photographs are resized to for the first pass: one number or WIDTHxHEIGHT. "
-            "Larger finds smaller overlaps at a cost that grows with the area. Default: mini 256, RoMa 560.",
+            "Larger finds smaller overlaps at a cost that grows with the area. Default: the matcher's own.",
             metavar="SIZE",
             parse=partial(parse_resolution, option="--coarse-resolution"),
         ),
@@ -81,7 +86,7 @@ class MatcherOptions:
         Size | None,
         Option(
             "The same for the second pass, which refines. Larger is more precise and slower. "
-            "Default: mini 640, RoMa 864.",
+            "Default: the matcher's own.",
             metavar="SIZE",
             parse=partial(parse_resolution, option="--upsample-resolution"),
         ),

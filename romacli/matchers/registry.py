@@ -1,55 +1,220 @@
-"""The matchers by name: a literal table, each imported when it is asked for, and those other packages bring."""
+"""The matchers by name: a table of rows that hold all that is special to each, and those other packages bring.
+
+A built-in matcher is a network, an adapter and a row. The adapter is imported when its matcher is asked for.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from romacli.errors import UsageError
 from romacli.matchers.matcher import Matcher
 from romacli.matchers.options import DEFAULT, MatcherOptions
-from romacli.types import MatcherSpec
+from romacli.types import Defaults, MatcherSpec, WeightsEntry
 
 ENTRY_POINTS = "romacli.matchers"
+STORAGE = "https://github.com/Parskatt/storage/releases/download"
 
 
-_ADAPTERS = {
-    "mini": "romacli.matchers.mini",
-    "roma-outdoor": "romacli.matchers.roma",
-    "roma-indoor": "romacli.matchers.roma",
-}
+def built_by(adapter: str, options: MatcherOptions, name: str) -> Matcher:
+    """A dense matcher of this package: the factory of a row, but for the adapter's module."""
+    from romacli.matchers.adapter import build
+
+    return build(import_module(adapter).ADAPTER, MATCHERS[name], options)
 
 
-def _build(options: MatcherOptions, name: str) -> Matcher:
-    matcher: Matcher = import_module(_ADAPTERS[name]).build(options, name)
-    return matcher
+def seeded_by(adapter: str, options: MatcherOptions, name: str, seed: int) -> Matcher:
+    """The same without a checkpoint."""
+    from romacli.matchers.adapter import build_seeded
 
+    return build_seeded(import_module(adapter).ADAPTER, MATCHERS[name], options, seed)
+
+
+def row(name: str, adapter: str, summary: str, licence: str, *, defaults: Defaults, **more: object) -> MatcherSpec:
+    """A row of a dense matcher whose adapter is a module with an `ADAPTER`."""
+    return MatcherSpec(
+        name,
+        partial(built_by, adapter),
+        summary,
+        licence,
+        defaults=defaults,
+        seeded=partial(seeded_by, adapter),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+DINOV2 = WeightsEntry(
+    "dinov2",
+    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    "Apache-2.0",
+    "dinov2_vitl14_pretrain.pth",
+    4 * 304_368_640,
+)
+SCANNET = "trained on ScanNet, whose terms allow non-commercial use only"
+UNTRIED = "Early rejection is off until it is measured with the published weights; --min-coarse-overlap turns it on."
+SERVES = "It gives retrieval its descriptors, and `eval` and `bench` know it; `train` does not."
+
+# The reference's sizes; 672 and 1344 are what the paper's evaluation used.
+_ROMA = Defaults((560, 560), (864, 864), coarse_step=14, upsample_step=8)
+_ROMA_BYTES = 4 * 111_356_472 + 8 * 62
+_ROMA_NOTE = f"{UNTRIED} It gives retrieval its descriptors; `eval`, `bench` and `train` know it."
+_DKM_BYTES = 4 * 72_375_800 + 8 * 102
+_ROMAV2 = Defaults(
+    (800, 800),
+    (1280, 1280),
+    coarse_step=16,
+    upsample_step=4,
+    presets={
+        "turbo": ((320, 320), None),
+        "fast": ((512, 512), None),
+        "base": ((640, 640), None),
+        "precise": ((800, 800), (1280, 1280)),
+    },
+)
+_ROMAV2_LICENCE = (
+    "MIT code; the weights contain DINOv3: DINOv3 License, whose terms and a copy of which go with every further copy, "
+    "which asks for acknowledgement in publications and excludes military use and what export law forbids"
+)
+_ROMAV2_NOTE = f"Unlike its authors' three faster settings it always matches both ways. {UNTRIED} {SERVES}"
 
 MATCHERS = {
     spec.name: spec
     for spec in (
-        MatcherSpec(
+        row(
             "mini",
-            _build,
+            "romacli.matchers.adapters.mini",
             "the embedded small model: no download, quick on a CPU, moderate baselines",
             "MIT",
-            ("mini",),
+            weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
+            defaults=Defaults(
+                (256, 256),
+                (640, 640),  # the second pass gave the largest gain measured on photographs at no cost in training
+                coarse_step=16,
+                upsample_step=16,
+                # Overconfident away from what it was trained on: cells below one half did more harm than good.
+                min_certainty=0.5,
+                # Of rendered walks and photographs it keeps every pair that overlaps by 0.1; twice it loses one.
+                min_coarse_overlap=0.005,
+            ),
+            note="It gives retrieval its descriptors; `eval`, `bench` and `train` know it.",
+            hint="for hard photographs: romacli models download roma-outdoor",
+            has_single_pass=True,
         ),
-        MatcherSpec(
+        row(
             "roma-outdoor",
-            _build,
+            "romacli.matchers.adapters.roma",
             "RoMa trained on MegaDepth: the most robust, wants a GPU",
             "MIT (DINOv2: Apache-2.0)",
-            ("roma-outdoor", "dinov2"),
+            weights=(
+                WeightsEntry(
+                    "roma-outdoor", f"{STORAGE}/roma/roma_outdoor.pth", "MIT", "roma_outdoor.pth", _ROMA_BYTES
+                ),
+                DINOV2,
+            ),
+            defaults=_ROMA,
+            note=_ROMA_NOTE,
         ),
-        MatcherSpec(
+        row(
             "roma-indoor",
-            _build,
+            "romacli.matchers.adapters.roma",
             "RoMa trained on ScanNet, for rooms",
             "MIT code, but trained on ScanNet: non-commercial use only (DINOv2: Apache-2.0)",
-            ("roma-indoor", "dinov2"),
+            weights=(
+                WeightsEntry(
+                    "roma-indoor",
+                    f"{STORAGE}/roma/roma_indoor.pth",
+                    f"MIT; {SCANNET}",
+                    "roma_indoor.pth",
+                    _ROMA_BYTES,
+                ),
+                DINOV2,
+            ),
+            defaults=_ROMA,
+            note=_ROMA_NOTE,
+        ),
+        row(
+            "roma-v2",
+            "romacli.matchers.adapters.romav2",
+            "RoMa v2, release 2.0.1: the widest baselines, knows its own precision, wants a GPU",
+            _ROMAV2_LICENCE,
+            weights=(
+                WeightsEntry(
+                    "roma-v2",
+                    "https://github.com/Parskatt/RoMaV2/releases/download/v2.0.1/romav2.0.1.pt",
+                    "DINOv3 License for the part that is DINOv3; not stated for the rest",
+                    "romav2.0.1.pt",
+                ),
+            ),
+            defaults=_ROMAV2,
+            note=_ROMAV2_NOTE,
+        ),
+        row(
+            "roma-v2.0.0",
+            "romacli.matchers.adapters.romav2",
+            "RoMa v2 as first released, whose refiners compute otherwise",
+            _ROMAV2_LICENCE,
+            weights=(
+                WeightsEntry(
+                    "roma-v2.0.0",
+                    "https://github.com/Parskatt/RoMaV2/releases/download/weights/romav2.pt",
+                    "DINOv3 License for the part that is DINOv3; not stated for the rest",
+                    "romav2.pt",
+                ),
+            ),
+            defaults=_ROMAV2,
+            note=_ROMAV2_NOTE,
+        ),
+        row(
+            "tiny-roma",
+            "romacli.matchers.adapters.tiny_roma",
+            "Tiny RoMa: the authors' small model, for CPUs and easy photographs",
+            "MIT (XFeat inside: Apache-2.0, which asks for its text and attribution in further copies)",
+            weights=(
+                WeightsEntry(
+                    "tiny-roma",
+                    f"{STORAGE}/roma/tiny_roma_v1_outdoor.pth",
+                    "MIT; XFeat inside Apache-2.0",
+                    "tiny_roma_v1_outdoor.pth",
+                    4 * 2_847_154 + 8 * 26,
+                ),
+            ),
+            defaults=Defaults((640, 480), None, coarse_step=32, upsample_step=0, smallest=32),
+            note=f"It has one pass. {UNTRIED} {SERVES}",
+        ),
+        row(
+            "dkm-outdoor",
+            "romacli.matchers.adapters.dkm",
+            "DKM v3 trained on MegaDepth: RoMa's predecessor, to compare with",
+            "MIT (ResNet-50 it started from: BSD-3-Clause)",
+            weights=(
+                WeightsEntry(
+                    "dkm-outdoor", f"{STORAGE}/dkmv3/DKMv3_outdoor.pth", "MIT", "DKMv3_outdoor.pth", _DKM_BYTES
+                ),
+            ),
+            defaults=Defaults((720, 540), (1152, 864), coarse_step=1, smallest=32),
+            note=f"{UNTRIED} {SERVES}",
+        ),
+        row(
+            "dkm-indoor",
+            "romacli.matchers.adapters.dkm",
+            "DKM v3 trained on ScanNet too, for rooms",
+            "MIT code; the weights are not covered: MIT is granted to those trained on MegaDepth only, and ScanNet's "
+            "terms allow non-commercial use only (ResNet-50: BSD-3-Clause)",
+            weights=(
+                WeightsEntry(
+                    "dkm-indoor",
+                    f"{STORAGE}/dkmv3/DKMv3_indoor.pth",
+                    f"not granted; {SCANNET}",
+                    "DKMv3_indoor.pth",
+                    _DKM_BYTES,
+                ),
+            ),
+            defaults=Defaults((640, 480), None, coarse_step=1, smallest=32),
+            note=f"{UNTRIED} {SERVES}",
         ),
     )
 }
@@ -95,8 +260,9 @@ def load_seeded(name: str, options: MatcherOptions | None = None, *, seed: int =
     Raises:
         UsageError: no such matcher, or one of another package.
     """
-    if matcher_named(name).name not in _ADAPTERS:
-        raise UsageError(f"model {name} cannot be built without its checkpoint. Choose from: {', '.join(_ADAPTERS)}.")
-    options = replace(options or MatcherOptions(), min_overlap=0.0)
-    matcher: Matcher = import_module(_ADAPTERS[name]).build_seeded(options, name, seed)
+    seeded = matcher_named(name).seeded
+    if seeded is None:
+        known = ", ".join(name for name, spec in matchers().items() if spec.seeded)
+        raise UsageError(f"model {name} cannot be built without its checkpoint. Choose from: {known}.")
+    matcher: Matcher = seeded(replace(options or MatcherOptions(), min_overlap=0.0), name, seed)
     return matcher

@@ -1,4 +1,4 @@
-"""Where checkpoints come from and how they are opened: names, addresses, licences, downloads, strict layouts.
+"""Where checkpoints lie and how they are opened: downloads, recorded hashes, strict layouts.
 
 It knows files and state dicts, not what the networks do with them; torch is imported only to read one.
 """
@@ -15,87 +15,25 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from romacli.errors import WeightsError
+from romacli.types import WeightsEntry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
-# 111,356,472 float32 values and 62 int64 counters; 304,368,640 float32 values.
-ROMA_BYTES = 4 * 111_356_472 + 8 * 62
-DINOV2_BYTES = 4 * 304_368_640
-
-
-@dataclass(frozen=True)
-class WeightsEntry:
-    """A checkpoint that can be asked for by name.
-
-    Attributes:
-        name: as on the command line.
-        url: where it is published; None for a file that comes with the package.
-        licence: of the weights, with what limits their use.
-        file_name: under which it lies in the weights folder, or in the package.
-        tensor_bytes: of its tensors; the file is a little larger.
-    """
-
-    name: str
-    url: str | None
-    licence: str
-    file_name: str
-    tensor_bytes: int | None = None
-
-
-ENTRIES = {
-    entry.name: entry
-    for entry in (
-        WeightsEntry(
-            "roma-outdoor",
-            "https://github.com/Parskatt/storage/releases/download/roma/roma_outdoor.pth",
-            "MIT",
-            "roma_outdoor.pth",
-            ROMA_BYTES,
-        ),
-        WeightsEntry(
-            "roma-indoor",
-            "https://github.com/Parskatt/storage/releases/download/roma/roma_indoor.pth",
-            "MIT; trained on ScanNet, whose terms allow non-commercial use only",
-            "roma_indoor.pth",
-            ROMA_BYTES,
-        ),
-        WeightsEntry(
-            "dinov2",
-            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-            "Apache-2.0",
-            "dinov2_vitl14_pretrain.pth",
-            DINOV2_BYTES,
-        ),
-        WeightsEntry("mini", None, "MIT", "mini.safetensors"),
-    )
-}
 
 Progress = Callable[[int, int], None]
 """Called with the bytes held and the bytes of the whole file."""
 
 OpenUrl = Callable[[urllib.request.Request], Any]
 """Opens a request as `urllib.request.urlopen` does."""
-
-
-def entry_named(name: str) -> WeightsEntry:
-    """The entry of that name.
-
-    Raises:
-        WeightsError: there is none; the message lists the known names.
-    """
-    if name not in ENTRIES:
-        raise WeightsError(f"'{name}' is not a known checkpoint. Known: {', '.join(ENTRIES)}.")
-    return ENTRIES[name]
 
 
 def weights_folder() -> Path:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from romacli.errors import UsageError, WeightsError
 from romacli.matchers.dense import normalise
+from romacli.matchers.registry import DINOV2
 from romacli.networks.roma import DINOV2_PREFIX, PUBLISHED, RoMa, RoMaConfig, checkpoint_name
-from romacli.networks.weights import entry_named, locate, read_state_dict, require_layout, weights_folder
+from romacli.networks.weights import locate, read_state_dict, require_layout, weights_folder
 
 from .losses import roma_loss
 from .options import TrainOptions
@@ -100,11 +101,10 @@ def _vgg_features(path: Path, roma: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _located() -> Path:
-    entry = entry_named("dinov2")
-    path = locate(entry)
+    path = locate(DINOV2)
     if path is None:
         raise WeightsError(
-            f"RoMa is trained on {entry.file_name}, which is not on this machine. Run `romacli models download "
-            f"roma-outdoor`, or fetch {entry.url} and place it in {weights_folder()}, or give it with --dinov2."
+            f"RoMa is trained on {DINOV2.file_name}, which is not on this machine. Run `romacli models download "
+            f"roma-outdoor`, or fetch {DINOV2.url} and place it in {weights_folder()}, or give it with --dinov2."
         )
     return path

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from romacli.matchers.mini import EMBEDDED
+from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.networks.weights import sha256_of
 
 BEGIN, END = '.\\" Figures: written by tests/benchmarks/mini_card.py', '.\\" End of figures.'

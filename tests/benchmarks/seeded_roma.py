@@ -20,7 +20,7 @@ from torch import Tensor
 from romacli.images.decode import read_image
 from romacli.images.listing import list_images
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
-from romacli.matchers.roma import MIN_CERTAINTY
+from romacli.matchers.registry import MATCHERS
 from romacli.networks.roma import RoMa, checkpoint_layouts
 from romacli.types import Features
 
@@ -47,7 +47,7 @@ def seeded_matcher(
         weights_sha256="",
         coarse_resolution=(coarse, coarse),
         upsample_resolution=(upsample, upsample),
-        min_certainty=MIN_CERTAINTY,
+        min_certainty=MATCHERS["roma-outdoor"].defaults.min_certainty,
         min_overlap=0.0,
         dtype=str(dtype).removeprefix("torch."),
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from support.small_roma import SMALL, small_roma
 
 from romacli.errors import InputError, UsageError
-from romacli.matchers import roma as adapter
+from romacli.matchers.adapters import roma as adapter
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher, normalise, resize
 from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.matcher import DenseMatcher
@@ -146,8 +146,8 @@ def test_devices_and_types_that_are_not_there() -> None:
 def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     network = small_roma()
     monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setattr("romacli.matchers.roma.read_state_dict", lambda path: {})
-    monkeypatch.setattr("romacli.matchers.roma.RoMa.from_checkpoints", lambda *_: network)
+    monkeypatch.setattr("romacli.matchers.adapters.roma.read_state_dict", lambda path: {})
+    monkeypatch.setattr("romacli.matchers.adapters.roma.RoMa.from_checkpoints", lambda *_: network)
     (tmp_path / "roma_outdoor.pth").write_bytes(b"roma")
     found = []
     for content in (b"dinov2", b"another"):

@@ -17,20 +17,22 @@ import torch
 from safetensors.torch import save_file
 
 from romacli.errors import WeightsError
+from romacli.matchers.registry import MATCHERS
 from romacli.networks import weights
 from romacli.networks.weights import (
-    ENTRIES,
-    WeightsEntry,
     download,
-    entry_named,
     locate,
     open_https,
     read_state_dict,
     sha256_of,
     weights_folder,
 )
+from romacli.types import WeightsEntry
 
 CONTENT = bytes(range(256)) * 1000
+
+
+ROMA = MATCHERS["roma-outdoor"].weights[0]
 
 
 @pytest.fixture(autouse=True)
@@ -138,9 +140,9 @@ def test_without_a_connection_the_message_says_what_to_place_where(folder: Path)
         raise urllib.error.URLError("Name or service not known")
 
     with pytest.raises(WeightsError) as error:
-        download(ENTRIES["roma-outdoor"], open_url=no_network)
+        download(ROMA, open_url=no_network)
     message = str(error.value)
-    assert message.startswith(f"{ENTRIES['roma-outdoor'].url} could not be fetched (Name or service not known).")
+    assert message.startswith(f"{ROMA.url} could not be fetched (Name or service not known).")
     assert f"place roma_outdoor.pth in {folder} by hand, or give the file with --weights FILE." in message
 
 
@@ -159,14 +161,9 @@ def test_a_redirect_away_from_https_is_refused() -> None:
 
 
 def test_published_addresses_are_https_and_mini_is_in_the_package() -> None:
-    addresses = {name: entry.url for name, entry in ENTRIES.items()}
+    addresses = {entry.name: entry.url for spec in MATCHERS.values() for entry in spec.weights}
     assert all(url.startswith("https://") for url in addresses.values() if url)
     assert [name for name, url in addresses.items() if url is None] == ["mini"]
-
-
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match=r"'roma' is not .* Known: roma-outdoor, roma-indoor, dinov2, mini"):
-        entry_named("roma")
 
 
 def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

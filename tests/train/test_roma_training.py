@@ -11,7 +11,7 @@ from support.small_roma import SMALL, small_checkpoints
 
 from romacli.errors import UsageError, WeightsError
 from romacli.eval.synthetic import evaluate_matcher, validation_pairs
-from romacli.matchers import roma
+from romacli.matchers.adapters import roma
 from romacli.networks.roma import RoMa
 from romacli.networks.weights import read_state_dict
 from romacli.synthetic import Textures, sample_pair
@@ -149,14 +149,13 @@ def test_files_that_do_not_fit_are_named(options, monkeypatch):
         train(replace(options, dinov2=None))
     with pytest.raises(WeightsError, match=r"do not fit VGG19-BN: .* missing"):
         train(replace(options, vgg=options.dinov2))
-    with pytest.raises(WeightsError, match=r"do not fit RoMa"):
+    with pytest.raises(WeightsError, match=r"those of DINOv2, not of RoMa"):
         train(replace(options, start=options.dinov2))
 
 
-def test_network_in_training_is_judged_as_a_matcher(trainable, options, monkeypatch):
-    monkeypatch.setattr(roma, "COARSE", (SIDE, SIDE))
+def test_network_in_training_is_judged_as_a_matcher(trainable):
     pairs = validation_pairs(Textures.load(None, procedural=1, seed=0), 1, size=SIDE)
-    figures = evaluate_matcher(roma.in_training(trainable.copied().network), pairs).figures
+    figures = evaluate_matcher(roma.in_training(trainable.copied().network, size=(SIDE, SIDE)), pairs).figures
     assert next(iter(figures)) == "pck3"
     assert 0 <= figures["pck3"] <= figures["pck5"] <= 1
 

@@ -1,0 +1,137 @@
+"""From a row of the registry and its adapter to a matcher: settings, files, device and precision.
+
+An adapter is a module with an `ADAPTER`; it says how its network is loaded and what the network is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from romacli.errors import UsageError, WeightsError
+from romacli.matchers.dense import DenseSettings, TwoPassMatcher, normalise, resize
+from romacli.matchers.device import resolve_device, resolve_dtype
+from romacli.matchers.matcher import least_coarse_overlap
+from romacli.matchers.options import MatcherOptions
+from romacli.matchers.resolution import check_multiple
+from romacli.networks.weights import locate, sha256_of, weights_folder
+from romacli.types import Defaults, MatcherSpec, Size
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is particular to a network of the `TwoPassNetwork` kind.
+
+    load: the network, of the files that its row names and the row itself; it raises WeightsError for others.
+    seeded: the network at its full size with torch's initial weights, of the row.
+    resize, normalise: as those of `TwoPassMatcher`.
+    autocast: whether the network leaves its precision to torch; else it is converted.
+    """
+
+    load: Callable[[Sequence[Path], MatcherSpec], Any]
+    seeded: Callable[[MatcherSpec], Any]
+    resize: Callable[[np.ndarray, Size], Tensor] = resize
+    normalise: Callable[[Tensor], Tensor] = normalise
+    autocast: bool = True
+
+
+def build(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions) -> TwoPassMatcher:
+    """A matcher with the located checkpoints, or `options.weights` in place of the first.
+
+    Raises:
+        UsageError: sizes, a preset or a number type that the matcher doesn't have.
+        WeightsError: a checkpoint is not on this machine, damaged or of another network.
+    """
+    settings = decide(spec, options)
+    paths = [located(spec, index, options) for index in range(len(spec.weights))]
+    weights, *backbone = map(sha256_of, paths)
+    settings = replace(settings, weights_sha256=weights, backbone_sha256=backbone[0] if backbone else None)
+    return _matcher(adapter, adapter.load(paths, spec), settings, options)
+
+
+def build_seeded(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions, seed: int) -> TwoPassMatcher:
+    """The same with initial weights for a seed, whose coarse overlaps say nothing: all pairs are refined."""
+    settings = replace(decide(spec, options), min_coarse_overlap=least_coarse_overlap(options, 0.0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = adapter.seeded(spec)
+    return _matcher(adapter, network, settings, options)
+
+
+def _matcher(adapter: Adapter, network: Any, settings: DenseSettings, options: MatcherOptions) -> TwoPassMatcher:
+    device = resolve_device(options.device)
+    network = network.to(device) if adapter.autocast else network.to(device, getattr(torch, settings.dtype))
+    return TwoPassMatcher(
+        network.eval(),
+        settings,
+        device=device,
+        autocast=adapter.autocast,
+        resize=adapter.resize,
+        normalise=adapter.normalise,
+    )
+
+
+def decide(spec: MatcherSpec, options: MatcherOptions) -> DenseSettings:
+    """All values that results depend on but the hashes of the weights.
+
+    Raises:
+        UsageError: see `build`.
+    """
+    defaults = spec.defaults
+    assert defaults is not None, f"{spec.name} has no defaults"
+    coarse, upsample = _sizes(spec.name, defaults, options)
+    dtype = resolve_dtype(options.dtype, resolve_device(options.device))
+    return DenseSettings(
+        model=spec.name,
+        weights_sha256="",
+        coarse_resolution=coarse,
+        upsample_resolution=upsample,
+        min_certainty=defaults.min_certainty if options.min_certainty is None else options.min_certainty,
+        min_overlap=options.min_overlap,
+        dtype=str(dtype).removeprefix("torch."),
+        min_coarse_overlap=least_coarse_overlap(options, defaults.min_coarse_overlap),
+    )
+
+
+def _sizes(name: str, defaults: Defaults, options: MatcherOptions) -> tuple[Size, Size | None]:
+    """Of both passes: as given, else by the preset, else the matcher's own."""
+    coarse, upsample = defaults.coarse, defaults.upsample
+    if options.preset is not None:
+        if options.preset not in defaults.presets:
+            has = f"Choose from: {', '.join(defaults.presets)}" if defaults.presets else "It has none: give sizes"
+            raise UsageError(f"--preset {options.preset} is not known to model {name}. {has}.")
+        coarse, upsample = defaults.presets[options.preset]
+    if options.upsample_resolution is not None and not defaults.upsample_step:
+        raise UsageError(f"model {name} has no second pass. Leave --upsample-resolution out.")
+    coarse = check_multiple(options.coarse_resolution or coarse, defaults.coarse_step, "--coarse-resolution")
+    upsample = (options.upsample_resolution or upsample) if options.upsample else None
+    if upsample is not None:
+        check_multiple(upsample, defaults.upsample_step, "--upsample-resolution")
+    for option, size in (("--coarse-resolution", coarse), ("--upsample-resolution", upsample)):
+        if size is not None and min(size) < defaults.smallest:
+            raise UsageError(f"{option} {size[0]}x{size[1]} is too small: model {name} wants {defaults.smallest} px.")
+    return coarse, upsample
+
+
+def located(spec: MatcherSpec, index: int, options: MatcherOptions | None = None) -> Path:
+    """The file of one of a row's checkpoints.
+
+    Raises:
+        WeightsError: it is not on this machine; the message says how to get it.
+    """
+    if index == 0 and options is not None and options.weights is not None:
+        return Path(options.weights)
+    entry = spec.weights[index]
+    if (path := locate(entry)) is None:
+        raise WeightsError(
+            f"--model {spec.name} needs {entry.file_name}, which is not on this machine. "
+            f"Run `romacli models download {spec.name}`, or fetch {entry.url} elsewhere and place it in "
+            f"{weights_folder()} (ROMACLI_WEIGHTS_DIR chooses another folder)."
+        )
+    return path

@@ -1,0 +1,38 @@
+"""RoMa's published checkpoints behind the matcher's seam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from romacli.matchers.adapter import Adapter, decide
+from romacli.matchers.dense import TwoPassMatcher
+from romacli.matchers.options import MatcherOptions
+from romacli.matchers.registry import MATCHERS
+from romacli.networks.roma import DINOV2_PREFIX, RoMa, checkpoint_name
+from romacli.networks.weights import read_state_dict
+from romacli.types import MatcherSpec, Size
+
+
+def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMa:
+    return RoMa.from_checkpoints(*map(read_state_dict, paths))
+
+
+def _seeded(spec: MatcherSpec) -> RoMa:
+    state = RoMa().state_dict()
+    roma, dinov2 = (
+        {checkpoint_name(key): state[key] for key in state if key.startswith(DINOV2_PREFIX) == of_dinov2}
+        for of_dinov2 in (False, True)
+    )
+    return RoMa.from_checkpoints(roma, dinov2)
+
+
+ADAPTER = Adapter(_load, _seeded, autocast=False)
+
+
+def in_training(network: RoMa, *, size: Size | None = None) -> TwoPassMatcher:
+    """A network without a file as a matcher of one pass at a size, by default its own, to judge it by."""
+    options = MatcherOptions(coarse_resolution=size, upsample=False, min_overlap=0.0, device="cpu", dtype="float32")
+    settings = replace(decide(MATCHERS["roma-outdoor"], options), model="roma")
+    return TwoPassMatcher(network, settings, device=next(network.parameters()).device, autocast=False)

@@ -1,0 +1,64 @@
+"""RoMa v2's published checkpoints behind the matcher's seam.
+
+Both releases have one layout and need different arithmetic. What is known of a file besides its tensors decides: the
+model it is given to, its name, and whether it was used as the other one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from romacli.errors import WeightsError
+from romacli.matchers import registry
+from romacli.matchers.adapter import Adapter
+from romacli.networks.folding import fold_batchnorm
+from romacli.networks.romav2 import RoMaV2
+from romacli.networks.romav2 import resize as resize_pictures
+from romacli.networks.weights import expected_path, read_state_dict, recorded_sha256, sha256_of
+from romacli.types import MatcherSpec, Size
+
+RELEASES = {"roma-v2": "2.0.1", "roma-v2.0.0": "2.0.0"}  # by model
+
+
+def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMaV2:
+    _refuse_the_other_release(paths[0], spec)
+    return RoMaV2.from_checkpoint(read_state_dict(paths[0]), release=RELEASES[spec.name])
+
+
+def _refuse_the_other_release(path: Path, spec: MatcherSpec) -> None:
+    """Raise WeightsError for a file that is named as the other release's, or has been used as that."""
+    for name in RELEASES.keys() - {spec.name}:
+        entry = registry.MATCHERS[name].weights[0]
+        is_known = recorded_sha256(expected_path(entry)) == sha256_of(path) if path.is_file() else False
+        if path.name == entry.file_name or is_known:
+            raise WeightsError(
+                f"{path} is the file of RoMa v2's release {RELEASES[name]}, and --model {spec.name} runs release "
+                f"{RELEASES[spec.name]}, whose arithmetic differs. Use --model {name}, or give "
+                f"{spec.weights[0].file_name}."
+            )
+
+
+def _seeded(spec: MatcherSpec) -> RoMaV2:
+    network = RoMaV2(release=RELEASES[spec.name]).eval().requires_grad_(False)
+    nn.init.normal_(network.omega, std=2 * torch.pi)
+    fold_batchnorm(network)
+    return network
+
+
+def _resized(image: np.ndarray, size: Size) -> Tensor:
+    """RGB uint8 (H, W, 3) as (1, 3, height, width) float32, from [0, 1] and not clamped to it."""
+    picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    return resize_pictures(picture, (size[1], size[0]))
+
+
+def _as_it_is(image: Tensor) -> Tensor:
+    """The network takes mean and deviation out by itself."""
+    return image
+
+
+ADAPTER = Adapter(_load, _seeded, resize=_resized, normalise=_as_it_is)
