@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,6 +21,10 @@ from romacli.words import counted
 if TYPE_CHECKING:
     from romacli.job.job import Job
     from romacli.mapping.reconstruct import ReconstructionSummary
+    from romacli.report.focal import FocalLength
+
+# Focal lengths that are said; the others are in the result.
+_MOST_TOLD = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,9 +57,11 @@ def reconstruct(
 
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
+    from romacli.colmap.reading import read_model
     from romacli.job.colmap import advice_on, check_early, georeference_models, gps_values, import_matches, make_model
     from romacli.job.job import listed, open_job, run_job
     from romacli.mapping.georeference import compare_with_gps
+    from romacli.report.focal import focal_lengths
 
     start = time.monotonic()
     georeference = georeferencing.georeference
@@ -79,22 +86,32 @@ def reconstruct(
         if georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
+        focal = focal_lengths(job.layout, database, read_model(job.layout.sparse / "0"))
+        for told in focal[:_MOST_TOLD]:
+            console.say(str(told))
         for sentence in advice_on(job.layout, database, job.images.names, fit):
             console.warn(sentence)
         values = {
             **match_values(matched),
-            "models": model.models,
-            "registered": model.registered,
-            "points3D": model.points3D,
-            "mean_track_length": round(model.mean_track_length, 3),
-            "mean_reprojection_error": round(model.mean_reprojection_error, 4),
-            "attempts": model.attempts,
+            **_model_values(model, focal),
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
         gps = f". GPS: {fit}" if fit else ""
         console.result(values, f"{_sentence(model, job)}{gps}", as_json=talk.as_json)
         raise_failures(matched, job.layout)
+
+
+def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) -> dict[str, Any]:
+    return {
+        "models": model.models,
+        "registered": model.registered,
+        "points3D": model.points3D,
+        "mean_track_length": round(model.mean_track_length, 3),
+        "mean_reprojection_error": round(model.mean_reprojection_error, 4),
+        "attempts": model.attempts,
+        "focal_lengths": [asdict(told) for told in focal],
+    }
 
 
 def _sentence(model: ReconstructionSummary, job: Job) -> str:

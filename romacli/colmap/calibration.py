@@ -54,8 +54,8 @@ class Calibration:
 
     def __str__(self) -> str:
         found = (
-            f"camera {self.camera}: focal length {self.focal_length_px:.0f} px ({self.low_px:.0f} to "
-            f"{self.high_px:.0f}) from {counted(self.pairs, 'pair')}"
+            f"camera {self.camera}: focal length {self.focal_length_px:.0f} px from "
+            f"{counted(self.pairs, 'pair')} ({self.low_px:.0f} to {self.high_px:.0f} px)"
         )
         return f"{found}; EXIF data say {self.before_px:.0f} px" if self.is_prior else f"{found}; EXIF data have none"
 

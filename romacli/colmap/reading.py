@@ -98,6 +98,23 @@ def database_content(path: Path) -> str:
         raise InputError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
 
 
+def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
+    """By camera the focal length in px that a database has, and whether it is known: given, or from EXIF data.
+
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is no COLMAP database.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
+    try:
+        with closing(open_readonly(path)) as connection:
+            rows = connection.execute("SELECT camera_id, params, prior_focal_length FROM cameras").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+    return {camera: (float(np.frombuffer(params, np.float64)[0]), bool(is_prior)) for camera, params, is_prior in rows}
+
+
 def read_inliers(path: Path) -> dict[Pair, int]:
     """The inliers of each verified pair of a database, names ascending; pairs without any are left out.
 

@@ -189,6 +189,20 @@ class NotedImport:
         return shlex.join(words) + (" with the same --image-list" if chosen.only is not None else "")
 
 
+def said_of_cameras(layout: Layout, database: Path) -> tuple[str, ...]:
+    """What was said of the cameras that got their focal length from the pairs when a database was made."""
+    manifest = read_manifest(layout.manifest)
+    view = manifest.views.get(_view_of(layout, database), {}) if manifest else {}
+    return tuple(view.get("holds", {}).get("calibrated", ()))
+
+
+def said_of_mappers(layout: Layout) -> tuple[str, ...]:
+    """What each mapper that ran found, when the model was made."""
+    manifest = read_manifest(layout.manifest)
+    view = manifest.views.get(MODEL, {}) if manifest else {}
+    return tuple(view.get("holds", {}).get("attempts", ()))
+
+
 def noted_databases(layout: Layout) -> list[Path]:
     """The databases that were made of a job, wherever they are, and the one in its folder."""
     manifest = read_manifest(layout.manifest)

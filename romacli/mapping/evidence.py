@@ -12,6 +12,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of, open_readonly
 from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
+from romacli.colmap.reading import read_focal_lengths
 from romacli.words import counted
 
 from .incremental import ENOUGH
@@ -61,23 +62,21 @@ def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
 
 
 def better(one: Attempt, other: Attempt) -> bool:
-    """Whether an attempt's largest model has more evidence than another's; one of cameras run away has half of it."""
+    """Whether an attempt's largest model has more evidence than another's; that of cameras run away counts last."""
     return _weight(one) > _weight(other)
 
 
-def _weight(attempt: Attempt) -> float:
-    return attempt.evidence * 0.5 ** any("ran away" in doubt for doubt in attempt.doubts)
+def _weight(attempt: Attempt) -> tuple[bool, float]:
+    return attempt.registered > 0 and not any("ran away" in doubt for doubt in attempt.doubts), attempt.evidence
 
 
 def _runaways(model: Any, database: Path) -> Iterable[str]:
     """A sentence for each camera that no lens can be, or that left its known focal length far behind."""
-    with closing(open_readonly(database)) as connection:
-        rows = connection.execute("SELECT camera_id, params FROM cameras").fetchall()
-    start = {camera: float(np.frombuffer(params)[0]) for camera, params in rows}
+    start = read_focal_lengths(database)
     for number, camera in model.cameras.items():
         side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
-        was = start.get(number, focal)
-        is_known = camera.has_prior_focal_length or abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3
+        was, is_known = start.get(number, (focal, False))
+        is_known = is_known or abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3
         factor = max(focal / was, was / focal) if is_known else 1.0
         if not _FOCAL_PER_SIDE[0] <= focal / side <= _FOCAL_PER_SIDE[1] or factor > _MOST_FACTOR:
             yield f"the focal length of camera {number} ran away, from {was:.0f} to {focal:.0f} px"

@@ -171,6 +171,7 @@ def _trials(
             chosen.ba_refine_extra_params = chosen.mapper.abs_pose_refine_extra_params = False
         chosen.image_names = sorted(group.values())
         chosen.multiple_models = chosen.extract_colors = False
+        chosen.init_num_trials = 1
         chosen.init_image_id1, chosen.init_image_id2 = start.images
         chosen.mapper.init_min_num_inliers = min(chosen.mapper.init_min_num_inliers, start.inliers // 2)
         chosen.mapper.init_min_tri_angle = min(chosen.mapper.init_min_tri_angle, start.angle_deg / 2)

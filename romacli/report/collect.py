@@ -16,7 +16,7 @@ from romacli import __version__
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
-from romacli.job.colmap import outdated
+from romacli.job.colmap import outdated, said_of_mappers
 from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.views import triangle_agreement
 from romacli.keypoints.checks import connected
@@ -30,6 +30,7 @@ from romacli.types import Pair, Precision
 from romacli.words import counted
 
 from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
+from .focal import focal_lengths
 from .folder import JobFolder
 
 T = TypeVar("T")
@@ -235,6 +236,8 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
 
 def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position]) -> ModelFacts:
     others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
+    database = job.layout.database
+    focal = focal_lengths(job.layout, database, model) if database.is_file() else ()
     return ModelFacts(
         registered=len(model.poses),
         points3D=len(model.xyz),
@@ -244,6 +247,8 @@ def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position]) -> M
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
         gps=_gps(model, gps),
+        focal_lengths=tuple(map(str, focal)),
+        mappers=said_of_mappers(job.layout),
     )
 
 

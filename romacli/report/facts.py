@@ -81,7 +81,7 @@ class GpsFacts:
 @dataclass(frozen=True)
 class ModelFacts:
     """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models; gps: None where
-    positions tell nothing."""
+    positions tell nothing; focal_lengths, mappers: sentences on each camera's, with its source, and on what ran."""
 
     registered: int
     points3D: int
@@ -91,6 +91,8 @@ class ModelFacts:
     lengths: Mapping[int, int]
     cameras: tuple[CameraFacts, ...]
     gps: GpsFacts | None = None
+    focal_lengths: tuple[str, ...] = ()
+    mappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -267,11 +267,12 @@ def _settings(facts: Facts) -> str:
         (camera.model, f"{counted(camera.cameras, 'camera')} of {counted(camera.images, 'image')}")
         for camera in (facts.model.cameras if facts.model else ())
     ]
+    told = (*facts.model.mappers, *facts.model.focal_lengths[:_MOST_CAMERAS]) if facts.model else ()
     blocks = (
         ("Matcher", facts.matcher.items()),
         ("Settings of the job", facts.settings.items()),
         ("How keypoints were made", made.items()),
-        ("Cameras", cameras),
+        ("Cameras", [*cameras, *((key, value) for key, _, value in (line.partition(": ") for line in told))]),
         ("Time", timings or [("", "no run was noted in this folder")]),
     )
     panels = "".join(
@@ -282,6 +283,7 @@ def _settings(facts: Facts) -> str:
     return f"<section><h2>Settings, weights and time</h2><div class='flow'>{panels}</div></section>"
 
 
+_MOST_CAMERAS = 20
 _NOT_COUNTED = ("seconds", "runs")
 
 

@@ -20,9 +20,9 @@ MOTIONS = ("forward", "strip", "orbit", "plane")
 FACTORS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
-def poses_of(motion: str, seed: int) -> Poses:
+def poses_of(motion: str, seed: int, focal: float) -> Poses:
     if motion == "orbit":
-        return orbit(seed=seed)
+        return orbit(seed=seed, focal=focal)
     step = [0, 0, 0.4] if motion == "forward" else [0.5, 0, 0]
     return wandering(np.array(step), seed=seed)
 
@@ -37,8 +37,9 @@ def main() -> None:
         for factor in FACTORS:
             focal, errors = factor * max(SIZE), []
             for seed in range(options.seeds):
+                relief = 0.0 if motion == "plane" else None
                 with tempfile.TemporaryDirectory() as folder:
-                    said = write_views(Path(folder) / "a.db", poses_of(motion, seed), focal, flat=motion == "plane")
+                    said = write_views(Path(folder) / "a.db", poses_of(motion, seed, focal), focal, relief=relief)
                 errors += [abs(float(re.findall(r"length (\d+)", sentence)[0]) / focal - 1) for sentence in said]
             good = sum(error < 0.05 for error in errors)
             largest = f"{100 * max(errors):.1f} %" if errors else ""

@@ -33,7 +33,7 @@ def test_the_focal_length_is_found_and_said(tmp_path: Path, poses: Poses, focal:
 
 
 def test_a_plane_tells_nothing(tmp_path: Path) -> None:
-    assert write_views(tmp_path / "a.db", wandering(STEP), 640, flat=True) == []
+    assert write_views(tmp_path / "a.db", wandering(STEP), 640, relief=0.0) == []
     assert focal_in(tmp_path / "a.db") == pytest.approx(1.2 * 640)
 
 

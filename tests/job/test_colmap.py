@@ -19,6 +19,7 @@ from support.small_scene import SIZE, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.options import CameraOptions, VerifyOptions
+from romacli.colmap.reading import read_model
 from romacli.colmap.rigs import read_rigs
 from romacli.errors import InputError
 from romacli.images.listing import list_images
@@ -37,6 +38,7 @@ from romacli.job.options import ImportOptions
 from romacli.mapping.georeference import compare_with_gps
 from romacli.mapping.options import MapperOptions
 from romacli.progress import Silent
+from romacli.report.focal import focal_lengths
 from romacli.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
 from romacli.store.layout import Layout
@@ -121,6 +123,22 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     make_model(images, layout, layout.database, other, again, StopRequest())
     assert again.said[2:] == ["mapping 4"]
     assert again.done == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "source"), [(None, "a guess of 1.2 longer sides"), ((700.0, 320.0, 240.0, 0.0), "as given")]
+)
+def test_focal_lengths_are_told_with_their_source(
+    images: Path, layout: Layout, params: tuple[float, ...] | None, source: str
+) -> None:
+    cameras = CameraOptions(mode="single", model="SIMPLE_RADIAL", params=params)
+    import_matches(images, layout, replace(OPTIONS, cameras=cameras), Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    (found,) = focal_lengths(layout, layout.database, read_model(layout.sparse / "0"))
+    assert source in found.source
+    assert found.images == 4
+    assert found.start_px == pytest.approx(700 if params else 1.2 * 640)
+    assert f"focal length {found.px:.0f} px, mapped from {found.start_px:.0f} px" in str(found)
 
 
 def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:

@@ -104,10 +104,11 @@ def test_evidence_is_what_points_hold_of_the_matches_and_not_a_count_of_images(t
     assert not better(Attempt("global", 6), whole)
 
 
-def test_a_model_whose_camera_ran_away_needs_twice_the_evidence():
-    sane, wild = Attempt("incremental", 9, evidence=4.0), Attempt("global", 9, evidence=7.0, doubts=("it ran away",))
+def test_a_model_whose_camera_ran_away_comes_last():
+    sane, wild = Attempt("global", 9, 6, evidence=1.0), Attempt("incremental", 9, 9, (), ("it ran away",), 4.0)
     assert better(sane, wild)
-    assert better(replace(wild, evidence=9.0), sane)
+    assert not better(wild, sane)
+    assert better(wild, replace(wild, evidence=3.0))
 
 
 def test_progress_never_passes_the_images_there_are():

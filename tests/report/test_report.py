@@ -54,6 +54,16 @@ def copied(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> Layout:
     return Layout(tmp_path / "job")
 
 
+def test_focal_lengths_are_told_with_their_source_and_mappers_with_their_reason() -> None:
+    told = "camera 1 (6 images): focal length 689 px, mapped from 640 px from 99 pairs (600 to 660 px)"
+    mappers = ("incremental: 2 of 6 images (4 of 6 images that hang together left out)", "global: 6 of 6 images, kept")
+    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, (), focal_lengths=(told,), mappers=mappers)
+    facts = facts_of(6, [verified_pair(0, 1)], model=model)
+    html = page(facts, verdict(facts), (), (), {}, Album(), twin="report.json")
+    assert "99 pairs (600 to 660 px)" in html
+    assert "4 of 6 images that hang together left out" in html
+
+
 def test_a_finished_job_is_told_in_html_and_json(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:
     result = report(copied.root, "--json")
     assert result.exit_code == 0, result.stderr

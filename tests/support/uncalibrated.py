@@ -20,38 +20,57 @@ def turned(x: float, y: float, z: float) -> np.ndarray:
     return Rotation.from_euler("xyz", [x, y, z], degrees=True).as_matrix()
 
 
-def wandering(step: np.ndarray, count: int = 8, seed: int = 0) -> Poses:
+def wandering(step: np.ndarray, count: int = 8, seed: int = 0, look_deg: float = 5) -> Poses:
     """A camera that moves by steps and looks about, as one in a hand or on a car does."""
     rng = np.random.default_rng(seed)
-    return [(turned(*rng.normal(0, 5, 3)), index * step) for index in range(count)]
+    return [(turned(*rng.normal(0, look_deg, 3)), index * step) for index in range(count)]
 
 
-def orbit(count: int = 10, seed: int = 0) -> Poses:
-    rng, poses = np.random.default_rng(seed), []
+def _depth(focal: float) -> float:
+    """How many times as far points lie as at 640 px, so that they fill the view."""
+    return max(1.0, focal / 640)
+
+
+def orbit(count: int = 10, seed: int = 0, focal: float = 640) -> Poses:
+    """A camera that goes round the points, 9 degrees a step, at a distance that a focal length asks for."""
+    rng, poses, middle = np.random.default_rng(seed), [], 9.5 * _depth(focal)
     for index in range(count):
         angle = np.deg2rad(9 * index)
-        distance = 8 + rng.normal(0, 0.8)
-        centre = np.array([np.sin(angle) * distance, rng.normal(0, 0.8), 8 - np.cos(angle) * distance])
-        look = turned(rng.normal(0, 3), -np.rad2deg(angle) + rng.normal(0, 4), rng.normal(0, 4))
+        distance = middle * rng.normal(1, 0.1)
+        centre = np.array([np.sin(angle) * distance, middle * rng.normal(0, 0.1), middle - np.cos(angle) * distance])
+        look = turned(rng.normal(0, 3), np.rad2deg(angle) + rng.normal(0, 4), rng.normal(0, 4))
         poses.append((look, centre))
     return poses
 
 
 def write_views(
-    path: Path, poses: Poses, focal: float, *, noise_px: float = 0.5, flat: bool = False, points: int = 1500, **more
+    path: Path,
+    poses: Poses,
+    focal: float,
+    *,
+    noise_px: float = 0.5,
+    relief: float | None = None,
+    points: int = 1500,
+    distortion: float = 0.0,
+    seed: int = 1,
+    **more,
 ) -> list[str]:
-    """A database of noisy points in every pair of views within four, and what was said of its cameras."""
-    rng = np.random.default_rng(1)
-    depth = max(1.0, focal / 640)  # as far as fills the view
+    """A database of noisy points in every pair of views within four, and what was said of its cameras.
+
+    relief: depths of a plane in shares of its distance; None for a cloud. distortion: k of SIMPLE_RADIAL.
+    """
+    rng = np.random.default_rng(seed)
+    depth = _depth(focal)
     cloud = rng.uniform([-6, -4, 5 * depth], [6, 4, 14 * depth], (points, 3))
-    if flat:
-        cloud[:, 2] = 8 * depth
-    K = np.array([[focal, 0, 320], [0, focal, 240], [0, 0, 1]])
+    if relief is not None:
+        cloud[:, 2] = depth * 8 * (1 + relief * rng.uniform(-1, 1, points))
     names = [f"{index}.jpg" for index in range(len(poses))]
     seen, places = [], {}
     for name, (turn, centre) in zip(names, poses, strict=True):
         x = (cloud - centre) @ turn.T
-        xy = (x @ K.T)[:, :2] / (x @ K.T)[:, 2:] + rng.normal(0, noise_px, (points, 2))
+        rays = x[:, :2] / x[:, 2:]
+        rays *= 1 + distortion * (rays**2).sum(axis=1, keepdims=True)
+        xy = focal * rays + np.array(SIZE) / 2 + rng.normal(0, noise_px, (points, 2))
         seen.append((x[:, 2] > 0.5) & (xy > 0).all(1) & (xy < SIZE).all(1))
         places[name] = xy.astype(np.float32)
     matches = {

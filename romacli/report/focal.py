@@ -1,0 +1,59 @@
+"""The focal lengths of a model, with what each started from and who told it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
+from romacli.colmap.reading import Model, read_focal_lengths
+from romacli.job.colmap import noted_import, said_of_cameras
+from romacli.store.layout import Layout
+from romacli.words import counted
+
+
+@dataclass(frozen=True)
+class FocalLength:
+    """The focal length in px of a model's camera, after mapping and before, and where the latter is from."""
+
+    camera: int
+    images: int
+    px: float
+    start_px: float
+    source: str
+
+    def __str__(self) -> str:
+        of = f"camera {self.camera} ({counted(self.images, 'image')})"
+        return f"{of}: focal length {self.px:.0f} px, mapped from {self.start_px:.0f} px {self.source}"
+
+
+def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLength, ...]:
+    """Of every camera that the model has and the database knows, by their numbers.
+
+    Raises:
+        InputError, StoreError: there is no such database, or it cannot be read.
+    """
+    noted = noted_import(layout, database)
+    is_given = noted is not None and (noted.options.cameras.params is not None or noted.options.known_poses is not None)
+    from_pairs = {}
+    for sentence in said_of_cameras(layout, database):
+        if told := re.match(r"camera (\d+): focal length \d+ px (.*)", sentence):
+            from_pairs[int(told[1])] = told[2]
+    start = read_focal_lengths(database)
+    images = Counter(camera.number for camera in model.cameras.values())
+    cameras = {camera.number: camera for camera in model.cameras.values() if camera.number in start}
+    found = []
+    for number, camera in sorted(cameras.items()):
+        start_px, is_prior = start[number]
+        is_guess = abs(start_px / max(camera.size) / DEFAULT_FOCAL_FACTOR - 1) < 1e-3
+        if is_given:
+            source = "as given"
+        elif is_prior:
+            source = "from EXIF data"
+        else:
+            guess = f"as a guess of {DEFAULT_FOCAL_FACTOR} longer sides; neither EXIF data nor pairs tell it"
+            source = from_pairs.get(number, guess if is_guess else "from the pairs; EXIF data have none")
+        found.append(FocalLength(number, images[number], camera.focal_length_px, start_px, source))
+    return tuple(found)
