@@ -30,7 +30,7 @@ from romacli.types import Pair, Precision
 from romacli.words import counted
 
 from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
-from .focal import focal_lengths
+from .focal import FocalLength, focal_lengths
 from .folder import JobFolder
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         None,
         without="There is no model: `romacli reconstruct` makes it",
     )
+    focal = focal_lengths(layout, layout.database, model) if model and inliers is not None else ()
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})
@@ -117,7 +118,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         images=_images(names, pairs, shared, model),
         pairs=pairs,
         tracks=shared.tracks,
-        model=_model_facts(job, model, gps) if model else None,
+        model=_model_facts(job, model, gps, focal) if model else None,
         verified=inliers is not None,
         groups=_groups(names, pairs),
         checks=_checks(job),
@@ -234,10 +235,8 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
     return tuple(len(group) for group in connected(strength))
 
 
-def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position]) -> ModelFacts:
+def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position], focal: Sequence[FocalLength]) -> ModelFacts:
     others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
-    database = job.layout.database
-    focal = focal_lengths(job.layout, database, model) if database.is_file() else ()
     return ModelFacts(
         registered=len(model.poses),
         points3D=len(model.xyz),

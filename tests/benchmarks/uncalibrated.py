@@ -4,8 +4,8 @@
     PYTHONPATH=.:tests python tests/benchmarks/uncalibrated.py --motions forward strip --factors 0.5 3
 
 Correspondences are exact up to 0.5 px of noise; no photograph is rendered and no network runs. A camera goes forward,
-sideways along a strip or round an object, looking about by a tenth of its view; or at a plane with relief of a tenth of its
-distance; or it only turns.
+sideways along a strip or round an object, looking about by a tenth of its view; or at a plane with relief of a tenth
+of its distance; or it only turns.
 """
 
 from __future__ import annotations
