@@ -18,7 +18,7 @@ FLOORS = (
     {"run", "two_view"},
     {"pairing"},
     {"job"},
-    {"eval", "report", "train"},
+    {"eval", "report", "train", "densify"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

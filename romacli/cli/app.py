@@ -16,6 +16,7 @@ from romacli.cli import (
     bench,
     check,
     colmap_import,
+    densify,
     match,
     merge,
     models,
@@ -48,6 +49,7 @@ ORDER_OF_WORK = (
     "refine",
     "colmap-import",
     "reconstruct",
+    "densify",
     "status",
     "check",
     "show",
@@ -189,6 +191,7 @@ app.add_typer(pairs.app, name="pairs")
 match.add_to(app)
 merge.add_to(app)
 aggregate.add_to(app)
+densify.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
 refine.add_to(app)

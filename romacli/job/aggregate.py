@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from romacli.errors import InputError, NothingFoundError, StoreError
-from romacli.images.masks import find_masks
 from romacli.images.options import MaskOptions
 from romacli.job.derived import made_with
 from romacli.job.given import SIFT, GivenKeypoints
-from romacli.job.masks import JobMasks, note_masks, noted_masks
+from romacli.job.masks import masks_of, note_masks, noted_masks
 from romacli.job.options import KeypointOptions
 from romacli.job.views import VIEW, ViewsSummary, derive_views
 from romacli.keypoints.options import AggregateOptions
@@ -122,7 +121,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         sizes = {name: size for name, size in known.items() if size != UNREAD}
         if options.given:
             options.given.check(list(sizes), aggregate)
-        masks = _masks(options.masks or noted_masks(layout), sizes)
+        masks = masks_of(options.masks or noted_masks(layout), sizes)
         if options.masks is not None:
             note_masks(layout, options.masks)
         return derive_views(
@@ -132,14 +131,6 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
             masks=masks,
             refinement=Refinement(options.refine, options.images or photographs_of(layout), images),
         )
-
-
-def _masks(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
-    if options == MaskOptions():
-        return None
-    masks = find_masks(None, list(sizes), options)
-    masks.require_sizes(sizes)
-    return JobMasks(masks)
 
 
 def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:

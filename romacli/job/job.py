@@ -433,11 +433,12 @@ def _clear(layout: Layout) -> None:
     """
     check_replaceable(layout.database)
     check_holds_models_only(layout.sparse)
-    for folder in (layout.journal, layout.sparse, layout.preselected):
+    for folder in (layout.journal, layout.sparse, layout.preselected, layout.depth_maps):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (
         *(layout.manifest, layout.pairs, layout.images, layout.shards, layout.given_up),
         *(layout.features, layout.matches, layout.global_features, layout.database),
+        *(layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis")),
         *(layout.runs, layout.report, layout.report.with_suffix(".json")),
     ):
         file.unlink(missing_ok=True)

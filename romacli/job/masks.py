@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from romacli.images.masks import Masks, kept_cells
+from romacli.images.masks import Masks, find_masks, kept_cells
 from romacli.images.options import MaskOptions
 from romacli.job.derived import content, digest, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
+from romacli.types import Size
 from romacli.words import counted, first_few
 
 VIEW = "masks"
@@ -70,3 +71,16 @@ def noted_masks(layout: Layout) -> MaskOptions:
     manifest = read_manifest(layout.manifest)
     holds = manifest.views.get(VIEW, {}).get("holds", {}) if manifest else {}
     return MaskOptions(**{key: path and layout.root / path for key, path in holds.items()})
+
+
+def masks_of(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
+    """The masks of photographs of these sizes, None where there are none.
+
+    Raises:
+        InputError: a mask is missing, or of another size than its photograph.
+    """
+    if options == MaskOptions():
+        return None
+    masks = find_masks(None, list(sizes), options)
+    masks.require_sizes(sizes)
+    return JobMasks(masks)

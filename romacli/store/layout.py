@@ -79,6 +79,14 @@ class Layout:
         return self.root / "sparse"
 
     @property
+    def cloud(self) -> Path:
+        return self.root / "dense" / "fused.ply"
+
+    @property
+    def depth_maps(self) -> Path:
+        return self.root / "dense" / "depth_maps"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs.jsonl"
 

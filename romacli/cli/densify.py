@@ -1,0 +1,58 @@
+"""`romacli densify`: a dense cloud from a finished job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import TalkOptions, takes
+from romacli.densify.options import DensifyOptions
+from romacli.job.options import DEFAULT_OUTPUT, JobImages, MatchedJob
+from romacli.options import Option
+from romacli.words import counted
+
+
+@dataclass(frozen=True)
+class CloudOptions:
+    job: MatchedJob = DEFAULT_OUTPUT
+    images: JobImages = None
+    output: Annotated[
+        Path | None,
+        Option(
+            "PLY file to write; FILE.vis beside it has visibility. Default: OUT/dense/fused.ply.", "FILE", short="o"
+        ),
+    ] = None
+    depth_maps: Annotated[
+        bool, Option("Write the depth of each image too, on the grid of its warps, into OUT/dense/depth_maps.")
+    ] = False
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli densify job")(densify)
+
+
+@takes(CloudOptions, DensifyOptions, TalkOptions)
+def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) -> None:
+    """Make a dense, coloured cloud of a reconstructed job from its stored warps; nothing is matched again.
+
+    A point is kept where three images agree on it, in where it is seen and how far it is. The cloud has normals, and
+    beside it lies which images see each point, as COLMAP's `stereo_fusion` writes both.
+    """
+    from romacli.densify.densify import densify as make_cloud
+    from romacli.store.layout import Layout
+
+    layout = Layout(wanted.job)
+    cloud = wanted.output or layout.cloud
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        depth_maps = layout.depth_maps if wanted.depth_maps else None
+        summary = make_cloud(layout, wanted.images, cloud, options, console, stop, depth_maps=depth_maps)
+        console.result(
+            {**asdict(summary), "cloud": str(cloud)},
+            f"{counted(summary.points, 'point')} from {counted(summary.images, 'image')} and "
+            f"{counted(summary.pairs, 'pair')}, each seen by {summary.mean_views:.1f} images; see {cloud}",
+            as_json=talk.as_json,
+        )

@@ -1,0 +1,218 @@
+"""A finished job's warps and model into a dense cloud; nothing is matched again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from romacli.colmap.poses import Pose
+from romacli.densify.depth import Sight, depth_by_agreement
+from romacli.densify.fuse import DepthMap, fuse
+from romacli.densify.options import DensifyOptions
+from romacli.errors import ImageError, InputError, NothingFoundError
+from romacli.geometry.warp import cell_centres, masked, warp_fields
+from romacli.images.decode import read_image
+from romacli.job.masks import JobMasks, masks_of, noted_masks
+from romacli.mapping.cameras import PosedCamera, read_cameras
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.history import noted, read_runs
+from romacli.store.images import read_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.ply import write_depth_map, write_ply, write_visibility
+from romacli.types import CompactWarp, Pair, Size
+from romacli.words import counted, first_few
+
+_GREY = 128
+_LONG_SIDE = 1600
+
+
+@dataclass(frozen=True)
+class DensifySummary:
+    """What a cloud holds. mean_views: images that agree on a point; uncoloured: images whose photograph is gone."""
+
+    points: int
+    images: int
+    pairs: int
+    mean_views: float
+    uncoloured: tuple[str, ...]
+
+
+def densify(
+    layout: Layout,
+    images: Path | None,
+    cloud: Path,
+    options: DensifyOptions,
+    progress: Progress,
+    stop: StopRequest,
+    *,
+    depth_maps: Path | None = None,
+) -> DensifySummary:
+    """Write the dense cloud of a job and, beside it, which images see each point.
+
+    Args:
+        images: the folder of the photographs, for colours; None for where they were matched.
+        cloud: the PLY file. depth_maps: a folder for the depth map of each image, if they are wanted.
+
+    Raises:
+        InputError: the folder holds no job or no model, or the model is not one of the job's photographs.
+        NothingFoundError: no three images agree on any point.
+        StoreError: a file cannot be written.
+    """
+    source = _Source.open(layout)
+    folder = images or _photographs(layout)
+    maps, used, uncoloured = [], 0, []
+    with source.journal, noted(layout, "dense", images=folder) as counts:
+        progress.begin("finding depth", len(source.cameras))
+        for camera in source.cameras:
+            stop.check()
+            partners = source.partners(camera, options.max_neighbours)
+            used += len(partners)
+            found = _depth_map(source, camera, partners, options)
+            colours = _colours(folder, camera, found.depths.shape)
+            if colours is None:
+                uncoloured.append(camera.name)
+            else:
+                found = replace(found, colours=colours)
+            maps.append(found)
+            progress.advance()
+        progress.begin("fusing", 1)
+        number = {camera.name: index for index, camera in enumerate(source.cameras)}
+        neighbours = [
+            [number[name] for name in source.partners(camera, options.max_neighbours)] for camera in source.cameras
+        ]
+        fused = fuse(maps, neighbours, options)
+        counts.update(points=len(fused))
+    if not len(fused):
+        raise NothingFoundError(
+            f"no {options.min_views} images of {layout.root} agree on the depth of any point. Match more pairs of "
+            "neighbouring photographs, or lower --min-views."
+        )
+    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
+    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
+    for found in maps if depth_maps else ():
+        name = PurePosixPath(found.camera.name)
+        write_depth_map(Path(depth_maps or ".") / name.with_name(f"{name.name}.geometric.bin"), found.depths)
+    if uncoloured:
+        progress.warn(
+            f"{counted(len(uncoloured), 'photograph is', 'photographs are')} gone or changed, so points of theirs are "
+            f"grey: {first_few(uncoloured)}. Name their folder with --images"
+        )
+    views = float(np.mean([len(seen) for seen in fused.visible]))
+    return DensifySummary(len(fused), len(maps), used // 2, views, tuple(uncoloured))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The model and the warps of a job. pairs: by image name, the others it has a warp with, best overlap first."""
+
+    cameras: Sequence[PosedCamera]
+    journal: Journal
+    pairs: dict[str, list[Pair]]
+    masks: JobMasks | None
+
+    @classmethod
+    def open(cls, layout: Layout) -> _Source:
+        manifest = read_manifest(layout.manifest)
+        if manifest is None:
+            raise InputError(
+                f"{layout.root} holds no job. Run `romacli reconstruct` with --output {layout.root} first."
+            )
+        model = layout.sparse / "0"
+        if not model.is_dir():
+            raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+        cameras = read_cameras(model)
+        sizes = {camera.name: camera.size for camera in cameras}
+        stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
+        journal = Journal.open(layout.journal, fingerprint(manifest), stamps=stamps)
+        pairs: dict[str, list[Pair]] = {camera.name: [] for camera in cameras}
+        warps = [pair for pair in journal.pairs if journal.kind(pair) == "warp" and sizes.keys() >= set(pair)]
+        for pair in sorted(warps, key=lambda pair: -(journal.overlap(pair) or 0)):
+            _require_sizes(model, pair, journal.sizes(pair), sizes)
+            for name in pair:
+                pairs[name].append(pair)
+        return cls(cameras, journal, pairs, masks_of(noted_masks(layout), sizes))
+
+    def partners(self, camera: PosedCamera, most: int) -> dict[str, Pair]:
+        """The images that overlap most with one, each with its pair."""
+        return {next(name for name in pair if name != camera.name): pair for pair in self.pairs[camera.name][:most]}
+
+    def warp(self, pair: Pair) -> CompactWarp | None:
+        record = self.journal.read(pair)
+        if not isinstance(record, CompactWarp):
+            return None
+        if self.masks is None:
+            return record
+        kept = [
+            self.masks.cells(name, weights.shape)
+            for name, weights in zip(pair, (record.weight_AB, record.weight_BA), strict=True)
+        ]
+        return masked(record, *kept)
+
+
+def _require_sizes(model: Path, pair: Pair, matched: tuple[Size, Size], sizes: dict[str, Size]) -> None:
+    for name, size in zip(pair, matched, strict=True):
+        if size != sizes[name]:
+            raise InputError(
+                f"{model} has {name} at {sizes[name][0]}x{sizes[name][1]} px, but it was matched at "
+                f"{size[0]}x{size[1]}. Make the model anew with `romacli reconstruct`."
+            )
+
+
+def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], options: DensifyOptions) -> DepthMap:
+    """The depths of an image on the grid of its warps, without colours yet."""
+    by_name = {other.name: other for other in source.cameras}
+    sights: list[Sight] = []
+    shape, rays = (2, 2), np.zeros((2, 2, 2))
+    for name, pair in partners.items():
+        record = source.warp(pair)
+        if record is None:
+            continue
+        is_first = pair[0] == camera.name
+        field = warp_fields(record)[0 if is_first else 1]
+        if not sights:
+            shape = (record.weight_AB if is_first else record.weight_BA).shape
+            rays = camera.rays(cell_centres(shape, camera.size)).reshape(*shape, 2)
+        other = by_name[name]
+        read = field.at(cell_centres(shape, camera.size).reshape(-1, 2))
+        targets = other.rays(read.targets)
+        sound = (read.weights > 0) & np.isfinite(targets).all(1)
+        targets[~sound] = 0
+        per_px = other.focal_px * _LONG_SIDE / max(other.size)
+        sights.append(Sight(_between(camera.pose, other.pose), targets, np.where(sound, read.weights, 0), per_px))
+    flat = rays.reshape(-1, 2)
+    found = depth_by_agreement(np.nan_to_num(flat), sights, options)
+    depths = np.where(np.isfinite(flat).all(1), found.depths, 0).reshape(shape).astype(np.float32)
+    sigmas = found.sigmas.reshape(shape).astype(np.float32)
+    grey = np.full((*shape, 3), _GREY, np.uint8)
+    return DepthMap(camera, depths, sigmas, np.nan_to_num(rays).astype(np.float32), grey)
+
+
+def _between(one: Pose, other: Pose) -> Pose:
+    """The pose that takes one camera's frame to the other's."""
+    rotation = other.rotation @ one.rotation.T
+    return Pose(rotation, other.translation - rotation @ one.translation)
+
+
+def _colours(folder: Path | None, camera: PosedCamera, shape: tuple[int, int]) -> np.ndarray | None:
+    """What the photograph shows at the cells of a grid, (gh, gw, 3) uint8 RGB, None where it is gone or has changed."""
+    try:
+        photograph = read_image(folder / camera.name) if folder else None
+    except (ImageError, InputError):
+        return None
+    if photograph is None or photograph.shape[1::-1] != camera.size:
+        return None
+    area = cv2.resize(photograph, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(area, np.uint8)
+
+
+def _photographs(layout: Layout) -> Path | None:
+    """Where the photographs were when they were last looked at."""
+    folders = [run.images for run in read_runs(layout.runs) if run.images]
+    return Path(folders[-1]) if folders else None

@@ -1,0 +1,126 @@
+"""Depth of one image by the warps that lead from it into others of known pose. Pure; knows no files.
+
+Rays are places at depth 1 in a camera's own frame. For a ray r of this image and a warp's target u in another, depth d
+solves (u q3 - q12) d = t12 - u t3 with q = R r, where (R, t) takes this camera's frame to the other's
+(Hartley and Zisserman, Multiple View Geometry, 12.2, with the first camera's ray held).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from romacli.colmap.poses import Pose
+from romacli.densify.options import DensifyOptions
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What another image says of n rays of this one.
+
+    pose: from this camera's frame to the other's. targets: (n, 2) rays in the other, NaN where the warp says nothing.
+    weights: (n,) in [0, 1]. per_px: px of the other at a long side of 1600 for a unit of its rays.
+    """
+
+    pose: Pose
+    targets: np.ndarray
+    weights: np.ndarray
+    per_px: float
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Depths (n,) along the rays, 0 where views do not agree, and how exact they are.
+
+    sigmas: (n,) standard deviation as a share of the depth, for targets exact to a px at 1600. supports: (views, n),
+    which of the other images agree.
+    """
+
+    depths: np.ndarray
+    sigmas: np.ndarray
+    supports: np.ndarray
+
+
+def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: DensifyOptions) -> Depth:
+    """The depth of each ray (n, 2) on which most sights agree, refined by all that do.
+
+    A sight agrees with a depth when the point is seen within `max_error` of its target and its own depth is the same
+    within `depth_tolerance`.
+    """
+    count, views = len(rays), len(sights)
+    if not views:
+        return Depth(np.zeros(count), np.zeros(count), np.zeros((0, count), bool))
+    lines = [_Line.of(rays, sight, options.min_angle_deg) for sight in sights]
+    best, score = np.zeros(count), np.zeros(count)
+    for line in lines:
+        votes = sum(_votes(line.depths, other, options) for other in lines)
+        better = (line.depths > 0) & (votes > score)
+        best, score = np.where(better, line.depths, best), np.where(better, votes, score)
+    supports = np.stack([_votes(best, line, options) > 0 for line in lines])
+    depths, sigmas = _refined(best, supports, lines)
+    enough = (supports.sum(0) >= options.min_views - 1) & (depths > 0) & (sigmas <= options.max_uncertainty)
+    return Depth(np.where(enough, depths, 0), np.where(enough, sigmas, 0), supports & enough)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A sight's equations a d = b of n rays, the depths that solve them (0 where none does), and its scale."""
+
+    a: np.ndarray
+    b: np.ndarray
+    away: np.ndarray
+    offset: float
+    depths: np.ndarray
+    weights: np.ndarray
+    per_px: float
+
+    @classmethod
+    def of(cls, rays: np.ndarray, sight: Sight, min_angle_deg: float) -> _Line:
+        directions = np.column_stack((rays, np.ones(len(rays))))
+        turned, moved = directions @ sight.pose.rotation.T, sight.pose.translation
+        a = sight.targets * turned[:, 2:] - turned[:, :2]
+        b = moved[:2] - sight.targets * moved[2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            depths = (a * b).sum(1) / (a * a).sum(1)
+        points = turned * depths[:, None] + moved
+        is_sound = (depths > 0) & (points[:, 2] > 0) & (sight.weights > 0)
+        is_sound &= _angles_deg(points, points - moved) > min_angle_deg
+        depths = np.where(is_sound, depths, 0)
+        return cls(a, b, turned[:, 2], float(moved[2]), depths, sight.weights, sight.per_px)
+
+    def errors(self, depths: np.ndarray) -> np.ndarray:
+        """How far (n,) from the targets points at these depths are seen, in px at 1600."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = (self.a * depths[:, None] - self.b) / (self.away * depths + self.offset)[:, None]
+        return self.per_px * np.hypot(off[:, 0], off[:, 1])
+
+
+def _angles_deg(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Angles (n,) between vectors (n, 3)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    return np.degrees(np.arccos(np.clip(np.nan_to_num(cosines, nan=1.0), -1, 1)))
+
+
+def _votes(depths: np.ndarray, line: _Line, options: DensifyOptions) -> np.ndarray:
+    """What a sight gives for depths (n,): 0 where it disagrees or is silent, else 1/2 to 1 by its error."""
+    with np.errstate(invalid="ignore"):
+        errors = line.errors(depths)
+        agrees = (depths > 0) & (line.depths > 0) & (errors < options.max_error)
+        agrees &= np.abs(line.depths - depths) < options.depth_tolerance * depths
+        return np.where(agrees, 1 - 0.5 * errors / options.max_error, 0)
+
+
+def _refined(depths: np.ndarray, supports: np.ndarray, lines: Sequence[_Line]) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares over all sights that agree, in px, and the deviation it leaves as a share of the depth."""
+    top, bottom = np.zeros(len(depths)), np.zeros(len(depths))
+    for line, agrees in zip(lines, supports, strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = line.weights * (line.per_px / (line.away * depths + line.offset)) ** 2
+        top += np.where(agrees, scale * (line.a * line.b).sum(1), 0)
+        bottom += np.where(agrees, scale * (line.a * line.a).sum(1), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(bottom > 0, top / bottom, 0)
+        return found, np.where(found > 0, 1 / np.sqrt(bottom) / found, 0)
