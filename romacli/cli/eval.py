@@ -78,6 +78,55 @@ class PosesOptions:
     output: Table = None
 
 
+def _tolerances(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < tolerance < float("inf") for tolerance in found):
+        raise UsageError(f"--tolerances {text} is not a list of lengths, such as 0.01,0.02,0.05.")
+    return found
+
+
+@dataclass(frozen=True)
+class CloudOptions:
+    cloud: Annotated[
+        Path, Option("PLY file of points, such as OUT/dense/fused.ply.", metavar="CLOUD", is_argument=True)
+    ]
+    reference: Annotated[
+        Path, Option("PLY file of points or triangles to compare with.", metavar="REFERENCE", is_argument=True)
+    ]
+    tolerances: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "Distances at which points count as the same, in REFERENCE's unit. Default: 0.1, 0.2, 0.5 and 1 % of "
+            "its extent.",
+            metavar="D,...",
+            parse=_tolerances,
+        ),
+    ] = None
+    model: Annotated[
+        Path | None,
+        Option(
+            "The model CLOUD was made of; with --truth, CLOUD is moved by the similarity that takes its cameras there. "
+            "Default: both are in one frame.",
+            metavar="SPARSE",
+        ),
+    ] = None
+    truth: Annotated[
+        Path | None,
+        Option("The same cameras in REFERENCE's frame, as `romacli eval poses` reads them.", metavar="TRUTH"),
+    ] = None
+    voxel: Annotated[
+        float | None,
+        Option(
+            "Side of the cubes in which points count once, in REFERENCE's unit; 0 counts all. Default: half the "
+            "smallest tolerance.",
+            min=0,
+        ),
+    ] = None
+
+
 @app.command(epilog="Example: romacli eval synthetic --textures textures/validation")
 @takes(SyntheticOptions, MatcherChoice, TalkOptions)
 def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
@@ -183,6 +232,33 @@ def poses(flags: PosesOptions, talk: TalkOptions) -> None:
     for title, key in (("rotation, deg", "rotation_deg"), ("position", "position")):
         lines.append(f"{title:14}" + "".join(f"{_figures(value):>10}" for value in found.figures[key].values()))
     lines += ["", *(f"AUC at {limit:g} deg".ljust(14) + f"{area:>10.3f}" for limit, area in found.auc.items())]
+    _print(values, "\n".join(lines), talk)
+
+
+@app.command(epilog="Example: romacli eval cloud job/dense/fused.ply scan.ply --tolerances 0.01,0.02,0.05")
+@takes(CloudOptions, TalkOptions)
+def cloud(flags: CloudOptions, talk: TalkOptions) -> None:
+    """Measure a dense cloud against a scan: accuracy, completeness and their harmonic mean at several tolerances.
+
+    Accuracy is the share of CLOUD that lies near REFERENCE, completeness the share of REFERENCE that CLOUD lies near,
+    as in the ETH3D benchmark. REFERENCE should hold what the photographs see: all else counts as missed.
+    """
+    from romacli.eval.cloud import extent_of, read_cloud, read_reference, score_cloud
+
+    if (flags.model is None) != (flags.truth is None):
+        raise UsageError("--model and --truth align CLOUD together. Give both, or neither.")
+    found, target = read_cloud(flags.cloud, flags.model, flags.truth), read_reference(flags.reference)
+    extent = extent_of(target)
+    tolerances = flags.tolerances or tuple(share * extent for share in (0.001, 0.002, 0.005, 0.01))
+    voxel = min(tolerances) / 2 if flags.voxel is None else flags.voxel
+    scores = score_cloud(found, target, tolerances, voxel=voxel)
+    rows = [{**asdict(score), "f1": score.f1} for score in scores]
+    lines = [f"{'tolerance':>12}{'accuracy':>12}{'completeness':>14}{'F1':>8}"]
+    lines += [
+        f"{_figures(row['tolerance']):>12}{row['accuracy']:>12.3f}{row['completeness']:>14.3f}{row['f1']:>8.3f}"
+        for row in rows
+    ]
+    values = {"points": len(found), "reference_points": len(target), "extent": extent, "voxel": voxel, "scores": rows}
     _print(values, "\n".join(lines), talk)
 
 

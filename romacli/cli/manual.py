@@ -30,6 +30,7 @@ OUTPUT_FILES = {
     "OUT/matches.h5": "Matches of each pair in hloc's layout.",
     "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
     "OUT/sparse/0": "The largest COLMAP model; smaller ones lie beside it as 1, 2, ...",
+    "OUT/dense/fused.ply": "The dense cloud; fused.ply.vis beside it has the images that see each point.",
     "OUT/report.html": "The report; OUT/report.json beside it has the same in numbers.",
     "OUT/runs.jsonl": "What was run in the folder and how long it took, a line for each piece of work.",
 }
@@ -42,6 +43,7 @@ FILES = {
     "aggregate": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]},
     "colmap-import": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},
     "reconstruct": OUTPUT_FILES | WEIGHTS_FILES,
+    "densify": {path: OUTPUT_FILES[path] for path in ("OUT/dense/fused.ply", "OUT/runs.jsonl")},
     "report": {path: OUTPUT_FILES[path] for path in ("OUT/report.html", "OUT/runs.jsonl")},
     "models": WEIGHTS_FILES,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -131,13 +132,12 @@ class _Source:
         sizes = {camera.name: camera.size for camera in cameras}
         stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
         journal = Journal.open(layout.journal, fingerprint(manifest), stamps=stamps)
-        pairs: dict[str, list[Pair]] = {camera.name: [] for camera in cameras}
-        warps = [pair for pair in journal.pairs if journal.kind(pair) == "warp" and sizes.keys() >= set(pair)]
-        for pair in sorted(warps, key=lambda pair: -(journal.overlap(pair) or 0)):
-            _require_sizes(model, pair, journal.sizes(pair), sizes)
-            for name in pair:
-                pairs[name].append(pair)
-        return cls(cameras, journal, pairs, masks_of(noted_masks(layout), sizes))
+        with ExitStack() as opened:
+            opened.enter_context(journal)
+            pairs = _pairs_of_images(journal, model, sizes)
+            masks = masks_of(noted_masks(layout), sizes)
+            opened.pop_all()
+        return cls(cameras, journal, pairs, masks)
 
     def partners(self, camera: PosedCamera, most: int) -> dict[str, Pair]:
         """The images that overlap most with one, each with its pair."""
@@ -154,6 +154,16 @@ class _Source:
             for name, weights in zip(pair, (record.weight_AB, record.weight_BA), strict=True)
         ]
         return masked(record, *kept)
+
+
+def _pairs_of_images(journal: Journal, model: Path, sizes: dict[str, Size]) -> dict[str, list[Pair]]:
+    pairs: dict[str, list[Pair]] = {name: [] for name in sizes}
+    warps = [pair for pair in journal.pairs if journal.kind(pair) == "warp" and sizes.keys() >= set(pair)]
+    for pair in sorted(warps, key=lambda pair: -(journal.overlap(pair) or 0)):
+        _require_sizes(model, pair, journal.sizes(pair), sizes)
+        for name in pair:
+            pairs[name].append(pair)
+    return pairs
 
 
 def _require_sizes(model: Path, pair: Pair, matched: tuple[Size, Size], sizes: dict[str, Size]) -> None:

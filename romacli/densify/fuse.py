@@ -10,6 +10,9 @@ import numpy as np
 from romacli.densify.options import DensifyOptions
 from romacli.mapping.cameras import PosedCamera
 
+# Of neighbouring cells, relative.
+_SAME_SURFACE = 0.05
+
 
 @dataclass(frozen=True)
 class DepthMap:
@@ -124,12 +127,12 @@ def _normals(found: DepthMap) -> np.ndarray:
 
 
 def _difference(points: np.ndarray, depths: np.ndarray, *, axis: int) -> np.ndarray:
-    """The step from the cell before to the cell behind, 0 where one of them is missing or of another surface."""
-    before, behind = np.roll(points, 1, axis), np.roll(points, -1, axis)
-    first, last = np.roll(depths, 1, axis), np.roll(depths, -1, axis)
-    whole = (depths > 0) & (first > 0) & (last > 0) & (np.abs(first - last) < 0.1 * depths)
-    edge: list[slice | int] = [slice(None), slice(None)]
-    for end in (0, -1):
-        edge[axis] = end
-        whole[tuple(edge)] = False
-    return np.where(whole[..., None], behind - before, 0)
+    """The steps to the next cell and from the one before, added where they stay on one surface, 0 where none does."""
+    steps = np.diff(points, axis=axis)
+    one, other = (depths[:-1], depths[1:]) if axis == 0 else (depths[:, :-1], depths[:, 1:])
+    whole = (one > 0) & (other > 0) & (np.abs(one - other) < _SAME_SURFACE * one)
+    steps = np.where(whole[..., None], steps, 0)
+    room = [(0, 0)] * 3
+    room[axis] = (1, 1)
+    padded = np.pad(steps, room)
+    return padded[1:] + padded[:-1] if axis == 0 else padded[:, 1:] + padded[:, :-1]

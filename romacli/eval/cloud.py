@@ -13,12 +13,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from romacli.colmap.poses import Pose, Similarity, align_similarity
 from romacli.errors import InputError
+from romacli.eval.model_poses import read_estimate, read_truth
 from romacli.store.ply import read_ply
 
 # FLANN_INDEX_KDTREE_SINGLE with all leaves looked at: exact in three dimensions.
 _EXACT_TREE, _ALL = {"algorithm": 4}, {"checks": -1}
-_SAMPLES_PER_VOXEL = 4
+_MESH_POINTS = 1_000_000
+_FEWEST_CAMERAS = 3
+_ON_A_LINE = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class CloudScore:
         return 2 * self.accuracy * self.completeness / total if total else 0.0
 
 
-def score_cloud(cloud: np.ndarray, reference: np.ndarray, tolerances: Sequence[float], *, voxel: float) -> list[CloudScore]:
+def score_cloud(
+    cloud: np.ndarray, reference: np.ndarray, tolerances: Sequence[float], *, voxel: float
+) -> list[CloudScore]:
     """Compare points (n, 3) with a reference (m, 3) in the same frame; tolerances and voxel in its unit."""
     cloud, reference = one_per_voxel(cloud, voxel), one_per_voxel(reference, voxel)
     accuracy, completeness = nearest(cloud, reference), nearest(reference, cloud)
@@ -46,24 +52,68 @@ def score_cloud(cloud: np.ndarray, reference: np.ndarray, tolerances: Sequence[f
     ]
 
 
-def read_reference(path: Path, *, voxel: float) -> np.ndarray:
-    """The points of a PLY file; of a mesh, points spread over its triangles, several a voxel's face.
+def read_cloud(path: Path, model: Path | None = None, truth: Path | None = None) -> np.ndarray:
+    """The points (n, 3) of a PLY file, moved by the similarity that takes a model's cameras to known ones.
+
+    Raises:
+        InputError: it is no such file or holds nothing, or fewer than three cameras are in both.
+    """
+    xyz = _points(path)[0]
+    if model is None or truth is None:
+        return xyz
+    poses, known = read_estimate(model), read_truth(truth)
+    names = sorted(poses.keys() & known.keys())
+    if len(names) < _FEWEST_CAMERAS:
+        raise InputError(
+            f"{model} and {truth} share {len(names)} image names; three or more are needed to align them. Give the "
+            "same photographs' poses."
+        )
+    return _alignment([poses[name] for name in names], [known[name] for name in names]).apply(xyz)
+
+
+def read_reference(path: Path) -> np.ndarray:
+    """The points (n, 3) of a PLY file; of a mesh, a million points spread evenly over its triangles.
 
     Raises:
         InputError: it is no such file, or holds nothing.
     """
+    xyz, triangles = _points(path)
+    return xyz if triangles is None or not len(triangles) else _on_triangles(xyz[triangles], _MESH_POINTS)
+
+
+def extent_of(points: np.ndarray) -> float:
+    """The diagonal of the box round points (n, 3), the outermost percent on each side left out."""
+    low, high = np.percentile(points, [1, 99], axis=0)
+    return float(np.linalg.norm(high - low))
+
+
+def _alignment(poses: Sequence[Pose], known: Sequence[Pose]) -> Similarity:
+    """The similarity that takes cameras to known ones; where centres lie on a line, orientations say the rotation."""
+    centres, targets = (np.array([pose.centre for pose in those]) for those in (poses, known))
+    spread = np.linalg.svd(targets - targets.mean(0), compute_uv=False)
+    if spread[1] > _ON_A_LINE * spread[0]:
+        return align_similarity(centres, targets)
+    u, _, vt = np.linalg.svd(sum(true.rotation.T @ mine.rotation for mine, true in zip(poses, known, strict=True)))
+    rotation = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
+    turned = (centres - centres.mean(0)) @ rotation.T
+    scale = float((turned * (targets - targets.mean(0))).sum() / (turned**2).sum())
+    return Similarity(scale, rotation, targets.mean(0) - scale * rotation @ centres.mean(0))
+
+
+def _points(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     xyz, triangles = read_ply(path)
-    if triangles is not None and len(triangles):
-        xyz = _on_triangles(xyz[triangles], voxel)
-    if not len(xyz):
+    sound = np.isfinite(xyz).all(1)
+    if not sound.any():
         raise InputError(f"{path} holds no points. Export it again.")
-    return xyz
+    return (xyz[sound], None) if triangles is None else (xyz, triangles)
 
 
 def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The distance (n,) from each point (n, 3) to the nearest of others (m, 3)."""
     middle = others.mean(0)  # float32 is exact enough round the middle only
-    tree = cv2.flann_Index((others - middle).astype(np.float32), _EXACT_TREE)
+    tree = cv2.flann_Index(  # type: ignore[attr-defined]
+        (others - middle).astype(np.float32), _EXACT_TREE
+    )
     _, squared = tree.knnSearch((points - middle).astype(np.float32), 1, params=_ALL)
     return np.sqrt(squared[:, 0])
 
@@ -76,15 +126,12 @@ def one_per_voxel(points: np.ndarray, side: float) -> np.ndarray:
     return points[np.sort(first)]
 
 
-def _on_triangles(corners: np.ndarray, side: float) -> np.ndarray:
-    """Points spread evenly over triangles (m, 3, 3), their corners included."""
+def _on_triangles(corners: np.ndarray, count: int) -> np.ndarray:
+    """About so many points spread evenly over triangles (m, 3, 3)."""
     edges = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    areas = np.linalg.norm(np.cross(*edges), axis=1) / 2
-    if side <= 0:
-        side = float(np.sqrt(areas.sum() / 1_000_000))
-    counts = np.ceil(_SAMPLES_PER_VOXEL * areas / side**2).astype(int)
-    of = np.repeat(np.arange(len(corners)), counts)
+    areas = np.linalg.norm(np.cross(*edges), axis=1)
+    of = np.repeat(np.arange(len(corners)), np.ceil(count * areas / areas.sum()).astype(int))
     a, b = np.random.default_rng(0).random((2, len(of), 1))
     outside = a + b > 1
     a, b = np.where(outside, 1 - a, a), np.where(outside, 1 - b, b)
-    return np.concatenate((corners[of, 0] + a * edges[0][of] + b * edges[1][of], corners.reshape(-1, 3)))
+    return np.asarray(corners[of, 0] + a * edges[0][of] + b * edges[1][of])

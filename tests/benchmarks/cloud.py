@@ -22,10 +22,8 @@ sys.path.insert(0, str(REPOSITORY / "examples"))
 
 import render_scene  # noqa: E402
 
-from romacli.colmap.poses import align_similarity, read_poses  # noqa: E402
-from romacli.eval.cloud import nearest  # noqa: E402
+from romacli.eval.cloud import extent_of, nearest, read_cloud  # noqa: E402
 from romacli.store.layout import Layout  # noqa: E402
-from romacli.store.ply import read_ply  # noqa: E402
 from romacli.synthetic import render_view  # noqa: E402
 
 DEPTH_TOLERANCE = 0.01
@@ -59,14 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("job", type=Path, help="a job of the example scene with a model and a dense cloud")
     layout = Layout(parser.parse_args().job)
-    cloud, _ = read_ply(layout.cloud)
-    mine, true = read_poses(layout.sparse / "0"), read_poses(REPOSITORY / "examples" / "scene" / "truth")
-    names = sorted(mine)
-    similarity = align_similarity(*(np.array([poses[name].centre for name in names]) for poses in (mine, true)))
-    cloud = similarity.apply(cloud)
+    cloud = read_cloud(layout.cloud, layout.sparse / "0", REPOSITORY / "examples" / "scene" / "truth")
     xyz, counts = surfaces()
-    box = np.percentile(xyz, [1, 99], axis=0)
-    extent = float(np.linalg.norm(box[1] - box[0]))
+    extent = extent_of(xyz)
     rng = np.random.default_rng(0)
     of_three = rng.permutation(np.flatnonzero(counts >= 3))[:200_000]
     accuracy, completeness = nearest(cloud, xyz) / extent, nearest(xyz[of_three], cloud) / extent

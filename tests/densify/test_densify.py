@@ -1,0 +1,113 @@
+"""A dense cloud of exact warps lies on the true surface; wrong warps, missing photographs and models are dealt with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.posed_job import GRID, NORMAL, RED, SIZE, PosedJob, posed_job
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.store.ply import read_ply
+
+POINT = np.dtype([("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> PosedJob:
+    return posed_job(tmp_path_factory.mktemp("posed"))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["densify", *map(str, words)])
+
+
+def points_of(cloud: Path) -> np.ndarray:
+    _, _, body = cloud.read_bytes().partition(b"end_header\n")
+    return np.frombuffer(body, POINT)
+
+
+def visibility_of(path: Path) -> list[np.ndarray]:
+    data = path.read_bytes()
+    (count,), at, found = np.frombuffer(data, "<u8", 1), 8, []
+    for _ in range(count):
+        (length,) = np.frombuffer(data, "<u4", 1, at)
+        found.append(np.frombuffer(data, "<u4", length, at + 4))
+        at += 4 * (length + 1)
+    assert at == len(data)
+    return found
+
+
+def test_points_lie_on_the_surface_once_each(job: PosedJob) -> None:
+    result = run(job.layout.root, "--images", job.photographs, "--json")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    points = points_of(job.layout.cloud)
+    assert values["points"] == len(points)
+    # About once a cell of what several cameras see, not once a cell and camera.
+    assert 0.5 * GRID[0] * GRID[1] < len(points) < 2.5 * GRID[0] * GRID[1]
+    assert np.abs(points["xyz"] @ NORMAL).max() < 0.01
+    assert np.abs(points["normal"] @ NORMAL).min() > 0.99
+    towards = job.poses["2.png"].centre - points["xyz"]
+    assert ((points["normal"] * towards).sum(1) > 0).all()
+    assert np.abs(points["rgb"].astype(int) - RED).max() <= 1
+    seen = visibility_of(job.layout.cloud.with_name("fused.ply.vis"))
+    assert len(seen) == len(points)
+    assert all(len(images) >= 3 and (np.diff(images.astype(int)) > 0).all() and images.max() < 5 for images in seen)
+
+
+def test_a_wrong_warp_is_outvoted(tmp_path: Path) -> None:
+    wrong = posed_job(tmp_path, shift=lambda pair: 25.0 if pair == ("1.png", "2.png") else 0.0)
+    assert run(wrong.layout.root).exit_code == 0
+    points = points_of(wrong.layout.cloud)
+    assert len(points) > 0.5 * GRID[0] * GRID[1]
+    assert np.abs(points["xyz"] @ NORMAL).max() < 0.02
+
+
+def test_depth_maps_are_depths(job: PosedJob) -> None:
+    assert run(job.layout.root, "--depth-maps").exit_code == 0
+    width, height, channels, body = (job.layout.depth_maps / "2.png.geometric.bin").read_bytes().split(b"&", 3)
+    assert (int(width), int(height), int(channels)) == (GRID[1], GRID[0], 1)
+    depths = np.frombuffer(body, "<f4")
+    middle = depths.reshape(GRID)[GRID[0] // 2, GRID[1] // 2]
+    assert middle == pytest.approx(np.linalg.norm(job.poses["2.png"].centre), rel=0.02)
+    assert len(list(job.layout.depth_maps.glob("*.bin"))) == 5
+
+
+def test_photographs_that_are_gone_leave_points_grey_and_are_named(job: PosedJob, tmp_path: Path) -> None:
+    some = tmp_path / "photos"
+    shutil.copytree(job.photographs, some)
+    (some / "3.png").unlink()
+    result = run(job.layout.root, "--images", some, "-o", tmp_path / "cloud.ply")
+    assert result.exit_code == 0
+    assert "1 photograph is gone" in result.stderr
+    assert "3.png" in result.stderr
+    assert {tuple(colour) for colour in points_of(tmp_path / "cloud.ply")["rgb"]} == {RED, (128, 128, 128)}
+
+
+def test_what_cannot_be_made_dense_is_a_sentence(job: PosedJob, tmp_path: Path) -> None:
+    assert "holds no job" in run(tmp_path).stderr
+    two = posed_job(tmp_path / "two", count=2)
+    few = run(two.layout.root)
+    assert few.exit_code == 5
+    assert "lower --min-views" in few.stderr
+    shutil.rmtree(two.layout.sparse)
+    assert "holds no model" in run(two.layout.root).stderr
+    other = tmp_path / "other"
+    shutil.copytree(job.layout.root, other)
+    cameras = other / "sparse" / "0" / "cameras.txt"
+    cameras.write_text(cameras.read_text().replace(str(SIZE[0]), "320", 1))
+    result = run(other)
+    assert result.exit_code == 3
+    assert "matched at 640x480" in result.stderr
+
+
+def test_points_are_read_back(job: PosedJob) -> None:
+    run(job.layout.root)
+    xyz, triangles = read_ply(job.layout.cloud)
+    assert triangles is None
+    np.testing.assert_array_equal(xyz.astype(np.float32), points_of(job.layout.cloud)["xyz"])

@@ -1,0 +1,89 @@
+"""A job of cameras over a slanted plane, with exact warps in its journal and the true model: nothing is matched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from romacli.colmap.poses import Pose
+from romacli.geometry.warp import cell_centres, encode_targets
+from romacli.pairs import write_pairs
+from romacli.store.journal import JournalWriter
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, write_manifest
+from romacli.types import CompactWarp, Manifest, Pair, PairList
+
+from .small_scene import look_at
+
+SIZE = (640, 480)
+FOCAL = 700.0
+GRID = (48, 64)
+NORMAL = np.array([0.3, 0.1, -1.0]) / np.linalg.norm([0.3, 0.1, -1.0])  # of the plane through the origin
+RED = (200, 30, 40)
+
+
+@dataclass(frozen=True)
+class PosedJob:
+    layout: Layout
+    photographs: Path
+    poses: dict[str, Pose]
+
+
+def through_the_plane(one: Pose, other: Pose, pixels: np.ndarray) -> np.ndarray:
+    """Where the points of the plane that one camera sees at pixels (n, 2) are seen by another, (n, 2)."""
+    rays = (pixels - np.array(SIZE) / 2) / FOCAL
+    directions = np.column_stack((rays, np.ones(len(rays)))) @ one.rotation
+    depths = -(one.centre @ NORMAL) / (directions @ NORMAL)
+    seen = (one.centre + directions * depths[:, None]) @ other.rotation.T + other.translation
+    return seen[:, :2] / seen[:, 2:] * FOCAL + np.array(SIZE) / 2
+
+
+def _one_way(one: Pose, other: Pose, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    targets = through_the_plane(one, other, cell_centres(GRID, SIZE).reshape(-1, 2)).reshape(*GRID, 2)
+    inside = ((targets >= 0) & (targets <= SIZE)).all(-1)
+    return encode_targets(targets + noise, SIZE), np.where(inside, 255, 0).astype(np.uint8)
+
+
+def posed_job(root: Path, *, count: int = 5, shift: Callable[[Pair], float] = lambda pair: 0.0) -> PosedJob:
+    """Make the job under `root`. shift: px by which the warps of a pair are wrong."""
+    layout, photographs = Layout(root / "job"), root / "photos"
+    centres = [np.array([1.2 * index - 2.4, -0.4, -6.0]) for index in range(count)]
+    poses = {f"{index}.png": look_at(centre, np.zeros(3)) for index, centre in enumerate(centres)}
+    manifest = Manifest({"model": "plane", "seed": 0}, "0")
+    layout.root.mkdir(parents=True)
+    write_manifest(layout.manifest, manifest)
+    pairs = tuple(combinations(poses, 2))
+    write_pairs(layout.pairs, PairList(pairs))
+    with JournalWriter(layout.journal, fingerprint(manifest)) as journal:
+        journal.append([(pair, _record(poses, pair, shift(pair))) for pair in pairs])
+    _write_model(layout.sparse / "0", poses)
+    photographs.mkdir()
+    for name in poses:
+        cv2.imwrite(str(photographs / name), np.full((SIZE[1], SIZE[0], 3), RED[::-1], np.uint8))
+    return PosedJob(layout, photographs, poses)
+
+
+def _record(poses: dict[str, Pose], pair: Pair, shift_px: float) -> CompactWarp:
+    one, other = (poses[name] for name in pair)
+    noise = np.full(2, shift_px)
+    (target_AB, weight_AB), (target_BA, weight_BA) = _one_way(one, other, noise), _one_way(other, one, noise)
+    return CompactWarp(target_AB, weight_AB, target_BA, weight_BA, SIZE, SIZE, float((weight_AB > 0).mean()))
+
+
+def _write_model(folder: Path, poses: dict[str, Pose]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {SIZE[0]} {SIZE[1]} {FOCAL} {SIZE[0] / 2} {SIZE[1] / 2}\n")
+    lines = []
+    for number, (name, pose) in enumerate(poses.items(), start=1):
+        axis_angle = cv2.Rodrigues(pose.rotation)[0].ravel()
+        angle = float(np.linalg.norm(axis_angle))
+        vector = np.sinc(angle / 2 / np.pi) / 2 * axis_angle
+        numbers = (np.cos(angle / 2), *vector, *pose.translation)
+        lines.append(f"{number} {' '.join(f'{value:.12g}' for value in numbers)} 1 {name}\n\n")
+    (folder / "images.txt").write_text("".join(lines))
+    (folder / "points3D.txt").write_text("")
