@@ -12,7 +12,7 @@ import numpy as np
 
 from romacli.colmap.poses import Pose
 from romacli.densify.depth import Sight, depth_by_agreement
-from romacli.densify.fuse import DepthMap, fuse
+from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
 from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.geometry.warp import cell_centres, masked, warp_fields
@@ -95,11 +95,7 @@ def densify(
             f"no {options.min_views} images of {layout.root} agree on the depth of any point. Match more pairs of "
             "neighbouring photographs, or lower --min-views."
         )
-    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
-    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
-    for found in maps if depth_maps else ():
-        name = PurePosixPath(found.camera.name)
-        write_depth_map(Path(depth_maps or ".") / name.with_name(f"{name.name}.geometric.bin"), found.depths)
+    _write(cloud, fused, maps, depth_maps)
     if uncoloured:
         progress.warn(
             f"{counted(len(uncoloured), 'photograph is', 'photographs are')} gone or changed, so points of theirs are "
@@ -107,6 +103,15 @@ def densify(
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))
     return DensifySummary(len(fused), len(maps), used // 2, views, tuple(uncoloured))
+
+
+def _write(cloud: Path, fused: Cloud, maps: Sequence[DepthMap], depth_maps: Path | None) -> None:
+    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
+    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
+    for found in maps if depth_maps else ():
+        assert depth_maps is not None
+        name = PurePosixPath(found.camera.name)
+        write_depth_map(depth_maps / name.with_name(f"{name.name}.geometric.bin"), found.depths)
 
 
 @dataclass(frozen=True)

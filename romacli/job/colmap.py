@@ -27,8 +27,8 @@ from romacli.job.derived import content, digest, held_by, made_with, noted_path,
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.options import ImportOptions
 from romacli.job.views import triangle_agreement
+from romacli.mapping.cameras import known_cameras
 from romacli.mapping.georeference import FEWEST_POSITIONS, GpsFit, georeference
-from romacli.mapping.known import known_cameras
 from romacli.mapping.mappers import check_settings
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct

@@ -14,7 +14,7 @@ from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.colmap.reading import read_inliers, read_model
 from romacli.errors import InputError, StoreError
-from romacli.mapping.known import known_cameras
+from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.mapping.views import read_observations, read_views

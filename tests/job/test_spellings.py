@@ -22,7 +22,7 @@ from romacli.job.colmap import import_matches
 from romacli.job.given import GivenKeypoints
 from romacli.job.options import ImportOptions
 from romacli.keypoints.options import AggregateOptions
-from romacli.mapping.known import known_cameras
+from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.pairing.database import DatabaseOptions

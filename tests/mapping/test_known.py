@@ -12,7 +12,7 @@ from romacli.colmap.database import write_database
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
 from romacli.errors import InputError
-from romacli.mapping.known import known_cameras
+from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 
