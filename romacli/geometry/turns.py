@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from romacli.geometry.warp import decode_targets, encode_targets
-from romacli.types import CompactWarp, Size
+from romacli.types import CompactWarp, Correspondences, Size
 
 
 def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
@@ -31,6 +31,11 @@ def turn_points_back(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
     return np.stack(sides[turns % 4], axis=-1)
 
 
+def turn_points(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
+    """Where points (..., 2) of an image of a size lie once it is turned."""
+    return turn_points_back(points, turn_size(size, turns), -turns)
+
+
 def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
     """The warps between two turned images, as if they had been found on the images as they are stored."""
     if turns_A % 4 == turns_B % 4 == 0:
@@ -45,6 +50,17 @@ def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
         size_A=size_A,
         size_B=size_B,
     )
+
+
+def turn_correspondences_back(
+    points: Correspondences, size_A: Size, turns_A: int, size_B: Size, turns_B: int
+) -> Correspondences:
+    """Point pairs of two turned images, whose sizes are given as turned, in the images as they are stored."""
+    stored = [
+        turn_points_back(xy, turn_size(size, turns), turns).astype(np.float32)
+        for xy, size, turns in ((points.keypoints0, size_A, turns_A), (points.keypoints1, size_B, turns_B))
+    ]
+    return Correspondences(stored[0], stored[1], points.scores)
 
 
 def _grid_back(grid: np.ndarray, turns: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from romacli.job.options import JobOptions
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.job.views import derive_views
 from romacli.mapping.reconstruct import check_holds_models_only
-from romacli.matchers.matcher import Matcher
+from romacli.matchers.matcher import KeypointMatcher, Matcher
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
@@ -153,7 +153,11 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
+    if keypoints.given:
+        keypoints.given.check(images.names, keypoints.aggregate)
+    options = _describing_at(options, keypoints)
     matcher = load_matcher(options.matcher.model, options.matcher_options)
+    _require_untried(matcher, options)
     settings = {
         **matcher.settings,
         "seed": options.match.seed,
@@ -163,8 +167,6 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     manifest = Manifest(settings, __version__)
     if stored is not None:
         check_same(layout.root, stored, manifest)
-    if keypoints.given:
-        keypoints.given.check(images.names, keypoints.aggregate)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
     if stored is not None and "sixteen_bit" not in stored.settings:
         require_stretched(layout.root, images.root, photographs.known)
@@ -191,6 +193,18 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
             progress=progress,
         )
     return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
+
+
+def _describing_at(options: JobOptions, keypoints: ReaggregateOptions) -> JobOptions:
+    """The options with the given keypoints in those of the matcher, which may look at these alone."""
+    matcher = replace(options.matcher.matcher, keypoints=keypoints.given.source if keypoints.given else None)
+    return replace(options, matcher=replace(options.matcher, matcher=matcher))
+
+
+def _require_untried(matcher: Matcher, options: JobOptions) -> None:
+    """Refuse to turn photographs for a matcher that would not try them so."""
+    if options.match.turns_every_pair and isinstance(matcher, KeypointMatcher):
+        raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:

@@ -37,6 +37,15 @@ class JobMasks:
             self._ignore_nothing.add(name)
         return kept
 
+    def allows(self, name: str, points: np.ndarray) -> np.ndarray:
+        """Which of (n, 2) points of a photograph, in COLMAP pixels, lie on pixels that count; (n,) bool."""
+        kept = self.read(name)
+        if kept is None:
+            return np.ones(len(points), bool)
+        column, row = np.clip(points.astype(np.intp), 0, np.array(kept.shape[::-1]) - 1).T
+        allowed: np.ndarray = kept[row, column]
+        return allowed
+
     def warnings(self) -> list[str]:
         """What to say of masks, among those read so far, that keep nothing of their photographs or ignore nothing."""
         kinds = (

@@ -55,7 +55,8 @@ class KeypointOptions:
         str | None,
         Option(
             "Match these keypoints through the warps, kept as they are, instead of making new ones: SIFT's, or "
-            "those of any detector in hloc's layout. A --method that is given makes new ones again.",
+            "those of any detector in hloc's layout. A --method that is given makes new ones again. A matcher of "
+            "keypoints describes photographs there, at the --top-k strongest of SIFT's.",
             metavar="sift|FILE.h5",
         ),
     ] = None

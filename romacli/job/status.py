@@ -61,7 +61,7 @@ def status(layout: Layout) -> Status:
     stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
     with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
         done = [pair for pair in pairs.pairs if pair in journal]
-        matched = sum(journal.kind(pair) == "warp" for pair in done)
+        matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
     late = {found.file: str(found) for found in outdated(layout)}
     held = {view: noted.get("holds", {}) for view, noted in manifest.views.items()}

@@ -16,8 +16,9 @@ from romacli.job.given import GivenKeypoints
 from romacli.job.masks import JobMasks
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
-from romacli.keypoints.graph import PairGraph
+from romacli.keypoints.graph import PairGraph, scale_of
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.points import by_points
 from romacli.progress import Progress
 from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
@@ -25,7 +26,7 @@ from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.types import CompactWarp, Keypoints, Manifest, Matches, Pair, PairList, Size
+from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size
 from romacli.words import counted
 
 VIEW = "keypoints"
@@ -35,7 +36,7 @@ VIEW = "keypoints"
 class ViewsSummary:
     """What the hloc files hold, and what the checks say of it.
 
-    pairs: those with a warp; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
+    pairs: those that matched; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
     None without triangles; refined: the share of matched keypoints that were moved to where the photographs agree, by
     median_shift px, None where that was not tried; warnings: sentences.
     """
@@ -84,7 +85,10 @@ def derive_views(
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
     sources: list[Any] = [_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread]
     asked = refinement.options.refine if refinement else None
-    refinement = refinement if refinement and refinement.is_wanted(are_given=given is not None) else None
+    if refinement and (_is_of_points(journal, pairs) or not refinement.is_wanted(are_given=given is not None)):
+        if asked and _is_of_points(journal, pairs):
+            raise UsageError("--refine needs the warps of a dense matcher; this job's gives keypoints. Leave it out.")
+        refinement = None
     derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
     made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None, "refine": asked})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
@@ -123,20 +127,20 @@ def _derive(
 ) -> ViewsSummary:
     """Aggregate, refine, check and write."""
 
-    def read(pair: Pair) -> CompactWarp:
-        result = journal.read(pair)
-        assert isinstance(result, CompactWarp)
-        return result
-
     usable = _usable(journal, pairs)
     with stop.at_once():
         anchors = given.load(sizes, options, progress, stop, masks) if given else None
-        progress.begin("reading pairs", len(usable))
-        graph = PairGraph(usable, read, progress.advance, masks.cells if masks else None)
-        aggregation = derive(graph, options, anchors=anchors, progress=progress)
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
+        if _is_of_points(journal, pairs):
+            aggregation = _of_points(journal, usable, sizes, options, anchors, masks, progress)
+            graph = None
+        else:
+            graph = _graph(journal, usable, masks, progress)
+            aggregation = derive(graph, options, anchors=anchors, progress=progress)
         checks = check(graph, aggregation, options, images=listed, progress=progress)
-        refined = refinement.refine(graph, aggregation, masks.read if masks else None, progress) if refinement else None
+        refined = None
+        if refinement and graph:
+            refined = refinement.refine(graph, aggregation, masks.read if masks else None, progress)
     told = (*(masks.warnings() if masks else ()), *checks.warnings, *(refined.warnings if refined else ()))
     checks = replace(checks, warnings=told)
     keypoints = {**(anchors or {}), **(refined.keypoints if refined else aggregation.keypoints)}
@@ -146,10 +150,7 @@ def _derive(
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
     if refined:
         summary = replace(summary, refined=refined.share, median_shift=refined.median_shift)
-    progress.say(
-        f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, over "
-        f"{counted(summary.images, 'image')}{refined_in_words(summary)}"
-    )
+    progress.say(_in_words(summary, of_points=graph is None))
     return summary
 
 
@@ -160,13 +161,61 @@ def refined_in_words(summary: ViewsSummary) -> str:
     return f"; {summary.refined:.0%} of keypoints refined, {summary.median_shift:.2f} px moved in the median"
 
 
+def _in_words(summary: ViewsSummary, *, of_points: bool) -> str:
+    """What came out. Matches of points are not checked yet: wrong ones join tracks of different places."""
+    over = f"over {counted(summary.images, 'image')}"
+    if of_points:
+        return f"{counted(summary.matches, 'match', 'matches')} of {counted(summary.keypoints, 'keypoint')} {over}"
+    tracks = f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, {over}"
+    return f"{tracks}{refined_in_words(summary)}"
+
+
+def _graph(journal: Journal, usable: Sequence[Pair], masks: JobMasks | None, progress: Progress) -> PairGraph:
+    """The warps of a job whose matcher gives these."""
+
+    def read(pair: Pair) -> CompactWarp:
+        result = journal.read(pair)
+        assert isinstance(result, CompactWarp)
+        return result
+
+    progress.begin("reading pairs", len(usable))
+    return PairGraph(usable, read, progress.advance, masks.cells if masks else None)
+
+
+def _of_points(
+    journal: Journal,
+    usable: Sequence[Pair],
+    sizes: Mapping[str, Size],
+    options: AggregateOptions,
+    anchors: Mapping[str, Keypoints] | None,
+    masks: JobMasks | None,
+    progress: Progress,
+) -> Aggregation:
+    """What pairs share of a job whose matcher gives points.
+
+    Raises:
+        UsageError: keypoints are to be made by a method that needs warps.
+    """
+    if options.method != AggregateOptions.method:
+        raise UsageError(f"--method {options.method} needs the warps of a dense matcher; this job's gives keypoints.")
+
+    def read(pair: Pair) -> Correspondences:
+        result = journal.read(pair)
+        assert isinstance(result, Correspondences)
+        return result
+
+    reach = {name: options.max_distance * scale_of(size) for name, size in sizes.items()}
+    return by_points(usable, read, progress, allows=masks.allows if masks else None, anchors=anchors, reach=reach)
+
+
+def _is_of_points(journal: Journal, pairs: PairList) -> bool:
+    """Whether a matcher of keypoints made the records."""
+    return any(pair in journal and journal.kind(pair) == "correspondences" for pair in pairs.pairs)
+
+
 def _usable(journal: Journal, pairs: PairList) -> list[Pair]:
-    """The pairs that have a warp."""
-    done = [pair for pair in pairs.pairs if pair in journal]
-    points = [pair for pair in done if journal.kind(pair) == "correspondences"]
-    if points:
-        raise UsageError(f"{points[0][0]} {points[0][1]} has points only; shared keypoints need a dense matcher.")
-    return [pair for pair in done if journal.kind(pair) == "warp"]
+    """The pairs that matched."""
+    return [pair for pair in pairs.pairs if pair in journal and journal.kind(pair) != "rejected"]
 
 
 def _digest(

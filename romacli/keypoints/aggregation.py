@@ -75,8 +75,14 @@ class Aggregation:
     def joined(cls, keypoints: Mapping[str, Keypoints], matches: Mapping[Pair, Matches]) -> Aggregation:
         """The same where nothing but the matches says which keypoints are one track."""
         counts = {name: len(points) for name, points in keypoints.items()}
-        tracks = join_tracks(counts, ((pair, found.indices) for pair, found in matches.items()))
-        num_matches = {pair: len(found) for pair, found in matches.items()}
+        num_matches = {}
+
+        def counted() -> Iterator[tuple[Pair, np.ndarray]]:
+            for pair, found in matches.items():
+                num_matches[pair] = len(found)
+                yield pair, found.indices
+
+        tracks = join_tracks(counts, counted())
         return cls.of(keypoints, matches, tracks=tracks, num_matches=num_matches)
 
     def matches(self) -> Iterator[tuple[Pair, Matches]]:

@@ -13,6 +13,7 @@ from romacli.keypoints.aggregation import Aggregation, Progress
 from romacli.keypoints.anchors import nearest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.points import one_to_one
 from romacli.keypoints.samples import draw
 from romacli.types import Keypoints, Matches
 
@@ -83,14 +84,4 @@ def _match(graph: PairGraph, edge: Edge, keypoints: list[Keypoints], seed: int) 
     samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
     ends = zip(edge, (samples.keypoints0, samples.keypoints1), strict=True)
     rows0, rows1 = (nearest(xy, keypoints[image].xy, _BIN_PX * graph.scales[image]) for image, xy in ends)
-    found = np.flatnonzero((rows0 >= 0) & (rows1 >= 0))
-    best_first = found[np.argsort(-samples.scores[found], kind="stable")]
-    kept = best_first[_is_first(rows0[best_first]) & _is_first(rows1[best_first])]
-    return Matches(np.stack((rows0[kept], rows1[kept]), axis=1).astype(np.int32), samples.scores[kept])
-
-
-def _is_first(rows: np.ndarray) -> np.ndarray:
-    """Which of (n,) rows occur for the first time; (n,) bool."""
-    first = np.zeros(len(rows), bool)
-    first[np.unique(rows, return_index=True)[1]] = True
-    return first
+    return one_to_one(rows0, rows1, samples.scores)

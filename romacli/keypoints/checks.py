@@ -71,7 +71,7 @@ class Checks:
 
 
 def check(
-    graph: PairGraph,
+    graph: PairGraph | None,
     aggregation: Aggregation,
     options: AggregateOptions,
     *,
@@ -81,8 +81,31 @@ def check(
     """Look at a job as a whole for what would mislead a mapper.
 
     Args:
-        graph: the pairs that were aggregated. images: all in the list of pairs, those without a usable pair too.
+        graph: the pairs that were aggregated; None where they have points and no warps. images: all in the list of
+            pairs, those without a usable pair too.
     """
+    agreement, of_warps = None, list[str]()
+    if graph is not None:
+        agreement, of_warps = _check_warps(graph, options, progress)
+        # Matches of points are not checked by anything yet: wrong ones among them make tracks of any length.
+        of_warps = [*_about_tracks(aggregation, len(images)), *of_warps]
+    parts = connected(aggregation.num_matches)
+    joined = {name for part in parts for name in part}
+    alone = tuple(name for name in images if name not in joined)
+    return Checks(
+        components=len(parts),
+        triangle_agreement=agreement,
+        images_without_tracks=alone,
+        warnings=(
+            *_about_parts(parts, aggregation.num_matches, len(images)),
+            *_about_images_alone(alone, len(images)),
+            *of_warps,
+        ),
+    )
+
+
+def _check_warps(graph: PairGraph, options: AggregateOptions, progress: Progress) -> tuple[float | None, list[str]]:
+    """How far warps agree round triangles, and what there is to say of them and of what stands still."""
     triangles, watched = sample_triangles(graph), _pairs_to_watch(graph)
     progress.begin("checking warps", len(triangles) + len(watched))
     agreement = {}
@@ -94,21 +117,8 @@ def check(
         motions[graph.pair_of(edge)] = motion(graph, edge)
         progress.advance()
     measured = {triangle: share for triangle, share in agreement.items() if share is not None}
-    parts = connected(aggregation.num_matches)
-    joined = {name for part in parts for name in part}
-    alone = tuple(name for name in images if name not in joined)
-    return Checks(
-        components=len(parts),
-        triangle_agreement=float(np.mean(list(measured.values()))) if measured else None,
-        images_without_tracks=alone,
-        warnings=(
-            *_about_parts(parts, aggregation.num_matches, len(images)),
-            *_about_images_alone(alone, len(images)),
-            *_about_tracks(aggregation, len(images)),
-            *_about_triangles(graph, measured),
-            *_about_motion(motions),
-        ),
-    )
+    mean = float(np.mean(list(measured.values()))) if measured else None
+    return mean, [*_about_triangles(graph, measured), *_about_motion(motions)]
 
 
 def sample_triangles(graph: PairGraph) -> list[Triangle]:

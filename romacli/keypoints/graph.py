@@ -27,6 +27,11 @@ _SMALLEST_LONG_SIDE = 640
 _CACHED_PAIRS = 48
 
 
+def scale_of(size: Size) -> float:
+    """What a length at `REFERENCE_LONG_SIDE` is in an image of a size."""
+    return max(*size, _SMALLEST_LONG_SIDE) / REFERENCE_LONG_SIDE
+
+
 class PairGraph:
     """Images by number, in the order of their names, and the warps between them, read when needed.
 
@@ -61,7 +66,7 @@ class PairGraph:
             self.neighbours[i].append(j)
             self.neighbours[j].append(i)
         self._survey(advance)
-        self.scales = [max(*size, _SMALLEST_LONG_SIDE) / REFERENCE_LONG_SIDE for size in self.sizes]
+        self.scales = [scale_of(size) for size in self.sizes]
         self._fields = lru_cache(maxsize=_CACHED_PAIRS)(self._load)
 
     def _survey(self, advance: Callable[[], None]) -> None:

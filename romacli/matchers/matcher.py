@@ -47,6 +47,15 @@ class DenseMatcher(Matcher, Protocol):
         ...
 
 
+@runtime_checkable
+class KeypointMatcher(Matcher, Protocol):
+    """A matcher that may be told where in a photograph to look, by the photograph's name."""
+
+    def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
+        """`prepare` for a photograph of a name, upright; turns: the quarters clockwise that it was turned for that."""
+        ...
+
+
 @dataclass(frozen=True)
 class StartedPair:
     """A pair that a matcher's first stage found worth the rest of the work. state: the matcher's own."""

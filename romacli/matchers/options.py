@@ -12,6 +12,7 @@ from romacli.options import Option, Panel
 from romacli.types import Size
 
 DEFAULT = "mini"
+SIFT = "sift"
 
 Model = Annotated[
     str,
@@ -24,6 +25,38 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, Option("Checkpoint to use in place of the located one.", metavar="FILE")]
 Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]
+
+
+@dataclass(frozen=True)
+class SparseOptions:
+    """How a matcher of keypoints pairs their descriptors.
+
+    top_k: keypoints an image is described at, the strongest.
+    ratio: a match's distance is at most so much of the next one's; min_similarity: the least cosine of a match.
+    """
+
+    panel: ClassVar[Panel] = Panel.matcher
+
+    top_k: Annotated[
+        int,
+        Option(
+            "Of a matcher that describes keypoints: the most of an image, the strongest. More match more and cost "
+            "their square.",
+            min=1,
+        ),
+    ] = 2048
+    ratio: Annotated[
+        float | None,
+        Option(
+            "Of the same: keep a match only if its descriptors' distance is at most so much of the next best one's. "
+            "Default: none is dropped so.",
+            min=0,
+            max=1,
+        ),
+    ] = None
+    min_similarity: Annotated[
+        float | None, Option("Of the same: the least cosine of two matching descriptors. Default: any.", min=-1, max=1)
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +74,7 @@ class MatcherOptions:
     upsample: whether the second pass runs at all.
     device: auto, cpu, cuda, cuda:N or mps.
     dtype: auto, float32, float16 or bfloat16.
+    keypoints: where a matcher of keypoints describes images: "sift", a features file of hloc, None for its own.
     """
 
     panel: ClassVar[Panel] = Panel.matcher
@@ -98,6 +132,26 @@ class MatcherOptions:
     dtype: Annotated[
         str, Option("Number type: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.")
     ] = "auto"
+    sparse: SparseOptions = SparseOptions()
+    keypoints: str | None = None
+
+    @property
+    def for_keypoints(self) -> list[str]:
+        """The options that differ from their defaults and that no dense matcher reads, as they are typed."""
+        usual = vars(SparseOptions())
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self.sparse).items() if value != usual[name]]
+
+    @property
+    def for_warps(self) -> list[str]:
+        """The same of those that no matcher of keypoints reads."""
+        values = {
+            "--min-certainty": self.min_certainty,
+            "--min-coarse-overlap": self.min_coarse_overlap,
+            "--preset": self.preset,
+            "--upsample-resolution": self.upsample_resolution,
+            "--no-upsample": None if self.upsample else False,
+        }
+        return [name for name, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from romacli.errors import UsageError
-from romacli.matchers.matcher import Matcher
+from romacli.matchers.matcher import DenseMatcher, KeypointMatcher, Matcher
 from romacli.matchers.options import DEFAULT, MatcherOptions
 from romacli.types import Defaults, MatcherSpec, WeightsEntry
 
@@ -45,6 +45,20 @@ def row(name: str, adapter: str, summary: str, licence: str, *, defaults: Defaul
         seeded=partial(seeded_by, adapter),
         **more,  # type: ignore[arg-type]
     )
+
+
+def described(name: str, describer: str, summary: str, licence: str, **more: object) -> MatcherSpec:
+    """A row of a matcher of keypoints whose describer is a module with `build` and `build_seeded`."""
+
+    def built(options: MatcherOptions, name: str) -> Matcher:
+        matcher: Matcher = import_module(describer).build(MATCHERS[name], options)
+        return matcher
+
+    def seeded(options: MatcherOptions, name: str, seed: int) -> Matcher:
+        matcher: Matcher = import_module(describer).build_seeded(MATCHERS[name], options, seed)
+        return matcher
+
+    return MatcherSpec(name, built, summary, licence, seeded=seeded, **more)  # type: ignore[arg-type]
 
 
 DINOV2 = WeightsEntry(
@@ -103,6 +117,14 @@ MATCHERS = {
             note="It gives retrieval its descriptors; `eval`, `bench` and `train` know it.",
             hint="for hard photographs: romacli models download roma-outdoor",
             has_single_pass=True,
+        ),
+        described(
+            "mini-sparse",
+            "romacli.matchers.describers.mini",
+            "the same model describing corners: ten times as fast, for many pairs of near views",
+            "MIT",
+            weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
+            note="It gives keypoints, so there is nothing to refine or turn; `eval` and `bench` know it.",
         ),
         row(
             "roma-outdoor",
@@ -248,7 +270,12 @@ def load_matcher(name: str | None = None, options: MatcherOptions | None = None)
         WeightsError: its checkpoint is missing, damaged or of another model.
     """
     name = name or os.environ.get("ROMACLI_MODEL") or DEFAULT
-    matcher: Matcher = matcher_named(name).factory(options or MatcherOptions(), name)
+    options = options or MatcherOptions()
+    matcher: Matcher = matcher_named(name).factory(options, name)
+    foreign = options.for_keypoints if isinstance(matcher, DenseMatcher) else options.for_warps
+    if foreign and isinstance(matcher, DenseMatcher | KeypointMatcher):
+        kind = "a dense matcher" if isinstance(matcher, DenseMatcher) else "a matcher of keypoints"
+        raise UsageError(f"{name} is {kind} and does not read {foreign[0]}. Leave it out.")
     return matcher
 
 

@@ -373,6 +373,10 @@ class Mini(nn.Module):
             "alpha": alpha.unflatten(1, (height, width)),
         }
 
+    def descriptors(self, pyramid: Mapping[int, Tensor], stride: int) -> Tensor:
+        """Return the unit descriptors (B, C, h, w) that the refiner of a stride compares, from the trunk's maps."""
+        return self._refiner(stride).describe(pyramid[stride])["descriptors"]
+
     def match(
         self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor], symmetric: bool = True
     ) -> NetworkMatch:

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from romacli.errors import BusyError, PartialError, RomacliError, UsageError
-from romacli.geometry.turns import turn_back
+from romacli.errors import BusyError, EstimationError, PartialError, RomacliError, UsageError
+from romacli.geometry.turns import turn_back, turn_correspondences_back
 from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
 from romacli.matchers.cache import FeatureCache
-from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair, pair_seed
+from romacli.matchers.matcher import KeypointMatcher, Matcher, StagedMatcher, StartedPair, pair_seed
 from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
 from romacli.progress import Progress, Silent
 from romacli.run.options import MatchOptions
@@ -24,6 +24,7 @@ from romacli.run.stream import Prefetched, RecordThread
 from romacli.stop import StopRequest
 from romacli.types import (
     CompactWarp,
+    Correspondences,
     Features,
     ImageList,
     Pair,
@@ -225,7 +226,10 @@ class _Run:
         return order
 
     def prepare(self, name: str) -> PreparedImage:
-        return self._matcher.prepare(self._read(name))
+        image = self._read(name)
+        if isinstance(self._matcher, KeypointMatcher):
+            return self._matcher.prepare_named(name, image, self._turns[name])
+        return self._matcher.prepare(image)
 
     def _read(self, name: str) -> np.ndarray:
         image, self._turns[name] = read_upright(self._images.root / name)
@@ -328,9 +332,14 @@ class _Run:
 
     def _as_stored(self, pair: Pair, result: PairResult) -> PairResult:
         """A result in the frames of the photographs as they are stored."""
-        if not isinstance(result, CompactWarp):
-            return result
-        return turn_back(result, self._turns[pair[0]], self._turns[pair[1]] + result.quarter_turns)
+        turns_A, turns_B = (self._turns[name] for name in pair)
+        if isinstance(result, CompactWarp):
+            return turn_back(result, turns_A, turns_B + result.quarter_turns)
+        if isinstance(result, Correspondences):
+            return turn_correspondences_back(
+                result, self._cache[pair[0]].size, turns_A, self._cache[pair[1]].size, turns_B
+            )
+        return result
 
     def _load(self, name: str, decoded: Prefetched[PreparedImage]) -> None:
         if name in self._first:
@@ -339,8 +348,11 @@ class _Run:
         prepared = decoded.take(name)
         if isinstance(prepared, RomacliError):
             self._fail(name, prepared)
-        else:
+            return
+        try:
             self._cache.put(name, self._encode(prepared))
+        except EstimationError as error:
+            self._fail(name, EstimationError(f"{name} cannot be described: {error}"))
 
     def _encode(self, prepared: PreparedImage) -> Features:
         try:

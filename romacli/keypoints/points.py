@@ -1,0 +1,131 @@
+"""Point pairs of a matcher of keypoints made keypoints that pairs share. Knows no warps.
+
+Such a matcher describes an image once: a keypoint has the same coordinates, to the last bit, in all pairs of its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.anchors import nearest
+from romacli.types import Correspondences, Keypoints, Matches, Pair
+
+ReadPoints = Callable[[Pair], Correspondences]
+# Which of (n, 2) points of an image lie where no mask is.
+Allows = Callable[[str, np.ndarray], np.ndarray]
+# Rows of an image's keypoints for (n, 2) points of a pair, -1 for those that are none.
+Find = Callable[[str, np.ndarray], np.ndarray]
+
+
+def by_points(
+    pairs: Sequence[Pair],
+    read: ReadPoints,
+    progress: Progress,
+    *,
+    allows: Allows | None = None,
+    anchors: Mapping[str, Keypoints] | None = None,
+    reach: Mapping[str, float] | None = None,
+) -> Aggregation:
+    """Keypoints of every image: the points of all its pairs, each once, with as score in how many pairs it matches.
+
+    Args:
+        pairs: unique up to order.
+        read: gives the points of a pair, 0 being its first name.
+        allows: points elsewhere are left out.
+        anchors: keypoints to keep as they are in place of the points. A point is the nearest one within `reach`, in px
+            of its image.
+    """
+    ordered = sorted((min(pair), max(pair)) for pair in pairs)
+    if anchors is not None:
+        assert reach is not None
+        known, limits = anchors, reach
+
+        def find(name: str, xy: np.ndarray) -> np.ndarray:
+            return nearest(xy, known[name].xy, limits[name])
+
+        progress.begin("matching keypoints", len(ordered))
+        names = {name for pair in ordered for name in pair}
+        return Aggregation.joined({name: anchors[name] for name in names}, _PairMatches(ordered, read, find, progress))
+    progress.begin("reading points", 2 * len(ordered))
+    places = _places(ordered, read, allows, progress)
+
+    def row(name: str, xy: np.ndarray) -> np.ndarray:
+        keys, held = _keys(xy), places[name][0]
+        rows = np.minimum(np.searchsorted(held, keys), len(held) - 1)
+        return np.where(held[rows] == keys, rows, -1) if len(held) else np.full(len(keys), -1)
+
+    keypoints = {name: Keypoints(_xy(keys), counts) for name, (keys, counts) in places.items()}
+    return Aggregation.joined(keypoints, _PairMatches(ordered, read, row, progress))
+
+
+@dataclass(frozen=True)
+class _PairMatches(Mapping[Pair, Matches]):
+    """The matches of pairs, made of their points when they are asked for."""
+
+    pairs: Sequence[Pair]
+    read: ReadPoints
+    find: Find
+    progress: Progress
+
+    def __getitem__(self, pair: Pair) -> Matches:
+        points = self.read(pair)
+        rows = [self.find(name, xy) for name, xy in zip(pair, (points.keypoints0, points.keypoints1), strict=True)]
+        return one_to_one(rows[0], rows[1], points.scores)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for pair in self.pairs:
+            yield pair
+            self.progress.advance()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def one_to_one(rows0: np.ndarray, rows1: np.ndarray, scores: np.ndarray) -> Matches:
+    """Matches of (n,) rows, of which none is -1 or occurs twice on its side: the best of both its and its partner's."""
+    found = np.flatnonzero((rows0 >= 0) & (rows1 >= 0))
+    best_first = found[np.argsort(-scores[found], kind="stable")]
+    kept = best_first[_is_first(rows0[best_first]) & _is_first(rows1[best_first])]
+    return Matches(np.stack((rows0[kept], rows1[kept]), axis=1).astype(np.int32), scores[kept])
+
+
+def _is_first(rows: np.ndarray) -> np.ndarray:
+    """Which of (n,) rows occur for the first time; (n,) bool."""
+    first = np.zeros(len(rows), bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    return first
+
+
+def _places(
+    pairs: Sequence[Pair], read: ReadPoints, allows: Allows | None, progress: Progress
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each image the points of all its pairs, each once, and in how many of them it is."""
+    none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
+    found = {name: none for pair in pairs for name in pair}
+    for pair in pairs:
+        points = read(pair)
+        for name, xy in zip(pair, (points.keypoints0, points.keypoints1), strict=True):
+            keys, counts = found[name]
+            new = np.unique(_keys(xy))
+            merged, places = np.unique(np.concatenate((keys, new)), return_inverse=True)
+            votes = np.concatenate((counts, np.ones(len(new), np.float32)))
+            found[name] = merged, np.bincount(places.ravel(), votes, len(merged)).astype(np.float32)
+        progress.advance()
+    if allows is not None:
+        for name, (keys, counts) in found.items():
+            kept = allows(name, _xy(keys))
+            found[name] = keys[kept], counts[kept]
+    return found
+
+
+def _keys(xy: np.ndarray) -> np.ndarray:
+    """(n, 2) float32 coordinates as one number each; minus zero counts as zero."""
+    return np.ascontiguousarray(xy + np.float32(0), np.float32).view(np.uint64).ravel()
+
+
+def _xy(keys: np.ndarray) -> np.ndarray:
+    return keys.view(np.float32).reshape(-1, 2)

@@ -1,0 +1,1 @@
+"""Matchers that describe one image at a time, by name."""

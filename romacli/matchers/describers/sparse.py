@@ -1,0 +1,217 @@
+"""The adapter shared by all that describe one image at a time: keypoints described once, pairs by their descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from romacli.errors import EstimationError, ImageError
+from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
+from romacli.geometry.turns import turn_points
+from romacli.keypoints.sift import detect_sift
+from romacli.matchers.describers.nearest import MutualNearest
+from romacli.matchers.memory import keep_freed_memory
+from romacli.matchers.options import SIFT, MatcherOptions
+from romacli.names import spelled
+from romacli.networks.weights import sha256_of
+from romacli.store.hloc import FeaturesFile
+from romacli.types import Correspondences, Features, Keypoints, PreparedImage, Rejected
+
+SMALLEST_SIDE = 64
+BATCH_ON_GPU = 32
+
+
+@dataclass(frozen=True)
+class Described:
+    """Keypoints of one image: places (N, 2) normalised, scores (N,), descriptors (N, D) of unit length."""
+
+    places: Tensor
+    scores: Tensor
+    descriptors: Tensor
+
+
+class Describer(Protocol):
+    """What describes keypoints of an image.
+
+    settings: the values its descriptors depend on.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def prepare(self, image: np.ndarray) -> dict[str, Tensor]:
+        """Inputs of batch size 1 from RGB uint8 (H, W, 3); on the CPU, thread-safe."""
+        ...
+
+    def describe(self, inputs: Mapping[str, Tensor], places: Tensor | None, count: int) -> Described:
+        """Describe the image at normalised places (N, 2), or at up to `count` keypoints of the describer's own."""
+        ...
+
+
+class PairStage(Protocol):
+    """What finds matches between described keypoints.
+
+    settings: the values its matches depend on.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def __call__(self, pairs: Sequence[tuple[Features, Features]]) -> list[tuple[Tensor, Tensor]]:
+        """Rows (M, 2) of the keypoints of each pair, one to one, and scores (M,) in [0, 1], on the CPU."""
+        ...
+
+
+class SparseMatcher:
+    """A matcher of keypoints over any describer and any stage for pairs."""
+
+    def __init__(
+        self,
+        name: str,
+        describer: Describer,
+        options: MatcherOptions,
+        *,
+        device: torch.device,
+        pair_stage: PairStage | None = None,
+        described_as: torch.dtype = torch.float32,
+    ) -> None:
+        self.name = name
+        self.batch_size = 1 if device.type == "cpu" else BATCH_ON_GPU
+        self.device = device
+        if device.type == "cpu":
+            keep_freed_memory()
+        self._describer = describer
+        self._pair_stage = pair_stage or MutualNearest(options.sparse)
+        self._options = options
+        self._dtype = described_as
+        self._given = _Given(Path(options.keypoints)) if options.keypoints not in (None, SIFT) else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        source = self._options.keypoints
+        return {
+            "model": self.name,
+            **self._describer.settings,
+            **self._pair_stage.settings,
+            "top_k": self._options.sparse.top_k,
+            "min_overlap": self._options.min_overlap,
+            "keypoints": self._given.sha256 if self._given else source or "its own",
+        }
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """Inputs of RGB uint8 (H, W, 3), with SIFT's keypoints where these are asked for.
+
+        Raises:
+            ImageError: it is too small.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ImageError(
+                f"a photograph of {width}x{height} px is too small for {self.name}, which needs {SMALLEST_SIDE} a side."
+            )
+        tensors = self._describer.prepare(image)
+        if self._options.keypoints == SIFT:
+            tensors.update(_placed(detect_sift(image, self._options.sparse.top_k), (width, height)))
+        return PreparedImage(tensors, (width, height))
+
+    def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
+        """The same of a photograph that has a name, with the keypoints that a file holds of it.
+
+        Args:
+            image: upright. turns: by how many quarters clockwise it was turned from how it is stored.
+
+        Raises:
+            ImageError: it is too small. StoreError: the file has no keypoints of it.
+        """
+        prepared = self.prepare(image)
+        if self._given is None:
+            return prepared
+        width, height = stored = (prepared.size[::-1]) if turns % 2 else prepared.size
+        found = self._given.read(name, stored)
+        upright = Keypoints(turn_points(found.xy, (width, height), turns).astype(np.float32), found.scores)
+        return PreparedImage({**prepared.tensors, **_placed(upright, prepared.size)}, prepared.size)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        """Keypoints in COLMAP pixels, their scores and descriptors, each of batch size 1.
+
+        Raises:
+            EstimationError: a descriptor is not a number.
+        """
+        return [self._encode(image) for image in images]
+
+    def _encode(self, image: PreparedImage) -> Features:
+        inputs = {name: tensor.to(self.device) for name, tensor in image.tensors.items()}
+        places, scores = inputs.pop("places", None), inputs.pop("scores", None)
+        found = self._describer.describe(inputs, None if places is None else places[0], self._options.sparse.top_k)
+        if not torch.isfinite(found.descriptors).all():
+            raise EstimationError(
+                f"{self.name} gives descriptors that are not numbers. Use --dtype float32, or another file of weights."
+            )
+        keypoints = to_colmap_pixels(found.places.cpu(), image.size) if places is None else image.tensors["xy"][0]
+        tensors = {
+            "keypoints": keypoints.float(),
+            "scores": (found.scores if scores is None else scores[0]).float(),
+            "descriptors": found.descriptors.to(self._dtype),
+        }
+        return Features({name: tensor[None] for name, tensor in tensors.items()}, image.size)
+
+    @torch.inference_mode()
+    def match(
+        self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]
+    ) -> list[Correspondences | Rejected]:
+        """Point pairs, or a rejection where too small a share of the keypoints matches. No random choices are made."""
+        found = self._pair_stage(pairs)
+        return [self._judge(*pair, rows, scores) for pair, (rows, scores) in zip(pairs, found, strict=True)]
+
+    def _judge(self, a: Features, b: Features, rows: Tensor, scores: Tensor) -> Correspondences | Rejected:
+        points = [each.tensors["keypoints"][0].cpu().numpy() for each in (a, b)]
+        share = len(rows) / max(1, min(map(len, points)))
+        if not len(rows) or share < self._options.min_overlap:
+            return Rejected(share)
+        rows0, rows1 = rows.numpy().T
+        return Correspondences(points[0][rows0], points[1][rows1], scores.float().numpy())
+
+
+class _Given:
+    """The keypoints of a file in hloc's layout, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.sha256 = sha256_of(path)
+        with FeaturesFile(path) as file:
+            self._names = file.names()
+
+    def read(self, name: str, size: tuple[int, int]) -> Keypoints:
+        with FeaturesFile(self._path) as file:
+            held = spelled([name], self._names).get(name, name)
+            found = file.keypoints(held)
+            known = file.known_size(held) or size
+        if known != size:
+            raise ImageError(
+                f"{name} is {size[0]}x{size[1]} px, but was {known[0]}x{known[1]} when the keypoints of {self._path} "
+                "were found. Detect keypoints on the photographs that are matched, unscaled."
+            )
+        return found
+
+
+def _placed(keypoints: Keypoints, size: tuple[int, int]) -> dict[str, Tensor]:
+    xy = torch.from_numpy(np.ascontiguousarray(keypoints.xy, np.float32))
+    return {
+        "xy": xy[None],
+        "places": from_colmap_pixels(xy, size)[None],
+        "scores": torch.from_numpy(np.ascontiguousarray(keypoints.scores, np.float32))[None],
+    }
+
+
+def sampled(maps: Tensor, places: Tensor) -> Tensor:
+    """Unit descriptors (N, C) of a map (1, C, h, w) at normalised places (N, 2), bilinear."""
+    read = F.grid_sample(maps.float(), places[None, None].float(), padding_mode="border", align_corners=False)
+    return F.normalize(read[0, :, 0].T, dim=1)
