@@ -155,9 +155,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     stored = None if options.overwrite else _stored_manifest(layout)
     if keypoints.given:
         keypoints.given.check(images.names, keypoints.aggregate)
-    options = _describing_at(options, keypoints)
-    matcher = load_matcher(options.matcher.model, options.matcher_options)
-    _require_untried(matcher, options)
+    options, matcher = _with_matcher(options, keypoints)
     settings = {
         **matcher.settings,
         "seed": options.match.seed,
@@ -195,16 +193,18 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
 
 
-def _describing_at(options: JobOptions, keypoints: ReaggregateOptions) -> JobOptions:
-    """The options with the given keypoints in those of the matcher, which may look at these alone."""
-    matcher = replace(options.matcher.matcher, keypoints=keypoints.given.source if keypoints.given else None)
-    return replace(options, matcher=replace(options.matcher, matcher=matcher))
+def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions) -> tuple[JobOptions, Matcher]:
+    """The matcher, and the options with the given keypoints in its own: it may look at these alone.
 
-
-def _require_untried(matcher: Matcher, options: JobOptions) -> None:
-    """Refuse to turn photographs for a matcher that would not try them so."""
+    Raises:
+        UsageError: photographs are to be turned for a matcher that does not try them so.
+    """
+    chosen = replace(options.matcher.matcher, keypoints=keypoints.given.source if keypoints.given else None)
+    options = replace(options, matcher=replace(options.matcher, matcher=chosen))
+    matcher = load_matcher(options.matcher.model, options.matcher_options)
     if options.match.turns_every_pair and isinstance(matcher, KeypointMatcher):
         raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
+    return options, matcher
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
