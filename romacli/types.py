@@ -80,6 +80,8 @@ class DenseMatch:
 
     warp_AB: (H, W, 2) normalised xy in B for every pixel of the network's grid over A; certainty_AB: (H, W) in [0, 1].
     The _BA fields are None when the matcher ran in one direction only. min_certainty: places above it are believed.
+    precision_AB: (H, W, 2, 2) inverse covariance of the target, per squared pixel of an H x W picture of B; None where
+        the network does not tell.
     """
 
     warp_AB: Tensor
@@ -89,6 +91,8 @@ class DenseMatch:
     size_A: Size
     size_B: Size
     min_certainty: float = 0.0
+    precision_AB: Tensor | None = None
+    precision_BA: Tensor | None = None
 
 
 @dataclass(frozen=True)

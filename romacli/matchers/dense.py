@@ -14,7 +14,7 @@ from torch import Tensor
 from romacli.matchers.compact import CompactOptions, compact_all
 from romacli.matchers.matcher import StartedPair
 from romacli.matchers.memory import keep_freed_memory
-from romacli.networks.output import NetworkMatch, Unfinished, together
+from romacli.networks.output import NetworkMatch, PreciseMatch, Unfinished, together
 from romacli.types import CompactWarp, DenseMatch, Features, PairResult, PreparedImage, Rejected, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -274,6 +274,7 @@ def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]
     """A batch's warps, pair by pair."""
     assert out.warp_BA is not None
     assert out.certainty_BA is not None
+    precision_AB, precision_BA = (out.precision_AB, out.precision_BA) if isinstance(out, PreciseMatch) else (None, None)
     return [
         DenseMatch(
             warp_AB=out.warp_AB[i].float(),
@@ -282,6 +283,8 @@ def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]
             certainty_BA=out.certainty_BA[i].float(),
             size_A=a.size,
             size_B=b.size,
+            precision_AB=None if precision_AB is None else precision_AB[i],
+            precision_BA=None if precision_BA is None else precision_BA[i],
         )
         for i, (a, b) in enumerate(pairs)
     ]

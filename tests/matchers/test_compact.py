@@ -67,6 +67,36 @@ def test_both_directions_must_agree_within_the_limit():
     assert compact(match, replace(OPTIONS, max_cycle_error=4.1 / 640)).overlap > 0.9
 
 
+def test_what_the_network_knows_of_its_error_takes_part_in_the_weight():
+    match = homography_match(np.eye(3))
+    noise = 1e-3 * torch.randn(*SHAPE, 2, generator=torch.Generator().manual_seed(0))
+    match = replace(match, warp_AB=(match.warp_AB + noise).clamp(-1, 1))
+    without = compact(match, OPTIONS)
+    deviation = torch.full(SHAPE, 0.01)  # px
+    deviation[:, 48:] = 2
+    precision = torch.eye(2) / deviation.square()[..., None, None]
+    told = compact(replace(match, precision_AB=precision, precision_BA=precision), OPTIONS)
+    assert ((told.weight_AB > 0) == (without.weight_AB > 0)).all()
+    left, right = np.median(told.weight_AB[4:-4, 4:12]), np.median(told.weight_AB[4:-4, 20:28])
+    plain = np.median(without.weight_AB[4:-4, 4:-4])
+    assert right < 0.6 * plain < plain < left
+    one_way = compact(replace(match, precision_AB=precision), OPTIONS)
+    np.testing.assert_array_equal(one_way.weight_AB, without.weight_AB)
+
+
+def test_a_precision_counts_in_pixels_of_the_target():
+    # The same error in px of a wide target is the larger a share of its long side, the narrower the picture is.
+    wide = replace(homography_match(np.eye(3)), size_A=(640, 480), size_B=(640, 480))
+    noise = 1e-3 * torch.randn(*SHAPE, 2, generator=torch.Generator().manual_seed(0))
+    across, down = torch.tensor([[1.0, 0], [0, 1e4]]), torch.tensor([[1e4, 0], [0, 1.0]])
+    weights = []
+    for precision in (across, down):
+        told = {"precision_AB": precision.expand(*SHAPE, 2, 2), "precision_BA": precision.expand(*SHAPE, 2, 2)}
+        record = compact(replace(wide, warp_AB=(wide.warp_AB + noise).clamp(-1, 1), **told), OPTIONS)
+        weights.append(np.median(record.weight_AB[4:-4, 4:-4]))
+    assert weights[0] < weights[1]
+
+
 def test_uncertain_regions_get_no_weight():
     match = homography_match(np.eye(3))
     certainty = torch.ones(SHAPE)
