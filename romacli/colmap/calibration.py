@@ -7,9 +7,9 @@ focal length; pairs that say it best together decide, so that a few wrong ones h
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ _MOST_RESIDUAL = 0.1
 # The answer has to be sharp: few per cent apart when pairs are drawn anew, and clearly better than half as much more.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
+# Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
+_FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
 _NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2}
 
@@ -61,14 +63,34 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Photographs that share a camera with others, but whose pairs tell another focal length, in px, than theirs."""
+
+    camera: int
+    names: tuple[str, ...]
+    images: int
+    focal_length_px: float
+    others_px: float
+
+    def __str__(self) -> str:
+        odd = f"{len(self.names)} of its {counted(self.images, 'photograph')}, {self.names[0]} first,"
+        return (
+            f"camera {self.camera}: {odd} seem to have a focal length near {self.focal_length_px:.0f} px by their "
+            f"pairs, the others {self.others_px:.0f} px"
+        )
+
+
+@dataclass(frozen=True)
 class _Pairs:
-    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, and the rows (N, 2) of cameras."""
+    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, and (N, 2) the rows of cameras and the
+    ids of images."""
 
     matrices: np.ndarray
     cameras: np.ndarray
+    images: np.ndarray
 
 
-def calibrate_database(path: Path) -> tuple[Calibration, ...]:
+def calibrate_database(path: Path) -> tuple[tuple[Calibration, ...], tuple[Mixture, ...]]:
     """Give the cameras of a database a focal length where its pairs tell one and nothing else does.
 
     Cameras whose focal length the database has as a prior stay as they are; those that contradict it are among what is
@@ -97,7 +119,32 @@ def calibrate_database(path: Path) -> tuple[Calibration, ...]:
             if camera not in priors or calibration.contradicts:
                 found.append(calibration)
         database.commit()
-    return tuple(found)
+        untold = {camera: sides[camera] for camera in known if camera not in priors}
+        return tuple(found), tuple(_mixtures(database, pairs, known, untold))
+
+
+def _mixtures(
+    database: sqlite3.Connection, pairs: _Pairs, cameras: Sequence[int], sides: Mapping[int, float]
+) -> Iterator[Mixture]:
+    """What tells that photographs do not share the camera, among `sides` (px), that nobody told apart."""
+    name_of = dict(database.execute("SELECT image_id, name FROM images"))
+    for row, camera in enumerate(cameras):
+        mine = (pairs.cameras == row).all(axis=1)
+        images = np.unique(pairs.images[mine])
+        if camera not in sides or len(images) < _FEWEST_SHARING:
+            continue
+        own = _Pairs(pairs.matrices[mine], np.zeros_like(pairs.cameras[mine]), pairs.images[mine])
+        usual = float(_FOCAL_LENGTHS[np.argmin(_curves(own, 0, np.ones(1)).sum(axis=1))])
+        alone = replace(own, cameras=np.searchsorted(images, own.images))
+        lengths = {}
+        for place, image in enumerate(images.tolist()):
+            curves = _curves(alone, place, np.full(len(images), usual))
+            if curves.shape[1] >= _FEWEST_PAIRS and (answer := _answer(curves)):
+                lengths[image] = answer[0]
+        odd = [image for image, length in lengths.items() if abs(np.log(length / usual)) > np.log(_MOST_APART)]
+        if odd:
+            px = sides[camera] * np.array([np.median([lengths[image] for image in odd]), usual])
+            yield Mixture(camera, tuple(name_of[image] for image in odd), len(images), float(px[0]), float(px[1]))
 
 
 def focal_lengths(
@@ -170,7 +217,7 @@ def _answer(curves: np.ndarray) -> tuple[float, float, float] | None:
 def _read_pairs(database: sqlite3.Connection, sizes: Mapping[int, tuple[int, int]]) -> _Pairs:
     row_of = {camera: row for row, camera in enumerate(sizes)}
     camera_of = dict(database.execute("SELECT image_id, camera_id FROM images"))
-    matrices, cameras = [], []
+    matrices, cameras, images = [], [], []
     query = "SELECT pair_id, F FROM two_view_geometries WHERE rows > 0 AND F IS NOT NULL ORDER BY pair_id"
     for pair_id, data in database.execute(query):
         pair = [camera_of[image] for image in images_of(pair_id)]
@@ -180,7 +227,10 @@ def _read_pairs(database: sqlite3.Connection, sizes: Mapping[int, tuple[int, int
         matrix = second.T @ np.frombuffer(data, np.float64).reshape(3, 3) @ first
         matrices.append(matrix / np.linalg.norm(matrix))
         cameras.append([row_of[camera] for camera in pair])
-    return _Pairs(np.array(matrices).reshape(-1, 3, 3), np.array(cameras, int).reshape(-1, 2))
+        images.append(images_of(pair_id))
+    return _Pairs(
+        np.array(matrices).reshape(-1, 3, 3), *(np.array(ids, int).reshape(-1, 2) for ids in (cameras, images))
+    )
 
 
 def _pixels_from_sides(size: tuple[int, int]) -> np.ndarray:

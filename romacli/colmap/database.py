@@ -21,7 +21,7 @@ from romacli.types import Pair
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import Calibration, calibrate_database
+from .calibration import Calibration, Mixture, calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
@@ -43,6 +43,7 @@ class DatabaseSummary:
         by three images, and COLMAP registers little more than two.
     failed: a sentence for each pair that a library failed on; it is not verified.
     calibrated: a sentence for each camera that got its focal length from the pairs.
+    mixed: a sentence for each camera of which some photographs have another focal length than the others.
     contradicted: a sentence for each camera whose EXIF data they contradict.
     """
 
@@ -57,6 +58,7 @@ class DatabaseSummary:
     pose_priors: int = 0
     failed: tuple[str, ...] = ()
     calibrated: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
 
 
@@ -103,7 +105,7 @@ def write_database(
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
-        focal_lengths = _finish(unfinished, rigs, verify, calibrate=calibrate)
+        focal_lengths, mixtures = _finish(unfinished, rigs, verify, calibrate=calibrate)
         verified, inliers = _seal(unfinished, former)
         os.replace(unfinished, path)
     return DatabaseSummary(
@@ -118,6 +120,7 @@ def write_database(
         pose_priors=len(gps or {}),
         failed=tuple(failed),
         calibrated=_told(focal_lengths, is_prior=False),
+        mixed=tuple(map(str, mixtures)),
         contradicted=_told(focal_lengths, is_prior=True),
     )
 
@@ -301,13 +304,15 @@ def _write(
     return writer
 
 
-def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> Sequence[Calibration]:
+def _finish(
+    path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool
+) -> tuple[Sequence[Calibration], Sequence[Mixture]]:
     """What COLMAP does to a database that is written: rigs, its own verification, focal lengths."""
     if rigs is not None:
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
         verify_database(path, verify)
-    return calibrate_database(path) if calibrate else ()
+    return calibrate_database(path) if calibrate else ((), ())
 
 
 def _apply_rigs(path: Path, rigs: RigFile) -> None:

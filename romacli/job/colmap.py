@@ -138,7 +138,7 @@ def _import_matches(
     return summary
 
 
-_SENTENCES = ("failed", "calibrated", "contradicted")
+_SENTENCES = ("failed", "calibrated", "mixed", "contradicted")
 
 
 def _is_calibrated(options: ImportOptions) -> bool:
@@ -147,9 +147,14 @@ def _is_calibrated(options: ImportOptions) -> bool:
 
 
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
-    """The pairs that are left out, and the EXIF data that pairs contradict."""
+    """The pairs that are left out, and cameras and EXIF data that pairs contradict."""
     for sentence in summary.contradicted:
         progress.warn(f"{sentence}. Were the photographs cropped or resized? --camera-params gives the true one")
+    for sentence in summary.mixed:
+        progress.warn(
+            f"{sentence}. Is there another camera, a zoom or a crop among them? Use --camera-mode per-image, or a "
+            "folder for each and --camera-mode per-folder"
+        )
     if summary.failed:
         progress.warn(
             f"{counted(len(summary.failed), 'pair is', 'pairs are')} left out, since they could not be verified: "

@@ -40,7 +40,11 @@ def main() -> None:
                 relief = 0.0 if motion == "plane" else None
                 with tempfile.TemporaryDirectory() as folder:
                     said = write_views(Path(folder) / "a.db", poses_of(motion, seed, focal), focal, relief=relief)
-                errors += [abs(float(re.findall(r"length (\d+)", sentence)[0]) / focal - 1) for sentence in said]
+                errors += [
+                    abs(float(re.findall(r"length (\d+)", sentence)[0]) / focal - 1)
+                    for sentence in said
+                    if "EXIF" in sentence
+                ]
             good = sum(error < 0.05 for error in errors)
             largest = f"{100 * max(errors):.1f} %" if errors else ""
             print(f"| {motion} | {factor} | {len(errors)} of {options.seeds} | {good} | {largest} |", flush=True)

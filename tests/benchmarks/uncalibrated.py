@@ -55,13 +55,14 @@ def outcome(motion: str, factor: float, seed: int) -> Outcome:
         path, sparse = Path(folder) / "a.db", Path(folder) / "sparse"
         relief = 0.1 if motion == "relief" else None
         said = write_views(path, poses_of(motion, seed, focal), focal, relief=relief, seed=seed)
+        calibrated = any("EXIF" in sentence for sentence in said)
         try:
             summary = reconstruct(path, Path(folder), sparse, MapperOptions(num_threads=1))
         except NothingFoundError as error:
-            return Outcome(bool(said), 0, np.inf, _cpu_s() - start, str(error))
+            return Outcome(calibrated, 0, np.inf, _cpu_s() - start, str(error))
         (camera,) = load_pycolmap().Reconstruction(sparse / "0").cameras.values()
         error = abs(camera.mean_focal_length() / focal - 1)
-        return Outcome(bool(said), summary.registered, error, _cpu_s() - start, ", ".join(summary.attempts))
+        return Outcome(calibrated, summary.registered, error, _cpu_s() - start, ", ".join(summary.attempts))
 
 
 def rows(motions: list[str], factors: list[float], seeds: int, *, verbose: bool) -> Iterator[str]:

@@ -46,8 +46,19 @@ def test_exif_that_pairs_contradict_is_named_and_stays(tmp_path: Path) -> None:
 
 def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
     make_scene(6).write(tmp_path / "a.db", cameras=GIVEN)
-    assert [found for found in calibrate_database(tmp_path / "a.db") if not found.is_prior] == []
+    assert [found for found in calibrate_database(tmp_path / "a.db")[0] if not found.is_prior] == []
     assert focal_in(tmp_path / "a.db") == PARAMS[0]
+
+
+@pytest.mark.parametrize("other", [400.0, 900.0])
+def test_photographs_of_another_focal_length_that_share_a_camera_are_named(tmp_path: Path, other: float) -> None:
+    focal = [640.0] * 4 + [other] * 3 + [640.0] * 5
+    said = write_views(tmp_path / "a.db", wandering(STEP, 12), focal)
+    (mixed,) = [sentence for sentence in said if "by their pairs" in sentence]
+    assert "3 of its 12 photographs, 4.jpg first" in mixed
+    found = float(mixed.partition("near ")[2].partition(" px")[0])
+    assert found == pytest.approx(other, rel=0.08)
+    assert write_views(tmp_path / "b.db", wandering(STEP, 12), 640)[1:] == []
 
 
 def test_few_pairs_tell_nothing(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def orbit(count: int = 10, seed: int = 0, focal: float = 640) -> Poses:
 def write_views(
     path: Path,
     poses: Poses,
-    focal: float,
+    focal: float | list[float],
     *,
     noise_px: float = 0.5,
     relief: float | None = None,
@@ -57,20 +57,23 @@ def write_views(
 ) -> list[str]:
     """A database of noisy points in every pair of views within four, and what was said of its cameras.
 
+    focal: in px, of each view where they differ.
+
     relief: depths of a plane in shares of its distance; None for a cloud. distortion: k of SIMPLE_RADIAL.
     """
     rng = np.random.default_rng(seed)
-    depth = _depth(focal)
+    lengths = focal if isinstance(focal, list) else [focal] * len(poses)
+    depth = _depth(lengths[0])
     cloud = rng.uniform([-6, -4, 5 * depth], [6, 4, 14 * depth], (points, 3))
     if relief is not None:
         cloud[:, 2] = depth * 8 * (1 + relief * rng.uniform(-1, 1, points))
     names = [f"{index}.jpg" for index in range(len(poses))]
     seen, places = [], {}
-    for name, (turn, centre) in zip(names, poses, strict=True):
+    for name, (turn, centre), length in zip(names, poses, lengths, strict=True):
         x = (cloud - centre) @ turn.T
         rays = x[:, :2] / x[:, 2:]
         rays *= 1 + distortion * (rays**2).sum(axis=1, keepdims=True)
-        xy = focal * rays + np.array(SIZE) / 2 + rng.normal(0, noise_px, (points, 2))
+        xy = length * rays + np.array(SIZE) / 2 + rng.normal(0, noise_px, (points, 2))
         seen.append((x[:, 2] > 0.5) & (xy > 0).all(1) & (xy < SIZE).all(1))
         places[name] = xy.astype(np.float32)
     matches = {
@@ -89,4 +92,4 @@ def write_views(
         verify=VerifyOptions(num_threads=1),
         calibrate=True,
     )
-    return [*summary.calibrated, *summary.contradicted]
+    return [*summary.calibrated, *summary.mixed, *summary.contradicted]
