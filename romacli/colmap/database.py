@@ -21,7 +21,7 @@ from romacli.types import Pair
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import Calibration, Mixture, calibrate_database
+from .calibration import calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
@@ -100,12 +100,12 @@ def write_database(
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     former = read_numbers(path, camera_of)
     failed: list[str] = []
-    cameras_by_name = {name: cameras[index] for name, index in camera_of.items()}
-    pairs = _verified(_checked(matches, points), points, cameras_by_name, verify, failed)
+    by_name = {name: cameras[index] for name, index in camera_of.items()}
+    pairs = _verified(_checked(matches, points), points, by_name, verify, failed)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
-        focal_lengths, mixtures = _finish(unfinished, rigs, verify, calibrate=calibrate)
+        told = _finish(unfinished, rigs, verify, calibrate=calibrate)
         verified, inliers = _seal(unfinished, former)
         os.replace(unfinished, path)
     return DatabaseSummary(
@@ -119,14 +119,8 @@ def write_database(
         pairs_per_keypoint=writer.pairs_per_keypoint,
         pose_priors=len(gps or {}),
         failed=tuple(failed),
-        calibrated=_told(focal_lengths, is_prior=False),
-        mixed=tuple(map(str, mixtures)),
-        contradicted=_told(focal_lengths, is_prior=True),
+        **told,
     )
-
-
-def _told(focal_lengths: Sequence[Calibration], *, is_prior: bool) -> tuple[str, ...]:
-    return tuple(str(found) for found in focal_lengths if found.is_prior == is_prior)
 
 
 def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
@@ -304,15 +298,18 @@ def _write(
     return writer
 
 
-def _finish(
-    path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool
-) -> tuple[Sequence[Calibration], Sequence[Mixture]]:
-    """What COLMAP does to a database that is written: rigs, its own verification, focal lengths."""
+def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, tuple[str, ...]]:
+    """What is done to a database that is written: rigs, COLMAP's own verification, focal lengths; sentences on these."""
     if rigs is not None:
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
         verify_database(path, verify)
-    return calibrate_database(path) if calibrate else ((), ())
+    found, mixtures = calibrate_database(path) if calibrate else ((), ())
+    return {
+        "calibrated": tuple(str(one) for one in found if not one.is_prior),
+        "mixed": tuple(map(str, mixtures)),
+        "contradicted": tuple(str(one) for one in found if one.is_prior),
+    }
 
 
 def _apply_rigs(path: Path, rigs: RigFile) -> None:
