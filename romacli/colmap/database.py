@@ -299,7 +299,7 @@ def _write(
 
 
 def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, tuple[str, ...]]:
-    """What is done to a database that is written: rigs, COLMAP's own verification, focal lengths; sentences on these."""
+    """What is done to a database that is written: rigs, COLMAP's verification, focal lengths; sentences on these."""
     if rigs is not None:
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
