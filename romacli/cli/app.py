@@ -17,6 +17,7 @@ from romacli.cli import (
     check,
     colmap_import,
     densify,
+    localize,
     match,
     merge,
     models,
@@ -50,6 +51,7 @@ ORDER_OF_WORK = (
     "colmap-import",
     "reconstruct",
     "densify",
+    "localize",
     "status",
     "check",
     "show",
@@ -192,6 +194,7 @@ match.add_to(app)
 merge.add_to(app)
 aggregate.add_to(app)
 densify.add_to(app)
+localize.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
 refine.add_to(app)

@@ -45,6 +45,12 @@ FILES = {
     "reconstruct": OUTPUT_FILES | WEIGHTS_FILES,
     "densify": {path: OUTPUT_FILES[path] for path in ("OUT/dense/fused.ply", "OUT/runs.jsonl")},
     "report": {path: OUTPUT_FILES[path] for path in ("OUT/report.html", "OUT/runs.jsonl")},
+    "localize": {
+        "OUT/poses.txt": "NAME qw qx qy qz tx ty tz of each query with a pose, the camera from the world.",
+        "OUT/localized.json": "Each query: pose, camera, inliers, covariance, map images, or why it has no pose.",
+        "OUT/journal/": "A record for each pair matched, so that nothing is matched twice.",
+    }
+    | WEIGHTS_FILES,
     "models": WEIGHTS_FILES,
 }
 MODEL = {"ROMACLI_MODEL": "The matcher where --model is not given."}
@@ -61,6 +67,7 @@ ENVIRONMENT = {
     PROGRAM: MODEL | WEIGHTS | CPU,
     "match": MODEL | WEIGHTS,
     "reconstruct": MODEL | WEIGHTS,
+    "localize": MODEL | WEIGHTS,
     "show": MODEL | WEIGHTS,
     "models": WEIGHTS,
 }

@@ -95,7 +95,7 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 # What values are called where an option gives them no name of its own, and which names a shell completes.
 _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
-_COMPLETED = {"model": model_names, "name": model_names}
+_COMPLETED = {"model": model_names, "name": model_names, "matcher": model_names}
 
 
 def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]]:

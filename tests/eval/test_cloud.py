@@ -65,7 +65,7 @@ def test_the_command_aligns_by_cameras(tmp_path: Path) -> None:
     cloud, reference = write(tmp_path / "a.ply", xyz), write(tmp_path / "b.ply", 3 * xyz + 1)
     truth = tmp_path / "truth.txt"
     lines = []
-    for line in (job.layout.sparse / "0" / "images.txt").read_text().split("\n\n")[:-1]:
+    for line in (job.layout.sparse / "0" / "images.txt").read_text().splitlines()[::2]:
         _, *numbers, _, name = line.split()
         quaternion, pose = numbers[:4], job.poses[name]
         moved = -pose.rotation @ (3 * pose.centre + 1)

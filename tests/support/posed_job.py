@@ -25,6 +25,7 @@ FOCAL = 700.0
 GRID = (48, 64)
 NORMAL = np.array([0.3, 0.1, -1.0]) / np.linalg.norm([0.3, 0.1, -1.0])  # of the plane through the origin
 RED = (200, 30, 40)
+NUM_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,32 @@ def posed_job(root: Path, *, count: int = 5, shift: Callable[[Pair], float] = la
     with JournalWriter(layout.journal, fingerprint(manifest)) as journal:
         journal.append([(pair, _record(poses, pair, shift(pair))) for pair in pairs])
     _write_model(layout.sparse / "0", poses)
-    photographs.mkdir()
-    for name in poses:
-        cv2.imwrite(str(photographs / name), np.full((SIZE[1], SIZE[0], 3), RED[::-1], np.uint8))
+    for index, name in enumerate(poses):
+        write_photograph(photographs / name, index)
     return PosedJob(layout, photographs, poses)
+
+
+def write_photograph(path: Path, index: int) -> np.ndarray:
+    """A red photograph that one pixel tells from others, (h, w, 3) RGB."""
+    image = np.full((SIZE[1], SIZE[0], 3), RED, np.uint8)
+    image[0, 0] = (RED[0], index, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[..., ::-1])
+    return image
+
+
+def plane_from_image(pose: Pose) -> np.ndarray:
+    """The homography (3, 3) from COLMAP pixels of a camera to coordinates on the plane."""
+    along, across = _axes()
+    intrinsics = np.array([[FOCAL, 0, SIZE[0] / 2], [0, FOCAL, SIZE[1] / 2], [0, 0, 1]])
+    columns = np.column_stack((pose.rotation @ along, pose.rotation @ across, pose.translation))
+    return np.linalg.inv(intrinsics @ columns)
+
+
+def _axes() -> tuple[np.ndarray, np.ndarray]:
+    along = np.cross(NORMAL, [0.0, 1.0, 0.0])
+    along /= np.linalg.norm(along)
+    return along, np.cross(NORMAL, along)
 
 
 def _record(poses: dict[str, Pose], pair: Pair, shift_px: float) -> CompactWarp:
@@ -79,11 +102,24 @@ def _write_model(folder: Path, poses: dict[str, Pose]) -> None:
     folder.mkdir(parents=True)
     (folder / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {SIZE[0]} {SIZE[1]} {FOCAL} {SIZE[0] / 2} {SIZE[1] / 2}\n")
     lines = []
+    world = np.random.default_rng(0).uniform(-2, 2, (NUM_POINTS, 2)) @ np.array(_axes())
+    tracks: list[list[str]] = [[] for _ in world]
     for number, (name, pose) in enumerate(poses.items(), start=1):
         axis_angle = cv2.Rodrigues(pose.rotation)[0].ravel()
         angle = float(np.linalg.norm(axis_angle))
         vector = np.sinc(angle / 2 / np.pi) / 2 * axis_angle
         numbers = (np.cos(angle / 2), *vector, *pose.translation)
-        lines.append(f"{number} {' '.join(f'{value:.12g}' for value in numbers)} 1 {name}\n\n")
+        lines.append(f"{number} {' '.join(f'{value:.12g}' for value in numbers)} 1 {name}\n")
+        seen = world @ pose.rotation.T + pose.translation
+        places = seen[:, :2] / seen[:, 2:] * FOCAL + np.array(SIZE) / 2
+        visible = np.flatnonzero(((places >= 0) & (places <= SIZE)).all(1))
+        for row, point in enumerate(visible):
+            tracks[point].append(f"{number} {row}")
+        lines.append(" ".join(f"{places[point][0]:.9g} {places[point][1]:.9g} {point + 1}" for point in visible) + "\n")
     (folder / "images.txt").write_text("".join(lines))
-    (folder / "points3D.txt").write_text("")
+    rows = [
+        f"{point + 1} {' '.join(f'{value:.12g}' for value in xyz)} 200 30 40 0 {' '.join(track)}\n"
+        for point, (xyz, track) in enumerate(zip(world, tracks, strict=True))
+        if track
+    ]
+    (folder / "points3D.txt").write_text("".join(rows))

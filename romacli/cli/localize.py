@@ -1,0 +1,74 @@
+"""`romacli localize`: where photographs were taken, against a finished model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import TalkOptions, takes
+from romacli.errors import PartialError
+from romacli.localize.options import LocalizeOptions
+from romacli.matchers.options import DEFAULT, MatcherOptions
+from romacli.options import Option, Panel
+from romacli.run.options import MatchOptions
+from romacli.words import counted
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    queries: Annotated[Path, Option("Folder of query photographs.", metavar="QUERIES", is_argument=True)]
+    sparse: Annotated[
+        Path,
+        Option(
+            "What to localize in: the folder of a job, or of any COLMAP model with points.",
+            metavar="SPARSE",
+            name="model",
+        ),
+    ]
+    images: Annotated[
+        Path | None, Option("Folder of the model's photographs. Default: where the job's were matched.", metavar="DIR")
+    ] = None
+    output: Annotated[Path, Option("Folder to write; resumed when it is there.", metavar="OUT", short="o")] = Path(
+        "romacli-localized"
+    )
+    matcher: Annotated[
+        str,
+        Option("Matcher; see `romacli models list`.", metavar="NAME", environment="ROMACLI_MODEL", panel=Panel.matcher),
+    ] = DEFAULT
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli localize queries/ --model job -o localized")(localize)
+
+
+@takes(MapOptions, LocalizeOptions, MatcherOptions, MatchOptions, TalkOptions)
+def localize(
+    wanted: MapOptions, options: LocalizeOptions, building: MatcherOptions, matching: MatchOptions, talk: TalkOptions
+) -> None:
+    """Find the poses of query photographs in a model, by dense matches with its images.
+
+    Writes OUT/poses.txt, `NAME qw qx qy qz tx ty tz` a line as benchmarks take it, and OUT/localized.json with inliers,
+    covariance, the map images used, and why a query has no pose. No pose is invented. The same command continues.
+    """
+    from romacli.localize.localize import localize as run
+    from romacli.localize.localize import open_map, values_of
+    from romacli.matchers.registry import load_matcher
+
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        target = open_map(wanted.sparse, wanted.images)
+        matcher = load_matcher(wanted.matcher, building)
+        found = run(wanted.queries, target, wanted.output, matcher, options, matching, console, stop)
+        failed = [query for query in found if query.why]
+        posed = len(found) - len(failed)
+        console.result(
+            {"queries": len(found), "posed": posed, "results": [values_of(query) for query in found]},
+            f"{posed} of {counted(len(found), 'query', 'queries')} posed; see {wanted.output / 'poses.txt'}",
+            as_json=talk.as_json,
+        )
+    if failed:
+        reasons = "\n".join(f"  {query.name}: {query.why}" for query in failed)
+        raise PartialError(f"{counted(len(failed), 'query', 'queries')} without a pose of its own:\n{reasons}")

@@ -1,0 +1,66 @@
+"""Points of a map seen in a query: every observation carried there by its image's warp, agreed on by all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where one map image's warp sees points of the map in a query.
+
+    ids: (n,) of the points. places: (n, 2) COLMAP pixels of the query. weights: (n,) in (0, 1].
+    """
+
+    ids: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Points of the map with one place each in the query: ids (n,), places (n, 2) and how many images agree (n,)."""
+
+    ids: np.ndarray
+    places: np.ndarray
+    views: np.ndarray
+
+
+def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Attached:
+    """One place for each point: the weighted mean of those within a tolerance of the one with most weight round it.
+
+    A point that most of the weight disagrees about is left out.
+    """
+    if not sightings:
+        return Attached(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, np.int64))
+    ids, places, weights = (
+        np.concatenate([getattr(sighting, part) for sighting in sightings]) for part in ("ids", "places", "weights")
+    )
+    points, group = np.unique(ids, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    group, places, weights = group[order], places[order], weights[order]
+    best = _medoids(group, places, weights, tolerance_px)
+    near = np.hypot(*(places - places[best[group]]).T) <= tolerance_px
+    share = np.bincount(group, weights * near) / np.bincount(group, weights)
+    held = np.bincount(group, weights * near)
+    means = np.column_stack([np.bincount(group, weights * near * axis) for axis in places.T]) / held[:, None]
+    views = np.bincount(group, near)
+    agreed = share > 0.5
+    return Attached(points[agreed], means[agreed], views[agreed])
+
+
+def _medoids(group: np.ndarray, places: np.ndarray, weights: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """For each group of sorted rows, the row with most weight within the tolerance, itself included."""
+    starts = np.searchsorted(group, np.arange(group[-1] + 1))
+    sizes = np.diff(np.append(starts, len(group)))
+    support = weights.astype(np.float64).copy()
+    for step in range(1, int(sizes.max())):  # rows of one group that are `step` apart
+        same = group[step:] == group[:-step]
+        near = same & (np.hypot(*(places[step:] - places[:-step]).T) <= tolerance_px)
+        support[step:] += np.where(near, weights[:-step], 0)
+        support[:-step] += np.where(near, weights[step:], 0)
+    order = np.lexsort((-support, group))
+    return order[starts]

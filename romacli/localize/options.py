@@ -1,0 +1,56 @@
+"""What is asked of a localization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from romacli.options import Choice, Option, Panel
+
+
+class Fallback(Choice):
+    none = "none"
+    retrieval = "retrieval"
+
+
+@dataclass(frozen=True)
+class LocalizeOptions:
+    """Which map images a query is matched with, and when its pose is believed.
+
+    tolerance: map images that lead to places further apart, in px at a long side of 1600, do not agree on a point.
+    """
+
+    panel: ClassVar[Panel] = Panel.mapping
+
+    num_matched: Annotated[
+        int, Option("Map images each query is matched with, those that look most like it. More take longer.", min=1)
+    ] = 10
+    pairs: Annotated[
+        Path | None,
+        Option("Match these pairs instead, a query and a map image a line, as hloc writes them.", metavar="FILE"),
+    ] = None
+    query_list: Annotated[
+        Path | None,
+        Option(
+            "Queries with their intrinsics, `NAME MODEL WIDTH HEIGHT PARAMS...` a line, as hloc reads them. Default: "
+            "all of QUERIES, with the map's camera where one took all its photographs and the size is the same, else a "
+            "focal length by EXIF data, else one that is estimated with the pose.",
+            metavar="FILE",
+        ),
+    ] = None
+    max_error: Annotated[
+        float, Option("Reprojection error in px that an inlier may have, at a long side of 1600.", min=0.1)
+    ] = 8.0
+    min_inliers: Annotated[int, Option("Points that have to agree on a pose, else there is none.", min=6)] = 40
+    min_inlier_ratio: Annotated[
+        float, Option("Share of a query's points that has to agree on its pose.", min=0, max=1)
+    ] = 0.25
+    fallback: Annotated[
+        Fallback,
+        Option(
+            "What a query without a pose gets: none, or by retrieval the pose of the map image that looks most like "
+            "it, marked as such."
+        ),
+    ] = Fallback.none
+    tolerance: float = 8.0
