@@ -25,6 +25,7 @@ FeatureMaps = Mapping[str, Tensor]
 STRIDE = 32  # of the deepest features: images are resized to multiples of it
 BACKBONE = "xfeat.0."  # the backbone's prefix in the published checkpoint; the rest has our names
 DESCRIPTOR_POWER = 3.0
+PLACES_AT_ONCE = 256
 
 
 class TinyRoMa(nn.Module):
@@ -106,10 +107,9 @@ class TinyRoMa(nn.Module):
         a, b, shape = features_A["coarse"], features_B["coarse"], features_A["shape"]
         if symmetric and (a.shape != b.shape or not torch.equal(shape, features_B["shape"])):
             raise ValueError(f"images A and B were encoded at different sizes: {a.shape}, {b.shape}")
-        correlation = correlate(a, b)
-        warp = self._coarse_warp(correlation, a, b)
+        warp = self._coarse_warp(a, b)
         if symmetric:
-            warp = torch.cat([warp, self._coarse_warp(correlation.transpose(1, 2), b, a)])
+            warp = torch.cat([warp, self._coarse_warp(b, a)])
             a, b, shape = torch.cat([a, b]), torch.cat([b, a]), torch.cat([shape, features_B["shape"]])
         flow, certainty = self._corrected(self.coarse_matcher, a, b, warp, torch.zeros_like(warp[:, :1]), stride=8)
         return Unfinished({"flow": flow, "certainty": certainty, "shape": shape}, 2 if symmetric else 1)
@@ -137,9 +137,13 @@ class TinyRoMa(nn.Module):
         (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
         return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
 
-    def _coarse_warp(self, correlation: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Targets (B, 2, h, w) of A's places from their correlation (B, places of A, places of B)."""
-        warp = mean_target(correlation, b) if self.exact_softmax else best_target(correlation, b)
+    def _coarse_warp(self, a: Tensor, b: Tensor) -> Tensor:
+        """Targets (B, 2, h, w) of A's places; some at a time, so that their correlations stay in a CPU's cache."""
+        find = mean_target if self.exact_softmax else best_target
+        with torch.autocast(a.device.type, enabled=False):
+            places = tokens(a).float() * a.shape[1] ** -0.5
+            parts = places.split(PLACES_AT_ONCE if a.device.type == "cpu" else places.shape[1], dim=1)
+            warp = torch.cat([find(part @ b.float().flatten(2), b) for part in parts], dim=1)
         return warp.transpose(1, 2).unflatten(2, tuple(a.shape[-2:]))
 
     def _corrected(
@@ -155,14 +159,8 @@ class TinyRoMa(nn.Module):
         return flow + delta[:, :2] * step, certainty + delta[:, 2:]
 
 
-def correlate(a: Tensor, b: Tensor) -> Tensor:
-    """Dot products of all places of maps (B, C, h, w) and (B, C, h', w') over sqrt(C), as (B, h w, h' w') float32."""
-    with torch.autocast(a.device.type, enabled=False):
-        return tokens(a.float()) @ b.float().flatten(2) / a.shape[1] ** 0.5
-
-
 def mean_target(correlation: Tensor, b: Tensor) -> Tensor:
-    """The mean place in B (B, N, 2), weighted by the softmax of (B, N, M) over all places of the maps B."""
+    """The mean place in B (B, N, 2), weighted by the softmax of correlations (B, N, M) over all of B."""
     return correlation.softmax(dim=2) @ tokens(pixel_grid(b))
 
 
@@ -172,7 +170,7 @@ def best_target(correlation: Tensor, b: Tensor) -> Tensor:
     A softmax over every fourth row and column of B, standing for cells of 4x4, and over the best place, whose logit is
     its row-major index: the correlation was meant. Nearly always that outweighs the rest.
     """
-    best = correlation.argmax(dim=2, keepdim=True)
+    best = correlation.max(dim=2, keepdim=True).indices  # on a CPU faster than argmax
     sparse = correlation.unflatten(2, tuple(b.shape[-2:]))[:, :, ::4, ::4].flatten(2)
     weights = torch.cat([sparse, best.to(sparse.dtype)], dim=2).softmax(dim=2)
     cells = tokens(pixel_grid(b[:, :, ::4, ::4]))
