@@ -284,6 +284,7 @@ class MatcherSpec:
     licence: of the matcher, its weights and what they were made from, with what limits their use.
     weights: the checkpoints it needs, that of the network itself first.
     seeded: builds it, with the same arguments and a seed, without a checkpoint.
+    extra: the extra of this package that brings `packages`, which it imports.
     note: what commands other than `match` make of it, and what it was not tried with; hint: said when a job begins.
     has_single_pass: whether `eval synthetic` also judges the bare network, as its training does.
     """
@@ -299,3 +300,4 @@ class MatcherSpec:
     note: str = ""
     hint: str = ""
     has_single_pass: bool = False
+    packages: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,7 +30,7 @@ def list_models(talk: TalkOptions) -> None:
     from romacli.matchers.registry import matchers
 
     rows = [_row(spec.name) for spec in matchers().values()]
-    lines = (f"{row['name']:14} {'ready' if row['ready'] else 'to download':12} {row['summary']}" for row in rows)
+    lines = (f"{row['name']:14} {_state(row):12} {row['summary']}" for row in rows)
     _print({"models": rows}, "\n".join(lines), talk)
 
 
@@ -40,7 +41,7 @@ def info(name: NameOption, talk: TalkOptions) -> None:
     row = _row(name.name)
     lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
     lines += [f"{word}: {value}" for word, value in row["defaults"].items()]
-    lines += [row["note"]] if row["note"] else []
+    lines += [text for text in (row["note"], row["install"]) if text]
     for file in row["files"]:
         size = f"about {file['bytes'] / 1e6:.0f} MB" if file["bytes"] else "of a size that was not announced"
         state = f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not here yet, {size}"
@@ -86,16 +87,22 @@ def _row(name: str) -> dict[str, Any]:
     from romacli.matchers.registry import matcher_named
 
     spec = matcher_named(name)
+    installed = all(find_spec(package) for package in spec.packages)
     files = [_file(entry) for entry in spec.weights]
     return {
         "name": spec.name,
         "summary": spec.summary,
         "licence": spec.licence,
-        "ready": all(file["ready"] for file in files),
+        "ready": all(file["ready"] for file in files) and installed,
+        "install": None if installed else f"pip install 'romacli[{spec.extra}]'",
         "files": files,
         "defaults": _defaults(spec.defaults) if spec.defaults else {},
         "note": spec.note,
     }
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "ready" if row["ready"] else "to install" if row["install"] else "to download"
 
 
 def _defaults(defaults: Defaults) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class SparseOptions:
     """How a matcher of keypoints pairs their descriptors.
 
     top_k: keypoints an image is described at, the strongest.
+    diffusion, ensemble: of those that read Stable Diffusion's features.
     ratio: a match's distance is at most so much of the next one's; min_similarity: the least cosine of a match.
     """
 
@@ -57,6 +58,17 @@ class SparseOptions:
     min_similarity: Annotated[
         float | None, Option("Of the same: the least cosine of two matching descriptors. Default: any.", min=-1, max=1)
     ] = None
+    diffusion: Annotated[
+        Path | None,
+        Option(
+            "Folder of Stable Diffusion 2.1 in diffusers' layout, for matcha and dift; see romacli-matcha(7). Default: "
+            "that of the weights folder or of the hub's cache.",
+            metavar="DIR",
+        ),
+    ] = None
+    ensemble: Annotated[
+        int, Option("Of the same: noises whose features are averaged. Fewer are faster and noisier.", min=1)
+    ] = 8
 
 
 @dataclass(frozen=True)

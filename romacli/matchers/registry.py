@@ -95,6 +95,38 @@ _ROMAV2_LICENCE = (
 )
 _ROMAV2_NOTE = f"Unlike its authors' three faster settings it always matches both ways. {UNTRIED} {SERVES}"
 
+_SD_LICENCE = "Stable Diffusion 2.1: CreativeML Open RAIL++-M, which restricts uses and goes with every further copy"
+_MATCHA_LICENCE = (
+    f"the weights' licence is not stated (repository: Apache-2.0; trained on data for research); {_SD_LICENCE}; "
+    "DINOv2: Apache-2.0"
+)
+_MATCHA_NOTE = "It gives keypoints, so there is nothing to refine or turn; see romacli-matcha(7)."
+_MATCHA = WeightsEntry(
+    "matcha",
+    "https://drive.usercontent.google.com/download?id=17p0-ne4B9H60cC_AF6G284SetuImDUDO&confirm=t",
+    "not stated (repository: Apache-2.0)",
+    "matcha_pretrained.pth",
+)
+_MATCHA_ROWS: tuple[tuple[str, str, str, tuple[WeightsEntry, ...], bool], ...] = (
+    (
+        "matcha",
+        "MATCHA: one descriptor for geometry, semantics and time from Stable Diffusion and DINOv2; wants a GPU",
+        _MATCHA_LICENCE,
+        (_MATCHA, DINOV2),
+        True,
+    ),
+    (
+        "matcha-light",
+        "MATCHA without DINOv2: its geometric features, or for transfer its semantic ones",
+        _MATCHA_LICENCE,
+        (_MATCHA,),
+        True,
+    ),
+    ("dift", "Stable Diffusion's features as they are, to compare with", _SD_LICENCE, (), True),
+    ("dift-dino", "the same joined with DINOv2's", f"{_SD_LICENCE}; DINOv2: Apache-2.0", (DINOV2,), True),
+    ("dinov2", "DINOv2's patch features as they are, to compare with", "Apache-2.0", (DINOV2,), False),
+)
+
 MATCHERS = {
     spec.name: spec
     for spec in (
@@ -125,6 +157,19 @@ MATCHERS = {
             "MIT",
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
             note="It gives keypoints, so there is nothing to refine or turn; `eval` and `bench` know it.",
+        ),
+        *(
+            described(
+                name,
+                "romacli.matchers.describers.matcha",
+                summary,
+                licence,
+                weights=weights,
+                extra="matcha" if needs_diffusion else None,
+                packages=("diffusers",) if needs_diffusion else (),
+                note=_MATCHA_NOTE,
+            )
+            for name, summary, licence, weights, needs_diffusion in _MATCHA_ROWS
         ),
         row(
             "roma-outdoor",

@@ -203,6 +203,17 @@ def extended(maps: Tensor, other: Tensor) -> Tensor:
     return F.normalize(torch.cat([maps, other[:, ::every]], dim=1), dim=1)
 
 
+def sampled(maps: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Unit descriptors (N, C) of a map (1, C, h, w) at normalised places (N, 2) of an image of size (width, height).
+
+    The map's outermost cells are taken to lie on the centres of the image's outermost pixels, as in the published
+    evaluation; places outside the image are read as zeros.
+    """
+    stretch = places.new_tensor([side / (side - 1) for side in size])
+    read = F.grid_sample(maps.float(), (places * stretch).float()[None, None], align_corners=True)
+    return F.normalize(read[0, :, 0].T, dim=1)
+
+
 def soft_targets(queries: Tensor, maps: Tensor, *, reach: int = 7, temperature: float = 0.02) -> Tensor:
     """Where in maps of unit descriptors each query is, to a fraction of a cell.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from romacli.errors import EstimationError, ImageError, UsageError
 from romacli.geometry.turns import turn_image
-from romacli.matchers.describers.mini import corners
+from romacli.matchers.describers.corners import corners
 from romacli.matchers.describers.nearest import mutual_nearest
 from romacli.matchers.describers.sparse import Described, SparseMatcher
 from romacli.matchers.options import MatcherOptions, SparseOptions
@@ -74,6 +74,15 @@ def test_corners_are_where_they_are_at_any_size() -> None:
         found = corners(cv2.resize(image, None, fx=size, fy=size, interpolation=cv2.INTER_CUBIC)).xy[:4] / size
         found = found[np.lexsort(found.T[::-1].round(-1))]
         assert np.abs(found - places).max() < 2
+
+
+def test_corners_as_strong_as_their_neighbours_are_one() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[40:42, 40:42] = 255
+    xy = corners(image).xy
+    assert len(xy) > 0
+    apart = np.linalg.norm(xy[:, None] - xy, axis=-1)
+    assert apart[~np.eye(len(xy), dtype=bool)].min(initial=9) > 3
 
 
 def test_corners_of_a_flat_image_are_none() -> None:
@@ -150,6 +159,7 @@ def test_small_photographs_are_refused(matcher: SparseMatcher) -> None:
 class Broken:
     """Describes everything by what is not a number."""
 
+    finds = True
     settings: dict[str, Any] = {}  # noqa: RUF012
 
     def prepare(self, image: np.ndarray) -> dict[str, Tensor]:

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 from support.golden import GOLDEN, PARITY, compared, meta, watched
-from support.seeded_matcha import inputs_of, seeded_matcha
+from support.seeded_matcha import field, inputs_of, seeded_matcha
+from support.seeded_weights import seeded_state_dict
 from torch import Tensor
 
 from romacli.errors import WeightsError
-from romacli.networks.matcha import Fusion, FusionConfig, extended, merge, soft_targets
+from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.matchers.describers.matcha import dino_features
+from romacli.matchers.describers.nearest import mutual_nearest
+from romacli.networks.dinov2 import DINOv2, DINOv2Config
+from romacli.networks.matcha import Fusion, FusionConfig, extended, merge, sampled, soft_targets
 
 SMALL = FusionConfig(
     semantic_in=96, geometric_in=48, semantic_out=48, geometric_out=16, width=64, blocks=2, heads=4, head_width=1024
@@ -119,3 +124,36 @@ def test_soft_targets_of_a_grid_that_is_not_square_lie_on_it() -> None:
     maps = torch.nn.functional.normalize(torch.randn(32, 5, 30, generator=torch.Generator().manual_seed(0)), dim=0)
     found = soft_targets(maps[:, [4, 0], [29, 2]].T, maps, temperature=0.01)
     torch.testing.assert_close(found, torch.tensor([[29.0, 4.0], [2.0, 0.0]]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("path", MATCHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_keypoints_are_described_and_matched_as_by_the_authors_code(path: Path) -> None:
+    golden, described = np.load(path), []
+    for side in (0, 1):
+        height, width = meta(golden)[f"image{side}_hw"]
+        places = from_colmap_pixels(torch.from_numpy(golden[f"sparse/kpts{side}"]) + 0.5, (width, height))
+        found = sampled(torch.from_numpy(golden[f"sparse/desc{side}"]), places, (width, height))
+        np.testing.assert_allclose(found.T[None].numpy(), golden[f"sparse/sampled{side}"], atol=1e-5)
+        described.append(found)
+    rows = mutual_nearest(described[:1], described[1:])[0][0].numpy()
+    matches = np.full(len(described[0]), -1)
+    matches[rows[:, 0]] = rows[:, 1]
+    clear = golden["sparse/top1_minus_top2"] > 1e-5
+    np.testing.assert_array_equal(matches[clear], golden["sparse/matches0"][clear])
+
+
+@torch.no_grad()
+def test_dinov2_is_given_images_as_by_the_authors_code() -> None:
+    path = PARITY / "matcha" / "golden_matcha_dinov2.npz"
+    if not path.is_file():
+        pytest.skip("the golden arrays of the full network are not here")
+    golden = np.load(path)
+    with torch.device("meta"):
+        network = DINOv2(DINOv2Config()).eval()
+    layout = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    network.load_state_dict(seeded_state_dict(layout, seed=0, group="dinov2"), assign=True)
+    for told in meta(golden)["inputs"]:
+        shape = (told["batch"], 3, told["height"], told["width"])
+        image = field("image", shape, told["seed"], 0.2, smooth=2) + 0.5
+        expected = golden[f"feat_{told['height']}x{told['width']}"]
+        assert np.abs(dino_features(network, image).numpy() - expected).max() < 2e-4 * expected.std()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from romacli.errors import EstimationError, ImageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
-from romacli.geometry.turns import turn_points
+from romacli.geometry.turns import turn_points, turn_size
 from romacli.keypoints.sift import detect_sift
+from romacli.matchers.describers.corners import corners
 from romacli.matchers.describers.nearest import MutualNearest
 from romacli.matchers.memory import keep_freed_memory
 from romacli.matchers.options import SIFT, MatcherOptions
 from romacli.names import spelled
 from romacli.networks.weights import sha256_of
 from romacli.store.hloc import FeaturesFile
-from romacli.types import Correspondences, Features, Keypoints, PreparedImage, Rejected
+from romacli.types import Correspondences, Features, Keypoints, PreparedImage, Rejected, Size
 
 SMALLEST_SIDE = 64
 BATCH_ON_GPU = 32
@@ -30,18 +31,24 @@ BATCH_ON_GPU = 32
 
 @dataclass(frozen=True)
 class Described:
-    """Keypoints of one image: places (N, 2) normalised, scores (N,), descriptors (N, D) of unit length."""
+    """Keypoints of one image: places (N, 2) normalised, their scores (N,), descriptors (N, D) of unit length.
+
+    scores: None where the places were given.
+    """
 
     places: Tensor
-    scores: Tensor
+    scores: Tensor | None
     descriptors: Tensor
 
 
 class Describer(Protocol):
     """What describes keypoints of an image.
 
+    finds: whether it finds keypoints of its own; else places are always given.
     settings: the values its descriptors depend on.
     """
+
+    finds: bool
 
     @property
     def settings(self) -> dict[str, Any]: ...
@@ -52,6 +59,15 @@ class Describer(Protocol):
 
     def describe(self, inputs: Mapping[str, Tensor], places: Tensor | None, count: int) -> Described:
         """Describe the image at normalised places (N, 2), or at up to `count` keypoints of the describer's own."""
+        ...
+
+
+@runtime_checkable
+class MapDescriber(Describer, Protocol):
+    """A describer that describes every place of an image."""
+
+    def maps(self, inputs: Mapping[str, Tensor], *, semantic: bool) -> Tensor:
+        """Unit descriptors (1, C, h, w) over the image; semantic: to find the same part of another thing."""
         ...
 
 
@@ -105,21 +121,21 @@ class SparseMatcher:
             "keypoints": self._given.sha256 if self._given else source or "its own",
         }
 
+    @property
+    def describer(self) -> Describer:
+        """What describes, for those who want maps."""
+        return self._describer
+
     def prepare(self, image: np.ndarray) -> PreparedImage:
         """Inputs of RGB uint8 (H, W, 3), with SIFT's keypoints where these are asked for.
 
         Raises:
             ImageError: it is too small.
         """
-        height, width = image.shape[:2]
-        if min(height, width) < SMALLEST_SIDE:
-            raise ImageError(
-                f"a photograph of {width}x{height} px is too small for {self.name}, which needs {SMALLEST_SIDE} a side."
-            )
-        tensors = self._describer.prepare(image)
+        count = self._options.sparse.top_k
         if self._options.keypoints == SIFT:
-            tensors.update(_placed(detect_sift(image, self._options.sparse.top_k), (width, height)))
-        return PreparedImage(tensors, (width, height))
+            return self._prepared(image, detect_sift(image, count))
+        return self._prepared(image, None if self._describer.finds else corners(image, count))
 
     def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
         """The same of a photograph that has a name, with the keypoints that a file holds of it.
@@ -130,13 +146,21 @@ class SparseMatcher:
         Raises:
             ImageError: it is too small. StoreError: the file has no keypoints of it.
         """
-        prepared = self.prepare(image)
         if self._given is None:
-            return prepared
-        width, height = stored = (prepared.size[::-1]) if turns % 2 else prepared.size
+            return self.prepare(image)
+        height, width = image.shape[:2]
+        stored = turn_size((width, height), turns)
         found = self._given.read(name, stored)
-        upright = Keypoints(turn_points(found.xy, (width, height), turns).astype(np.float32), found.scores)
-        return PreparedImage({**prepared.tensors, **_placed(upright, prepared.size)}, prepared.size)
+        return self._prepared(image, Keypoints(turn_points(found.xy, stored, turns).astype(np.float32), found.scores))
+
+    def _prepared(self, image: np.ndarray, keypoints: Keypoints | None) -> PreparedImage:
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ImageError(
+                f"a photograph of {width}x{height} px is too small for {self.name}, which needs {SMALLEST_SIDE} a side."
+            )
+        placed = {} if keypoints is None else _placed(keypoints, (width, height))
+        return PreparedImage({**self._describer.prepare(image), **placed}, (width, height))
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
@@ -156,9 +180,11 @@ class SparseMatcher:
                 f"{self.name} gives descriptors that are not numbers. Use --dtype float32, or another file of weights."
             )
         keypoints = to_colmap_pixels(found.places.cpu(), image.size) if places is None else image.tensors["xy"][0]
+        of_places = found.scores if found.scores is not None else scores[0] if scores is not None else None
+        assert of_places is not None
         tensors = {
             "keypoints": keypoints.float(),
-            "scores": (found.scores if scores is None else scores[0]).float(),
+            "scores": of_places.float(),
             "descriptors": found.descriptors.to(self._dtype),
         }
         return Features({name: tensor[None] for name, tensor in tensors.items()}, image.size)
@@ -215,3 +241,10 @@ def sampled(maps: Tensor, places: Tensor) -> Tensor:
     """Unit descriptors (N, C) of a map (1, C, h, w) at normalised places (N, 2), bilinear."""
     read = F.grid_sample(maps.float(), places[None, None].float(), padding_mode="border", align_corners=False)
     return F.normalize(read[0, :, 0].T, dim=1)
+
+
+def fitting(size: Size, long_side: int, multiple: int) -> Size:
+    """A (width, height) of the same aspect with that long side, both sides multiples of a number."""
+    scale = long_side / max(size)
+    width, height = (max(1, round(side * scale / multiple)) * multiple for side in size)
+    return width, height
