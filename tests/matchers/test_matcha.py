@@ -105,9 +105,6 @@ def test_the_diffusion_model_is_named_or_lies_in_the_weights_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.delenv("ROMACLI_DIFFUSION", raising=False)
     (tmp_path / "stable-diffusion-2-1").mkdir()
     assert diffusion_folder(None) == tmp_path / "stable-diffusion-2-1"
-    monkeypatch.setenv("ROMACLI_DIFFUSION", "/models/named")
-    assert diffusion_folder(None) == Path("/models/named")
     assert diffusion_folder(Path("/models/given")) == Path("/models/given")

