@@ -18,7 +18,7 @@ FLOORS = (
     {"run", "two_view"},
     {"pairing"},
     {"job"},
-    {"eval", "report", "train", "densify", "localize"},
+    {"eval", "report", "train", "densify", "localize", "export"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

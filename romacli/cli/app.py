@@ -17,6 +17,7 @@ from romacli.cli import (
     check,
     colmap_import,
     densify,
+    export,
     localize,
     match,
     merge,
@@ -52,6 +53,7 @@ ORDER_OF_WORK = (
     "reconstruct",
     "densify",
     "localize",
+    "export",
     "status",
     "check",
     "show",
@@ -195,6 +197,7 @@ merge.add_to(app)
 aggregate.add_to(app)
 densify.add_to(app)
 localize.add_to(app)
+export.add_to(app)
 colmap_import.add_to(app)
 reconstruct.add_to(app)
 refine.add_to(app)

@@ -1,0 +1,1 @@
+"""A finished job in the formats of other programs."""

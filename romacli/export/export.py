@@ -1,0 +1,46 @@
+"""A job handed on: its formats written into a folder that appears whole."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from romacli.errors import InputError, StoreError, UsageError
+from romacli.export.formats import FORMATS, Source
+from romacli.store.history import read_runs
+from romacli.store.layout import Layout, unwritable
+
+
+def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list[Path]:
+    """Write a job in a format into a new folder, and return its files.
+
+    Args:
+        name: of a row of `FORMATS`. images: the folder of the photographs; None for where they were matched.
+
+    Raises:
+        UsageError: no such format, or one that has no such camera.
+        InputError: the job has no model, or photographs are gone.
+        StoreError: the folder holds something already, or cannot be written.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"format {name} is not known. Choose from: {', '.join(FORMATS)}.")
+    model = layout.sparse / "0"
+    if name != "matches" and not model.is_dir():
+        raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} is there already and not empty. Remove it, or choose another --output.")
+    known = [run.images for run in read_runs(layout.runs) if run.images]
+    source = Source(layout, model, images or (Path(known[-1]) if known else None))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            written = Path(scratch) / "export"
+            written.mkdir()
+            FORMATS[name].write(source, written)
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(written, folder)
+    except OSError as error:
+        raise unwritable(folder, error, num_bytes=0) from error
+    return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,197 @@
+"""The table of formats: each a function that writes a folder, and a row."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.poses import read_model
+from romacli.errors import InputError, UsageError
+from romacli.pairs import read_pairs
+from romacli.store.hloc import MatchesFile
+from romacli.store.layout import Layout, written_whole
+
+# From COLMAP's camera axes, x right, y down, z ahead, to OpenGL's: x right, y up, z behind.
+_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+# Parameters of COLMAP's models in the words of nerfstudio's OPENCV; a single f stands for both.
+_OPENCV = {
+    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
+    "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
+    "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
+    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
+    "OPENCV": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A job, the model to hand on and the folder of its photographs, None where nobody knows it."""
+
+    layout: Layout
+    model: Path
+    photographs: Path | None
+
+    def images(self) -> Path:
+        """The folder of the photographs.
+
+        Raises:
+            InputError: nobody knows it, or it lacks some of the model's.
+        """
+        if self.photographs is None:
+            raise InputError(f"{self.layout.root} does not tell where its photographs are. Give --images DIR.")
+        names = [image.name for image in read_model(self.model).images.values() if image.has_pose]
+        gone = sorted(name for name in names if not (self.photographs / name).is_file())
+        if gone:
+            raise InputError(
+                f"{self.photographs} lacks {len(gone)} of the model's {len(names)} photographs, {gone[0]} first. Put "
+                "them back, or give their folder with --images."
+            )
+        return self.photographs
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row. write: fills an empty folder from a source."""
+
+    name: str
+    summary: str
+    write: Callable[[Source, Path], None]
+
+
+def write_undistorted(source: Source, folder: Path) -> None:
+    """Photographs without distortion in images/, PINHOLE cameras in sparse/0: what Gaussian splatting reads."""
+    load_pycolmap().undistort_images(folder, source.model, source.images())
+    plain = folder / "sparse"
+    for path in plain.glob("*.bin"):
+        (plain / "0").mkdir(exist_ok=True)
+        path.rename(plain / "0" / path.name)
+    shutil.rmtree(folder / "stereo", ignore_errors=True)
+    for script in folder.glob("run-colmap-*.sh"):
+        script.unlink()
+
+
+def write_nerfstudio(source: Source, folder: Path) -> None:
+    """transforms.json with cameras of the photographs as they are, and the points as sparse_pc.ply."""
+    model, images = read_model(source.model), source.images()
+    frames = []
+    for image in _posed(model):
+        camera = model.cameras[image.camera_id]
+        matrix = np.vstack((image.cam_from_world().inverse().matrix(), [0, 0, 0, 1])) @ _TO_OPENGL
+        frames.append(
+            {
+                "file_path": (images / image.name).resolve().as_posix(),
+                "transform_matrix": matrix.tolist(),
+                "w": camera.width,
+                "h": camera.height,
+                **_opencv(camera),
+            }
+        )
+    model.export_PLY(folder / "sparse_pc.ply")
+    content = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", "frames": frames}
+    _write(folder / "transforms.json", json.dumps(content, indent=1) + "\n")
+
+
+def write_text(source: Source, folder: Path) -> None:
+    """COLMAP's model as text."""
+    read_model(source.model).write_text(folder)
+
+
+def write_ply(source: Source, folder: Path) -> None:
+    """The model's points with their colours as points.ply."""
+    read_model(source.model).export_PLY(folder / "points.ply")
+
+
+def write_bundler(source: Source, folder: Path) -> None:
+    """bundle.out and list.txt in Bundler's format.
+
+    Source: Bundler's user manual, version 0.4: cameras look along -z, pixels are counted from the image's middle, y up.
+    """
+    model = read_model(source.model)
+    images = _posed(model)
+    number = {image.image_id: index for index, image in enumerate(images)}
+    points = [point for point in model.points3D.values() if point.track.length()]
+    lines = ["# Bundle file v0.3", f"{len(images)} {len(points)}"]
+    for image in images:
+        values = _opencv(model.cameras[image.camera_id])
+        focal, k1, k2 = (values["fl_x"] + values["fl_y"]) / 2, values.get("k1", 0.0), values.get("k2", 0.0)
+        pose = _TO_OPENGL[:3, :3] @ image.cam_from_world().matrix()
+        lines += [_row([focal, k1, k2]), *map(_row, pose[:, :3]), _row(pose[:, 3])]
+    for point in points:
+        views = [_bundler_view(model, number, element) for element in point.track.elements]
+        lines += [_row(point.xyz), " ".join(map(str, point.color)), f"{len(views)} {' '.join(views)}"]
+    _write(folder / "bundle.out", "\n".join(lines) + "\n")
+    _write(folder / "list.txt", "".join(f"{image.name}\n" for image in images))
+
+
+def write_matches(source: Source, folder: Path) -> None:
+    """matches.txt: two names a line, then a line of two keypoint numbers for each match, and an empty line."""
+    if not source.layout.matches.exists():
+        raise InputError(f"{source.layout.root} holds no matches.h5. Run `romacli match` with this --output first.")
+    listed = read_pairs(source.layout.pairs, None).pairs.pairs
+    names = {name for pair in listed for name in pair}
+    with (
+        MatchesFile(source.layout.matches) as file,
+        written_whole(folder / "matches.txt") as temporary,
+        temporary.open("w", encoding="utf-8") as text,
+    ):
+        for pair in file.pairs(names):
+            rows = "".join(f"{one} {other}\n" for one, other in file.matches(*pair).indices)
+            text.write(f"{' '.join(pair)}\n{rows}\n")
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("undistorted", "photographs without distortion and PINHOLE cameras, for splats", write_undistorted),
+        Format("nerfstudio", "transforms.json and sparse_pc.ply", write_nerfstudio),
+        Format("text", "COLMAP's model as text", write_text),
+        Format("ply", "the model's points as points.ply", write_ply),
+        Format("bundler", "bundle.out and list.txt", write_bundler),
+        Format("matches", "matches.txt, as colmap matches_importer reads it", write_matches),
+    )
+}
+
+
+def _posed(model: Any) -> list[Any]:
+    return sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.image_id)
+
+
+def _opencv(camera: Any) -> dict[str, float]:
+    """A camera's parameters in nerfstudio's words.
+
+    Raises:
+        UsageError: its model has others.
+    """
+    names = _OPENCV.get(camera.model.name)
+    if names is None:
+        raise UsageError(
+            f"this format has no {camera.model.name} camera, only {', '.join(_OPENCV)}. Export `undistorted` instead."
+        )
+    values = dict(zip(names, map(float, camera.params), strict=True))
+    if "f" in values:
+        focal = values.pop("f")
+        values = {"fl_x": focal, "fl_y": focal, **values}
+    return values
+
+
+def _bundler_view(model: Any, number: dict[int, int], element: Any) -> str:
+    image = model.images[element.image_id]
+    camera = model.cameras[image.camera_id]
+    x, y = image.points2D[element.point2D_idx].xy
+    return f"{number[element.image_id]} {element.point2D_idx} {x - camera.width / 2:.4f} {camera.height / 2 - y:.4f}"
+
+
+def _row(values: Any) -> str:
+    return " ".join(f"{value:.10g}" for value in values)
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

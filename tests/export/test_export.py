@@ -1,0 +1,113 @@
+"""Each format holds the cameras and points of the model, as its readers take them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.posed_job import FOCAL, SIZE, PosedJob, posed_job
+from support.small_job import NAMES, plane_job
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.colmap.poses import read_poses
+from romacli.export.formats import FORMATS
+from romacli.store.hloc import MatchesFile
+from romacli.store.ply import read_ply
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> PosedJob:
+    return posed_job(tmp_path_factory.mktemp("posed"))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, words)])
+
+
+def exported(job: PosedJob, name: str, folder: Path) -> Path:
+    result = run(name, job.layout.root, "--images", job.photographs, "-o", folder / name)
+    assert result.exit_code == 0, result.stderr
+    return folder / name
+
+
+def test_splats_get_pinhole_cameras_and_photographs(job: PosedJob, tmp_path: Path) -> None:
+    folder = exported(job, "undistorted", tmp_path)
+    assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(job.poses)
+    poses = read_poses(folder / "sparse" / "0")
+    for name, pose in job.poses.items():
+        np.testing.assert_allclose(poses[name].centre, pose.centre, atol=1e-6)
+    assert {path.name for path in folder.iterdir()} == {"images", "sparse"}
+
+
+def test_nerfstudio_sees_a_point_where_the_photograph_does(job: PosedJob, tmp_path: Path) -> None:
+    folder = exported(job, "nerfstudio", tmp_path)
+    content = json.loads((folder / "transforms.json").read_text())
+    assert content["camera_model"] == "OPENCV"
+    for frame in content["frames"]:
+        pose = job.poses[Path(frame["file_path"]).name]
+        assert Path(frame["file_path"]).is_file()
+        in_camera = np.linalg.inv(np.array(frame["transform_matrix"])) @ [0.3, 0.2, 0.1, 1]
+        x = frame["fl_x"] * in_camera[0] / -in_camera[2] + frame["cx"]
+        y = -frame["fl_y"] * in_camera[1] / -in_camera[2] + frame["cy"]
+        seen = pose.rotation @ [0.3, 0.2, 0.1] + pose.translation
+        expected = seen[:2] / seen[2] * FOCAL + np.array(SIZE) / 2
+        np.testing.assert_allclose([x, y], expected, atol=1e-6)
+    assert len(read_ply(folder / "sparse_pc.ply")[0]) == len(read_ply(exported(job, "ply", tmp_path) / "points.ply")[0])
+
+
+def test_bundler_reprojects_its_own_observations(job: PosedJob, tmp_path: Path) -> None:
+    folder = exported(job, "bundler", tmp_path)
+    words = (folder / "bundle.out").read_text().split("\n", 1)[1].split()
+    assert (folder / "list.txt").read_text().split() == list(job.poses)
+    num_cameras, num_points, *numbers = words
+    values = np.array(numbers, float)
+    cameras = values[: 15 * int(num_cameras)].reshape(-1, 15)
+    rest = list(values[15 * int(num_cameras) :])
+    for _ in range(int(num_points)):
+        point, count = np.array(rest[:3]), int(rest[6])
+        views, rest = np.array(rest[7 : 7 + 4 * count]).reshape(-1, 4), rest[7 + 4 * count :]
+        for camera, _, x, y in views:
+            focal, rotation, translation = (
+                cameras[int(camera)][0],
+                cameras[int(camera)][3:12],
+                cameras[int(camera)][12:],
+            )
+            seen = rotation.reshape(3, 3) @ point + translation
+            np.testing.assert_allclose(-seen[:2] / seen[2] * focal, [x, y], atol=0.01)
+    assert not rest
+
+
+def test_text_is_colmaps(job: PosedJob, tmp_path: Path) -> None:
+    poses = read_poses(exported(job, "text", tmp_path))
+    assert poses.keys() == job.poses.keys()
+
+
+def test_matches_are_those_of_the_hloc_file(tmp_path: Path) -> None:
+    layout, _ = plane_job(tmp_path)
+    result = run("matches", layout.root, "-o", tmp_path / "text")
+    assert result.exit_code == 0, result.stderr
+    blocks = (tmp_path / "text" / "matches.txt").read_text().split("\n\n")[:-1]
+    with MatchesFile(layout.matches) as file:
+        assert [tuple(block.split("\n")[0].split(" ")) for block in blocks] == file.pairs(NAMES)
+        first = file.matches(*file.pairs(NAMES)[0]).indices
+    assert np.array([line.split() for line in blocks[0].split("\n")[1:]], int).tolist() == first.tolist()
+
+
+def test_what_cannot_be_exported_is_a_sentence(job: PosedJob, tmp_path: Path) -> None:
+    unknown = run("obj", job.layout.root)
+    assert unknown.exit_code == 2
+    assert all(name in unknown.stderr for name in FORMATS)
+    assert "no model" in run("text", tmp_path).stderr
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    refused = run("text", job.layout.root, "-o", tmp_path / "full")
+    assert refused.exit_code == 6
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+    gone = run("nerfstudio", job.layout.root, "--images", tmp_path, "-o", tmp_path / "out")
+    assert gone.exit_code == 3
+    assert "lacks 5 of the model's 5" in gone.stderr
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
