@@ -136,6 +136,10 @@ def write_matches(source: Source, folder: Path) -> None:
         raise InputError(f"{source.layout.root} holds no matches.h5. Run `romacli match` with this --output first.")
     listed = read_pairs(source.layout.pairs, None).pairs.pairs
     names = {name for pair in listed for name in pair}
+    if blank := next((name for name in sorted(names) if len(name.split()) > 1), None):
+        raise InputError(
+            f"{blank} has a blank in its name, where readers of this format end it. Rename the photographs."
+        )
     with (
         MatchesFile(source.layout.matches) as file,
         written_whole(folder / "matches.txt") as temporary,

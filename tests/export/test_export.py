@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.posed_job import FOCAL, SIZE, PosedJob, posed_job
-from support.small_job import NAMES, plane_job
+from support.small_job import plane_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
@@ -86,14 +86,22 @@ def test_text_is_colmaps(job: PosedJob, tmp_path: Path) -> None:
 
 
 def test_matches_are_those_of_the_hloc_file(tmp_path: Path) -> None:
-    layout, _ = plane_job(tmp_path)
+    names = ("0.png", "1.png", "b/2.png")
+    layout, _ = plane_job(tmp_path / "plain", names)
     result = run("matches", layout.root, "-o", tmp_path / "text")
     assert result.exit_code == 0, result.stderr
     blocks = (tmp_path / "text" / "matches.txt").read_text().split("\n\n")[:-1]
     with MatchesFile(layout.matches) as file:
-        assert [tuple(block.split("\n")[0].split(" ")) for block in blocks] == file.pairs(NAMES)
-        first = file.matches(*file.pairs(NAMES)[0]).indices
+        assert [tuple(block.split("\n")[0].split(" ")) for block in blocks] == file.pairs(names)
+        first = file.matches(*file.pairs(names)[0]).indices
     assert np.array([line.split() for line in blocks[0].split("\n")[1:]], int).tolist() == first.tolist()
+
+
+def test_names_that_the_format_cannot_hold_are_refused(tmp_path: Path) -> None:
+    layout, _ = plane_job(tmp_path)
+    result = run("matches", layout.root, "-o", tmp_path / "text")
+    assert result.exit_code == 3
+    assert "blank in its name" in result.stderr
 
 
 def test_what_cannot_be_exported_is_a_sentence(job: PosedJob, tmp_path: Path) -> None:
