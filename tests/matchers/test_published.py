@@ -1,0 +1,75 @@
+"""The published checkpoints where they lie: layout, a pair whose answer is known, and one published table.
+
+`pytest -m weights` looks for them in the weights folder; for the table ROMACLI_MEGADEPTH_1500 names a folder with a
+list `pairs.txt`, as `romacli eval pairs` reads it, and the photographs `images/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.plane import photograph_plane
+from typer.testing import CliRunner
+
+from romacli.cli.app import app
+from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.geometry.warp import cell_centres
+from romacli.images.decode import read_image
+from romacli.matchers.options import MatcherOptions
+from romacli.matchers.registry import MATCHERS, load_matcher
+from romacli.networks.weights import locate
+
+pytestmark = pytest.mark.weights
+PUBLISHED = [name for name, spec in MATCHERS.items() if spec.weights and spec.weights[0].url]
+# Sizes of the authors' runs and their AUC at 5, 10 and 20 degrees on MegaDepth-1500.
+TABLE = {
+    "roma-outdoor": (["672", "1344"], (62.6, 76.7, 86.3)),
+    "roma-v2": (["800", "1024"], (62.8, 77.0, 86.6)),
+    "dkm-outdoor": (["880x660", "1536x1152"], (60.4, 74.9, 85.1)),
+}
+TOLERANCE = 2.0  # another estimator and other samples than theirs
+
+
+@pytest.fixture(params=PUBLISHED)
+def model(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    missing = [entry.file_name for entry in MATCHERS[name].weights if locate(entry) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not in the weights folder")
+    return name
+
+
+def test_a_plane_is_matched_to_within_two_pixels(model: str, tmp_path: Path) -> None:
+    photographs = photograph_plane(tmp_path, ["a.png", "b.png"])
+    matcher = load_matcher(model, MatcherOptions(upsample=False))
+    pictures = [matcher.prepare(read_image(tmp_path / name)) for name in photographs.names]
+    features = matcher.encode(pictures)
+    match = matcher.warp([(features[0], features[1])])[0]
+    a, b = (photographs.plane_from_image[name] for name in photographs.names)
+    shape, size = match.certainty_AB.shape, match.size_B
+    points = cell_centres((shape[0], shape[1]), match.size_A) @ (np.linalg.inv(b) @ a)[:2, :2].T
+    exact = points + (np.linalg.inv(b) @ a)[:2, 2]
+    inside = (exact >= 4).all(axis=-1) & (exact <= np.array(size) - 4).all(axis=-1)
+    expected = torch.from_numpy(from_colmap_pixels(exact, size))
+    error = ((match.warp_AB.cpu() - expected).abs() * torch.tensor(size) / 2).amax(dim=-1).numpy()
+    assert np.median(error[inside]) < 2
+    assert match.certainty_AB.cpu().numpy()[inside].mean() > 0.5
+
+
+def test_the_published_table_comes_out(model: str) -> None:
+    folder = os.environ.get("ROMACLI_MEGADEPTH_1500")
+    if not folder or model not in TABLE:
+        pytest.skip("ROMACLI_MEGADEPTH_1500 names no folder, or no table is known for this model")
+    (coarse, upsample), published = TABLE[model]
+    words = ["eval", "pairs", f"{folder}/pairs.txt", f"{folder}/images", "--model", model, "--json"]
+    words += ["--coarse-resolution", coarse, "--upsample-resolution", upsample]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    auc = {float(degrees): area["mean"] for degrees, area in json.loads(result.stdout)["auc"].items()}
+    found = [100 * auc[degrees] for degrees in (5, 10, 20)]
+    assert found == pytest.approx(published, abs=TOLERANCE)
