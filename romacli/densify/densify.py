@@ -67,6 +67,11 @@ def densify(
         StoreError: a file cannot be written.
     """
     source = _Source.open(layout)
+    if not any(source.pairs.values()):
+        source.journal.close()
+        raise InputError(
+            f"{layout.root} holds no warp between images of its model. Dense clouds need a dense matcher, such as mini."
+        )
     folder = images or _photographs(layout)
     maps, used, uncoloured = [], 0, []
     with source.journal, noted(layout, "dense", images=folder) as counts:

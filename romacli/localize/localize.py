@@ -13,14 +13,14 @@ import numpy as np
 
 from romacli import __version__
 from romacli.colmap.poses import read_model
-from romacli.errors import ImageError, InputError, NothingFoundError
+from romacli.errors import ImageError, InputError, NothingFoundError, UsageError
 from romacli.geometry.warp import warp_fields
 from romacli.images.listing import list_images
 from romacli.images.metadata import read_metadata
 from romacli.localize.attach import Sighting, attach
 from romacli.localize.options import Fallback, LocalizeOptions
 from romacli.localize.pose import QueryCamera, QueryPose, guessed_camera, read_query_list, solve_pose
-from romacli.matchers.matcher import Matcher
+from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.pairing.describe import Describer
 from romacli.pairs import RetrievalOptions, read_pairs, retrieve
 from romacli.progress import Progress
@@ -122,8 +122,14 @@ def localize(
 
     Raises:
         InputError: there are no queries, or a list names others.
+        UsageError: the matcher gives points, no warps.
         NothingFoundError: no query has a pose; the files say why.
     """
+    if not isinstance(matcher, DenseMatcher):
+        raise UsageError(
+            f"localize carries the map's points through dense warps, and {matcher.name} gives none. Choose another "
+            "--matcher, such as mini."
+        )
     cameras = read_query_list(options.query_list) if options.query_list else {}
     listed = list_images(queries)
     if strangers := sorted(cameras.keys() - set(listed.names)):

@@ -95,6 +95,8 @@ def test_what_cannot_be_made_dense_is_a_sentence(job: PosedJob, tmp_path: Path) 
     few = run(two.layout.root)
     assert few.exit_code == 5
     assert "lower --min-views" in few.stderr
+    shutil.rmtree(two.layout.journal)
+    assert "need a dense matcher" in run(two.layout.root).stderr
     shutil.rmtree(two.layout.sparse)
     assert "holds no model" in run(two.layout.root).stderr
     other = tmp_path / "other"

@@ -184,6 +184,12 @@ def test_maps_that_cannot_serve_are_refused(walk: Walk, tmp_path: Path) -> None:
     assert "needs a model with points" in run(walk).stderr
 
 
+def test_a_matcher_without_warps_is_refused(walk: Walk) -> None:
+    result = run(walk, "--matcher", "mini-sparse")
+    assert result.exit_code == 2
+    assert "gives none" in result.stderr
+
+
 def test_points_are_where_most_of_the_weight_is() -> None:
     ids = np.array([1, 2])
     sightings = [
