@@ -67,11 +67,6 @@ def densify(
         StoreError: a file cannot be written.
     """
     source = _Source.open(layout)
-    if not any(source.pairs.values()):
-        source.journal.close()
-        raise InputError(
-            f"{layout.root} holds no warp between images of its model. Dense clouds need a dense matcher, such as mini."
-        )
     folder = images or _photographs(layout)
     maps, used, uncoloured = [], 0, []
     with source.journal, noted(layout, "dense", images=folder) as counts:
@@ -146,6 +141,11 @@ class _Source:
             opened.enter_context(journal)
             pairs = _pairs_of_images(journal, model, sizes)
             masks = masks_of(noted_masks(layout), sizes)
+            if not any(pairs.values()):
+                raise InputError(
+                    f"{layout.root} holds no warp between images of its model. Dense clouds need a dense matcher, such "
+                    "as mini."
+                )
             opened.pop_all()
         return cls(cameras, journal, pairs, masks)
 
