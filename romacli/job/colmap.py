@@ -149,7 +149,10 @@ def _is_calibrated(options: ImportOptions) -> bool:
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
     """The pairs that are left out, and cameras and EXIF data that pairs contradict."""
     for sentence in summary.contradicted:
-        progress.warn(f"{sentence}. Were the photographs cropped or resized? --camera-params gives the true one")
+        progress.warn(
+            f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
+            "true one"
+        )
     for sentence in summary.mixed:
         progress.warn(
             f"{sentence}. Is there another camera, a zoom or a crop among them? Use --camera-mode per-image, or a "
