@@ -25,7 +25,7 @@ from romacli.matchers.registry import MATCHERS, load_matcher
 from romacli.networks.weights import locate
 
 pytestmark = pytest.mark.weights
-PUBLISHED = [name for name, spec in MATCHERS.items() if spec.weights and spec.weights[0].url]
+PUBLISHED = [name for name, spec in MATCHERS.items() if spec.defaults and spec.weights[0].url]
 # Sizes of the authors' runs and their AUC at 5, 10 and 20 degrees on MegaDepth-1500.
 TABLE = {
     "roma-outdoor": (["672", "1344"], (62.6, 76.7, 86.3)),

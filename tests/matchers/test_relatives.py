@@ -103,6 +103,22 @@ def test_stages_and_descriptors_are_those_of_the_seam(model: str, weights: Path,
     assert 0 <= matcher.overlap([(coarse[0], coarse[1])])[0] <= 1
 
 
+@pytest.mark.parametrize("model", ["tiny-roma", "dkm-outdoor", "roma-v2"])
+def test_reduced_precision_stays_near(model: str, weights: Path, match: Match) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (60, 80, 3), np.uint8) for _ in range(2)]
+    warps = []
+    for dtype in ("float32", "bfloat16"):
+        options = MatcherOptions(device="cpu", dtype=dtype, coarse_resolution=(96, 64), upsample=False)
+        matcher = load_matcher(model, options)
+        a, b = matcher.encode([matcher.prepare(picture) for picture in pictures])
+        dense = matcher.warp([(a, b)])[0]
+        assert dense.warp_AB.dtype == torch.float32
+        assert torch.isfinite(dense.warp_AB).all()
+        warps.append(dense.warp_AB)
+    assert float((warps[0] - warps[1]).abs().median()) < 0.1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -214,7 +230,8 @@ def test_info_tells_licences_sizes_and_what_is_not_supported() -> None:
     for name, spec in MATCHERS.items():
         told = CliRunner().invoke(app, ["models", "info", name])
         assert told.exit_code == 0, told.output
-        for words in (spec.licence, spec.note, "sizes:", "min-certainty:"):
+        defaults = ("sizes:", "min-certainty:") if spec.defaults else ()
+        for words in (spec.licence, spec.note, *defaults):
             assert words in told.stdout
     assert "military" in CliRunner().invoke(app, ["models", "info", "roma-v2"]).stdout
     with pytest.raises(UsageError, match="roma-v2, roma-v2.0.0, tiny-roma, dkm-outdoor, dkm-indoor"):
