@@ -147,9 +147,9 @@ def test_a_camera_without_a_place_in_its_rig_is_named(rig):
         require_placed(rig(LEFT, {"image_prefix": "rechts/"}))
 
 
-@pytest.mark.parametrize("mapper", ["incremental", "global"])
-def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper):
-    """Two cameras 0.4 apart, moved together round a box of points; the model's scale is the rig's."""
+@pytest.mark.parametrize(("mapper", "is_placed"), [("incremental", True), ("global", True), ("auto", False)])
+def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper, is_placed):
+    """Two cameras 0.4 apart, moved together round a box of points; the model's scale is the rig's where it has one."""
     rng = np.random.default_rng(0)
     world = rng.uniform(-1, 1, (250, 3)) * [1.5, 1.1, 1.0]
     keypoints = {}
@@ -163,7 +163,8 @@ def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper):
     names = sorted(keypoints)
     all_points = np.stack([np.arange(250)] * 2, axis=1)
     matches = [((a, b), all_points) for k, a in enumerate(names) for b in names[k + 1 :]]
-    rigs = rig(LEFT, RIGHT | {"cam_from_rig_translation": [-0.4, 0, 0]})
+    placed = RIGHT | {"cam_from_rig_translation": [-0.4, 0, 0]}
+    rigs = rig(LEFT, placed if is_placed else {"image_prefix": "rechts/"})
     cameras, camera_of = assign_cameras(
         [ImageInfo(name, SIZE) for name in names], CameraOptions(params=PARAMS, rigs=rigs)
     )
@@ -180,9 +181,11 @@ def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper):
     summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
     assert summary.registered == 8
     poses = read_poses(tmp_path / "sparse" / "0")
+    size = np.linalg.norm(poses["links ä/3.jpg"].centre - poses["links ä/0.jpg"].centre)
+    scale = 1 if is_placed else size / (2 * 6 * np.sin(np.radians(18)))
     for index in range(4):
         apart = poses[f"links ä/{index}.jpg"].centre - poses[f"rechts/{index}.jpg"].centre
-        assert np.linalg.norm(apart) == pytest.approx(0.4, rel=0.05)
+        assert np.linalg.norm(apart) == pytest.approx(0.4 * scale, rel=0.05)
 
 
 def test_a_missing_file_is_missing(tmp_path):
