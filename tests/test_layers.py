@@ -15,7 +15,7 @@ FLOORS = (
     {"geometry"},
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},
     {"matchers", "mapping"},
-    {"run", "two_view"},
+    {"run", "two_view", "follow"},
     {"pairing"},
     {"job"},
     {"eval", "report", "train", "densify", "localize", "export"},

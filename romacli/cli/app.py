@@ -18,6 +18,7 @@ from romacli.cli import (
     colmap_import,
     densify,
     export,
+    follow,
     localize,
     match,
     merge,
@@ -57,6 +58,8 @@ ORDER_OF_WORK = (
     "status",
     "check",
     "show",
+    "transfer",
+    "track",
     "report",
     "models",
     "bench",
@@ -204,6 +207,7 @@ refine.add_to(app)
 status.add_to(app)
 check.add_to(app)
 show.add_to(app)
+follow.add_to(app)
 report.add_to(app)
 app.add_typer(models.app, name="models")
 bench.add_to(app)

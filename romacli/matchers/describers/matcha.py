@@ -43,6 +43,7 @@ class MatchaDescriber:
     """One descriptor at every eighth pixel of an image, by the parts that there are."""
 
     finds = False
+    cell_middle = 0.0  # as its training has it
 
     def __init__(
         self, parts: Parts, size: Size | None, *, ensemble: int, dtype: torch.dtype, hashes: Mapping[str, str]

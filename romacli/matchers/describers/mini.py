@@ -36,6 +36,7 @@ class MiniDescriber:
     """Describes an image by one pass through mini's trunk."""
 
     finds = False
+    cell_middle = 0.5
 
     def __init__(self, network: Mini, size: Size | None, *, weights_sha256: str, dtype: torch.dtype) -> None:
         """size: (width, height) in px images are resized to; None keeps their aspect."""

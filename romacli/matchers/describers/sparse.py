@@ -64,7 +64,12 @@ class Describer(Protocol):
 
 @runtime_checkable
 class MapDescriber(Describer, Protocol):
-    """A describer that describes every place of an image."""
+    """A describer that describes every place of an image.
+
+    cell_middle: where in a cell of its map its descriptor lies, in cells from the upper left corner.
+    """
+
+    cell_middle: float
 
     def maps(self, inputs: Mapping[str, Tensor], *, semantic: bool) -> Tensor:
         """Unit descriptors (1, C, h, w) over the image; semantic: to find the same part of another thing."""
@@ -125,6 +130,13 @@ class SparseMatcher:
     def describer(self) -> Describer:
         """What describes, for those who want maps."""
         return self._describer
+
+    @torch.inference_mode()
+    def maps(self, image: np.ndarray, *, semantic: bool) -> Tensor:
+        """Unit descriptors (1, C, h, w) over RGB uint8 (H, W, 3), of a describer that has them; see `MapDescriber`."""
+        assert isinstance(self._describer, MapDescriber)
+        inputs = self._prepared(image, None).tensors
+        return self._describer.maps({name: each.to(self.device) for name, each in inputs.items()}, semantic=semantic)
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
         """Inputs of RGB uint8 (H, W, 3), with SIFT's keypoints where these are asked for.

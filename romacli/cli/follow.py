@@ -1,0 +1,107 @@
+"""`romacli transfer` and `romacli track`: points of one photograph found in others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import TalkOptions, takes
+from romacli.matchers.options import DEFAULT, MatcherOptions, Model
+from romacli.options import Option
+from romacli.words import counted
+
+Points = Annotated[
+    Path,
+    Option("Points to find: x and y in px in each line, where the first pixel's centre is 0.5 0.5.", metavar="FILE"),
+]
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    one: Annotated[Path, Option("The photograph with the points.", metavar="A", is_argument=True)]
+    other: Annotated[Path, Option("The photograph to find them in.", metavar="B", is_argument=True)]
+    points: Points
+    output: Annotated[Path | None, Option("Table to write. Default: print it.", metavar="FILE.csv", short="o")] = None
+    model: Model = DEFAULT
+    matcher: MatcherOptions = MatcherOptions()
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    source: Annotated[Path, Option("A film, or a folder of its frames.", metavar="VIDEO_OR_FOLDER", is_argument=True)]
+    points: Points
+    output: Annotated[Path, Option("Table to write.", metavar="FILE.csv", short="o")] = Path("tracks.csv")
+    overlay: Annotated[
+        Path | None, Option("Film (.mp4) or folder to write frames to with the points drawn.", metavar="FILE.mp4|DIR")
+    ] = None
+    model: Model = DEFAULT
+    matcher: MatcherOptions = MatcherOptions()
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli transfer cat.jpg lion.jpg --points eyes.csv --model matcha")(transfer)
+    app.command(epilog="Example: romacli track film.mp4 --points first.csv --overlay drawn.mp4")(track)
+
+
+@takes(TransferOptions, TalkOptions)
+def transfer(options: TransferOptions, talk: TalkOptions) -> None:
+    """Find points of one photograph in another, which may show another thing of the kind.
+
+    Matchers that describe every place compare descriptors, matcha its semantic ones; dense ones follow their warp.
+    A point is visible where the way back leads to where it began.
+    """
+    from romacli.follow import HEADER, read_points, rows_of, write_table
+    from romacli.follow import transfer as find
+    from romacli.matchers.registry import load_matcher
+
+    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        points = read_points(options.points)
+        found = find(load_matcher(options.model, options.matcher), options.one, options.other, points)
+        rows = rows_of(1, found)
+        if options.output is not None:
+            write_table(options.output, rows)
+        values = {
+            "points": [
+                {"x": float(x), "y": float(y), "score": float(score), "visible": bool(visible)}
+                for (x, y), score, visible in zip(found.xy, found.scores, found.visible, strict=True)
+            ],
+            "output": str(options.output) if options.output else None,
+        }
+        told = f"{int(found.visible.sum())} of {counted(len(points), 'point')} visible"
+        if options.output is None and not talk.as_json:
+            print("\n".join(",".join(row) for row in (HEADER, *rows)))
+        console.result(values, f"{told}; see {options.output}" if options.output else told, as_json=talk.as_json)
+
+
+@takes(TrackOptions, TalkOptions)
+def track(options: TrackOptions, talk: TalkOptions) -> None:
+    """Follow points of the first frame through the others.
+
+    Each frame is compared with the first one alone. A point is visible where the way back leads to where it began.
+    """
+    from romacli.follow import Finder, Overlay, frames, read_points, rows_of, write_table
+    from romacli.matchers.registry import load_matcher
+
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        points = read_points(options.points)
+        matcher = load_matcher(options.model, options.matcher)
+        overlay = Overlay(options.overlay) if options.overlay else None
+        finder, rows, visible, count = None, [], 0, 0
+        for image in frames(options.source):
+            stop.check()
+            finder = finder or Finder(matcher, image, points, semantic=False)
+            found = finder.find(image)
+            rows += rows_of(count, found)
+            visible, count = visible + int(found.visible.sum()), count + 1
+            if overlay:
+                overlay.add(count - 1, image, found)
+        if overlay:
+            overlay.close()
+        write_table(options.output, rows)
+        values = {"frames": count, "points": len(points), "visible": visible, "output": str(options.output)}
+        told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {visible} times"
+        console.result(values, f"{told}; see {options.output}", as_json=talk.as_json)

@@ -1,0 +1,256 @@
+"""Points of one photograph found in others: by semantic descriptors in one, by any in the frames of a film.
+
+Each photograph is compared with the first alone, so that an error in one does not move what is found in the next.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from romacli.errors import InputError, UsageError
+from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
+from romacli.geometry.turns import turn_points, turn_points_back, turn_size
+from romacli.images.decode import read_image
+from romacli.images.listing import list_images
+from romacli.images.upright import read_upright
+from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
+from romacli.matchers.matcher import DenseMatcher, Matcher
+from romacli.networks.matcha import soft_targets
+from romacli.store.layout import written_whole
+
+# A point is visible where the way there and back ends within this share of the long side.
+MAX_CYCLE = 0.03
+_COLOURS = 12
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where points are in another photograph.
+
+    xy: (N, 2) COLMAP pixels; scores: (N,), the cosine of the descriptors or the certainty of the warp; visible: (N,)
+    bool, whether the way back leads to where it began.
+    """
+
+    xy: np.ndarray
+    scores: np.ndarray
+    visible: np.ndarray
+
+
+class Finder:
+    """Finds points of one photograph in others, which are upright or all stored alike."""
+
+    def __init__(self, matcher: Matcher, image: np.ndarray, points: np.ndarray, *, semantic: bool) -> None:
+        """Take (N, 2) points in COLMAP pixels of RGB uint8 (H, W, 3).
+
+        Raises:
+            InputError: a point lies outside the photograph.
+            UsageError: the matcher has neither warps nor a descriptor at every place.
+        """
+        self._matcher, self._semantic = matcher, semantic
+        self._size = image.shape[1], image.shape[0]
+        outside = np.flatnonzero(((points < 0) | (points > self._size)).any(axis=1))
+        if len(outside):
+            (x, y), (width, height) = points[outside[0]], self._size
+            raise InputError(
+                f"point {outside[0] + 1} at {x:g} {y:g} lies outside the photograph of {width}x{height} px."
+            )
+        self._points = points.astype(np.float32)
+        if isinstance(matcher, SparseMatcher) and isinstance(matcher.describer, MapDescriber):
+            self._maps = matcher.maps(image, semantic=semantic)
+        elif isinstance(matcher, DenseMatcher):
+            self._features = matcher.encode([matcher.prepare(image)])[0]
+        else:
+            raise UsageError(f"model {matcher.name} describes its own keypoints alone. Choose a dense one, or matcha.")
+
+    def find(self, image: np.ndarray) -> Found:
+        """Where the points are in another photograph, RGB uint8 (H, W, 3)."""
+        size = image.shape[1], image.shape[0]
+        if isinstance(self._matcher, SparseMatcher):
+            maps = self._matcher.maps(image, semantic=self._semantic)
+            xy, scores = self._carried(self._maps, maps, self._points, self._size, size)
+            back, _ = self._carried(maps, self._maps, xy, size, self._size)
+        else:
+            xy, scores, back = self._warped(image, size)
+        inside = ((xy >= 0) & (xy <= size)).all(axis=1)
+        cycle = np.linalg.norm(back - self._points, axis=1)
+        return Found(xy, scores, inside & (cycle <= MAX_CYCLE * max(self._size)))
+
+    @torch.inference_mode()
+    def _carried(
+        self, source: Tensor, target: Tensor, points: np.ndarray, size: tuple[int, int], other: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points of one map's image in another's, and the cosines there."""
+        assert isinstance(self._matcher, SparseMatcher)
+        assert isinstance(self._matcher.describer, MapDescriber)
+        middle = self._matcher.describer.cell_middle
+        height, width = source.shape[-2:]
+        cells = np.clip((points / size * (width, height)).astype(int), 0, (width - 1, height - 1))
+        queries = source[0, :, cells[:, 1], cells[:, 0]].T
+        found = soft_targets(queries, target[0])
+        nearest = found.round().long()
+        scores = (queries * target[0, :, nearest[:, 1], nearest[:, 0]].T).sum(1)
+        xy = (found.cpu().numpy() + middle) / target.shape[:1:-1] * other
+        return xy.astype(np.float32), scores.cpu().numpy()
+
+    @torch.inference_mode()
+    def _warped(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points by the warp, its certainties there, and where the warp back leads from there."""
+        assert isinstance(self._matcher, DenseMatcher)
+        features = self._matcher.encode([self._matcher.prepare(image)])[0]
+        match = self._matcher.warp([(self._features, features)])[0]
+        assert match.warp_BA is not None
+        places = from_colmap_pixels(torch.from_numpy(self._points), self._size).to(match.warp_AB.device)
+        there = _at(match.warp_AB, places)
+        scores = _at(match.certainty_AB[..., None], places)[:, 0]
+        back = _at(match.warp_BA, there)
+        pixels = [
+            to_colmap_pixels(each.cpu(), of).numpy().astype(np.float32)
+            for each, of in ((there, size), (back, self._size))
+        ]
+        return pixels[0], scores.cpu().numpy(), pixels[1]
+
+
+def _at(fields: Tensor, places: Tensor) -> Tensor:
+    """Fields (H, W, C) at normalised places (N, 2)."""
+    maps = fields.permute(2, 0, 1)[None].float()
+    return F.grid_sample(maps, places[None, None].float(), padding_mode="border", align_corners=False)[0, :, 0].T
+
+
+def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Found:
+    """Points (N, 2) of a photograph in another, both in COLMAP pixels as they are stored.
+
+    Semantic descriptors tell, where the matcher has them.
+
+    Raises:
+        InputError: a point lies outside; as an ImageError, a photograph cannot be read.
+        UsageError: see `Finder`.
+    """
+    image, turns = read_upright(one)
+    size = turn_size((image.shape[1], image.shape[0]), turns)
+    finder = Finder(matcher, image, turn_points(points, size, turns), semantic=True)
+    target, turns = read_upright(other)
+    found = finder.find(target)
+    size = turn_size((target.shape[1], target.shape[0]), turns)
+    return Found(turn_points_back(found.xy, size, turns), found.scores, found.visible)
+
+
+def frames(source: Path) -> Iterator[np.ndarray]:
+    """The frames of a film, or the photographs of a folder in their order, RGB uint8 (H, W, 3).
+
+    Raises:
+        InputError: it does not exist, or does not decode.
+    """
+    if source.is_dir():
+        for name in list_images(source).names:
+            yield read_image(source / name)
+        return
+    if not source.is_file():
+        raise InputError(f"{source} does not exist. Name a film or a folder of photographs.")
+    film = cv2.VideoCapture(str(source))
+    try:
+        count = 0
+        while (read := film.read())[0]:
+            count += 1
+            yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+        if count == 0:
+            raise InputError(f"{source} cannot be decoded as a film. Convert it, or name a folder of its frames.")
+    finally:
+        film.release()
+
+
+def read_points(path: Path) -> np.ndarray:
+    """Points (N, 2) of a file with x and y of a point in each line, separated by a comma or blanks.
+
+    A first line of words is passed over.
+
+    Raises:
+        InputError: the file does not exist, holds none, or a line is no point.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list of points: {error}.") from error
+    points = []
+    for number, line in enumerate(lines, 1):
+        words = line.replace(",", " ").split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            x, y = map(float, words[:2])
+        except ValueError:
+            if number == 1:
+                continue
+            raise InputError(f"{path} line {number} is no point: {line}. Write x and y in px.") from None
+        if not np.isfinite([x, y]).all():
+            raise InputError(f"{path} line {number} is no point: {line}. Write x and y in px.")
+        points.append((x, y))
+    if not points:
+        raise InputError(f"{path} holds no points. Write x and y of one in each line.")
+    return np.array(points, np.float64)
+
+
+HEADER = ("frame", "point", "x", "y", "score", "visible")
+
+
+def rows_of(frame: int, found: Found) -> list[tuple[str, ...]]:
+    """A line of the table for each point; frames and points count from 0."""
+    return [
+        (str(frame), str(point), f"{x:.3f}", f"{y:.3f}", f"{score:.4f}", str(int(visible)))
+        for point, ((x, y), score, visible) in enumerate(zip(found.xy, found.scores, found.visible, strict=True))
+    ]
+
+
+def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
+    with written_whole(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+class Overlay:
+    """Frames with the points drawn into them: a film where the path ends in .mp4, else pictures in a folder."""
+
+    def __init__(self, path: Path, *, frames_per_s: float = 10.0) -> None:
+        self._path, self._rate = path, frames_per_s
+        self._film: cv2.VideoWriter | None = None
+        if path.suffix.lower() != ".mp4":
+            path.mkdir(parents=True, exist_ok=True)
+
+    def add(self, frame: int, image: np.ndarray, found: Found) -> None:
+        """Draw visible points filled and others as rings.
+
+        Raises:
+            InputError: the film cannot be written.
+        """
+        picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        radius = max(3, round(max(picture.shape) / 200))
+        for point, ((x, y), visible) in enumerate(zip(found.xy, found.visible, strict=True)):
+            hue = np.array([[[180 * (point % _COLOURS) // _COLOURS, 255, 255]]], np.uint8)
+            colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
+            cv2.circle(picture, (round(float(x)), round(float(y))), radius, colour, -1 if visible else 1, cv2.LINE_AA)
+        if self._path.suffix.lower() != ".mp4":
+            (self._path / f"{frame:06d}.jpg").write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+            return
+        if self._film is None:
+            self._shape = picture.shape
+            size = picture.shape[1], picture.shape[0]
+            self._film = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, size)
+            if not self._film.isOpened():
+                raise InputError(f"{self._path} cannot be written as a film. Give --overlay a folder.")
+        self._film.write(cv2.resize(picture, (self._shape[1], self._shape[0])))
+
+    def close(self) -> None:
+        """Finish the film."""
+        if self._film is not None:
+            self._film.release()
