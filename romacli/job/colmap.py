@@ -115,7 +115,7 @@ def _import_matches(
             cameras=cameras,
             camera_of=camera_of,
             keypoints={name: features.keypoints(held_as[name]).xy for name in camera_of},
-            matches=_with_matches(pairs, named, matches, progress),
+            matches=_with_matches(pairs, named, matches, _sure(features), progress),
             verify=options.verify,
             gps=gps,
             rigs=options.cameras.rigs,
@@ -138,6 +138,9 @@ def _import_matches(
     return summary
 
 
+# Keypoints that were not refined are left out of images with this share of refined ones, and pairs that keep so many
+# matches.
+_ENOUGH_SURE, _FEWEST_SURE = 0.5, 100
 _SENTENCES = ("failed", "calibrated", "mixed", "contradicted")
 
 
@@ -465,12 +468,32 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
         )
 
 
+def _sure(features: FeaturesFile) -> dict[str, np.ndarray]:
+    """Which keypoints the photographs confirm, (K,) bool, of the images most of whose keypoints they do.
+
+    COLMAP weighs all observations alike, so that few that are off by a pixel undo what the others gain.
+    """
+    precise = {name: features.precision(name) for name in features.names()}
+    refined = {name: found.quality > 0 for name, found in precise.items() if found is not None and len(found.quality)}
+    return {name: sure for name, sure in refined.items() if sure.mean() >= _ENOUGH_SURE}
+
+
 def _with_matches(
-    pairs: Sequence[Pair], named: Mapping[str, str], matches: MatchesFile, progress: Progress
+    pairs: Sequence[Pair],
+    named: Mapping[str, str],
+    matches: MatchesFile,
+    sure: Mapping[str, np.ndarray],
+    progress: Progress,
 ) -> Iterator[tuple[Pair, np.ndarray]]:
-    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once."""
+    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once.
+
+    Of pairs with enough matches that are `sure` at both ends, these alone.
+    """
     for a, b in pairs:
         rows = matches.matches(a, b).indices
+        ends = [sure[name][rows[:, side]] for side, name in enumerate((a, b)) if name in sure]
+        chosen = rows[np.all(ends, axis=0)] if ends else rows
+        rows = chosen if len(chosen) >= _FEWEST_SURE else rows
         if len(rows):
             yield (named[a], named[b]), rows
         else:

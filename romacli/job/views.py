@@ -85,10 +85,11 @@ def derive_views(
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
     sources: list[Any] = [_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread]
     asked = refinement.options.refine if refinement else None
-    if refinement and (_is_of_points(journal, pairs) or not refinement.is_wanted(are_given=given is not None)):
-        if asked and _is_of_points(journal, pairs):
+    if refinement and _is_of_points(journal, pairs):
+        if asked:
             raise UsageError("--refine needs the warps of a dense matcher; this job's gives keypoints. Leave it out.")
         refinement = None
+    refinement = refinement.of_keypoints(are_given=given is not None) if refinement else None
     derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
     made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None, "refine": asked})
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -13,6 +13,8 @@ _CHUNK = 1024
 # What remains of error where there is no noise: reading between pixels, and surfaces that are not flat.
 _FLOOR_PX = 0.02
 _LEAST_GAIN = 1e-3
+# Of a patch: where more of it is black or white, what lies between tells too little.
+_MOST_CLIPPED = 0.1
 # Steps are damped by this share of a patch's variance. Where its slopes are hardly more, along an edge, they would seem
 # to arrive while they creep.
 _DAMPING = 1e-4
@@ -54,7 +56,21 @@ def align(
     for start in range(0, max(len(places), 1), _CHUNK):
         rows = slice(start, start + _CHUNK)
         parts.append(_align_chunk(source, target, whole[0][rows], whole[1][rows], whole[2][rows], options))
-    return Alignment(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Alignment)))
+    found = Alignment(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Alignment)))
+    return _confirmed(found, source, target, whole, options)
+
+
+def _confirmed(
+    found: Alignment, source: Photograph, target: Photograph, whole: list[np.ndarray], options: RefineOptions
+) -> Alignment:
+    """Believe what leads back to where it came from, as wrong texture does not."""
+    places, starts, affines = whole
+    rows = np.flatnonzero(found.good)
+    for start in range(0, len(rows), _CHUNK):
+        some = rows[start : start + _CHUNK]
+        back = _align_chunk(target, source, found.xy[some], places[some], np.linalg.inv(affines[some]), options)
+        found.good[some] = back.good & (np.linalg.norm(back.xy - places[some], axis=1) < options.back_px)
+    return replace(found, xy=np.where(found.good[:, None], found.xy, starts))
 
 
 def _align_chunk(
@@ -68,20 +84,18 @@ def _align_chunk(
     xy = starts.copy()
     # Where the target shows less detail, source patches are read at its spacing.
     area = np.abs(np.linalg.det(affines))
-    good = (area > options.smallest_area) & (area < 1 / options.smallest_area)
-    affines = np.where(good[:, None, None], affines, np.eye(2))
-    spread = options.spacing * np.maximum(1, np.where(good, area, 1) ** -0.5)
-    for level in reversed(range(options.levels)):
+    sound = (area > options.smallest_area) & (area < 1 / options.smallest_area)
+    affines = np.where(sound[:, None, None], affines, np.eye(2))
+    spread = options.spacing * np.maximum(1, np.where(sound, area, 1) ** -0.5)
+    for level in reversed(range(min(len(source.levels), len(target.levels)))):
         patches = _Patches.cut(source, level, places, spread, options)
         scale = target.scale(level)
         shear = affines * scale[:, None] / source.scale(level)
-        fit = _fit(target, level, patches, xy * scale, shear, good, options)
-        moved = np.linalg.norm(fit.xy / scale - xy, axis=1)
-        xy, good = fit.xy / scale, good & fit.good & ((moved < options.revision_px) | (level == options.levels - 1))
+        fit = _fit(target, level, patches, xy * scale, shear, sound, options)
+        xy = np.where(fit.good[:, None], fit.xy / scale, xy)
     covariance, deviation = _covariance(patches, fit, shear, options)
-    good &= fit.quality > options.min_correlation
+    good = fit.good & (fit.quality > options.min_correlation) & (deviation < options.max_deviation_px)
     good &= np.linalg.norm(xy - starts, axis=1) < options.reach_px
-    good &= deviation < options.max_deviation_px
     xy = np.where(good[:, None], xy, starts)
     return Alignment(xy, shear @ covariance @ shear.transpose(0, 2, 1), covariance, fit.quality, good)
 
@@ -119,6 +133,7 @@ class _Patches:
         across, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
         slopes = np.stack((across, down), axis=-1).reshape(*grey.shape, 2) / np.float32(2)
         slopes /= spread.astype(np.float32)[:, None, None]
+        clipped = photograph.clipped(grey) @ window
         grey = grey - (grey @ window)[:, None]
         power = np.maximum((grey**2) @ window, 1e-6)
         slopes -= np.einsum("p,npa->na", window, slopes)[:, None]
@@ -127,7 +142,7 @@ class _Patches:
         weighted = slopes * window[:, None]
         tensor = (weighted.transpose(0, 2, 1) @ slopes).astype(np.float64)
         steep = np.linalg.eigvalsh(tensor)[:, 0] > _LEAST_SLOPES * power
-        good = steep & photograph.holds(level, read_at)
+        good = steep & photograph.holds(level, read_at) & (clipped < _MOST_CLIPPED)
         return cls(inner * spread[:, None, None], window, grey, power, slopes, tensor, good)
 
 
@@ -170,6 +185,7 @@ def _fit(
         if not len(moving):
             break
     seen = target.read(level, xy[:, None].astype(np.float32) + offsets)
+    good &= target.clipped(seen) @ patches.window < _MOST_CLIPPED
     seen = seen - (seen @ patches.window)[:, None]
     gain = np.einsum("np,np->n", seen * patches.window, patches.grey) / patches.power
     power = np.maximum((seen**2) @ patches.window, 1e-6)

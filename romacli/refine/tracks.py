@@ -58,7 +58,8 @@ class Links:
 class RefinedTracks:
     """Per image: xy (n, 2) float32 COLMAP pixels, covariance (n, 2, 2) float32 px², quality (n,) float32.
 
-    Quality is the correlation with the view it was compared with; 0 where the observation kept its place unrefined.
+    Quality is the correlation with the view it was compared with; 0 where the observation was not refined: it kept its
+    place, or moved with its track alone.
     """
 
     xy: list[np.ndarray]
@@ -78,8 +79,9 @@ def refine_tracks(
 ) -> RefinedTracks:
     """Move the observations of each track to where the photographs agree with its most central view.
 
-    That view stays. What cannot be aligned with it is tried with others of the track that were; what fails with all
-    keeps its place and a wide covariance. Neither the order of `links` nor the number of threads matters.
+    A track first moves to where that view is fixed well. What cannot be aligned with it is tried with others of the
+    track that were; what fails with all keeps a wide covariance. Neither the order of `links` nor the number of threads
+    matters.
 
     Args:
         ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
@@ -89,6 +91,11 @@ def refine_tracks(
     options = options or RefineOptions()
     table = _Table(ids, xy, links, options)
     with ThreadPoolExecutor(threads) as pool:
+        chosen = table.choose()
+        for batch in batches(sorted(table.works(chosen))):
+            for image in sorted({image for edge in batch for image in edge}):
+                table.find_seeds(image, read(image))
+        table.move_seeds()
         for _ in range(options.rounds):
             works = table.works(table.choose())
             for batch in batches(sorted(works)):
@@ -147,6 +154,7 @@ class _Table:
         self.xy = np.concatenate([np.zeros((0, 2)), *xy])
         self.covariance = np.tile(np.eye(2) * options.start_px**2, (count, 1, 1))
         self.quality = np.zeros(count)
+        self._moves = np.zeros((count, 2))
         self._untried = np.ones(len(self._ways.source), bool)
         self._settled, self._aligned, self._root, self._was_root = np.zeros((4, count), bool)
         # Of each root: how many views agreed with it, and the sums of their covariances in its px and qualities.
@@ -170,6 +178,34 @@ class _Table:
         order = free[np.lexsort((free, -np.round(merit[free], 6), self._track[free]))]
         roots = order[np.unique(self._track[order], return_index=True)[1]]
         self._root[roots] = self._settled[roots] = self._was_root[roots] = True
+
+    def find_seeds(self, image: int, photograph: Photograph | None) -> None:
+        """Note for the tracks that begin in an image where near by it fixes them best."""
+        rows = np.flatnonzero(self._root & (self._image == image))
+        if photograph is None or not self._options.seed_radius:
+            return
+        best = photograph.best_near(self.xy[rows], self._options.seed_radius)
+        moves = best - self.xy[rows]
+        # Of several tracks that would meet in a place the nearest gets it.
+        order = np.lexsort((rows, (moves**2).sum(axis=1)))
+        first = order[np.unique(best[order], axis=0, return_index=True)[1]]
+        self._moves[rows[first]] = moves[first]
+
+    def move_seeds(self) -> None:
+        """Move whole tracks by what was noted, from view to view by the shears; all views of a track or none."""
+        ways, moves, known = self._ways, self._moves, self._root.copy()
+        while True:
+            usable = np.flatnonzero(known[ways.source] & ~known[ways.target])
+            if not len(usable):
+                break
+            order = usable[np.lexsort((ways.source[usable], -ways.closeness[usable], ways.target[usable]))]
+            first = order[np.unique(ways.target[order], return_index=True)[1]]
+            moves[ways.target[first]] = np.einsum("nab,nb->na", ways.affines[first], moves[ways.source[first]])
+            known[ways.target[first]] = True
+        whole = np.bincount(self._track, ~known, minlength=len(self._track)) == 0
+        moves[~whole[self._track]] = 0
+        self.xy += moves
+        self.covariance += np.eye(2) * (self._options.carried**2 * (moves**2).sum(axis=1))[:, None, None]
 
     def works(self, chosen: np.ndarray) -> dict[Edge, list[np.ndarray]]:
         """Links by (i, j), i < j, of their images, in groups of one source and one target."""
@@ -217,6 +253,9 @@ class _Table:
         self.covariance[self._root] = self._agreed_covariance[self._root] / count[:, None, None]
 
     def result(self) -> RefinedTracks:
+        lost = np.bincount(self._track, self._settled, minlength=len(self._track))[self._track] == 0
+        self.xy[lost] -= self._moves[lost]
+        self.covariance[lost] = np.eye(2) * self._options.start_px**2
         cuts = self._starts[1:-1]
         return RefinedTracks(
             *(np.split(values.astype(np.float32), cuts) for values in (self.xy, self.covariance, self.quality))

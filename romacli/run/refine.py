@@ -18,7 +18,7 @@ from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import PairGraph
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
-from romacli.refine.photograph import LONGEST_SIDE, Photograph
+from romacli.refine.photograph import LONGEST_SIDE, Photograph, levels_of
 from romacli.refine.tracks import Edge, Links, RefinedTracks, refine_tracks
 from romacli.run.schedule import plan
 from romacli.store.images import KnownImage
@@ -58,9 +58,15 @@ class Refinement:
     images: Path | None
     known: Mapping[str, KnownImage]
 
-    def is_wanted(self, *, are_given: bool) -> bool:
-        """Whether to refine at all: keypoints that are given only where it was asked."""
-        return not are_given if self.options.refine is None else self.options.refine
+    def of_keypoints(self, *, are_given: bool) -> Refinement | None:
+        """The same for keypoints that are made or given, None where they are not to be refined.
+
+        Given ones are refined only where it was asked, and do not move to better places.
+        """
+        is_wanted = not are_given if self.options.refine is None else self.options.refine
+        if not is_wanted:
+            return None
+        return replace(self, options=replace(self.options, seed_radius=0)) if are_given else self
 
     def unusable(self, names: Iterable[str]) -> dict[str, str]:
         """Of these photographs those that are not as they were matched: in one word, what became of each."""
@@ -190,7 +196,7 @@ class _Shelf:
             self._unusable[name] = "too long"
             return None
         kept = self._kept(name) if self._kept else None
-        return Photograph.prepare(_grey(pixels), self._refinement.options.levels, kept)
+        return Photograph.prepare(_grey(pixels), max(self._refinement.options.levels, levels_of(size)), kept)
 
     def warnings(self) -> tuple[str, ...]:
         """What to say of photographs that could not be used."""

@@ -12,16 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from support.plane import SIZE, PlanePhotographs
 from support.small_job import NAMES, plane_job
 
+from romacli.colmap.reading import read_inliers
 from romacli.images.decode import read_image
 from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.job.check import check_job
+from romacli.job.colmap import import_matches
 from romacli.job.given import SIFT, GivenKeypoints
+from romacli.job.options import ImportOptions
 from romacli.job.views import ViewsSummary, derive_views
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
@@ -30,7 +34,7 @@ from romacli.refine import photograph
 from romacli.refine.options import RefineOptions
 from romacli.run.refine import Refinement
 from romacli.stop import Stopped, StopRequest
-from romacli.store.hloc import FeaturesFile
+from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -96,7 +100,7 @@ def test_a_job_refines_its_keypoints_and_says_by_how_much(made: PlanePhotographs
     assert summary.refined is not None
     assert summary.refined > 0.5
     assert summary.median_shift is not None
-    assert 0 < summary.median_shift < 1
+    assert 0 < summary.median_shift < 10
     again(job, PLAIN)
     for name, before in keypoints(job).items():
         after = moved[name].precision
@@ -104,8 +108,7 @@ def test_a_job_refines_its_keypoints_and_says_by_how_much(made: PlanePhotographs
         assert after is not None
         np.testing.assert_allclose(moved[name].xy - after.shift, before.xy, atol=1e-4)
         kept = ~refined(moved[name])
-        assert not after.shift[kept].any()
-        np.testing.assert_allclose(after.covariance[kept], np.broadcast_to(np.eye(2), (kept.sum(), 2, 2)))
+        assert np.linalg.eigvalsh(after.covariance[kept]).min(initial=1) > 0.99
         assert np.linalg.eigvalsh(after.covariance).min() > 0
 
 
@@ -270,3 +273,19 @@ def test_a_photograph_takes_no_more_memory_than_is_planned() -> None:
     )
     held: Sequence[np.ndarray] = [*prepared.levels, *([] if prepared.kept is None else [prepared.kept])]
     assert sum(level.nbytes for level in held) <= photograph.Photograph.BYTES_PER_PX * 600 * 800
+
+
+def test_what_photographs_do_not_confirm_is_left_out_of_the_database(job: Layout) -> None:
+    again(job)
+    points = keypoints(job)
+    with h5py.File(job.features, "r+") as file:
+        for name in NAMES:  # every third keypoint
+            file[name]["quality"][::3] = 0
+    import_matches(job.root.parent / "photos", job, ImportOptions(), Silent(), StopRequest())
+    with MatchesFile(job.matches) as matches:
+        rows = matches.matches(*NAMES[:2]).indices
+    both = (rows % 3 > 0).all(axis=1) & np.all(
+        [refined(points[n])[rows[:, k]] for k, n in enumerate(NAMES[:2])], axis=0
+    )
+    assert both.sum() >= 100
+    assert 15 < read_inliers(job.database)[min(NAMES[:2]), max(NAMES[:2])] <= both.sum()

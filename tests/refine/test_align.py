@@ -118,7 +118,7 @@ def test_no_patch_reaches_into_a_mask() -> None:
     shear = np.tile(np.eye(2), (len(x), 1, 1))
     for source, target in ((open_, masked), (masked, open_)):
         found = align(source, target, places, places + 0.3, shear, OPTIONS)
-        assert not found.good[np.abs(x - 320) < 23].any()
+        assert not found.good[np.abs(x - 320) < 13].any()
         assert found.good[np.abs(x - 320) > 35].any()
 
 

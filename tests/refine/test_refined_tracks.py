@@ -93,13 +93,36 @@ def test_observations_of_a_track_come_to_agree(views, photographs, tracks) -> No
 
 def test_what_is_not_refined_keeps_its_place_and_a_wide_covariance(photographs, tracks) -> None:
     ids, xy, links = tracks
-    result = refine_tracks(ids, xy, links, photographs.__getitem__)
+    result = refine_tracks(ids, xy, links, photographs.__getitem__, RefineOptions(seed_radius=0))
     for before, after, quality, covariance in zip(xy, result.xy, result.quality, result.covariance, strict=True):
         np.testing.assert_array_equal(after[quality == 0], before[quality == 0])
         np.testing.assert_array_equal(
             covariance[quality == 0], np.broadcast_to(np.eye(2), ((quality == 0).sum(), 2, 2))
         )
         assert np.median(np.trace(covariance[quality > 0], axis1=1, axis2=2)) < 0.1
+
+
+def test_tracks_move_whole_to_where_they_can_be_refined(views, photographs, tracks) -> None:
+    ids, xy, links = tracks
+    moved = refine_tracks(ids, xy, links, photographs.__getitem__)
+    refined = [quality > 0 for quality in moved.quality]
+    assert np.concatenate(refined).mean() > 0.95
+    everything = [np.ones(len(rows), bool) for rows in ids]
+    assert disagreement(views, ids, moved.xy, everything) < disagreement(views, ids, xy, everything)
+    shift = np.concatenate([np.linalg.norm(after - before, axis=1) for after, before in zip(moved.xy, xy, strict=True)])
+    wide = np.concatenate([np.linalg.eigvalsh(covariance)[:, 0] for covariance in moved.covariance])
+    unrefined = ~np.concatenate(refined)
+    assert (wide[unrefined] >= 1).all()
+    assert shift[unrefined].any()
+
+
+def test_the_best_place_near_by_is_the_one_with_texture() -> None:
+    blank = np.full((100, 100), 90, np.uint8)
+    blank[48:53, 48:53] = 200
+    places = np.array([[44.0, 46.0], [56.0, 52.0], [20.0, 20.0]])
+    best = Photograph.prepare(blank, 1).best_near(places, 8)
+    assert (np.linalg.norm(best[:2] - 50.5, axis=1) < 2.5).all()
+    assert (np.linalg.norm(best - places, axis=1) < 9).all()
 
 
 def test_order_of_pairs_and_threads_change_nothing(photographs, tracks) -> None:
@@ -111,7 +134,9 @@ def test_order_of_pairs_and_threads_change_nothing(photographs, tracks) -> None:
 
 def test_views_without_a_photograph_stay_and_the_others_are_refined(photographs, tracks) -> None:
     ids, xy, links = tracks
-    result = refine_tracks(ids, xy, links, lambda image: None if image == 1 else photographs[image])
+    result = refine_tracks(
+        ids, xy, links, lambda image: None if image == 1 else photographs[image], RefineOptions(seed_radius=0)
+    )
     np.testing.assert_array_equal(result.xy[1], xy[1])
     assert not result.quality[1].any()
     assert np.concatenate([result.quality[k] > 0 for k in (0, 2, 3)]).mean() > 0.5
