@@ -87,7 +87,8 @@ def _align_chunk(
     sound = (area > options.smallest_area) & (area < 1 / options.smallest_area)
     affines = np.where(sound[:, None, None], affines, np.eye(2))
     spread = options.spacing * np.maximum(1, np.where(sound, area, 1) ** -0.5)
-    for level in reversed(range(min(len(source.levels), len(target.levels)))):
+    levels = min(len(source.levels), len(target.levels))
+    for level in reversed(range(levels)):
         patches = _Patches.cut(source, level, places, spread, options)
         scale = target.scale(level)
         shear = affines * scale[:, None] / source.scale(level)
@@ -95,7 +96,7 @@ def _align_chunk(
         xy = np.where(fit.good[:, None], fit.xy / scale, xy)
     covariance, deviation = _covariance(patches, fit, shear, options)
     good = fit.good & (fit.quality > options.min_correlation) & (deviation < options.max_deviation_px)
-    good &= np.linalg.norm(xy - starts, axis=1) < options.reach_px
+    good &= np.linalg.norm(xy - starts, axis=1) < options.reach_px * 2 ** (levels - 1)
     xy = np.where(good[:, None], xy, starts)
     return Alignment(xy, shear @ covariance @ shear.transpose(0, 2, 1), covariance, fit.quality, good)
 

@@ -17,10 +17,10 @@ class RefineOptions:
     back_px: the way back has to end so near to where it began; seed_radius: how far a track may move to where a
     photograph fixes it well; spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px:
     of one step, in px of the level; converged_px: a last step shorter than this has arrived; reach_px: how far an
-    observation may move; min_correlation: of patches that agree; max_deviation_px: where the photographs fix a place
-    less well, it stays; smallest_area: of the warp between two views, by which one may shrink the other; start_px:
-    deviation per axis of what is not refined; carried: of what its track moved it by besides, as a share; rounds: so
-    many other views are tried, one after the other.
+    observation may move, twice as far for each level more; min_correlation: of patches that agree; max_deviation_px:
+    where the photographs fix a place less well, it stays; smallest_area: of the warp between two views, by which one
+    may shrink the other; start_px: deviation per axis of what is not refined; carried: of what its track moved it by
+    besides, as a share; rounds: so many other views are tried, one after the other.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints
@@ -42,7 +42,7 @@ class RefineOptions:
     steps: int = 10
     longest_step_px: float = 1.5
     converged_px: float = 0.04
-    reach_px: float = 5.0
+    reach_px: float = 3.0
     min_correlation: float = 0.75
     max_deviation_px: float = 0.5
     smallest_area: float = 0.15
