@@ -28,9 +28,9 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
     """Move a job's keypoints to where the photographs themselves agree, to a fraction of a pixel.
 
     `match`, `reconstruct`, `aggregate` and `merge` do so themselves, but for --no-refine and for keypoints that are
-    given. Keypoints and matches are made anew as they were made last; what the photographs cannot tell keeps its
-    place. features.h5 has a covariance, a quality and a shift for each keypoint. Photographs that changed or went
-    since they were matched are named, and their keypoints stay.
+    given. Keypoints and matches are made anew as they were made last. Tracks first move to texture near by; what the
+    photographs then do not confirm mostly stays out of the database. features.h5 has a covariance, a quality and a
+    shift for each keypoint. Photographs that changed or went since they were matched are named and not looked at.
     """
     from romacli.job.aggregate import reaggregate, refined_options
     from romacli.store.layout import Layout
