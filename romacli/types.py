@@ -177,12 +177,13 @@ class Precision:
 class Keypoints:
     """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32.
 
-    precision: None where they were not refined.
+    precision: None where they were not refined. descriptors: (K, D), of those that a matcher of keypoints describes.
     """
 
     xy: np.ndarray
     scores: np.ndarray
     precision: Precision | None = None
+    descriptors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _expect(self.xy.shape == (len(self.scores), 2), f"xy is {self.xy.shape}, expected ({len(self.scores)}, 2)")

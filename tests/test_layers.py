@@ -16,7 +16,7 @@ FLOORS = (
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},
     {"matchers", "mapping"},
     {"run", "two_view", "follow"},
-    {"pairing"},
+    {"pairing", "describe"},
     {"job"},
     {"eval", "report", "train", "densify", "localize", "export"},
     {"cli"},

@@ -17,6 +17,7 @@ from romacli.cli import (
     check,
     colmap_import,
     densify,
+    describe,
     export,
     follow,
     localize,
@@ -58,6 +59,7 @@ ORDER_OF_WORK = (
     "status",
     "check",
     "show",
+    "describe",
     "transfer",
     "track",
     "report",
@@ -207,6 +209,7 @@ refine.add_to(app)
 status.add_to(app)
 check.add_to(app)
 show.add_to(app)
+describe.add_to(app)
 follow.add_to(app)
 report.add_to(app)
 app.add_typer(models.app, name="models")

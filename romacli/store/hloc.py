@@ -68,6 +68,7 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
     under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
+    Described keypoints have `descriptors` (D, K) float16, as hloc's extractors write them.
     Refined keypoints have the three datasets of `Precision` besides, which hloc does not look at.
     A photograph that cannot be read has no keypoints and the size `UNREAD`.
 
@@ -86,6 +87,8 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
             group["scores"] = keypoints.scores.astype(np.float32)
             group["score"] = group["scores"]
             group["image_size"] = np.array(size, np.int64)
+            if keypoints.descriptors is not None:
+                group["descriptors"] = keypoints.descriptors.T.astype(np.float16)
             if keypoints.precision is not None:
                 for key, values in vars(keypoints.precision).items():
                     group[key] = values.astype(np.float32)
@@ -261,6 +264,12 @@ class FeaturesFile(ReadFile):
             if not all(np.isfinite(values).all() for values in vars(precision).values()):
                 raise ValueError("a covariance is no number")
             return precision
+
+    def descriptors(self, name: str) -> np.ndarray:
+        """The descriptors (K, D) float32 of an image's keypoints."""
+        group = self._group(name)
+        with self._reading(f"give the descriptors of {name}"):
+            return np.ascontiguousarray(_array(group["descriptors"]).T.astype(np.float32))
 
     def image_size(self, name: str) -> Size:
         """The (width, height) of an image in px."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -162,8 +163,14 @@ class SparseMatcher:
             return self.prepare(image)
         height, width = image.shape[:2]
         stored = turn_size((width, height), turns)
-        found = self._given.read(name, stored)
-        return self._prepared(image, Keypoints(turn_points(found.xy, stored, turns).astype(np.float32), found.scores))
+        found = self._given.read(name, stored, self.described_by)
+        upright = turn_points(found.xy, stored, turns).astype(np.float32)
+        return self._prepared(image, replace(found, xy=upright))
+
+    @property
+    def described_by(self) -> str:
+        """The values that descriptors depend on, as they are noted in a file of them."""
+        return json.dumps({"model": self.name, **self._describer.settings}, sort_keys=True)
 
     def _prepared(self, image: np.ndarray, keypoints: Keypoints | None) -> PreparedImage:
         height, width = image.shape[:2]
@@ -172,6 +179,9 @@ class SparseMatcher:
                 f"a photograph of {width}x{height} px is too small for {self.name}, which needs {SMALLEST_SIDE} a side."
             )
         placed = {} if keypoints is None else _placed(keypoints, (width, height))
+        if keypoints is not None and keypoints.descriptors is not None:
+            descriptors = F.normalize(torch.from_numpy(keypoints.descriptors), dim=1)
+            return PreparedImage({**placed, "descriptors": descriptors[None]}, (width, height))
         return PreparedImage({**self._describer.prepare(image), **placed}, (width, height))
 
     @torch.inference_mode()
@@ -186,7 +196,11 @@ class SparseMatcher:
     def _encode(self, image: PreparedImage) -> Features:
         inputs = {name: tensor.to(self.device) for name, tensor in image.tensors.items()}
         places, scores = inputs.pop("places", None), inputs.pop("scores", None)
-        found = self._describer.describe(inputs, None if places is None else places[0], self._options.sparse.top_k)
+        if places is not None and "descriptors" in inputs:
+            found = Described(places[0], None, inputs["descriptors"][0])
+        else:
+            at = None if places is None else places[0]
+            found = self._describer.describe(inputs, at, self._options.sparse.top_k)
         if not torch.isfinite(found.descriptors).all():
             raise EstimationError(
                 f"{self.name} gives descriptors that are not numbers. Use --dtype float32, or another file of weights."
@@ -227,10 +241,13 @@ class _Given:
         with FeaturesFile(path) as file:
             self._names = file.names()
 
-    def read(self, name: str, size: tuple[int, int]) -> Keypoints:
+    def read(self, name: str, size: tuple[int, int], described_by: str) -> Keypoints:
+        """An image's keypoints, with their descriptors where these were made just so."""
         with FeaturesFile(self._path) as file:
             held = spelled([name], self._names).get(name, name)
             found = file.keypoints(held)
+            if file.provenance().get("described_by") == described_by:
+                found = replace(found, descriptors=file.descriptors(held))
             known = file.known_size(held) or size
         if known != size:
             raise ImageError(
