@@ -20,8 +20,8 @@ from romacli.store.manifest import write_manifest
 from romacli.types import Manifest, PairList
 
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
-# Reads scene lists that NumPy pickled through an unpickler that makes arrays, numbers and strings only.
-RESTRICTED_PICKLE = "train/data/megadepth.py"
+# Reads what NumPy pickled through an unpickler that makes arrays, numbers and strings only.
+RESTRICTED_PICKLE = "store/pickled.py"
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
 MUST_SAY = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
 

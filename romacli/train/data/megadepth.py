@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from romacli.errors import InputError
 from romacli.images.decode import read_image
+from romacli.store.pickled import DAMAGE, read_array
 
 from .photographs import first_line
 from .posed import PosedView
@@ -102,41 +101,16 @@ def read_scene_list(path: Path) -> Mapping[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            found = _read_object(file)
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError, TypeError, AttributeError, IndexError) as error:
+            found = read_array(file)
+    except DAMAGE as error:
         raise InputError(f"{path} cannot be read as a scene list: {first_line(error)}. Prepare it anew.") from error
     if isinstance(found, np.ndarray) and found.shape == ():
         found = found.item()
+    if isinstance(found, np.ndarray) and not found.dtype.hasobject:
+        raise InputError(f"{path} cannot be read as a scene list: it holds numbers. Prepare it anew.")
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no dictionary, as a scene list does. Prepare it anew.")
     return found
-
-
-def _read_object(file: IO[bytes]) -> Any:
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    _, _, dtype = read_header(file)
-    if not dtype.hasobject:
-        raise ValueError(f"it holds numbers of type {dtype}")
-    return _DataOnly(file, encoding="latin1").load()
-
-
-class _DataOnly(pickle.Unpickler):
-    """Reads arrays, numbers and text; refuses every other name, so that no code can be called."""
-
-    _PARTS: ClassVar[dict[str, Any]] = {
-        "ndarray": np.ndarray,
-        "dtype": np.dtype,
-        "_reconstruct": np.zeros(1).__reduce__()[0],
-        "scalar": np.float64(0).__reduce__()[0],
-        "encode": codecs.encode,
-    }
-    _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs")
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module not in self._MODULES or name not in self._PARTS:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which no scene list needs")
-        return self._PARTS[name]
 
 
 def _scene(root: Path, path: Path) -> MegaDepthScene:
