@@ -14,6 +14,7 @@ from romacli import __version__
 from romacli.cli import (
     aggregate,
     bench,
+    benchmarks,
     check,
     colmap_import,
     densify,
@@ -214,6 +215,7 @@ follow.add_to(app)
 report.add_to(app)
 app.add_typer(models.app, name="models")
 bench.add_to(app)
+benchmarks.add_to(evaluation.app)
 app.add_typer(evaluation.app, name="eval")
 train.add_to(app)
 

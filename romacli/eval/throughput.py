@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from romacli.run.options import MatchOptions
 from romacli.run.schedule import fewest_loads
 from romacli.types import Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 
+Item = TypeVar("Item")
 STAGES = ("encode", "match")
 CPU = torch.device("cpu")
 
@@ -237,8 +238,8 @@ def bench(
     return result
 
 
-def spread(pairs: Sequence[Pair], count: int) -> tuple[Pair, ...]:
-    """So many of the pairs, at equal distances along the list."""
+def spread(pairs: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """So many of a list, at equal distances along it."""
     count = min(count, len(pairs))
     return tuple(pairs[round((index + 0.5) * len(pairs) / count - 0.5)] for index in range(count))
 

@@ -1,0 +1,177 @@
+"""`romacli eval BENCHMARK DATA`: the papers' tables, a command for each row of the benchmarks' table, and their list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.options import TalkOptions, takes
+from romacli.eval.benchmarks.table import BENCHMARKS, evaluation_named
+from romacli.matchers.options import MatcherChoice
+from romacli.options import Option
+from romacli.run.options import BatchSize
+
+if TYPE_CHECKING:
+    from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task
+    from romacli.eval.benchmarks.run import BenchmarkResult
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    data: Annotated[
+        Path,
+        Option("Folder of the benchmark's data, as `romacli eval list` shows it.", metavar="DATA", is_argument=True),
+    ]
+    protocol: Annotated[
+        str | None,
+        Option("How figures are made, of those in `romacli eval list`. Default: the papers' own.", metavar="NAME"),
+    ] = None
+    limit: Annotated[
+        int | None,
+        Option("Judge so many pairs, spread over all; figures then compare with no published ones.", min=1),
+    ] = None
+    seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
+    batch_size: BatchSize = None
+    output: Annotated[
+        Path | None,
+        Option(
+            "Write errors pair by pair as JSON lines; the same command goes on where they end.",
+            metavar="FILE",
+            short="o",
+        ),
+    ] = None
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("list", epilog="Example: romacli eval list")(takes(TalkOptions)(list_benchmarks))
+    for row in BENCHMARKS.values():
+        example = f"Example: romacli eval {row.name} data/ --model roma-outdoor -o {row.name}.jsonl"
+        app.command(row.name, epilog=example)(takes(BenchmarkOptions, MatcherChoice, TalkOptions)(_command(row)))
+
+
+def list_benchmarks(talk: TalkOptions) -> None:
+    """List the papers' benchmarks: their protocols, the data they need, how these lie, and where they come from."""
+    rows = [
+        {
+            "name": row.name,
+            "summary": row.summary,
+            "measure": f"{row.measure} at {_thresholds(row)}",
+            "protocols": {name: str(evaluation) for name, evaluation in row.evaluations.items()},
+            "layout": row.layout.split("\n"),
+            "origin": row.origin,
+        }
+        for row in BENCHMARKS.values()
+    ]
+    texts = []
+    for row in rows:
+        lines = [f"{row['name']}: {row['summary']}", f"  {row['measure']}"]
+        lines += [f"  --protocol {name}: {text}" for name, text in row["protocols"].items()]
+        lines += ["  in DATA:", *(f"    {line}" for line in row["layout"]), f"  from {row['origin']}"]
+        texts.append("\n".join(lines))
+    _print({"benchmarks": rows}, "\n\n".join(texts), talk)
+
+
+def _command(row: Benchmark) -> Callable[..., None]:
+    def command(flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
+        _run(row, flags, chosen, talk)
+
+    command.__doc__ = (
+        f"Measure a matcher by {row.name}: {row.summary}.\n\n"
+        f"The figures are {row.measure}, at {_thresholds(row)}. DATA is checked before anything runs. The sizes are those "
+        "of the papers where they are known for the matcher and none are given. Published figures stand beside."
+    )
+    return command
+
+
+def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
+    from romacli.eval.benchmarks.run import Record, evaluate, summarise
+    from romacli.eval.throughput import spread
+    from romacli.matchers.matcher import DenseMatcher
+    from romacli.matchers.registry import load_matcher
+    from romacli.run.options import MatchOptions
+
+    name, evaluation = evaluation_named(row, flags.protocol)
+    known = row.read(flags.data)
+    tasks = spread(known, flags.limit or len(known))
+    matcher = load_matcher(chosen.model, _at_papers_sizes(row, chosen).matcher)
+    made_with = {"benchmark": row.name, "protocol": name, "evaluation": str(evaluation)}
+    made_with |= {"model": matcher.settings, "seed": flags.seed}
+    record = Record(flags.output, made_with)
+    options = MatchOptions(batch_size=flags.batch_size, seed=flags.seed)
+    with Console(quiet=talk.quiet) as console, stopping() as stop:
+        evaluate(flags.data, tasks, matcher, evaluation, record, options, progress=console, stop=stop)
+    result = summarise(row, evaluation, tasks, record.errors)
+    samples = isinstance(matcher, DenseMatcher)
+    differing = _differing(row, tasks, known)
+    values = {
+        **made_with,
+        "samples_warps": samples,
+        **asdict(result),
+        "published": [asdict(other) for other in row.published],
+        "comparable": not differing,
+    }
+    _print(values, "\n".join(_lines(row, name, evaluation, matcher.settings, result, differing, samples=samples)), talk)
+
+
+def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
+    """The matcher at the sizes of the papers' runs, unless some are given."""
+    given = chosen.matcher
+    if chosen.model not in row.sizes or given.preset or given.coarse_resolution or given.upsample_resolution:
+        return chosen
+    coarse, upsample = row.sizes[chosen.model]
+    sized = replace(given, coarse_resolution=coarse, upsample_resolution=upsample)
+    return replace(chosen, matcher=replace(sized, upsample=given.upsample and upsample is not None))
+
+
+def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> str:
+    """Why the figures compare with no published ones; empty where they do."""
+    if len(tasks) < len(known):
+        return f"{len(tasks)} of {len(known)} pairs: not to be compared with published figures"
+    if row.pairs not in (None, len(known)):
+        return f"{len(known)} pairs, where the benchmark has {row.pairs}: not to be compared with published figures"
+    return ""
+
+
+def _lines(
+    row: Benchmark,
+    protocol: str,
+    evaluation: Evaluation,
+    settings: Mapping[str, Any],
+    result: BenchmarkResult,
+    differing: str,
+    *,
+    samples: bool,
+) -> list[str]:
+    sizes = [settings[key] for key in ("coarse_resolution", "upsample_resolution") if settings.get(key)]
+    lines = [
+        f"{row.name}, {row.measure}, in percent",
+        f"protocol {protocol}, {evaluation}",
+        *([] if samples else ["The matcher has no warps to sample: all points it gives are used."]),
+        f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
+        differing or f"{result.pairs} pairs",
+        f"without estimate: {result.without_estimate} of {result.errors}",
+        "",
+    ]
+    title = f"at {row.unit}"
+    width = max(map(len, (title, *(other.method for other in row.published)))) + 2
+    lines.append(f"{title:{width}}" + "".join(f"{threshold:>8g}" for threshold in row.thresholds))
+    lines.append(f"{'this run':{width}}" + "".join(f"{100 * figure:>8.2f}" for figure in result.figures.values()))
+    for other in row.published:
+        lines.append(f"{other.method:{width}}" + "".join(f"{f:>8.2f}" for f in other.figures) + f"  {other.source}")
+    return lines
+
+
+def _thresholds(row: Benchmark) -> str:
+    return f"{', '.join(f'{threshold:g}' for threshold in row.thresholds)} {row.unit}"
+
+
+def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
+    if talk.as_json:
+        Console().result(values, text, as_json=True)
+    else:
+        print(text)

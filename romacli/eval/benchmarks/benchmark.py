@@ -1,0 +1,125 @@
+"""What a benchmark is: pairs whose truth is known, a protocol that turns matches into errors, and published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from romacli.errors import InputError
+from romacli.types import Pair, Size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pair to judge. names: relative to the folder of the data; sizes: of both; truth: as its solver wants it."""
+
+    names: Pair
+    sizes: tuple[Size, Size]
+    truth: Any
+
+
+class Solver(Protocol):
+    """Estimates from point pairs what a task knows; its text says how."""
+
+    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+        """How far the estimate is off; points (N, 2) in COLMAP px. Infinite where there is no estimate."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One way to make a benchmark's figures.
+
+    about: whose it is, and what is peculiar to it.
+    samples: drawn afresh of each pair's warps, balanced, of so many `points`; a matcher of keypoints gives all its own.
+    estimates: made of each sample, after shuffling it.
+    last_twice: the last error of each pair counts twice.
+    """
+
+    about: str
+    solver: Solver
+    samples: int = 1
+    points: int = 5000
+    estimates: int = 1
+    last_twice: bool = False
+
+    def __str__(self) -> str:
+        each = f", {self.estimates} estimates of each" if self.estimates > 1 else ""
+        drawn = f"{self.samples} balanced samples" if self.samples > 1 else "1 balanced sample"
+        twice = "; the last error of a pair counts twice" if self.last_twice else ""
+        sampled = f"{drawn} of {self.points} points from the warps of both directions{each}"
+        return f"{self.about}: {sampled}; {self.solver}{twice}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures as they were published, in percent, in the order of the benchmark's thresholds."""
+
+    method: str
+    figures: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A row of the table.
+
+    measure: what the figures are; thresholds, unit: where they are taken.
+    layout: what must lie in the data's folder, line by line; origin: where it comes from.
+    read: the tasks in a folder; it raises InputError where the data are not whole.
+    evaluations: by the name of the protocol, the usual one first.
+    pairs: how many the published figures are over, where that is known.
+    sizes: of both passes in the papers' runs, by matcher; others run at their own.
+    """
+
+    name: str
+    summary: str
+    measure: str
+    thresholds: tuple[float, ...]
+    unit: str
+    layout: str
+    origin: str
+    read: Callable[[Path], list[Task]]
+    evaluations: Mapping[str, Evaluation]
+    pairs: int | None = None
+    published: tuple[Published, ...] = ()
+    sizes: Mapping[str, tuple[Size, Size | None]] = field(default_factory=dict)
+
+
+def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
+    """The sizes of pictures by their headers.
+
+    Raises:
+        InputError: some are missing, or one is no picture.
+    """
+    from romacli.images.decode import image_size
+
+    names = list(dict.fromkeys(names))
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{root} lacks {len(missing)} of {len(names)} pictures that its lists name, first {missing[0]}. Unpack the "
+            "data again, or finish the download; `romacli eval list` says how they lie."
+        )
+    return {name: image_size(root / name) for name in names}
+
+
+def require(root: Path, parts: Sequence[str]) -> None:
+    """Check that files or folders of the data are there.
+
+    Raises:
+        InputError: some are not.
+    """
+    missing = [part for part in parts if not (root / part).exists()]
+    if missing:
+        raise InputError(
+            f"{root} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}. Unpack the benchmark's data "
+            "there, or name the folder that holds them; `romacli eval list` says how they lie and where they come from."
+        )

@@ -1,0 +1,50 @@
+"""HPatches' full pictures: a first one and five others of each sequence, with homographies between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+
+FOLDER = "hpatches-sequences-release"
+OTHERS = range(2, 7)
+# Too large to be fed to the first learned matchers, and left out ever since.
+LEFT_OUT = {
+    "i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding", "v_artisans", "v_astronautis", "v_talent",
+}  # fmt: skip
+
+
+def read(root: Path) -> list[Task]:
+    """Five pairs of each sequence.
+
+    Raises:
+        InputError: there is no sequence, or one lacks a picture or a homography, or that is no matrix.
+    """
+    require(root, (FOLDER,))
+    folders = sorted(path for path in (root / FOLDER).iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_"))
+    sequences = [f"{FOLDER}/{path.name}" for path in folders if path.name not in LEFT_OUT]
+    if not sequences:
+        raise InputError(f"{root / FOLDER} holds no sequences i_* and v_*. Unpack the release there.")
+    require(root, [f"{sequence}/H_1_{k}" for sequence in sequences for k in OTHERS])
+    sizes = sizes_of(root, (f"{sequence}/{k}.ppm" for sequence in sequences for k in (1, *OTHERS)))
+    tasks = []
+    for sequence in sequences:
+        first = f"{sequence}/1.ppm"
+        for k in OTHERS:
+            other = f"{sequence}/{k}.ppm"
+            homography = _homography(root / sequence / f"H_1_{k}")
+            tasks.append(Task((first, other), (sizes[first], sizes[other]), homography))
+    return tasks
+
+
+def _homography(path: Path) -> np.ndarray:
+    try:
+        matrix = np.loadtxt(path, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a matrix. Unpack the release again.") from error
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+        raise InputError(f"{path} holds no homography, 3 x 3 numbers were expected. Unpack the release again.")
+    return matrix

@@ -1,0 +1,78 @@
+"""MegaDepth's pairs for relative pose: lists of scenes in npz files, photographs in Undistorted_SfM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.solvers import PosedTruth
+from romacli.store.pickled import read_arrays
+from romacli.types import Pair
+
+KEYS = ("pair_infos", "image_paths", "intrinsics", "poses")
+_OFF_CENTRE = 0.1  # of a side: undistorted photographs have their principal points near the middle
+
+
+def read(root: Path, lists: tuple[str, ...]) -> list[Task]:
+    """The pairs of some lists, in their order.
+
+    Raises:
+        InputError: a list or a photograph is missing, a list is damaged, or K is of another resolution.
+    """
+    require(root, lists)
+    pairs = [pair for name in lists for pair in _pairs(root / name)]
+    sizes = sizes_of(root, (name for names, _ in pairs for name in names))
+    tasks = [Task(names, (sizes[names[0]], sizes[names[1]]), truth) for names, truth in pairs]
+    check_intrinsics(root, tasks)
+    return tasks
+
+
+def check_intrinsics(root: Path, tasks: list[Task]) -> None:
+    """Raise InputError where most principal points are far from the middle of their pictures."""
+    off = [
+        max(abs(K[axis, 2] / size[axis] - 0.5) for axis in (0, 1))
+        for task in tasks
+        for K, size in zip(task.truth.intrinsics, task.sizes, strict=True)
+    ]
+    if np.median(off) > _OFF_CENTRE:
+        K, size = tasks[0].truth.intrinsics[0], tasks[0].sizes[0]
+        raise InputError(
+            f"The intrinsics in {root} are of another resolution than its pictures: {tasks[0].names[0]} is "
+            f"{size[0]} x {size[1]} px, and its principal point is ({K[0, 2]:.0f}, {K[1, 2]:.0f}). "
+            "Unpack the pictures at their original size."
+        )
+
+
+def _pairs(path: Path) -> list[tuple[Pair, PosedTruth]]:
+    infos, names, intrinsics, poses = read_arrays(path, KEYS)
+    found = []
+    for index, info in enumerate(infos):
+        try:
+            i, j = (int(number) for number in info[0])
+            found.append(((_name(names[i]), _name(names[j])), _truth(intrinsics, poses, i, j)))
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{path}: pair {index} has no two photographs with intrinsics and poses. Fetch it again."
+            ) from error
+    if not found:
+        raise InputError(f"{path} lists no pairs. Fetch it again.")
+    return found
+
+
+def _name(value: Any) -> str:
+    """A path below the folder; a list from elsewhere must not lead out of it."""
+    path = Path(str(value))
+    if value is None or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{value} is no name")
+    return path.as_posix()
+
+
+def _truth(intrinsics: Any, poses: Any, i: int, j: int) -> PosedTruth:
+    Ks = [np.asarray(intrinsics[k], np.float64).reshape(3, 3) for k in (i, j)]
+    first, second = (np.asarray(poses[k], np.float64).reshape(4, 4) for k in (i, j))
+    rotation = second[:3, :3] @ first[:3, :3].T
+    return PosedTruth((Ks[0], Ks[1]), rotation, second[:3, 3] - rotation @ first[:3, 3])

@@ -1,0 +1,224 @@
+"""The pass over a benchmark's pairs: each picture is encoded once, and what is judged is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import PartialError, SettingsDifferError, StoreError, UsageError
+from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task
+from romacli.eval.relative_pose import pose_auc
+from romacli.eval.two_view import correspondences
+from romacli.matchers.matcher import DenseMatcher, Matcher, pair_seed
+from romacli.matchers.sampling import SampleOptions, sample
+from romacli.progress import Progress
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
+from romacli.stop import StopRequest
+from romacli.store.layout import unwritable
+from romacli.types import (
+    Correspondences,
+    DenseMatch,
+    Features,
+    ImageList,
+    Pair,
+    PairList,
+    PairResult,
+    PreparedImage,
+)
+
+Errors = dict[Pair, list[float]]
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a run gave.
+
+    figures: the area under recall over error up to each threshold, in [0, 1], all errors of all pairs pooled.
+    without_estimate: errors that are infinite, of so many in all.
+    """
+
+    figures: dict[float, float]
+    pairs: int
+    errors: int
+    without_estimate: int
+
+
+class Sampler:
+    """A dense matcher that gives a protocol's samples, one after the other, in place of checked warps."""
+
+    def __init__(self, matcher: DenseMatcher, evaluation: Evaluation) -> None:
+        self._matcher, self._evaluation = matcher, evaluation
+        self.name, self.batch_size = matcher.name, matcher.batch_size
+        self.device = getattr(matcher, "device", None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._matcher.settings
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        return self._matcher.prepare(image)
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        return self._matcher.encode(images)
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        """Samples of equal lengths.
+
+        Raises:
+            UsageError: the matcher lacks a direction.
+        """
+        warps = self._matcher.warp(pairs)
+        if any(warp.warp_BA is None for warp in warps):
+            raise UsageError(
+                f"model {self.name} warps in one direction only, and the protocol samples both. Use another matcher."
+            )
+        return [self._samples(warp, seed) for warp, seed in zip(warps, seeds, strict=True)]
+
+    def _samples(self, warp: DenseMatch, seed: int) -> Correspondences:
+        options = SampleOptions(num_matches=self._evaluation.points)
+        believing = replace(warp, min_certainty=0.0)  # the papers draw by certainty, however low
+        drawn = [sample(believing, (seed + number) % 2**63, options) for number in range(self._evaluation.samples)]
+        return Correspondences(
+            *(np.concatenate([getattr(one, part) for one in drawn]) for part in ("keypoints0", "keypoints1", "scores"))
+        )
+
+
+class Record:
+    """Errors pair by pair in a file of JSON lines, the first of which says what they are of.
+
+    Raises:
+        SettingsDifferError: the file holds errors of another run.
+        StoreError: it is of another kind, damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
+        self._path, self.errors = path, Errors()
+        header = json.loads(json.dumps(header, default=str))
+        if path is None:
+            return
+        lines = self._whole_lines(path)
+        if not lines:
+            self._write([header], "w")
+            return
+        try:
+            known, *rows = map(json.loads, lines)
+            self.errors = {
+                (one, other): [math.inf if error is None else float(error) for error in row["errors"]]
+                for row in rows
+                for one, other in [row["names"]]
+            }
+            differing = sorted(key for key in header if known[key] != header[key])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} holds no errors of a benchmark. Give another -o, or remove it.") from error
+        if differing:
+            raise SettingsDifferError(
+                f"{path} was made with another {', '.join(differing)}. Give another -o, or run as before."
+            )
+
+    def add(self, names: Pair, errors: list[float]) -> None:
+        self.errors[names] = errors
+        if self._path is not None:
+            finite = [error if math.isfinite(error) else None for error in errors]
+            self._write([{"names": names, "errors": finite}], "a")
+
+    def _whole_lines(self, path: Path) -> list[str]:
+        """The lines of the file, a last one that was not finished taken off it."""
+        try:
+            if not path.exists():
+                return []
+            whole = path.read_bytes()
+            end = whole.rfind(b"\n") + 1
+            if end < len(whole) and end:
+                with path.open("rb+") as file:
+                    file.truncate(end)
+            return (whole[:end] or whole).decode("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path} cannot be read as errors of a benchmark. Give another -o.") from error
+
+    def _write(self, rows: Iterable[Mapping[str, Any]], mode: str) -> None:
+        assert self._path is not None
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise unwritable(self._path, error, num_bytes=len(text)) from error
+
+
+def evaluate(
+    root: Path,
+    tasks: Sequence[Task],
+    matcher: Matcher,
+    evaluation: Evaluation,
+    record: Record,
+    options: MatchOptions,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Judge all tasks that the record lacks.
+
+    Raises:
+        PartialError: some pictures cannot be read; all else is done.
+        Stopped: a signal asked for it; what is judged is in the record.
+    """
+    waiting: dict[frozenset[str], dict[Pair, Task]] = {}
+    for task in tasks:
+        if task.names not in record.errors:
+            waiting.setdefault(frozenset(task.names), {})[task.names] = task
+
+    def judge(results: Sequence[tuple[Pair, PairResult]]) -> None:
+        for pair, result in results:
+            for names, task in waiting[frozenset(pair)].items():
+                turned = names != pair
+                errors = _errors(task, result, evaluation, samples=samples, turned=turned, seed=options.seed)
+                record.add(names, errors)
+
+    shown = dict.fromkeys(name for group in waiting.values() for task in group.values() for name in task.names)
+    todo = PairList(tuple(next(iter(group)) for group in waiting.values()))
+    asked, samples = matcher, 1
+    if isinstance(matcher, DenseMatcher):
+        asked, samples = Sampler(matcher, evaluation), evaluation.samples
+    summary = match_images(
+        ImageList(root, tuple(shown)), todo, asked, judge, options, progress=progress, stop=stop, title="evaluating"
+    )
+    if summary.failures:
+        raise PartialError(
+            f"{summary.failed} pairs could not be judged, and figures of the others would be of another benchmark: "
+            f"{next(iter(summary.failures.values()))}"
+        )
+
+
+def summarise(
+    benchmark: Benchmark, evaluation: Evaluation, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
+) -> BenchmarkResult:
+    """The figures of tasks that are all judged."""
+    rows = [list(errors[task.names]) for task in tasks]
+    pooled = np.array([error for row in rows for error in row + row[-1:] * evaluation.last_twice])
+    figures = {threshold: pose_auc(pooled, threshold) for threshold in benchmark.thresholds}
+    return BenchmarkResult(figures, len(rows), len(pooled), int(np.isinf(pooled).sum()))
+
+
+def _errors(
+    task: Task, result: PairResult, evaluation: Evaluation, *, samples: int, turned: bool, seed: int
+) -> list[float]:
+    """An error for each estimate of each sample; of points that are no samples, all serve each time."""
+    found = correspondences(result)
+    sides = [found.keypoints1, found.keypoints0] if turned else [found.keypoints0, found.keypoints1]
+    rng = np.random.default_rng(pair_seed(*task.names, seed=seed))
+    errors = []
+    for number in range(evaluation.samples):
+        one, other = (np.split(side, samples)[number % samples] for side in sides)
+        for _ in range(evaluation.estimates):
+            order = rng.permutation(len(one))
+            one, other = one[order], other[order]
+            errors.append(evaluation.solver.error(task, one, other))
+    return errors

@@ -1,0 +1,139 @@
+"""The estimators of the papers' evaluations, with their settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from romacli.eval.benchmarks.benchmark import Task
+from romacli.types import Size
+
+
+class PosedTruth(NamedTuple):
+    """K (3, 3) of both pictures in px, and cam1_from_cam0: rotation (3, 3), translation (3,)."""
+
+    intrinsics: tuple[np.ndarray, np.ndarray]
+    rotation: np.ndarray
+    translation: np.ndarray
+
+
+@dataclass(frozen=True)
+class EssentialSolver:
+    """The relative pose out of an essential matrix by OpenCV's RANSAC, as DKM and RoMa are evaluated.
+
+    Attributes:
+        side: "long" or "short": that side of each picture counts as `px` long, and K is scaled with it.
+        shift: taken from the scaled coordinates, whose origin is the picture's corner.
+        threshold: of an inlier, in px of the scaled pictures.
+
+    The error is the larger of the angles of rotation and of translation direction, that one without its sign, in deg.
+    """
+
+    side: str
+    px: int
+    shift: float = 0.0
+    threshold: float = 0.5
+    confidence: float = 0.99999
+
+    def __str__(self) -> str:
+        shift = f", coordinates less {self.shift:g} px" if self.shift else ""
+        return (
+            f"OpenCV findEssentialMat, RANSAC {self.threshold:g} px at a {self.side} side of {self.px} px{shift}, "
+            f"confidence {self.confidence:g}"
+        )
+
+    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+        """In deg; infinite for fewer than five points, or where OpenCV finds nothing."""
+        from romacli.geometry.epipolar import relative_pose_error
+
+        truth: PosedTruth = task.truth
+        scales = [self._scale(size) for size in task.sizes]
+        Ks = [scale * K for scale, K in zip(scales, truth.intrinsics, strict=True)]
+        rays = [
+            (scale * points.astype(np.float64) - self.shift - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
+            for points, scale, K in zip((points0, points1), scales, Ks, strict=True)
+        ]
+        # Half of the entries averaged are zero, so that the sum is about one focal length.
+        found = self._pose(*rays, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
+        if found is None:
+            return math.inf
+        rotation, direction = relative_pose_error(
+            *found, true_rotation=truth.rotation, true_translation=truth.translation
+        )
+        return max(rotation, min(direction, 180 - direction))
+
+    def _scale(self, size: Size) -> float:
+        return self.px / (max(size) if self.side == "long" else min(size))
+
+    def _pose(self, rays0: np.ndarray, rays1: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of all poses in all matrices found, the one with most points in front of both cameras."""
+        import cv2
+
+        if len(rays0) < 5:
+            return None
+        camera, best, most = np.eye(3), None, 0
+        try:
+            matrices, mask = cv2.findEssentialMat(
+                rays0, rays1, camera, method=cv2.RANSAC, prob=self.confidence, threshold=threshold
+            )
+            for matrix in [] if matrices is None else np.split(matrices, len(matrices) // 3):
+                count, rotation, translation, *_ = cv2.recoverPose(matrix, rays0, rays1, camera, 1e9, mask=mask.copy())
+                if count > most:
+                    best, most = (rotation, translation.ravel()), count
+        except cv2.error:
+            return None
+        return best
+
+
+@dataclass(frozen=True)
+class HomographySolver:
+    """A homography by OpenCV's RANSAC; the truth of a task is H (3, 3), where (0, 0) is the first pixel's centre.
+
+    The error is the mean distance of the first picture's four corners, in px of a second picture whose short side is
+    `px` long; `threshold` is in the same.
+    """
+
+    px: int = 480
+    threshold: float = 3.0
+    confidence: float = 0.99999
+
+    def __str__(self) -> str:
+        return (
+            f"OpenCV findHomography, RANSAC {self.threshold:g} px at a short side of {self.px} px, "
+            f"confidence {self.confidence:g}"
+        )
+
+    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+        """In px; infinite for fewer than four points, or where OpenCV finds nothing."""
+        import cv2
+
+        from romacli.geometry.coordinates import colmap_to_hloc
+
+        if len(points0) < 4:
+            return math.inf
+        scale = min(task.sizes[1]) / self.px
+        try:
+            found, _ = cv2.findHomography(
+                colmap_to_hloc(points0.astype(np.float64)),
+                colmap_to_hloc(points1.astype(np.float64)),
+                method=cv2.RANSAC,
+                ransacReprojThreshold=self.threshold * scale,
+                confidence=self.confidence,
+            )
+        except cv2.error:
+            return math.inf
+        return math.inf if found is None else corner_error(found, task.truth, task.sizes[0]) / scale
+
+
+def corner_error(found: np.ndarray, truth: np.ndarray, size: Size) -> float:
+    """The mean distance in px between where two homographies (3, 3) take the centres of a picture's corner pixels."""
+    right, low = size[0] - 1, size[1] - 1
+    corners = np.array([[0, 0, 1], [0, low, 1], [right, 0, 1], [right, low, 1]], np.float64)
+    ends = [corners @ matrix.T for matrix in (found, truth)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = (end[:, :2] / end[:, 2:] for end in ends)
+        distance = float(np.linalg.norm(one - other, axis=1).mean())
+    return distance if math.isfinite(distance) else math.inf

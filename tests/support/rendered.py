@@ -1,0 +1,103 @@
+"""Matchers that know the truth of rendered pictures, and what tears it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from support.homography import image_digest
+from torch import Tensor
+
+from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.synthetic import Camera, TexturedPlane, render_view, warp_between
+from romacli.types import Correspondences, DenseMatch, Features, PairResult, PreparedImage
+
+
+class SceneMatcher:
+    """Exact warps between pictures of rendered scenes, known by their digests."""
+
+    name = "truth"
+    batch_size = 1
+
+    def __init__(self) -> None:
+        self._scenes: list[tuple[list[TexturedPlane], Camera]] = []
+        self._number: dict[str, int] = {}
+        self.images_encoded = 0
+
+    def learn(self, image: np.ndarray, planes: list[TexturedPlane], camera: Camera) -> None:
+        self._number[image_digest(image)] = len(self._scenes)
+        self._scenes.append((planes, camera))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.name}
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        number = torch.tensor([self._number[image_digest(image)]])
+        return PreparedImage({"number": number}, (image.shape[1], image.shape[0]))
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
+        self.images_encoded += len(images)
+        return [Features(image.tensors, image.size) for image in images]
+
+    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        return [DenseMatch(*self._direction(a, b), *self._direction(b, a), a.size, b.size) for a, b in pairs]
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        raise AssertionError("benchmarks sample warps")
+
+    def _direction(self, a: Features, b: Features) -> tuple[Tensor, Tensor]:
+        sides = [self._scenes[int(each.tensors["number"])] for each in (a, b)]
+        views = [render_view(planes, camera) for planes, camera in sides]
+        warp, visible = warp_between(sides[0][1], views[0], sides[1][1], views[1])
+        return from_colmap_pixels(torch.from_numpy(warp), b.size), torch.from_numpy(visible).float()
+
+
+class Shuffled:
+    """The warps of another matcher with their targets permuted."""
+
+    name = "truth"
+    batch_size = 1
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matcher, name)
+
+    def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
+        return [self._torn(match) for match in self._matcher.warp(pairs)]
+
+    def _torn(self, match: DenseMatch) -> DenseMatch:
+        torn = {}
+        for side in ("AB", "BA"):
+            warp, certain = getattr(match, f"warp_{side}").clone(), getattr(match, f"certainty_{side}") > 0
+            targets = warp[certain]
+            warp[certain] = targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))]
+            torn[f"warp_{side}"] = warp
+        return replace(match, **torn)
+
+
+class Points:
+    """A matcher of keypoints: so many exact point pairs of a dense one's warps."""
+
+    name = "truth"
+    batch_size = 1
+
+    def __init__(self, matcher: Any, count: int) -> None:
+        self.prepare, self.encode, self._warp, self._count = matcher.prepare, matcher.encode, matcher.warp, count
+        self.settings = matcher.settings
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        return [self._some(match) for match in self._warp(pairs)]
+
+    def _some(self, match: DenseMatch) -> Correspondences:
+        rows, columns = np.nonzero(match.certainty_AB.numpy())
+        some = np.linspace(0, len(rows) - 1, self._count).astype(int)
+        cell = np.array(match.size_A, np.float32) / match.certainty_AB.shape[::-1]
+        here = ((np.column_stack((columns, rows))[some] + 0.5) * cell).astype(np.float32)
+        there = (match.warp_AB.numpy()[rows, columns][some] + 1) * np.array(match.size_B, np.float32) / 2
+        return Correspondences(here, there, np.ones(self._count, np.float32))
