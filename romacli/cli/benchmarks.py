@@ -1,4 +1,4 @@
-"""`romacli eval BENCHMARK DATA`: the papers' tables, a command for each row of the benchmarks' table, and their list."""
+"""`romacli eval BENCHMARK DATA`: the papers' tables, a command for each row of the table, and their list."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_benchmarks(talk: TalkOptions) -> None:
     """List the papers' benchmarks: their protocols, the data they need, how these lie, and where they come from."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": row.name,
             "summary": row.summary,
@@ -82,8 +82,8 @@ def _command(row: Benchmark) -> Callable[..., None]:
 
     command.__doc__ = (
         f"Measure a matcher by {row.name}: {row.summary}.\n\n"
-        f"The figures are {row.measure}, at {_thresholds(row)}. DATA is checked before anything runs. The sizes are those "
-        "of the papers where they are known for the matcher and none are given. Published figures stand beside."
+        f"The figures are {row.measure}, at {_thresholds(row)}. DATA is checked before anything runs. The sizes are "
+        "those of the papers where they are known for the matcher and none are given. Published figures stand beside."
     )
     return command
 
@@ -99,7 +99,7 @@ def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: T
     known = row.read(flags.data)
     tasks = spread(known, flags.limit or len(known))
     matcher = load_matcher(chosen.model, _at_papers_sizes(row, chosen).matcher)
-    made_with = {"benchmark": row.name, "protocol": name, "evaluation": str(evaluation)}
+    made_with: dict[str, Any] = {"benchmark": row.name, "protocol": name, "evaluation": str(evaluation)}
     made_with |= {"model": matcher.settings, "seed": flags.seed}
     record = Record(flags.output, made_with)
     options = MatchOptions(batch_size=flags.batch_size, seed=flags.seed)

@@ -127,7 +127,7 @@ def figures(result: Result) -> list[float]:
 def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, written, run):
     root, matcher = written[name]
     assert min(figures(run(matcher, name, root, "--json", "-q"))) > 0.9
-    assert max(figures(run(Shuffled(matcher), name, root, "--json", "-q"))) < 0.2
+    assert max(figures(run(Shuffled(matcher), name, root, "--limit", 1, "--json", "-q"))) < 0.2
 
 
 def test_pictures_are_encoded_once_and_pairs_named_twice_count_twice(written, run):
@@ -234,7 +234,7 @@ SEQUENCE = "hpatches-sequences-release/i_wall"
         ("hpatches", lambda root: (root / SEQUENCE / "3.ppm").unlink(), "i_wall/3.ppm"),
         ("hpatches", lambda root: (root / SEQUENCE / "H_1_4").unlink(), "i_wall/H_1_4"),
         ("hpatches", lambda root: (root / SEQUENCE / "H_1_4").write_text("1 2"), "holds no homography"),
-        ("hpatches", cut(f"{SEQUENCE}/3.ppm"), "5 pairs could not be judged"),
+        ("hpatches", cut(f"{SEQUENCE}/3.ppm"), "1 pair could not be judged"),
     ],
 )  # fmt: skip
 def test_data_that_are_not_whole_are_a_sentence(name, damage, words, tmp_path, run):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from romacli.errors import InputError
 from romacli.types import Pair, Size
+from romacli.words import first_few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,6 +121,6 @@ def require(root: Path, parts: Sequence[str]) -> None:
     missing = [part for part in parts if not (root / part).exists()]
     if missing:
         raise InputError(
-            f"{root} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}. Unpack the benchmark's data "
-            "there, or name the folder that holds them; `romacli eval list` says how they lie and where they come from."
+            f"{root} lacks {first_few(missing)}. Unpack the benchmark's data "
+            "there, or name the folder that holds them; `romacli eval list` says how they lie and where from."
         )

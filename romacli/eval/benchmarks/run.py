@@ -32,6 +32,7 @@ from romacli.types import (
     PairResult,
     PreparedImage,
 )
+from romacli.words import counted
 
 Errors = dict[Pair, list[float]]
 
@@ -192,7 +193,7 @@ def evaluate(
     )
     if summary.failures:
         raise PartialError(
-            f"{summary.failed} pairs could not be judged, and figures of the others would be of another benchmark: "
+            f"{counted(summary.failed, 'pair')} could not be judged, and figures of the others would be of another benchmark: "
             f"{next(iter(summary.failures.values()))}"
         )
 

@@ -52,12 +52,12 @@ class EssentialSolver:
         truth: PosedTruth = task.truth
         scales = [self._scale(size) for size in task.sizes]
         Ks = [scale * K for scale, K in zip(scales, truth.intrinsics, strict=True)]
-        rays = [
+        rays0, rays1 = (
             (scale * points.astype(np.float64) - self.shift - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
             for points, scale, K in zip((points0, points1), scales, Ks, strict=True)
-        ]
+        )
         # Half of the entries averaged are zero, so that the sum is about one focal length.
-        found = self._pose(*rays, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
+        found = self._pose(rays0, rays1, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
         if found is None:
             return math.inf
         rotation, direction = relative_pose_error(
