@@ -68,9 +68,7 @@ def scannet(root: Path) -> SceneMatcher:
         cameras = [at_size(replace(camera, K=cameras[0].K), PHOTOGRAPH) for camera in cameras]
         folder = root / f"scans_test/scene07{seed:02d}_00"
         for frame, camera in zip((0, 15), cameras, strict=True):
-            matcher.learn(
-                write_picture(folder / f"color/{frame}.jpg", photograph(planes, camera)[0]), planes, camera
-            )
+            matcher.learn(write_picture(folder / f"color/{frame}.jpg", photograph(planes, camera)[0]), planes, camera)
         K = np.eye(4)
         K[:3, :3] = cameras[0].K - [[0, 0, 0.25], [0, 0, 0.25], [0, 0, 0]]  # half a pixel at twice the size
         (folder / "intrinsic").mkdir()

@@ -193,8 +193,8 @@ def evaluate(
     )
     if summary.failures:
         raise PartialError(
-            f"{counted(summary.failed, 'pair')} could not be judged, and figures of the others would be of another benchmark: "
-            f"{next(iter(summary.failures.values()))}"
+            f"{counted(summary.failed, 'pair')} could not be judged, and figures of the others would be of another "
+            f"benchmark: {next(iter(summary.failures.values()))}"
         )
 
 
