@@ -113,7 +113,7 @@ def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: T
         "samples_warps": samples,
         **asdict(result),
         "published": [asdict(other) for other in row.published],
-        "comparable": not differing,
+        "comparable": bool(row.published) and not differing,
     }
     _print(values, "\n".join(_lines(row, name, evaluation, matcher.settings, result, differing, samples=samples)), talk)
 

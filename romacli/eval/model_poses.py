@@ -68,7 +68,23 @@ def read_truth(path: Path) -> dict[str, Pose]:
     cameras = sorted(path.rglob(f"*{SUFFIX}"))
     if not cameras:
         return read_poses(path)
-    return {file.relative_to(path).as_posix().removesuffix(SUFFIX): _strecha(file) for file in cameras}
+    return {file.relative_to(path).as_posix().removesuffix(SUFFIX): read_strecha(file)[1] for file in cameras}
+
+
+def read_strecha(path: Path) -> tuple[np.ndarray, Pose]:
+    """K (3, 3) and the pose in a file of Strecha's.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    values = _numbers(_text(path).split(), str(path))
+    if len(values) not in (_STRECHA_NUMBERS, _STRECHA_NUMBERS - 2):
+        raise InputError(
+            f"{path} holds {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
+            "camera to world, the camera's centre, width and height."
+        )
+    rotation, centre = values[12:21].reshape(3, 3).T, values[21:24]
+    return values[:9].reshape(3, 3), _pose(rotation, -rotation @ centre, str(path))
 
 
 def read_estimate(path: Path) -> dict[str, Pose]:
@@ -117,17 +133,6 @@ def _relative(poses: Mapping[str, Pose], pair: tuple[str, str]) -> tuple[np.ndar
     one, other = (poses[name] for name in pair)
     rotation = other.rotation @ one.rotation.T
     return rotation, other.translation - rotation @ one.translation
-
-
-def _strecha(path: Path) -> Pose:
-    values = _numbers(_text(path).split(), str(path))
-    if len(values) not in (_STRECHA_NUMBERS, _STRECHA_NUMBERS - 2):
-        raise InputError(
-            f"{path} holds {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
-            "camera to world, the camera's centre, width and height."
-        )
-    rotation, centre = values[12:21].reshape(3, 3).T, values[21:24]
-    return _pose(rotation, -rotation @ centre, str(path))
 
 
 def _read_lines(path: Path) -> dict[str, Pose]:

@@ -9,12 +9,11 @@ import numpy as np
 
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
-from romacli.eval.benchmarks.solvers import PosedTruth
+from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 from romacli.store.pickled import read_arrays
 from romacli.types import Pair
 
 KEYS = ("pair_infos", "image_paths", "intrinsics", "poses")
-_OFF_CENTRE = 0.1  # of a side: undistorted photographs have their principal points near the middle
 
 
 def read(root: Path, lists: tuple[str, ...]) -> list[Task]:
@@ -29,22 +28,6 @@ def read(root: Path, lists: tuple[str, ...]) -> list[Task]:
     tasks = [Task(names, (sizes[names[0]], sizes[names[1]]), truth) for names, truth in pairs]
     check_intrinsics(root, tasks)
     return tasks
-
-
-def check_intrinsics(root: Path, tasks: list[Task]) -> None:
-    """Raise InputError where most principal points are far from the middle of their pictures."""
-    off = [
-        max(abs(K[axis, 2] / size[axis] - 0.5) for axis in (0, 1))
-        for task in tasks
-        for K, size in zip(task.truth.intrinsics, task.sizes, strict=True)
-    ]
-    if np.median(off) > _OFF_CENTRE:
-        K, size = tasks[0].truth.intrinsics[0], tasks[0].sizes[0]
-        raise InputError(
-            f"The intrinsics in {root} are of another resolution than its pictures: {tasks[0].names[0]} is "
-            f"{size[0]} x {size[1]} px, and its principal point is ({K[0, 2]:.0f}, {K[1, 2]:.0f}). "
-            "Unpack the pictures at their original size."
-        )
 
 
 def _pairs(path: Path) -> list[tuple[Pair, PosedTruth]]:

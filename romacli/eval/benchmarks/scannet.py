@@ -8,8 +8,7 @@ import numpy as np
 
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
-from romacli.eval.benchmarks.megadepth import check_intrinsics
-from romacli.eval.benchmarks.solvers import PosedTruth
+from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 from romacli.store.pickled import read_arrays
 
 LIST, SCANS = "test.npz", "scans_test"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.types import Size
+
+# Of a side: undistorted photographs have their principal points near the middle.
+_OFF_CENTRE = 0.1
 
 
 class PosedTruth(NamedTuple):
@@ -137,3 +142,19 @@ def corner_error(found: np.ndarray, truth: np.ndarray, size: Size) -> float:
         one, other = (end[:, :2] / end[:, 2:] for end in ends)
         distance = float(np.linalg.norm(one - other, axis=1).mean())
     return distance if math.isfinite(distance) else math.inf
+
+
+def check_intrinsics(root: Path, tasks: list[Task]) -> None:
+    """Raise InputError where most principal points are far from the middle of their pictures."""
+    off = [
+        max(abs(K[axis, 2] / size[axis] - 0.5) for axis in (0, 1))
+        for task in tasks
+        for K, size in zip(task.truth.intrinsics, task.sizes, strict=True)
+    ]
+    if np.median(off) > _OFF_CENTRE:
+        K, size = tasks[0].truth.intrinsics[0], tasks[0].sizes[0]
+        raise InputError(
+            f"The intrinsics in {root} are of another resolution than its pictures: {tasks[0].names[0]} is "
+            f"{size[0]} x {size[1]} px, and its principal point is ({K[0, 2]:.0f}, {K[1, 2]:.0f}). "
+            "Unpack the pictures at their original size."
+        )

@@ -131,6 +131,17 @@ BENCHMARKS = {
                 Published("UFM, 576", (58.60, 70.44, 82.40), _REDI),
             ),
         ),
+        Benchmark(
+            "strecha",
+            "relative pose in one of Strecha's scenes: all pairs of its photographs",
+            _POSE,
+            (1, 3, 5, 10, 20),
+            "deg",
+            "images/NAME, photographs\ncameras/NAME.camera: K, 0 0 0, rotation from camera to world, centre, size",
+            "Strecha et al., CVPR 2008; https://github.com/openMVG/SfM_quality_evaluation",
+            partial(_read_by, "strecha"),
+            {"pairs": Evaluation("as megadepth1500, for none is published for pairs", _OUTDOOR, samples=5)},
+        ),
     )
 }
 

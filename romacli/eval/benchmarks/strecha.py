@@ -1,0 +1,42 @@
+"""A scene of Strecha's: photographs and a camera file of each, NAME.camera."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+from romacli.errors import InputError
+from romacli.eval.benchmarks.benchmark import Task, sizes_of
+from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
+from romacli.eval.model_poses import SUFFIX, read_strecha
+
+
+def read(root: Path) -> list[Task]:
+    """All pairs of a scene's photographs, wherever they and their camera files lie below a folder.
+
+    Raises:
+        InputError: there are fewer than two cameras, a photograph is missing, a file is damaged, K is of another
+            resolution, or a name occurs twice.
+    """
+    cameras = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}
+    if len(cameras) < 2:
+        raise InputError(f"{root} holds {len(cameras)} files *{SUFFIX}, and two make a pair. Name a scene's folder.")
+    paths = {name: sorted(root.rglob(name)) for name in cameras}
+    if missing := [name for name, found in paths.items() if not found]:
+        raise InputError(
+            f"{root} lacks {len(missing)} of {len(cameras)} photographs that have a camera, first {missing[0]}. "
+            "Unpack the scene again."
+        )
+    if several := [name for name, found in paths.items() if len(found) > 1]:
+        raise InputError(f"{root} holds {several[0]} more than once. Name the folder of one scene.")
+    names = {name: found[0].relative_to(root).as_posix() for name, found in paths.items()}
+    sizes = sizes_of(root, names.values())
+    known = {names[name]: read_strecha(path) for name, path in cameras.items()}
+    tasks = []
+    for pair in combinations(known, 2):
+        (K0, first), (K1, second) = (known[name] for name in pair)
+        rotation = second.rotation @ first.rotation.T
+        translation = second.translation - rotation @ first.translation
+        tasks.append(Task(pair, (sizes[pair[0]], sizes[pair[1]]), PosedTruth((K0, K1), rotation, translation)))
+    check_intrinsics(root, tasks)
+    return tasks
