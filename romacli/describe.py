@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli import __version__
-from romacli.errors import EstimationError, RomacliError
+from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_points_back, turn_size
 from romacli.images.upright import read_upright
 from romacli.matchers.describers.sparse import SparseMatcher
@@ -56,7 +56,7 @@ def describe_images(
                     if isinstance(each, RomacliError):
                         raise each
                     features = matcher.encode([each])[0]
-                except (RomacliError, EstimationError) as error:
+                except RomacliError as error:
                     summary.failures[name] = f"{name}: {error}" if name not in str(error) else str(error)
                     progress.warn(summary.failures[name])
                     continue

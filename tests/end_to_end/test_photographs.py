@@ -31,6 +31,14 @@ def test_mini_registers_nearly_all_photographs(images: str, overlap: int | None,
     assert result["registered"] >= fewest
 
 
+def test_mini_sparse_registers_all_photographs_of_a_walk(tmp_path: Path) -> None:
+    folder = DATA / "sceaux" / "images"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    words = ("reconstruct", folder, "--model", "mini-sparse", "-o", tmp_path / "out", "--json")
+    assert result_of(romacli(*words))["registered"] == 11
+
+
 def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(tmp_path: Path) -> None:
     folder = DATA / "freiburg"
     if not folder.is_dir():

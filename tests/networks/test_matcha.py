@@ -15,6 +15,7 @@ from support.seeded_weights import seeded_state_dict
 from torch import Tensor
 
 from romacli.errors import WeightsError
+from romacli.eval.relative_pose import pose_auc
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.matchers.describers.matcha import dino_features
 from romacli.matchers.describers.nearest import mutual_nearest
@@ -157,3 +158,10 @@ def test_dinov2_is_given_images_as_by_the_authors_code() -> None:
         image = field("image", shape, told["seed"], 0.2, smooth=2) + 0.5
         expected = golden[f"feat_{told['height']}x{told['width']}"]
         assert np.abs(dino_features(network, image).numpy() - expected).max() < 2e-4 * expected.std()
+
+
+@pytest.mark.parametrize("path", MATCHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_area_under_recall_is_the_authors_of_one_error_a_pair(path: Path) -> None:
+    golden = np.load(path)
+    found = [pose_auc(golden["pose/errors_deg"], threshold) for threshold in (5, 10, 20)]
+    np.testing.assert_allclose(found, golden["pose/auc_5_10_20"], atol=1e-6)
