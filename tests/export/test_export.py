@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.colmap.poses import read_poses
-from romacli.export.formats import FORMATS
+from romacli.export.formats import FORMATS, Format, Source
 from romacli.store.hloc import MatchesFile
 from romacli.store.ply import read_ply
 
@@ -119,3 +119,12 @@ def test_what_cannot_be_exported_is_a_sentence(job: PosedJob, tmp_path: Path) ->
     assert "lacks 5 of the model's 5" in gone.stderr
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_format_is_a_function_and_a_row(job: PosedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_names(source: Source, folder: Path) -> None:
+        names = sorted(read_poses(source.model))
+        (folder / "names.txt").write_text("\n".join(names))
+
+    monkeypatch.setitem(FORMATS, "names", Format("names", "names of the images", write_names))
+    assert (exported(job, "names", tmp_path) / "names.txt").read_text().split() == sorted(job.poses)
