@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.poses import read_model
 from romacli.errors import InputError, UsageError
 from romacli.pairs import read_pairs
-from romacli.store.hloc import MatchesFile
 from romacli.store.layout import Layout, written_whole
 
 # From COLMAP's camera axes, x right, y down, z ahead, to OpenGL's: x right, y up, z behind.
@@ -46,7 +44,7 @@ class Source:
         """
         if self.photographs is None:
             raise InputError(f"{self.layout.root} does not tell where its photographs are. Give --images DIR.")
-        names = [image.name for image in read_model(self.model).images.values() if image.has_pose]
+        names = [image.name for image in _model(self.model).images.values() if image.has_pose]
         gone = sorted(name for name in names if not (self.photographs / name).is_file())
         if gone:
             raise InputError(
@@ -79,7 +77,7 @@ def write_undistorted(source: Source, folder: Path) -> None:
 
 def write_nerfstudio(source: Source, folder: Path) -> None:
     """transforms.json with cameras of the photographs as they are, and the points as sparse_pc.ply."""
-    model, images = read_model(source.model), source.images()
+    model, images = _model(source.model), source.images()
     frames = []
     for image in _posed(model):
         camera = model.cameras[image.camera_id]
@@ -100,12 +98,12 @@ def write_nerfstudio(source: Source, folder: Path) -> None:
 
 def write_text(source: Source, folder: Path) -> None:
     """COLMAP's model as text."""
-    read_model(source.model).write_text(folder)
+    _model(source.model).write_text(folder)
 
 
 def write_ply(source: Source, folder: Path) -> None:
     """The model's points with their colours as points.ply."""
-    read_model(source.model).export_PLY(folder / "points.ply")
+    _model(source.model).export_PLY(folder / "points.ply")
 
 
 def write_bundler(source: Source, folder: Path) -> None:
@@ -113,7 +111,7 @@ def write_bundler(source: Source, folder: Path) -> None:
 
     Source: Bundler's user manual, version 0.4: cameras look along -z, pixels are counted from the image's middle, y up.
     """
-    model = read_model(source.model)
+    model = _model(source.model)
     images = _posed(model)
     number = {image.image_id: index for index, image in enumerate(images)}
     points = [point for point in model.points3D.values() if point.track.length()]
@@ -134,6 +132,8 @@ def write_matches(source: Source, folder: Path) -> None:
     """matches.txt: two names a line, then a line of two keypoint numbers for each match, and an empty line."""
     if not source.layout.matches.exists():
         raise InputError(f"{source.layout.root} holds no matches.h5. Run `romacli match` with this --output first.")
+    from romacli.store.hloc import MatchesFile
+
     listed = read_pairs(source.layout.pairs, None).pairs.pairs
     names = {name for pair in listed for name in pair}
     if blank := next((name for name in sorted(names) if len(name.split()) > 1), None):
@@ -161,6 +161,12 @@ FORMATS = {
         Format("matches", "matches.txt, as colmap matches_importer reads it", write_matches),
     )
 }
+
+
+def _model(folder: Path) -> Any:
+    from romacli.colmap.poses import read_model  # not at the top: `--help` lists the formats and is instant
+
+    return read_model(folder)
 
 
 def _posed(model: Any) -> list[Any]:

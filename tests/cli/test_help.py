@@ -57,5 +57,6 @@ def test_bash_completes_commands_and_options() -> None:
         )  # fmt: skip
         return run.stdout.split()
 
-    assert completed("romacli re") == ["reconstruct", "report"]
+    assert completed("romacli rec") == ["reconstruct"]
+    assert sorted(completed("romacli re")) == ["reconstruct", "refine", "report"]
     assert completed("romacli match --max-k") == ["--max-keypoints"]
