@@ -115,8 +115,15 @@ WRITERS = {"megadepth1500": megadepth, "scannet1500": scannet, "hpatches": hpatc
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> dict[str, tuple[Path, Any]]:
-    roots = {name: tmp_path_factory.mktemp(name) for name in WRITERS}
-    return {name: (root, WRITERS[name](root)) for name, root in roots.items()}
+    """The folder of each benchmark and the matcher that knows it, made when they are asked for."""
+
+    class Written(dict[str, tuple[Path, Any]]):
+        def __missing__(self, name: str) -> tuple[Path, Any]:
+            root = tmp_path_factory.mktemp(name)
+            self[name] = root, WRITERS[name](root)
+            return self[name]
+
+    return Written()
 
 
 @pytest.fixture
@@ -199,6 +206,23 @@ def test_a_matcher_without_one_direction_is_refused_at_once(written, run):
     result = run(OneWay(matcher), "hpatches", root, "-q")
     assert result.exit_code == 2
     assert "one direction only" in result.stderr
+
+
+def test_matchers_run_at_the_sizes_of_the_papers_unless_some_are_given(written, monkeypatch):
+    asked = []
+    root, matcher = written["scannet1500"]
+
+    def build(options: Any, name: str) -> Any:
+        asked.append((options.coarse_resolution, options.upsample_resolution, options.upsample))
+        return matcher
+
+    for words in (["roma-v2"], ["roma-indoor"], ["roma-v2", "--coarse-resolution", "640"], ["mini"]):
+        monkeypatch.setitem(MATCHERS, words[0], replace(MATCHERS[words[0]], factory=build))
+        line = ["eval", "scannet1500", str(root), "--limit", "1", "-q", "--model", *words]
+        assert CliRunner().invoke(app, line).exit_code == 0
+    assert asked == [
+        ((800, 800), (1024, 1024), True), ((560, 560), None, False), ((640, 640), None, True), (None, None, True)
+    ]  # fmt: skip
 
 
 class Code:
