@@ -142,7 +142,7 @@ def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoin
     precise = []
     for old, new, *known in zip(before, result.xy, result.covariance, result.quality, strict=True):
         covariance, quality = known
-        xy = np.where(quality[:, None] > 0, new, old.xy).astype(old.xy.dtype)
+        xy = new.astype(old.xy.dtype)
         precise.append(replace(old, xy=xy, precision=Precision(covariance, quality, (xy - old.xy).astype(np.float32))))
     return precise
 
