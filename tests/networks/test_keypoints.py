@@ -39,7 +39,8 @@ CASES = {
 @torch.no_grad()
 def test_published_weights_give_what_their_packages_give(name: str) -> None:
     detector_file, pairs_file, config = CASES[name]
-    golden = np.load(GOLDEN / "golden_keypoints_160x128.npz")
+    with np.load(GOLDEN / "golden_keypoints_160x128.npz") as stored:
+        golden = dict(stored)
     network = (XFeatDetector if name == "xfeat" else ALIKED).from_checkpoint(packaged(*detector_file))
     glue = LightGlue.from_checkpoint(packaged(*pairs_file), config=config)
     sides, places, descriptors = [], [], []
