@@ -15,6 +15,7 @@ from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
 
 ReadPhotograph = Callable[[int], Photograph | None]
+Allows = Callable[[int, np.ndarray], np.ndarray]
 Edge = tuple[int, int]
 # Puts the pairs of images of a round into an order, in groups whose photographs are at hand when the group comes.
 Batches = Callable[[Sequence[Edge]], Iterable[Sequence[Edge]]]
@@ -74,6 +75,7 @@ def refine_tracks(
     read: ReadPhotograph,
     options: RefineOptions | None = None,
     *,
+    allows: Allows = lambda image, xy: np.ones(len(xy), bool),
     threads: int = 1,
     batches: Batches = lambda edges: [edges],
 ) -> RefinedTracks:
@@ -86,7 +88,7 @@ def refine_tracks(
     Args:
         ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
         links: by (i, j), i < j. read: a photograph, or None where there is none; called from threads, several times
-        each. batches: called once a round.
+        each. allows: which places (n, 2) of an image a track may move to. batches: called once a round.
     """
     options = options or RefineOptions()
     table = _Table(ids, xy, links, options)
@@ -95,7 +97,7 @@ def refine_tracks(
         for batch in batches(sorted(table.works(chosen))):
             for image in sorted({image for edge in batch for image in edge}):
                 table.find_seeds(image, read(image))
-        table.move_seeds()
+        table.move_seeds(allows)
         for _ in range(options.rounds):
             works = table.works(table.choose())
             for batch in batches(sorted(works)):
@@ -191,8 +193,8 @@ class _Table:
         first = order[np.unique(best[order], axis=0, return_index=True)[1]]
         self._moves[rows[first]] = moves[first]
 
-    def move_seeds(self) -> None:
-        """Move whole tracks by what was noted, from view to view by the shears; all views of a track or none."""
+    def move_seeds(self, allows: Allows) -> None:
+        """Move whole tracks by what was noted, from view to view by the shears: all views of a track, where all may."""
         ways, moves, known = self._ways, self._moves, self._root.copy()
         while True:
             usable = np.flatnonzero(known[ways.source] & ~known[ways.target])
@@ -202,6 +204,8 @@ class _Table:
             first = order[np.unique(ways.target[order], return_index=True)[1]]
             moves[ways.target[first]] = np.einsum("nab,nb->na", ways.affines[first], moves[ways.source[first]])
             known[ways.target[first]] = True
+        for image, (start, end) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
+            known[start:end] &= allows(image, self.xy[start:end] + moves[start:end])
         whole = np.bincount(self._track, ~known, minlength=len(self._track)) == 0
         moves[~whole[self._track]] = 0
         self.xy += moves

@@ -22,7 +22,7 @@ from romacli.refine.photograph import LONGEST_SIDE, Photograph, levels_of
 from romacli.refine.tracks import Edge, Links, RefinedTracks, refine_tracks
 from romacli.run.schedule import plan
 from romacli.store.images import KnownImage
-from romacli.types import Keypoints, Precision, Size
+from romacli.types import Keypoints, Precision
 from romacli.words import counted, first_few
 
 # Photographs held at once take about so much, two at least. One that is decoded takes as much again for a moment.
@@ -112,10 +112,11 @@ class Refinement:
             links,
             shelf.read,
             self.options,
+            allows=lambda image, xy: _inside(graph, image, xy) & graph.allows(image, xy),
             threads=os.cpu_count() or 1,
             batches=shelf.batches,
         )
-        refined = _precise(graph, before, result, kept)
+        refined = _precise(before, result)
         matched = sum(int((tracks[name] >= 0).sum()) for name in graph.names)
         moved = np.concatenate([quality > 0 for quality in result.quality])
         shifts = np.concatenate([np.linalg.norm(one.precision.shift, axis=1) for one in refined if one.precision])
@@ -138,26 +139,17 @@ def _links(graph: PairGraph, aggregation: Aggregation, progress: Progress) -> di
     return links
 
 
-def _precise(
-    graph: PairGraph, before: Sequence[Keypoints], result: RefinedTracks, kept: Kept | None
-) -> list[Keypoints]:
-    """Keypoints with what is known of them. One that would come to lie on pixels that do not count stays."""
+def _inside(graph: PairGraph, image: int, xy: np.ndarray) -> np.ndarray:
+    return np.asarray(((xy >= 0) & (xy <= graph.sizes[image])).all(axis=1))
+
+
+def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoints]:
     precise = []
-    named = zip(graph.names, graph.sizes, before, result.xy, result.covariance, result.quality, strict=True)
-    for name, size, old, new, *known in named:
+    for old, new, *known in zip(before, result.xy, result.covariance, result.quality, strict=True):
         covariance, quality = known
-        counts = np.asarray(_count(new, size, kept(name) if kept else None) | (quality > 0))
-        xy = np.where(counts[:, None], new, old.xy).astype(old.xy.dtype)
+        xy = new.astype(old.xy.dtype)
         precise.append(replace(old, xy=xy, precision=Precision(covariance, quality, (xy - old.xy).astype(np.float32))))
     return precise
-
-
-def _count(xy: np.ndarray, size: Size, mask: np.ndarray | None) -> np.ndarray:
-    """Which places (n, 2) do not lie on pixels of an image of that size that a mask ignores."""
-    if mask is None:
-        return np.ones(len(xy), bool)
-    column, row = np.clip(xy, 0, np.array(size) - 1).astype(np.intp).T
-    return np.asarray(mask[row, column], bool)
 
 
 class _Shelf:

@@ -116,6 +116,24 @@ def test_tracks_move_whole_to_where_they_can_be_refined(views, photographs, trac
     assert shift[unrefined].any()
 
 
+def test_a_track_stays_where_one_of_its_views_may_not_follow(photographs, tracks) -> None:
+    ids, xy, links = tracks
+
+    def allows(image: int, places: np.ndarray) -> np.ndarray:
+        return np.full(len(places), image != 1)
+
+    free = refine_tracks(ids, xy, links, photographs.__getitem__)
+    barred = refine_tracks(ids, xy, links, photographs.__getitem__, allows=allows)
+    far = 2 * OPTIONS.reach_px
+    for rows, before, moved, after in zip(ids, xy, free.xy, barred.xy, strict=True):
+        shift, kept = (np.linalg.norm(places - before, axis=1) for places in (moved, after))
+        seen = np.isin(rows, ids[1])
+        assert (shift[seen] > far).any()
+        assert (kept[seen] <= far).all()
+    elsewhere = [np.linalg.norm(after - before, axis=1) for after, before in zip(barred.xy, xy, strict=True)]
+    assert np.concatenate(elsewhere)[~np.isin(np.concatenate(ids), ids[1])].max() > far
+
+
 def test_the_best_place_near_by_is_the_one_with_texture() -> None:
     blank = np.full((100, 100), 90, np.uint8)
     blank[48:53, 48:53] = 200
