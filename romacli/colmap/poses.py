@@ -5,7 +5,7 @@ Reads models, never databases; which set is the truth is the caller's belief.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ class Pose:
     def centre(self) -> np.ndarray:
         """The camera's place in the world, (3,)."""
         return -self.rotation.T @ self.translation
+
+    def to(self, other: Pose) -> Pose:
+        """From this camera's frame to another's: x_other = rotation (3, 3) x_this + translation (3,)."""
+        rotation = other.rotation @ self.rotation.T
+        return Pose(rotation, other.translation - rotation @ self.translation)
 
 
 @dataclass(frozen=True)
@@ -150,18 +155,27 @@ def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> P
     mine, theirs = [poses[name] for name in names], [reference[name] for name in names]
     return PoseErrors(
         names,
-        _rotation_errors([pose.rotation for pose in mine], [pose.rotation for pose in theirs]),
+        _rotation_errors(mine, theirs),
         _position_errors(*(np.array([pose.centre for pose in side]) for side in (mine, theirs))),
         tuple(sorted(reference.keys() - poses.keys())),
     )
 
 
-def _rotation_errors(rotations: list[np.ndarray], reference: list[np.ndarray]) -> np.ndarray:
-    """Angles (N,) left when one rotation of the world fits `rotations` to `reference` as well as possible."""
-    u, _, vt = np.linalg.svd(sum(mine.T @ theirs for mine, theirs in zip(rotations, reference, strict=True)))
-    world = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
+def common_rotation(poses: Sequence[Pose], reference: Sequence[Pose]) -> np.ndarray:
+    """The rotation (3, 3) of the reference's world into the world of `poses` that fits their orientations best."""
+    u, _, vt = np.linalg.svd(sum(mine.rotation.T @ true.rotation for mine, true in zip(poses, reference, strict=True)))
+    rotation: np.ndarray = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
+    return rotation
+
+
+def _rotation_errors(poses: Sequence[Pose], reference: Sequence[Pose]) -> np.ndarray:
+    """Angles (N,) left when one rotation of the world fits `poses` to `reference` as well as possible."""
+    world = common_rotation(poses, reference)
     return np.array(
-        [rotation_angle_deg((mine @ world).T @ theirs) for mine, theirs in zip(rotations, reference, strict=True)]
+        [
+            rotation_angle_deg((mine.rotation @ world).T @ true.rotation)
+            for mine, true in zip(poses, reference, strict=True)
+        ]
     )
 
 

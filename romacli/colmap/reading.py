@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,13 +105,8 @@ def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
-    try:
-        with closing(open_readonly(path)) as connection:
-            rows = connection.execute("SELECT camera_id, params, prior_focal_length FROM cameras").fetchall()
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+    with _reading(path) as connection:
+        rows = connection.execute("SELECT camera_id, params, prior_focal_length FROM cameras").fetchall()
     return {camera: (float(np.frombuffer(params, np.float64)[0]), bool(is_prior)) for camera, params, is_prior in rows}
 
 
@@ -122,13 +117,20 @@ def read_inliers(path: Path) -> dict[Pair, int]:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
     """
+    with _reading(path) as connection:
+        names = dict(connection.execute("SELECT image_id, name FROM images"))
+        rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
+        pairs = [tuple(names[image] for image in images_of(pair_id)) for pair_id, _ in rows]
+    return {(min(pair), max(pair)): count for pair, (_, count) in zip(pairs, rows, strict=True)}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database that is read, with a sentence for what is wrong with it."""
     if not path.is_file():
         raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
     try:
         with closing(open_readonly(path)) as connection:
-            names = dict(connection.execute("SELECT image_id, name FROM images"))
-            rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
-            pairs = [tuple(names[image] for image in images_of(pair_id)) for pair_id, _ in rows]
+            yield connection
     except (sqlite3.Error, KeyError) as error:
         raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
-    return {(min(pair), max(pair)): count for pair, (_, count) in zip(pairs, rows, strict=True)}

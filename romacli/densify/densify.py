@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from romacli.colmap.poses import Pose
 from romacli.densify.depth import Sight, depth_by_agreement
 from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
@@ -21,7 +20,7 @@ from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
 from romacli.stop import StopRequest
-from romacli.store.history import noted, read_runs
+from romacli.store.history import noted, photographs_of
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -67,7 +66,7 @@ def densify(
         StoreError: a file cannot be written.
     """
     source = _Source.open(layout)
-    folder = images or _photographs(layout)
+    folder = images or photographs_of(layout)
     maps, used, uncoloured = [], 0, []
     with source.journal, noted(layout, "dense", images=folder) as counts:
         progress.begin("finding depth", len(source.cameras))
@@ -205,19 +204,13 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
         sound = (read.weights > 0) & np.isfinite(targets).all(1)
         targets[~sound] = 0
         per_px = other.focal_px * _LONG_SIDE / max(other.size)
-        sights.append(Sight(_between(camera.pose, other.pose), targets, np.where(sound, read.weights, 0), per_px))
+        sights.append(Sight(camera.pose.to(other.pose), targets, np.where(sound, read.weights, 0), per_px))
     flat = rays.reshape(-1, 2)
     found = depth_by_agreement(np.nan_to_num(flat), sights, options)
     depths = np.where(np.isfinite(flat).all(1), found.depths, 0).reshape(shape).astype(np.float32)
     sigmas = found.sigmas.reshape(shape).astype(np.float32)
     grey = np.full((*shape, 3), _GREY, np.uint8)
     return DepthMap(camera, depths, sigmas, np.nan_to_num(rays).astype(np.float32), grey)
-
-
-def _between(one: Pose, other: Pose) -> Pose:
-    """The pose that takes one camera's frame to the other's."""
-    rotation = other.rotation @ one.rotation.T
-    return Pose(rotation, other.translation - rotation @ one.translation)
 
 
 def _colours(folder: Path | None, camera: PosedCamera, shape: tuple[int, int]) -> np.ndarray | None:
@@ -230,9 +223,3 @@ def _colours(folder: Path | None, camera: PosedCamera, shape: tuple[int, int]) -
         return None
     area = cv2.resize(photograph, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(area, np.uint8)
-
-
-def _photographs(layout: Layout) -> Path | None:
-    """Where the photographs were when they were last looked at."""
-    folders = [run.images for run in read_runs(layout.runs) if run.images]
-    return Path(folders[-1]) if folders else None

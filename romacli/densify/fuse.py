@@ -28,11 +28,11 @@ class DepthMap:
     rays: np.ndarray
     colours: np.ndarray
 
-    def points(self) -> np.ndarray:
-        """The places (gh, gw, 3) in the world."""
-        directions = np.concatenate((self.rays, np.ones((*self.depths.shape, 1))), axis=-1)
+    def points(self, cells: np.ndarray) -> np.ndarray:
+        """The places (n, 3) in the world that cells, by flat index, see."""
+        directions = np.column_stack((self.rays.reshape(-1, 2)[cells], np.ones(len(cells))))
         pose = self.camera.pose
-        return (directions * self.depths[..., None] - pose.translation) @ pose.rotation
+        return (directions * self.depths.ravel()[cells, None] - pose.translation) @ pose.rotation
 
     def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The flat index (n,) of the cell that sees each point (n, 3) of the world, -1 for none, and its depth (n,)."""
@@ -69,7 +69,7 @@ def fuse(maps: Sequence[DepthMap], neighbours: Sequence[Sequence[int]], options:
     parts = []
     for index, found in enumerate(maps):
         cells = np.flatnonzero(is_free[index])
-        points = found.points().reshape(-1, 3)[cells]
+        points = found.points(cells)
         precision = _precision(found, cells)
         total, weight = points * precision[:, None], precision.copy()
         agree = np.zeros((len(neighbours[index]), len(cells)), bool)
@@ -78,7 +78,7 @@ def fuse(maps: Sequence[DepthMap], neighbours: Sequence[Sequence[int]], options:
             agree[row], theirs = _agreeing(points, maps[other], options.depth_tolerance / 2)
             places = theirs[agree[row]]
             their_weight = _precision(maps[other], places)
-            total[agree[row]] += maps[other].points().reshape(-1, 3)[places] * their_weight[:, None]
+            total[agree[row]] += maps[other].points(places) * their_weight[:, None]
             weight[agree[row]] += their_weight
             used.append(theirs)
         kept = agree.sum(0) + 1 >= options.min_views
@@ -114,7 +114,7 @@ def _agreeing(points: np.ndarray, other: DepthMap, tolerance: float) -> tuple[np
 
 def _normals(found: DepthMap) -> np.ndarray:
     """Unit normals (gh, gw, 3) by neighbouring cells of the same surface; towards the camera where there are none."""
-    points = found.points()
+    points = found.points(np.arange(found.depths.size)).reshape(*found.depths.shape, 3)
     towards = found.camera.pose.centre - points
     along = _difference(points, found.depths, axis=1)
     down = _difference(points, found.depths, axis=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from romacli.colmap.poses import Pose, Similarity, align_similarity
+from romacli.colmap.poses import Pose, Similarity, align_similarity, common_rotation
 from romacli.errors import InputError
 from romacli.eval.model_poses import read_estimate, read_truth
 from romacli.store.ply import read_ply
@@ -93,8 +93,7 @@ def _alignment(poses: Sequence[Pose], known: Sequence[Pose]) -> Similarity:
     spread = np.linalg.svd(targets - targets.mean(0), compute_uv=False)
     if spread[1] > _ON_A_LINE * spread[0]:
         return align_similarity(centres, targets)
-    u, _, vt = np.linalg.svd(sum(true.rotation.T @ mine.rotation for mine, true in zip(poses, known, strict=True)))
-    rotation = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
+    rotation = common_rotation(known, poses)
     turned = (centres - centres.mean(0)) @ rotation.T
     scale = float((turned * (targets - targets.mean(0))).sum() / (turned**2).sum())
     return Similarity(scale, rotation, targets.mean(0) - scale * rotation @ centres.mean(0))

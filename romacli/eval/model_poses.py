@@ -124,15 +124,11 @@ def _pair_error(poses: Mapping[str, Pose], truth: Mapping[str, Pose], pair: tupl
     """In deg; cameras that truly stand in one place are compared by their rotations alone."""
     if not poses.keys() >= set(pair):
         return float("inf")
-    rotation, translation = _relative(truth, pair)
-    angles = relative_pose_error(*_relative(poses, pair), true_rotation=rotation, true_translation=translation)
-    return max(angles) if translation.any() else angles[0]
-
-
-def _relative(poses: Mapping[str, Pose], pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    one, other = (poses[name] for name in pair)
-    rotation = other.rotation @ one.rotation.T
-    return rotation, other.translation - rotation @ one.translation
+    true, found = (those[pair[0]].to(those[pair[1]]) for those in (truth, poses))
+    angles = relative_pose_error(
+        found.rotation, found.translation, true_rotation=true.rotation, true_translation=true.translation
+    )
+    return max(angles) if true.translation.any() else angles[0]
 
 
 def _read_lines(path: Path) -> dict[str, Pose]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from romacli.errors import InputError, StoreError, UsageError
 from romacli.export.formats import FORMATS, Source
-from romacli.store.history import read_runs
+from romacli.store.history import photographs_of
 from romacli.store.layout import Layout, unwritable
 
 
@@ -30,8 +30,7 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
         raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} is there already and not empty. Remove it, or choose another --output.")
-    known = [run.images for run in read_runs(layout.runs) if run.images]
-    source = Source(layout, model, images or (Path(known[-1]) if known else None))
+    source = Source(layout, model, images or photographs_of(layout))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:

@@ -62,8 +62,8 @@ class Job:
     """A job whose input is checked and whose settings agree with what its folder holds.
 
     keypoints: how they are made, as asked or as they were made before. pairs: of the whole job; piece: those of this
-    run, where it is a shard. unreadable: a sentence for each photograph
-    that could not be described, and hence has no pairs.
+    run, where it is a shard. unreadable: a sentence for each photograph that could not be described, and hence has no
+    pairs.
     """
 
     options: JobOptions

@@ -12,7 +12,7 @@ from romacli.errors import InputError
 from romacli.job.colmap import MODEL, outdated
 from romacli.job.views import VIEW, is_of
 from romacli.pairs import read_pairs
-from romacli.store.history import read_runs
+from romacli.store.history import photographs_of
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -55,8 +55,7 @@ def status(layout: Layout) -> Status:
     manifest = read_manifest(layout.manifest)
     if manifest is None:
         raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
-    photographs = [run.images for run in read_runs(layout.runs) if run.images]
-    words = shlex.join([photographs[-1] if photographs else "PHOTOGRAPHS", "-o", str(layout.root)])
+    words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     pairs = read_pairs(layout.pairs, None).pairs
     stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
     with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:

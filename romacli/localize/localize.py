@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from romacli import __version__
 from romacli.colmap.poses import read_model
 from romacli.errors import ImageError, InputError, NothingFoundError, UsageError
 from romacli.geometry.warp import warp_fields
@@ -22,17 +21,16 @@ from romacli.localize.options import Fallback, LocalizeOptions
 from romacli.localize.pose import QueryCamera, QueryPose, guessed_camera, read_query_list, solve_pose
 from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.pairing.describe import Describer
+from romacli.pairing.kept import match_kept
 from romacli.pairs import RetrievalOptions, read_pairs, retrieve
 from romacli.progress import Progress
-from romacli.run.match import MatchSummary, match_images
+from romacli.run.match import MatchSummary
 from romacli.run.options import MatchOptions
-from romacli.run.photographs import look_at
 from romacli.stop import StopRequest
-from romacli.store.history import read_runs
-from romacli.store.journal import Journal, JournalWriter
+from romacli.store.history import photographs_of
+from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole
-from romacli.store.manifest import fingerprint
-from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList
+from romacli.types import CompactWarp, ImageList, Pair, PairList
 from romacli.words import counted, first_few
 
 _LONG_SIDE = 1600
@@ -85,11 +83,9 @@ def open_map(model: Path, images: Path | None) -> Map:
     layout = Layout(model)
     folder = layout.sparse / "0" if layout.manifest.exists() else model
     read = read_model(folder)
+    images = images or photographs_of(layout)
     if images is None:
-        known = [run.images for run in read_runs(layout.runs) if run.images]
-        if not known:
-            raise InputError(f"{model} does not tell where its photographs are. Name their folder with --images DIR.")
-        images = Path(known[-1])
+        raise InputError(f"{model} does not tell where its photographs are. Name their folder with --images DIR.")
     points = {identity: np.array(point.xyz) for identity, point in read.points3D.items()}
     observations = {}
     for image in read.images.values():
@@ -211,22 +207,15 @@ def _matched(
     progress: Progress,
     stop: StopRequest,
 ) -> tuple[Journal, MatchSummary]:
-    """Match what has no record yet; records are kept in a folder for each choice of settings."""
+    """Match each query with its map images, but for what has a record."""
     wanted = dict.fromkeys(_pair(names, query, image) for query, images in pairs.items() for image in images)
     unique = {frozenset(pair): pair for pair in wanted}
     images = ImageList(names.root, tuple(sorted({name for pair in unique.values() for name in pair})))
-    photographs = look_at(images, {})
-    known = {name: (stamp,) for name, stamp in photographs.stamps.items()}
-    settings = {**matcher.settings, "seed": matching.seed, "try_rotations": matching.turns_every_pair or None}
-    made_with = fingerprint(Manifest(settings, __version__))
-    folder = output / "journal" / made_with[:16]
-    with Journal.open(folder, made_with, stamps=known) as journal:
-        todo = PairList(tuple(pair for pair in unique.values() if pair not in journal))
-    summary = MatchSummary()
-    if todo.pairs:
-        with JournalWriter(folder, made_with, stamps=photographs.stamps, expected=len(todo)) as writer:
-            match_images(images, todo, matcher, writer.append, matching, progress=progress, stop=stop, summary=summary)
-    return Journal.open(folder, made_with, stamps=known), summary
+    return match_kept(
+        *(output / "journal", images, PairList(tuple(unique.values())), matcher, matching, progress),
+        settings={"seed": matching.seed},
+        stop=stop,
+    )
 
 
 def _pair(names: Names, query: str, image: str) -> Pair:

@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from romacli import __version__
 from romacli.errors import NothingFoundError, UsageError
 from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.pairing.kept import match_kept
 from romacli.progress import Progress
-from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
-from romacli.run.photographs import look_at
-from romacli.store.journal import Journal, JournalWriter
-from romacli.store.manifest import fingerprint
-from romacli.types import Features, ImageList, Manifest, PairList, PairResult, PreparedImage, Rejected
+from romacli.types import Features, ImageList, PairList, PairResult, PreparedImage, Rejected
 from romacli.words import counted
 
 
@@ -69,18 +65,8 @@ def preselect(
     """
     if not isinstance(matcher, CoarseMatcher):
         raise UsageError(f"--preselect runs a matcher's coarse stage alone, which '{matcher.name}' has not. Try mini.")
-    stage = CoarseStage(matcher)
-    stamps = look_at(images, {}).stamps
-    known = {name: (stamp,) for name, stamp in stamps.items()}
-    settings = {**stage.settings, "try_rotations": options.turns_every_pair or None}
-    made_with = fingerprint(Manifest(settings, __version__))
-    scores = folder / made_with[:16]
-    with Journal.open(scores, made_with, stamps=known) as journal:
-        todo = PairList(tuple(pair for pair in candidates.pairs if pair not in journal))
-    if todo.pairs:
-        with JournalWriter(scores, made_with, stamps=stamps, expected=len(todo)) as writer:
-            match_images(images, todo, stage, writer.append, options, progress=progress, title="preselecting")
-    with Journal.open(scores, made_with, stamps=known) as journal:
+    journal, _ = match_kept(folder, images, candidates, CoarseStage(matcher), options, progress, title="preselecting")
+    with journal:
         overlap = {pair: journal.overlap(pair) for pair in candidates.pairs if pair in journal}
     kept = tuple(pair for pair in candidates.pairs if (overlap.get(pair) or 0.0) >= min_overlap or pair not in overlap)
     if not kept:

@@ -1,0 +1,60 @@
+"""Pairs matched beside a job, each once: a journal in a folder for each choice of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from romacli import __version__
+from romacli.matchers.matcher import Matcher
+from romacli.progress import Progress
+from romacli.run.match import MatchSummary, match_images
+from romacli.run.options import MatchOptions
+from romacli.run.photographs import look_at
+from romacli.stop import StopRequest
+from romacli.store.journal import Journal, JournalWriter
+from romacli.store.manifest import fingerprint
+from romacli.types import ImageList, Manifest, PairList
+
+
+def match_kept(
+    folder: Path,
+    images: ImageList,
+    pairs: PairList,
+    matcher: Matcher,
+    options: MatchOptions,
+    progress: Progress,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
+    title: str = "matching",
+) -> tuple[Journal, MatchSummary]:
+    """Match the pairs that have no record of the photographs as they are, and open the journal that has them all.
+
+    Args:
+        folder: holds a folder for each choice of settings. settings: what results depend on beside the matcher's.
+
+    Raises:
+        Stopped: a signal asked for it; results so far are kept.
+    """
+    photographs = look_at(images, {})
+    known = {name: (stamp,) for name, stamp in photographs.stamps.items()}
+    made_with = fingerprint(
+        Manifest(
+            {**matcher.settings, **(settings or {}), "try_rotations": options.turns_every_pair or None}, __version__
+        )
+    )
+    place, summary = folder / made_with[:16], MatchSummary()
+    with Journal.open(place, made_with, stamps=known) as journal:
+        todo = PairList(tuple(pair for pair in pairs.pairs if pair not in journal))
+    if todo.pairs:
+        with JournalWriter(place, made_with, stamps=photographs.stamps, expected=len(todo)) as writer:
+            match_images(
+                *(images, todo, matcher, writer.append, options),
+                progress=progress,
+                stop=stop,
+                title=title,
+                summary=summary,
+            )
+    return Journal.open(place, made_with, stamps=known), summary
