@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from romacli.colmap.binding import load_pycolmap
 from romacli.images.decode import read_image
 from romacli.images.listing import list_images
-from romacli.store.hloc import read_keypoints, read_matches
+from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.layout import Layout
 
 Image = NDArray[np.uint8]
@@ -29,14 +29,16 @@ CAMERA_COLOUR = (220, 40, 40)
 
 def matches_drawn(images: Path, layout: Layout, names: tuple[str, str]) -> list[Image]:
     """Two photographs with the same colour at the same place of the scene, as (H, W, 3) RGB."""
-    indices = read_matches(layout.matches, *names).indices
+    with MatchesFile(layout.matches) as matches, FeaturesFile(layout.features) as features:
+        indices = matches.matches(*names).indices
+        keypoints = [features.keypoints(name).xy for name in names]
     chosen = indices[np.random.default_rng(0).permutation(len(indices))[:NUM_LINES]]
     pictures = []
     for column, name in enumerate(names):
         picture = read_image(images / name)
         scale = np.array(SIZE) / (picture.shape[1], picture.shape[0])
         picture = cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA)
-        places = read_keypoints(layout.features, name).xy[chosen[:, column]] * scale
+        places = keypoints[column][chosen[:, column]] * scale
         for place, colour in zip(places, rainbow(len(chosen)), strict=True):
             centre = tuple(int(value) for value in place)
             cv2.circle(picture, centre, 4, (0, 0, 0), -1, cv2.LINE_AA)

@@ -159,7 +159,10 @@ def refined_in_words(summary: ViewsSummary) -> str:
     """What a sentence on keypoints says of their refinement; nothing where there was none."""
     if summary.refined is None:
         return ""
-    return f"; {summary.refined:.0%} of keypoints refined, {summary.median_shift:.2f} px moved in the median"
+    return (
+        f"; {summary.refined:.0%} of keypoints refined, {summary.median_shift:.2f} px from where they began in the "
+        "median, as tracks move to texture near by first"
+    )
 
 
 def _in_words(summary: ViewsSummary, *, of_points: bool) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from support.commands import (
@@ -108,3 +111,11 @@ def test_the_same_command_again_reuses_everything(run: Run) -> None:
     assert again.pop("encodes_per_pair") == 0
     assert again.pop("seconds") < run.result["seconds"]
     assert again == {key: run.result[key] for key in again}
+
+
+def test_the_overview_of_the_demo_is_drawn(run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "overview.jpg"
+    words = [SCENE.parent / "draw_overview.py", SCENE / "images", run.folder, picture]
+    drawn = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert cv2.imread(str(picture)).shape == (360, 1440, 3)
