@@ -131,15 +131,16 @@ def localize(
     if strangers := sorted(cameras.keys() - set(listed.names)):
         raise InputError(f"{options.query_list} names queries that {queries} lacks: {first_few(strangers)}.")
     names = _under_one_root(queries, cameras or listed.names, target)
-    pairs = _pairs(names, output, matcher, options, matching, progress)
+    pairs, unreadable = _pairs(names, output, matcher, options, matching, progress)
     journal, summary = _matched(names, pairs, output, matcher, matching, progress, stop)
+    failures = {**unreadable, **summary.failures}
     found = []
     with journal:
         progress.begin("posing", len(names.queries))
         for query in names.queries:
             stop.check()
             found.append(
-                _localized(query, names, pairs, journal, target, cameras.get(query), summary, options, matching)
+                _localized(query, names, pairs, journal, target, cameras.get(query), failures, options, matching)
             )
             progress.advance()
     _write(output, found)
@@ -163,8 +164,8 @@ def _under_one_root(queries: Path, chosen: Sequence[str] | Mapping[str, Any], ta
 
 def _pairs(
     names: Names, output: Path, matcher: Matcher, options: LocalizeOptions, matching: MatchOptions, progress: Progress
-) -> dict[str, list[str]]:
-    """The map images of each query, those that look most like it first; never the query itself."""
+) -> tuple[dict[str, list[str]], Mapping[str, str]]:
+    """The map images of each query, those that look most like it first, never itself; and what cannot be read."""
     chosen: dict[str, list[str]] = {query: [] for query in names.queries}
     if options.pairs is not None:
         known = [*dict.fromkeys([*names.queries, *names.maps])]
@@ -173,7 +174,7 @@ def _pairs(
                 chosen[query].append(image)
             elif image in chosen and query in names.maps:
                 chosen[image].append(query)
-        return chosen
+        return chosen, {}
     together = [*dict.fromkeys([*names.queries.values(), *names.maps.values()])]
     describer = Describer(matcher, output / "global-features.h5", progress, num_workers=matching.num_workers)
     described = describer(ImageList(names.root, tuple(together)))
@@ -195,7 +196,7 @@ def _pairs(
         alike = [other for other in partners.get(path, ()) if other in back and other != path]
         alike.sort(key=lambda other: (-float(rows[path] @ rows[other]), other))
         chosen[query] = [back[other] for other in alike[: options.num_matched]]
-    return chosen
+    return chosen, describer.failures
 
 
 def _matched(
@@ -229,7 +230,7 @@ def _localized(
     journal: Journal,
     target: Map,
     camera: QueryCamera | None,
-    summary: MatchSummary,
+    failures: Mapping[str, str],
     options: LocalizeOptions,
     matching: MatchOptions,
 ) -> Localized:
@@ -238,7 +239,7 @@ def _localized(
         metadata = read_metadata(path)
     except ImageError as error:
         return Localized(query, None, why=str(error))
-    if reason := summary.failures.get(names.queries[query]):
+    if reason := failures.get(names.queries[query]):
         return Localized(query, None, why=reason)
     camera = camera or _camera_of_map(target, metadata.size) or guessed_camera(metadata.size, metadata.focal_length_px)
     per_px = max(metadata.size) / _LONG_SIDE

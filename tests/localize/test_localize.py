@@ -146,6 +146,16 @@ def test_a_query_of_the_map_is_posed_without_itself(walk: Walk) -> None:
     assert_right(poses_in(out / "poses.txt"), walk.job.poses, set(walk.job.poses))
 
 
+def test_a_broken_query_is_named_with_its_fault(walk: Walk) -> None:
+    whole = (walk.queries / "b.png").read_bytes()
+    (walk.queries / "half.png").write_bytes(whole[: len(whole) // 2])
+    result = run(walk, "--json")
+    assert result.exit_code == 4
+    (row,) = [row for row in json.loads(result.stdout)["results"] if row["name"] == "half.png"]
+    assert "half.png" in row["why"]
+    assert "overlaps none" not in row["why"]
+
+
 def test_a_fallback_is_marked(walk: Walk) -> None:
     result = run(walk, "--fallback", "retrieval", "--json")
     assert result.exit_code == 4
