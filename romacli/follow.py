@@ -27,6 +27,7 @@ from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
 from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.networks.matcha import soft_targets
 from romacli.store.layout import written_whole
+from romacli.types import Features, Size
 
 # A point is visible where the way there and back ends within this share of the long side.
 MAX_CYCLE = 0.03
@@ -46,76 +47,99 @@ class Found:
     visible: np.ndarray
 
 
-class Finder:
-    """Finds points of one photograph in others, which are upright or all stored alike."""
+@dataclass(frozen=True)
+class View:
+    """A photograph of a size (width, height) in px, as the matcher sees it: a map of descriptors or its features."""
 
-    def __init__(self, matcher: Matcher, image: np.ndarray, points: np.ndarray, *, semantic: bool) -> None:
-        """Take (N, 2) points in COLMAP pixels of RGB uint8 (H, W, 3).
+    size: Size
+    seen: Tensor | Features
+
+    @property
+    def nbytes(self) -> int:
+        return self.seen.nbytes
+
+
+class Finder:
+    """Finds points of one photograph in another; both are upright or stored alike."""
+
+    def __init__(self, matcher: Matcher, *, semantic: bool) -> None:
+        """Take a matcher; semantic: to find the same part of another thing, where it tells these apart.
 
         Raises:
-            InputError: a point lies outside the photograph.
             UsageError: the matcher has neither warps nor a descriptor at every place.
         """
+        describes = isinstance(matcher, SparseMatcher) and isinstance(matcher.describer, MapDescriber)
+        if not (describes or isinstance(matcher, DenseMatcher)):
+            raise UsageError(f"model {matcher.name} describes its own keypoints alone. Choose a dense one, or matcha.")
         self._matcher, self._semantic = matcher, semantic
-        self._size = image.shape[1], image.shape[0]
-        outside = np.flatnonzero(((points < 0) | (points > self._size)).any(axis=1))
+
+    def view(self, image: np.ndarray) -> View:
+        """What points are found by in RGB uint8 (H, W, 3).
+
+        Raises:
+            ImageError: the photograph is too small.
+        """
+        size = image.shape[1], image.shape[0]
+        if isinstance(self._matcher, SparseMatcher):
+            return View(size, self._matcher.maps(image, semantic=self._semantic))
+        return View(size, self._matcher.encode([self._matcher.prepare(image)])[0])
+
+    def find(self, one: View, other: View, points: np.ndarray) -> Found:
+        """Where points (N, 2) of one photograph are in the other, both in COLMAP pixels.
+
+        Raises:
+            InputError: a point lies outside the first photograph.
+            UsageError: the matcher lacks the way back.
+        """
+        outside = np.flatnonzero(((points < 0) | (points > one.size)).any(axis=1))
         if len(outside):
-            (x, y), (width, height) = points[outside[0]], self._size
+            (x, y), (width, height) = points[outside[0]], one.size
             raise InputError(
                 f"point {outside[0] + 1} at {x:g} {y:g} lies outside the photograph of {width}x{height} px."
             )
-        self._points = points.astype(np.float32)
-        if isinstance(matcher, SparseMatcher) and isinstance(matcher.describer, MapDescriber):
-            self._maps = matcher.maps(image, semantic=semantic)
-        elif isinstance(matcher, DenseMatcher):
-            self._features = matcher.encode([matcher.prepare(image)])[0]
-        else:
-            raise UsageError(f"model {matcher.name} describes its own keypoints alone. Choose a dense one, or matcha.")
-
-    def find(self, image: np.ndarray) -> Found:
-        """Where the points are in another photograph, RGB uint8 (H, W, 3)."""
-        size = image.shape[1], image.shape[0]
+        points = points.astype(np.float32)
         if isinstance(self._matcher, SparseMatcher):
-            maps = self._matcher.maps(image, semantic=self._semantic)
-            xy, scores = self._carried(self._maps, maps, self._points, self._size, size)
-            back, _ = self._carried(maps, self._maps, xy, size, self._size)
+            xy, scores = self._carried(one, other, points)
+            back, _ = self._carried(other, one, xy)
         else:
-            xy, scores, back = self._warped(image, size)
-        inside = ((xy >= 0) & (xy <= size)).all(axis=1)
-        cycle = np.linalg.norm(back - self._points, axis=1)
-        return Found(xy, scores, inside & (cycle <= MAX_CYCLE * max(self._size)))
+            xy, scores, back = self._warped(one, other, points)
+        inside = ((xy >= 0) & (xy <= other.size)).all(axis=1)
+        cycle = np.linalg.norm(back - points, axis=1)
+        return Found(xy, scores, inside & (cycle <= MAX_CYCLE * max(one.size)))
 
     @torch.inference_mode()
-    def _carried(
-        self, source: Tensor, target: Tensor, points: np.ndarray, size: tuple[int, int], other: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _carried(self, one: View, other: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points of one map's image in another's, and the cosines there."""
         assert isinstance(self._matcher, SparseMatcher)
         assert isinstance(self._matcher.describer, MapDescriber)
-        middle = self._matcher.describer.cell_middle
+        assert isinstance(one.seen, Tensor)
+        assert isinstance(other.seen, Tensor)
+        source, target = one.seen[0], other.seen[0]
         height, width = source.shape[-2:]
-        cells = np.clip((points / size * (width, height)).astype(int), 0, (width - 1, height - 1))
-        queries = source[0, :, cells[:, 1], cells[:, 0]].T
-        found = soft_targets(queries, target[0])
+        cells = np.clip((points / one.size * (width, height)).astype(int), 0, (width - 1, height - 1))
+        queries = source[:, cells[:, 1], cells[:, 0]].T
+        found = soft_targets(queries, target)
         nearest = found.round().long()
-        scores = (queries * target[0, :, nearest[:, 1], nearest[:, 0]].T).sum(1)
-        xy = (found.cpu().numpy() + middle) / target.shape[:1:-1] * other
+        scores = (queries * target[:, nearest[:, 1], nearest[:, 0]].T).sum(1)
+        xy = (found.cpu().numpy() + self._matcher.describer.cell_middle) / target.shape[:0:-1] * other.size
         return xy.astype(np.float32), scores.cpu().numpy()
 
     @torch.inference_mode()
-    def _warped(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _warped(self, one: View, other: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points by the warp, its certainties there, and where the warp back leads from there."""
         assert isinstance(self._matcher, DenseMatcher)
-        features = self._matcher.encode([self._matcher.prepare(image)])[0]
-        match = self._matcher.warp([(self._features, features)])[0]
-        assert match.warp_BA is not None
-        places = from_colmap_pixels(torch.from_numpy(self._points), self._size).to(match.warp_AB.device)
+        assert isinstance(one.seen, Features)
+        assert isinstance(other.seen, Features)
+        match = self._matcher.warp([(one.seen, other.seen)])[0]
+        if match.warp_BA is None:
+            raise UsageError(f"model {self._matcher.name} warps one way only; points need the way back.")
+        places = from_colmap_pixels(torch.from_numpy(points), one.size).to(match.warp_AB.device)
         there = _at(match.warp_AB, places)
         scores = _at(match.certainty_AB[..., None], places)[:, 0]
         back = _at(match.warp_BA, there)
         pixels = [
             to_colmap_pixels(each.cpu(), of).numpy().astype(np.float32)
-            for each, of in ((there, size), (back, self._size))
+            for each, of in ((there, other.size), (back, one.size))
         ]
         return pixels[0], scores.cpu().numpy(), pixels[1]
 
@@ -136,10 +160,11 @@ def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Fo
         UsageError: see `Finder`.
     """
     image, turns = read_upright(one)
-    size = turn_size((image.shape[1], image.shape[0]), turns)
-    finder = Finder(matcher, image, turn_points(points, size, turns), semantic=True)
+    finder = Finder(matcher, semantic=True)
+    first = finder.view(image)
+    upright = turn_points(points, turn_size(first.size, turns), turns)
     target, turns = read_upright(other)
-    found = finder.find(target)
+    found = finder.find(first, finder.view(target), upright)
     size = turn_size((target.shape[1], target.shape[0]), turns)
     return Found(turn_points_back(found.xy, size, turns), found.scores, found.visible)
 

@@ -32,16 +32,17 @@ def picture(shift: tuple[float, float] = (0, 0)) -> np.ndarray:
 
 @pytest.mark.parametrize("model", ["mini-sparse", "mini"])
 def test_points_are_found_where_the_picture_moved(model: str) -> None:
-    finder = Finder(load_matcher(model, MatcherOptions(device="cpu")), picture(), POINTS, semantic=False)
-    found = finder.find(picture(tuple(SHIFT)))
+    finder = Finder(load_matcher(model, MatcherOptions(device="cpu")), semantic=False)
+    found = finder.find(finder.view(picture()), finder.view(picture(tuple(SHIFT))), POINTS)
     assert np.abs(found.xy - POINTS - SHIFT).max() < 3
     assert found.visible.all()
     assert (found.scores > 0.3).all()
 
 
 def test_points_that_left_are_not_visible() -> None:
-    finder = Finder(load_matcher("mini-sparse", MatcherOptions(device="cpu")), picture(), POINTS, semantic=False)
-    assert finder.find(picture((170, 0))).visible.tolist() == [True, False, False]
+    finder = Finder(load_matcher("mini-sparse", MatcherOptions(device="cpu")), semantic=False)
+    found = finder.find(finder.view(picture()), finder.view(picture((170, 0))), POINTS)
+    assert found.visible.tolist() == [True, False, False]
 
 
 def test_points_of_a_turned_photograph_are_those_of_the_file(tmp_path: Path) -> None:
@@ -58,11 +59,12 @@ def test_points_of_a_turned_photograph_are_those_of_the_file(tmp_path: Path) -> 
 
 
 def test_points_outside_and_matchers_without_a_say_are_refused() -> None:
-    matcher = load_matcher("mini-sparse", MatcherOptions(device="cpu"))
+    finder = Finder(load_matcher("mini-sparse", MatcherOptions(device="cpu")), semantic=True)
+    view = finder.view(picture())
     with pytest.raises(InputError, match="point 2 at 321 5 lies outside .* 320x240"):
-        Finder(matcher, picture(), np.array([[1.0, 1], [321, 5]]), semantic=True)
+        finder.find(view, view, np.array([[1.0, 1], [321, 5]]))
     with pytest.raises(UsageError, match="xfeat describes its own keypoints alone"):
-        Finder(load_seeded("xfeat", MatcherOptions(device="cpu")), picture(), POINTS, semantic=True)
+        Finder(load_seeded("xfeat", MatcherOptions(device="cpu")), semantic=True)
 
 
 def test_lists_of_points_are_read_and_others_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from romacli.options import Option
 from romacli.run.options import BatchSize
 
 if TYPE_CHECKING:
-    from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task
+    from romacli.eval.benchmarks.benchmark import Benchmark, Task
     from romacli.eval.benchmarks.run import BenchmarkResult
 
 
@@ -35,8 +36,6 @@ class BenchmarkOptions:
         int | None,
         Option("Judge so many pairs, spread over all; figures then compare with no published ones.", min=1),
     ] = None
-    seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
-    batch_size: BatchSize = None
     output: Annotated[
         Path | None,
         Option(
@@ -47,11 +46,18 @@ class BenchmarkOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class DrawOptions:
+    seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
+    batch_size: BatchSize = None
+
+
 def add_to(app: typer.Typer) -> None:
     app.command("list", epilog="Example: romacli eval list")(takes(TalkOptions)(list_benchmarks))
     for row in BENCHMARKS.values():
-        example = f"Example: romacli eval {row.name} data/ --model roma-outdoor -o {row.name}.jsonl"
-        app.command(row.name, epilog=example)(takes(BenchmarkOptions, MatcherChoice, TalkOptions)(_command(row)))
+        example = f"Example: romacli eval {row.name} data/ --model {row.model} -o {row.name}.jsonl"
+        groups = (BenchmarkOptions, MatcherChoice, TalkOptions, *([DrawOptions] if row.draws else []))
+        app.command(row.name, epilog=example)(takes(*groups)(_command(row)))
 
 
 def list_benchmarks(talk: TalkOptions) -> None:
@@ -77,8 +83,10 @@ def list_benchmarks(talk: TalkOptions) -> None:
 
 
 def _command(row: Benchmark) -> Callable[..., None]:
-    def command(flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
-        _run(row, flags, chosen, talk)
+    def command(
+        flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions, drawn: DrawOptions | None = None
+    ) -> None:
+        _run(row, flags, chosen, talk, drawn)
 
     command.__doc__ = (
         f"Measure a matcher by {row.name}: {row.summary}.\n\n"
@@ -88,8 +96,10 @@ def _command(row: Benchmark) -> Callable[..., None]:
     return command
 
 
-def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
-    from romacli.eval.benchmarks.run import Record, evaluate, summarise
+def _run(
+    row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions, drawn: DrawOptions | None
+) -> None:
+    from romacli.eval.benchmarks.run import Record
     from romacli.eval.throughput import spread
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import load_matcher
@@ -100,13 +110,14 @@ def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: T
     tasks = spread(known, flags.limit or len(known))
     matcher = load_matcher(chosen.model, _at_papers_sizes(row, chosen).matcher)
     made_with: dict[str, Any] = {"benchmark": row.name, "protocol": name, "evaluation": str(evaluation)}
-    made_with |= {"model": matcher.settings, "seed": flags.seed}
+    made_with |= {"model": matcher.settings, **({"seed": drawn.seed} if drawn else {})}
     record = Record(flags.output, made_with)
-    options = MatchOptions(batch_size=flags.batch_size, seed=flags.seed)
+    options = {"options": MatchOptions(batch_size=drawn.batch_size, seed=drawn.seed)} if drawn else {}
+    judged_by = import_module(row.judged_by)
     with Console(quiet=talk.quiet) as console, stopping() as stop:
-        evaluate(flags.data, tasks, matcher, evaluation, record, options, progress=console, stop=stop)
-    result = summarise(row, evaluation, tasks, record.errors)
-    samples = isinstance(matcher, DenseMatcher)
+        judged_by.evaluate(flags.data, tasks, matcher, evaluation, record, **options, progress=console, stop=stop)
+    result = judged_by.summarise(row, evaluation, tasks, record.errors)
+    samples = row.draws and isinstance(matcher, DenseMatcher)
     differing = _differing(row, tasks, known)
     values = {
         **made_with,
@@ -115,17 +126,32 @@ def _run(row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: T
         "published": [asdict(other) for other in row.published],
         "comparable": bool(row.published) and not differing,
     }
-    _print(values, "\n".join(_lines(row, name, evaluation, matcher.settings, result, differing, samples=samples)), talk)
+    settings = matcher.settings
+    sizes = [settings[key] for key in ("coarse_resolution", "upsample_resolution") if settings.get(key)]
+    lines = [
+        f"{row.name}, {row.measure}, in percent",
+        f"protocol {name}, {evaluation}",
+        *(["The matcher has no warps to sample: all points it gives are used."] if row.draws and not samples else []),
+        f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
+        differing or f"{result.pairs} pairs",
+        f"without estimate: {result.without_estimate} of {result.errors}",
+        "",
+        *_table(row, result),
+    ]
+    _print(values, "\n".join(lines), talk)
 
 
 def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
     """The matcher at the sizes of the papers' runs, unless some are given."""
+    from romacli.matchers.registry import matcher_named
+
     given = chosen.matcher
     if chosen.model not in row.sizes or given.preset or given.coarse_resolution or given.upsample_resolution:
         return chosen
     coarse, upsample = row.sizes[chosen.model]
     sized = replace(given, coarse_resolution=coarse, upsample_resolution=upsample)
-    return replace(chosen, matcher=replace(sized, upsample=given.upsample and upsample is not None))
+    one_pass = matcher_named(chosen.model).defaults is not None and upsample is None
+    return replace(chosen, matcher=replace(sized, upsample=given.upsample and not one_pass))
 
 
 def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> str:
@@ -137,29 +163,11 @@ def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> st
     return ""
 
 
-def _lines(
-    row: Benchmark,
-    protocol: str,
-    evaluation: Evaluation,
-    settings: Mapping[str, Any],
-    result: BenchmarkResult,
-    differing: str,
-    *,
-    samples: bool,
-) -> list[str]:
-    sizes = [settings[key] for key in ("coarse_resolution", "upsample_resolution") if settings.get(key)]
-    lines = [
-        f"{row.name}, {row.measure}, in percent",
-        f"protocol {protocol}, {evaluation}",
-        *([] if samples else ["The matcher has no warps to sample: all points it gives are used."]),
-        f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
-        differing or f"{result.pairs} pairs",
-        f"without estimate: {result.without_estimate} of {result.errors}",
-        "",
-    ]
+def _table(row: Benchmark, result: BenchmarkResult) -> list[str]:
+    """The run's figures, and the published ones with their sources."""
     title = f"at {row.unit}"
     width = max(map(len, (title, *(other.method for other in row.published)))) + 2
-    lines.append(f"{title:{width}}" + "".join(f"{threshold:>8g}" for threshold in row.thresholds))
+    lines = [f"{title:{width}}" + "".join(f"{threshold:>8g}" for threshold in row.thresholds)]
     lines.append(f"{'this run':{width}}" + "".join(f"{100 * figure:>8.2f}" for figure in result.figures.values()))
     for other in row.published:
         lines.append(f"{other.method:{width}}" + "".join(f"{f:>8.2f}" for f in other.figures) + f"  {other.source}")

@@ -90,11 +90,12 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
         points = read_points(options.points)
         matcher = load_matcher(options.model, options.matcher)
         overlay = Overlay(options.overlay) if options.overlay else None
-        finder, rows, visible, count = None, [], 0, 0
+        finder, first, rows, visible, count = Finder(matcher, semantic=False), None, [], 0, 0
         for image in frames(options.source):
             stop.check()
-            finder = finder or Finder(matcher, image, points, semantic=False)
-            found = finder.find(image)
+            view = finder.view(image)
+            first = first or view
+            found = finder.find(first, view, points)
             rows += rows_of(count, found)
             visible, count = visible + int(found.visible.sum()), count + 1
             if overlay:

@@ -43,8 +43,24 @@ def read_arrays(path: Path, keys: tuple[str, ...]) -> list[Any]:
     except KeyError as error:
         raise InputError(f"{path} lacks {error.args[0]}. Fetch it again.") from error
     except (*DAMAGE, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"{path} cannot be read as arrays: {reason}. Fetch it again.") from error
+        raise InputError(f"{path} cannot be read as arrays: {_reason(error)}. Fetch it again.") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """What a pickle holds that is made of arrays, numbers, text and Python's own containers of these.
+
+    Raises:
+        InputError: the file is missing, cut off or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _DataOnly(file, encoding="latin1").load()
+    except DAMAGE as error:
+        raise InputError(f"{path} cannot be read as data: {_reason(error)}. Fetch it again.") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 class _DataOnly(pickle.Unpickler):

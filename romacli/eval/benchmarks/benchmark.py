@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,6 +79,8 @@ class Benchmark:
     evaluations: by the name of the protocol, the usual one first.
     pairs: how many the published figures are over, where that is known.
     sizes: of both passes in the papers' runs, by matcher; others run at their own.
+    judged_by: the module with `evaluate` and `summarise` for its evaluations.
+    draws: whether these make random choices; model: one that it is for.
     """
 
     name: str
@@ -88,10 +91,19 @@ class Benchmark:
     layout: str
     origin: str
     read: Callable[[Path], list[Task]]
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Any]
     pairs: int | None = None
     published: tuple[Published, ...] = ()
     sizes: Mapping[str, tuple[Size, Size | None]] = field(default_factory=dict)
+    judged_by: str = "romacli.eval.benchmarks.run"
+    draws: bool = True
+    model: str = "roma-outdoor"
+
+
+def read_by(module: str, root: Path, *, read: str = "read", **more: Any) -> list[Task]:
+    """The tasks that a function of a module of this room reads; the module is imported when it is needed."""
+    tasks: list[Task] = getattr(import_module(f"romacli.eval.benchmarks.{module}"), read)(root, **more)
+    return tasks
 
 
 def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from romacli.errors import UsageError
-from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Published, Task
+from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Published, read_by
+from romacli.eval.benchmarks.points.rows import POINT_ROWS
 from romacli.eval.benchmarks.solvers import EssentialSolver, HomographySolver
 
 STORAGE = "https://github.com/Parskatt/storage/releases"
@@ -16,11 +15,6 @@ _ROMA2, _REDI = "table 4 of the RoMa v2 paper", "table of the REDI-Match paper, 
 _POSE = "AUC of the larger of the errors of rotation and translation direction"
 _OUTDOOR = EssentialSolver("long", 1200)
 _INDOOR = EssentialSolver("short", 480, shift=0.5)
-
-
-def _read_by(module: str, root: Path, **more: Any) -> list[Task]:
-    tasks: list[Task] = import_module(f"romacli.eval.benchmarks.{module}").read(root, **more)
-    return tasks
 
 
 _OUTDOOR_SIZES = {
@@ -45,7 +39,7 @@ BENCHMARKS = {
             "deg",
             "\n".join((*(f"{name}.npz" for name in _LISTS), "Undistorted_SfM/{0015,0022}/images/*.jpg")),
             f"{STORAGE}/tag/mega1500 (five npz and megadepth_test_1500.tar)",
-            partial(_read_by, "megadepth", lists=tuple(f"{name}.npz" for name in _LISTS)),
+            partial(read_by, "megadepth", lists=tuple(f"{name}.npz" for name in _LISTS)),
             {
                 "roma": _FRESH,
                 "one-sample": Evaluation("as earlier releases of romatch", _OUTDOOR, estimates=5),
@@ -75,7 +69,7 @@ BENCHMARKS = {
                 )
             ),
             f"{STORAGE} (npz); photographs of MegaDepth, undistorted as for D2-Net",
-            partial(_read_by, "megadepth", lists=tuple(f"{name}.npz" for name in _LISTS_OF_EIGHT)),
+            partial(read_by, "megadepth", lists=tuple(f"{name}.npz" for name in _LISTS_OF_EIGHT)),
             {"roma": _FRESH},
             published=(
                 Published("RoMa", (62.2, 75.9, 85.3), "RoMa paper"),
@@ -92,7 +86,7 @@ BENCHMARKS = {
             "deg",
             "test.npz\nscans_test/sceneNNNN_NN/color/N.jpg\nscans_test/sceneNNNN_NN/intrinsic/intrinsic_color.txt",
             f"{STORAGE}/tag/scannet1500; ScanNet's terms allow non-commercial use only",
-            partial(_read_by, "scannet"),
+            partial(read_by, "scannet"),
             {
                 "roma": Evaluation("as the DKM and RoMa papers", _INDOOR, estimates=5),
                 "romatch": Evaluation("with a fault of romatch's evaluator", _INDOOR, estimates=5, last_twice=True),
@@ -121,7 +115,7 @@ BENCHMARKS = {
             "px of a short side of 480",
             "hpatches-sequences-release/{i_*,v_*}/{1..6}.ppm\nhpatches-sequences-release/{i_*,v_*}/{H_1_2..H_1_6}",
             "https://github.com/hpatches/hpatches-dataset (full sequences)",
-            partial(_read_by, "hpatches"),
+            partial(read_by, "hpatches"),
             {"roma": Evaluation("as DKM and RoMa", HomographySolver())},
             pairs=540,
             published=(
@@ -139,14 +133,15 @@ BENCHMARKS = {
             "deg",
             "images/NAME, photographs\ncameras/NAME.camera: K, 0 0 0, rotation from camera to world, centre, size",
             "Strecha et al., CVPR 2008; https://github.com/openMVG/SfM_quality_evaluation",
-            partial(_read_by, "strecha"),
+            partial(read_by, "strecha"),
             {"pairs": Evaluation("as megadepth1500, for none is published for pairs", _OUTDOOR, samples=5)},
         ),
+        *POINT_ROWS,
     )
 }
 
 
-def evaluation_named(benchmark: Benchmark, name: str | None) -> tuple[str, Evaluation]:
+def evaluation_named(benchmark: Benchmark, name: str | None) -> tuple[str, Any]:
     """A protocol of a benchmark with its name, the usual one for None.
 
     Raises:

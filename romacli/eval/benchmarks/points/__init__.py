@@ -1,0 +1,1 @@
+"""Benchmarks of points that are known in two pictures: where a matcher finds those of the first in the second."""

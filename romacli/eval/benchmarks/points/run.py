@@ -1,0 +1,105 @@
+"""The pass over pairs of pictures with known points: where the matcher finds them, and what share is near enough."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import ImageError, PartialError
+from romacli.eval.benchmarks.benchmark import Benchmark, Task
+from romacli.eval.benchmarks.points.truth import PointEvaluation, PointTruth
+from romacli.eval.benchmarks.run import BenchmarkResult, Record
+from romacli.follow import Finder, View
+from romacli.images.decode import read_image
+from romacli.matchers.matcher import Matcher
+from romacli.matchers.memory import free_bytes
+from romacli.progress import Progress, Silent
+from romacli.stop import StopRequest
+from romacli.types import Pair
+from romacli.words import counted
+
+
+class _Views:
+    """Pictures as the finder sees them, those used last kept as far as memory allows."""
+
+    def __init__(self, root: Path, finder: Finder, limit: int) -> None:
+        self._root, self._finder, self._limit = root, finder, limit
+        self._kept: OrderedDict[str, View] = OrderedDict()
+
+    def of(self, name: str, picture: np.ndarray | None) -> View:
+        """The view of a picture, read if it is not given.
+
+        Raises:
+            ImageError: it cannot be read, or is too small.
+        """
+        if name not in self._kept:
+            self._kept[name] = self._finder.view(read_image(self._root / name) if picture is None else picture)
+        self._kept.move_to_end(name)
+        view = self._kept[name]
+        while len(self._kept) > 2 and len(self._kept) * view.nbytes > self._limit:
+            self._kept.popitem(last=False)
+        return view
+
+
+def evaluate(
+    root: Path,
+    tasks: Sequence[Task],
+    matcher: Matcher,
+    evaluation: PointEvaluation,
+    record: Record,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Find the points of all tasks that the record lacks; each picture is encoded once as far as memory allows.
+
+    Raises:
+        PartialError: some pictures cannot be read; all else is done.
+        UsageError: the matcher cannot find given points.
+        Stopped: a signal asked for it; what is judged is in the record.
+    """
+    finder, progress = Finder(matcher, semantic=evaluation.semantic), progress or Silent()
+    views = _Views(root, finder, free_bytes(matcher))
+    waiting = sorted((task for task in tasks if task.names not in record.errors), key=lambda task: task.names)
+    failures: list[str] = []
+    progress.begin("evaluating", len(waiting))
+    for task in waiting:
+        if stop is not None:
+            stop.check()
+        truth: PointTruth = task.truth
+        try:
+            one, other = (
+                views.of(name, None if truth.pictures is None else truth.pictures[side])
+                for side, name in enumerate(task.names)
+            )
+        except ImageError as error:
+            failures.append(str(error))
+            continue
+        found = finder.find(one, other, truth.points[0])
+        record.add(task.names, np.linalg.norm((found.xy - truth.points[1]) / truth.unit, axis=1).tolist())
+        progress.advance()
+    if failures:
+        raise PartialError(
+            f"{counted(len(failures), 'pair')} could not be judged, and figures of the others would be of another "
+            f"benchmark: {failures[0]}"
+        )
+
+
+def summarise(
+    benchmark: Benchmark, evaluation: PointEvaluation, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
+) -> BenchmarkResult:
+    """Shares of points within each threshold, of tasks that are all judged."""
+    rows = [np.array(errors[task.names]) for task in tasks]
+    pooled = np.concatenate(rows)
+    figures = {
+        threshold: float(
+            np.mean(pooled <= threshold)
+            if evaluation.per == "point"
+            else np.mean([np.mean(row <= threshold) for row in rows])
+        )
+        for threshold in benchmark.thresholds
+    }
+    return BenchmarkResult(figures, len(rows), len(pooled), int(np.isinf(pooled).sum()))

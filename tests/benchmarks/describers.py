@@ -1,0 +1,77 @@
+"""Matchers of keypoints on real photographs beside mini and SIFT: what models come of them, and at what CPU time.
+
+    python tests/benchmarks/describers.py DATA FOLDER ... --models MODEL ... --cache CACHE
+
+A FOLDER of DATA is one of photographs, or holds them in `images`; with measured cameras in `cameras` the model is
+compared with them. All pairs are matched and nothing is tuned. CPU seconds are user and system time of all that
+`romacli reconstruct` does, and of COLMAP's extraction, matching and mapping for SIFT, whose CACHE counts as no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from photographs import run_cli, sift_model
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.eval.model_poses import evaluate_poses, read_estimate, read_truth
+
+SIFT = "sift"
+
+
+def cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def model_of(images: Path, name: str, cache: Path, scratch: Path) -> tuple[Path | None, str]:
+    """The largest model that a matcher leads to, or None and why there is none."""
+    if name == SIFT:
+        return sift_model(images, cache), "no model"
+    words = ("reconstruct", images, "-o", scratch, "--model", name, "--pairing", "exhaustive", "-q")
+    done = run_cli(*words, check=False)
+    return scratch / "sparse" / "0" if done.returncode == 0 else None, done.stderr.strip().split("\n")[-1]
+
+
+def measured(images: Path, name: str, cache: Path) -> dict[str, Any]:
+    began = cpu_seconds()
+    with TemporaryDirectory() as scratch:
+        sparse, why = model_of(images, name, cache, Path(scratch) / "job")
+        result: dict[str, Any] = {"cpu_s": round(cpu_seconds() - began)}
+        if sparse is None:
+            return result | {"message": why}
+        model = load_pycolmap().Reconstruction(sparse)
+        result |= {
+            "registered": model.num_reg_images(),
+            "points": model.num_points3D(),
+            "track": round(model.compute_mean_track_length(), 2),
+            "error_px": round(model.compute_mean_reprojection_error(), 2),
+        }
+        cameras = images.parent / "cameras"
+        if cameras.is_dir():
+            errors = evaluate_poses(read_estimate(sparse), read_truth(cameras)).figures
+            result |= {"rotation_deg": errors["rotation_deg"]["median"], "position": errors["position"]["median"]}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--models", nargs="+", default=[SIFT, "mini", "mini-sparse"])
+    parser.add_argument("--cache", type=Path, required=True, help="where SIFT's models are kept")
+    options = parser.parse_args()
+    for folder in options.folders:
+        images = options.data / folder
+        images = images / "images" if (images / "images").is_dir() else images
+        for name in options.models:
+            print(folder, name, json.dumps(measured(images, name, options.cache / folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
