@@ -229,13 +229,13 @@ class Schedule:
 class Manifest:
     """What a job was made with: two jobs whose manifests differ in `settings` do not mix.
 
-    views: for each file made from others, what it was derived from and what it holds, so that it is made anew only
+    outputs: for each file made from others, what it was derived from and what it holds, so that it is made anew only
         when that changed.
     """
 
     settings: Mapping[str, Any]
     version: str
-    views: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from romacli.job.options import DEFAULT_OUTPUT, KeypointOptions, MatchedJob, Sif
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.job.views import ViewsSummary
+    from romacli.job.outputs.hloc import HlocSummary
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
         tell_keypoints(summary, job.job, time.monotonic() - start, console, as_json=talk.as_json)
 
 
-def tell_keypoints(summary: ViewsSummary, job: Path, seconds: float, console: Console, *, as_json: bool) -> None:
+def tell_keypoints(summary: HlocSummary, job: Path, seconds: float, console: Console, *, as_json: bool) -> None:
     """The result: what the hloc files hold now."""
-    from romacli.job.views import refined_in_words
+    from romacli.job.outputs.hloc import refined_in_words
 
     agreement = summary.triangle_agreement
     agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"

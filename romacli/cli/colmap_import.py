@@ -39,7 +39,7 @@ def colmap_import(folders: Folders, importing: ImportOptions, replacing: Replaci
     The database is built beside its place and appears whole. One that romacli did not make is left alone.
     """
     from romacli.images.listing import list_images
-    from romacli.job.colmap import import_matches
+    from romacli.job.outputs.database import import_matches
     from romacli.store.layout import Layout
 
     layout, images = Layout(folders.output), folders.images

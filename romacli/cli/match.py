@@ -65,8 +65,8 @@ def _keypoints_in_words(job: Job) -> str:
     chosen = job.keypoints
     usual = vars(AggregateOptions(seed=chosen.aggregate.seed))
     values = {name: value for name, value in vars(chosen.aggregate).items() if value != usual[name]}
-    if chosen.given:
-        values["keypoints"] = chosen.given.source
+    if chosen.external:
+        values["keypoints"] = chosen.external.source
     words = [f"--{name.replace('_', '-')} {value}" for name, value in values.items()]
     if chosen.refine.refine is not None:
         words.append("--refine" if chosen.refine.refine else "--no-refine")

@@ -51,10 +51,10 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
         summary = merge_jobs(Layout(job.job), others, options, console, stop)
         done = summary.pairs - len(summary.missing)
         console.result(
-            {"pairs": summary.pairs, "done": done, "files": summary.files, **asdict(summary.views)},
-            f"{done} of {counted(summary.pairs, 'pair')}, {counted(summary.views.keypoints, 'keypoint')} and "
-            f"{counted(summary.views.matches, 'match', 'matches')} in "
-            f"{counted(summary.views.images, 'image')}; see {job.job}",
+            {"pairs": summary.pairs, "done": done, "files": summary.files, **asdict(summary.keypoints)},
+            f"{done} of {counted(summary.pairs, 'pair')}, {counted(summary.keypoints.keypoints, 'keypoint')} and "
+            f"{counted(summary.keypoints.matches, 'match', 'matches')} in "
+            f"{counted(summary.keypoints.images, 'image')}; see {job.job}",
             as_json=talk.as_json,
         )
     if summary.missing:

@@ -72,7 +72,7 @@ def model_names(incomplete: str) -> list[str]:
 def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of whole dataclasses, nested ones too; it is called with one of each.
 
-    A dataclass with a field `given` is told which of its options were typed. Dataclasses that declare the same option
+    A dataclass with a field `typed` is told which of its options were typed. Dataclasses that declare the same option
     get the same value.
     """
 
@@ -116,11 +116,11 @@ def _keyword(field: str, option: Option) -> str:
     return f"{name}_" if iskeyword(name) else name
 
 
-def _given(group: type, typed: set[str]) -> Iterator[str]:
+def _typed(group: type, typed: set[str]) -> Iterator[str]:
     """The fields of a dataclass, and of those in it, whose options were typed."""
     for part, kind, option in _declarations(group):
         if option is None:
-            yield from _given(kind, typed)
+            yield from _typed(kind, typed)
         elif _keyword(part.name, option) in typed:
             yield part.name
 
@@ -133,8 +133,8 @@ def _filled(group: type, values: Mapping[str, Any], typed: set[str]) -> Any:
             filled[part.name] = _filled(kind, values, typed)
         else:
             filled[part.name] = _read(option, values[_keyword(part.name, option)])
-    if "given" in {part.name for part in fields(group)}:
-        filled["given"] = frozenset(_given(group, typed))
+    if "typed" in {part.name for part in fields(group)}:
+        filled["typed"] = frozenset(_typed(group, typed))
     return group(**filled)
 
 

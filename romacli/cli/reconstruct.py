@@ -58,8 +58,10 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.colmap.reading import read_model
-    from romacli.job.colmap import advice_on, check_early, georeference_models, gps_values, import_matches, make_model
     from romacli.job.job import listed, open_job, run_job
+    from romacli.job.outputs.cameras import check_early
+    from romacli.job.outputs.database import import_matches
+    from romacli.job.outputs.model import advice_on, georeference_models, gps_values, make_model
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
 

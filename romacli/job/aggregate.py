@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.images.options import MaskOptions
-from romacli.job.derived import made_with
-from romacli.job.given import SIFT, GivenKeypoints
+from romacli.job.external import SIFT, ExternalKeypoints
+from romacli.job.hold import hold
 from romacli.job.masks import masks_of, note_masks, noted_masks
 from romacli.job.options import KeypointOptions
-from romacli.job.views import VIEW, ViewsSummary, derive_views
+from romacli.job.outputs.hloc import KEYPOINTS, HlocSummary, derive_hloc
+from romacli.job.outputs.origins import made_with
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
@@ -26,7 +27,6 @@ from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.lease import lease
 from romacli.store.manifest import fingerprint, read_manifest
 from romacli.types import PairList, Size
 
@@ -35,12 +35,12 @@ from romacli.types import PairList, Size
 class ReaggregateOptions:
     """How keypoints are made, the seed aside, which is the job's.
 
-    given: those to match in place of new ones. masks: None for those that the job has used last. images: the folder of
-    photographs to refine them against, None for where they were matched.
+    external: those to match in place of new ones. masks: None for those that the job has used last. images: the folder
+    of photographs to refine them against, None for where they were matched.
     """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
-    given: GivenKeypoints | None = None
+    external: ExternalKeypoints | None = None
     masks: MaskOptions | None = None
     refine: RefineOptions = field(default_factory=RefineOptions)
     images: Path | None = None
@@ -48,52 +48,52 @@ class ReaggregateOptions:
 
 def asked_options(asked: KeypointOptions, images: Path | None) -> ReaggregateOptions:
     """How keypoints are made anew: as is asked, by default with the masks of the run before."""
-    given = GivenKeypoints(asked.keypoints, images) if asked.keypoints else None
+    external = ExternalKeypoints(asked.keypoints, images) if asked.keypoints else None
     masks = asked.masks if asked.names_masks else None
-    return ReaggregateOptions(asked.aggregate, given, masks, asked.refine, images)
+    return ReaggregateOptions(asked.aggregate, external, masks, asked.refine, images)
 
 
 def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path | None) -> ReaggregateOptions:
-    """How keypoints are made: as is given, and for the rest as those of the job were made last.
+    """How keypoints are made: as is asked, and for the rest as those of the job were made last.
 
     job: None begins anew. images: the folder of photographs.
     """
     before = ReaggregateOptions() if job is None else noted_options(job)
     source = asked.keypoints
-    if source is None and before.given and "method" not in asked.given:
-        source = before.given.source
-    changed = {name: value for name, value in vars(asked.aggregate).items() if name in asked.given}
+    if source is None and before.external and "method" not in asked.typed:
+        source = before.external.source
+    changed = {name: value for name, value in vars(asked.aggregate).items() if name in asked.typed}
     if source is not None:
         changed["method"] = asked.aggregate.method
     return ReaggregateOptions(
         replace(before.aggregate, **changed),
-        GivenKeypoints(source, images) if source else None,
+        ExternalKeypoints(source, images) if source else None,
         asked.masks if asked.names_masks else before.masks,
-        asked.refine if "refine" in asked.given else before.refine,
+        asked.refine if "refine" in asked.typed else before.refine,
         images,
     )
 
 
 def noted_options(layout: Layout) -> ReaggregateOptions:
     """How the hloc files of a job were made last, the defaults where nobody knows."""
-    noted = json.loads(made_with(layout, VIEW) or "{}")
+    noted = json.loads(made_with(layout, KEYPOINTS) or "{}")
     known = {field.name for field in fields(AggregateOptions)}
     options = AggregateOptions(**{key: value for key, value in noted.items() if key in known})
     source = noted.get("keypoints")
     if source and source != SIFT:
         source = str(layout.root / source)
-    given = GivenKeypoints(source, photographs_of(layout)) if source else None
-    return ReaggregateOptions(options, given, noted_masks(layout), RefineOptions(refine=noted.get("refine")))
+    external = ExternalKeypoints(source, photographs_of(layout)) if source else None
+    return ReaggregateOptions(options, external, noted_masks(layout), RefineOptions(refine=noted.get("refine")))
 
 
 def refined_options(layout: Layout, images: Path | None) -> ReaggregateOptions:
     """How the hloc files of a job were made last, refined now. images: None for where they were matched."""
     noted = noted_options(layout)
-    given = noted.given and GivenKeypoints(noted.given.source, images or noted.given.images)
-    return replace(noted, given=given, refine=RefineOptions(refine=True), images=images)
+    external = noted.external and ExternalKeypoints(noted.external.source, images or noted.external.images)
+    return replace(noted, external=external, refine=RefineOptions(refine=True), images=images)
 
 
-def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> ViewsSummary:
+def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> HlocSummary:
     """Derive the hloc files of a job from the pairs it has finished.
 
     Raises:
@@ -109,25 +109,25 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
     pairs = read_pairs(layout.pairs, None).pairs
     check_names({name for pair in pairs.pairs for name in pair})
     images = read_images(layout.images)
-    with ExitStack() as stack:
-        with stop.at_once():
-            stack.enter_context(lease(layout.leases, say=progress.say))
-        stamps = {name: image.stamps for name, image in images.items()}
-        journal = stack.enter_context(Journal.open(layout.journal, fingerprint(manifest), stamps=stamps))
+    stamps = {name: image.stamps for name, image in images.items()}
+    with (
+        hold(layout, progress, stop),
+        Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal,
+    ):
         for note in journal.damaged:
             progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
         _require_matches(layout, journal, pairs, progress)
         known = _known_sizes(layout, journal, pairs, images)
         sizes = {name: size for name, size in known.items() if size != UNREAD}
-        if options.given:
-            options.given.check(list(sizes), aggregate)
+        if options.external:
+            options.external.check(list(sizes), aggregate)
         masks = masks_of(options.masks or noted_masks(layout), sizes)
         if options.masks is not None:
             note_masks(layout, options.masks)
-        return derive_views(
+        return derive_hloc(
             *(layout, journal, pairs, sizes, aggregate, progress, stop),
             names=known,
-            given=options.given,
+            external=options.external,
             masks=masks,
             refinement=Refinement(options.refine, options.images or photographs_of(layout), images),
         )

@@ -13,7 +13,9 @@ import numpy as np
 from romacli.colmap.access import database_faults, require_closed
 from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.aggregate import noted_options, reaggregate
-from romacli.job.colmap import import_matches, noted_databases, noted_import
+from romacli.job.hold import hold
+from romacli.job.outputs.database import import_matches
+from romacli.job.outputs.recipe import noted_databases, noted_import
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
@@ -21,7 +23,6 @@ from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
 from romacli.store.images import read_images
 from romacli.store.journal import FORMAT, Journal
 from romacli.store.layout import Layout
-from romacli.store.lease import lease
 from romacli.store.manifest import fingerprint, read_manifest
 from romacli.store.repair import Survey, repair, survey
 from romacli.types import Manifest, Pair
@@ -65,16 +66,15 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
         raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
     with ExitStack() as stack:
         if mend:
-            with stop.at_once():
-                stack.enter_context(lease(layout.leases, say=progress.say))
+            stack.enter_context(hold(layout, progress, stop))
         check = _Check(layout, progress, stop, mend)
         with stop.at_once():
             check.small_files()
             check.journals()
             databases = check.databases()
-            views = check.views()
-    if views and mend:
-        check.derive_views(views)
+            damaged = check.hloc_files()
+    if damaged and mend:
+        check.derive_hloc(damaged)
     for path, faults in databases.items():
         if mend:
             check.make_database(path, faults)
@@ -137,7 +137,7 @@ class _Check:
                 remedy = "They were cut out." if mended else "Sound records around them count; --repair cuts them out."
             self._add(surveyed.path, fault, remedy, is_repaired=mended)
 
-    def views(self) -> list[Path]:
+    def hloc_files(self) -> list[Path]:
         """The hloc files that are not sound."""
         damaged = []
         reads: dict[Path, Callable[[], str | None]] = {
@@ -184,7 +184,7 @@ class _Check:
                 self._progress.advance()
         return None
 
-    def derive_views(self, damaged: Sequence[Path]) -> None:
+    def derive_hloc(self, damaged: Sequence[Path]) -> None:
         """Make the hloc files anew with the options they were made with."""
         for path in damaged:
             path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,10 +17,11 @@ from romacli.images.listing import list_images
 from romacli.images.masks import find_masks, without_masks
 from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, remembered_options
+from romacli.job.hold import hold
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
+from romacli.job.outputs.hloc import derive_hloc
 from romacli.job.turned import Trial, try_turned, turned_images
-from romacli.job.views import derive_views
 from romacli.mapping.reconstruct import check_holds_models_only
 from romacli.matchers.matcher import KeypointMatcher, Matcher
 from romacli.matchers.registry import load_matcher
@@ -50,7 +51,7 @@ from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout, written_whole
-from romacli.store.lease import Lease, Work, lease
+from romacli.store.lease import Lease, Work
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
@@ -153,8 +154,8 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
-    if keypoints.given:
-        keypoints.given.check(images.names, keypoints.aggregate)
+    if keypoints.external:
+        keypoints.external.check(images.names, keypoints.aggregate)
     options, matcher = _with_matcher(options, keypoints)
     settings = {
         **matcher.settings,
@@ -194,12 +195,12 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
 
 
 def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions) -> tuple[JobOptions, Matcher]:
-    """The matcher, and the options with the given keypoints in its own: it may look at these alone.
+    """The matcher, and the options with external keypoints in its own: it may look at these alone.
 
     Raises:
         UsageError: photographs are to be turned for a matcher that does not try them so.
     """
-    chosen = replace(options.matcher.matcher, keypoints=keypoints.given.source if keypoints.given else None)
+    chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     matcher = load_matcher(options.matcher.model, options.matcher_options)
     if options.match.turns_every_pair and isinstance(matcher, KeypointMatcher):
@@ -216,7 +217,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
         Stopped: a signal asked for it; results so far are in the journal.
     """
-    with _at_work(job, progress, stop) as held:
+    with hold(job.layout, progress, stop, _work(job)) as held:
         if job.options.overwrite:
             _clear(job.layout)
         _note(job)
@@ -249,7 +250,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     raise NothingFoundError(_nothing_matched(summary))
                 sizes = _sizes(job, journal, summary, progress)
                 _note_images(job, sizes)
-                derive_views(
+                derive_hloc(
                     job.layout,
                     journal,
                     job.pairs,
@@ -258,7 +259,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     progress,
                     stop,
                     names=job.images.names,
-                    given=job.keypoints.given,
+                    external=job.keypoints.external,
                     masks=job.masks,
                     refinement=Refinement(job.keypoints.refine, job.images.root, job.known),
                 )
@@ -296,16 +297,11 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _at_work(job: Job, progress: Progress, stop: StopRequest) -> Iterator[Lease]:
-    """Hold the output folder for this run, beside other shards of the same cut if it is one."""
-    work = Work()
-    if job.options.shard is not None:
-        work = shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
-    with ExitStack() as stack:
-        with stop.at_once():
-            held = stack.enter_context(lease(job.layout.leases, work, say=progress.say))
-        yield held
+def _work(job: Job) -> Work:
+    """What this run does in the folder, beside other shards of the same cut if it is one."""
+    if job.options.shard is None:
+        return Work()
+    return shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
 
 
 def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | None:
@@ -328,7 +324,7 @@ def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | N
 def _note(job: Job) -> None:
     """Write down what the job is: its settings, its pairs, its photographs."""
     stored = read_manifest(job.layout.manifest)
-    write_manifest(job.layout.manifest, replace(job.manifest, views=stored.views if stored else {}))
+    write_manifest(job.layout.manifest, replace(job.manifest, outputs=stored.outputs if stored else {}))
     note_masks(job.layout, job.keypoints.masks or MaskOptions())
     if job.options.shard is not None:
         record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))

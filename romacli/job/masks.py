@@ -10,13 +10,13 @@ import numpy as np
 
 from romacli.images.masks import Masks, find_masks, kept_cells
 from romacli.images.options import MaskOptions
-from romacli.job.derived import content, digest, noted_path, remember
+from romacli.job.outputs.origins import content, digest, holds, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.types import Size
 from romacli.words import counted, first_few
 
-VIEW = "masks"
+MASKS = "masks"
 
 
 class JobMasks:
@@ -72,14 +72,13 @@ class JobMasks:
 def note_masks(layout: Layout, options: MaskOptions) -> None:
     """Write down in the job which masks it uses; none is an answer too."""
     holds = {key: None if path is None else noted_path(layout, path) for key, path in vars(options).items()}
-    remember(layout, VIEW, digest(holds), holds)
+    remember(layout, MASKS, digest(holds), holds)
 
 
 def noted_masks(layout: Layout) -> MaskOptions:
     """The masks that the job was matched with."""
-    manifest = read_manifest(layout.manifest)
-    holds = manifest.views.get(VIEW, {}).get("holds", {}) if manifest else {}
-    return MaskOptions(**{key: path and layout.root / path for key, path in holds.items()})
+    noted = holds(read_manifest(layout.manifest), MASKS)
+    return MaskOptions(**{key: path and layout.root / path for key, path in noted.items()})
 
 
 def masks_of(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:

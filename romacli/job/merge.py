@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romacli.errors import InputError
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
-from romacli.job.views import ViewsSummary
+from romacli.job.hold import hold
+from romacli.job.outputs.hloc import HlocSummary
 from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole
-from romacli.store.lease import lease
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
 from romacli.types import Manifest, Pair, PairList
@@ -30,7 +29,7 @@ class MergeSummary:
     pairs: int
     missing: Sequence[Pair]
     files: int
-    views: ViewsSummary
+    keypoints: HlocSummary
 
 
 def merge(
@@ -45,14 +44,12 @@ def merge(
         SettingsDifferError: two were made with different settings.
     """
     manifest = _common_manifest(layout, others)
-    with ExitStack() as stack:
-        with stop.at_once():
-            stack.enter_context(lease(layout.leases, say=progress.say))
+    with hold(layout, progress, stop):
         pairs = _united_pairs([layout, *others])
         images = _united_images([layout, *others])
         layout.root.mkdir(parents=True, exist_ok=True)
         if read_manifest(layout.manifest) is None:
-            write_manifest(layout.manifest, replace(manifest, views={}))
+            write_manifest(layout.manifest, replace(manifest, outputs={}))
         with written_whole(layout.pairs) as temporary:
             write_pairs(temporary, pairs)
         write_images(layout.images, images)
@@ -61,8 +58,8 @@ def merge(
         with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
             cut_torn_ends(journal)
             missing = [pair for pair in pairs.pairs if pair not in journal]
-    views = reaggregate(layout, options, progress, stop)
-    return MergeSummary(len(pairs), missing, files, views)
+    keypoints = reaggregate(layout, options, progress, stop)
+    return MergeSummary(len(pairs), missing, files, keypoints)
 
 
 def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:

@@ -45,7 +45,7 @@ class KeypointOptions:
     """How keypoints are made of the warps, and which pixels count.
 
     keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
-    given: the fields that were typed, whatever their values; the others are as the job's keypoints were made last.
+    typed: the fields that were typed, whatever their values; the others are as the job's keypoints were made last.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints
@@ -62,12 +62,12 @@ class KeypointOptions:
     ] = None
     refine: RefineOptions = RefineOptions()
     masks: MaskOptions = MaskOptions()
-    given: frozenset[str] = frozenset()
+    typed: frozenset[str] = frozenset()
 
     @property
     def names_masks(self) -> bool:
-        """Whether masks were given, if only to drop those of before."""
-        return not self.given.isdisjoint(vars(self.masks))
+        """Whether masks were typed, if only to drop those of before."""
+        return not self.typed.isdisjoint(vars(self.masks))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from romacli.errors import InputError
-from romacli.job.colmap import MODEL, outdated
-from romacli.job.views import VIEW, is_of
+from romacli.job.outputs.hloc import KEYPOINTS, is_of
+from romacli.job.outputs.model import MODEL
+from romacli.job.outputs.origins import holds
+from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
 from romacli.store.images import read_images
@@ -63,7 +65,6 @@ def status(layout: Layout) -> Status:
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
     late = {found.file: str(found) for found in outdated(layout)}
-    held = {view: noted.get("holds", {}) for view, noted in manifest.views.items()}
     return Status(
         (
             Stage(
@@ -72,16 +73,16 @@ def status(layout: Layout) -> Status:
                 f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched",
                 f"romacli match {words}",
             ),
-            _keypoints(layout, held.get(VIEW), keypoints_hold, words),
+            _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, words),
             _file(layout.database, late, f"romacli colmap-import {words}", "verified matches"),
             _model(layout, manifest, late, words),
         )
     )
 
 
-def _keypoints(layout: Layout, held: Mapping[str, Any] | None, is_current: bool, words: str) -> Stage:
+def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words: str) -> Stage:
     command = f"romacli match {words}"
-    if held is None or not (layout.features.exists() and layout.matches.exists()):
+    if not held or not (layout.features.exists() and layout.matches.exists()):
         return Stage("keypoints", MISSING, layout.features.name, command)
     detail = f"{counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
@@ -99,7 +100,7 @@ def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: s
     folder, command = layout.sparse / "0", f"romacli reconstruct {words}"
     if not folder.exists():
         return Stage("model", MISSING, f"{layout.sparse.name}/0", command)
-    held = manifest.views.get(MODEL, {}).get("holds", {})
+    held = holds(manifest, MODEL)
     detail = f"{counted(held['registered'], 'image')} registered" if "registered" in held else folder.name
     name = f"{layout.sparse.name}/0"
     return Stage("model", OUTDATED if name in late else DONE, late.get(name, detail), command)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
-from romacli.job.derived import digest, held_by, remember
+from romacli.job.outputs.origins import digest, held_by, holds, remember
 from romacli.matchers.matcher import CoarseMatcher, Matcher
 from romacli.progress import Progress
 from romacli.run.match import Append, MatchSummary, match_images
@@ -24,7 +24,7 @@ from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
 
-VIEW = "turned"
+TURNED = "turned"
 # An image whose best pair overlaps by less hardly matches anything; a turn has to gain this much over none.
 _WEAK_OVERLAP, _FEWEST_OVERLAP, _CLEAR_GAIN = 0.1, 0.05, 2.5
 _PARTNERS = 3
@@ -72,7 +72,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
     found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
     derived_from = digest([[name for name, _ in found], len(done)])
-    if not (found and isinstance(trial.matcher, CoarseMatcher)) or held_by(trial.layout, VIEW, derived_from):
+    if not (found and isinstance(trial.matcher, CoarseMatcher)) or held_by(trial.layout, TURNED, derived_from):
         return summary
     turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
     if turned:
@@ -95,13 +95,13 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
                 title="matching turned photographs",
                 summary=summary,
             )
-    remember(trial.layout, VIEW, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
+    remember(trial.layout, TURNED, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
     return summary
 
 
 def turned_images(manifest: Manifest) -> tuple[str, ...]:
     """The photographs of a job that were found to be stored turned, without a word in their EXIF data."""
-    return tuple(manifest.views.get(VIEW, {}).get("holds", {}).get("turned", ()))
+    return tuple(holds(manifest, TURNED).get("turned", ()))
 
 
 def _which_gain(

@@ -16,9 +16,11 @@ from romacli import __version__
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
-from romacli.job.colmap import outdated, said_of_mappers
 from romacli.job.diagnosis import Placed, placed_of
-from romacli.job.views import triangle_agreement
+from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
+from romacli.job.outputs.model import said_of_mappers
+from romacli.job.outputs.origins import holds
+from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.mapping.georeference import fit_gps, read_gps
@@ -280,7 +282,7 @@ def _cameras(model: Model) -> tuple[CameraFacts, ...]:
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
     """What `match` or `aggregate` warned of when it made the keypoints."""
-    held = job.manifest.views.get("keypoints", {}).get("holds", {})
+    held = holds(job.manifest, KEYPOINTS)
     return tuple(str(warning) for warning in held.get("warnings", ()))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
 from romacli.colmap.reading import Model, read_focal_lengths
-from romacli.job.colmap import noted_import, said_of_cameras
+from romacli.job.outputs.recipe import noted_import, said_of_cameras
 from romacli.store.layout import Layout
 from romacli.words import counted
 

@@ -31,7 +31,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "format": FORMAT,
         "version": manifest.version,
         "settings": _plain(manifest.settings),
-        "views": dict(manifest.views),
+        "views": dict(manifest.outputs),
     }
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -46,7 +46,7 @@ def read_manifest(path: Path) -> Manifest | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stored_format, settings, version = content["format"], content["settings"], content["version"]
-        views = content.get("views", {})
+        outputs = content.get("views", {})
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -55,9 +55,9 @@ def read_manifest(path: Path) -> Manifest | None:
         raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.") from error
     if stored_format != FORMAT:
         raise StoreError(f"{path} has format {stored_format}, this version reads {FORMAT}. Update romacli.")
-    if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(views, dict):
+    if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(outputs, dict):
         raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.")
-    return Manifest(settings=settings, version=version, views=views)
+    return Manifest(settings=settings, version=version, outputs=outputs)
 
 
 def fingerprint(manifest: Manifest) -> str:

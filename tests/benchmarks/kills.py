@@ -39,7 +39,7 @@ STAGES = {"matching": "matching:", "exporting": "reading pairs:", "importing": "
 
 
 _FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(["romacli.job.job", "romacli.job.colmap", "plane_matcher", "cv2", "h5py"])
+_FORK.set_forkserver_preload(["romacli.job.job", "romacli.job.outputs.database", "plane_matcher", "cv2", "h5py"])
 
 
 def run_command(words: list[str], log: str) -> None:

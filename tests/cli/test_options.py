@@ -39,7 +39,7 @@ class Camera:
     size: Annotated[tuple[int, ...] | None, Option("Size.", metavar="WxH", parse=_sides)] = None
     colours: Annotated[tuple[Colour, ...], Option("Colours.", name="colour", parse=Colour, many=True)] = ()
     seed: Annotated[int, Option("Seed.", min=0)] = 0
-    given: frozenset[str] = frozenset()
+    typed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def test_values_are_as_the_room_reads_them() -> None:
 
 
 def test_what_was_typed_is_told_by_field_also_of_nested_dataclasses() -> None:
-    assert called("--lens-model", "thin", "--seed", "0")[0].given == {"model", "seed"}
-    assert called()[0].given == frozenset()
+    assert called("--lens-model", "thin", "--seed", "0")[0].typed == {"model", "seed"}
+    assert called()[0].typed == frozenset()
 
 
 def _declarations(group: Any) -> list[Option]:

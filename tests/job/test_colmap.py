@@ -23,18 +23,12 @@ from romacli.colmap.reading import read_model
 from romacli.colmap.rigs import read_rigs
 from romacli.errors import InputError
 from romacli.images.listing import list_images
-from romacli.job.colmap import (
-    check_early,
-    choose_cameras,
-    georeference_models,
-    gps_values,
-    import_matches,
-    make_model,
-    noted_databases,
-    noted_import,
-    outdated,
-)
 from romacli.job.options import ImportOptions
+from romacli.job.outputs.cameras import check_early, choose_cameras
+from romacli.job.outputs.database import import_matches
+from romacli.job.outputs.model import georeference_models, gps_values, make_model
+from romacli.job.outputs.outdated import outdated
+from romacli.job.outputs.recipe import noted_databases, noted_import
 from romacli.mapping.georeference import compare_with_gps
 from romacli.mapping.options import MapperOptions
 from romacli.progress import Silent

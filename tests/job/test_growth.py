@@ -20,9 +20,9 @@ from romacli.images.decode import read_image
 from romacli.images.options import ImageOptions
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
-from romacli.job.colmap import import_matches
 from romacli.job.job import Job, open_job, run_job
 from romacli.job.options import ImportOptions, JobOptions
+from romacli.job.outputs.database import import_matches
 from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent

@@ -23,10 +23,10 @@ from romacli.images.decode import read_image
 from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.job.check import check_job
-from romacli.job.colmap import import_matches
-from romacli.job.given import SIFT, GivenKeypoints
+from romacli.job.external import SIFT, ExternalKeypoints
 from romacli.job.options import ImportOptions
-from romacli.job.views import ViewsSummary, derive_views
+from romacli.job.outputs.database import import_matches
+from romacli.job.outputs.hloc import HlocSummary, derive_hloc
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
@@ -79,7 +79,7 @@ def job(made: PlanePhotographs, tmp_path: Path) -> Layout:
     return layout
 
 
-def again(layout: Layout, options: ReaggregateOptions | None = None, told: Told | None = None) -> ViewsSummary:
+def again(layout: Layout, options: ReaggregateOptions | None = None, told: Told | None = None) -> HlocSummary:
     options = replace(options or ReaggregateOptions(), images=layout.root.parent / "photos")
     return reaggregate(layout, options, told or Told(), StopRequest())
 
@@ -130,7 +130,7 @@ def test_the_order_of_pairs_changes_nothing(job: Layout) -> None:
         with Journal.open(job.journal, fingerprint(manifest)) as journal:
             sizes = dict.fromkeys(NAMES, SIZE)
             how = (AggregateOptions(), Silent(), StopRequest())
-            derive_views(job, journal, PairList(tuple(order)), sizes, *how, refinement=refinement)
+            derive_hloc(job, journal, PairList(tuple(order)), sizes, *how, refinement=refinement)
         found.append(keypoints(job))
     for name in NAMES:
         np.testing.assert_array_equal(found[0][name].xy, found[1][name].xy)
@@ -193,9 +193,9 @@ def test_no_patch_reaches_into_masked_pixels(job: Layout) -> None:
 
 
 def test_given_keypoints_are_refined_only_when_asked(job: Layout) -> None:
-    sift = GivenKeypoints(SIFT, job.root.parent / "photos")
-    assert again(job, ReaggregateOptions(given=sift)).refined is None
-    summary = again(job, ReaggregateOptions(given=sift, refine=RefineOptions(refine=True)))
+    sift = ExternalKeypoints(SIFT, job.root.parent / "photos")
+    assert again(job, ReaggregateOptions(external=sift)).refined is None
+    summary = again(job, ReaggregateOptions(external=sift, refine=RefineOptions(refine=True)))
     assert summary.refined is not None
 
 

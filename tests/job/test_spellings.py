@@ -18,9 +18,9 @@ from romacli.errors import InputError, PairsError
 from romacli.images.listing import list_images
 from romacli.images.masks import find_masks
 from romacli.images.options import MaskOptions
-from romacli.job.colmap import import_matches
-from romacli.job.given import GivenKeypoints
+from romacli.job.external import ExternalKeypoints
 from romacli.job.options import ImportOptions
+from romacli.job.outputs.database import import_matches
 from romacli.keypoints.options import AggregateOptions
 from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
@@ -103,7 +103,7 @@ def test_keypoints_and_descriptors(tmp_path: Path) -> None:
     points = {name: np.full((3, 2), index + 1, np.float32) for index, name in enumerate(TYPED)}
     rows = ((name, Keypoints(xy, np.ones(3, np.float32)), SIZE) for name, xy in points.items())
     write_features(tmp_path / "given.h5", rows, provenance={})
-    given = GivenKeypoints(str(tmp_path / "given.h5"))
+    given = ExternalKeypoints(str(tmp_path / "given.h5"))
     given.check(STORED, AggregateOptions())
     loaded = given.load(dict.fromkeys(STORED, SIZE), AggregateOptions(), Silent(), StopRequest())
     assert {name: keypoints.xy.tolist() for name, keypoints in loaded.items()} == {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.plane import SIZE, photograph_plane
 
-from romacli.job.views import derive_views
+from romacli.job.outputs.hloc import derive_hloc
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
@@ -45,6 +45,6 @@ def test_signal_ends_the_aggregation_where_it_is(tmp_path: Path, title: str) -> 
         )
     progress = SignalAt(title, stop)
     with Journal.open(layout.journal) as journal, pytest.raises(Stopped):
-        derive_views(layout, journal, pairs, dict.fromkeys(NAMES, SIZE), AggregateOptions(), progress, stop)
+        derive_hloc(layout, journal, pairs, dict.fromkeys(NAMES, SIZE), AggregateOptions(), progress, stop)
     assert progress.begun[-1] == title
     assert not layout.features.exists()

@@ -13,8 +13,8 @@ import numpy as np
 
 from romacli.errors import EstimationError, InputError, UsageError
 from romacli.images.decode import read_image
-from romacli.job.derived import content, noted_path, stamp
 from romacli.job.masks import JobMasks
+from romacli.job.outputs.origins import content, noted_path, stamp
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
 from romacli.names import spelled
@@ -30,7 +30,7 @@ _MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
-class GivenKeypoints:
+class ExternalKeypoints:
     """Where given keypoints come from.
 
     source: "sift", or a features file of hloc. images: the folder of photographs, which SIFT needs.

@@ -11,9 +11,9 @@ import numpy as np
 
 from romacli import __version__
 from romacli.errors import UsageError
-from romacli.job.derived import digest, held_by, remember, sources_of
-from romacli.job.given import GivenKeypoints
+from romacli.job.external import ExternalKeypoints
 from romacli.job.masks import JobMasks
+from romacli.job.outputs.origins import digest, held_by, holds, remember, sources_of
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph, scale_of
@@ -29,11 +29,11 @@ from romacli.store.layout import Layout
 from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size
 from romacli.words import counted
 
-VIEW = "keypoints"
+KEYPOINTS = "keypoints"
 
 
 @dataclass(frozen=True)
-class ViewsSummary:
+class HlocSummary:
     """What the hloc files hold, and what the checks say of it.
 
     pairs: those that matched; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
@@ -56,7 +56,7 @@ class ViewsSummary:
     median_shift: float | None = None
 
 
-def derive_views(
+def derive_hloc(
     layout: Layout,
     journal: Journal,
     pairs: PairList,
@@ -66,47 +66,62 @@ def derive_views(
     stop: StopRequest,
     *,
     names: Iterable[str] = (),
-    given: GivenKeypoints | None = None,
+    external: ExternalKeypoints | None = None,
     masks: JobMasks | None = None,
     refinement: Refinement | None = None,
-) -> ViewsSummary:
+) -> HlocSummary:
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
     Args:
         pairs: of the job; each has its group in `matches.h5`, with or without matches.
         sizes: (width, height) by name of every image that can be read; one that nothing matches is in `features.h5`
-            with no keypoints, or with those given.
+            with no keypoints, or with external ones.
         names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
             `features.h5` as `UNREAD`.
-        given: keypoints to match in place of new ones.
+        external: keypoints to match in place of new ones.
         masks: of pixels that neither give nor receive matches.
         refinement: the photographs to refine keypoints against.
     """
     unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
-    sources: list[Any] = [_digest(journal, pairs, sizes, options, given, masks), _listed(pairs), unread]
+    sources: list[Any] = [_digest(journal, pairs, sizes, options, external, masks), _listed(pairs), unread]
     asked = refinement.options.refine if refinement else None
     if refinement and _is_of_points(journal, pairs):
         if asked:
             raise UsageError("--refine needs the warps of a dense matcher; this job's gives keypoints. Leave it out.")
         refinement = None
-    refinement = refinement.of_keypoints(are_given=given is not None) if refinement else None
+    refinement = refinement.of_keypoints(are_given=external is not None) if refinement else None
     derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
-    made_with = json.dumps({**asdict(options), "keypoints": given.noted(layout) if given else None, "refine": asked})
+    made_with = json.dumps(
+        {**asdict(options), "keypoints": external.noted(layout) if external else None, "refine": asked}
+    )
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
-    held = held_by(layout, VIEW, derived_from)
+    held = held_by(layout, KEYPOINTS, derived_from)
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
     is_whole = all(found.get(key) == provenance[key] for found in of_files for key in ("romacli", "derived_from"))
     if held is not None and is_whole:
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
-        summary = ViewsSummary(**held)
+        summary = HlocSummary(**held)
     else:
         with noted(layout, "keypoints", images=refinement.images if refinement else None) as counts:
             summary = _derive(
-                *(layout, journal, pairs, sizes, options, progress, stop, given, masks, refinement, unread, provenance)
+                *(
+                    layout,
+                    journal,
+                    pairs,
+                    sizes,
+                    options,
+                    progress,
+                    stop,
+                    external,
+                    masks,
+                    refinement,
+                    unread,
+                    provenance,
+                )
             )
             counts.update(pairs=summary.pairs, images=summary.images)
         finished = digest(_finished(journal, pairs))
-        remember(layout, VIEW, derived_from, asdict(summary), made_with=made_with, sources=finished)
+        remember(layout, KEYPOINTS, derived_from, asdict(summary), made_with=made_with, sources=finished)
     for warning in summary.warnings:
         progress.warn(warning)
     return summary
@@ -120,17 +135,17 @@ def _derive(
     options: AggregateOptions,
     progress: Progress,
     stop: StopRequest,
-    given: GivenKeypoints | None,
+    external: ExternalKeypoints | None,
     masks: JobMasks | None,
     refinement: Refinement | None,
     unread: Sequence[str],
     provenance: Mapping[str, str],
-) -> ViewsSummary:
+) -> HlocSummary:
     """Aggregate, refine, check and write."""
 
     usable = _usable(journal, pairs)
     with stop.at_once():
-        anchors = given.load(sizes, options, progress, stop, masks) if given else None
+        anchors = external.load(sizes, options, progress, stop, masks) if external else None
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         if _is_of_points(journal, pairs):
             aggregation = _of_points(journal, usable, sizes, options, anchors, masks, progress)
@@ -155,7 +170,7 @@ def _derive(
     return summary
 
 
-def refined_in_words(summary: ViewsSummary) -> str:
+def refined_in_words(summary: HlocSummary) -> str:
     """What a sentence on keypoints says of their refinement; nothing where there was none."""
     if summary.refined is None:
         return ""
@@ -165,7 +180,7 @@ def refined_in_words(summary: ViewsSummary) -> str:
     )
 
 
-def _in_words(summary: ViewsSummary, *, of_points: bool) -> str:
+def _in_words(summary: HlocSummary, *, of_points: bool) -> str:
     """What came out. Matches of points are not checked yet: wrong ones join tracks of different places."""
     over = f"over {counted(summary.images, 'image')}"
     if of_points:
@@ -227,12 +242,12 @@ def _digest(
     pairs: PairList,
     sizes: Mapping[str, Size],
     options: AggregateOptions,
-    given: GivenKeypoints | None,
+    external: ExternalKeypoints | None,
     masks: JobMasks | None,
 ) -> str:
-    """What the views depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
+    """What the hloc files depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
     done = _finished(journal, pairs)
-    source = given.stamp(sizes) if given else None
+    source = external.stamp(sizes) if external else None
     masked = masks.stamp(list(sizes)) if masks else None
     return digest([journal.fingerprint, done, sorted(sizes.items()), asdict(options), source, masked])
 
@@ -244,21 +259,21 @@ def _finished(journal: Journal, pairs: PairList) -> list[Any]:
 
 def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
     """Whether the hloc files were made of just what is on record now; those that do not say count as such."""
-    noted = sources_of(layout, VIEW)
+    noted = sources_of(layout, KEYPOINTS)
     return noted is None or noted == digest(_finished(journal, pairs))
 
 
 def triangle_agreement(manifest: Manifest) -> float | None:
     """At what share of places warps agree round triangles of images, as it was found when keypoints were made."""
-    value = manifest.views.get(VIEW, {}).get("holds", {}).get("triangle_agreement")
+    value = holds(manifest, KEYPOINTS).get("triangle_agreement")
     return None if value is None else float(value)
 
 
 def _summary(
     aggregation: Aggregation, checks: Checks, keypoints: Mapping[str, Keypoints], *, images: int, pairs: int
-) -> ViewsSummary:
+) -> HlocSummary:
     counted = aggregation.summary
-    return ViewsSummary(
+    return HlocSummary(
         images=images,
         pairs=pairs,
         keypoints=sum(map(len, keypoints.values())),

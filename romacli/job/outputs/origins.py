@@ -1,15 +1,17 @@
-"""What files made from others were derived from, and what they hold: noted in the manifest."""
+"""What each output was made from, and what it holds: noted in the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest, write_manifest
+from romacli.types import Manifest
 
 
 def digest(content: Any) -> str:
@@ -38,44 +40,47 @@ def noted_path(layout: Layout, path: Path) -> str:
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
 
 
-def held_by(layout: Layout, view: str, derived_from: str) -> dict[str, Any] | None:
-    """What a view holds, if it was derived from what the digest stands for."""
-    manifest = read_manifest(layout.manifest)
-    noted = manifest.views.get(view) if manifest else None
-    return noted["holds"] if noted and noted["derived_from"] == derived_from else None
+def held_by(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
+    """What an output holds, if it was made from what the digest stands for."""
+    noted = _noted(read_manifest(layout.manifest), output)
+    return noted["holds"] if noted.get("derived_from") == derived_from else None
 
 
-def made_with(layout: Layout, view: str) -> str | None:
-    """The options a view was made with, as they were noted."""
-    noted: str | None = _noted(layout, view, "made_with")
+def holds(manifest: Manifest | None, output: str) -> dict[str, Any]:
+    """What an output held when it was made; nothing where nobody knows."""
+    found: dict[str, Any] = _noted(manifest, output).get("holds", {})
+    return found
+
+
+def made_with(layout: Layout, output: str) -> str | None:
+    """The options an output was made with, as they were noted."""
+    noted: str | None = _noted(read_manifest(layout.manifest), output).get("made_with")
     return noted
 
 
-def sources_of(layout: Layout, view: str) -> Any:
-    """The content of the files a view was made from, as it was noted; None where nobody knows."""
-    return _noted(layout, view, "sources")
+def sources_of(layout: Layout, output: str) -> Any:
+    """The content of the files an output was made from, as it was noted; None where nobody knows."""
+    return _noted(read_manifest(layout.manifest), output).get("sources")
 
 
-def _noted(layout: Layout, view: str, key: str) -> Any:
-    manifest = read_manifest(layout.manifest)
-    noted = manifest.views.get(view) if manifest else None
-    return noted.get(key) if noted else None
+def _noted(manifest: Manifest | None, output: str) -> Mapping[str, Any]:
+    return manifest.outputs.get(output, {}) if manifest else {}
 
 
 def remember(
     layout: Layout,
-    view: str,
+    output: str,
     derived_from: str,
     holds: dict[str, Any],
     *,
     made_with: str | None = None,
     sources: Any = None,
 ) -> None:
-    """Note what a view was derived from and holds. hloc files of another tool come without a manifest.
+    """Note what an output was made from and holds. hloc files of another tool come without a manifest.
 
     derived_from: a digest of sources and options; sources: JSON values for the content of the sources alone.
     """
     manifest = read_manifest(layout.manifest)
     if manifest is not None:
         noted = {"derived_from": derived_from, "holds": holds, "made_with": made_with, "sources": sources}
-        write_manifest(layout.manifest, replace(manifest, views={**manifest.views, view: noted}))
+        write_manifest(layout.manifest, replace(manifest, outputs={**manifest.outputs, output: noted}))

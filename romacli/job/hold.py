@@ -1,0 +1,33 @@
+"""The right to work in a job's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.layout import Layout
+from romacli.store.lease import Lease, Work, lease
+
+
+@contextmanager
+def hold(layout: Layout, progress: Progress, stop: StopRequest, work: Work | None = None) -> Iterator[Lease]:
+    """Hold the folder for this process; a signal ends the wait for it.
+
+    Raises:
+        BusyError: another process is at work in it.
+    """
+    with ExitStack() as stack:
+        with stop.at_once():
+            held = stack.enter_context(lease(layout.leases, work, say=progress.say))
+        yield held
+
+
+@contextmanager
+def hold_job(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[None]:
+    """Hold the folder where it is one of a job; files of other tools may lie where nothing can be written."""
+    with ExitStack() as stack:
+        if layout.manifest.exists():
+            stack.enter_context(hold(layout, progress, stop))
+        yield

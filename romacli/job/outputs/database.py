@@ -1,0 +1,254 @@
+"""From a job's hloc files to a verified COLMAP database and a model, reusing what is up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.cameras import ImageInfo
+from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
+from romacli.colmap.numbers import read_numbers
+from romacli.errors import InputError, StoreError
+from romacli.geometry.globe import Position
+from romacli.images.listing import files_under
+from romacli.job.hold import hold_job
+from romacli.job.options import ImportOptions
+from romacli.job.outputs.cameras import choose_cameras, known_image
+from romacli.job.outputs.model import model_content
+from romacli.job.outputs.origins import content, digest, held_by, remember
+from romacli.job.outputs.recipe import database_output, recipe
+from romacli.names import respelled
+from romacli.pairing.gps import believed
+from romacli.progress import Progress
+from romacli.run.photographs import require_size
+from romacli.stop import StopRequest
+from romacli.store.history import noted
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
+from romacli.store.layout import Layout
+from romacli.types import Pair, Size
+from romacli.words import counted, first_few
+
+FEWEST_PAIRS_PER_KEYPOINT = 1.2
+_ENOUGH_SURE, _FEWEST_SURE = 0.5, 100
+_SENTENCES = ("failed", "calibrated", "mixed", "contradicted")
+
+
+def import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
+    """Verify the matches of a job and write its COLMAP database, unless that is up to date.
+
+    Raises:
+        BusyError: another process is at work in the folder.
+        InputError: the folder holds no matches, or a photograph is gone or has changed its size.
+        StoreError: the database is somebody else's.
+    """
+    for file in (layout.features, layout.matches):
+        if not file.exists():
+            raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
+    with hold_job(layout, progress, stop):
+        return _import_matches(images, layout, options, progress, stop)
+
+
+def _import_matches(
+    images: Path, layout: Layout, options: ImportOptions, progress: Progress, stop: StopRequest
+) -> DatabaseSummary:
+    database = options.database or layout.database
+    output, derived_from = database_output(layout, database), _database_digest(layout, options)
+    held = held_by(layout, output, derived_from)
+    if database.exists() and held is not None:
+        progress.say(f"{database} is up to date")
+        summary = DatabaseSummary(**{**held, **{key: tuple(held.get(key, ())) for key in _SENTENCES}})
+        _tell(summary, progress)
+        return summary
+    check_replaceable(database, overwrite=options.overwrite)
+    with (
+        FeaturesFile(layout.features) as features,
+        MatchesFile(layout.matches) as matches,
+        noted(layout, "verifying", images=images) as counts,
+        stop.at_once(),
+    ):
+        _require_one_origin(layout, features, matches)
+        held_as = _in_folder(images, features.names())
+        named = {held: name for name, held in held_as.items()}
+        sizes = _matched_sizes(features, held_as, options, progress)
+        infos = [_info(images, name, size) for name, size in sizes.items()]
+        cameras, camera_of = choose_cameras(infos, options, progress)
+        pairs = [pair for pair in matches.pairs(named) if camera_of.keys() >= {named[name] for name in pair}]
+        gps = _priors([info for info in infos if info.name in camera_of], progress)
+        if gps:
+            progress.say(f"GPS positions of {len(gps)} of {len(camera_of)} photographs are kept as pose priors")
+        _tell_of_growth(database, camera_of, progress)
+        progress.begin("verifying", len(pairs))
+        summary = write_database(
+            database,
+            cameras=cameras,
+            camera_of=camera_of,
+            keypoints={name: features.keypoints(held_as[name]).xy for name in camera_of},
+            matches=_with_matches(pairs, named, matches, _sure(features), progress),
+            verify=options.verify,
+            gps=gps,
+            rigs=options.cameras.rigs,
+            overwrite=options.overwrite,
+            calibrate=_is_calibrated(options),
+            expected_bytes=_expected_bytes(layout),
+            progress=lambda _: progress.advance(),
+        )
+        counts.update(pairs=summary.pairs)
+    for sentence in summary.calibrated:
+        progress.say(sentence)
+    _tell(summary, progress)
+    if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
+        progress.warn(
+            f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
+            "three images. Match more pairs of neighbouring photographs."
+        )
+    noted_options, sources = recipe(layout, images, options), hloc_content(layout)
+    remember(layout, output, derived_from, asdict(summary), made_with=noted_options, sources=sources)
+    return summary
+
+
+def _is_calibrated(options: ImportOptions) -> bool:
+    """Whether focal lengths are looked for: given ones are never touched."""
+    return options.calibrate and options.cameras.params is None and options.known_poses is None
+
+
+def _tell(summary: DatabaseSummary, progress: Progress) -> None:
+    """The pairs that are left out, and cameras and EXIF data that pairs contradict."""
+    for sentence in summary.contradicted:
+        progress.warn(
+            f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
+            "true one"
+        )
+    for sentence in summary.mixed:
+        progress.warn(
+            f"{sentence}. Is there another camera, a zoom or a crop among them? Use --camera-mode per-image, or a "
+            "folder for each and --camera-mode per-folder"
+        )
+    if summary.failed:
+        progress.warn(
+            f"{counted(len(summary.failed), 'pair is', 'pairs are')} left out, since they could not be verified: "
+            f"{first_few(summary.failed)}"
+        )
+
+
+def _require_one_origin(layout: Layout, features: FeaturesFile, matches: MatchesFile) -> None:
+    """Pass silently when both files are of one run, or of other tools.
+
+    Raises:
+        StoreError: a run was stopped between the two.
+    """
+    origins = [file.provenance().get("derived_from") for file in (features, matches)]
+    if None not in origins and origins[0] != origins[1]:
+        raise StoreError(
+            f"{layout.features} and {layout.matches} are of different runs, one of which was stopped between them. "
+            "Run the same `romacli match` or `romacli aggregate` command again."
+        )
+
+
+def _in_folder(images: Path, held: Sequence[str]) -> dict[str, str]:
+    """The names that the hloc files hold, by the folder's own spelling of them, which COLMAP has to open."""
+    if all((images / name).is_file() for name in held):
+        return dict(zip(held, held, strict=True))
+    return respelled(dict(zip(held, held, strict=True)), files_under(images))
+
+
+def _matched_sizes(
+    features: FeaturesFile, held_as: Mapping[str, str], options: ImportOptions, progress: Progress
+) -> dict[str, Size]:
+    """The sizes of the images to import: those listed that could be read when they were to be matched."""
+    names = [name for name in held_as if options.only is None or name in options.only]
+    sizes = {name: features.image_size(held_as[name]) for name in names}
+    unread = [name for name, size in sizes.items() if size == UNREAD]
+    if unread:
+        progress.warn(
+            f"{counted(len(unread), 'photograph is', 'photographs are')} left out of the database, {unread[0]} first: "
+            "unreadable when the others were matched"
+        )
+    return {name: size for name, size in sizes.items() if size != UNREAD}
+
+
+def _tell_of_growth(database: Path, images: Collection[str], progress: Progress) -> None:
+    """Say what becomes of models that other programs go on from, where a database gets further images."""
+    former = read_numbers(database, images).images
+    new = len(images) - len(former.keys() & set(images))
+    if former and new:
+        progress.say(
+            f"{counted(new, 'image is', 'images are')} new and numbered after the others, which keep their numbers. "
+            "For COLMAP to go on from a model made before, see database.db in romacli-formats(7)"
+        )
+
+
+def _sure(features: FeaturesFile) -> dict[str, np.ndarray]:
+    """Which keypoints the photographs confirm, (K,) bool, of the images most of whose keypoints they do.
+
+    COLMAP weighs all observations alike, so that few that are off by a pixel undo what the others gain.
+    """
+    precise = {name: features.precision(name) for name in features.names()}
+    refined = {name: found.quality > 0 for name, found in precise.items() if found is not None and len(found.quality)}
+    return {name: sure for name, sure in refined.items() if sure.mean() >= _ENOUGH_SURE}
+
+
+def _with_matches(
+    pairs: Sequence[Pair],
+    named: Mapping[str, str],
+    matches: MatchesFile,
+    sure: Mapping[str, np.ndarray],
+    progress: Progress,
+) -> Iterator[tuple[Pair, np.ndarray]]:
+    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once.
+
+    Of pairs with enough matches that are `sure` at both ends, these alone.
+    """
+    for a, b in pairs:
+        rows = matches.matches(a, b).indices
+        ends = [sure[name][rows[:, side]] for side, name in enumerate((a, b)) if name in sure]
+        chosen = rows[np.all(ends, axis=0)] if ends else rows
+        rows = chosen if len(chosen) >= _FEWEST_SURE else rows
+        if len(rows):
+            yield (named[a], named[b]), rows
+        else:
+            progress.advance()
+
+
+def _info(images: Path, name: str, size: Size) -> ImageInfo:
+    """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
+    info = known_image(images, name)
+    require_size(images / name, info.size, matched=size)
+    return info
+
+
+def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Position]:
+    """The positions that go into the database."""
+    gps = {info.name: info.gps for info in infos if info.gps is not None}
+    faults = {info.name: info.gps_fault for info in infos if info.gps_fault is not None}
+    return believed(gps, faults, len(infos), progress)
+
+
+def _expected_bytes(layout: Layout) -> int:
+    """How large the database may become: a match has 6 bytes in `matches.h5`, and 16 there when it is verified."""
+    return layout.features.stat().st_size + 3 * layout.matches.stat().st_size
+
+
+def _database_digest(layout: Layout, options: ImportOptions) -> str:
+    """What a database depends on: the files it is made from, the images, their cameras, the verification."""
+    only = None if options.only is None else sorted(options.only)
+    rigs = options.cameras.rigs and content(options.cameras.rigs.path)
+    cameras = repr(replace(options.cameras, rigs=None))
+    model = model_content(options.known_poses)
+    parts = [hloc_content(layout), only, cameras, rigs, model, asdict(options.verify)]
+    return digest([*parts, *([] if options.calibrate else ["uncalibrated"])])
+
+
+def hloc_content(layout: Layout) -> list[Any]:
+    """What stands for the content of the hloc files, as JSON values: what they were derived from, where they tell."""
+    found: list[Any] = []
+    for path in (layout.features, layout.matches):
+        provenance = read_provenance(path) or {}
+        is_ours = "derived_from" in provenance
+        found.append([provenance["derived_from"], provenance.get("romacli")] if is_ours else content(path))
+    return found

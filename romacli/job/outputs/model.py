@@ -1,0 +1,109 @@
+"""From a verified database to a model, unless the model there was made from the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from romacli.colmap.reading import database_content, read_inliers, read_model
+from romacli.errors import NothingFoundError
+from romacli.job.diagnosis import advice, placed_of
+from romacli.job.hold import hold_job
+from romacli.job.outputs.hloc import triangle_agreement
+from romacli.job.outputs.origins import content, digest, held_by, holds, noted_path, remember
+from romacli.mapping.georeference import GpsFit, georeference
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.history import noted
+from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest
+
+MODEL = "sparse"
+
+
+def make_model(
+    images: Path, layout: Layout, database: Path, options: MapperOptions, progress: Progress, stop: StopRequest
+) -> ReconstructionSummary:
+    """Map the database into `sparse/`, unless the model there was made from the same with the same options.
+
+    Raises:
+        NothingFoundError: no pair is verified, or no model came out.
+    """
+    chosen = replace(options, verbose=False, known_poses=None)
+    sources = [noted_path(layout, database), rows_of(database)]
+    derived_from = digest([sources[1], repr(chosen), model_content(options.known_poses)])
+    held = held_by(layout, MODEL, derived_from)
+    if (layout.sparse / "0").exists() and held is not None:
+        progress.say(f"{layout.sparse / '0'} is up to date")
+        return ReconstructionSummary(**{**held, **{key: tuple(held.get(key, ())) for key in ("others", "attempts")}})
+    with (
+        hold_job(layout, progress, stop),
+        noted(layout, "mapping", images=images) as counts,
+        stop.at_once(),
+    ):
+        progress.begin("mapping", read_content(database).images)
+        summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
+        counts.update(images=summary.registered)
+        remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
+    return summary
+
+
+def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
+    """What deserves a look in the largest model of a job, each with what to try next; names: of all images."""
+    manifest = read_manifest(layout.manifest)
+    placed = placed_of(
+        read_model(layout.sparse / "0"),
+        names,
+        read_inliers(database),
+        models=sum(path.name.isdigit() for path in layout.sparse.iterdir()),
+        gps=gps,
+        agreement=triangle_agreement(manifest) if manifest else None,
+    )
+    return advice(placed)
+
+
+def georeference_models(layout: Layout, database: Path, progress: Progress) -> None:
+    """Move the models of a job to the GPS positions of their photographs; smaller ones that cannot be are named.
+
+    Raises:
+        NothingFoundError: the largest cannot be.
+    """
+    for folder in sorted(layout.sparse.iterdir(), key=lambda path: (len(path.name), path.name)):
+        try:
+            georeference(folder, database)
+        except NothingFoundError as error:
+            if folder.name == "0":
+                raise
+            progress.warn(str(error))
+
+
+def gps_values(fit: GpsFit) -> dict[str, Any]:
+    """A comparison as JSON values."""
+    return {
+        "images": len(fit.residuals_m),
+        "median_m": round(fit.median_m, 3),
+        "largest_m": round(fit.largest_m, 3),
+        "largest_image": fit.worst,
+        "extent_m": round(fit.extent_m, 3),
+    }
+
+
+def said_of_mappers(layout: Layout) -> tuple[str, ...]:
+    """What each mapper that ran found, when the model was made."""
+    return tuple(holds(read_manifest(layout.manifest), MODEL).get("attempts", ()))
+
+
+def model_content(folder: Path | None) -> Any:
+    """What a model's files hold, as JSON values."""
+    if folder is None:
+        return None
+    return [[path.name, content(path)] for path in sorted(folder.iterdir()) if path.name in COLMAP_FILES]
+
+
+def rows_of(database: Path) -> str | None:
+    """What stands for the content of a database, None where there is none."""
+    return database_content(database) if database.is_file() else None
