@@ -14,7 +14,7 @@ from romacli.job.external import SIFT, ExternalKeypoints
 from romacli.job.hold import hold
 from romacli.job.masks import masks_of, note_masks, noted_masks
 from romacli.job.options import KeypointOptions
-from romacli.job.outputs.hloc import KEYPOINTS, HlocSummary, derive_hloc
+from romacli.job.outputs.hloc import KEYPOINTS, HlocSources, HlocSummary, derive_hloc
 from romacli.job.outputs.origins import made_with
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import read_pairs
@@ -124,13 +124,9 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         masks = masks_of(options.masks or noted_masks(layout), sizes)
         if options.masks is not None:
             note_masks(layout, options.masks)
-        return derive_hloc(
-            *(layout, journal, pairs, sizes, aggregate, progress, stop),
-            names=known,
-            external=options.external,
-            masks=masks,
-            refinement=Refinement(options.refine, options.images or photographs_of(layout), images),
-        )
+        refinement = Refinement(options.refine, options.images or photographs_of(layout), images)
+        sources = HlocSources(journal, pairs, sizes, aggregate, known, options.external, masks, refinement)
+        return derive_hloc(layout, sources, progress, stop)
 
 
 def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.hold import hold
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
-from romacli.job.outputs.hloc import derive_hloc
+from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
 from romacli.matchers.matcher import KeypointMatcher, Matcher
@@ -250,20 +250,17 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                     raise NothingFoundError(_nothing_matched(summary))
                 sizes = _sizes(job, journal, summary, progress)
                 _note_images(job, sizes)
-                derive_hloc(
-                    job.layout,
-                    journal,
-                    job.pairs,
-                    sizes,
-                    job.keypoints.aggregate,
-                    progress,
-                    stop,
-                    names=job.images.names,
-                    external=job.keypoints.external,
-                    masks=job.masks,
-                    refinement=Refinement(job.keypoints.refine, job.images.root, job.known),
-                )
+                derive_hloc(job.layout, _sources(job, journal, sizes), progress, stop)
     return summary
+
+
+def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSources:
+    """What the hloc files of a job are made of."""
+    asked = job.keypoints
+    refinement = Refinement(asked.refine, job.images.root, job.known)
+    return HlocSources(
+        journal, job.pairs, sizes, asked.aggregate, job.images.names, asked.external, job.masks, refinement
+    )
 
 
 def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:

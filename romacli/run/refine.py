@@ -58,15 +58,15 @@ class Refinement:
     images: Path | None
     known: Mapping[str, KnownImage]
 
-    def of_keypoints(self, *, are_given: bool) -> Refinement | None:
+    def of_keypoints(self, *, are_external: bool) -> Refinement | None:
         """The same for keypoints that are made or given, None where they are not to be refined.
 
         Given ones are refined only where it was asked, and do not move to better places.
         """
-        is_wanted = not are_given if self.options.refine is None else self.options.refine
+        is_wanted = not are_external if self.options.refine is None else self.options.refine
         if not is_wanted:
             return None
-        return replace(self, options=replace(self.options, seed_radius=0)) if are_given else self
+        return replace(self, options=replace(self.options, seed_radius=0)) if are_external else self
 
     def unusable(self, names: Iterable[str]) -> dict[str, str]:
         """Of these photographs those that are not as they were matched: in one word, what became of each."""

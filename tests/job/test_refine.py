@@ -26,7 +26,7 @@ from romacli.job.check import check_job
 from romacli.job.external import SIFT, ExternalKeypoints
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.hloc import HlocSummary, derive_hloc
+from romacli.job.outputs.hloc import HlocSources, HlocSummary, derive_hloc
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
@@ -128,9 +128,9 @@ def test_the_order_of_pairs_changes_nothing(job: Layout) -> None:
         job.features.unlink()
         refinement = Refinement(RefineOptions(), job.root.parent / "photos", read_images(job.images))
         with Journal.open(job.journal, fingerprint(manifest)) as journal:
-            sizes = dict.fromkeys(NAMES, SIZE)
-            how = (AggregateOptions(), Silent(), StopRequest())
-            derive_hloc(job, journal, PairList(tuple(order)), sizes, *how, refinement=refinement)
+            sizes, listed = dict.fromkeys(NAMES, SIZE), PairList(tuple(order))
+            sources = HlocSources(journal, listed, sizes, AggregateOptions(), refinement=refinement)
+            derive_hloc(job, sources, Silent(), StopRequest())
         found.append(keypoints(job))
     for name in NAMES:
         np.testing.assert_array_equal(found[0][name].xy, found[1][name].xy)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.plane import SIZE, photograph_plane
 
-from romacli.job.outputs.hloc import derive_hloc
+from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
@@ -44,7 +44,9 @@ def test_signal_ends_the_aggregation_where_it_is(tmp_path: Path, title: str) -> 
             ImageList(photographs.root, photographs.names), pairs, photographs.matcher, writer.append, MatchOptions()
         )
     progress = SignalAt(title, stop)
-    with Journal.open(layout.journal) as journal, pytest.raises(Stopped):
-        derive_hloc(layout, journal, pairs, dict.fromkeys(NAMES, SIZE), AggregateOptions(), progress, stop)
+    with Journal.open(layout.journal) as journal:
+        sources = HlocSources(journal, pairs, dict.fromkeys(NAMES, SIZE), AggregateOptions())
+        with pytest.raises(Stopped):
+            derive_hloc(layout, sources, progress, stop)
     assert progress.begun[-1] == title
     assert not layout.features.exists()

@@ -56,44 +56,75 @@ class HlocSummary:
     median_shift: float | None = None
 
 
-def derive_hloc(
-    layout: Layout,
-    journal: Journal,
-    pairs: PairList,
-    sizes: Mapping[str, Size],
-    options: AggregateOptions,
-    progress: Progress,
-    stop: StopRequest,
-    *,
-    names: Iterable[str] = (),
-    external: ExternalKeypoints | None = None,
-    masks: JobMasks | None = None,
-    refinement: Refinement | None = None,
-) -> HlocSummary:
-    """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
+@dataclass(frozen=True)
+class HlocSources:
+    """What hloc files are made of.
 
-    Args:
-        pairs: of the job; each has its group in `matches.h5`, with or without matches.
-        sizes: (width, height) by name of every image that can be read; one that nothing matches is in `features.h5`
-            with no keypoints, or with external ones.
-        names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
-            `features.h5` as `UNREAD`.
-        external: keypoints to match in place of new ones.
-        masks: of pixels that neither give nor receive matches.
-        refinement: the photographs to refine keypoints against.
+    pairs: of the job; each has its group in `matches.h5`, with or without matches. sizes: (width, height) by name of
+    every image that can be read; one that nothing matches is in `features.h5` with no keypoints, or with external
+    ones. names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
+    `features.h5` as `UNREAD`. external: keypoints to match in place of new ones. masks: of pixels that neither give
+    nor receive matches. refinement: the photographs to refine keypoints against.
     """
-    unread = sorted({*names, *(name for pair in pairs.pairs for name in pair)} - sizes.keys())
-    sources: list[Any] = [_digest(journal, pairs, sizes, options, external, masks), _listed(pairs), unread]
-    asked = refinement.options.refine if refinement else None
-    if refinement and _is_of_points(journal, pairs):
-        if asked:
+
+    journal: Journal
+    pairs: PairList
+    sizes: Mapping[str, Size]
+    options: AggregateOptions
+    names: Iterable[str] = ()
+    external: ExternalKeypoints | None = None
+    masks: JobMasks | None = None
+    refinement: Refinement | None = None
+
+    @property
+    def unread(self) -> list[str]:
+        """The images without a size."""
+        return sorted({*self.names, *(name for pair in self.pairs.pairs for name in pair)} - self.sizes.keys())
+
+    @property
+    def usable(self) -> list[Pair]:
+        """The pairs that matched."""
+        return [pair for pair in self.pairs.pairs if pair in self.journal and self.journal.kind(pair) != "rejected"]
+
+    @property
+    def are_points(self) -> bool:
+        """Whether a matcher of keypoints made the records."""
+        return any(self.journal.kind(pair) == "correspondences" for pair in self.pairs.pairs if pair in self.journal)
+
+    def refining(self) -> Refinement | None:
+        """The refinement that is done.
+
+        Raises:
+            UsageError: it is asked for where it cannot be done.
+        """
+        if self.refinement is None:
+            return None
+        if not self.are_points:
+            return self.refinement.of_keypoints(are_external=self.external is not None)
+        if self.refinement.options.refine:
             raise UsageError("--refine needs the warps of a dense matcher; this job's gives keypoints. Leave it out.")
-        refinement = None
-    refinement = refinement.of_keypoints(are_given=external is not None) if refinement else None
-    derived_from = digest([*sources, *([refinement.stamp(sorted(sizes))] if refinement else ())])
-    made_with = json.dumps(
-        {**asdict(options), "keypoints": external.noted(layout) if external else None, "refine": asked}
-    )
+        return None
+
+    def digest(self) -> str:
+        """What stands for all of it: records are immutable, so their pairs, kinds and overlaps stand for them."""
+        done = _finished(self.journal, self.pairs)
+        keypoints = self.external.stamp(self.sizes) if self.external else None
+        masked = self.masks.stamp(list(self.sizes)) if self.masks else None
+        made_of = [self.journal.fingerprint, done, sorted(self.sizes.items()), asdict(self.options), keypoints, masked]
+        refinement = self.refining()
+        refined = [refinement.stamp(sorted(self.sizes))] if refinement else []
+        return digest([digest(made_of), _listed(self.pairs), self.unread, *refined])
+
+    def made_with(self, layout: Layout) -> str:
+        """The options, as they are noted."""
+        external = self.external.noted(layout) if self.external else None
+        asked = self.refinement.options.refine if self.refinement else None
+        return json.dumps({**asdict(self.options), "keypoints": external, "refine": asked})
+
+
+def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: StopRequest) -> HlocSummary:
+    """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date."""
+    derived_from, made_with = sources.digest(), sources.made_with(layout)
     provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
     held = held_by(layout, KEYPOINTS, derived_from)
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
@@ -102,25 +133,11 @@ def derive_hloc(
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
         summary = HlocSummary(**held)
     else:
+        refinement = sources.refining()
         with noted(layout, "keypoints", images=refinement.images if refinement else None) as counts:
-            summary = _derive(
-                *(
-                    layout,
-                    journal,
-                    pairs,
-                    sizes,
-                    options,
-                    progress,
-                    stop,
-                    external,
-                    masks,
-                    refinement,
-                    unread,
-                    provenance,
-                )
-            )
+            summary = _derive(layout, sources, provenance, progress, stop)
             counts.update(pairs=summary.pairs, images=summary.images)
-        finished = digest(_finished(journal, pairs))
+        finished = digest(_finished(sources.journal, sources.pairs))
         remember(layout, KEYPOINTS, derived_from, asdict(summary), made_with=made_with, sources=finished)
     for warning in summary.warnings:
         progress.warn(warning)
@@ -128,30 +145,20 @@ def derive_hloc(
 
 
 def _derive(
-    layout: Layout,
-    journal: Journal,
-    pairs: PairList,
-    sizes: Mapping[str, Size],
-    options: AggregateOptions,
-    progress: Progress,
-    stop: StopRequest,
-    external: ExternalKeypoints | None,
-    masks: JobMasks | None,
-    refinement: Refinement | None,
-    unread: Sequence[str],
-    provenance: Mapping[str, str],
+    layout: Layout, sources: HlocSources, provenance: Mapping[str, str], progress: Progress, stop: StopRequest
 ) -> HlocSummary:
     """Aggregate, refine, check and write."""
-
-    usable = _usable(journal, pairs)
+    pairs, sizes, options = sources.pairs, sources.sizes, sources.options
+    external, masks, refinement = sources.external, sources.masks, sources.refining()
+    usable = sources.usable
     with stop.at_once():
         anchors = external.load(sizes, options, progress, stop, masks) if external else None
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
-        if _is_of_points(journal, pairs):
-            aggregation = _of_points(journal, usable, sizes, options, anchors, masks, progress)
+        if sources.are_points:
+            aggregation = _of_points(sources, usable, anchors, progress)
             graph = None
         else:
-            graph = _graph(journal, usable, masks, progress)
+            graph = _graph(sources.journal, usable, masks, progress)
             aggregation = derive(graph, options, anchors=anchors, progress=progress)
         checks = check(graph, aggregation, options, images=listed, progress=progress)
         refined = None
@@ -160,7 +167,7 @@ def _derive(
     told = (*(masks.warnings() if masks else ()), *checks.warnings, *(refined.warnings if refined else ()))
     checks = replace(checks, warnings=told)
     keypoints = {**(anchors or {}), **(refined.keypoints if refined else aggregation.keypoints)}
-    places = {**sizes, **dict.fromkeys(unread, UNREAD)}
+    places = {**sizes, **dict.fromkeys(sources.unread, UNREAD)}
     write_features(layout.features, _features(keypoints, places), provenance=provenance)
     write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
@@ -202,54 +209,24 @@ def _graph(journal: Journal, usable: Sequence[Pair], masks: JobMasks | None, pro
 
 
 def _of_points(
-    journal: Journal,
-    usable: Sequence[Pair],
-    sizes: Mapping[str, Size],
-    options: AggregateOptions,
-    anchors: Mapping[str, Keypoints] | None,
-    masks: JobMasks | None,
-    progress: Progress,
+    sources: HlocSources, usable: Sequence[Pair], anchors: Mapping[str, Keypoints] | None, progress: Progress
 ) -> Aggregation:
     """What pairs share of a job whose matcher gives points.
 
     Raises:
         UsageError: keypoints are to be made by a method that needs warps.
     """
+    options, masks = sources.options, sources.masks
     if options.method != AggregateOptions.method:
         raise UsageError(f"--method {options.method} needs the warps of a dense matcher; this job's gives keypoints.")
 
     def read(pair: Pair) -> Correspondences:
-        result = journal.read(pair)
+        result = sources.journal.read(pair)
         assert isinstance(result, Correspondences)
         return result
 
-    reach = {name: options.max_distance * scale_of(size) for name, size in sizes.items()}
+    reach = {name: options.max_distance * scale_of(size) for name, size in sources.sizes.items()}
     return by_points(usable, read, progress, allows=masks.allows if masks else None, anchors=anchors, reach=reach)
-
-
-def _is_of_points(journal: Journal, pairs: PairList) -> bool:
-    """Whether a matcher of keypoints made the records."""
-    return any(pair in journal and journal.kind(pair) == "correspondences" for pair in pairs.pairs)
-
-
-def _usable(journal: Journal, pairs: PairList) -> list[Pair]:
-    """The pairs that matched."""
-    return [pair for pair in pairs.pairs if pair in journal and journal.kind(pair) != "rejected"]
-
-
-def _digest(
-    journal: Journal,
-    pairs: PairList,
-    sizes: Mapping[str, Size],
-    options: AggregateOptions,
-    external: ExternalKeypoints | None,
-    masks: JobMasks | None,
-) -> str:
-    """What the hloc files depend on: records are immutable, so their pairs, kinds and overlaps stand for them."""
-    done = _finished(journal, pairs)
-    source = external.stamp(sizes) if external else None
-    masked = masks.stamp(list(sizes)) if masks else None
-    return digest([journal.fingerprint, done, sorted(sizes.items()), asdict(options), source, masked])
 
 
 def _finished(journal: Journal, pairs: PairList) -> list[Any]:
