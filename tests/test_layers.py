@@ -18,7 +18,8 @@ FLOORS = (
     {"run", "two_view", "follow"},
     {"pairing", "describe"},
     {"job"},
-    {"eval", "report", "train", "densify", "localize", "export"},
+    {"report", "train", "densify", "localize", "export"},
+    {"eval"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -16,6 +16,7 @@ from romacli.eval.benchmarks.table import BENCHMARKS, evaluation_named
 from romacli.matchers.options import MatcherChoice
 from romacli.options import Option
 from romacli.run.options import BatchSize
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.eval.benchmarks.benchmark import Benchmark, Task
@@ -66,7 +67,7 @@ def list_benchmarks(talk: TalkOptions) -> None:
         {
             "name": row.name,
             "summary": row.summary,
-            "measure": f"{row.measure} at {_thresholds(row)}",
+            "measure": str(row.measure),
             "protocols": {name: str(evaluation) for name, evaluation in row.evaluations.items()},
             "layout": row.layout.split("\n"),
             "origin": row.origin,
@@ -90,7 +91,7 @@ def _command(row: Benchmark) -> Callable[..., None]:
 
     command.__doc__ = (
         f"Measure a matcher by {row.name}: {row.summary}.\n\n"
-        f"The figures are {row.measure}, at {_thresholds(row)}. DATA is checked before anything runs. The sizes are "
+        f"The figures are {row.measure}. DATA is checked before anything runs. The sizes are "
         "those of the papers where they are known for the matcher and none are given. Published figures stand beside."
     )
     return command
@@ -99,7 +100,7 @@ def _command(row: Benchmark) -> Callable[..., None]:
 def _run(
     row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions, drawn: DrawOptions | None
 ) -> None:
-    from romacli.eval.benchmarks.run import Record
+    from romacli.eval.benchmarks.run import Record, summarise
     from romacli.eval.throughput import spread
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import load_matcher
@@ -116,27 +117,27 @@ def _run(
     judged_by = import_module(row.judged_by)
     with Console(quiet=talk.quiet) as console, stopping() as stop:
         judged_by.evaluate(flags.data, tasks, matcher, evaluation, record, **options, progress=console, stop=stop)
-    result = judged_by.summarise(row, evaluation, tasks, record.errors)
+    result = summarise(row, evaluation, tasks, record.errors)
     samples = row.draws and isinstance(matcher, DenseMatcher)
     differing = _differing(row, tasks, known)
     values = {
         **made_with,
         "samples_warps": samples,
         **asdict(result),
-        "published": [asdict(other) for other in row.published],
-        "comparable": bool(row.published) and not differing,
+        "published": [asdict(other) for other in row.published_by(evaluation)],
+        "comparable": bool(row.published_by(evaluation)) and not differing,
     }
     settings = matcher.settings
     sizes = [settings[key] for key in ("coarse_resolution", "upsample_resolution") if settings.get(key)]
     lines = [
-        f"{row.name}, {row.measure}, in percent",
+        f"{row.name}, {row.measure_of(evaluation)}, in percent",
         f"protocol {name}, {evaluation}",
         *(["The matcher has no warps to sample: all points it gives are used."] if row.draws and not samples else []),
         f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
         differing or f"{result.pairs} pairs",
         f"without estimate: {result.without_estimate} of {result.errors}",
         "",
-        *_table(row, result),
+        *_table(row, evaluation, result),
     ]
     _print(values, "\n".join(lines), talk)
 
@@ -156,6 +157,8 @@ def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
 
 def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> str:
     """Why the figures compare with no published ones; empty where they do."""
+    if row.apart:
+        return f"{len(tasks)} of {counted(len(known), 'pair')}; {row.apart}"
     if len(tasks) < len(known):
         return f"{len(tasks)} of {len(known)} pairs: not to be compared with published figures"
     if row.pairs not in (None, len(known)):
@@ -163,19 +166,17 @@ def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> st
     return ""
 
 
-def _table(row: Benchmark, result: BenchmarkResult) -> list[str]:
+def _table(row: Benchmark, evaluation: Any, result: BenchmarkResult) -> list[str]:
     """The run's figures, and the published ones with their sources."""
-    title = f"at {row.unit}"
-    width = max(map(len, (title, *(other.method for other in row.published)))) + 2
-    lines = [f"{title:{width}}" + "".join(f"{threshold:>8g}" for threshold in row.thresholds)]
-    lines.append(f"{'this run':{width}}" + "".join(f"{100 * figure:>8.2f}" for figure in result.figures.values()))
-    for other in row.published:
-        lines.append(f"{other.method:{width}}" + "".join(f"{f:>8.2f}" for f in other.figures) + f"  {other.source}")
+    published = row.published_by(evaluation)
+    width = max(map(len, ("this run", *(other.method for other in published)))) + 2
+    lines = [" " * width + "".join(f"{column:>8}" for column in row.measure_of(evaluation).columns)]
+    rows: list[tuple[str, tuple[float | None, ...], str]] = [("this run", tuple(result.figures.values()), "")]
+    rows += [(other.method, other.figures, f"  {other.source}") for other in published]
+    for name, figures, source in rows:
+        cells = ("-" if figure is None else f"{figure:.2f}" for figure in figures)
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>8}" for cell in cells) + source)
     return lines
-
-
-def _thresholds(row: Benchmark) -> str:
-    return f"{', '.join(f'{threshold:g}' for threshold in row.thresholds)} {row.unit}"
 
 
 def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:

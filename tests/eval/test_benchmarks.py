@@ -11,106 +11,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.depth_sets import PHOTOGRAPH, at_size, photograph, pose, scene
-from support.homography import HomographyMatcher, image_digest
-from support.rendered import Points, SceneMatcher, Shuffled
+from support.benchmark_sets import LISTS, WRITERS, objects, write_picture
+from support.rendered import Points, Shuffled
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.benchmarks.marked import FundamentalSolver
+from romacli.eval.benchmarks.measures import DenseFigures, JointAccuracy, Shares
 from romacli.eval.benchmarks.run import summarise
 from romacli.eval.benchmarks.solvers import EssentialSolver, HomographySolver, PosedTruth, corner_error
 from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.registry import MATCHERS
 from romacli.types import MatcherSpec
-
-LISTS = ("0015_0.1_0.3", "0015_0.3_0.5", "0022_0.1_0.3", "0022_0.3_0.5", "0022_0.5_0.7")
-SEEDS = (1, 3)
-
-
-def write_picture(path: Path, rgb: np.ndarray) -> np.ndarray:
-    """The picture as it is read again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, rgb[..., ::-1])[1].tobytes())
-    return read_image(path)
-
-
-def megadepth(root: Path) -> SceneMatcher:
-    """Two scenes of a pair; the lists share them, and one names a pair the other way round."""
-    matcher = SceneMatcher()
-    for number, name in enumerate(LISTS):
-        planes, cameras = scene(SEEDS[number % 2])
-        cameras = [at_size(camera, PHOTOGRAPH) for camera in cameras]
-        paths = [f"Undistorted_SfM/{name[:4]}/images/{SEEDS[number % 2]}{side}.jpg" for side in "ab"]
-        for path, camera in zip(paths, cameras, strict=True):
-            matcher.learn(write_picture(root / path, photograph(planes, camera)[0]), planes, camera)
-        infos = np.empty(1, object)
-        infos[0] = ((1, 0) if number == 2 else (0, 1), 0.2, None)
-        columns = {"pair_infos": infos}
-        rows = {"image_paths": paths, "intrinsics": [c.K for c in cameras], "poses": [pose(c) for c in cameras]}
-        for key, values in rows.items():
-            columns[key] = np.array([*values, None], object) if key == "image_paths" else objects([*values, None])
-        np.savez(root / f"{name}.npz", **columns)
-    return matcher
-
-
-def objects(values: list[Any]) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def scannet(root: Path) -> SceneMatcher:
-    matcher, names, poses = SceneMatcher(), [], []
-    for seed in SEEDS:
-        planes, cameras = scene(seed)
-        cameras = [at_size(replace(camera, K=cameras[0].K), PHOTOGRAPH) for camera in cameras]
-        folder = root / f"scans_test/scene07{seed:02d}_00"
-        for frame, camera in zip((0, 15), cameras, strict=True):
-            matcher.learn(write_picture(folder / f"color/{frame}.jpg", photograph(planes, camera)[0]), planes, camera)
-        K = np.eye(4)
-        K[:3, :3] = cameras[0].K - [[0, 0, 0.25], [0, 0, 0.25], [0, 0, 0]]  # half a pixel at twice the size
-        (folder / "intrinsic").mkdir()
-        np.savetxt(folder / "intrinsic/intrinsic_color.txt", K)
-        names.append([700 + seed, 0, 0, 15])
-        poses.append((pose(cameras[1]) @ np.linalg.inv(pose(cameras[0])))[:3].ravel())
-    np.savez(root / "test.npz", name=np.array(names), rel_pose=np.array(poses))
-    return matcher
-
-
-def hpatches(root: Path) -> HomographyMatcher:
-    rng = np.random.default_rng(0)
-    texture = cv2.GaussianBlur(rng.integers(0, 255, (400, 500, 3), np.uint8), (0, 0), 1.5)
-    by_digest = {}
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    for name in ("i_wall", "v_wall", "v_talent"):  # the last is left out of the benchmark
-        homographies = [np.eye(3)]
-        for _ in range(5):
-            matrix = np.eye(3) + rng.normal(size=(3, 3)) * [[0.02, 0.02, 8], [0.02, 0.02, 8], [1e-5, 1e-5, 0]]
-            homographies.append(matrix if name[0] == "v" else np.eye(3))
-        for k, first_to_k in enumerate(homographies, 1):
-            picture = cv2.warpPerspective(texture, first_to_k, (320 + k, 240))
-            picture = write_picture(root / f"hpatches-sequences-release/{name}/{k}.ppm", picture + np.uint8(k))
-            by_digest[image_digest(picture)] = shift @ np.linalg.inv(first_to_k) @ np.linalg.inv(shift)
-            if k > 1:
-                np.savetxt(root / f"hpatches-sequences-release/{name}/H_1_{k}", first_to_k)
-    return HomographyMatcher(by_digest)
-
-
-def strecha(root: Path) -> SceneMatcher:
-    matcher = SceneMatcher()
-    planes, cameras = scene(3)
-    for side, camera in zip("ab", (at_size(camera, PHOTOGRAPH) for camera in cameras), strict=True):
-        picture = write_picture(root / f"images/{side}.jpg", photograph(planes, camera)[0])
-        matcher.learn(picture, planes, camera)
-        numbers = [camera.K.ravel(), np.zeros(3), camera.R.T.ravel(), -camera.R.T @ camera.t, PHOTOGRAPH]
-        (root / "cameras").mkdir(exist_ok=True)
-        (root / f"cameras/{side}.jpg.camera").write_text(" ".join(map(str, np.concatenate(numbers))))
-    return matcher
-
-
-WRITERS = {"megadepth1500": megadepth, "scannet1500": scannet, "hpatches": hpatches, "strecha": strecha}
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +54,26 @@ def figures(result: Result) -> list[float]:
     return list(json.loads(result.stdout)["figures"].values())
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, written, run):
+# Protocols that differ from a benchmark's first by their repeats alone are left out.
+OWN = [(name, next(iter(BENCHMARKS[name].evaluations))) for name in WRITERS]
+OWN += [("wxbs", "warp"), ("wxbs", "loma"), ("satast", "warp"), ("megadepth-dense", "romatch")]
+
+
+@pytest.mark.parametrize(("name", "protocol"), OWN)
+def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, protocol, written, run):
     root, matcher = written[name]
-    assert min(figures(run(matcher, name, root, "--json", "-q"))) > (0.9 if name != "strecha" else 0.8)
-    assert max(figures(run(Shuffled(matcher), name, root, "--limit", 1, "--json", "-q"))) < 0.2
+    words = (name, root, "--protocol", protocol, "--json", "-q")
+    true = figures(run(matcher, *words, "--limit", 4 if name == "satast" else 2))
+    torn = figures(run(Shuffled(matcher), *words, "--limit", 1))
+    if "dense" in name:
+        assert true[0] < (0.2 if name == "megadepth-dense" else 0.6)  # ScanNet's K counts from pixel centres
+        assert torn[0] > 50
+        true, torn = true[1:], torn[1:4]
+    if protocol == "loma":
+        assert 85 < true[0] < 91  # one of its eleven thresholds is zero
+        true = true[2:]
+    assert min(true) > (90 if name != "strecha" else 80)
+    assert min(torn) < 20
 
 
 def test_pictures_are_encoded_once_and_pairs_named_twice_count_twice(written, run):
@@ -159,10 +88,10 @@ def test_the_table_names_the_protocol_and_published_figures_with_their_sources(w
     root, matcher = written["scannet1500"]
     text = run(matcher, "scannet1500", root, "--protocol", "romatch", "-q").stdout
     for words in ("protocol romatch", "1 balanced sample of 5000", "RANSAC 0.5 px at a short side of 480 px",
-                  "confidence 0.99999", "5 estimates", "counts twice", "31.80", "RoMa paper",
+                  "confidence 0.99999", "5 estimates", "counting twice", "31.80", "RoMa paper",
                   "2 pairs, where the benchmark has 1500"):  # fmt: skip
         assert words in text
-    assert "without estimate: 0 of 12" in text
+    assert "without estimate: 0 of 10" in text
 
 
 def test_an_interrupted_run_goes_on_where_it_was(written, run, tmp_path):
@@ -193,7 +122,7 @@ def test_a_matcher_of_keypoints_gives_its_own_points(written, run):
     root, matcher = written["hpatches"]
     result = run(Points(matcher, 1003), "hpatches", root, "-q")
     assert "all points it gives are used" in result.stdout
-    assert min(figures(run(Points(matcher, 1003), "hpatches", root, "-q", "--json"))) > 0.9
+    assert min(figures(run(Points(matcher, 1003), "hpatches", root, "-q", "--json"))) > 90
 
 
 def test_a_matcher_without_one_direction_is_refused_at_once(written, run):
@@ -272,6 +201,16 @@ SEQUENCE = "hpatches-sequences-release/i_wall"
         ("strecha", lambda root: (root / "cameras/a.jpg.camera").unlink(), "holds 1 files"),
         ("strecha", half_resolution, "of another resolution than its pictures"),
         ("hpatches", cut(f"{SEQUENCE}/3.ppm"), "1 pair could not be judged"),
+        ("wxbs", lambda root: (root / "WGABS/kyiv/corrs.txt").unlink(), "kyiv lacks corrs.txt"),
+        ("wxbs", lambda root: (root / "WGABS/kyiv/corrs.txt").write_text("1 2 3"), "expected rows x0 y0 x1 y1"),
+        ("wxbs", lambda root: (root / "WGABS/kyiv/02.png").unlink(), "lacks 1 of 4 pictures"),
+        ("satast", cut("annotations-v1/annotation_1.json"), "annotation_1.json cannot be read"),
+        ("satast", lambda root: (root / "data/0/pred.png").unlink(), "lacks 1 of 4 pictures"),
+        ("imc2022", lambda root: (root / "train/gate/calibration.csv").unlink(), "lacks train/gate/calibration.csv"),
+        ("imc2022", cut("train/gate/calibration.csv"), "calibration.csv is empty or cut off"),
+        ("imc2022", half_resolution, "of another resolution than its pictures"),
+        ("megadepth-dense", lambda root: next(root.rglob("0.h5")).unlink(), "0.h5"),
+        ("scannet-dense", lambda root: next(root.rglob("depth/0.png")).unlink(), "depth/0.png"),
     ],
 )  # fmt: skip
 def test_data_that_are_not_whole_are_a_sentence(name, damage, words, tmp_path, run):
@@ -311,8 +250,44 @@ def test_corner_errors_are_those_worked_out_by_hand():
     task = Task(("a", "b"), ((640, 480), (1280, 960)), np.eye(3))
     points = np.array([[1, 1], [600, 5], [9, 400], [500, 450]], np.float32)
     # 5 px in a picture twice as large as the protocol's are 2.5.
-    assert HomographySolver().error(task, points, points + np.float32([3, 4])) == pytest.approx(2.5, abs=1e-3)
-    assert HomographySolver().error(task, points[:3], points[:3]) == math.inf
+    assert HomographySolver().errors(task, points, points + np.float32([3, 4])) == pytest.approx([2.5], abs=1e-3)
+    assert HomographySolver().errors(task, points[:3], points[:3]) == (math.inf,)
+
+
+def test_a_matcher_of_keypoints_cannot_be_asked_for_warps(written, run):
+    root, matcher = written["wxbs"]
+    result = run(Points(matcher, 1003), "wxbs", root, "--protocol", "warp", "-q")
+    assert result.exit_code == 2
+    assert "gives points, and the protocol reads warps" in result.stderr
+
+
+def test_shares_are_averaged_over_pairs_and_thresholds():
+    tasks = [Task((name, "x"), ((1, 1), (1, 1)), None) for name in "ab"]
+    # Of the first pair half are within 1 px and all within 2; of the second, one in four from 2 px on.
+    rows = [[0.5, 1.5], [2.0, 9.0, math.inf, math.inf]]
+    measure = Shares("points", (1, 2), shown=(1, 2))
+    assert measure.figures(tasks, rows) == pytest.approx((43.75, 25, 62.5))
+    assert Shares("points", (0, 1, 2), shown=()).figures(tasks, rows) == pytest.approx((100 * (0 + 0.25 + 0.625) / 3,))
+
+
+def test_accuracy_wants_both_errors_small_and_scenes_count_alike():
+    tasks = [Task((f"train/{scene}/images/x", "y"), ((1, 1), (1, 1)), None) for scene in ("a", "a", "b")]
+    # 1.5 deg is below nine of ten thresholds, 1.3 m below the last four (1.198 of the sixth is too small).
+    assert JointAccuracy().figures(tasks, [[1.5, 0.0], [0.5, 1.3], [math.inf, math.inf]]) == pytest.approx(
+        (100 * ((0.9 + 0.4) / 2 + 0) / 2,)
+    )
+
+
+def test_a_pair_that_sees_too_little_has_no_error_of_its_warp():
+    assert DenseFigures().figures([], [[2.0, 0.5, 0.75, 1, 1], [], [4.0, 0.5, 0.25, 0, 1]]) == (3, 50, 50, 50, 100)
+
+
+def test_epipolar_errors_count_both_pictures():
+    # Between views that moved sideways lines are rows: 3 px apart in each picture, the root of 9 + 9.
+    task = Task(("a", "b"), ((100, 100), (100, 100)), np.array([[10.0, 20, 40, 23], [10, 20, 30, 20]]))
+    nothing = np.zeros((3, 2))
+    assert FundamentalSolver(sideways=True).errors(task, nothing, nothing) == pytest.approx([18**0.5, 0])
+    assert FundamentalSolver().errors(task, nothing, nothing) == [math.inf, math.inf]
 
 
 def test_areas_pool_all_errors_and_may_count_the_last_twice():
@@ -321,10 +296,10 @@ def test_areas_pool_all_errors_and_may_count_the_last_twice():
     errors = {("a", "x"): [0.0, 4.0], ("b", "x"): [math.inf, math.inf]}
     # Recall rises to 1/4 at once, by errors of 0; from there to 1/2 at 4 deg; then it stays to 5 deg.
     usual = summarise(row, row.evaluations["roma"], tasks, errors)
-    assert usual.figures[5] == pytest.approx((4 * (0.25 + 0.5) / 2 + 1 * 0.5) / 5)
+    assert usual.figures["5"] == pytest.approx(100 * (4 * (0.25 + 0.5) / 2 + 1 * 0.5) / 5)
     twice = summarise(row, row.evaluations["romatch"], tasks, errors)
-    assert (twice.errors, twice.without_estimate) == (6, 3)
-    assert twice.figures[5] == pytest.approx((4 * (1 / 6 + 2 / 6) / 2 + 1 * 0.5) / 5)
+    assert (twice.errors, twice.without_estimate) == (4, 2)
+    assert twice.figures["5"] == pytest.approx(100 * (4 * (1 / 6 + 2 / 6) / 2 + 1 * 0.5) / 5)
 
 
 def test_the_sign_of_a_translation_does_not_count_and_few_points_are_no_pose():
@@ -337,6 +312,6 @@ def test_the_sign_of_a_translation_does_not_count_and_few_points_are_no_pose():
     solver = EssentialSolver("long", 1200)
     for sign in (1, -1):
         task = Task(("a", "b"), ((640, 480), (640, 480)), PosedTruth((K, K), rotation, sign * translation))
-        assert solver.error(task, points0, points1) < 0.1
-        assert solver.error(task, points0[:4], points1[:4]) == math.inf
-        assert solver.error(task, points0, rng.permutation(points1)) > 5
+        assert solver.errors(task, points0, points1)[0] < 0.1
+        assert solver.errors(task, points0[:4], points1[:4]) == (math.inf,)
+        assert solver.errors(task, points0, rng.permutation(points1))[0] > 5

@@ -17,8 +17,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.eval.benchmarks.benchmark import Task
-from romacli.eval.benchmarks.points.run import summarise
-from romacli.eval.benchmarks.points.truth import PointEvaluation
+from romacli.eval.benchmarks.run import summarise
 from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.options import MatcherOptions
@@ -133,11 +132,11 @@ def told(result: Result) -> dict[str, Any]:
 def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, protocol, tmp_path, run):
     matcher = WRITERS[name](tmp_path)
     words = (name, tmp_path, "--json", "--protocol", protocol)
-    assert set(told(run(matcher, *words))["figures"].values()) == {1.0}
+    assert set(told(run(matcher, *words))["figures"].values()) == {100.0}
     figures = list(told(run(Shuffled(matcher), *words))["figures"].values())
     # Of places all over a picture a few per cent lie within a tenth of a side from any point.
     assert figures[0] == 0
-    assert figures[2] < 0.25
+    assert figures[2] < 25
 
 
 def test_pictures_are_encoded_once_and_points_seen_in_both_count(tmp_path, run):
@@ -160,10 +159,10 @@ def test_points_are_pooled_or_pairs_are():
     row, tasks = BENCHMARKS["spair71k"], [Task((name, "x"), ((1, 1), (1, 1)), None) for name in "ab"]
     errors = {("a", "x"): [0.0], ("b", "x"): [0.05, 0.2, 0.3]}
     shares = {
-        per: list(summarise(row, PointEvaluation("", True, per), tasks, errors).figures.values())
-        for per in ("point", "pair")
+        name: list(summarise(row, evaluation, tasks, errors).figures.values())
+        for name, evaluation in row.evaluations.items()
     }
-    assert shares == {"point": [0.25, 0.5, 0.5, 0.5], "pair": pytest.approx([0.5, 2 / 3, 2 / 3, 2 / 3])}
+    assert shares == {"points": [25, 50, 50, 50], "pairs": pytest.approx([50, 200 / 3, 200 / 3, 200 / 3])}
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, run):

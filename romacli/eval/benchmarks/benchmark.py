@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from romacli.errors import InputError
-from romacli.types import Pair, Size
+from romacli.types import DenseMatch, Pair, Size
 from romacli.words import first_few
 
 if TYPE_CHECKING:
@@ -28,11 +28,46 @@ class Task:
 class Solver(Protocol):
     """Estimates from point pairs what a task knows; its text says how."""
 
-    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+    def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> Sequence[float]:
         """How far the estimate is off; points (N, 2) in COLMAP px. Infinite where there is no estimate."""
         ...
 
     def __str__(self) -> str: ...
+
+
+@runtime_checkable
+class WarpReader(Protocol):
+    """Compares whole warps with what a task knows; its text says where."""
+
+    def read(self, task: Task, warps: DenseMatch) -> Sequence[float]:
+        """How far the warps, of both directions, are off."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+class Measure(Protocol):
+    """Makes figures of errors; its text says which."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A word on each figure."""
+        ...
+
+    def figures(self, tasks: Sequence[Task], rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
+        """One for each column, in percent unless that says otherwise; a row of errors for each task."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures as they were published, in the order of the columns; None where there is none."""
+
+    method: str
+    figures: tuple[float | None, ...]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -40,64 +75,69 @@ class Evaluation:
     """One way to make a benchmark's figures.
 
     about: whose it is, and what is peculiar to it.
+    solver: a WarpReader is given whole warps, in place of samples.
     samples: drawn afresh of each pair's warps, balanced, of so many `points`; a matcher of keypoints gives all its own.
     estimates: made of each sample, after shuffling it.
-    last_twice: the last error of each pair counts twice.
+    measure, published: where they are others than the benchmark's.
     """
 
     about: str
-    solver: Solver
+    solver: Solver | WarpReader
     samples: int = 1
     points: int = 5000
     estimates: int = 1
-    last_twice: bool = False
+    measure: Measure | None = None
+    published: tuple[Published, ...] | None = None
 
     def __str__(self) -> str:
+        if isinstance(self.solver, WarpReader):
+            return f"{self.about}: {self.solver}"
         each = f", {self.estimates} estimates of each" if self.estimates > 1 else ""
         drawn = f"{self.samples} balanced samples" if self.samples > 1 else "1 balanced sample"
-        twice = "; the last error of a pair counts twice" if self.last_twice else ""
         sampled = f"{drawn} of {self.points} points from the warps of both directions{each}"
-        return f"{self.about}: {sampled}; {self.solver}{twice}"
-
-
-@dataclass(frozen=True)
-class Published:
-    """Figures as they were published, in percent, in the order of the benchmark's thresholds."""
-
-    method: str
-    figures: tuple[float, ...]
-    source: str
+        return f"{self.about}: {sampled}; {self.solver}"
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """A row of the table.
 
-    measure: what the figures are; thresholds, unit: where they are taken.
+    measure: what the figures are.
     layout: what must lie in the data's folder, line by line; origin: where it comes from.
     read: the tasks in a folder; it raises InputError where the data are not whole.
-    evaluations: by the name of the protocol, the usual one first.
+    evaluations: by the name of the protocol, the usual one first; each has a measure and what is published by it, or
+        None for the benchmark's.
     pairs: how many the published figures are over, where that is known.
+    apart: why published figures are of something else; empty where they are not.
     sizes: of both passes in the papers' runs, by matcher; others run at their own.
-    judged_by: the module with `evaluate` and `summarise` for its evaluations.
+    judged_by: the module with `evaluate` for its evaluations.
     draws: whether these make random choices; model: one that it is for.
     """
 
     name: str
     summary: str
-    measure: str
-    thresholds: tuple[float, ...]
-    unit: str
+    measure: Measure
     layout: str
     origin: str
     read: Callable[[Path], list[Task]]
     evaluations: Mapping[str, Any]
     pairs: int | None = None
     published: tuple[Published, ...] = ()
+    apart: str = ""
     sizes: Mapping[str, tuple[Size, Size | None]] = field(default_factory=dict)
     judged_by: str = "romacli.eval.benchmarks.run"
     draws: bool = True
     model: str = "roma-outdoor"
+
+    def measure_of(self, evaluation: Any) -> Measure:
+        """What the figures of a protocol are."""
+        measure: Measure | None = evaluation.measure
+        return measure or self.measure
+
+    def published_by(self, evaluation: Any) -> tuple[Published, ...]:
+        """What was published by a protocol."""
+        published: tuple[Published, ...] | None = evaluation.published
+        return self.published if published is None else published
 
 
 def read_by(module: str, root: Path, *, read: str = "read", **more: Any) -> list[Task]:

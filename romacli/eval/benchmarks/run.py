@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from romacli.errors import PartialError, SettingsDifferError, StoreError, UsageError
-from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task
-from romacli.eval.relative_pose import pose_auc
+from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task, WarpReader
 from romacli.eval.two_view import correspondences
 from romacli.matchers.matcher import DenseMatcher, Matcher, pair_seed
 from romacli.matchers.sampling import SampleOptions, sample
@@ -41,18 +40,18 @@ Errors = dict[Pair, list[float]]
 class BenchmarkResult:
     """What a run gave.
 
-    figures: the area under recall over error up to each threshold, in [0, 1], all errors of all pairs pooled.
+    figures: by the measure's columns.
     without_estimate: errors that are infinite, of so many in all.
     """
 
-    figures: dict[float, float]
+    figures: dict[str, float]
     pairs: int
     errors: int
     without_estimate: int
 
 
 class Sampler:
-    """A dense matcher that gives a protocol's samples, one after the other, in place of checked warps."""
+    """A dense matcher that gives a protocol's samples, one after the other, or its warps as they are."""
 
     def __init__(self, matcher: DenseMatcher, evaluation: Evaluation) -> None:
         self._matcher, self._evaluation = matcher, evaluation
@@ -69,8 +68,8 @@ class Sampler:
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
         return self._matcher.encode(images)
 
-    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
-        """Samples of equal lengths.
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[Any]:
+        """Samples of equal lengths, or whole warps where the protocol reads these.
 
         Raises:
             UsageError: the matcher lacks a direction.
@@ -78,8 +77,10 @@ class Sampler:
         warps = self._matcher.warp(pairs)
         if any(warp.warp_BA is None for warp in warps):
             raise UsageError(
-                f"model {self.name} warps in one direction only, and the protocol samples both. Use another matcher."
+                f"model {self.name} warps in one direction only, and the protocol needs both. Use another matcher."
             )
+        if isinstance(self._evaluation.solver, WarpReader):
+            return warps
         return [self._samples(warp, seed) for warp, seed in zip(warps, seeds, strict=True)]
 
     def _samples(self, warp: DenseMatch, seed: int) -> Correspondences:
@@ -185,9 +186,12 @@ def evaluate(
 
     shown = dict.fromkeys(name for group in waiting.values() for task in group.values() for name in task.names)
     todo = PairList(tuple(next(iter(group)) for group in waiting.values()))
-    asked, samples = matcher, 1
+    asked: Matcher = matcher
+    samples = 1
     if isinstance(matcher, DenseMatcher):
         asked, samples = Sampler(matcher, evaluation), evaluation.samples
+    elif isinstance(evaluation.solver, WarpReader):
+        raise UsageError(f"model {matcher.name} gives points, and the protocol reads warps. Choose another --protocol.")
     summary = match_images(
         ImageList(root, tuple(shown)), todo, asked, judge, options, progress=progress, stop=stop, title="evaluating"
     )
@@ -199,27 +203,39 @@ def evaluate(
 
 
 def summarise(
-    benchmark: Benchmark, evaluation: Evaluation, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
+    benchmark: Benchmark, evaluation: Any, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
 ) -> BenchmarkResult:
     """The figures of tasks that are all judged."""
     rows = [list(errors[task.names]) for task in tasks]
-    pooled = np.array([error for row in rows for error in row + row[-1:] * evaluation.last_twice])
-    figures = {threshold: pose_auc(pooled, threshold) for threshold in benchmark.thresholds}
-    return BenchmarkResult(figures, len(rows), len(pooled), int(np.isinf(pooled).sum()))
+    measure = benchmark.measure_of(evaluation)
+    figures = dict(zip(measure.columns, measure.figures(tasks, rows), strict=True))
+    return BenchmarkResult(figures, len(rows), sum(map(len, rows)), sum(math.isinf(one) for row in rows for one in row))
 
 
 def _errors(
-    task: Task, result: PairResult, evaluation: Evaluation, *, samples: int, turned: bool, seed: int
+    task: Task, result: PairResult | DenseMatch, evaluation: Evaluation, *, samples: int, turned: bool, seed: int
 ) -> list[float]:
-    """An error for each estimate of each sample; of points that are no samples, all serve each time."""
+    """Errors of each estimate of each sample; of points that are no samples, all serve each time."""
+    solver = evaluation.solver
+    if isinstance(solver, WarpReader):
+        assert isinstance(result, DenseMatch)
+        return list(solver.read(task, _turned(result) if turned else result))
+    assert not isinstance(result, DenseMatch)
     found = correspondences(result)
     sides = [found.keypoints1, found.keypoints0] if turned else [found.keypoints0, found.keypoints1]
     rng = np.random.default_rng(pair_seed(*task.names, seed=seed))
-    errors = []
+    errors: list[float] = []
     for number in range(evaluation.samples):
         one, other = (np.split(side, samples)[number % samples] for side in sides)
         for _ in range(evaluation.estimates):
             order = rng.permutation(len(one))
             one, other = one[order], other[order]
-            errors.append(evaluation.solver.error(task, one, other))
+            errors += solver.errors(task, one, other)
     return errors
+
+
+def _turned(match: DenseMatch) -> DenseMatch:
+    """The same pair named the other way round."""
+    assert match.warp_BA is not None
+    sides = (match.warp_BA, match.certainty_BA, match.warp_AB, match.certainty_AB)
+    return DenseMatch(*sides, match.size_B, match.size_A)  # type: ignore[arg-type]

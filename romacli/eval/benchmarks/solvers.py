@@ -50,7 +50,7 @@ class EssentialSolver:
             f"confidence {self.confidence:g}"
         )
 
-    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+    def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> tuple[float]:
         """In deg; infinite for fewer than five points, or where OpenCV finds nothing."""
         from romacli.geometry.epipolar import relative_pose_error
 
@@ -64,11 +64,11 @@ class EssentialSolver:
         # Half of the entries averaged are zero, so that the sum is about one focal length.
         found = self._pose(rays0, rays1, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
         if found is None:
-            return math.inf
+            return (math.inf,)
         rotation, direction = relative_pose_error(
             *found, true_rotation=truth.rotation, true_translation=truth.translation
         )
-        return max(rotation, min(direction, 180 - direction))
+        return (max(rotation, min(direction, 180 - direction)),)
 
     def _scale(self, size: Size) -> float:
         return self.px / (max(size) if self.side == "long" else min(size))
@@ -111,14 +111,14 @@ class HomographySolver:
             f"confidence {self.confidence:g}"
         )
 
-    def error(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> float:
+    def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> tuple[float]:
         """In px; infinite for fewer than four points, or where OpenCV finds nothing."""
         import cv2
 
         from romacli.geometry.coordinates import colmap_to_hloc
 
         if len(points0) < 4:
-            return math.inf
+            return (math.inf,)
         scale = min(task.sizes[1]) / self.px
         try:
             found, _ = cv2.findHomography(
@@ -129,8 +129,8 @@ class HomographySolver:
                 confidence=self.confidence,
             )
         except cv2.error:
-            return math.inf
-        return math.inf if found is None else corner_error(found, task.truth, task.sizes[0]) / scale
+            found = None
+        return (math.inf if found is None else corner_error(found, task.truth, task.sizes[0]) / scale,)
 
 
 def corner_error(found: np.ndarray, truth: np.ndarray, size: Size) -> float:

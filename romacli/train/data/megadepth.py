@@ -68,7 +68,7 @@ def megadepth_scenes(root: Path) -> list[MegaDepthScene]:
         raise InputError(
             f"{root} has no scene lists {LISTS}/*.npy. Give --data-dir the folder prepared for DKM or RoMa."
         )
-    scenes = [_scene(root, path) for path in lists if path.stem not in LEFT_OUT]
+    scenes = [read_scene(root, path) for path in lists if path.stem not in LEFT_OUT]
     if not scenes:
         raise InputError(f"All {len(lists)} scenes in {root / LISTS} are kept for tests. Add scenes to train on.")
     return scenes
@@ -113,7 +113,12 @@ def read_scene_list(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _scene(root: Path, path: Path) -> MegaDepthScene:
+def read_scene(root: Path, path: Path) -> MegaDepthScene:
+    """A scene by its list.
+
+    Raises:
+        InputError: the list is damaged.
+    """
     found = read_scene_list(path)
     if missing := [key for key in KEYS if key not in found]:
         raise InputError(f"{path} lacks {', '.join(missing)}. Prepare it anew.")

@@ -1,24 +1,23 @@
-"""The pass over pairs of pictures with known points: where the matcher finds them, and what share is near enough."""
+"""The pass over pairs of pictures with known points: where the matcher finds them, and how far off that is."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from romacli.errors import ImageError, PartialError
-from romacli.eval.benchmarks.benchmark import Benchmark, Task
+from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.points.truth import PointEvaluation, PointTruth
-from romacli.eval.benchmarks.run import BenchmarkResult, Record
+from romacli.eval.benchmarks.run import Record
 from romacli.follow import Finder, View
 from romacli.images.decode import read_image
 from romacli.matchers.matcher import Matcher
 from romacli.matchers.memory import free_bytes
 from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
-from romacli.types import Pair
 from romacli.words import counted
 
 
@@ -86,20 +85,3 @@ def evaluate(
             f"{counted(len(failures), 'pair')} could not be judged, and figures of the others would be of another "
             f"benchmark: {failures[0]}"
         )
-
-
-def summarise(
-    benchmark: Benchmark, evaluation: PointEvaluation, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
-) -> BenchmarkResult:
-    """Shares of points within each threshold, of tasks that are all judged."""
-    rows = [np.array(errors[task.names]) for task in tasks]
-    pooled = np.concatenate(rows)
-    figures = {
-        threshold: float(
-            np.mean(pooled <= threshold)
-            if evaluation.per == "point"
-            else np.mean([np.mean(row <= threshold) for row in rows])
-        )
-        for threshold in benchmark.thresholds
-    }
-    return BenchmarkResult(figures, len(rows), len(pooled), int(np.isinf(pooled).sum()))

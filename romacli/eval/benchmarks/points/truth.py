@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.benchmarks.benchmark import Published, Task
+from romacli.eval.benchmarks.measures import Found
 from romacli.types import Pair, Size
 
 OUTSIDE_PX = 2.0  # that annotators may have been off at an edge
@@ -32,15 +32,16 @@ class PointEvaluation:
     """One way to count points that are found.
 
     semantic: descriptors are to find the same part of another thing, not the same thing.
-    per: what counts alike, each point of all pairs or each pair by its share of points.
+    measure: of the errors; published: what was published by it, None for the benchmark's.
     """
 
     about: str
     semantic: bool
-    per: Literal["point", "pair"]
+    measure: Found
+    published: tuple[Published, ...] | None = None
 
     def __str__(self) -> str:
-        how = "points of all pairs pooled" if self.per == "point" else "mean of the pairs' shares"
+        how = "mean of the pairs' shares" if self.measure.each_pair_alike else "points of all pairs pooled"
         which = "semantic descriptors where the matcher has them" if self.semantic else "its usual descriptors"
         return f"{self.about}: {how}; {which}, or its warp"
 

@@ -1,0 +1,84 @@
+"""Pairs with depth maps, for the error of whole warps: MegaDepth's test scenes, and ScanNet's pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.data import scannet as posed_scannet
+from romacli.eval.throughput import spread
+from romacli.images.decode import read_image
+from romacli.train.data import megadepth as prepared
+from romacli.train.data import scannet as scans
+from romacli.train.data.posed import PosedView
+
+SCENES = ("0015", "0022")
+# As many as the authors draw, and spread over all in place of drawn.
+_MOST_PAIRS = 2000
+
+
+class DepthTruth(NamedTuple):
+    """How to read both views: pictures with depth, K and pose."""
+
+    read: Callable[[], tuple[PosedView, PosedView]]
+
+
+def read_megadepth(root: Path) -> list[Task]:
+    """2,000 pairs of the two test scenes, spread over all that are listed.
+
+    Raises:
+        InputError: a list, a photograph or a depth map is missing, or a list is damaged.
+    """
+    lists = [f"{prepared.LISTS}/{scene}.npy" for scene in SCENES]
+    require(root, lists)
+    scenes = [prepared.read_scene(root, root / name) for name in lists]
+    listed = [(scene, int(i), int(j)) for scene in scenes for i, j in scene.pairs]
+    if not listed:
+        raise InputError(f"{root / prepared.LISTS} lists no pairs of {', '.join(SCENES)}. Prepare them anew.")
+    chosen = spread(listed, min(_MOST_PAIRS, len(listed)))
+    files = {(scene.name, number): scene.files(number) for scene, *pair in chosen for number in pair}
+    require(root, sorted({depth.relative_to(root).as_posix() for _, depth in files.values()}))
+    names = {key: image.relative_to(root).as_posix() for key, (image, _) in files.items()}
+    sizes = sizes_of(root, names.values())
+    tasks = []
+    for scene, i, j in chosen:
+        pair = names[scene.name, i], names[scene.name, j]
+        tasks.append(Task(pair, (sizes[pair[0]], sizes[pair[1]]), DepthTruth(partial(_prepared, scene, i, j))))
+    return tasks
+
+
+def _prepared(scene: prepared.MegaDepthScene, i: int, j: int) -> tuple[PosedView, PosedView]:
+    return scene.view(i), scene.view(j)
+
+
+def read_scannet(root: Path) -> list[Task]:
+    """The pairs of `test.npz`, whose frames have depth maps beside them.
+
+    Raises:
+        InputError: the list, a frame, a depth map or a camera is missing or damaged.
+    """
+    tasks = posed_scannet.read(root)
+    depths = {name: _depth_of(name) for task in tasks for name in task.names}
+    require(root, sorted(set(depths.values())))
+    return [Task(task.names, task.sizes, DepthTruth(partial(_views, root, task, depths))) for task in tasks]
+
+
+def _views(root: Path, task: Task, depths: dict[str, str]) -> tuple[PosedView, PosedView]:
+    second = np.eye(4)
+    second[:3, :3], second[:3, 3] = task.truth.rotation, task.truth.translation
+    one, other = (
+        PosedView(read_image(root / name), scans.read_depth(root / depths[name]), K, pose)
+        for name, K, pose in zip(task.names, task.truth.intrinsics, (np.eye(4), second), strict=True)
+    )
+    return one, other
+
+
+def _depth_of(frame: str) -> str:
+    path = Path(frame)
+    return (path.parent.parent / "depth" / f"{path.stem}.png").as_posix()

@@ -1,0 +1,134 @@
+"""The figures of the papers, made of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.relative_pose import pose_auc
+
+Rows = Sequence[Sequence[float]]
+_DEGREES, _METRES = np.linspace(1, 10, 10), np.geomspace(0.2, 5, 10)
+
+
+@dataclass(frozen=True)
+class Areas:
+    """The area under recall over error up to each threshold, all errors of all pairs pooled.
+
+    last_twice: the last error of each pair counts twice.
+    """
+
+    of: str
+    thresholds: tuple[float, ...]
+    unit: str
+    last_twice: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{threshold:g}" for threshold in self.thresholds)
+
+    def __str__(self) -> str:
+        twice = ", the last error of each pair counting twice" if self.last_twice else ""
+        return f"AUC of {self.of} at {', '.join(self.columns)} {self.unit}{twice}"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        pooled = np.array([error for row in rows for error in (*row, *(row[-1:] if self.last_twice else ()))])
+        return tuple(100 * pose_auc(pooled, threshold) for threshold in self.thresholds)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The share of each pair's points whose error is no larger than a threshold, averaged over pairs.
+
+    thresholds: px, those the mean is over; `shown` stand in columns of their own.
+    """
+
+    of: str
+    thresholds: tuple[float, ...]
+    shown: tuple[float, ...] = (1, 3, 5, 10)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("mean", *(f"{threshold:g}" for threshold in self.shown))
+
+    def __str__(self) -> str:
+        first, *_, last = self.thresholds
+        return f"share of {self.of}, mean over {first:g}, {first + 1:g} .. {last:g} px and at {_listed(self.shown)} px"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        def share(threshold: float) -> float:
+            return 100 * float(np.mean([(np.array(row) <= threshold).mean() for row in rows]))
+
+        return (float(np.mean([share(t) for t in self.thresholds])), *(share(t) for t in self.shown))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The share of points within each distance of where they are, of all pairs pooled or of each pair alike."""
+
+    thresholds: tuple[float, ...]
+    unit: str
+    each_pair_alike: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{threshold:g}" for threshold in self.thresholds)
+
+    def __str__(self) -> str:
+        return f"share of points found within {_listed(self.thresholds)} {self.unit}"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        parts = [np.array(row) for row in rows]
+        if not self.each_pair_alike:
+            parts = [np.concatenate(parts)]
+        return tuple(
+            100 * float(np.mean([(part <= threshold).mean() for part in parts])) for threshold in self.thresholds
+        )
+
+
+@dataclass(frozen=True)
+class JointAccuracy:
+    """The share of pairs whose errors of rotation in deg and translation in m are both below a threshold.
+
+    Averaged over ten thresholds of both, then over scenes, which are the first folders of the names.
+    """
+
+    columns: tuple[str, ...] = ("mean",)
+
+    def __str__(self) -> str:
+        return "accuracy of poses, mean over 1 .. 10 deg together with 0.2 .. 5 m, and over scenes"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        scenes: dict[str, list[Sequence[float]]] = {}
+        for task, row in zip(tasks, rows, strict=True):
+            scenes.setdefault(PurePosixPath(task.names[0]).parts[1], []).append(row)
+        means = []
+        for errors in scenes.values():
+            degrees, metres = np.array(errors).T[:, :, None]
+            means.append(((degrees < _DEGREES) & (metres < _METRES)).mean())
+        return (100 * float(np.mean(means)),)
+
+
+@dataclass(frozen=True)
+class DenseFigures:
+    """Of errors and shares of each pair, as a reader of dense warps gives them, the means over pairs that have any."""
+
+    columns: tuple[str, ...] = ("EPE px", "PCK 1", "PCK 3", "PCK 5", "PCK 32")
+
+    def __str__(self) -> str:
+        return "mean error in px, and shares of covisible pixels within 1, 3, 5 and 32 px, means over pairs"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        judged = np.array([row for row in rows if row])
+        if not len(judged):
+            return (float("nan"),) * len(self.columns)
+        epe, *shares = judged.mean(0)
+        return (float(epe), *(100 * float(share) for share in shares))
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,7 @@
+"""Where data and figures come from."""
+
+from __future__ import annotations
+
+STORAGE = "https://github.com/Parskatt/storage/releases"
+REDI = "table of the REDI-Match paper, all at 576x576"
+QUOTED = "(quoted by others)"
