@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(CheckOptions, TalkOptions)
 def check(job: CheckOptions, talk: TalkOptions) -> None:
-    """Verify a job's journal, hloc files and database, and name what is damaged.
+    """Verify a job's journal and all that was made of it, and name what is damaged.
 
     Says which pairs have to be matched again. Exit code 6 when damage remains.
     """

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from romacli.colmap.access import database_faults, require_closed
 from romacli.errors import InputError, RomacliError, StoreError
-from romacli.job.aggregate import noted_options, reaggregate
 from romacli.job.hold import hold
-from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.recipe import noted_databases, noted_import
+from romacli.job.outputs.output import Fault, Output
+from romacli.job.outputs.table import OUTPUTS
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
-from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
 from romacli.store.images import read_images
 from romacli.store.journal import FORMAT, Journal
 from romacli.store.layout import Layout
@@ -71,13 +65,9 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
         with stop.at_once():
             check.small_files()
             check.journals()
-            databases = check.databases()
-            damaged = check.hloc_files()
-    if damaged and mend:
-        check.derive_hloc(damaged)
-    for path, faults in databases.items():
-        if mend:
-            check.make_database(path, faults)
+            faults = check.outputs()
+    for output, found in faults.items():
+        check.tell(output, found)
     missing = check.missing()
     return CheckSummary(check.files, len(check.pairs), missing, tuple(check.findings))
 
@@ -137,108 +127,24 @@ class _Check:
                 remedy = "They were cut out." if mended else "Sound records around them count; --repair cuts them out."
             self._add(surveyed.path, fault, remedy, is_repaired=mended)
 
-    def hloc_files(self) -> list[Path]:
-        """The hloc files that are not sound."""
-        damaged = []
-        reads: dict[Path, Callable[[], str | None]] = {
-            self._layout.features: self._features_fault,
-            self._layout.matches: self._matches_fault,
-        }
-        for path, read in reads.items():
-            if not path.exists():
-                continue
-            self.files += 1
-            try:
-                fault = read()
-            except RomacliError as error:
-                fault = str(error)
-            if fault:
-                damaged.append(path)
-                if not self._mend:
-                    self._add(path, fault.rstrip("."), "--repair derives it anew from the journal.")
-        return damaged
+    def outputs(self) -> dict[Output, list[Fault]]:
+        """What is wrong with the files made of the journal."""
+        found = {}
+        for output in OUTPUTS:
+            self.files += sum(path.exists() for path in output.checked(self._layout))
+            found[output] = output.faults(self._layout, self._progress)
+        return found
 
-    def _features_fault(self) -> str | None:
-        with FeaturesFile(self._layout.features) as file:
-            names = file.names()
-            self._progress.begin("checking keypoints", len(names))
-            for name in names:
-                keypoints, size, precision = file.keypoints(name).xy, file.image_size(name), file.precision(name)
-                is_unread = size == UNREAD and not len(keypoints)
-                if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
-                    return f"the keypoints of {name} are no places in an image"
-                if precision is not None and len(precision.quality) != len(keypoints):
-                    return f"{name} has {len(keypoints)} keypoints and {len(precision.quality)} covariances"
-                self._progress.advance()
-        return None
-
-    def _matches_fault(self) -> str | None:
-        with FeaturesFile(self._layout.features) as features, MatchesFile(self._layout.matches) as file:
-            counts = {name: len(features.keypoints(name)) for name in features.names()}
-            pairs = file.pairs(counts)
-            self._progress.begin("checking matches", len(pairs))
-            for pair in pairs:
-                indices = file.matches(*pair).indices
-                if len(indices) and (indices.max(axis=0) >= [counts[name] for name in pair]).any():
-                    return f"the matches of {' '.join(pair)} point outside the keypoints"
-                self._progress.advance()
-        return None
-
-    def derive_hloc(self, damaged: Sequence[Path]) -> None:
-        """Make the hloc files anew with the options they were made with."""
-        for path in damaged:
-            path.unlink(missing_ok=True)
-        try:
-            reaggregate(self._layout, noted_options(self._layout), self._progress, self._stop)
-            remedy, done = "It was derived anew from the journal.", True
-        except RomacliError as error:
-            remedy, done = f"It was removed; deriving it anew failed: {error}", False
-        for path in damaged:
-            self._add(path, "it is damaged", remedy, is_repaired=done)
-
-    def databases(self) -> dict[Path, list[str]]:
-        """What is wrong with each database that is not sound."""
-        damaged = {}
-        for path in self._databases():
-            if not path.exists():
-                continue
-            self.files += 1
-            faults = database_faults(path)
-            if faults:
-                damaged[path] = faults
-            for fault in faults if not self._mend else ():
-                self._add(
-                    path, fault, f"--repair makes it anew, as does `{self._command(path)}` once it is moved away."
-                )
-        return damaged
-
-    def make_database(self, path: Path, faults: Sequence[str]) -> None:
-        """Put a database aside and make it anew from the hloc files, as it was made before."""
-        aside, done = path.with_name(path.name + ".damaged"), False
-        try:
-            require_closed(path)
-            command, noted = self._command(path), noted_import(self._layout, path)
-            path.replace(aside)
-            remedy = f"It was put aside as {aside.name}; `{command}` makes it anew."
-            if noted is not None:
-                import_matches(noted.images, self._layout, noted.options, self._progress, self._stop)
-                remedy, done = f"It was made anew from the hloc files; the damaged one is {aside.name}.", True
-        except (RomacliError, OSError) as error:
-            remedy = f"Making it anew failed: {error} Then run `{self._command(path)}`."
-        for fault in faults:
-            self._add(path, fault, remedy, is_repaired=done)
-
-    def _databases(self) -> list[Path]:
-        return noted_databases(self._layout) if self._manifest is not None else [self._layout.database]
-
-    def _command(self, path: Path) -> str:
-        """What makes a database, as a person would type it."""
-        usual = f"romacli colmap-import PHOTOS -o {shlex.quote(str(self._layout.root))}"
-        try:
-            noted = noted_import(self._layout, path)
-        except RomacliError:
-            return usual
-        return noted.command(self._layout) if noted else usual
+    def tell(self, output: Output, faults: Sequence[Fault]) -> None:
+        """Note what is wrong with an output, once it is mended where it can be."""
+        if not faults:
+            return
+        if not self._mend or output.mend is None:
+            for fault in faults:
+                self._add(fault.path, fault.sentence, fault.remedy)
+            return
+        for mended in output.mend(self._layout, faults, self._progress, self._stop):
+            self._add(mended.fault.path, mended.fault.sentence, mended.done, is_repaired=mended.is_repaired)
 
     def missing(self) -> list[Pair]:
         """Pairs without a sound record, every payload verified."""

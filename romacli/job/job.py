@@ -21,6 +21,7 @@ from romacli.job.hold import hold
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
 from romacli.job.outputs.hloc import HlocSources, derive_hloc
+from romacli.job.outputs.table import OUTPUTS
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
 from romacli.matchers.matcher import KeypointMatcher, Matcher
@@ -440,15 +441,13 @@ def _clear(layout: Layout) -> None:
     """
     check_replaceable(layout.database)
     check_holds_models_only(layout.sparse)
-    for folder in (layout.journal, layout.sparse, layout.preselected, layout.depth_maps):
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in (
-        *(layout.manifest, layout.pairs, layout.images, layout.shards, layout.given_up),
-        *(layout.features, layout.matches, layout.global_features, layout.database),
-        *(layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis")),
-        *(layout.runs, layout.report, layout.report.with_suffix(".json")),
-    ):
-        file.unlink(missing_ok=True)
+    own = [layout.journal, layout.preselected, layout.manifest, layout.pairs, layout.images, layout.shards]
+    own += [layout.given_up, layout.global_features, layout.runs]
+    for path in (*own, *(path for output in OUTPUTS for path in output.files(layout))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:

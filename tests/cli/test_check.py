@@ -17,8 +17,10 @@ from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.job.outputs.output import Fault, Output
 from romacli.matchers import registry
 from romacli.store.journal import Journal
+from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.types import MatcherSpec
 
@@ -221,3 +223,42 @@ def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
     result = run("check", tmp_path)
     assert result.exit_code == 3
     assert f"{tmp_path} holds no job" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("sparse/0/points3D.bin", "romacli reconstruct"),
+        ("dense/fused.ply", "romacli densify"),
+        ("report.json", "romacli report"),
+    ],
+)
+def test_damage_to_what_has_a_command_of_its_own_is_named_with_it(job: Path, file: str, remedy: str) -> None:
+    damaged = job / file
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_bytes(b"\xff half")
+    for words in ((), ("--repair",)):
+        found = run("check", job, *words)
+        assert found.exit_code == 6
+        assert str(damaged.parent if "sparse" in file else damaged) in found.stderr
+        assert remedy in found.stderr
+    assert damaged.exists()
+    assert run(*MATCH, "--overwrite").exit_code == 0
+    assert not damaged.exists()
+
+
+def test_an_output_is_a_row(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(layout: Layout) -> list[Path]:
+        return [layout.root / "toy.txt"]
+
+    def faults(layout: Layout, progress: object) -> list[Fault]:
+        return [Fault(path, "it is empty", "Write to it.") for path in files(layout) if not path.read_text()]
+
+    for module in ("check", "job"):
+        monkeypatch.setattr(f"romacli.job.{module}.OUTPUTS", (Output("toy", files, files, faults),))
+    (job / "toy.txt").touch()
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert "toy.txt: it is empty. Write to it." in found.stderr
+    assert run(*MATCH, "--overwrite").exit_code == 0
+    assert not (job / "toy.txt").exists()

@@ -1,0 +1,179 @@
+"""The outputs of a job: a row for each kind of file that is made of its journal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from romacli.colmap.access import database_faults, require_closed
+from romacli.colmap.reading import read_model
+from romacli.errors import RomacliError
+from romacli.job.aggregate import noted_options, reaggregate
+from romacli.job.outputs.database import import_matches
+from romacli.job.outputs.output import Fault, Mending, Output
+from romacli.job.outputs.recipe import noted_databases, noted_import
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
+from romacli.store.layout import Layout
+from romacli.store.ply import read_ply
+
+
+def _hloc_files(layout: Layout) -> list[Path]:
+    return [layout.features, layout.matches]
+
+
+def _hloc_faults(layout: Layout, progress: Progress) -> list[Fault]:
+    faults = []
+    for path, read in ((layout.features, _features_fault), (layout.matches, _matches_fault)):
+        if path.exists():
+            try:
+                fault = read(layout, progress)
+            except RomacliError as error:
+                fault = str(error)
+            if fault:
+                faults.append(Fault(path, fault.rstrip("."), "--repair derives it anew from the journal."))
+    return faults
+
+
+def _features_fault(layout: Layout, progress: Progress) -> str | None:
+    with FeaturesFile(layout.features) as file:
+        names = file.names()
+        progress.begin("checking keypoints", len(names))
+        for name in names:
+            keypoints, size, precision = file.keypoints(name).xy, file.image_size(name), file.precision(name)
+            is_unread = size == UNREAD and not len(keypoints)
+            if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
+                return f"the keypoints of {name} are no places in an image"
+            if precision is not None and len(precision.quality) != len(keypoints):
+                return f"{name} has {len(keypoints)} keypoints and {len(precision.quality)} covariances"
+            progress.advance()
+    return None
+
+
+def _matches_fault(layout: Layout, progress: Progress) -> str | None:
+    with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as file:
+        counts = {name: len(features.keypoints(name)) for name in features.names()}
+        pairs = file.pairs(counts)
+        progress.begin("checking matches", len(pairs))
+        for pair in pairs:
+            indices = file.matches(*pair).indices
+            if len(indices) and (indices.max(axis=0) >= [counts[name] for name in pair]).any():
+                return f"the matches of {' '.join(pair)} point outside the keypoints"
+            progress.advance()
+    return None
+
+
+def _mend_hloc(layout: Layout, faults: Sequence[Fault], progress: Progress, stop: StopRequest) -> Iterator[Mending]:
+    """Make the hloc files anew with the options they were made with."""
+    for fault in faults:
+        fault.path.unlink(missing_ok=True)
+    try:
+        reaggregate(layout, noted_options(layout), progress, stop)
+        done, is_repaired = "It was derived anew from the journal.", True
+    except RomacliError as error:
+        done, is_repaired = f"It was removed; deriving it anew failed: {error}", False
+    yield from (Mending(fault, done, is_repaired) for fault in faults)
+
+
+def _databases(layout: Layout) -> list[Path]:
+    """Those that were made of the job, which a damaged manifest does not tell."""
+    try:
+        return noted_databases(layout)
+    except RomacliError:
+        return [layout.database]
+
+
+def _database_faults(layout: Layout, progress: Progress) -> list[Fault]:
+    return [
+        Fault(path, fault, f"--repair makes it anew, as does `{_command(layout, path)}` once it is moved away.")
+        for path in _databases(layout)
+        if path.exists()
+        for fault in database_faults(path)
+    ]
+
+
+def _mend_databases(
+    layout: Layout, faults: Sequence[Fault], progress: Progress, stop: StopRequest
+) -> Iterator[Mending]:
+    """Put databases aside and make them anew from the hloc files, as they were made before."""
+    for path in dict.fromkeys(fault.path for fault in faults):
+        aside, command, is_repaired = path.with_name(path.name + ".damaged"), _command(layout, path), False
+        done = f"It was put aside as {aside.name}; `{command}` makes it anew."
+        try:
+            require_closed(path)
+            recipe = noted_import(layout, path)
+            path.replace(aside)
+            if recipe is not None:
+                import_matches(recipe.images, layout, recipe.options, progress, stop)
+                done, is_repaired = f"It was made anew from the hloc files; the damaged one is {aside.name}.", True
+        except (RomacliError, OSError) as error:
+            done = f"Making it anew failed: {error} Then run `{command}`."
+        yield from (Mending(fault, done, is_repaired) for fault in faults if fault.path == path)
+
+
+def _command(layout: Layout, path: Path) -> str:
+    """What makes a database, as a person would type it."""
+    with suppress(RomacliError):
+        recipe = noted_import(layout, path)
+        if recipe:
+            return recipe.command(layout)
+    return f"romacli colmap-import PHOTOS -o {shlex.quote(str(layout.root))}"
+
+
+def _models(layout: Layout) -> list[Path]:
+    return sorted(path for path in layout.sparse.glob("*") if path.name.isdigit())
+
+
+def _model_faults(layout: Layout, progress: Progress) -> list[Fault]:
+    faults = []
+    for folder in _models(layout):
+        try:
+            read_model(folder)
+        except RomacliError:
+            remedy = f"Move {layout.sparse} away; the same `romacli reconstruct` command makes its models anew."
+            faults.append(Fault(folder, "it is no whole model", remedy))
+    return faults
+
+
+def _cloud_faults(layout: Layout, progress: Progress) -> list[Fault]:
+    try:
+        if layout.cloud.exists():
+            read_ply(layout.cloud)
+    except RomacliError as error:
+        return [Fault(layout.cloud, str(error).rstrip("."), "The same `romacli densify` command makes it anew.")]
+    return []
+
+
+def _report_faults(layout: Layout, progress: Progress) -> list[Fault]:
+    values = layout.report.with_suffix(".json")
+    try:
+        if values.exists():
+            json.loads(values.read_bytes())
+    except ValueError as error:
+        return [Fault(values, f"it is no JSON ({error})", "`romacli report` makes it anew.")]
+    return []
+
+
+OUTPUTS = (
+    Output("hloc files", _hloc_files, _hloc_files, _hloc_faults, _mend_hloc),
+    Output("database", lambda layout: [layout.database], _databases, _database_faults, _mend_databases),
+    Output("models", lambda layout: [layout.sparse], _models, _model_faults),
+    Output(
+        "dense cloud",
+        lambda layout: [layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis"), layout.depth_maps],
+        lambda layout: [layout.cloud],
+        _cloud_faults,
+    ),
+    Output(
+        "report",
+        lambda layout: [layout.report, layout.report.with_suffix(".json")],
+        lambda layout: [layout.report.with_suffix(".json")],
+        _report_faults,
+    ),
+)
