@@ -7,6 +7,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= romacli-out/example
+# Tests run in two processes of one thread each: 5 GB.
+PROCESSES ?= 2
+THREADS ?= 1
 BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,geometry images pairs keypoints store test_layers.py test_docs.py test_names.py test_words.py)
 
@@ -32,7 +35,7 @@ demo: $(VENV)/.installed
 	@echo "look at $(DEMO)/report.html and $(DEMO)/overview.jpg, the first picture of README"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(QUICK)
