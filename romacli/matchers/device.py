@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from romacli.errors import InputError, UsageError
-from romacli.networks.pointwise import pointwise
+from romacli.networks.parts.pointwise import pointwise
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

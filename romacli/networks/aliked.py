@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_batchnorm
+from .parts.folding import fold_batchnorm
 from .weights import load_strictly
 
 MULTIPLE = 32

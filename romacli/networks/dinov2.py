@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attention
-from .pointwise import Linear
-from .rotary import Rotation
+from .parts.attention import attention
+from .parts.pointwise import Linear
+from .parts.rotary import Rotation
 
 
 @dataclass(frozen=True)

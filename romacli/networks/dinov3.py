@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .dinov2 import PatchEmbedding, TransformerBlock
-from .rotary import rotation
+from .parts.rotary import rotation
 
 STORAGE_TOKENS = 4
 

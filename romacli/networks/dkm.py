@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_batchnorm
-from .local_correlation import local_correlation
-from .maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .output import NetworkMatch, Unfinished
-from .pointwise import PointwiseConv2d
-from .pooling import generalized_mean
+from .parts.folding import fold_batchnorm
+from .parts.local_correlation import local_correlation
+from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .parts.pointwise import PointwiseConv2d
+from .parts.pooling import generalized_mean
 from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finish, refiner_block
 from .weights import load_strictly
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attention
-from .pointwise import Linear
+from .parts.attention import attention
+from .parts.pointwise import Linear
 from .weights import load_strictly
 
 LEAST_SCORE = 0.1

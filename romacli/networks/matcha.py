@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attention
 from .dinov2 import MLP, Attention, PatchEmbedding
-from .folding import fold_batchnorm
-from .maps import resized
-from .pointwise import Linear, PointwiseConv2d
+from .parts.attention import attention
+from .parts.folding import fold_batchnorm
+from .parts.maps import resized
+from .parts.pointwise import Linear, PointwiseConv2d
 from .tiny_roma import Layer
 from .weights import load_strictly
 

@@ -21,11 +21,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from romacli.errors import WeightsError
 
-from .local_correlation import local_correlation
 from .output import NetworkMatch, Unfinished
-from .pointwise import Linear
-from .pooling import generalized_mean
-from .solve import solve_positive_definite
+from .parts.local_correlation import local_correlation
+from .parts.pointwise import Linear
+from .parts.pooling import generalized_mean
+from .parts.solve import solve_positive_definite
 
 COARSE_STRIDE = 16
 REFINED_STRIDES = (8, 4, 2)

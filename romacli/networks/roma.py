@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
-from .folding import fold_batchnorm
-from .local_correlation import local_correlation
-from .maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .output import NetworkMatch, Unfinished
-from .pointwise import Linear, PointwiseConv2d
-from .pooling import generalized_mean
-from .solve import solve_positive_definite
+from .parts.folding import fold_batchnorm
+from .parts.local_correlation import local_correlation
+from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .parts.pointwise import Linear, PointwiseConv2d
+from .parts.pooling import generalized_mean
+from .parts.solve import solve_positive_definite
 from .vgg import VGG19
 from .weights import require_layout, to_float32
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from .dinov2 import TransformerBlock
 from .dinov3 import DINOv3, DINOv3Config, Periods
-from .folding import fold_batchnorm
-from .local_correlation import local_correlation
-from .maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .output import PreciseMatch, Unfinished
-from .pointwise import Linear, PointwiseConv2d
-from .pooling import generalized_mean
+from .parts.folding import fold_batchnorm
+from .parts.local_correlation import local_correlation
+from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .parts.pointwise import Linear, PointwiseConv2d
+from .parts.pooling import generalized_mean
+from .parts.rotary import rotation
 from .roma import FeatureMaps, Float32Conv2d, Float32Linear, Float32Sequential, Level, without_autocast
-from .rotary import rotation
 from .vgg import VGG19
 from .weights import load_strictly
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_batchnorm
-from .maps import pixel_grid, resized, sample, tokens
 from .output import NetworkMatch, Unfinished
-from .pointwise import PointwiseConv2d
-from .pooling import generalized_mean
+from .parts.folding import fold_batchnorm
+from .parts.maps import pixel_grid, resized, sample, tokens
+from .parts.pointwise import PointwiseConv2d
+from .parts.pooling import generalized_mean
 from .weights import load_strictly
 
 FeatureMaps = Mapping[str, Tensor]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_batchnorm
-from .pointwise import PointwiseConv2d
+from .parts.folding import fold_batchnorm
+from .parts.pointwise import PointwiseConv2d
 from .tiny_roma import Layer, XFeat
 from .weights import load_strictly
 

@@ -27,9 +27,9 @@ from support.small_romav2 import small_checkpoint
 from torch import Tensor, nn
 
 from romacli.networks.dinov3 import DINOv3, DINOv3Config
-from romacli.networks.maps import resized
+from romacli.networks.parts.maps import resized
+from romacli.networks.parts.rotary import rotation
 from romacli.networks.romav2 import PUBLISHED, RoMaV2, resize
-from romacli.networks.rotary import rotation
 from romacli.networks.tiny_roma import TinyRoMa, checkpoint_name
 
 IMAGES = 8

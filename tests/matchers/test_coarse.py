@@ -13,7 +13,7 @@ from romacli.images.decode import read_image
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.matchers.registry import load_matcher
-from romacli.networks.pooling import generalized_mean
+from romacli.networks.parts.pooling import generalized_mean
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene" / "images"
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.networks.attention import attention
+from romacli.networks.parts.attention import attention
 
 SHAPES = [(1, 1, 1, 4), (2, 3, 7, 8), (1, 2, 1601, 16), (2, 4, 700, 8)]
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.networks import local_correlation as room
-from romacli.networks.local_correlation import local_correlation
+from romacli.networks.parts import local_correlation as room
+from romacli.networks.parts.local_correlation import local_correlation
 
 
 def sampled_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor:

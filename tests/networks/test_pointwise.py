@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from romacli.networks.pointwise import Linear, PointwiseConv2d, pointwise
+from romacli.networks.parts.pointwise import Linear, PointwiseConv2d, pointwise
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from romacli.networks.local_correlation import local_correlation
 from romacli.networks.output import NetworkMatch
+from romacli.networks.parts.local_correlation import local_correlation
 from romacli.networks.roma import GaussianProcess, RoMa, decode_anchors
 
 TESTS = Path(__file__).resolve().parents[1]

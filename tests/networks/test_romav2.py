@@ -14,10 +14,10 @@ from support.small_romav2 import SMALL, small_checkpoint, small_romav2
 from torch import Tensor
 
 from romacli.errors import WeightsError
-from romacli.networks.local_correlation import local_correlation
 from romacli.networks.output import PreciseMatch
+from romacli.networks.parts.local_correlation import local_correlation
+from romacli.networks.parts.rotary import rotation
 from romacli.networks.romav2 import PUBLISHED, RoMaV2, increments, resize
-from romacli.networks.rotary import rotation
 
 CASES = sorted(GOLDEN.glob("golden_romav2_s*.npz")) + sorted((PARITY / "romav2").glob("golden_romav2_t*.npz"))
 UNITS = sorted(GOLDEN.glob("golden_romav2_units.npz"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from romacli.networks.solve import solve_positive_definite
+from romacli.networks.parts.solve import solve_positive_definite
 
 
 @pytest.mark.parametrize("strict", [True, False])

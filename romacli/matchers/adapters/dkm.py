@@ -7,7 +7,7 @@ from pathlib import Path
 
 from romacli.matchers.adapter import Adapter
 from romacli.networks.dkm import DKM
-from romacli.networks.folding import fold_batchnorm
+from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.weights import read_state_dict
 from romacli.types import MatcherSpec
 

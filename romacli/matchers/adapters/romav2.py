@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 from romacli.matchers import registry
 from romacli.matchers.adapter import Adapter
-from romacli.networks.folding import fold_batchnorm
+from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.romav2 import RoMaV2
 from romacli.networks.romav2 import resize as resize_pictures
 from romacli.networks.weights import expected_path, read_state_dict, recorded_sha256, sha256_of

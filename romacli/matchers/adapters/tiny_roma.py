@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from romacli.matchers.adapter import Adapter
-from romacli.networks.folding import fold_batchnorm
+from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.tiny_roma import TinyRoMa
 from romacli.networks.weights import read_state_dict
 from romacli.types import MatcherSpec

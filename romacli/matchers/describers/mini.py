@@ -20,8 +20,8 @@ from romacli.matchers.describers.sparse import Described, SparseMatcher, fitting
 from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
-from romacli.networks.maps import resized
 from romacli.networks.mini import COARSE_STRIDE, Mini, load_mini, without_batch_norm
+from romacli.networks.parts.maps import resized
 from romacli.networks.weights import sha256_of
 from romacli.types import MatcherSpec, Size
 
