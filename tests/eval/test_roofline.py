@@ -7,8 +7,8 @@ from support.small_roma import random_images, small_roma
 from support.tiny_mini import TINY
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from romacli.networks.parts import local_correlation
 from romacli.networks.mini import Mini
+from romacli.networks.parts import local_correlation
 from romacli.networks.roma import RoMa
 
 

@@ -6,8 +6,8 @@ from support.small_roma import SMALL, random_images, small_checkpoints, small_ro
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError
-from romacli.networks.parts import maps as shared_maps
 from romacli.networks.output import together
+from romacli.networks.parts import maps as shared_maps
 from romacli.networks.roma import (
     FeatureMaps,
     GaussianProcess,
