@@ -102,6 +102,10 @@ class Rejected:
     overlap: float
 
 
+# What may have made a pair match that did not as it was, and how such a pair is called.
+FOUND_BY = {"scale": "with a part enlarged"}
+
+
 @dataclass(frozen=True)
 class CompactWarp:
     """What the journal keeps of a dense pair: strided, forward/backward-checked warps of both directions.
@@ -112,6 +116,7 @@ class CompactWarp:
     overlap: mean over both directions of the share of usable cells, in [0, 1].
     quarter_turns: how often B was turned clockwise by a quarter, upright as it was, before the pair was found to match.
         The warps are those of the images as they are stored, whatever it says.
+    found_by: what made a pair match that did not as it was, a key of `FOUND_BY`, or nothing.
     """
 
     target_AB: np.ndarray
@@ -122,6 +127,7 @@ class CompactWarp:
     size_B: Size
     overlap: float
     quarter_turns: int = 0
+    found_by: str = ""
 
     def __post_init__(self) -> None:
         for side in ("AB", "BA"):

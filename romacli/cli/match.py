@@ -12,6 +12,7 @@ from romacli.cli.options import DryRunOptions, TalkOptions, takes
 from romacli.errors import PartialError
 from romacli.job.options import JobOptions, ShardOptions
 from romacli.keypoints.options import AggregateOptions
+from romacli.types import FOUND_BY
 from romacli.words import counted
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
         "pairs": summary.pairs,
         "matched": summary.matched,
         "turned": summary.turned,
+        "found_by": dict(summary.found_by),
         "turned_images": list(summary.turned_images),
         "rejected": summary.rejected,
         "failed": summary.failed,
@@ -104,9 +106,11 @@ def match_values(summary: MatchSummary) -> dict[str, Any]:
 
 
 def match_sentence(summary: MatchSummary, job: Job) -> str:
-    turned = f" ({summary.turned} of them turned)" if summary.turned else ""
+    help_by = [f"{count} {FOUND_BY[found_by]}" for found_by, count in sorted(summary.found_by.items())]
+    ways = ", ".join([*([f"{summary.turned} of them turned"] if summary.turned else []), *help_by])
+    told = f" ({ways})" if ways else ""
     return (
-        f"{summary.matched} of {counted(summary.pairs, 'pair')} matched{turned}, {summary.rejected} rejected, "
+        f"{summary.matched} of {counted(summary.pairs, 'pair')} matched{told}, {summary.rejected} rejected, "
         f"{summary.failed} failed, {counted(summary.encodes, 'encode')} in {summary.seconds:.1f} s; see "
         f"{job.layout.root}"
     )

@@ -44,7 +44,7 @@ def estimate(job: Job) -> Estimate:
     result = job.matcher.match([(features, features)], [0])[0]
     matched = time.monotonic()
     options = job.options.match
-    capacity = images_that_fit(job.matcher, options, features.nbytes, parts=2 if options.turns_every_pair else 1)
+    capacity = images_that_fit(job.matcher, options, features.nbytes)
     encodes = plan(todo.pairs, capacity).num_encodes
     seconds = encodes * (encoded - start) + len(todo) * (matched - encoded)
     return Estimate(

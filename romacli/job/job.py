@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.job.outputs.table import OUTPUTS
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
-from romacli.matchers.matcher import KeypointMatcher, Matcher
+from romacli.matchers.matcher import Matcher
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
@@ -44,6 +45,7 @@ from romacli.run.photographs import (
     tell_left_out,
 )
 from romacli.run.refine import Refinement
+from romacli.run.retries.retry import check_retries
 from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
@@ -161,7 +163,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     settings = {
         **matcher.settings,
         "seed": options.match.seed,
-        "try_rotations": options.match.turns_every_pair or None,
+        **options.match.retries,
         "sixteen_bit": SIXTEEN_BIT,
     }
     manifest = Manifest(settings, __version__)
@@ -199,13 +201,12 @@ def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions) -> tuple[J
     """The matcher, and the options with external keypoints in its own: it may look at these alone.
 
     Raises:
-        UsageError: photographs are to be turned for a matcher that does not try them so.
+        UsageError: photographs are to be turned or enlarged for a matcher that does not try them so.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     matcher = load_matcher(options.matcher.model, options.matcher_options)
-    if options.match.turns_every_pair and isinstance(matcher, KeypointMatcher):
-        raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
+    check_retries(matcher, options.match)
     return options, matcher
 
 
@@ -459,6 +460,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         pairs=len(job.listed),
         matched=len(done) - rejected,
         turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
+        found_by=Counter(filter(None, map(journal.found_by, done))),
         rejected=rejected,
         failed=len(job.listed) - len(done),
         run=run.run,

@@ -18,7 +18,7 @@ from romacli.matchers.matcher import CoarseMatcher, Matcher
 from romacli.progress import Progress
 from romacli.run.match import Append, MatchSummary, match_images
 from romacli.run.options import MatchOptions, TryRotations
-from romacli.run.rotations import QUARTERS
+from romacli.run.retries.rotations import QUARTERS
 from romacli.stop import StopRequest
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout

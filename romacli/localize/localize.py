@@ -26,6 +26,7 @@ from romacli.pairs import RetrievalOptions, read_pairs, retrieve
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.run.options import MatchOptions
+from romacli.run.retries.retry import check_retries
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.journal import Journal
@@ -118,7 +119,7 @@ def localize(
 
     Raises:
         InputError: there are no queries, or a list names others.
-        UsageError: the matcher gives points, no warps.
+        UsageError: the matcher gives points, no warps, or cannot try pairs as asked for.
         NothingFoundError: no query has a pose; the files say why.
     """
     if not isinstance(matcher, DenseMatcher):
@@ -126,6 +127,7 @@ def localize(
             f"localize carries the map's points through dense warps, and {matcher.name} gives none. Choose another "
             "--matcher, such as mini."
         )
+    check_retries(matcher, matching)
     cameras = read_query_list(options.query_list) if options.query_list else {}
     listed = list_images(queries)
     if strangers := sorted(cameras.keys() - set(listed.names)):

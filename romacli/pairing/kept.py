@@ -40,11 +40,7 @@ def match_kept(
     """
     photographs = look_at(images, {})
     known = {name: (stamp,) for name, stamp in photographs.stamps.items()}
-    made_with = fingerprint(
-        Manifest(
-            {**matcher.settings, **(settings or {}), "try_rotations": options.turns_every_pair or None}, __version__
-        )
-    )
+    made_with = fingerprint(Manifest({**matcher.settings, **(settings or {}), **options.retries}, __version__))
     place, summary = folder / made_with[:16], MatchSummary()
     with Journal.open(place, made_with, stamps=known) as journal:
         todo = PairList(tuple(pair for pair in pairs.pairs if pair not in journal))

@@ -129,6 +129,7 @@ def _try_again(
 def _add(total: MatchSummary, summary: MatchSummary) -> None:
     total.matched += summary.matched
     total.turned += summary.turned
+    total.found_by.update(summary.found_by)
     total.rejected += summary.rejected
     total.failed += summary.failed
     total.run += summary.run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,11 +15,13 @@ from romacli.geometry.turns import turn_back, turn_correspondences_back
 from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
 from romacli.matchers.cache import FeatureCache
-from romacli.matchers.matcher import KeypointMatcher, Matcher, StagedMatcher, StartedPair, pair_seed
+from romacli.matchers.matcher import CoarseMatcher, KeypointMatcher, Matcher, StagedMatcher, StartedPair, pair_seed
 from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
 from romacli.progress import Progress, Silent
 from romacli.run.options import MatchOptions
-from romacli.run.rotations import Rotations
+from romacli.run.retries.retry import Retry
+from romacli.run.retries.rotations import Rotations
+from romacli.run.retries.scales import Scales
 from romacli.run.schedule import SMALLEST_CAPACITY, plan
 from romacli.run.stream import Prefetched, RecordThread
 from romacli.stop import StopRequest
@@ -46,7 +49,8 @@ Begun = tuple[Pair, StartedPair | Rejected | None]
 class MatchSummary:
     """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
 
-    turned: of the matched pairs, those that match when a photograph is turned. given_up: pairs that ended every
+    turned: of the matched pairs, those that match when a photograph is turned. found_by: how many of them match with
+        what help, by the keys of `FOUND_BY`. given_up: pairs that ended every
         process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
         flat: photographs of this run that are a single colour.
         turned_images: photographs found to be stored turned, without a word in their EXIF data.
@@ -56,6 +60,7 @@ class MatchSummary:
     pairs: int = 0
     matched: int = 0
     turned: int = 0
+    found_by: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
     failed: int = 0
     run: int = 0
@@ -161,7 +166,7 @@ class _Run:
         self._cache = FeatureCache()
         self._first: dict[str, Features] = {}
         self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
-        self._rotations: Rotations | None = None
+        self._retries: list[Retry] = []
         self._staged = matcher if isinstance(matcher, StagedMatcher) else None
         self._batch = _AtOnce(options.batch_size or matcher.batch_size, "--batch-size is {}")
         self._group = self._batch
@@ -187,11 +192,13 @@ class _Run:
         return len(names)
 
     def _share_memory(self, feature_bytes: int) -> int:
-        """How many images are held; trying rotations takes half of the room."""
-        if not self._options.turns_every_pair:
-            return images_that_fit(self._matcher, self._options, feature_bytes)
-        fit = images_that_fit(self._matcher, self._options, feature_bytes, parts=2)
-        self._rotations = Rotations(self._matcher, self._read, capacity_bytes=fit * feature_bytes)
+        """How many images are held; each way to try pairs again takes as much of the room."""
+        fit = images_that_fit(self._matcher, self._options, feature_bytes)
+        room = fit * feature_bytes
+        if self._options.turns_every_pair:
+            self._retries.append(Rotations(self._matcher, self._read, capacity_bytes=room))
+        if self._options.try_scales and isinstance(self._matcher, CoarseMatcher):
+            self._retries.append(Scales(self._matcher, self._read, capacity_bytes=room))
         return fit
 
     def left(self, todo: PairList) -> list[Pair]:
@@ -206,8 +213,8 @@ class _Run:
         """
         held = min(capacity, len(self._cache))
         self._cache, self._first = FeatureCache(), {}
-        if self._rotations is not None:
-            self._rotations.clear()
+        for retry in self._retries:
+            retry.clear()
         give_back(self._matcher)
         if held <= SMALLEST_CAPACITY:
             raise _too_little_for_a_pair()
@@ -302,10 +309,12 @@ class _Run:
         batch = [pair for pair, _ in begun]
         seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
         found = self._results(begun, seeds)
-        if self._rotations is not None:
-            found = [self._turned(*job) for job in zip(batch, seeds, found, strict=True)]
+        if self._retries:
+            found = [self._tried_again(*job) for job in zip(batch, seeds, found, strict=True)]
         results = [self._as_stored(pair, result) for pair, result in zip(batch, found, strict=True)]
-        self._summary.turned += sum(isinstance(result, CompactWarp) and result.quarter_turns > 0 for result in results)
+        warps = [result for result in results if isinstance(result, CompactWarp)]
+        self._summary.turned += sum(warp.quarter_turns > 0 for warp in warps)
+        self._summary.found_by.update(warp.found_by for warp in warps if warp.found_by)
         rejected = sum(isinstance(result, Rejected) for result in results)
         self._summary.rejected += rejected
         self._summary.matched += len(results) - rejected
@@ -322,12 +331,12 @@ class _Run:
     def _features(self, pairs: Sequence[Pair]) -> list[tuple[Features, Features]]:
         return [(self._cache[a], self._cache[b]) for a, b in pairs]
 
-    def _turned(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
-        """The result of a pair, or where it is rejected or weak that of a turned photograph."""
-        assert self._rotations is not None
-        before = self._rotations.encodes
-        result = self._rotations.improve(result, self._cache[pair[0]], pair[1], seed)
-        self._summary.encodes += self._rotations.encodes - before
+    def _tried_again(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
+        """The result of a pair, or where it is rejected or weak a better one found another way."""
+        for retry in self._retries:
+            before = retry.encodes
+            result = retry.improve(result, pair, (self._cache[pair[0]], self._cache[pair[1]]), seed)
+            self._summary.encodes += retry.encodes - before
         return result
 
     def _as_stored(self, pair: Pair, result: PairResult) -> PairResult:
@@ -380,12 +389,13 @@ class _Run:
         return False
 
 
-def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int, *, parts: int = 1) -> int:
-    """How many images' features one of `parts` parts of the cache holds, two at least.
+def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int) -> int:
+    """How many images' features the cache's share for them holds, two at least.
 
     Raises:
         UsageError: the cache that was asked for does not hold two.
     """
+    parts = 1 + options.turns_every_pair + options.try_scales
     if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes
         room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from romacli.errors import UsageError
 from romacli.options import Choice, Option, Panel
@@ -31,7 +31,7 @@ class TryRotations(Choice):
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How the loop runs; seed and try_rotations alone change what a pair's result is, up to rounding in batches.
+    """How the loop runs; seed and `retries` alone change what a pair's result is, up to rounding in batches.
 
     batch_size: pairs matched at once; None leaves it to the matcher. The first stage of a matcher that has one takes as
         many times more as that matcher likes.
@@ -40,6 +40,7 @@ class MatchOptions:
     num_workers: threads that decode and resize.
     seed: of every random choice, together with the two names.
     try_rotations: the loop itself tries rotations where it is `always`; `auto` leaves that to a second look.
+    try_scales: try weak pairs again with parts of their photographs enlarged.
     strict: stop at the first photograph that cannot be read.
     processes: how many share the device's memory.
     """
@@ -58,8 +59,20 @@ class MatchOptions:
             "less than 10 %, which takes up to four times as long; never. What EXIF says is followed anyway."
         ),
     ] = TryRotations.auto
+    try_scales: Annotated[
+        bool,
+        Option(
+            "Try pairs that are rejected or overlap by less than 25 % with parts of either photograph enlarged, for "
+            "photographs from near and far: parts are found at the coarse stage, and the best is matched."
+        ),
+    ] = False
     strict: Annotated[bool, Option("Stop at the first photograph that cannot be read, instead of going on.")] = False
     processes: int = 1
+
+    @property
+    def retries(self) -> dict[str, Any]:
+        """The ways in which the loop tries pairs again, as manifests keep them."""
+        return {"try_rotations": self.turns_every_pair or None, "try_scales": self.try_scales or None}
 
     @property
     def turns_every_pair(self) -> bool:

@@ -33,6 +33,7 @@ from .record import (
     UnfinishedError,
     described,
     encode,
+    found_by_in,
     join,
     next_offset,
     quarter_turns_in,
@@ -159,6 +160,7 @@ class Journal:
         self._torn: list[tuple[Path, int]] = []
         self._outdated: set[Pair] = set()
         self._quarter_turns: dict[Pair, int] = {}
+        self._found_by: dict[Pair, str] = {}
         self._open_files = _OpenFiles()
         self._lock = threading.Lock()
 
@@ -245,6 +247,10 @@ class Journal:
         """How often the second image of a finished pair was turned clockwise before the pair matched."""
         turns = self._quarter_turns.get(_key(pair), 0)
         return turns if _key(pair) == pair else -turns % 4
+
+    def found_by(self, pair: Pair) -> str:
+        """What made a finished pair match that did not as it was, "" for nothing; see `CompactWarp`."""
+        return self._found_by.get(_key(pair), "")
 
     def sizes(self, pair: Pair) -> tuple[Size, Size]:
         """The (width, height) of both images of a pair that has a warp, in the order of `pair`.
@@ -356,6 +362,8 @@ class Journal:
             self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
             if turns := quarter_turns_in(record.header):
                 self._quarter_turns[key] = turns if key == pair else -turns % 4
+            if found_by := found_by_in(record.header):
+                self._found_by[key] = found_by
 
     def _is_outdated(self, pair: Pair, record: Record) -> bool:
         made_of = stamps_in(record.header)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from romacli.types import CompactWarp, Correspondences, Pair, PairResult, Rejected, Size
+from romacli.types import FOUND_BY, CompactWarp, Correspondences, Pair, PairResult, Rejected, Size
 
 MAX_HEADER = 1 << 16  # two names of the longest path, every letter escaped, and some numbers
 _MAGIC = b"RCJ1"
@@ -165,6 +165,18 @@ def quarter_turns_in(header: dict[str, Any]) -> int:
     return turns
 
 
+def found_by_in(header: dict[str, Any]) -> str:
+    """What made a pair match that did not as it was, "" for nothing.
+
+    Raises:
+        DamagedError: it is nothing that does.
+    """
+    found_by = header.get("found_by", "")
+    if found_by and (not isinstance(found_by, str) or found_by not in FOUND_BY):
+        raise DamagedError("the header does not say what made the pair match")
+    return str(found_by)
+
+
 def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
     """A result as header and payload."""
     header: dict[str, Any] = {"pair": list(pair), "kind": "rejected", "overlap": None}
@@ -172,6 +184,8 @@ def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
         header |= {"kind": "warp", "size_A": _ints(result.size_A), "size_B": _ints(result.size_B)}
         if result.quarter_turns:
             header |= {"quarter_turns": int(result.quarter_turns)}
+        if result.found_by:
+            header |= {"found_by": result.found_by}
     elif isinstance(result, Correspondences):
         header |= {"kind": "correspondences"}
     if not isinstance(result, Correspondences):
@@ -197,8 +211,14 @@ def join(header: dict[str, Any], payload: bytearray) -> PairResult:
         if kind == "rejected":
             return Rejected(overlap)
         size_A, size_B = sizes_in(header)
-        turns = quarter_turns_in(header)
-        return CompactWarp(**arrays, size_A=size_A, size_B=size_B, overlap=overlap, quarter_turns=turns)
+        return CompactWarp(
+            **arrays,
+            size_A=size_A,
+            size_B=size_B,
+            overlap=overlap,
+            quarter_turns=quarter_turns_in(header),
+            found_by=found_by_in(header),
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedError("header and arrays contradict each other") from error
 
@@ -215,6 +235,7 @@ def turned(result: PairResult) -> PairResult:
             size_B=result.size_A,
             overlap=result.overlap,
             quarter_turns=-result.quarter_turns % 4,
+            found_by=result.found_by,
         )
     if isinstance(result, Correspondences):
         return Correspondences(result.keypoints1, result.keypoints0, result.scores)

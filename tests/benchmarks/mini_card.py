@@ -134,8 +134,12 @@ def photographs_section(figures: Figures) -> Iterator[str]:
     if "warped_copies" in figures:
         yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")
         yield from (".PP", ".nf")
-        for title, share in figures["warped_copies"].items():
-            yield f"{title:22}{_percent(share):>9}"
+        rescaled = figures.get("rescaled_copies", {})
+        if rescaled:
+            yield f"{'':22}{'as it is':>9}  with \\-\\-try\\-scales"
+        for title in dict.fromkeys([*figures["warped_copies"], *rescaled]):
+            shares = [_percent(each[title]) if title in each else "-" for each in (figures["warped_copies"], rescaled)]
+            yield f"{title:22}{shares[0]:>9}{shares[1]:>19}" if rescaled else f"{title:22}{shares[0]:>9}"
         yield ".fi"
     if "baselines" in figures:
         yield ".PP"

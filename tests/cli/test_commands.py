@@ -90,6 +90,7 @@ def test_quiet_says_nothing_and_json_is_one_object(run: Run) -> None:
         "pairs",
         "matched",
         "turned",
+        "found_by",
         "turned_images",
         "rejected",
         "failed",

@@ -75,7 +75,14 @@ def test_sift_keypoints_are_described_and_kept_and_masked(scene: PlanePhotograph
     assert np.mean(errors(scene, job, NAMES[0], NAMES[1]) < 2) > 0.8
 
 
-def test_turning_every_pair_needs_a_dense_matcher(scene: PlanePhotographs, tmp_path: Path) -> None:
-    run = romacli("match", scene.root, "-o", tmp_path / "job", "--model", "mini-sparse", "--try-rotations", "always")
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--try-rotations", "always"), "needs a dense matcher"),
+        (("--try-scales",), "needs a matcher with a coarse stage"),
+    ],
+)
+def test_trying_pairs_again_needs_a_matcher_that_can(scene: PlanePhotographs, tmp_path: Path, words, reason) -> None:
+    run = romacli("match", scene.root, "-o", tmp_path / "job", "--model", "mini-sparse", *words)
     assert run.returncode == 2
-    assert "dense matcher" in run.stderr
+    assert reason in run.stderr

@@ -1,0 +1,1 @@
+"""Pairs that hardly match as they are, tried again another way."""

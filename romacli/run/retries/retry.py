@@ -1,0 +1,75 @@
+"""What all ways to try a pair again have in common."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from romacli.errors import UsageError
+from romacli.matchers.matcher import CoarseMatcher, KeypointMatcher, Matcher
+from romacli.run.options import MatchOptions
+from romacli.types import Correspondences, Features, Pair, PairResult, Rejected
+
+_CLEAR_GAIN = 2.0
+
+
+class Retry(Protocol):
+    """A way to try pairs again. encodes: photographs, and parts of them, that it encoded in full."""
+
+    encodes: int
+
+    def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
+        """The result of a pair, or a better one; both in the frames of the upright photographs but for turns of B."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what is held between pairs."""
+        ...
+
+
+def check_retries(matcher: Matcher, options: MatchOptions) -> None:
+    """Refuse ways to try pairs again that a matcher has not.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if options.turns_every_pair and isinstance(matcher, KeypointMatcher):
+        raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
+    if options.try_scales and not isinstance(matcher, CoarseMatcher):
+        raise UsageError(f"--try-scales needs a matcher with a coarse stage, which {matcher.name} has not. Try mini.")
+
+
+def is_weak(result: PairResult, overlap: float) -> bool:
+    """Whether a pair overlaps by less, so that it is worth another try."""
+    return not isinstance(result, Correspondences) and result.overlap < overlap
+
+
+def least_overlap(result: PairResult) -> float:
+    """What another try has to overlap by more than, to be clearly better."""
+    assert not isinstance(result, Correspondences)
+    return 0.0 if isinstance(result, Rejected) else _CLEAR_GAIN * result.overlap
+
+
+class RecentFeatures:
+    """Features of several views of each photograph, made when asked for; the least recently used go first."""
+
+    def __init__(self, make: Callable[[str], Sequence[Features]], capacity_bytes: int) -> None:
+        self._make = make
+        self._capacity_bytes = capacity_bytes
+        self._held: OrderedDict[str, Sequence[Features]] = OrderedDict()
+
+    def __getitem__(self, name: str) -> Sequence[Features]:
+        if name not in self._held:
+            self._held[name] = self._make(name)
+            while len(self._held) > 1 and self._num_bytes() > self._capacity_bytes:
+                self._held.popitem(last=False)
+        self._held.move_to_end(name)
+        return self._held[name]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
+    def _num_bytes(self) -> int:
+        return sum(features.nbytes for views in self._held.values() for features in views)

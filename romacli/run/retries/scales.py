@@ -1,0 +1,84 @@
+"""Pairs that hardly match as they are, tried again with parts of either photograph enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from romacli.geometry.crops import Box, footprint, halves, uncut
+from romacli.matchers.matcher import CoarseMatcher
+from romacli.run.retries.retry import RecentFeatures, is_weak, least_overlap
+from romacli.store.record import turned
+from romacli.types import CompactWarp, Features, Pair, PairResult
+
+# Copies of photographs of a facade enlarged by 2.5 overlapped by up to 0.22, by 2 from 0.54 on (mini).
+_WEAK_OVERLAP = 0.25
+# Of copies enlarged by 3 and 4, the half that shows the same overlapped by 0.56 to 0.68 at the coarse stage, the whole
+# by 0.03 to 0.28. A half has to gain this much over the whole.
+_FEWEST_OVERLAP, _CLEAR_GAIN = 0.15, 1.5
+# A part found is cut anew where what is shown fills less than this of it, with room on each side.
+_FILLED, _MARGIN = 0.7, 0.1
+
+
+class Scales:
+    """Tries halves of either photograph at the coarse stage, and matches the best enlarged; twice where that helps."""
+
+    def __init__(self, matcher: CoarseMatcher, read: Callable[[str], np.ndarray], *, capacity_bytes: int) -> None:
+        """read: gives a photograph upright, RGB uint8 (H, W, 3). capacity_bytes: room for features of parts."""
+        self._matcher = matcher
+        self._read = read
+        self._parts = RecentFeatures(self._encode, capacity_bytes)
+        self.encodes = 0
+
+    def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
+        """The result of a pair, or the one found with a part of a photograph, in the frames of the whole ones.
+
+        Pairs that share nothing at the coarse stage as they are cost no more than that.
+        """
+        whole = self._matcher.overlap([features])[0] if is_weak(result, _WEAK_OVERLAP) else 0.0
+        if whole == 0.0:
+            return result
+        best, box, cut = 0.0, None, 1
+        for side in (0, 1):
+            found = self._matcher.overlap([(features[1 - side], part) for part in self._parts[pair[side]]])
+            if max(found) > best:
+                best, cut = max(found), side
+                box = halves(features[side].size)[int(np.argmax(found))]
+        if box is None or best < max(_FEWEST_OVERLAP, _CLEAR_GAIN * whole):
+            return result
+        enlarged = self._matched(features[1 - cut], pair[cut], box, seed)
+        if enlarged is None or enlarged.overlap <= least_overlap(result):
+            return result
+        return enlarged if cut == 1 else turned(enlarged)
+
+    def clear(self) -> None:
+        """Forget all parts."""
+        self._parts.clear()
+
+    def _matched(self, whole: Features, name: str, box: Box, seed: int) -> CompactWarp | None:
+        """A photograph onto a part of another, and onto a smaller part where it turns out to show that alone."""
+        image = self._read(name)
+        first = self._onto_part(whole, image, box, seed)
+        if first is None:
+            return None
+        closer = footprint(first, _MARGIN)
+        if closer is not None and closer.size[0] * closer.size[1] < _FILLED * box.size[0] * box.size[1]:
+            second = self._onto_part(whole, image, closer, seed)
+            if second is not None and second.overlap > first.overlap:
+                return second
+        return first
+
+    def _onto_part(self, whole: Features, image: np.ndarray, box: Box, seed: int) -> CompactWarp | None:
+        self.encodes += 1
+        part = self._matcher.encode([self._matcher.prepare(box.cut(image))])[0]
+        result = self._matcher.match([(whole, part)], [seed])[0]
+        if not isinstance(result, CompactWarp):
+            return None
+        return replace(uncut(result, box, (image.shape[1], image.shape[0])), found_by="scale")
+
+    def _encode(self, name: str) -> Sequence[Features]:
+        image = self._read(name)
+        boxes = halves((image.shape[1], image.shape[0]))
+        return self._matcher.encode_coarse([self._matcher.prepare(box.cut(image)) for box in boxes])
