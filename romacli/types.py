@@ -20,6 +20,11 @@ Size = tuple[int, int]
 Pair = tuple[str, str]
 
 
+def canonical(pair: Pair) -> Pair:
+    """The one name of a pair and its reverse."""
+    return pair if pair[0] <= pair[1] else (pair[1], pair[0])
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -43,12 +48,11 @@ class PairList:
     pairs: tuple[Pair, ...]
 
     def __post_init__(self) -> None:
-        seen: set[frozenset[str]] = set()
-        for name_A, name_B in self.pairs:
-            _expect(name_A != name_B, f"{name_A} is paired with itself")
-            key = frozenset((name_A, name_B))
-            _expect(key not in seen, f"{name_A} {name_B} occurs twice")
-            seen.add(key)
+        seen: set[Pair] = set()
+        for pair in self.pairs:
+            _expect(pair[0] != pair[1], f"{pair[0]} is paired with itself")
+            _expect(canonical(pair) not in seen, f"{pair[0]} {pair[1]} occurs twice")
+            seen.add(canonical(pair))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from romacli.errors import StoreError
-from romacli.types import Pair
+from romacli.types import Pair, canonical
 
 from .access import require_closed
 from .binding import load_pycolmap
@@ -162,11 +162,11 @@ def _checked(
     matches: Iterable[tuple[Pair, np.ndarray]], keypoints: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[Pair, np.ndarray]]:
     """Pass on the pairs that have matches; raise StoreError for what fits no image, keypoint or earlier pair."""
-    seen: set[frozenset[str]] = set()
+    seen: set[Pair] = set()
     for pair, rows in matches:
-        if pair[0] == pair[1] or frozenset(pair) in seen:
+        if pair[0] == pair[1] or canonical(pair) in seen:
             raise StoreError(f"the matches hold {pair[0]} and {pair[1]} twice, or an image with itself.")
-        seen.add(frozenset(pair))
+        seen.add(canonical(pair))
         for side, name in enumerate(pair):
             if name not in keypoints:
                 raise StoreError(

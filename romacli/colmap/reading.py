@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import InputError, StoreError
-from romacli.types import Pair, Size
+from romacli.types import Pair, Size, canonical
 
 from .access import images_of, open_readonly
 from .poses import UNREADABLE, Pose, open_model
@@ -120,8 +120,8 @@ def read_inliers(path: Path) -> dict[Pair, int]:
     with _reading(path) as connection:
         names = dict(connection.execute("SELECT image_id, name FROM images"))
         rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
-        pairs = [tuple(names[image] for image in images_of(pair_id)) for pair_id, _ in rows]
-    return {(min(pair), max(pair)): count for pair, (_, count) in zip(pairs, rows, strict=True)}
+        found = [(images_of(pair_id), count) for pair_id, count in rows]
+    return {canonical((names[a], names[b])): count for (a, b), count in found}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from romacli.colmap.reading import Model
 from romacli.keypoints.checks import connected
 from romacli.mapping.georeference import GpsFit
-from romacli.types import Pair
+from romacli.types import Pair, canonical
 from romacli.words import counted, first_few
 
 # Judgement, not measurement: below these a person should look before believing.
@@ -141,9 +141,9 @@ def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined:
     Returns:
         Names; none where the order tells nothing, since not nearly all neighbours in it match.
     """
-    pairs = {frozenset(pair) for pair, count in joined.items() if count}
+    pairs = {canonical(pair) for pair, count in joined.items() if count}
     placed = [name for name in names if name in centres]
-    steps = [(a, b) for a, b in zip(placed, placed[1:], strict=False) if frozenset((a, b)) in pairs]
+    steps = [(a, b) for a, b in zip(placed, placed[1:], strict=False) if canonical((a, b)) in pairs]
     if len(steps) < _FEWEST_STEPS or len(steps) < _SEQUENTIAL * (len(placed) - 1):
         return ()
     lengths = np.array([np.linalg.norm(centres[b] - centres[a]) for a, b in steps])

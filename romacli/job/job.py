@@ -57,7 +57,7 @@ from romacli.store.layout import Layout, written_whole
 from romacli.store.lease import Lease, Work
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
-from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size
+from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size, canonical
 from romacli.words import counted, first_few
 
 
@@ -343,8 +343,8 @@ def _todo(job: Job, progress: Progress) -> PairList:
         if job.options.shard is None:
             cut_torn_ends(journal)
         todo = tuple(pair for pair in job.listed.pairs if pair not in journal)
-        outdated = {*map(frozenset, journal.outdated)}
-    again = sum(frozenset(pair) in outdated for pair in todo)
+        outdated = {*map(canonical, journal.outdated)}
+    again = sum(canonical(pair) in outdated for pair in todo)
     if again:
         they = "it is" if again == 1 else "they are"
         told = counted(again, "pair was", "pairs were")

@@ -19,7 +19,7 @@ from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
-from romacli.types import Manifest, Pair, PairList
+from romacli.types import Manifest, Pair, PairList, canonical
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
 
 
 def _united_pairs(layouts: Sequence[Layout]) -> PairList:
-    seen: dict[frozenset[str], Pair] = {}
+    seen: dict[Pair, Pair] = {}
     for layout in layouts:
         if layout.pairs.exists():
             for pair in read_pairs(layout.pairs, None).pairs.pairs:
-                seen.setdefault(frozenset(pair), pair)
+                seen.setdefault(canonical(pair), pair)
     return PairList(tuple(seen.values()))
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from romacli.keypoints.components import join_tracks
-from romacli.types import Keypoints, Matches, Pair
+from romacli.types import Keypoints, Matches, Pair, canonical
 
 
 class Progress(Protocol):
@@ -96,7 +96,7 @@ class Aggregation:
         Raises:
             KeyError: the pair was not among those aggregated.
         """
-        matches = self._matches[min(pair), max(pair)]
+        matches = self._matches[canonical(pair)]
         return matches if pair[0] < pair[1] else Matches(matches.indices[:, ::-1], matches.scores)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from romacli.keypoints.aggregation import Aggregation, Progress
 from romacli.keypoints.anchors import nearest
-from romacli.types import Correspondences, Keypoints, Matches, Pair
+from romacli.types import Correspondences, Keypoints, Matches, Pair, canonical
 
 ReadPoints = Callable[[Pair], Correspondences]
 # Which of (n, 2) points of an image lie where no mask is.
@@ -39,7 +39,7 @@ def by_points(
         anchors: keypoints to keep as they are in place of the points. A point is the nearest one within `reach`, in px
             of its image.
     """
-    ordered = sorted((min(pair), max(pair)) for pair in pairs)
+    ordered = sorted(map(canonical, pairs))
     if anchors is not None:
         assert reach is not None
         known, limits = anchors, reach

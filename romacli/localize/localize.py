@@ -31,7 +31,7 @@ from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole
-from romacli.types import CompactWarp, ImageList, Pair, PairList
+from romacli.types import CompactWarp, ImageList, Pair, PairList, canonical
 from romacli.words import counted, first_few
 
 _LONG_SIDE = 1600
@@ -212,7 +212,7 @@ def _matched(
 ) -> tuple[Journal, MatchSummary]:
     """Match each query with its map images, but for what has a record."""
     wanted = dict.fromkeys(_pair(names, query, image) for query, images in pairs.items() for image in images)
-    unique = {frozenset(pair): pair for pair in wanted}
+    unique = {canonical(pair): pair for pair in wanted}
     images = ImageList(names.root, tuple(sorted({name for pair in unique.values() for name in pair})))
     return match_kept(
         *(output / "journal", images, PairList(tuple(unique.values())), matcher, matching, progress),

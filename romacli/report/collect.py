@@ -28,7 +28,7 @@ from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.journal import Journal
-from romacli.types import Pair, Precision
+from romacli.types import Pair, Precision, canonical
 from romacli.words import counted
 
 from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
@@ -142,7 +142,7 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
         progress.begin("reading matches", len(pairs))
         found = {}
         for pair in pairs:
-            found[min(pair), max(pair)] = matches.matches(min(pair), max(pair)).indices
+            found[canonical(pair)] = matches.matches(*canonical(pair)).indices
             progress.advance()
     tracks = join_tracks(counts, found.items())
     refined = {
@@ -185,7 +185,7 @@ def _pairs(
     number = {name: k for k, name in enumerate(names)}
     rows = []
     for pair in job.pairs.pairs:
-        key = min(pair), max(pair)
+        key = canonical(pair)
         state: PairState = "not done"
         overlap = None
         verified = inliers.get(key, 0) if inliers is not None else None

@@ -20,7 +20,7 @@ from romacli.run.shard import order_of_work, piece
 from romacli.run.worker import WorkerSetup
 from romacli.stop import StopRequest
 from romacli.store.layout import written_whole
-from romacli.types import Pair, PairList
+from romacli.types import Pair, PairList, canonical
 from romacli.words import counted
 
 PIECES_PER_WORKER = 8
@@ -109,8 +109,8 @@ def _try_again(
     progress: Progress,
 ) -> None:
     """Put what is left of a piece back, or give it up."""
-    left = {frozenset(pair) for pair in remaining()}
-    pairs = [pair for pair in given.pairs if frozenset(pair) in left]
+    left = set(map(canonical, remaining()))
+    pairs = [pair for pair in given.pairs if canonical(pair) in left]
     failures = given.failures + 1
     if failures < MOST_FAILURES:
         progress.warn(

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from romacli.errors import SettingsDifferError, StoreError
-from romacli.types import Pair, PairResult, Size
+from romacli.types import Pair, PairResult, Size, canonical
 
 from .images import Stamp
 from .layout import hostname, sync_folder, unwritable
@@ -230,7 +230,7 @@ class Journal:
         return tuple(pair for pair in self.pairs if self.kind(pair) == "rejected")
 
     def __contains__(self, pair: Pair) -> bool:
-        return _key(pair) in self._index
+        return canonical(pair) in self._index
 
     def __len__(self) -> int:
         return len(self._index)
@@ -245,8 +245,8 @@ class Journal:
 
     def quarter_turns(self, pair: Pair) -> int:
         """How often the second image of a finished pair was turned clockwise before the pair matched."""
-        turns = self._quarter_turns.get(_key(pair), 0)
-        return turns if _key(pair) == pair else -turns % 4
+        turns = self._quarter_turns.get(canonical(pair), 0)
+        return turns if canonical(pair) == pair else -turns % 4
 
     def found_by(self, pair: Pair) -> str:
         """What made a finished pair match that did not as it was, "" for nothing; see `CompactWarp`."""
@@ -289,7 +289,7 @@ class Journal:
         self.close()
 
     def _entry(self, pair: Pair) -> _Entry:
-        return self._index[_key(pair)]
+        return self._index[canonical(pair)]
 
     @contextmanager
     def _reading(self, pair: Pair) -> Iterator[tuple[BufferedReader, Record]]:
@@ -355,7 +355,7 @@ class Journal:
     def _add_record(self, record: Record) -> None:
         pair, kind, overlap = described(record.header)
         pair = sys.intern(pair[0]), sys.intern(pair[1])
-        key = _key(pair)
+        key = canonical(pair)
         if self._is_outdated(pair, record):
             self._outdated.add(key)
         elif key not in self._index or (quarter_turns_in(record.header) and not self._quarter_turns.get(key)):
@@ -406,7 +406,3 @@ class _OpenFiles:
 def job_record(fingerprint: str) -> bytes:
     """The first record of a file."""
     return encode({"kind": "job", "format": FORMAT, "fingerprint": fingerprint}, b"")
-
-
-def _key(pair: Pair) -> Pair:
-    return pair if pair[0] <= pair[1] else (pair[1], pair[0])

@@ -109,6 +109,8 @@ def check(options: TrainOptions) -> None:
     Raises:
         UsageError: there is nothing to train on, or no time to train.
     """
+    if options.output.is_dir():
+        raise UsageError(f"--output {options.output} is a folder. Name the weight file to write, *.safetensors.")
     if options.model not in MODELS:
         raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
     if options.model != "roma" and (options.dinov2 or options.vgg):

@@ -134,6 +134,11 @@ def test_schedule_that_cannot_start_is_refused(options, change, message):
         train(replace(options, **change))
 
 
+def test_a_folder_is_no_output(options, tmp_path):
+    with pytest.raises(UsageError, match="--output .* is a folder"):
+        train(replace(options, output=tmp_path))
+
+
 def spoil(monkeypatch, spoilt):
     """Let the loss be infinite at the steps that `spoilt` says yes to."""
     step, forward = iter(range(10**6)), MiniTrainable.forward

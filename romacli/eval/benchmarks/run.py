@@ -30,6 +30,7 @@ from romacli.types import (
     PairList,
     PairResult,
     PreparedImage,
+    canonical,
 )
 from romacli.words import counted
 
@@ -172,14 +173,14 @@ def evaluate(
         PartialError: some pictures cannot be read; all else is done.
         Stopped: a signal asked for it; what is judged is in the record.
     """
-    waiting: dict[frozenset[str], dict[Pair, Task]] = {}
+    waiting: dict[Pair, dict[Pair, Task]] = {}
     for task in tasks:
         if task.names not in record.errors:
-            waiting.setdefault(frozenset(task.names), {})[task.names] = task
+            waiting.setdefault(canonical(task.names), {})[task.names] = task
 
     def judge(results: Sequence[tuple[Pair, PairResult]]) -> None:
         for pair, result in results:
-            for names, task in waiting[frozenset(pair)].items():
+            for names, task in waiting[canonical(pair)].items():
                 turned = names != pair
                 errors = _errors(task, result, evaluation, samples=samples, turned=turned, seed=options.seed)
                 record.add(names, errors)

@@ -26,7 +26,7 @@ from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size
+from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size, canonical
 from romacli.words import counted
 
 KEYPOINTS = "keypoints"
@@ -231,7 +231,9 @@ def _of_points(
 
 def _finished(journal: Journal, pairs: PairList) -> list[Any]:
     """What is on record of the pairs, as JSON values."""
-    return sorted([*sorted(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal)
+    return sorted(
+        [*canonical(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal
+    )
 
 
 def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
@@ -285,4 +287,4 @@ def _matches(
 
 def _listed(pairs: PairList) -> list[Pair]:
     """All pairs, in one order and each with its names ascending, however they are listed."""
-    return sorted((min(pair), max(pair)) for pair in pairs.pairs)
+    return sorted(map(canonical, pairs.pairs))
