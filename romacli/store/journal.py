@@ -250,7 +250,7 @@ class Journal:
 
     def found_by(self, pair: Pair) -> str:
         """What made a finished pair match that did not as it was, "" for nothing; see `CompactWarp`."""
-        return self._found_by.get(_key(pair), "")
+        return self._found_by.get(canonical(pair), "")
 
     def sizes(self, pair: Pair) -> tuple[Size, Size]:
         """The (width, height) of both images of a pair that has a warp, in the order of `pair`.
