@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -35,7 +36,7 @@ class BenchmarkOptions:
     ] = None
     limit: Annotated[
         int | None,
-        Option("Judge so many pairs, spread over all; figures then compare with no published ones.", min=1),
+        Option("Judge so many pairs, or models, spread over all; figures then compare with no published ones.", min=1),
     ] = None
     output: Annotated[
         Path | None,
@@ -124,6 +125,7 @@ def _run(
         **made_with,
         "samples_warps": samples,
         **asdict(result),
+        "figures": _without_nan(result.figures),
         "published": [asdict(other) for other in row.published_by(evaluation)],
         "comparable": bool(row.published_by(evaluation)) and not differing,
     }
@@ -134,7 +136,7 @@ def _run(
         f"protocol {name}, {evaluation}",
         *(["The matcher has no warps to sample: all points it gives are used."] if row.draws and not samples else []),
         f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
-        differing or f"{result.pairs} pairs",
+        differing or counted(result.pairs, row.noun),
         f"without estimate: {result.without_estimate} of {result.errors}",
         "",
         *_table(row, evaluation, result),
@@ -157,12 +159,13 @@ def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
 
 def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> str:
     """Why the figures compare with no published ones; empty where they do."""
+    all_of_them = counted(len(known), row.noun)
     if row.apart:
-        return f"{len(tasks)} of {counted(len(known), 'pair')}; {row.apart}"
+        return f"{len(tasks)} of {all_of_them}; {row.apart}"
     if len(tasks) < len(known):
-        return f"{len(tasks)} of {len(known)} pairs: not to be compared with published figures"
+        return f"{len(tasks)} of {all_of_them}: not to be compared with published figures"
     if row.pairs not in (None, len(known)):
-        return f"{len(known)} pairs, where the benchmark has {row.pairs}: not to be compared with published figures"
+        return f"{all_of_them}, where the benchmark has {row.pairs}: not to be compared with published figures"
     return ""
 
 
@@ -170,13 +173,18 @@ def _table(row: Benchmark, evaluation: Any, result: BenchmarkResult) -> list[str
     """The run's figures, and the published ones with their sources."""
     published = row.published_by(evaluation)
     width = max(map(len, ("this run", *(other.method for other in published)))) + 2
-    lines = [" " * width + "".join(f"{column:>8}" for column in row.measure_of(evaluation).columns)]
-    rows: list[tuple[str, tuple[float | None, ...], str]] = [("this run", tuple(result.figures.values()), "")]
+    lines = [" " * width + "".join(f"{column:>9}" for column in row.measure_of(evaluation).columns)]
+    rows = [("this run", tuple(_without_nan(result.figures).values()), "")]
     rows += [(other.method, other.figures, f"  {other.source}") for other in published]
     for name, figures, source in rows:
         cells = ("-" if figure is None else f"{figure:.2f}" for figure in figures)
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>8}" for cell in cells) + source)
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>9}" for cell in cells) + source)
     return lines
+
+
+def _without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """None for figures that nothing tells, such as those of bags that the data lack."""
+    return {column: None if math.isnan(figure) else figure for column, figure in figures.items()}
 
 
 def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:

@@ -116,11 +116,11 @@ def _distances(centres: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _areas(poses: Mapping[str, Pose], truth: Mapping[str, Pose]) -> dict[float, float]:
-    errors = np.array([_pair_error(poses, truth, pair) for pair in combinations(sorted(truth), 2)] or [np.inf])
+    errors = np.array([pair_error(poses, truth, pair) for pair in combinations(sorted(truth), 2)] or [np.inf])
     return {threshold: pose_auc(errors, threshold) for threshold in THRESHOLDS_DEG}
 
 
-def _pair_error(poses: Mapping[str, Pose], truth: Mapping[str, Pose], pair: tuple[str, str]) -> float:
+def pair_error(poses: Mapping[str, Pose], truth: Mapping[str, Pose], pair: tuple[str, str]) -> float:
     """In deg; cameras that truly stand in one place are compared by their rotations alone."""
     if not poses.keys() >= set(pair):
         return float("inf")

@@ -12,8 +12,9 @@ from support.homography import image_digest
 from torch import Tensor
 
 from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.matchers.compact import CompactOptions, compact
 from romacli.synthetic import Camera, TexturedPlane, render_view, warp_between
-from romacli.types import Correspondences, DenseMatch, Features, PairResult, PreparedImage
+from romacli.types import Correspondences, DenseMatch, Features, PairResult, PreparedImage, Rejected
 
 
 class SceneMatcher:
@@ -47,13 +48,19 @@ class SceneMatcher:
         return [DenseMatch(*self._direction(a, b), *self._direction(b, a), a.size, b.size) for a, b in pairs]
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
-        raise AssertionError("benchmarks sample warps")
+        return checked(self.warp(pairs))
 
     def _direction(self, a: Features, b: Features) -> tuple[Tensor, Tensor]:
         sides = [self._scenes[int(each.tensors["number"])] for each in (a, b)]
         views = [render_view(planes, camera) for planes, camera in sides]
         warp, visible = warp_between(sides[0][1], views[0], sides[1][1], views[1])
         return from_colmap_pixels(torch.from_numpy(warp), b.size), torch.from_numpy(visible).float()
+
+
+def checked(matches: Sequence[DenseMatch]) -> list[PairResult]:
+    """Warps as a job keeps them; pairs that hardly overlap are rejected."""
+    found = [compact(match, CompactOptions(nodes=64)) for match in matches]
+    return [warp if warp.overlap > 0.02 else Rejected(warp.overlap) for warp in found]
 
 
 class Shuffled:
@@ -70,6 +77,9 @@ class Shuffled:
 
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         return [self._torn(match) for match in self._matcher.warp(pairs)]
+
+    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
+        return checked(self.warp(pairs))
 
     def _torn(self, match: DenseMatch) -> DenseMatch:
         torn = {}

@@ -111,7 +111,7 @@ class Benchmark:
     apart: why published figures are of something else; empty where they are not.
     sizes: of both passes in the papers' runs, by matcher; others run at their own.
     judged_by: the module with `evaluate` for its evaluations.
-    draws: whether these make random choices; model: one that it is for.
+    draws: whether these make random choices; model: one that it is for; noun: what is judged one by one.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Benchmark:
     judged_by: str = "romacli.eval.benchmarks.run"
     draws: bool = True
     model: str = "roma-outdoor"
+    noun: str = "pair"
 
     def measure_of(self, evaluation: Any) -> Measure:
         """What the figures of a protocol are."""

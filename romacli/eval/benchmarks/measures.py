@@ -67,6 +67,50 @@ class Shares:
 
 
 @dataclass(frozen=True)
+class BagAreas:
+    """The area under recall over error of each model's pairs, averaged over models.
+
+    bags: numbers of photographs whose models have a column of their own, at the largest threshold.
+    """
+
+    of: str
+    thresholds: tuple[float, ...]
+    bags: tuple[int, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        thresholds = tuple(f"{threshold:g}" for threshold in self.thresholds)
+        return (*thresholds, *(f"{thresholds[-1]} of {bag}" for bag in self.bags))
+
+    def __str__(self) -> str:
+        bags = f"; of {_listed(self.bags)} photographs at {self.thresholds[-1]:g}" if self.bags else ""
+        return f"AUC of {self.of} at {_listed(self.thresholds)} deg, mean over models{bags}"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        def mean(threshold: float, bag: int | None = None) -> float:
+            errors = [
+                np.array(row) for task, row in zip(tasks, rows, strict=True) if bag in (None, len(task.truth.names))
+            ]
+            return 100 * float(np.mean([pose_auc(one, threshold) for one in errors])) if errors else float("nan")
+
+        return (*map(mean, self.thresholds), *(mean(self.thresholds[-1], bag) for bag in self.bags))
+
+
+@dataclass(frozen=True)
+class Means:
+    """Shares that come one for each column, averaged."""
+
+    columns: tuple[str, ...]
+    about: str
+
+    def __str__(self) -> str:
+        return self.about
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        return tuple(100 * float(share) for share in np.mean(rows, axis=0))
+
+
+@dataclass(frozen=True)
 class Found:
     """The share of points within each distance of where they are, of all pairs pooled or of each pair alike."""
 

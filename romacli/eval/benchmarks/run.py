@@ -125,6 +125,11 @@ class Record:
                 f"{path} was made with another {', '.join(differing)}. Give another -o, or run as before."
             )
 
+    @property
+    def folder(self) -> Path | None:
+        """Where what errors are made of may be kept, beside the file; None without one."""
+        return self._path and self._path.with_name(f"{self._path.name}.kept")
+
     def add(self, names: Pair, errors: list[float]) -> None:
         self.errors[names] = errors
         if self._path is not None:

@@ -8,8 +8,11 @@ from romacli.errors import UsageError
 from romacli.eval.benchmarks.benchmark import Benchmark
 from romacli.eval.benchmarks.points.rows import POINT_ROWS
 from romacli.eval.benchmarks.rows import dense, marked, poses
+from romacli.eval.benchmarks.scenes.rows import SCENE_ROWS
 
-BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in (*poses.ROWS, *marked.ROWS, *dense.ROWS, *POINT_ROWS)}
+BENCHMARKS: dict[str, Benchmark] = {
+    row.name: row for row in (*poses.ROWS, *marked.ROWS, *dense.ROWS, *SCENE_ROWS, *POINT_ROWS)
+}
 
 
 def evaluation_named(benchmark: Benchmark, name: str | None) -> tuple[str, Any]:

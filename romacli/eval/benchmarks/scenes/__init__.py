@@ -1,0 +1,1 @@
+"""Benchmarks of reconstructions: scenes that are matched once, and models of their photographs."""

@@ -1,0 +1,175 @@
+"""The pass over scenes: each is matched once, then every subset of its photographs becomes a model that is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from romacli.colmap.cameras import CameraSpec, ImageInfo, assign_cameras
+from romacli.colmap.database import write_database
+from romacli.colmap.options import CameraMode, CameraOptions, VerifyOptions
+from romacli.colmap.poses import read_model, read_poses
+from romacli.errors import NothingFoundError, PartialError
+from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.scenes.scans import read_scans
+from romacli.eval.benchmarks.scenes.scene import Scene, SceneEvaluation, Subset
+from romacli.eval.cloud import score_cloud
+from romacli.eval.model_poses import pair_error
+from romacli.keypoints.aggregate import Aggregation, aggregate
+from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.points import by_points
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
+from romacli.matchers.matcher import Matcher
+from romacli.pairing.kept import match_kept
+from romacli.progress import Progress, Silent
+from romacli.run.options import MatchOptions
+from romacli.stop import StopRequest
+from romacli.store.journal import Journal
+from romacli.types import CompactWarp, Correspondences, ImageList, Pair, PairList, Size
+from romacli.words import counted
+
+TOLERANCES = (0.01, 0.02, 0.05)
+_VOXEL = 0.005  # m
+_SMALLEST_MODEL = 3
+
+
+def evaluate(
+    root: Path,
+    tasks: Sequence[Task],
+    matcher: Matcher,
+    evaluation: SceneEvaluation,
+    record: Record,
+    *,
+    options: MatchOptions,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Judge all subsets that the record lacks. Matches are kept beside the record, and used again.
+
+    Raises:
+        PartialError: some photographs cannot be read; nothing is made of the others.
+        Stopped: a signal asked for it; what is judged is in the record.
+    """
+    progress, stop = progress or Silent(), stop or StopRequest()
+    scenes: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.names not in record.errors:
+            scenes.setdefault(task.names[0], []).append(task)
+    with ExitStack() as stack:
+        kept = record.folder or Path(stack.enter_context(TemporaryDirectory()))
+        for name, group in scenes.items():
+            scene: Scene = group[0].truth.scene
+            pairs = dict.fromkeys(pair for task in group for pair in combinations(sorted(task.truth.names), 2))
+            names = tuple(dict.fromkeys(one for pair in pairs for one in pair))
+            journal, summary = match_kept(
+                *(kept / name, ImageList(scene.images, names), PairList(tuple(pairs)), matcher, options, progress),
+                settings={"seed": options.seed},
+                stop=stop,
+                title=f"matching {name}",
+            )
+            with journal:
+                if summary.failures:
+                    raise PartialError(
+                        f"{counted(len(summary.failures), 'photograph')} of {name} cannot be read, and figures of the "
+                        f"others would be of another benchmark: {next(iter(summary.failures.values()))}"
+                    )
+                progress.begin(f"reconstructing {name}", len(group))
+                for task in group:
+                    stop.check()
+                    record.add(task.names, _judge(task.truth, journal, evaluation, kept / name / "model", options.seed))
+                    progress.advance()
+
+
+def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder: Path, seed: int) -> list[float]:
+    """Errors of all pairs of photographs in deg; or accuracy and completeness at each tolerance."""
+    model = _reconstructed(subset, journal, evaluation, folder, seed)
+    truth = {name: subset.scene.poses[name] for name in subset.names}
+    if evaluation.asks == "poses":
+        poses = read_poses(model) if model else {}
+        return [pair_error(poses, truth, pair) for pair in combinations(sorted(truth), 2)]
+    if model is None:
+        return [0.0] * (2 * len(TOLERANCES))
+    assert subset.scene.scans is not None
+    points = np.array([point.xyz for point in read_model(model).points3D.values()])
+    scores = score_cloud(points, read_scans(subset.scene.scans), TOLERANCES, voxel=_VOXEL)
+    return [score.accuracy for score in scores] + [score.completeness for score in scores]
+
+
+def _reconstructed(
+    subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder: Path, seed: int
+) -> Path | None:
+    """The folder of the largest model; None where there is none."""
+    scene, names = subset.scene, sorted(subset.names)
+    pairs = [pair for pair in combinations(names, 2) if journal.kind(pair) != "rejected"]
+    scales = {name: evaluation.px / max(scene.sizes[name]) for name in names}
+    sizes = {name: _scaled_size(scene.sizes[name], scales[name]) for name in names}
+    cameras, camera_of = _cameras(scene, evaluation, scales, sizes)
+    aggregation = _aggregated(journal, pairs)
+    keypoints = {name: scales[name] * found.xy for name, found in aggregation.keypoints.items() if name in scales}
+    folder.mkdir(parents=True, exist_ok=True)
+    database, sparse = folder / "database.db", folder / "sparse"
+    database.unlink(missing_ok=True)
+    is_known = evaluation.cameras == "known"
+    options = MapperOptions(
+        refine_intrinsics=not is_known,
+        min_model_size=_SMALLEST_MODEL,
+        known_poses=scene.model if evaluation.asks == "points" else None,
+        seed=seed,
+    )
+    try:
+        write_database(
+            database,
+            cameras=cameras,
+            camera_of=camera_of,
+            keypoints=keypoints,
+            matches=((pair, aggregation.matches_of(pair).indices) for pair in pairs),
+            verify=VerifyOptions(max_error_px=evaluation.max_error),
+            calibrate=not is_known,
+        )
+        reconstruct(database, scene.images, sparse, options)
+    except NothingFoundError:
+        return None
+    return sparse / "0"
+
+
+def _aggregated(journal: Journal, pairs: Sequence[Pair]) -> Aggregation:
+    """Tracks through the warps of a dense matcher; the points of another, each once."""
+
+    def warp(pair: Pair) -> CompactWarp:
+        found = journal.read(pair)
+        assert isinstance(found, CompactWarp)
+        return found
+
+    def points(pair: Pair) -> Correspondences:
+        found = journal.read(pair)
+        assert isinstance(found, Correspondences)
+        return found
+
+    if any(journal.kind(pair) == "correspondences" for pair in pairs):
+        return by_points(pairs, points, Silent())
+    return aggregate(pairs, warp, AggregateOptions())
+
+
+def _cameras(
+    scene: Scene, evaluation: SceneEvaluation, scales: Mapping[str, float], sizes: Mapping[str, Size]
+) -> tuple[list[CameraSpec], dict[str, int]]:
+    if evaluation.cameras != "known":
+        mode = CameraMode.auto if evaluation.cameras == "shared" else CameraMode.per_image
+        return assign_cameras([ImageInfo(name, size) for name, size in sizes.items()], CameraOptions(mode=mode))
+    cameras = []
+    for name, size in sizes.items():
+        K = scales[name] * scene.intrinsics[name]
+        cameras.append(CameraSpec("PINHOLE", size, (K[0, 0], K[1, 1], K[0, 2], K[1, 2]), "given"))
+    return cameras, {name: index for index, name in enumerate(sizes)}
+
+
+def _scaled_size(size: Size, scale: float) -> Size:
+    return math.ceil(size[0] * scale), math.ceil(size[1] * scale)

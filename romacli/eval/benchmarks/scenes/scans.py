@@ -1,0 +1,45 @@
+"""ETH3D's laser scans: PLY files, and where each of them stands in a MeshLab project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.eval.cloud import read_reference
+
+
+def read_scans(project: Path) -> np.ndarray:
+    """The points (n, 3) of all scans of a project in one frame.
+
+    Raises:
+        InputError: the project or a scan is missing or damaged.
+    """
+    return np.concatenate([read_reference(path) @ place[:3, :3].T + place[:3, 3] for path, place in scans_of(project)])
+
+
+def scans_of(project: Path) -> list[tuple[Path, np.ndarray]]:
+    """The scans' files and their places (4, 4) in the common frame.
+
+    Raises:
+        InputError: there are none, a file is missing, or a place is no rigid motion.
+    """
+    try:
+        meshes = ElementTree.fromstring(project.read_bytes()).iter("MLMesh")
+        found = [(project.parent / Path(mesh.attrib["filename"]).name, _place(mesh)) for mesh in meshes]
+    except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
+        raise InputError(f"{project} cannot be read as a project of scans. Unpack the scans again.") from error
+    if not found:
+        raise InputError(f"{project} names no scans. Unpack the scans again.")
+    if gone := [path for path, _ in found if not path.is_file()]:
+        raise InputError(f"{project} names {gone[0].name}, which is not beside it. Unpack the scans again.")
+    return found
+
+
+def _place(mesh: ElementTree.Element) -> np.ndarray:
+    matrix = np.array((mesh.findtext("MLMatrix44") or "").split(), np.float64).reshape(4, 4)
+    if not np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3):
+        raise ValueError(f"{matrix} is no rigid motion")
+    return matrix
