@@ -16,7 +16,6 @@ from romacli.options import Option
 from romacli.train.options import TrainOptions
 
 if TYPE_CHECKING:
-    from romacli.eval.synthetic import ValidationResult
     from romacli.train.record import Validate
 
 VALIDATION_PAIRS = 128  # the first half of the recipe: enough to choose by
@@ -40,7 +39,9 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(TrainOptions, Judging, TalkOptions)
 def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
-    """Train the small model, or RoMa. The same command continues a training that was stopped.
+    """Train the small model, RoMa, or MATCHA's fusion network over the small model's features.
+
+    The same command continues a training that was stopped.
 
     On several devices, start it as `torchrun --nproc-per-node N -m romacli train ...`.
     """
@@ -65,20 +66,30 @@ def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
 
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Judge on the fixed recipe, painted with photographs that training does not see."""
-    from romacli.eval.synthetic import evaluate, evaluate_matcher, validation_pairs, validation_textures
+    from romacli.eval.synthetic import (
+        evaluate,
+        evaluate_matcher,
+        matched_share,
+        validation_pairs,
+        validation_textures,
+    )
     from romacli.matchers.adapters.roma import in_training
 
     if textures is not None and _overlap(folder.resolve(), textures.resolve()):
         raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")
     pairs = validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
 
-    judges: dict[str, Callable[[Any], ValidationResult]] = {
-        "mini": lambda network: evaluate(network, pairs),
-        "roma": lambda network: evaluate_matcher(in_training(network), pairs),
+    judges: dict[str, Callable[[Any], Mapping[str, float]]] = {
+        "mini": lambda network: evaluate(network, pairs).figures,
+        "roma": lambda network: evaluate_matcher(in_training(network), pairs).figures,
+        "fusion": lambda network: {
+            "matched": matched_share(network.described, pairs),
+            "joined": matched_share(network.joined, pairs),
+        },
     }
 
     def validate(network: Any) -> Mapping[str, float]:
-        return judges[model](network).figures
+        return judges[model](network)
 
     return validate
 

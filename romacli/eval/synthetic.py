@@ -147,6 +147,29 @@ def evaluate_matcher(
     return scores.result()
 
 
+@torch.inference_mode()
+def matched_share(
+    describe: Callable[[Tensor], Tensor], pairs: Sequence[SyntheticPair], *, batch_size: int = 8
+) -> float:
+    """Return the share of visible cells of A whose most similar cell of B is within a cell of the truth.
+
+    Args:
+        describe: unit descriptors (2B, C, h, w) of images (2B, 3, S, S), ImageNet-normalised, in evaluation mode.
+    """
+    right = []
+    for start in range(0, len(pairs), batch_size):
+        images, warp, visible = stacked(pairs[start : start + batch_size])
+        maps = describe(normalise(images))
+        half, (height, width) = len(images) // 2, maps.shape[-2:]
+        truth, seen = ground_truth_at(warp[:half], visible[:half], (height, width))
+        similarity = maps[:half].flatten(2).transpose(1, 2) @ maps[half:].flatten(2)
+        best = similarity.argmax(dim=2).unflatten(1, (height, width))
+        found = torch.stack([best % width, best // width], dim=-1) + 0.5
+        error = found - (truth + 1) / 2 * truth.new_tensor([width, height])
+        right.append((error.norm(dim=-1) <= 1)[seen])
+    return _share(torch.cat(right))
+
+
 class _Scores:
     """Errors in px of pictures `side` px wide, and certainties, gathered batch by batch."""
 

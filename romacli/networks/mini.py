@@ -531,7 +531,7 @@ def read_mini(path: Path) -> Mini:
     Raises:
         WeightsError: the file is missing, damaged, or holds another network; the message names what differs.
     """
-    metadata, state = _read_weights(path)
+    metadata, state = read_weights(path)
     if metadata.get("layout") != LAYOUT:
         found = metadata.get("layout", "weights of another network")
         raise WeightsError(f"{path} holds {found}, not {LAYOUT}. Give a file made by romacli train.")
@@ -578,7 +578,12 @@ def config_from_json(text: str) -> MiniConfig:
     return MiniConfig(**values)
 
 
-def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The facts and the tensors of a .safetensors file.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -14,6 +14,7 @@ from romacli.matchers.memory import keep_freed_memory
 
 from .data.source import pair_source
 from .data.stream import batches
+from .fusion import FusionTrainable
 from .mini import MiniTrainable
 from .options import TrainOptions, check
 from .ranks import Ranks, joined
@@ -26,6 +27,7 @@ MAX_SKIPPED_IN_A_ROW = 20
 TRAINABLES: dict[str, Callable[[TrainOptions, torch.device, int], Trainable]] = {
     "mini": MiniTrainable,
     "roma": RoMaTrainable,
+    "fusion": FusionTrainable,
 }
 
 

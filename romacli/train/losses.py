@@ -33,6 +33,10 @@ ROMA_PIXEL = 2 / 512  # the unit of the reach below, normalised
 ROMA_REACH = {16: math.inf, 8: 8.0, 4: 8.0, 2: 4.0, 1: 4.0}
 NCE_QUERIES = 128  # points per image in the descriptor loss
 NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
+LEAST_POSITIVES = 32  # of a pair that fusion is trained on
+SEMANTIC_POINTS = 64  # of a pair, in place of annotated keypoints
+GEOMETRIC_SCALE, CONTRAST_SCALE, FLOW_TEMPERATURE = 0.2, 1 / 0.07, 0.02  # MATCHA's
+GEOMETRIC_WEIGHT, SEMANTIC_WEIGHT = 0.25, 0.1  # the same: one of four geometric losses
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
 
 
@@ -100,6 +104,72 @@ def roma_loss(trace: Trace, warp: Tensor, visible: Tensor) -> tuple[Tensor, dict
         losses[f"certainty{stage.stride}"] = ROMA_CERTAINTY_WEIGHT * certainty_loss(stage.certainty[:, 0], seen)
         error = distance.detach()
     return torch.stack(list(losses.values())).sum(), losses
+
+
+def fusion_loss(F_s: Tensor, F_g: Tensor, truth: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return MATCHA's losses of the fused maps, weighted and summed, and each of them by name for the log.
+
+    Source: Xue et al., MATCHA (arXiv 2501.14945): dual softmax on the geometric map, contrast and dense flow on the
+    semantic one. Its noise on annotated points is left out, for rendered truth has none, and so are the losses of
+    heads that descriptors do not need.
+
+    Args:
+        F_s: (2B, C, h, w) of unit length, A in the first half, B in the second. F_g: (2B, D, h, w), not normalised.
+        truth: (2B, h, w, 2) normalised true warps into the other half.
+        seen: (2B, h, w) bool.
+    """
+    half = len(F_g) // 2
+    found: dict[str, list[Tensor]] = {"geometry": [], "contrast": [], "flow": []}
+    for index in range(half):
+        a, b = positives(truth[half + index], seen[half + index])
+        if len(a) < LEAST_POSITIVES:
+            continue
+        X, Y = (maps.flatten(1).T[cells] for maps, cells in ((F_g[index], a), (F_g[half + index], b)))
+        found["geometry"].append(dual_softmax_loss(GEOMETRIC_SCALE * X @ Y.T))
+        some = torch.randperm(len(a), device=a.device)[:SEMANTIC_POINTS]
+        P, Q = (maps.flatten(1).T[cells[some]] for maps, cells in ((F_s[index], a), (F_s[half + index], b)))
+        found["contrast"].append(dual_softmax_loss(CONTRAST_SCALE * P @ Q.T) / 2)
+        found["flow"].append(flow_loss(Q, F_s[index], a[some]))
+    losses = {name: torch.stack(values or [F_g.sum() * 0]).mean() for name, values in found.items()}
+    semantic = losses["contrast"] + losses["flow"]
+    return GEOMETRIC_WEIGHT * losses["geometry"] + SEMANTIC_WEIGHT * semantic, losses
+
+
+def positives(truth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells (N,) of A and of B, row-major, that show the same place, one to one.
+
+    Args:
+        truth: (h, w, 2) normalised, where the centres of B's cells are in A. seen: (h, w) bool.
+    """
+    height, width = seen.shape
+    column, row = ((truth + 1) / 2 * truth.new_tensor([width, height])).long().unbind(-1)
+    inside = seen & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    b = inside.flatten().nonzero()[:, 0]
+    a = (row * width + column).flatten()[b]
+    # Of several cells of B in one of A the last counts; cells are numbered from 1.
+    partner = torch.zeros(height * width, dtype=torch.long, device=b.device).scatter_reduce(0, a, b + 1, "amax")
+    a = partner.nonzero()[:, 0]
+    return a, partner[a] - 1
+
+
+def dual_softmax_loss(logits: Tensor) -> Tensor:
+    """Return the mean cross entropy of the diagonal of (N, N) logits along rows, and that along columns, summed."""
+    right = torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)
+
+
+def flow_loss(queries: Tensor, maps: Tensor, cells: Tensor) -> Tensor:
+    """Return the mean distance in cells of the softly most similar place from the true one.
+
+    Args:
+        queries: (N, C) unit descriptors of one image. maps: (C, h, w) of the other.
+        cells: (N,) of it, row-major, that are true.
+    """
+    height, width = maps.shape[-2:]
+    weights = (queries @ maps.flatten(1) / FLOW_TEMPERATURE).softmax(dim=1)
+    index = torch.arange(height * width, device=maps.device)
+    places = torch.stack([index % width, index // width], dim=1).to(weights.dtype)
+    return (weights @ places - places[cells]).norm(dim=1).mean()
 
 
 def anchor_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:

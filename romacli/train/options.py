@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from romacli.errors import UsageError
 from romacli.options import Option
 
-MODELS = ("mini", "roma")
+MODELS = ("mini", "roma", "fusion")
 DATA = ("synthetic", "megadepth", "scannet")
 
 
@@ -48,14 +48,14 @@ class TrainOptions:
         dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
         vgg: torchvision's VGG19-BN weights for RoMa's fine features to begin with; None begins at random.
         resume: continue from the checkpoint beside `output` if there is one.
-        config: widths and depths of the network, a MiniConfig or RoMaConfig; None for the network's own.
+        config: widths and depths of the network, a MiniConfig, RoMaConfig or FusionConfig; None for the network's own.
     """
 
     output: Annotated[
         Path,
         Option("Weight file to write, *.safetensors; a log and a checkpoint lie beside it.", metavar="FILE", short="o"),
     ]
-    model: Annotated[str, Option("Network to train: mini or roma.")] = "mini"
+    model: Annotated[str, Option("Network to train: mini, roma, or fusion, MATCHA's over mini's features.")] = "mini"
     data: Annotated[
         str, Option("Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir.")
     ] = "synthetic"
