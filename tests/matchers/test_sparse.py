@@ -14,6 +14,7 @@ from torch import Tensor
 
 from romacli.errors import EstimationError, ImageError, UsageError
 from romacli.geometry.turns import turn_image
+from romacli.matchers.describers import nearest
 from romacli.matchers.describers.corners import corners
 from romacli.matchers.describers.nearest import mutual_nearest
 from romacli.matchers.describers.sparse import Described, SparseMatcher
@@ -192,3 +193,16 @@ def test_seeded_weights_make_a_matcher_that_rejects_nothing(picture: np.ndarray)
     matcher = load_seeded("mini-sparse", MatcherOptions(device="cpu"))
     features = matcher.encode([matcher.prepare(picture)])[0]
     assert isinstance(matcher.match([(features, features)], [0])[0], Correspondences)
+
+
+def test_tiles_and_batches_find_the_same(monkeypatch):
+    sizes = ((300, 257), (1, 40), (40, 1), (0, 5), (130, 300))
+    first, second = ([unit(pair[side], 10 * index + side) for index, pair in enumerate(sizes)] for side in (0, 1))
+    for options in ({}, {"ratio": 0.95}, {"least": 0.3}):
+        expected = mutual_nearest(first, second, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(nearest, "CACHED", ())  # as devices without such a cache
+            found = mutual_nearest(first, second, **options)
+        for (rows, scores), (tiled_rows, tiled_scores) in zip(found, expected, strict=True):
+            assert rows.tolist() == tiled_rows.tolist()
+            torch.testing.assert_close(scores, tiled_scores)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from romacli.matchers.options import SparseOptions
 from romacli.types import Features
+
+CACHED = ("cpu",)  # devices that take pair by pair in tiles which stay in their cache
+TILE = 128  # rows of such a tile: 2 MB at 4,096 columns
 
 
 class MutualNearest:
@@ -39,35 +44,65 @@ def mutual_nearest(
         ratio: a match's distance is at most so much of that to the second most similar, seen from the first image.
         least: similarity a match has at least.
     """
-    counts = [(len(a), len(b)) for a, b in zip(first, second, strict=True)]
-    if not all(map(all, counts)):
-        return [
-            mutual_nearest([a], [b], ratio=ratio, least=least)[0] if len(a) and len(b) else _none()
-            for a, b in zip(first, second, strict=True)
-        ]
-    similarity = _similarity(first, second)
-    partner = _most(similarity)
-    best = similarity.gather(2, partner[..., None])[..., 0]
-    kept = best == similarity.amax(dim=1).gather(1, partner)
-    if ratio is not None and similarity.shape[2] > 1:
-        two = (2 - 2 * similarity.topk(2, dim=2).values).clamp(min=0).sqrt()
-        kept &= two[..., 0] <= ratio * two[..., 1]
-    if least is not None:
-        kept &= best >= least
     found = []
-    for index, (count, _) in enumerate(counts):
-        rows = kept[index, :count].nonzero()[:, 0]
-        matches, scores = torch.stack([rows, partner[index, rows]], dim=1).cpu(), best[index, rows].clamp(0, 1).cpu()
+    for nearest in _nearest(first, second, with_next=ratio is not None):
+        kept = nearest.similarity == nearest.of_partner
+        if ratio is not None:
+            one, other = ((2 - 2 * each).clamp(min=0).sqrt() for each in (nearest.similarity, nearest.following))
+            kept &= one <= ratio * other
+        if least is not None:
+            kept &= nearest.similarity >= least
+        rows = kept.nonzero()[:, 0]
+        matches, scores = torch.stack([rows, nearest.partner[rows]], dim=1), nearest.similarity[rows].clamp(0, 1)
         first_of = torch.from_numpy(np.unique(matches[:, 1].numpy(), return_index=True)[1]).sort().values  # of equals
         found.append((matches[first_of], scores[first_of]))
     return found
 
 
-def _most(similarity: Tensor) -> Tensor:
-    """The most similar column (P, N) of each row; on a CPU numpy finds it several times as fast."""
-    if similarity.device.type != "cpu" or similarity.dtype == torch.bfloat16:
-        return similarity.argmax(dim=2)
-    return torch.from_numpy(similarity.numpy().argmax(axis=2))
+@dataclass(frozen=True)
+class _Nearest:
+    """Of each keypoint of one image (N,), on the CPU: the most similar one of the other, and how similar it is.
+
+    following: the similarity to the next; -2 where it was not asked for. of_partner: that of the partner's best.
+    """
+
+    partner: Tensor
+    similarity: Tensor
+    following: Tensor
+    of_partner: Tensor
+
+
+def _nearest(first: Sequence[Tensor], second: Sequence[Tensor], *, with_next: bool) -> list[_Nearest]:
+    """What is nearest in each pair, all pairs at once but on CPUs."""
+    pairs = list(zip(first, second, strict=True))
+    if any(not len(a) or not len(b) for a, b in pairs):
+        none = _Nearest(torch.zeros(0, dtype=torch.long), *(torch.zeros(0) for _ in range(3)))
+        return [_nearest([a], [b], with_next=with_next)[0] if len(a) and len(b) else none for a, b in pairs]
+    if first[0].device.type in CACHED:
+        return [_in_tiles(a.float(), b.float(), with_next=with_next) for a, b in pairs]
+    similarity = _similarity(first, second)
+    partner = similarity.argmax(dim=2)
+    of_partner = similarity.amax(dim=1).gather(1, partner)
+    two = F.pad(similarity, (0, 1), value=-2).topk(2, dim=2).values
+    found = [each.cpu() for each in (partner, two[..., 0], two[..., -1], of_partner)]
+    return [_Nearest(*(each[index, : len(a)] for each in found)) for index, (a, _) in enumerate(pairs)]
+
+
+def _in_tiles(a: Tensor, b: Tensor, *, with_next: bool) -> _Nearest:
+    """The product a tile at a time, each read while it lies in the cache; numpy finds largest ones quickest."""
+    none = np.float32(-2)
+    partner = np.zeros(len(a), np.int64)
+    similarity, following, columns = (np.full(len(each), none) for each in (a, a, b))
+    for start in range(0, len(a), TILE):
+        product = (a[start : start + TILE] @ b.T).numpy()
+        rows, part = np.arange(len(product)), slice(start, start + TILE)
+        np.maximum(columns, product.max(axis=0), out=columns)
+        partner[part] = product.argmax(axis=1)
+        similarity[part] = product[rows, partner[part]]
+        if with_next:
+            product[rows, partner[part]] = none
+            following[part] = product.max(axis=1)
+    return _Nearest(*map(torch.from_numpy, (partner, similarity, following, columns[partner])))
 
 
 def _similarity(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -77,7 +112,3 @@ def _similarity(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         products[index, len(a) :] = -2
         products[index, :, len(b) :] = -2
     return products
-
-
-def _none() -> tuple[Tensor, Tensor]:
-    return torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)
