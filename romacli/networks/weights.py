@@ -202,8 +202,10 @@ def _read_sidecar(sidecar: Path) -> dict[str, Any]:
     return recorded
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, within: str | None = None) -> dict[str, Tensor]:
     """The tensors of a .pth or .safetensors file by name, on the CPU; a .pth file is mapped, not copied.
+
+    within: under which name they lie in the file.
 
     Raises:
         WeightsError: the file is missing, truncated or holds something else.
@@ -214,6 +216,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = _open_state_dict(path)
     except Exception as error:  # the readers' errors for foreign bytes have no common kind
         raise WeightsError(f"{path} cannot be read as a checkpoint: {_first_line(error)} {_REMEDY}") from error
+    if within is not None and isinstance(state, dict):
+        state = state.get(within, state)
     if not _is_state_dict(state):
         raise WeightsError(f"{path} does not hold named tensors alone, as a checkpoint does. {_REMEDY}")
     return state

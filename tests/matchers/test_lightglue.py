@@ -17,7 +17,7 @@ from romacli.networks.lightglue import LightGlue, LightGlueConfig
 from romacli.types import Correspondences, Features, Rejected
 
 
-@pytest.mark.parametrize("name", ["xfeat", "xfeat-lighterglue", "aliked-lightglue"])
+@pytest.mark.parametrize("name", ["xfeat", "xfeat-lighterglue", "aliked-lightglue", "disk-lightglue"])
 def test_a_photograph_is_described_and_matched(name: str) -> None:
     source = "sift" if name.startswith("xfeat") else None  # an untrained XFeat finds none
     sparse = SparseOptions(top_k=40)

