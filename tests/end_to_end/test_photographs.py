@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import REPOSITORY, result_of, romacli
+from support.seeded_relatives import published
+from support.small_romav2 import small_checkpoint
 
 from romacli.colmap.poses import read_poses
+from romacli.networks import dkm, tiny_roma
+from romacli.networks.dkm import DKM
+from romacli.networks.romav2 import PUBLISHED
+from romacli.networks.tiny_roma import TinyRoMa
 
 DATA = REPOSITORY.parent / "shared" / "data"
 pytestmark = pytest.mark.slow
+SEEDED = {
+    "tiny-roma": lambda: published(TinyRoMa(), tiny_roma.checkpoint_name, "tiny"),
+    "dkm-outdoor": lambda: published(DKM(), dkm.checkpoint_name, "dkm", **dkm.CLASSIFIER),
+    "roma-v2": lambda: small_checkpoint(PUBLISHED),
+}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,31 @@ def test_mini_sparse_registers_all_photographs_of_a_walk(tmp_path: Path) -> None
         pytest.skip(f"{folder} is not here")
     words = ("reconstruct", folder, "--model", "mini-sparse", "-o", tmp_path / "out", "--json")
     assert result_of(romacli(*words))["registered"] == 11
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("tiny-roma", ()),
+        ("dkm-outdoor", ("--coarse-resolution", "256x192", "--no-upsample")),
+        ("roma-v2", ("--preset", "turbo")),
+    ],
+)
+def test_a_network_that_knows_nothing_ends_with_a_model_or_says_why_not(
+    model: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = DATA / "berlin" / "images"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    torch.save(SEEDED[model](), tmp_path / "seeded.pth")
+    # Every pair and every place counts, or chance would leave nothing to map.
+    every = ("--min-overlap", 0, "--min-certainty", 0, "--weights", tmp_path / "seeded.pth")
+    run = romacli("reconstruct", folder, "-o", tmp_path / "out", "--model", model, *every, *words)
+    assert run.returncode in (0, 5), run.stderr
+    assert "Traceback" not in run.stderr
+    assert (tmp_path / "out" / "database.db").exists()
+    if run.returncode == 5:
+        assert run.stderr.strip().splitlines()[-1].endswith(".")
 
 
 def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(tmp_path: Path) -> None:

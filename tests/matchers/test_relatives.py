@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.plane import photograph_plane
-from support.seeded_relatives import seeded_relative
+from support.seeded_relatives import published
 from support.small_romav2 import SMALL, small_checkpoint
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -33,11 +33,6 @@ from romacli.networks.tiny_roma import checkpoint_name as tiny_name
 from romacli.types import CompactWarp, Defaults, WeightsEntry
 
 Match = Callable[..., Result]
-
-
-def published(net: torch.nn.Module, name_of: Callable[[str], str], group: str, **more: tuple) -> dict[str, Tensor]:
-    layout = {name_of(name): tuple(value.shape) for name, value in net.state_dict().items()}
-    return seeded_relative({**layout, **more}, group=group)
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,14 @@ def seeded_relative(layout: Layout, *, group: str, seed: int = 6) -> dict[str, t
     return {name: torch.from_numpy(_array(name, shape, group=group, seed=seed)) for name, shape in layout.items()}
 
 
+def published(
+    net: torch.nn.Module, name_of: Callable[[str], str], group: str, **more: tuple
+) -> dict[str, torch.Tensor]:
+    """The same for a network, under its published names; more: shapes of what its file has besides."""
+    layout = {name_of(name): tuple(value.shape) for name, value in net.state_dict().items()}
+    return seeded_relative({**layout, **more}, group=group)
+
+
 def _array(name: str, shape: tuple[int, ...], *, group: str, seed: int) -> np.ndarray:
     leaf = name.rpartition(".")[2]
     if leaf == "num_batches_tracked":
