@@ -96,4 +96,4 @@ class Raised(nn.Module):
 
     def forward(self, below: Tensor, beside: Tensor) -> Tensor:
         raised = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.conv(torch.cat([raised, beside], dim=1))  # type: ignore[no-any-return]
+        return self.conv(torch.cat([raised, beside], dim=1))
