@@ -21,9 +21,9 @@ from romacli.errors import UsageError, WeightsError
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
-from romacli.networks.maps import resized
 from romacli.networks.matcha import Fusion, FusionConfig, merge
 from romacli.networks.mini import Trunk, load_mini, read_weights
+from romacli.networks.parts.maps import resized
 
 from .losses import fusion_loss
 from .options import TrainOptions
