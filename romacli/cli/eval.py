@@ -18,7 +18,8 @@ from romacli.matchers.options import MatcherChoice
 from romacli.options import Option
 
 if TYPE_CHECKING:
-    from romacli.eval.relative_pose import Interval, PairScore, PoseResult
+    from romacli.eval.relative_pose import PairScore, PoseResult
+    from romacli.eval.statistics import Interval
     from romacli.eval.synthetic import ValidationResult
     from romacli.matchers.matcher import Matcher
 

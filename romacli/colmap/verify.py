@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import EstimationError
-from romacli.geometry.epipolar import estimate_essential, estimate_fundamental
+from romacli.geometry.estimation import estimate_essential, estimate_fundamental
 from romacli.types import Pair
 
 from .binding import load_pycolmap

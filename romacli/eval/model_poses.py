@@ -13,7 +13,7 @@ from romacli.colmap.poses import Pose, align_similarity, compare_poses, read_pos
 from romacli.errors import InputError
 from romacli.geometry.epipolar import relative_pose_error
 
-from .relative_pose import pose_auc
+from .statistics import pose_auc
 
 THRESHOLDS_DEG = (0.1, 0.3, 1.0, 3.0, 5.0, 10.0)
 SUFFIX = ".camera"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import InputError, StoreError
-from romacli.geometry.epipolar import estimate_fundamental
+from romacli.geometry.estimation import estimate_fundamental
 from romacli.geometry.warp import decode_targets
 from romacli.images.decode import read_image
 from romacli.matchers.matcher import pair_seed

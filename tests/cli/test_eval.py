@@ -14,7 +14,8 @@ from support.commands import result_of, romacli
 
 from romacli.cli.eval import _pose_table, _synthetic_table
 from romacli.eval.certainty import Reliability
-from romacli.eval.relative_pose import Interval, PoseResult
+from romacli.eval.relative_pose import PoseResult
+from romacli.eval.statistics import Interval
 from romacli.eval.synthetic import ValidationResult
 from romacli.synthetic import Textures, render_view
 from romacli.synthetic.pairs import deep_scene

@@ -14,12 +14,10 @@ from scipy.stats import t as student_t
 from romacli.eval.pose_list import PosedPair
 from romacli.eval.relative_pose import (
     PoseOptions,
-    interval,
-    pose_auc,
     score_pair,
-    student_t_975,
     summarise,
 )
+from romacli.eval.statistics import interval, pose_auc, student_t_975
 from romacli.types import Correspondences
 
 SIZE = (640, 480)

@@ -10,14 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from romacli.geometry.epipolar import (
     essential_from_pose,
-    estimate_essential,
-    estimate_fundamental,
-    pose_from_essential,
     relative_pose_error,
     rotation_angle_deg,
     sampson_error,
     symmetric_epipolar_error,
 )
+from romacli.geometry.estimation import estimate_essential, estimate_fundamental, pose_from_essential
 
 FOCAL, CENTRE = 1400.0, np.array([800.0, 600.0])
 ROTATION = Rotation.from_euler("xyz", [2, 12, -3], degrees=True).as_matrix()

@@ -15,7 +15,7 @@ from support.seeded_weights import seeded_state_dict
 from torch import Tensor
 
 from romacli.errors import WeightsError
-from romacli.eval.relative_pose import pose_auc
+from romacli.eval.statistics import pose_auc
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.matchers.describers.matcha import dino_features
 from romacli.matchers.describers.nearest import mutual_nearest

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from romacli.eval.benchmarks.benchmark import Task
-from romacli.eval.relative_pose import pose_auc
+from romacli.eval.statistics import pose_auc
 
 Rows = Sequence[Sequence[float]]
 _DEGREES, _METRES = np.linspace(1, 10, 10), np.geomspace(0.2, 5, 10)
