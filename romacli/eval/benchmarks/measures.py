@@ -111,6 +111,19 @@ class Means:
 
 
 @dataclass(frozen=True)
+class Posed:
+    """The share of queries that have a pose."""
+
+    columns: tuple[str, ...] = ("posed",)
+
+    def __str__(self) -> str:
+        return "share of queries with a pose, right or not"
+
+    def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
+        return (100 * float(np.mean([bool(row) for row in rows])),)
+
+
+@dataclass(frozen=True)
 class Found:
     """The share of points within each distance of where they are, of all pairs pooled or of each pair alike."""
 

@@ -54,8 +54,9 @@ class BenchmarkResult:
 class Sampler:
     """A dense matcher that gives a protocol's samples, one after the other, or its warps as they are."""
 
-    def __init__(self, matcher: DenseMatcher, evaluation: Evaluation) -> None:
-        self._matcher, self._evaluation = matcher, evaluation
+    def __init__(self, matcher: DenseMatcher, *, points: int, samples: int = 1, whole: bool = False) -> None:
+        """points: in each of so many samples; whole: warps are given as they are."""
+        self._matcher, self._points, self._samples, self._whole = matcher, points, samples, whole
         self.name, self.batch_size = matcher.name, matcher.batch_size
         self.device = getattr(matcher, "device", None)
 
@@ -80,14 +81,14 @@ class Sampler:
             raise UsageError(
                 f"model {self.name} warps in one direction only, and the protocol needs both. Use another matcher."
             )
-        if isinstance(self._evaluation.solver, WarpReader):
+        if self._whole:
             return warps
-        return [self._samples(warp, seed) for warp, seed in zip(warps, seeds, strict=True)]
+        return [self._drawn(warp, seed) for warp, seed in zip(warps, seeds, strict=True)]
 
-    def _samples(self, warp: DenseMatch, seed: int) -> Correspondences:
-        options = SampleOptions(num_matches=self._evaluation.points)
+    def _drawn(self, warp: DenseMatch, seed: int) -> Correspondences:
+        options = SampleOptions(num_matches=self._points)
         believing = replace(warp, min_certainty=0.0)  # the papers draw by certainty, however low
-        drawn = [sample(believing, (seed + number) % 2**63, options) for number in range(self._evaluation.samples)]
+        drawn = [sample(believing, (seed + number) % 2**63, options) for number in range(self._samples)]
         return Correspondences(
             *(np.concatenate([getattr(one, part) for one in drawn]) for part in ("keypoints0", "keypoints1", "scores"))
         )
@@ -193,10 +194,11 @@ def evaluate(
     shown = dict.fromkeys(name for group in waiting.values() for task in group.values() for name in task.names)
     todo = PairList(tuple(next(iter(group)) for group in waiting.values()))
     asked: Matcher = matcher
-    samples = 1
+    samples, reads_warps = 1, isinstance(evaluation.solver, WarpReader)
     if isinstance(matcher, DenseMatcher):
-        asked, samples = Sampler(matcher, evaluation), evaluation.samples
-    elif isinstance(evaluation.solver, WarpReader):
+        samples = evaluation.samples
+        asked = Sampler(matcher, points=evaluation.points, samples=samples, whole=reads_warps)
+    elif reads_warps:
         raise UsageError(f"model {matcher.name} gives points, and the protocol reads warps. Choose another --protocol.")
     summary = match_images(
         ImageList(root, tuple(shown)), todo, asked, judge, options, progress=progress, stop=stop, title="evaluating"

@@ -6,12 +6,13 @@ from typing import Any
 
 from romacli.errors import UsageError
 from romacli.eval.benchmarks.benchmark import Benchmark
+from romacli.eval.benchmarks.places.rows import PLACE_ROWS
 from romacli.eval.benchmarks.points.rows import POINT_ROWS
 from romacli.eval.benchmarks.rows import dense, marked, poses
 from romacli.eval.benchmarks.scenes.rows import SCENE_ROWS
 
 BENCHMARKS: dict[str, Benchmark] = {
-    row.name: row for row in (*poses.ROWS, *marked.ROWS, *dense.ROWS, *SCENE_ROWS, *POINT_ROWS)
+    row.name: row for row in (*poses.ROWS, *marked.ROWS, *dense.ROWS, *SCENE_ROWS, *PLACE_ROWS, *POINT_ROWS)
 }
 
 

@@ -1,0 +1,36 @@
+"""The rows of these benchmarks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from romacli.eval.benchmarks.benchmark import Benchmark, Published, read_by
+from romacli.eval.benchmarks.measures import Posed
+from romacli.eval.benchmarks.places.evaluation import PlaceEvaluation
+from romacli.eval.benchmarks.rows.sources import QUOTED
+
+PLACE_ROWS = (
+    Benchmark(
+        "inloc",
+        "poses of a phone in two buildings, by pictures cut out of laser scans: 329 queries, judged by the server",
+        Posed(),
+        "query/iphone7/*.JPG\ndatabase/cutouts/FLOOR/SCAN/*.jpg and *.jpg.mat (XYZcut)\n"
+        "database/alignments/FLOOR/transformations/*_trans_SCAN.txt\npairs-query-netvlad40.txt, as hloc has it",
+        "https://www.visuallocalization.net/datasets (InLoc); the list of pairs is part of hloc",
+        partial(read_by, "places.inloc"),
+        {"hloc": PlaceEvaluation("as hloc, but for pixels' centres", 2000, 20, 48.0)},
+        pairs=329,
+        published=tuple(
+            Published(
+                method, (None,), f"DUC1 {one}, DUC2 {other} within 0.25, 0.5 and 1 m and 10 deg; RoMa paper {QUOTED}"
+            )
+            for method, one, other in (
+                ("RoMa", "60.6, 79.3, 89.9", "66.4, 83.2, 87.8"),
+                ("DKM v3", "51.5, 76.8, 86.9", "63.4, 82.4, 87.8"),
+            )
+        ),
+        apart="the figure says how many have a pose; the server judges FILE.kept/poses.txt",
+        judged_by="romacli.eval.benchmarks.places.run",
+        noun="photograph",
+    ),
+)

@@ -1,0 +1,101 @@
+"""The pass over queries: matches with their candidates, lifted into space, and a pose of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from romacli.colmap.intrinsics import camera_of_model
+from romacli.errors import PartialError, UsageError
+from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.benchmarks.places.evaluation import FOCAL_PX, PlaceEvaluation
+from romacli.eval.benchmarks.places.inloc import in_space
+from romacli.eval.benchmarks.run import Record, Sampler
+from romacli.eval.two_view import correspondences
+from romacli.localize.pose import QueryCamera, solve_pose
+from romacli.matchers.matcher import DenseMatcher, Matcher
+from romacli.progress import Progress
+from romacli.run.match import match_images
+from romacli.run.options import MatchOptions
+from romacli.stop import StopRequest
+from romacli.store.layout import written_whole
+from romacli.types import ImageList, Pair, PairList, PairResult
+from romacli.words import counted
+
+POSES = "poses.txt"
+
+
+def evaluate(
+    root: Path,
+    tasks: Sequence[Task],
+    matcher: Matcher,
+    evaluation: PlaceEvaluation,
+    record: Record,
+    *,
+    options: MatchOptions,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
+
+    A row of the record is a pose, qw qx qy qz tx ty tz of the camera from the building; none where there is none.
+
+    Raises:
+        UsageError: there is no record to write beside.
+        PartialError: some pictures cannot be read; all else is done.
+        Stopped: a signal asked for it; what is found is in the record.
+    """
+    if record.folder is None:
+        raise UsageError("this benchmark is judged by its server. Give -o FILE; poses lie in FILE.kept.")
+    waiting = {task.names[0]: task for task in tasks if task.names not in record.errors}
+    pairs = [(query, name) for query, task in waiting.items() for name in task.truth.candidates]
+    left = {query: len(task.truth.candidates) for query, task in waiting.items()}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {query: [] for query in waiting}
+
+    def lift(results: Sequence[tuple[Pair, PairResult]]) -> None:
+        for (query, cutout), result in results:
+            points = correspondences(result)
+            places = in_space(root, cutout, points.keypoints1) if len(points) else np.zeros((0, 3))
+            known = np.isfinite(places).all(1)
+            if np.count_nonzero(known) >= evaluation.fewest:
+                found[query].append((points.keypoints0[known], places[known]))
+            left[query] -= 1
+            if not left[query]:
+                record.add(waiting[query].names, _pose(waiting[query], found.pop(query), evaluation, options.seed))
+
+    asked = Sampler(matcher, points=evaluation.points) if isinstance(matcher, DenseMatcher) else matcher
+    images = ImageList(root, tuple(dict.fromkeys(name for pair in pairs for name in pair)))
+    summary = match_images(
+        *(images, PairList(tuple(pairs)), asked, lift, options), progress=progress, stop=stop, title="localizing"
+    )
+    if summary.failures:
+        raise PartialError(
+            f"{counted(len(summary.failures), 'picture')} cannot be read, and poses without them would be of another "
+            f"benchmark: {next(iter(summary.failures.values()))}"
+        )
+    _write(record, tasks)
+
+
+def _pose(
+    task: Task, found: Sequence[tuple[np.ndarray, np.ndarray]], evaluation: PlaceEvaluation, seed: int
+) -> list[float]:
+    if not found:
+        return []
+    places, points = (np.concatenate(side).astype(np.float64) for side in zip(*found, strict=True))
+    camera = QueryCamera(camera_of_model("SIMPLE_PINHOLE", FOCAL_PX, task.sizes[0]))
+    pose = solve_pose(places, points, camera, max_error_px=evaluation.max_error, seed=seed)
+    return [] if pose is None else [*pose.qvec, *pose.tvec]
+
+
+def _write(record: Record, tasks: Sequence[Task]) -> None:
+    assert record.folder is not None
+    record.folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{Path(task.names[0]).name} {' '.join(f'{value:.12g}' for value in record.errors[task.names])}\n"
+        for task in tasks
+        if record.errors[task.names]
+    ]
+    with written_whole(record.folder / POSES) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,164 @@
+"""InLoc on rendered scenes: the poses of the truth lie in the server's file, and shuffled truth leaves none."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support.benchmark_sets import write_picture
+from support.depth_sets import photograph
+from support.rendered import SceneMatcher, Shuffled
+from support.scene_sets import SIZE, row_of_cameras
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.errors import InputError
+from romacli.eval.benchmarks.places.inloc import in_space
+from romacli.eval.benchmarks.places.matfile import read_matrix
+from romacli.geometry.epipolar import rotation_angle_deg
+from romacli.matchers.registry import MATCHERS
+from romacli.synthetic import Camera
+from romacli.types import MatcherSpec
+
+QUERY, FLOOR = "query/iphone7/IMG_1.JPG", "database/cutouts/DUC1/024"
+FOCAL, QUERY_SIZE = 4032 * 28 / 36, (800, 600)
+TURN, SHIFT = cv2.Rodrigues(np.array([0.0, 0.3, 0.1]))[0], np.array([1.0, 2, 3])  # of the building from the scan
+
+
+def element(kind: int, body: bytes) -> bytes:
+    return struct.pack("<II", kind, len(body)) + body + b"\0" * (-len(body) % 8)
+
+
+def mat_file(name: str, values: np.ndarray) -> bytes:
+    """A file of level 5 with one compressed array of doubles, its name as a small element where it fits."""
+    small = len(name) <= 4
+    label = struct.pack("<HH", 1, len(name)) + name.encode().ljust(4, b"\0") if small else element(1, name.encode())
+    body = element(6, struct.pack("<II", 6, 0)) + element(5, np.array(values.shape, "<i4").tobytes()) + label
+    body += element(9, np.asarray(values, "<f8").tobytes(order="F"))
+    packed = zlib.compress(element(14, body))
+    return b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + struct.pack("<II", 15, len(packed)) + packed
+
+
+def inloc(root: Path) -> tuple[SceneMatcher, Camera]:
+    """A query between two cutouts, and its camera in the frame of the scan."""
+    matcher = SceneMatcher()
+    planes, (first, middle, last) = row_of_cameras(1, 3)
+    names = [f"{FLOOR}/DUC_cutout_024_{number}_0.jpg" for number in (0, 30)]
+    for name, camera in zip(names, (first, last), strict=True):
+        picture, depth = photograph(planes, camera, SIZE)
+        matcher.learn(write_picture(root / name, picture), planes, camera)
+        y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+        rays = np.stack((x + 0.5, y + 0.5, np.ones_like(x)), -1) @ np.linalg.inv(camera.K).T
+        world = (rays * np.where(depth > 0, depth, np.nan)[..., None] - camera.t) @ camera.R
+        (root / f"{name}.mat").write_bytes(mat_file("XYZcut", world))
+    K = np.array([[FOCAL, 0, QUERY_SIZE[0] / 2], [0, FOCAL, QUERY_SIZE[1] / 2], [0, 0, 1]])
+    camera = replace(middle, K=K, size=QUERY_SIZE)
+    matcher.learn(write_picture(root / QUERY, photograph(planes, camera, QUERY_SIZE)[0]), planes, camera)
+    motions = root / "database/alignments/DUC1/transformations"
+    motions.mkdir(parents=True)
+    rows = np.column_stack((np.vstack((TURN, np.zeros(3))), [*SHIFT, 1]))
+    text = ["header"] * 7 + [" ".join(map(str, row)) for row in rows]
+    (motions / "DUC_trans_024.txt").write_text("\n".join(text))
+    (root / "pairs-query-netvlad40.txt").write_text("".join(f"{QUERY} {name}\n" for name in names))
+    return matcher, camera
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run_with(matcher: Any, *words: object) -> Result:
+        monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
+        return CliRunner().invoke(app, ["eval", "inloc", *map(str, words), "--model", "truth"])
+
+    return run_with
+
+
+def errors(path: Path, camera: Camera) -> tuple[float, float]:
+    """Of the only pose in a file: deg, and a share of the distance to the scene."""
+    name, *numbers = path.read_text().split()
+    assert name == "IMG_1.JPG"
+    w, *vector = map(float, numbers[:4])
+    rotation = cv2.Rodrigues(2 * np.arctan2(np.linalg.norm(vector), w) * np.array(vector) / np.linalg.norm(vector))[0]
+    centre = -rotation.T @ np.array([float(number) for number in numbers[4:]])
+    true = TURN @ (-camera.R.T @ camera.t) + SHIFT
+    return rotation_angle_deg(rotation.T @ camera.R @ TURN.T), float(np.linalg.norm(centre - true))
+
+
+def test_the_truth_lies_in_the_servers_file_and_shuffled_truth_does_not(tmp_path, run):
+    matcher, camera = inloc(tmp_path)
+    file = tmp_path / "inloc.jsonl"
+    values = json.loads(run(matcher, tmp_path, "-o", file, "--json", "-q").stdout)
+    assert values["figures"] == {"posed": 100}
+    assert not values["comparable"]
+    poses = tmp_path / "inloc.jsonl.kept/poses.txt"
+    turn, distance = errors(poses, camera)
+    assert (turn < 0.3, distance < 0.1) == (True, True), (turn, distance)
+    encoded = matcher.images_encoded
+    poses.unlink()
+    assert run(matcher, tmp_path, "-o", file, "-q").exit_code == 0
+    assert (matcher.images_encoded, poses.exists()) == (encoded, True)
+    torn = tmp_path / "torn.jsonl"
+    run(Shuffled(matcher), tmp_path, "-o", torn, "-q")
+    text = (tmp_path / "torn.jsonl.kept/poses.txt").read_text()
+    assert not text or errors(tmp_path / "torn.jsonl.kept/poses.txt", camera)[1] > 0.5
+
+
+def test_without_a_file_there_is_nothing_for_the_server(tmp_path, run):
+    matcher, _ = inloc(tmp_path)
+    result = run(matcher, tmp_path, "-q")
+    assert result.exit_code == 2
+    assert "Give -o FILE" in result.stderr
+
+
+def test_points_lie_where_the_scan_says_and_nowhere_where_it_saw_nothing(tmp_path):
+    scan = np.arange(2 * 3 * 3, dtype=float).reshape(2, 3, 3)
+    scan[1, 2] = np.nan
+    folder = tmp_path / "database/cutouts/DUC1/024"
+    folder.mkdir(parents=True)
+    (folder / "DUC_a.jpg.mat").write_bytes(mat_file("XYZcut", scan))
+    motions = tmp_path / "database/alignments/DUC1/transformations"
+    motions.mkdir(parents=True)
+    (motions / "DUC_trans_024.txt").write_text("\n" * 7 + "1 0 0 10\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    points = np.array([[0.5, 0.5], [1.0, 0.5], [2.0, 1.0], [2.5, 1.5]])
+    found = in_space(tmp_path, "database/cutouts/DUC1/024/DUC_a.jpg", points)
+    np.testing.assert_allclose(found[:2], [[10, 1, 2], [11.5, 2.5, 3.5]])
+    np.testing.assert_allclose(found[2], scan[0, 2] + [10, 0, 0])  # one of four about it is missing: the nearest
+    assert np.isnan(found[3]).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:-30], "cannot be read as a MATLAB file"),
+        (lambda data: b"x" * 300, "no little-endian file of level 5"),
+        (lambda data: mat_file("RGB", np.ones((2, 2, 3))), "holds no XYZcut"),
+    ],
+)
+def test_damaged_files_are_a_sentence(damage, words, tmp_path):
+    path = tmp_path / "a.mat"
+    path.write_bytes(damage(mat_file("XYZcut", np.ones((2, 2, 3)))))
+    with pytest.raises(InputError, match=words):
+        read_matrix(path, "XYZcut")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("*.mat", "DUC_cutout_024_0_0.jpg.mat"),
+        ("DUC_trans_024.txt", "DUC_trans_024.txt"),
+        ("IMG_1.JPG", "lacks 1 of 3 pictures"),
+        ("pairs-query*", "lacks pairs-query-netvlad40.txt"),
+    ],
+)
+def test_what_is_missing_is_named(name, words, tmp_path, run):
+    matcher, _ = inloc(tmp_path)
+    sorted(tmp_path.rglob(name))[0].unlink()
+    result = run(matcher, tmp_path, "-o", tmp_path / "x.jsonl", "-q")
+    assert result.exit_code == 3
+    assert words in result.stderr
