@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,13 @@ app = typer.Typer(help="List the matchers, tell where their weights are, and fet
 @dataclass(frozen=True)
 class NameOption:
     name: Annotated[str, Option("A matcher of `romacli models list`.", metavar="NAME", is_argument=True)]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    onnx: Annotated[
+        Path, Option("Where to write: FILE-encode.onnx and FILE-match.onnx beside each other. Needs romacli[onnx].")
+    ]
 
 
 @app.command("list", epilog="Example: romacli models list")
@@ -65,6 +73,31 @@ def download(name: NameOption, talk: TalkOptions) -> None:
                 console.say(f"fetching {entry.url} ({entry.licence})")
             paths.append(str(download(entry, progress=_Bytes(console, entry.file_name))))
         console.result({"files": paths}, "ready: " + ", ".join(paths), as_json=talk.as_json)
+
+
+@app.command(epilog="Example: romacli models export mini --onnx mini.onnx")
+@takes(NameOption, ExportOptions, TalkOptions)
+def export(name: NameOption, files: ExportOptions, talk: TalkOptions) -> None:
+    """Write a matcher as two ONNX graphs, and compare them with it: encode, once an image, and match, once a pair.
+
+    Sizes are the matcher's own; encode takes RGB in [0, 1]. Warps are normalised, [-1, 1] from border to border.
+    """
+    from romacli.matchers.onnx import export as write
+
+    with Console(quiet=talk.quiet) as console:
+        done = write(name.name, files.onnx)
+        sizes = " and ".join(f"{width}x{height}" for width, height in done.sizes)
+        console.result(
+            {
+                "encode": str(done.encode),
+                "match": str(done.match),
+                "sizes": done.sizes,
+                "largest_error_px": done.largest_error_px,
+            },
+            f"{done.encode} and {done.match}, for pictures of {sizes} px; by onnxruntime their warps differ from "
+            f"{name.name}'s by {done.largest_error_px:.1g} px at most where it is certain",
+            as_json=talk.as_json,
+        )
 
 
 class _Bytes:

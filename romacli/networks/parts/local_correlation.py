@@ -47,7 +47,8 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
     else:
         batch_starts = torch.arange(batch, device=corners.device)[:, None] * y_rows.shape[1]
         places = (corners + batch_starts).flatten()
-        gathered = _dots_by_offset if x.device.type == "cpu" else _dots_by_place
+        by_offset = x.device.type == "cpu" and not torch.jit.is_tracing()
+        gathered = _dots_by_offset if by_offset else _dots_by_place
         dots = gathered(x_rows.flatten(0, 1), y_rows.flatten(0, 1), places, window).view(*corners.shape, -1)
     # Blended in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
     dots = _blend(dots.unflatten(2, (len(steps), len(steps))).to(fraction.dtype), fraction)  # (B, N, 2r + 1, 2r + 1)
@@ -69,9 +70,10 @@ def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[
     """Dot products (N, K) of every x (N, C) with the K rows of y that lie a window from its place (N,)."""
     chunk = max(1, CHUNK_VALUES_ELSEWHERE // (len(window) * x_rows.shape[1]))
     offsets, dots = places.new_tensor(window), []
-    for part, x_part in zip(places.split(chunk), x_rows.split(chunk), strict=True):
-        windows = y_rows.index_select(0, (part[:, None] + offsets).flatten()).view(len(part), len(window), -1)
-        dots.append(torch.bmm(windows, x_part[:, :, None]).squeeze(2))
+    for first in range(0, len(places), chunk):
+        some = slice(first, first + chunk)
+        windows = y_rows.index_select(0, (places[some, None] + offsets).flatten()).unflatten(0, (-1, len(window)))
+        dots.append(torch.bmm(windows, x_rows[some, :, None]).squeeze(2))
     return torch.cat(dots)
 
 

@@ -42,6 +42,7 @@ def _is_faster_as_convolution(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
     )
