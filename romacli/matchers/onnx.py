@@ -98,8 +98,8 @@ class _Match(nn.Module):
 
     def forward(self, *features: Tensor) -> tuple[Tensor | None, ...]:
         half = len(self.names)
-        sides = (dict(zip(self.names, part, strict=True)) for part in (features[:half], features[half:]))
-        found = self.network.match(*sides)
+        first, second = (dict(zip(self.names, part, strict=True)) for part in (features[:half], features[half:]))
+        found = self.network.match(first, second)
         return tuple(getattr(found, name) for name in _OUTPUTS)
 
 
@@ -141,7 +141,7 @@ def _run(encode: Path, match: Path, *photographs: Sequence[Tensor]) -> dict[str,
     encoder, matcher = (
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (encode, match)
     )
-    features = {}
+    features: dict[str, np.ndarray] = {}
     for side, (coarse, fine) in zip("AB", photographs, strict=True):
         names = [f"{output.name}_{side}" for output in encoder.get_outputs()]
         values = encoder.run(None, {"coarse": coarse.numpy(), "fine": fine.numpy()})
