@@ -1,4 +1,4 @@
-"""InLoc on rendered scenes: the poses of the truth lie in the server's file, and shuffled truth leaves none."""
+"""InLoc and Aachen on rendered scenes: the poses of the truth lie in the server's file; shuffled truth leaves none."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ import numpy as np
 import pytest
 from support.benchmark_sets import write_picture
 from support.depth_sets import photograph
+from support.homography import HomographyMatcher, image_digest
+from support.posed_job import FOCAL as PLANE_FOCAL
+from support.posed_job import NORMAL as PLANE_NORMAL
+from support.posed_job import SIZE as PLANE_SIZE
+from support.posed_job import plane_from_image, write_photograph
 from support.rendered import SceneMatcher, Shuffled
 from support.scene_sets import SIZE, row_of_cameras
+from support.small_scene import look_at
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.colmap.poses import Pose
 from romacli.errors import InputError
 from romacli.eval.benchmarks.places.inloc import in_space
 from romacli.eval.benchmarks.places.matfile import read_matrix
@@ -72,9 +79,9 @@ def inloc(root: Path) -> tuple[SceneMatcher, Camera]:
 
 @pytest.fixture
 def run(monkeypatch):
-    def run_with(matcher: Any, *words: object) -> Result:
+    def run_with(matcher: Any, *words: object, benchmark: str = "inloc") -> Result:
         monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
-        return CliRunner().invoke(app, ["eval", "inloc", *map(str, words), "--model", "truth"])
+        return CliRunner().invoke(app, ["eval", benchmark, *map(str, words), "--model", "truth"])
 
     return run_with
 
@@ -161,4 +168,84 @@ def test_what_is_missing_is_named(name, words, tmp_path, run):
     sorted(tmp_path.rglob(name))[0].unlink()
     result = run(matcher, tmp_path, "-o", tmp_path / "x.jsonl", "-q")
     assert result.exit_code == 3
+    assert words in result.stderr
+
+
+def aachen(root: Path, *, from_corner: bool = True) -> tuple[HomographyMatcher, dict[str, Pose]]:
+    """Five pictures by day of a slanted plane with points, and a query each by day and by night."""
+    rng = np.random.default_rng(0)
+    poses = {f"db/{index}.png": look_at(np.array([1.2 * index - 2.4, -0.4, -6.0]), np.zeros(3)) for index in range(5)}
+    queries = {
+        "query/day/nexus/a.png": look_at(np.array([0.5, -0.7, -5.0]), np.zeros(3)),
+        "query/night/b.png": look_at(np.array([-1.5, 0.3, -6.5]), np.array([0.4, 0.2, 0.0])),
+    }
+    by_digest = {}
+    for index, (name, pose) in enumerate({**poses, **queries}.items()):
+        picture = write_photograph(root / "images/images_upright" / name, index)
+        by_digest[image_digest(picture)] = plane_from_image(pose)
+    model = root / "3D-models/aachen_v_1_1"
+    model.mkdir(parents=True)
+    intrinsics = (
+        f"SIMPLE_RADIAL {PLANE_SIZE[0]} {PLANE_SIZE[1]} {PLANE_FOCAL} {PLANE_SIZE[0] / 2} {PLANE_SIZE[1] / 2} 0"
+    )
+    (model / "database_intrinsics_v1_1.txt").write_text("".join(f"{name} {intrinsics}\n" for name in poses))
+    lines = ["NVM_V3", "", str(len(poses))]
+    for name, pose in poses.items():
+        turn = cv2.Rodrigues(pose.rotation)[0].ravel()
+        angle = float(np.linalg.norm(turn))
+        numbers = (np.cos(angle / 2), *np.sinc(angle / 2 / np.pi) / 2 * turn, *pose.centre)
+        lines.append(f"{name} {PLANE_FOCAL} {' '.join(f'{value:.15g}' for value in numbers)} 0 0")
+    lines += ["", "200"]
+    axes = np.linalg.svd(PLANE_NORMAL[None])[2][1:]
+    for point in rng.uniform(-1.5, 1.5, (200, 2)) @ axes:
+        seen = []
+        for number, pose in enumerate(poses.values()):
+            x, y, z = pose.rotation @ point + pose.translation
+            place = np.array([x, y]) / z * PLANE_FOCAL + from_corner * np.array(PLANE_SIZE) / 2
+            seen.append(f"{number} 0 {place[0]:.6f} {place[1]:.6f}")
+        lines.append(f"{' '.join(map(str, point))} 0 0 0 {len(seen)} {' '.join(seen)}")
+    (model / "aachen_v_1_1.nvm").write_text("\n".join(lines))
+    (root / "queries").mkdir()
+    for when, name in zip(("day", "night"), queries, strict=True):
+        (root / f"queries/{when}_time_queries_with_intrinsics.txt").write_text(f"{name} {intrinsics}\n")
+    pairs = "".join(f"{query} {name}\n" for query in queries for name in poses)
+    (root / "pairs-query-netvlad50.txt").write_text(pairs)
+    return HomographyMatcher(by_digest), queries
+
+
+@pytest.mark.parametrize("from_corner", [True, False])
+def test_a_citys_queries_are_posed_by_day_and_by_night(from_corner, tmp_path, run):
+    matcher, queries = aachen(tmp_path, from_corner=from_corner)
+    file = tmp_path / "aachen.jsonl"
+    result = run(matcher, tmp_path, "-o", file, "--json", "-q", benchmark="aachen")
+    assert json.loads(result.stdout)["figures"] == {"day": 100, "night": 100}
+    lines = (tmp_path / "aachen.jsonl.kept/poses.txt").read_text().splitlines()
+    for line, (name, true) in zip(lines, queries.items(), strict=True):
+        word, *numbers = line.split()
+        w, *vector = map(float, numbers[:4])
+        turn = 2 * np.arctan2(np.linalg.norm(vector), w) * np.array(vector) / np.linalg.norm(vector)
+        rotation = cv2.Rodrigues(turn)[0]
+        assert word == Path(name).name
+        assert rotation_angle_deg(rotation.T @ true.rotation) < 0.1
+        assert np.linalg.norm(-rotation.T @ np.array(numbers[4:], float) - true.centre) < 0.02
+    one = run(matcher, tmp_path, "-o", tmp_path / "one.jsonl", "--limit", "1", "--json", "-q", benchmark="aachen")
+    assert json.loads(one.stdout)["figures"] in ({"day": 100, "night": None}, {"day": None, "night": 100})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("aachen_v_1_1.nvm", lambda text: text[: len(text) // 2], "cannot be read as a model of VisualSFM"),
+        ("aachen_v_1_1.nvm", lambda text: text.replace("db/3", "db/7"), "names db/7.png, whose camera is not in"),
+        ("database_intrinsics_v1_1.txt", lambda text: text.replace("700", "300"), "do not belong together"),
+        ("database_intrinsics_v1_1.txt", lambda text: text.replace("SIMPLE", "A"), "is not NAME SIMPLE_RADIAL"),
+        ("night_time_queries_with_intrinsics.txt", lambda text: "b.png\n", "NAME MODEL WIDTH HEIGHT"),
+    ],
+)
+def test_a_city_that_is_not_whole_is_a_sentence(name, change, words, tmp_path, run):
+    matcher, _ = aachen(tmp_path)
+    path = next(tmp_path.rglob(name))
+    path.write_text(change(path.read_text()))
+    result = run(matcher, tmp_path, "-o", tmp_path / "x.jsonl", "-q", benchmark="aachen")
+    assert result.exit_code == 3, result.output
     assert words in result.stderr

@@ -112,15 +112,20 @@ class Means:
 
 @dataclass(frozen=True)
 class Posed:
-    """The share of queries that have a pose."""
+    """The share of queries that have a pose, of all whose names begin as told, in a column each."""
 
+    beginnings: tuple[str, ...] = ("",)
     columns: tuple[str, ...] = ("posed",)
 
     def __str__(self) -> str:
         return "share of queries with a pose, right or not"
 
     def figures(self, tasks: Sequence[Task], rows: Rows) -> tuple[float, ...]:
-        return (100 * float(np.mean([bool(row) for row in rows])),)
+        def share(beginning: str) -> float:
+            found = [bool(row) for task, row in zip(tasks, rows, strict=True) if task.names[0].startswith(beginning)]
+            return 100 * float(np.mean(found)) if found else float("nan")
+
+        return tuple(map(share, self.beginnings))
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,23 @@ class PlaceEvaluation:
             f"candidates with fewer than {self.fewest} in space left out, all others together; COLMAP's LO-RANSAC "
             f"{self.max_error:g} px, focal length {FOCAL_PX:.0f} px"
         )
+
+
+@dataclass(frozen=True)
+class CityEvaluation:
+    """The points of a model carried into queries by dense warps, as `romacli localize` does.
+
+    max_error: px of an inlier, at a long side of 1600; min_inliers: points that have to agree on a pose.
+    """
+
+    about: str
+    max_error: float
+    min_inliers: int
+    measure: Measure | None = None
+    published: tuple[Published, ...] | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.about}: the model's own points carried by the warps of the listed pairs, as `romacli localize` "
+            f"does; COLMAP's LO-RANSAC {self.max_error:g} px, {self.min_inliers} points or more"
+        )

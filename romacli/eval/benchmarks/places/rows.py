@@ -6,8 +6,15 @@ from functools import partial
 
 from romacli.eval.benchmarks.benchmark import Benchmark, Published, read_by
 from romacli.eval.benchmarks.measures import Posed
-from romacli.eval.benchmarks.places.evaluation import PlaceEvaluation
+from romacli.eval.benchmarks.places.evaluation import CityEvaluation, PlaceEvaluation
 from romacli.eval.benchmarks.rows.sources import QUOTED
+
+_WITHIN = "within 0.25 m and 2 deg, 0.5 m and 5 deg, 5 m and 10 deg"
+
+
+def _judged(method: str, day: str, night: str, source: str) -> Published:
+    return Published(method, (None, None), f"day {day}, night {night} {_WITHIN}; {source}")
+
 
 PLACE_ROWS = (
     Benchmark(
@@ -31,6 +38,24 @@ PLACE_ROWS = (
         ),
         apart="the figure says how many have a pose; the server judges FILE.kept/poses.txt",
         judged_by="romacli.eval.benchmarks.places.run",
+        noun="photograph",
+    ),
+    Benchmark(
+        "aachen",
+        "poses of photographs of a city by day and by night, by a model of day: 1,015 queries, judged by the server",
+        Posed(("query/day", "query/night"), ("day", "night")),
+        "images/images_upright/{db,query,sequences}/**\n"
+        "queries/{day,night}_time_queries_with_intrinsics.txt: NAME MODEL W H PARAMS\n"
+        "3D-models/aachen_v_1_1/{aachen_v_1_1.nvm,database_intrinsics*.txt}\npairs-query-netvlad50.txt, as hloc has it",
+        "https://www.visuallocalization.net/datasets (Aachen Day-Night v1.1); the list of pairs is part of hloc",
+        partial(read_by, "places.aachen"),
+        {"localize": CityEvaluation("with hloc's pairs and threshold", 12.0, 12)},
+        published=(
+            _judged("LoFTR", "88.7, 96.4, 99.0", "75.9, 90.6, not told", "hloc, pull request 173"),
+            _judged("RoMa", "87.1, 94.8, 97.7", "66.5, 89.0, 96.3", "a user, RoMa issue 8"),
+        ),
+        apart="the figures say how many have a pose; the server judges FILE.kept/poses.txt",
+        judged_by="romacli.eval.benchmarks.places.city",
         noun="photograph",
     ),
 )

@@ -47,8 +47,7 @@ def evaluate(
         PartialError: some pictures cannot be read; all else is done.
         Stopped: a signal asked for it; what is found is in the record.
     """
-    if record.folder is None:
-        raise UsageError("this benchmark is judged by its server. Give -o FILE; poses lie in FILE.kept.")
+    needs_folder(record)
     waiting = {task.names[0]: task for task in tasks if task.names not in record.errors}
     pairs = [(query, name) for query, task in waiting.items() for name in task.truth.candidates]
     left = {query: len(task.truth.candidates) for query, task in waiting.items()}
@@ -75,7 +74,7 @@ def evaluate(
             f"{counted(len(summary.failures), 'picture')} cannot be read, and poses without them would be of another "
             f"benchmark: {next(iter(summary.failures.values()))}"
         )
-    _write(record, tasks)
+    write_poses(record, tasks)
 
 
 def _pose(
@@ -89,13 +88,25 @@ def _pose(
     return [] if pose is None else [*pose.qvec, *pose.tvec]
 
 
-def _write(record: Record, tasks: Sequence[Task]) -> None:
-    assert record.folder is not None
-    record.folder.mkdir(parents=True, exist_ok=True)
+def needs_folder(record: Record) -> Path:
+    """Where poses are written for the server.
+
+    Raises:
+        UsageError: there is no record to write beside.
+    """
+    if record.folder is None:
+        raise UsageError("this benchmark is judged by its server. Give -o FILE; poses lie in FILE.kept.")
+    return record.folder
+
+
+def write_poses(record: Record, tasks: Sequence[Task]) -> None:
+    """The poses of all queries that have one, as the server takes them."""
+    folder = needs_folder(record)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = [
         f"{Path(task.names[0]).name} {' '.join(f'{value:.12g}' for value in record.errors[task.names])}\n"
         for task in tasks
         if record.errors[task.names]
     ]
-    with written_whole(record.folder / POSES) as temporary:
+    with written_whole(folder / POSES) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")

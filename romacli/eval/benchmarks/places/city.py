@@ -1,0 +1,75 @@
+"""The pass over the queries of a city: romacli localize with the benchmark's own pairs, cameras and threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+from romacli.errors import NothingFoundError
+from romacli.eval.benchmarks.benchmark import Task
+from romacli.eval.benchmarks.places.aachen import IMAGES, PAIRS, QUERIES, City, read_map
+from romacli.eval.benchmarks.places.evaluation import CityEvaluation
+from romacli.eval.benchmarks.places.run import needs_folder, write_poses
+from romacli.eval.benchmarks.run import Record
+from romacli.localize.localize import localize
+from romacli.localize.options import LocalizeOptions
+from romacli.matchers.matcher import Matcher
+from romacli.progress import Progress, Silent
+from romacli.run.options import MatchOptions
+from romacli.stop import StopRequest
+
+
+def evaluate(
+    root: Path,
+    tasks: Sequence[Task],
+    matcher: Matcher,
+    evaluation: CityEvaluation,
+    record: Record,
+    *,
+    options: MatchOptions,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
+
+    Raises:
+        UsageError: there is no record to write beside, or the matcher gives points.
+        InputError: the model is damaged.
+        Stopped: a signal asked for it; matches are kept.
+    """
+    folder = needs_folder(record)
+    waiting = [task for task in tasks if task.names not in record.errors]
+    if waiting:
+        city: City = waiting[0].truth
+        target = read_map(city.root)
+        queries, pairs = _asked(city.root, folder, {task.names[0] for task in waiting}, target.observations.keys())
+        wanted = LocalizeOptions(
+            pairs=pairs,
+            query_list=queries,
+            max_error=evaluation.max_error,
+            min_inliers=evaluation.min_inliers,
+            min_inlier_ratio=0.0,
+        )
+        try:
+            found = localize(
+                *(city.root / IMAGES, target, folder / "localized", matcher, wanted, options),
+                *(progress or Silent(), stop or StopRequest()),
+            )
+        except NothingFoundError:
+            found = []
+        poses = {one.name: one.pose for one in found if one.pose}
+        for task in waiting:
+            pose = poses.get(task.names[0])
+            record.add(task.names, [*pose.qvec, *pose.tvec] if pose else [])
+    write_poses(record, tasks)
+
+
+def _asked(root: Path, folder: Path, names: Set[str], known: Set[str]) -> tuple[Path, Path]:
+    """Lists of these queries alone, and of their pairs with pictures that the model has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lists = {"queries.txt": QUERIES.values(), "pairs.txt": (PAIRS,)}
+    for file, sources in lists.items():
+        rows = [line.split() for source in sources for line in (root / source).read_text("utf-8").splitlines()]
+        kept = [row for row in rows if row and row[0] in names and (file == "queries.txt" or row[-1] in known)]
+        (folder / file).write_text("".join(f"{' '.join(row)}\n" for row in kept), encoding="utf-8")
+    return folder / "queries.txt", folder / "pairs.txt"
