@@ -33,12 +33,20 @@ class Judging:
     ] = None
 
 
+@dataclass(frozen=True)
+class Rehearsing:
+    dry_run: Annotated[
+        bool,
+        Option("Take two steps, say how many there will be, how long one takes, memory and disk; keep nothing."),
+    ] = False
+
+
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: romacli train -o mini.safetensors --textures textures/ --minutes 120")(train)
 
 
-@takes(TrainOptions, Judging, TalkOptions)
-def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
+@takes(TrainOptions, Judging, Rehearsing, TalkOptions)
+def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk: TalkOptions) -> None:
     """Train the small model, RoMa, or MATCHA's fusion network over the small model's features.
 
     The same command continues a training that was stopped.
@@ -50,6 +58,9 @@ def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
 
     folder = judging.validation
     with Console(quiet=talk.quiet or not is_first_process(), verbose=talk.verbose) as console:
+        if rehearsing.dry_run:
+            _rehearse(options, console, talk)
+            return
         validate = None
         if folder is not None and is_first_process():
             console.say("rendering pairs to validate on")
@@ -62,6 +73,21 @@ def train(options: TrainOptions, judging: Judging, talk: TalkOptions) -> None:
             console.warn(f"{state.skipped} of {state.step} steps were skipped: their gradient was not finite.")
         result = {"weights": str(options.output), "steps": state.step, "pairs": state.pairs, "skipped": state.skipped}
         console.result(result, f"weights in {options.output}", as_json=talk.as_json)
+
+
+def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> None:
+    from dataclasses import asdict
+
+    from romacli.train.rehearsal import rehearse
+
+    found = rehearse(options)
+    console.result(
+        asdict(found),
+        f"{found.steps:,} steps on {found.pairs:,} pairs, of {found.seconds_per_step:.3g} s each at their largest: "
+        f"{found.steps * found.seconds_per_step / 3600:.1f} h; {found.parameters / 1e6:.1f} million parameters, "
+        f"{found.memory_gb:.2f} GB of memory, {found.disk_gb:.2f} GB of disk",
+        as_json=talk.as_json,
+    )
 
 
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:

@@ -1,0 +1,80 @@
+"""What a training will take, found by its first steps."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from dataclasses import dataclass
+
+import torch
+
+from .data.source import pair_source
+from .data.stream import batches
+from .loop import TRAINABLES, train_step
+from .options import TrainOptions, check
+from .ranks import joined
+from .state import restored
+
+_BYTES = 4  # of a number: weights, their average and AdamW's two memories are float32
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training will take on one device.
+
+    Attributes:
+        steps: of the whole schedule; from the time of a step where minutes say how long.
+        pairs: on all of them.
+        parameters: that are trained; the frozen ones are not counted.
+        seconds_per_step: of the largest pairs, after a first one.
+        memory_gb: at most, of the device, or of the whole process on a CPU.
+        disk_gb: of the weights, the best ones and the checkpoint.
+    """
+
+    steps: int
+    pairs: int
+    parameters: int
+    seconds_per_step: float
+    memory_gb: float
+    disk_gb: float
+
+
+def rehearse(options: TrainOptions) -> Rehearsal:
+    """Take two steps on the largest pairs of the schedule, and keep nothing.
+
+    Raises:
+        UsageError: there is nothing to train on, or no time to train.
+        InputError: the pairs or the first weights cannot be read.
+    """
+    check(options)
+    torch.set_num_threads(options.threads)
+    with joined(options.device) as ranks:
+        torch.manual_seed(options.seed)
+        state = restored(options, TRAINABLES[options.model](options, ranks.device, ranks.count))
+        source, phase = pair_source(options, ranks.device), state.trainable.phase_at(1.0)
+        stream = batches(
+            source,
+            batch_size=options.batch_size,
+            workers=0,
+            seeds=(options.seed, 0, ranks.rank),
+            phase_at=lambda _: phase,
+            progress=multiprocessing.Value("d", 1.0),
+            pin_memory=False,
+        )
+        for _ in range(2):
+            batch = source.finished(next(stream), ranks.device)
+            began = time.monotonic()
+            train_step(state, ranks.wrapped(state.trainable), batch, phase)
+            if ranks.device.type == "cuda":
+                torch.cuda.synchronize(ranks.device)
+            seconds = time.monotonic() - began
+        trained = sum(value.numel() for value in state.trainable.network.parameters() if value.requires_grad)
+        steps = options.steps or round(options.minutes * 60 / seconds)
+        peak = (
+            torch.cuda.max_memory_allocated(ranks.device)
+            if ranks.device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        )
+        disk = 2 * len(state.trainable.exported({})) + 4 * _BYTES * trained
+        return Rehearsal(steps, steps * options.batch_size * ranks.count, trained, seconds, peak / 1e9, disk / 1e9)
