@@ -21,14 +21,17 @@ from support.posed_job import SIZE as PLANE_SIZE
 from support.posed_job import plane_from_image, write_photograph
 from support.rendered import SceneMatcher, Shuffled
 from support.scene_sets import SIZE, row_of_cameras
+from support.scene_sets import written as scene_written
 from support.small_scene import look_at
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.colmap.poses import Pose
 from romacli.errors import InputError
+from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.places.inloc import in_space
 from romacli.eval.benchmarks.places.matfile import read_matrix
+from romacli.eval.benchmarks.solvers import EssentialSolver, PosedTruth
 from romacli.geometry.epipolar import rotation_angle_deg
 from romacli.matchers.registry import MATCHERS
 from romacli.synthetic import Camera
@@ -171,6 +174,33 @@ def test_what_is_missing_is_named(name, words, tmp_path, run):
     assert words in result.stderr
 
 
+def city_model(
+    root: Path, poses: dict[str, Pose], K: np.ndarray, size: Any, tracks: Any, *, from_corner: bool = True
+) -> str:
+    """The model of VisualSFM, of points and the pictures that see them. Returns a camera as the lists have it."""
+    model = root / "3D-models/aachen_v_1_1"
+    model.mkdir(parents=True)
+    intrinsics = f"SIMPLE_RADIAL {size[0]} {size[1]} {K[0, 0]} {K[0, 2]} {K[1, 2]} 0"
+    (model / "database_intrinsics_v1_1.txt").write_text("".join(f"{name} {intrinsics}\n" for name in poses))
+    lines = ["NVM_V3", "", str(len(poses))]
+    for name, pose in poses.items():
+        turn = cv2.Rodrigues(pose.rotation)[0].ravel()
+        angle = float(np.linalg.norm(turn))
+        numbers = (np.cos(angle / 2), *np.sinc(angle / 2 / np.pi) / 2 * turn, *pose.centre)
+        lines.append(f"{name} {K[0, 0]} {' '.join(f'{value:.15g}' for value in numbers)} 0 0")
+    lines += ["", str(len(tracks))]
+    for point, numbers in tracks:
+        seen = []
+        for number in numbers:
+            pose = list(poses.values())[number]
+            x, y, z = pose.rotation @ point + pose.translation
+            place = np.array([x, y]) / z * K[0, 0] + from_corner * K[:2, 2]
+            seen.append(f"{number} 0 {place[0]:.6f} {place[1]:.6f}")
+        lines.append(f"{' '.join(map(str, point))} 0 0 0 {len(seen)} {' '.join(seen)}")
+    (model / "aachen_v_1_1.nvm").write_text("\n".join(lines))
+    return intrinsics
+
+
 def aachen(root: Path, *, from_corner: bool = True) -> tuple[HomographyMatcher, dict[str, Pose]]:
     """Five pictures by day of a slanted plane with points, and a query each by day and by night."""
     rng = np.random.default_rng(0)
@@ -183,28 +213,10 @@ def aachen(root: Path, *, from_corner: bool = True) -> tuple[HomographyMatcher, 
     for index, (name, pose) in enumerate({**poses, **queries}.items()):
         picture = write_photograph(root / "images/images_upright" / name, index)
         by_digest[image_digest(picture)] = plane_from_image(pose)
-    model = root / "3D-models/aachen_v_1_1"
-    model.mkdir(parents=True)
-    intrinsics = (
-        f"SIMPLE_RADIAL {PLANE_SIZE[0]} {PLANE_SIZE[1]} {PLANE_FOCAL} {PLANE_SIZE[0] / 2} {PLANE_SIZE[1] / 2} 0"
-    )
-    (model / "database_intrinsics_v1_1.txt").write_text("".join(f"{name} {intrinsics}\n" for name in poses))
-    lines = ["NVM_V3", "", str(len(poses))]
-    for name, pose in poses.items():
-        turn = cv2.Rodrigues(pose.rotation)[0].ravel()
-        angle = float(np.linalg.norm(turn))
-        numbers = (np.cos(angle / 2), *np.sinc(angle / 2 / np.pi) / 2 * turn, *pose.centre)
-        lines.append(f"{name} {PLANE_FOCAL} {' '.join(f'{value:.15g}' for value in numbers)} 0 0")
-    lines += ["", "200"]
     axes = np.linalg.svd(PLANE_NORMAL[None])[2][1:]
-    for point in rng.uniform(-1.5, 1.5, (200, 2)) @ axes:
-        seen = []
-        for number, pose in enumerate(poses.values()):
-            x, y, z = pose.rotation @ point + pose.translation
-            place = np.array([x, y]) / z * PLANE_FOCAL + from_corner * np.array(PLANE_SIZE) / 2
-            seen.append(f"{number} 0 {place[0]:.6f} {place[1]:.6f}")
-        lines.append(f"{' '.join(map(str, point))} 0 0 0 {len(seen)} {' '.join(seen)}")
-    (model / "aachen_v_1_1.nvm").write_text("\n".join(lines))
+    K = np.array([[PLANE_FOCAL, 0, PLANE_SIZE[0] / 2], [0, PLANE_FOCAL, PLANE_SIZE[1] / 2], [0, 0, 1]])
+    tracks = [(point, range(len(poses))) for point in rng.uniform(-1.5, 1.5, (200, 2)) @ axes]
+    intrinsics = city_model(root, poses, K, PLANE_SIZE, tracks, from_corner=from_corner)
     (root / "queries").mkdir()
     for when, name in zip(("day", "night"), queries, strict=True):
         (root / f"queries/{when}_time_queries_with_intrinsics.txt").write_text(f"{name} {intrinsics}\n")
@@ -249,3 +261,39 @@ def test_a_city_that_is_not_whole_is_a_sentence(name, change, words, tmp_path, r
     result = run(matcher, tmp_path, "-o", tmp_path / "x.jsonl", "-q", benchmark="aachen")
     assert result.exit_code == 3, result.output
     assert words in result.stderr
+
+
+def test_a_citys_pictures_are_pairs_of_known_pose(tmp_path, run):
+    matcher = SceneMatcher()
+    names = [f"db/{number}.jpg" for number in range(3)]
+    cameras = scene_written(tmp_path / "images/images_upright", 1, names, matcher)
+    depth = photograph(row_of_cameras(1, 3)[0], cameras[1], SIZE)[1]
+    y, x = (some[::200] for some in np.nonzero(depth))
+    rays = np.column_stack((x + 0.5, y + 0.5, np.ones(len(x)))) @ np.linalg.inv(cameras[1].K).T
+    points = (rays * depth[y, x][:, None] - cameras[1].t) @ cameras[1].R
+    poses = {name: Pose(camera.R, camera.t) for name, camera in zip(names, cameras, strict=True)}
+    # Neighbours share half of the points of each; the first and the last share none.
+    seen = [([0, 1], [1, 2], [0], [2])[number % 4] for number in range(len(points))]
+    city_model(tmp_path, poses, cameras[0].K, SIZE, list(zip(points, seen, strict=True)))
+    values = json.loads(run(matcher, tmp_path, "--json", "-q", benchmark="aachen-pairs").stdout)
+    assert values["pairs"] == 2
+    assert min(values["figures"].values()) > 90
+    torn = json.loads(run(Shuffled(matcher), tmp_path, "--json", "-q", benchmark="aachen-pairs").stdout)
+    assert max(torn["figures"].values()) < 20
+
+
+def test_lenses_are_straightened_before_poses_are_estimated():
+    rng = np.random.default_rng(0)
+    K, radial = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]]), 0.1
+    rotation, translation = cv2.Rodrigues(np.array([0, 0.1, 0]))[0], np.array([1.0, 0.1, 0])
+    space = rng.uniform([-2, -1.5, 4], [2, 1.5, 8], (300, 3))
+    sides = []
+    for points in (space, space @ rotation.T + translation):
+        flat = points[:, :2] / points[:, 2:]
+        sides.append((1 + radial * (flat**2).sum(1, keepdims=True)) * flat * 500 + [320, 240])
+    sizes, solver = ((640, 480), (640, 480)), EssentialSolver("long", 1200)
+    known, unknown = (
+        solver.errors(Task(("a", "b"), sizes, PosedTruth((K, K), rotation, translation, terms)), *sides)[0]
+        for terms in ((radial, radial), (0.0, 0.0))
+    )
+    assert known < 0.1 < unknown

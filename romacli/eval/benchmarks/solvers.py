@@ -15,14 +15,19 @@ from romacli.types import Size
 
 # Of a side: undistorted photographs have their principal points near the middle.
 _OFF_CENTRE = 0.1
+_ROUNDS = 10
 
 
 class PosedTruth(NamedTuple):
-    """K (3, 3) of both pictures in px, and cam1_from_cam0: rotation (3, 3), translation (3,)."""
+    """K (3, 3) of both pictures in px, and cam1_from_cam0: rotation (3, 3), translation (3,).
+
+    radial: the first term of both pictures' distortion, as in COLMAP's SIMPLE_RADIAL.
+    """
 
     intrinsics: tuple[np.ndarray, np.ndarray]
     rotation: np.ndarray
     translation: np.ndarray
+    radial: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,10 @@ class EssentialSolver:
         scales = [self._scale(size) for size in task.sizes]
         Ks = [scale * K for scale, K in zip(scales, truth.intrinsics, strict=True)]
         rays0, rays1 = (
-            (scale * points.astype(np.float64) - self.shift - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
-            for points, scale, K in zip((points0, points1), scales, Ks, strict=True)
+            _undistorted(
+                (scale * points.astype(np.float64) - self.shift - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T, radial
+            )
+            for points, scale, K, radial in zip((points0, points1), scales, Ks, truth.radial, strict=True)
         )
         # Half of the entries averaged are zero, so that the sum is about one focal length.
         found = self._pose(rays0, rays1, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
@@ -91,6 +98,14 @@ class EssentialSolver:
         except cv2.error:
             return None
         return best
+
+
+def _undistorted(rays: np.ndarray, radial: float) -> np.ndarray:
+    """Where rays (N, 2) would meet depth 1 without the lens: the fixed point of x (1 + k |x|^2) = distorted."""
+    straight = rays
+    for _ in range(_ROUNDS if radial else 0):
+        straight = rays / (1 + radial * (straight**2).sum(1, keepdims=True))
+    return straight
 
 
 @dataclass(frozen=True)

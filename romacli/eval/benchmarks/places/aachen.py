@@ -11,6 +11,8 @@ import numpy as np
 
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
+from romacli.eval.throughput import spread
 from romacli.localize.pose import read_query_list
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ QUERIES = {when: f"queries/{when}_time_queries_with_intrinsics.txt" for when in 
 NVM, INTRINSICS = "aachen_v_1_1.nvm", "database_intrinsics*.txt"
 _MOST_ERROR_PX = 5.0  # of the model's own observations, in the median
 _CHECKED = 2000
+_FEWEST_SHARED, _PARTS, _MOST_PAIRS = 30, (0.1, 0.5), 1500
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,11 @@ def read_map(root: Path) -> Map:
     """
     from romacli.localize.localize import Map
 
-    cameras = _intrinsics(_intrinsics_file(root))
-    path = root / MODEL / NVM
-    try:
-        names, poses, points, rows = _read_nvm(path)
-    except (OSError, ValueError, IndexError, StopIteration) as error:
-        raise InputError(f"{path} cannot be read as a model of VisualSFM ({error}). Unpack it again.") from error
-    if lost := [name for name in names if name not in cameras]:
-        raise InputError(f"{path} names {lost[0]}, whose camera is not in {INTRINSICS}. Unpack both again.")
+    model = _model(root)
+    names, points, rows, cameras = model.names, model.points, model.rows, model.cameras
     image, point = rows[:, 0].astype(int), rows[:, 1].astype(int)
     middles = np.array([cameras[name][1:3] for name in names])
-    xy = rows[:, 2:] + _offset(path, rows, names, poses, points, cameras)[:, None] * middles[image]
+    xy = rows[:, 2:] + middles[image] * model.from_middle
     observations = {}
     order = np.argsort(image, kind="stable")
     bounds = np.searchsorted(image[order], np.arange(len(names) + 1))
@@ -71,8 +68,92 @@ def read_map(root: Path) -> Map:
         if len(seen) and (root / IMAGES / name).is_file():
             observations[name] = point[seen], xy[seen]
     if not observations:
-        raise InputError(f"{root / IMAGES} holds none of the {len(names)} pictures of {path}. Unpack them there.")
+        raise InputError(f"{root / IMAGES} holds none of the {len(names)} pictures of the model. Unpack them there.")
     return Map(root / MODEL, root / IMAGES, None, dict(enumerate(points)), observations)
+
+
+def read_pairs(root: Path) -> list[Task]:
+    """1,500 pairs of the model's pictures that share a tenth to a half of the points of the one that sees fewer.
+
+    Raises:
+        InputError: the model is damaged, holds no such pairs, or a picture is missing.
+    """
+    require(root, (IMAGES, f"{MODEL}/{NVM}"))
+    model = _model(root)
+    count = len(model.names)
+    image, point = model.rows[:, 0].astype(np.int64), model.rows[:, 1].astype(np.int64)
+    order = np.argsort(point, kind="stable")
+    keys, shared = _shared(image[order], point[order], count)
+    one, other = np.divmod(keys, count)
+    sees = np.bincount(image, minlength=count)
+    part = shared / np.minimum(sees[one], sees[other])
+    fitting = np.flatnonzero((shared >= _FEWEST_SHARED) & (part >= _PARTS[0]) & (part <= _PARTS[1]))
+    if not len(fitting):
+        raise InputError(f"{root / MODEL / NVM} has no pictures that share a tenth to a half of their points.")
+    chosen = [(int(one[row]), int(other[row])) for row in spread(fitting.tolist(), _MOST_PAIRS)]
+    names = [f"{IMAGES}/{name}" for name in model.names]
+    sizes = sizes_of(root, (names[number] for pair in chosen for number in pair))
+    tasks = []
+    for i, j in chosen:
+        truth = _relative(model, i, j)
+        tasks.append(Task((names[i], names[j]), (sizes[names[i]], sizes[names[j]]), truth))
+    check_intrinsics(root, tasks)
+    return tasks
+
+
+def _shared(image: np.ndarray, point: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of images as one number each, smaller * count + larger, and how many points they share."""
+    found, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    step = 1
+    while (same := point[step:] == point[:-step]).any():
+        pair = np.sort(np.stack((image[step:][same], image[:-step][same])), axis=0)
+        keys, number = np.unique(pair[0] * count + pair[1], return_counts=True)
+        found.append(keys)
+        counts.append(number)
+        step += 1
+    keys, of = np.unique(np.concatenate(found), return_inverse=True)
+    return keys, np.bincount(of, np.concatenate(counts), minlength=len(keys)).astype(int)
+
+
+def _relative(model: _Model, i: int, j: int) -> PosedTruth:
+    matrices, radial, turns, centres = [], [], [], []
+    for number in (i, j):
+        focal, x, y, distortion = model.cameras[model.names[number]]
+        matrices.append(np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]]))
+        radial.append(float(distortion))
+        quaternion = tuple(model.poses[number][:4])
+        turns.append(np.stack([_rotated(quaternion, axis) for axis in np.eye(3)], axis=1))
+        centres.append(model.poses[number][4:])
+    translation = turns[1] @ (centres[0] - centres[1])
+    return PosedTruth((matrices[0], matrices[1]), turns[1] @ turns[0].T, translation, (radial[0], radial[1]))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What VisualSFM's file and the list of cameras hold together; see `_read_nvm`.
+
+    cameras: focal length, principal point and distortion by name. from_middle: whether observations count from there.
+    """
+
+    names: list[str]
+    poses: np.ndarray
+    points: np.ndarray
+    rows: np.ndarray
+    cameras: dict[str, np.ndarray]
+    from_middle: bool
+
+
+def _model(root: Path) -> _Model:
+    """Raise InputError where it is damaged, or its observations do not fit its poses."""
+    cameras = _intrinsics(_intrinsics_file(root))
+    path = root / MODEL / NVM
+    try:
+        names, poses, points, rows = _read_nvm(path)
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        raise InputError(f"{path} cannot be read as a model of VisualSFM ({error}). Unpack it again.") from error
+    if lost := [name for name in names if name not in cameras]:
+        raise InputError(f"{path} names {lost[0]}, whose camera is not in {INTRINSICS}. Unpack both again.")
+    return _Model(names, poses, points, rows, cameras, _from_middle(path, rows, names, poses, points, cameras))
 
 
 def _read_nvm(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
@@ -95,15 +176,15 @@ def _read_nvm(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray
     return names, np.array(poses), np.array(points), np.array(rows)
 
 
-def _offset(
+def _from_middle(
     path: Path,
     rows: np.ndarray,
     names: list[str],
     poses: np.ndarray,
     points: np.ndarray,
     cameras: dict[str, np.ndarray],
-) -> np.ndarray:
-    """Whether observations count from the principal point (1) or from the picture's corner (0), by what fits, (N,).
+) -> bool:
+    """Whether observations count from the principal point or from the picture's corner, by what fits.
 
     Raises:
         InputError: neither does.
@@ -126,7 +207,7 @@ def _offset(
             f"{path}: observations are {min(errors):.0f} px from where its poses see their points. The model and "
             f"{INTRINSICS} do not belong together; unpack both again."
         )
-    return np.full(len(rows), float(errors[1] < errors[0]))
+    return errors[1] < errors[0]
 
 
 def _rotated(quaternion: tuple[float, ...], point: np.ndarray) -> np.ndarray:

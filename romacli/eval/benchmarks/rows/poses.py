@@ -133,4 +133,17 @@ ROWS = (
         partial(read_by, "data.strecha"),
         {"pairs": Evaluation("as megadepth1500, for none is published for pairs", _OUTDOOR, samples=5)},
     ),
+    Benchmark(
+        "aachen-pairs",
+        "relative pose between pictures of a city by day: 1,500 pairs of Aachen's model",
+        Areas(_POSE, (5, 10, 20), "deg"),
+        "images/images_upright/{db,sequences}/**\n3D-models/aachen_v_1_1/{aachen_v_1_1.nvm,database_intrinsics*.txt}",
+        "https://www.visuallocalization.net/datasets (Aachen Day-Night v1.1)",
+        partial(read_by, "places.aachen", read="read_pairs"),
+        {
+            "pairs": Evaluation(
+                "as megadepth1500, for none is published for pairs; lenses undistorted", _OUTDOOR, samples=5
+            )
+        },
+    ),
 )
