@@ -107,7 +107,7 @@ class Rejected:
 
 
 # What may have made a pair match that did not as it was, and how such a pair is called.
-FOUND_BY = {"scale": "with a part enlarged"}
+FOUND_BY = {"scale": "with a part enlarged", "rescue": "begun from SIFT"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from romacli.geometry.coordinates import from_colmap_pixels
+from romacli.geometry.scattered import spread
 from romacli.matchers.compact import CompactOptions, compact_all
 from romacli.matchers.matcher import StartedPair
 from romacli.matchers.memory import keep_freed_memory
@@ -64,6 +66,9 @@ COARSE_BATCH_ON_GPU = 16
 COARSE_STRIDE = 8
 # In long sides, half a token of a small network. On rendered walks tighter or looser limits told no better.
 COARSE_CYCLE_ERROR = 0.03
+# A warp that begins from points has so many cells a side, and is unsure of those that are further than the reach (2 is
+# the width of the image) from the second nearest point.
+SPREAD_SIDE, SPREAD_REACH = 32, 0.2
 
 
 def resize(image: np.ndarray, size: Size) -> Tensor:
@@ -205,6 +210,29 @@ class TwoPassMatcher:
         started = self.start(pairs)
         finished = iter(self.finish([each for each in started if isinstance(each, StartedPair)], seeds))
         return [each if isinstance(each, Rejected) else next(finished) for each in started]
+
+    @property
+    def starts_from_points(self) -> bool:
+        """Whether the network can begin from another's warp, so that `match_from` may be asked."""
+        return hasattr(self._network, "begin")
+
+    def match_from(
+        self,
+        pairs: Sequence[tuple[Features, Features]],
+        points: Sequence[tuple[np.ndarray, np.ndarray]],
+        seeds: Sequence[int],
+    ) -> list[PairResult]:
+        """What the refiners and `finish` make of warps spread from pairs of points; six points or more a pair."""
+        begin = self._network.begin  # type: ignore[attr-defined]
+        started = []
+        for pair, places in zip(pairs, points, strict=True):
+            ends = [from_colmap_pixels(xy, each.size) for xy, each in zip(places, pair, strict=True)]
+            both = [spread(here, there, SPREAD_SIDE) for here, there in (ends, ends[::-1])]
+            warp = torch.from_numpy(np.stack([targets for targets, _ in both])).float().to(self._device)
+            near = torch.from_numpy(np.stack([distance for _, distance in both])).float().to(self._device)
+            certainty = torch.where(near < SPREAD_REACH, 3 - 4 * near / SPREAD_REACH, -4.0)
+            started.append(StartedPair(pair, begin(warp, certainty)))
+        return self.finish(started, seeds)
 
     @torch.inference_mode()
     def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:

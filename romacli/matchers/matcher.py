@@ -99,6 +99,21 @@ class CoarseMatcher(Matcher, Protocol):
         ...
 
 
+class PointStartMatcher(Matcher, Protocol):
+    """A matcher that may begin from points found elsewhere; asked for by `starts_from_points`, which is then true."""
+
+    starts_from_points: bool
+
+    def match_from(
+        self,
+        pairs: Sequence[tuple[Features, Features]],
+        points: Sequence[tuple[np.ndarray, np.ndarray]],
+        seeds: Sequence[int],
+    ) -> list[PairResult]:
+        """`match` with pairs of points, (N, 2) COLMAP px in both images of each pair, in place of the first stage."""
+        ...
+
+
 def least_coarse_overlap(options: MatcherOptions, default: float) -> float:
     """The coarse overlap below which a pair is not refined; 0 refines all.
 

@@ -392,6 +392,14 @@ class Mini(nn.Module):
         stage = self._decode(both, swap_halves(both), symmetric=True).stages[0]
         return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, directions=2)
 
+    def begin(self, warp: Tensor, certainty: Tensor) -> Unfinished:
+        """Return a state for `refine` whose coarse warp is found elsewhere.
+
+        Args:
+            warp: (2, h, w, 2) normalised, from A to B and from B to A. certainty: (2, h, w) logits.
+        """
+        return Unfinished({"warp": warp, "certainty": certainty}, directions=2)
+
     def refine(
         self,
         state: Unfinished,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -15,10 +15,19 @@ from romacli.geometry.turns import turn_back, turn_correspondences_back
 from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
 from romacli.matchers.cache import FeatureCache
-from romacli.matchers.matcher import CoarseMatcher, KeypointMatcher, Matcher, StagedMatcher, StartedPair, pair_seed
+from romacli.matchers.matcher import (
+    CoarseMatcher,
+    KeypointMatcher,
+    Matcher,
+    PointStartMatcher,
+    StagedMatcher,
+    StartedPair,
+    pair_seed,
+)
 from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
 from romacli.progress import Progress, Silent
 from romacli.run.options import MatchOptions
+from romacli.run.retries.rescue import Rescue
 from romacli.run.retries.retry import Retry
 from romacli.run.retries.rotations import Rotations
 from romacli.run.retries.scales import Scales
@@ -199,6 +208,8 @@ class _Run:
             self._retries.append(Rotations(self._matcher, self._read, capacity_bytes=room))
         if self._options.try_scales and isinstance(self._matcher, CoarseMatcher):
             self._retries.append(Scales(self._matcher, self._read, capacity_bytes=room))
+        if self._options.rescue and getattr(self._matcher, "starts_from_points", False):
+            self._retries.append(Rescue(cast(PointStartMatcher, self._matcher), self._read, capacity_bytes=room))
         return fit
 
     def left(self, todo: PairList) -> list[Pair]:
@@ -395,7 +406,7 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int)
     Raises:
         UsageError: the cache that was asked for does not hold two.
     """
-    parts = 1 + options.turns_every_pair + options.try_scales
+    parts = 1 + sum(map(bool, options.retries.values()))
     if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes
         room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)

@@ -41,6 +41,7 @@ class MatchOptions:
     seed: of every random choice, together with the two names.
     try_rotations: the loop itself tries rotations where it is `always`; `auto` leaves that to a second look.
     try_scales: try weak pairs again with parts of their photographs enlarged.
+    rescue: begin weak pairs again from verified SIFT matches.
     strict: stop at the first photograph that cannot be read.
     processes: how many share the device's memory.
     """
@@ -66,13 +67,25 @@ class MatchOptions:
             "photographs from near and far: parts are found at the coarse stage, and the best is matched."
         ),
     ] = False
+    rescue: Annotated[
+        bool,
+        Option(
+            "Begin pairs that are rejected or overlap by less than 10 % again from SIFT's matches where 30 of these "
+            "agree on one motion, for photographs from far apart. Takes about a second a photograph and as long as "
+            "matching a pair that verifies."
+        ),
+    ] = False
     strict: Annotated[bool, Option("Stop at the first photograph that cannot be read, instead of going on.")] = False
     processes: int = 1
 
     @property
     def retries(self) -> dict[str, Any]:
         """The ways in which the loop tries pairs again, as manifests keep them."""
-        return {"try_rotations": self.turns_every_pair or None, "try_scales": self.try_scales or None}
+        return {
+            "try_rotations": self.turns_every_pair or None,
+            "try_scales": self.try_scales or None,
+            "rescue": self.rescue or None,
+        }
 
     @property
     def turns_every_pair(self) -> bool:

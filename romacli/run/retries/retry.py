@@ -38,6 +38,8 @@ def check_retries(matcher: Matcher, options: MatchOptions) -> None:
         raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
     if options.try_scales and not isinstance(matcher, CoarseMatcher):
         raise UsageError(f"--try-scales needs a matcher with a coarse stage, which {matcher.name} has not. Try mini.")
+    if options.rescue and not getattr(matcher, "starts_from_points", False):
+        raise UsageError(f"--rescue needs a matcher that can begin from points, which {matcher.name} cannot. Try mini.")
 
 
 def is_weak(result: PairResult, overlap: float) -> bool:
