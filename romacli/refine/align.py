@@ -63,13 +63,22 @@ def align(
 def _confirmed(
     found: Alignment, source: Photograph, target: Photograph, whole: list[np.ndarray], options: RefineOptions
 ) -> Alignment:
-    """Believe what leads back to where it came from, as wrong texture does not."""
+    """Believe what wider patches lead back to where it came from, unlike wrong texture and patches over an edge.
+
+    How far off they end counts as uncertainty.
+    """
     places, starts, affines = whole
+    wider = replace(options, half_patch=options.back_half_patch)
     rows = np.flatnonzero(found.good)
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
-        back = _align_chunk(target, source, found.xy[some], places[some], np.linalg.inv(affines[some]), options)
-        found.good[some] = back.good & (np.linalg.norm(back.xy - places[some], axis=1) < options.back_px)
+        back = _align_chunk(target, source, found.xy[some], places[some], np.linalg.inv(affines[some]), wider)
+        off = (back.xy - places[some])[..., None]
+        there = affines[some] @ off
+        found.source_covariance[some] += off @ off.transpose(0, 2, 1)
+        found.covariance[some] += there @ there.transpose(0, 2, 1)
+        largest = np.linalg.eigvalsh(found.covariance[some])[:, 1]
+        found.good[some] = back.good & (largest < options.max_deviation_px**2)
     return replace(found, xy=np.where(found.good[:, None], found.xy, starts))
 
 

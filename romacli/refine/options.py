@@ -14,13 +14,13 @@ class RefineOptions:
 
     refine: whether at all; None for keypoints that are made of the warps and not for those that are given.
     levels: resolutions, each half of the one before; half_patch: a patch has 2 half_patch + 1 samples a side;
-    back_px: the way back has to end so near to where it began; seed_radius: how far a track may move to where a
-    photograph fixes it well; spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px:
-    of one step, in px of the level; converged_px: a last step shorter than this has arrived; reach_px: how far an
-    observation may move, twice as far for each level more; min_correlation: of patches that agree; max_deviation_px:
-    where the photographs fix a place less well, it stays; smallest_area: of the warp between two views, by which one
-    may shrink the other; start_px: deviation per axis of what is not refined; carried: of what its track moved it by
-    besides, as a share; rounds: so many other views are tried, one after the other.
+    back_half_patch: the same on the way back; seed_radius: how far a track may move to where a photograph fixes it
+    well; spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px: of one step, in px
+    of the level; converged_px: a last step shorter than this has arrived; reach_px: how far an observation may move,
+    twice as far for each level more; min_correlation: of patches that agree; max_deviation_px: where the photographs
+    fix a place less well, it stays; smallest_area: of the warp between two views, by which one may shrink the other;
+    start_px: deviation per axis of what is not refined; carried: of what its track moved it by besides, as a share;
+    rounds: so many other views are tried, one after the other.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints
@@ -36,7 +36,7 @@ class RefineOptions:
     ] = None
     levels: int = 1
     half_patch: int = 7
-    back_px: float = 0.4
+    back_half_patch: int = 10
     seed_radius: int = 8
     spacing: float = 1.5
     steps: int = 10
@@ -44,7 +44,7 @@ class RefineOptions:
     converged_px: float = 0.04
     reach_px: float = 3.0
     min_correlation: float = 0.75
-    max_deviation_px: float = 0.5
+    max_deviation_px: float = 0.4
     smallest_area: float = 0.15
     start_px: float = 1.0
     carried: float = 0.1

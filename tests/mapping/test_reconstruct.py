@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -57,6 +58,18 @@ def test_both_mappers_find_the_true_poses(scene, tmp_path, mapper, method):
     assert errors.missing == ()
     assert errors.rotation_deg.max() < 0.3
     assert errors.position.max() < 0.01
+
+
+def test_few_keypoints_that_are_a_few_pixels_off_hardly_move_the_cameras(tmp_path):
+    exact = make_scene(6, noise_px=0.05)
+    rng = np.random.default_rng(1)
+    shifts = {name: 2.0 * (rng.random((len(xy), 1)) < 0.15) for name, xy in exact.keypoints.items()}
+    keypoints = {name: (xy + shifts[name] * [1, 0.3]).astype(np.float32) for name, xy in exact.keypoints.items()}
+    scene = replace(exact, keypoints=keypoints)
+    scene.write(tmp_path / "a.db", verify=VerifyOptions(max_error_px=4, num_threads=1))
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(**FIXED))
+    errors = compare_poses(read_poses(tmp_path / "sparse" / "0"), scene.poses)
+    assert errors.position.mean() < 0.001
 
 
 @pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])

@@ -108,6 +108,21 @@ def test_what_has_no_texture_or_reaches_outside_keeps_its_place() -> None:
     assert not align(flat, textured, places, places, np.tile(np.eye(2), (2, 1, 1)), OPTIONS).good.any()
 
 
+def test_of_places_beside_an_edge_in_depth_most_are_left_as_they_were() -> None:
+    wall, front = plaster(), plaster()[::-1]
+    beside = np.arange(640) < 320
+    moved = cv2.warpAffine(wall, np.float32([[1, 0, 3], [0, 1, 0]]), (640, 640))
+    pictures = [np.where(beside, behind, front) for behind in (wall, moved)]
+    rng = np.random.default_rng(0)
+    places = np.stack((rng.uniform(311, 319, 400), rng.uniform(40, 600, 400)), axis=1)
+    truth = places + [3, 0]
+    starts = truth + rng.normal(0, 0.7, truth.shape)
+    source, target = (Photograph.prepare(picture, 1) for picture in pictures)
+    found = align(source, target, places, starts, np.tile(np.eye(2), (400, 1, 1)), OPTIONS)
+    far_off = np.linalg.norm(found.xy - truth, axis=1)[found.good] > 1
+    assert far_off.sum() < 0.35 * len(places)
+
+
 def test_no_patch_reaches_into_a_mask() -> None:
     image = plaster()
     kept = np.ones(image.shape, bool)
