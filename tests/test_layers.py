@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "forest", "names", "options", "progress", "stop", "words"},
     {"types"},
     {"geometry"},
-    {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "store", "colmap"},
+    {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "filter", "store", "colmap"},
     {"matchers", "mapping"},
     {"run", "two_view", "follow"},
     {"pairing", "describe"},

@@ -20,6 +20,7 @@ from romacli.cli import (
     densify,
     describe,
     export,
+    filter,
     follow,
     localize,
     match,
@@ -53,6 +54,7 @@ ORDER_OF_WORK = (
     "aggregate",
     "refine",
     "colmap-import",
+    "filter",
     "reconstruct",
     "densify",
     "localize",
@@ -205,6 +207,7 @@ densify.add_to(app)
 localize.add_to(app)
 export.add_to(app)
 colmap_import.add_to(app)
+filter.add_to(app)
 reconstruct.add_to(app)
 refine.add_to(app)
 status.add_to(app)

@@ -13,6 +13,7 @@ from romacli.cli.console import Console, stopping
 from romacli.cli.match import describe, introduce, match_values, raise_failures
 from romacli.cli.options import DryRunOptions, TalkOptions, takes
 from romacli.errors import UsageError
+from romacli.filter.options import FilterOptions
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.mapping.options import MapperOptions
 from romacli.options import Option, Panel
@@ -20,8 +21,11 @@ from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.job.job import Job
+    from romacli.job.outputs.filter import FilterSummary
     from romacli.mapping.reconstruct import ReconstructionSummary
     from romacli.report.focal import FocalLength
+    from romacli.stop import StopRequest
+    from romacli.types import Pair
 
 # Focal lengths that are said; the others are in the result.
 _MOST_TOLD = 3
@@ -44,11 +48,12 @@ class Georeferencing:
     ] = False
 
 
-@takes(JobOptions, ImportOptions, MapperOptions, Georeferencing, DryRunOptions, TalkOptions)
+@takes(JobOptions, ImportOptions, MapperOptions, FilterOptions, Georeferencing, DryRunOptions, TalkOptions)
 def reconstruct(
     options: JobOptions,
     importing: ImportOptions,
     mapping: MapperOptions,
+    filtering: FilterOptions,
     georeferencing: Georeferencing,
     dry: DryRunOptions,
     talk: TalkOptions,
@@ -84,7 +89,8 @@ def reconstruct(
         matched = run_job(job, console, stop)
         import_matches(images, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
-        model = make_model(images, job.layout, database, mapping, console, stop)
+        filtered, without = _filtered(job, filtering, console, stop)
+        model = make_model(images, job.layout, database, mapping, console, stop, without=without)
         if georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
@@ -96,12 +102,27 @@ def reconstruct(
         values = {
             **match_values(matched),
             **_model_values(model, focal),
+            "filtered": asdict(filtered) if filtered else None,
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
         gps = f". GPS: {fit}" if fit else ""
-        console.result(values, f"{_sentence(model, job)}{gps}", as_json=talk.as_json)
+        console.result(values, f"{_sentence(model, job, len(without))}{gps}", as_json=talk.as_json)
         raise_failures(matched, job.layout)
+
+
+def _filtered(
+    job: Job, options: FilterOptions, console: Console, stop: StopRequest
+) -> tuple[FilterSummary | None, frozenset[Pair]]:
+    """What the filter says of the job's pairs, where it is asked, and those that it drops."""
+    from romacli.job.outputs.filter import filter_pairs
+
+    if not options.filter:
+        return None, frozenset()
+    found = filter_pairs(job.layout, console, stop)
+    for sentence in found.warnings:
+        console.warn(sentence)
+    return found, found.without
 
 
 def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) -> dict[str, Any]:
@@ -116,14 +137,15 @@ def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) ->
     }
 
 
-def _sentence(model: ReconstructionSummary, job: Job) -> str:
+def _sentence(model: ReconstructionSummary, job: Job, without: int) -> str:
+    doubted = f". {counted(without, 'doubted pair')} left out" if without else ""
     tried = f". Mappers: {', then '.join(model.attempts)}" if len(model.attempts) > 1 else ""
     counts = " and ".join(map(str, model.others))
     others = f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
     return (
         f"{model.registered} of {counted(len(job.images), 'image')} registered, {counted(model.points3D, 'point')}, "
         f"mean track length {model.mean_track_length:.2f}, mean reprojection error "
-        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}{tried}"
+        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}{tried}{doubted}"
     )
 
 

@@ -6,16 +6,18 @@ Knows databases and folders of models; who made the matches is none of its busin
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from romacli.colmap.access import open_readonly
+from romacli.colmap.access import PAIR_BASE, open_readonly
 from romacli.colmap.scratch import scratch_folder
 from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.errors import InputError, NothingFoundError, StoreError
+from romacli.names import respelled
+from romacli.types import Pair
 from romacli.words import counted
 
 from .georeference import GEOREFERENCE
@@ -54,6 +56,7 @@ def reconstruct(
     sparse_folder: Path,
     options: MapperOptions | None = None,
     *,
+    without: Collection[Pair] = (),
     progress: Callable[[int], None] | None = None,
 ) -> ReconstructionSummary:
     """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and sum the largest up.
@@ -63,6 +66,7 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
+        without: pairs of names that are kept from the mapper.
         progress: called with the number of images that were just placed; by the incremental mapper only. Those that
             are given up and placed again are not counted twice.
 
@@ -87,6 +91,8 @@ def reconstruct(
     with scratch_folder(sparse_folder, num_bytes=3 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
+        if without:
+            _drop(copy, without)
         output.mkdir()
         found, attempts = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
@@ -163,6 +169,29 @@ def _copy_database(source: Path, target: Path) -> None:
     """Copy a database as it stands, even while another program writes; pycolmap would migrate the original."""
     with closing(open_readonly(source)) as reader, closing(sqlite3.connect(target)) as writer:
         reader.backup(writer)
+
+
+def _drop(database: Path, pairs: Collection[Pair]) -> None:
+    """Remove the geometries of pairs of names from a database of ours.
+
+    Raises:
+        NothingFoundError: none is left.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        numbers = {name: number for number, name in connection.execute("SELECT image_id, name FROM images")}
+        spelled_here = respelled({name: name for pair in pairs for name in pair}, numbers)
+        number_of = {name: numbers[here] for here, name in spelled_here.items() if here in numbers}
+        ids = [sorted(number_of[name] for name in pair) for pair in pairs if number_of.keys() >= set(pair)]
+        connection.executemany(
+            "DELETE FROM two_view_geometries WHERE pair_id = ?", [(PAIR_BASE * one + other,) for one, other in ids]
+        )
+        connection.commit()
+        (left,) = connection.execute("SELECT count(*) FROM two_view_geometries WHERE rows > 0").fetchone()
+    if not left:
+        raise NothingFoundError(
+            "every verified pair seems to show places that only look alike, so none is left to map. Leave --filter out "
+            "to map them all the same."
+        )
 
 
 def _rank(model: Any) -> tuple[int, int]:

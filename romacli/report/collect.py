@@ -17,6 +17,7 @@ from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
 from romacli.job.diagnosis import Placed, placed_of
+from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
 from romacli.job.outputs.model import said_of_mappers
 from romacli.job.outputs.origins import holds
@@ -36,6 +37,8 @@ from .focal import FocalLength, focal_lengths
 from .folder import JobFolder
 
 T = TypeVar("T")
+# Pairs that the filter drops and the report names; the others are in the manifest.
+_DROPPED_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -281,9 +284,19 @@ def _cameras(model: Model) -> tuple[CameraFacts, ...]:
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
-    """What `match` or `aggregate` warned of when it made the keypoints."""
+    """What `match` or `aggregate` warned of when it made the keypoints, and the filter of the pairs."""
     held = holds(job.manifest, KEYPOINTS)
-    return tuple(str(warning) for warning in held.get("warnings", ()))
+    filtered = noted_filter(job.manifest)
+    return (*map(str, held.get("warnings", ())), *(_about_filter(filtered) if filtered else ()))
+
+
+def _about_filter(filtered: FilterSummary) -> list[str]:
+    """The pairs that are doubted, and what came of it."""
+    told = [f"{pair.one} {pair.other}: {pair.reason}" for pair in filtered.dropped[:_DROPPED_SHOWN]]
+    if not told:
+        return filtered.warnings
+    many = counted(len(filtered.dropped), "pair")
+    return [f"{many} may show places that only look alike, by `romacli filter`: {'; '.join(told)}", *filtered.warnings]
 
 
 def _matcher(name: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,32 @@ from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
+from romacli.types import Pair
 
 MODEL = "sparse"
 
 
 def make_model(
-    images: Path, layout: Layout, database: Path, options: MapperOptions, progress: Progress, stop: StopRequest
+    images: Path,
+    layout: Layout,
+    database: Path,
+    options: MapperOptions,
+    progress: Progress,
+    stop: StopRequest,
+    *,
+    without: Collection[Pair] = (),
 ) -> ReconstructionSummary:
     """Map the database into `sparse/`, unless the model there was made from the same with the same options.
+
+    without: pairs that are kept from the mapper, names ascending.
 
     Raises:
         NothingFoundError: no pair is verified, or no model came out.
     """
     chosen = replace(options, verbose=False, known_poses=None)
     sources = [noted_path(layout, database), rows_of(database)]
-    derived_from = digest([sources[1], repr(chosen), model_content(options.known_poses)])
+    asked = [sources[1], repr(chosen), model_content(options.known_poses)]
+    derived_from = digest([*asked, *([sorted(without)] if without else ())])
     held = held_by(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and held is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
@@ -46,7 +57,7 @@ def make_model(
         stop.at_once(),
     ):
         progress.begin("mapping", read_content(database).images)
-        summary = reconstruct(database, images, layout.sparse, options, progress=progress.advance)
+        summary = reconstruct(database, images, layout.sparse, options, without=without, progress=progress.advance)
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary

@@ -1,0 +1,1 @@
+"""Pairs of places that look alike, told by what their warps miss: pure functions of warps."""

@@ -1,0 +1,89 @@
+"""Places that a pair of images should match and does not: its holes that both images match with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from .lattice import Edge, Flow, Lattice, Views
+
+# Warps are carried on over holes from the matched places around, by a bell curve of so many cells; where it finds
+# less than this density of them, nothing is predicted.
+_SIGMA_CELLS = 2.0
+_LEAST_SUPPORT = 0.2
+# Images other than the pair's that have to match a place for it to be one that can be matched.
+_WITNESSES = 2
+_FEWEST_MATCHED = 6
+# Holes narrower than two cells are the edges of what stands before something else.
+_NARROW = np.ones((2, 2), np.uint8)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """missing, matched: numbers of places, of both images together; holes: (count,) bool, in the first and the
+    second."""
+
+    missing: int
+    matched: int
+    holes: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def share(self) -> float:
+        return self.missing / max(1, self.missing + self.matched)
+
+
+def count_witnesses(views: Views) -> list[np.ndarray]:
+    """For each image how many others match each of its places, (count,)."""
+    found = [np.zeros(lattice.count, np.int32) for lattice in views.lattices]
+    for i, j in views.edges:
+        found[i] += views.flow(i, j).matched
+        found[j] += views.flow(j, i).matched
+    return found
+
+
+def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missing:
+    """What a pair lacks: where its warp, carried on over a hole, leads to a hole of the other image, and others match
+    both. What is hidden in one of the images leads to what hides it, which is matched."""
+    flows = views.flow(*edge), views.flow(*edge[::-1])
+    unmatched = [~flow.matched & (witnesses[image] >= _WITNESSES) for image, flow in zip(edge, flows, strict=True)]
+    holes = []
+    for side in (0, 1):
+        lattice, other = (views.lattices[image] for image in (edge[side], edge[1 - side]))
+        places, is_supported = _carried_on(flows[side], lattice)
+        cell, is_inside = other.nearest(places)
+        hole = unmatched[side] & is_supported & is_inside & unmatched[1 - side][cell]
+        grid = hole.reshape(lattice.rows, lattice.columns).astype(np.uint8)
+        holes.append(cv2.morphologyEx(grid, cv2.MORPH_OPEN, _NARROW).ravel() > 0)
+    matched = sum(int(flow.matched.sum()) for flow in flows)
+    return Missing(sum(int(hole.sum()) for hole in holes), matched, (holes[0], holes[1]))
+
+
+def _carried_on(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """Targets (count, 2) at all places, and where enough is matched around to say so.
+
+    They are an affine map of the matched places, and what these lie off it, averaged around each place.
+    """
+    if flow.matched.sum() < _FEWEST_MATCHED:
+        return flow.targets, np.zeros(lattice.count, bool)
+    places = np.column_stack((lattice.places(), np.ones(lattice.count, np.float32)))
+    affine = np.linalg.lstsq(places[flow.matched], flow.targets[flow.matched], rcond=None)[0]
+    base, weights = places @ affine, flow.matched[:, None].astype(np.float32)
+    off = _blurred(np.hstack(((flow.targets - base) * weights, weights)), lattice)
+    is_supported = off[:, 2] > _LEAST_SUPPORT * _blurred_whole(lattice)
+    return base + off[:, :2] / np.maximum(off[:, 2:], 1e-3), is_supported
+
+
+def _blurred(values: np.ndarray, lattice: Lattice) -> np.ndarray:
+    """(count, n) float32 values, averaged around each place; there are zeros outside of the image."""
+    grid = values.astype(np.float32).reshape(lattice.rows, lattice.columns, -1)
+    blurred = cv2.GaussianBlur(grid, (0, 0), _SIGMA_CELLS, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(blurred).reshape(lattice.count, -1)
+
+
+@cache
+def _blurred_whole(lattice: Lattice) -> np.ndarray:
+    """What `_blurred` makes of ones, (count,)."""
+    return _blurred(np.ones((lattice.count, 1)), lattice)[:, 0]

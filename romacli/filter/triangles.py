@@ -1,0 +1,49 @@
+"""Triangles of images: whether the way over a third image ends where the direct one does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .lattice import Edge, Views
+
+Triangle = tuple[int, int, int]
+# Triangles looked at for each pair; common places that a triangle must have; cells by which two ways may differ.
+_PER_EDGE = 12
+_FEWEST_PLACES, _CELLS = 36, 1.6
+
+
+def choose_triangles(views: Views) -> list[Triangle]:
+    """Three images that are all paired, ascending, up to 12 for every pair, those whose pairs match most first."""
+    neighbours = [set(others) for others in views.neighbours]
+    matched = {edge: int(views.flow(*edge).matched.sum()) for edge in views.edges}
+    found: set[Triangle] = set()
+    for edge in views.edges:
+
+        def least(third: int, edge: Edge = edge) -> int:
+            return min(matched[min(end, third), max(end, third)] for end in edge)
+
+        common = sorted(neighbours[edge[0]] & neighbours[edge[1]], key=lambda third: (-least(third), third))
+        for third in common[:_PER_EDGE]:
+            first, middle, last = sorted((*edge, third))
+            found.add((first, middle, last))
+    return sorted(found)
+
+
+def measure_agreement(views: Views, triangle: Triangle) -> float | None:
+    """The share of places whose way over a third image ends where the direct one does, of all three ways round.
+
+    None where hardly any can be followed both ways.
+    """
+    agreeing = followed = 0
+    i, j, k = triangle
+    for one, over, other in ((i, j, k), (j, k, i), (k, i, j)):
+        there, direct, onward = views.flow(one, over), views.flow(one, other), views.flow(over, other)
+        start = np.flatnonzero(there.matched & direct.matched)
+        cell, is_inside = views.lattices[over].nearest(there.targets[start])
+        usable = is_inside & onward.matched[cell]
+        start, cell = start[usable], cell[usable]
+        # Within half a cell the warp is taken for a shift.
+        ends = onward.targets[cell] + there.targets[start] - views.lattices[over].places()[cell]
+        off = np.linalg.norm(ends - direct.targets[start], axis=1)
+        agreeing, followed = agreeing + int((off < _CELLS).sum()), followed + len(start)
+    return agreeing / followed if followed >= _FEWEST_PLACES else None

@@ -1,0 +1,167 @@
+"""Which pairs of a job show places that only look alike: told by its warps, and noted with their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+
+from romacli.errors import InputError, NothingFoundError
+from romacli.filter.judge import Judged, disputed, judge_pairs
+from romacli.filter.lattice import Edge, Views
+from romacli.geometry.warp import masked
+from romacli.job.hold import hold_job
+from romacli.job.masks import JobMasks, masks_of, noted_masks
+from romacli.job.outputs.origins import digest, held_by, holds, remember
+from romacli.keypoints.checks import connected
+from romacli.pairs import read_pairs
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.history import noted
+from romacli.store.images import read_images
+from romacli.store.journal import Journal
+from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint, read_manifest
+from romacli.types import CompactWarp, Manifest, Pair
+from romacli.words import counted, first_few
+
+FILTER = "filter"
+# Part of what the answer depends on: another way of judging gives another.
+_VERSION = 1
+# Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
+_AMBIGUOUS = 0.05
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A pair that is kept from the mapper; missing: the share of the places that it should match and does not."""
+
+    one: str
+    other: str
+    missing: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class FilterSummary:
+    """What the filter makes of a job's pairs.
+
+    groups_before, groups: sizes of the groups of images that all pairs, and those kept, join; alone: images whose pairs
+    are all dropped; disputed: the share of triangles of kept pairs that contradict.
+    """
+
+    pairs: int
+    dropped: tuple[Dropped, ...]
+    groups_before: tuple[int, ...]
+    groups: tuple[int, ...]
+    alone: tuple[str, ...]
+    disputed: float
+
+    @property
+    def without(self) -> frozenset[Pair]:
+        """The pairs that are dropped, names ascending."""
+        return frozenset((pair.one, pair.other) for pair in self.dropped)
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether parts look alike that the filter cannot tell apart."""
+        return self.disputed > _AMBIGUOUS
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what became of the job's images, and on what the filter cannot tell."""
+        found = []
+        if len(self.groups) > len(self.groups_before):
+            found.append(
+                f"without pairs of places that look alike the images fall into {len(self.groups)} groups, of "
+                f"{' and '.join(map(str, self.groups))}: they become models of their own. Match more pairs between "
+                "them, or leave the filter out if the places are the same"
+            )
+        if self.alone:
+            found.append(
+                f"{counted(len(self.alone), 'image keeps', 'images keep')} no pair and cannot be placed: "
+                f"{first_few(self.alone)}"
+            )
+        if self.is_ambiguous:
+            found.append(
+                f"parts of the scene look alike and nothing tells them apart: the pairs that are left contradict each "
+                f"other round {self.disputed:.0%} of the ways over three images. The model may be folded; photograph "
+                "what distinguishes the parts"
+            )
+        return found
+
+
+def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary:
+    """Judge the pairs of a job by their warps, unless that is done; nothing is matched again, no photograph is read.
+
+    Raises:
+        InputError: the folder holds no job, or one of a matcher of keypoints.
+        NothingFoundError: no pair has a warp.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+    stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
+    with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
+        listed = sorted((min(pair), max(pair)) for pair in read_pairs(layout.pairs, None).pairs.pairs)
+        done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
+        if any(journal.kind(pair) == "correspondences" for pair in done):
+            raise InputError(
+                f"{layout.root} holds matches of keypoints, and the filter looks at what warps miss. Leave --filter "
+                "out, or match with a dense matcher of `romacli models list`."
+            )
+        if not done:
+            raise NothingFoundError(f"{layout.root} holds no pair that matched, so there is nothing to filter.")
+        sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
+        masks = masks_of(noted_masks(layout), sizes)
+        stamp = masks.stamp(list(sizes)) if masks else None
+        derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
+        if (held := held_by(layout, FILTER, derived_from)) is not None:
+            return _summary_of(held)
+        with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
+            summary = _judge(done, journal, masks, progress)
+            counts.update(pairs=summary.pairs)
+            remember(layout, FILTER, derived_from, asdict(summary))
+    return summary
+
+
+def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
+    """What the filter found last; None where it never ran."""
+    held = holds(manifest, FILTER)
+    return _summary_of(held) if held else None
+
+
+def _judge(pairs: Collection[Pair], journal: Journal, masks: JobMasks | None, progress: Progress) -> FilterSummary:
+    def read(pair: Pair) -> CompactWarp:
+        record = journal.read(pair)
+        assert isinstance(record, CompactWarp)
+        progress.advance()
+        if masks is None:
+            return record
+        return masked(record, *(masks.cells(name, record.weight_AB.shape) for name in pair))
+
+    progress.begin("filtering pairs", 2 * len(pairs))
+    views = Views(pairs, read)
+    judged = judge_pairs(views, progress.advance)
+    before = connected({views.pair_of(edge): 1 for edge in judged})
+    groups = connected({views.pair_of(edge): 1 for edge, one in judged.items() if one.is_kept})
+    kept = {name for group in groups for name in group}
+    return FilterSummary(
+        pairs=len(judged),
+        dropped=tuple(_dropped(views, judged)),
+        groups_before=tuple(map(len, before)),
+        groups=tuple(map(len, groups)),
+        alone=tuple(name for name in views.names if name not in kept),
+        disputed=round(disputed(views, judged), 4),
+    )
+
+
+def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
+    """Those that miss most first."""
+    worst = sorted((edge for edge, one in judged.items() if not one.is_kept), key=lambda edge: -judged[edge].share)
+    return [Dropped(*views.pair_of(edge), round(judged[edge].share, 4), judged[edge].reason) for edge in worst]
+
+
+def _summary_of(held: Mapping[str, object]) -> FilterSummary:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in held.items()}
+    values["dropped"] = tuple(Dropped(**one) for one in held["dropped"])  # type: ignore[attr-defined]
+    return FilterSummary(**values)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""Pairs of walls that look alike but for a detail, told by the warps of a matcher that is sure of itself."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.commands import result_of, romacli
+from support.small_job import plane_job
+from support.small_scene import make_scene
+
+from romacli.errors import InputError, NothingFoundError
+from romacli.filter.judge import disputed, judge_pairs
+from romacli.filter.lattice import Lattice, Views
+from romacli.filter.missing import count_witnesses, find_missing
+from romacli.geometry.warp import cell_centres, encode_targets
+from romacli.job.outputs.filter import Dropped, FilterSummary, filter_pairs, noted_filter
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import reconstruct
+from romacli.progress import Silent
+from romacli.stop import StopRequest
+from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest
+from romacli.types import CompactWarp, Pair
+
+SIZE, GRID, STEP_PX = (320, 240), (48, 64), 40
+# Left, top, width and height of what is on one wall alone, in px of the wall.
+POSTERS = {"front": (200, 60, 70, 80), "back": (330, 100, 80, 70)}
+
+
+def wall_of(name: str) -> str:
+    return name.split("/")[0]
+
+
+def place_of(name: str) -> int:
+    return STEP_PX * int(name.split("/")[1])
+
+
+def on_poster(points: np.ndarray, posters: dict[str, tuple[int, int, int, int]]) -> np.ndarray:
+    found = np.zeros(points.shape[:-1], bool)
+    for left, top, width, height in posters.values():
+        found |= ((points >= (left, top)) & (points < (left + width, top + height))).all(-1)
+    return found
+
+
+def warp(pair: Pair, *, has_posters: bool = True) -> CompactWarp:
+    """The warp of two photographs of walls, which is a shift, with nothing at posters of one of them alone."""
+    parts = []
+    for one, other in (pair, pair[::-1]):
+        points = cell_centres(GRID, SIZE) + (place_of(one), 0)
+        targets = points - (place_of(other), 0)
+        seen = ((targets > 0) & (targets < SIZE)).all(-1)
+        if has_posters and wall_of(one) != wall_of(other):
+            seen &= ~on_poster(points, POSTERS)
+        parts.append((encode_targets(targets, SIZE), np.where(seen, 200, 0).astype(np.uint8)))
+    overlap = float(np.mean([(weights > 0).mean() for _, weights in parts]))
+    return CompactWarp(*parts[0], *parts[1], SIZE, SIZE, overlap)
+
+
+def views_of(walls: tuple[str, ...] = ("front", "back"), count: int = 6, **more: bool) -> Views:
+    names = [f"{wall}/{k}" for wall in walls for k in range(count)]
+    pairs = [(min(pair), max(pair)) for pair in combinations(names, 2)]
+    return Views(pairs, lambda pair: warp(pair, **more))
+
+
+def same_wall(pair: Pair) -> bool:
+    return wall_of(pair[0]) == wall_of(pair[1])
+
+
+def test_a_hole_that_both_images_match_with_others_is_missing() -> None:
+    views = views_of()
+    witnesses = count_witnesses(views)
+    shares = {views.pair_of(edge): find_missing(views, edge, witnesses).share for edge in views.edges}
+    assert max(share for pair, share in shares.items() if same_wall(pair)) == 0
+    assert shares["back/2", "front/2"] > 0.1
+    holes = find_missing(views, views.edges[[*shares].index(("back/2", "front/2"))], witnesses).holes
+    points = Lattice.over(SIZE).places() * 10 + (place_of("back/2"), 0)
+    assert on_poster(points[holes[0]], POSTERS).mean() > 0.7  # but for cells at the edge
+
+
+def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> None:
+    views = views_of()
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
+    assert "should match" in judged["back/2", "front/2"].reason
+    assert disputed(views, judge_pairs(views)) == 0
+
+
+def test_a_pair_that_shows_no_detail_falls_with_those_that_do() -> None:
+    views = views_of(count=11)
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    assert judged["back/10", "front/10"].share < 0.02  # which alone speaks for it
+    assert not judged["back/10", "front/10"].is_kept
+
+
+@pytest.mark.parametrize("walls", [("front",), ("front", "back")])
+def test_where_nothing_is_missing_nothing_is_dropped(walls: tuple[str, ...]) -> None:
+    judged = judge_pairs(views_of(walls, has_posters=False))
+    assert all(one.is_kept for one in judged.values())
+
+
+def test_two_images_are_kept() -> None:
+    assert all(one.is_kept for one in judge_pairs(views_of(("front",), 2)).values())
+
+
+def test_warps_round_three_images_that_end_elsewhere_are_disputed() -> None:
+    def read(pair: Pair) -> CompactWarp:
+        return warp(("front/0", "front/3") if pair == ("front/0", "front/2") else pair)
+
+    pairs = [(f"front/{i}", f"front/{j}") for i, j in combinations(range(3), 2)]
+    views = Views(pairs, read)
+    assert disputed(views, judge_pairs(views)) == 1
+
+
+def test_warnings_name_groups_images_and_what_cannot_be_told() -> None:
+    dropped = (Dropped("a", "b", 0.1, "why"),)
+    found = FilterSummary(9, dropped, (8,), (4, 3), ("z.jpg",), 0.2)
+    assert found.without == {("a", "b")}
+    assert [any(word in told for told in found.warnings) for word in ("2 groups", "z.jpg", "look alike and nothing")]
+    assert not FilterSummary(9, (), (8,), (8,), (), 0.0).warnings
+
+
+def test_a_job_is_filtered_once_and_keeps_what_was_found(tmp_path: Path) -> None:
+    layout, photographs = plane_job(tmp_path)
+    found = filter_pairs(layout, Silent(), StopRequest())
+    assert (found.pairs, found.dropped, found.groups) == (6, (), (4,))
+    assert noted_filter(read_manifest(layout.manifest)) == found
+    for path in photographs.root.rglob("*.png"):  # which are not needed
+        path.unlink()
+    run = romacli("filter", layout.root, "--json")
+    assert result_of(run)["pairs"] == 6
+    assert "to do" not in run.stderr
+
+
+def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no job.*romacli match"):
+        filter_pairs(Layout(tmp_path), Silent(), StopRequest())
+
+
+def test_the_mapper_never_sees_pairs_that_are_dropped(tmp_path: Path) -> None:
+    scene, database = make_scene(6), tmp_path / "a.db"
+    scene.write(database)
+    before = database.read_bytes()
+    options = MapperOptions(refine_intrinsics=False, num_threads=1)
+    names = sorted(scene.poses)
+    lost = {(min(names[0], name), max(names[0], name)) for name in names[1:]}
+    summary = reconstruct(database, tmp_path, tmp_path / "sparse", options, without=lost)
+    assert summary.registered == 5
+    assert database.read_bytes() == before
+    with pytest.raises(NothingFoundError, match=r"look alike.*--filter"):
+        reconstruct(database, tmp_path, tmp_path / "sparse", options, without=set(combinations(names, 2)))
