@@ -29,6 +29,7 @@ from romacli.cli import (
     pairs,
     reconstruct,
     refine,
+    register,
     report,
     show,
     status,
@@ -58,6 +59,7 @@ ORDER_OF_WORK = (
     "reconstruct",
     "densify",
     "localize",
+    "register",
     "export",
     "status",
     "check",
@@ -205,6 +207,7 @@ merge.add_to(app)
 aggregate.add_to(app)
 densify.add_to(app)
 localize.add_to(app)
+register.add_to(app)
 export.add_to(app)
 colmap_import.add_to(app)
 filter.add_to(app)

@@ -43,6 +43,7 @@ FILES = {
     "aggregate": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]},
     "colmap-import": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:6]},
     "reconstruct": OUTPUT_FILES | WEIGHTS_FILES,
+    "register": OUTPUT_FILES | WEIGHTS_FILES,
     "densify": {path: OUTPUT_FILES[path] for path in ("OUT/dense/fused.ply", "OUT/runs.jsonl")},
     "report": {path: OUTPUT_FILES[path] for path in ("OUT/report.html", "OUT/runs.jsonl")},
     "localize": {
@@ -68,6 +69,7 @@ ENVIRONMENT = {
     "match": MODEL | WEIGHTS,
     "reconstruct": MODEL | WEIGHTS,
     "localize": MODEL | WEIGHTS,
+    "register": MODEL | WEIGHTS,
     "show": MODEL | WEIGHTS,
     "models": WEIGHTS,
 }

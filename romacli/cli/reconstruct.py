@@ -79,6 +79,7 @@ def reconstruct(
     mapping = replace(mapping, seed=options.match.seed, verbose=talk.verbose)
     images = options.images.folder
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        options = replace(options, keypoints=replace(options.keypoints, replaces=True))
         with stop.at_once():
             check_early(listed(options), importing, mapping, georeferenced=georeference)
             job = open_job(options, console)

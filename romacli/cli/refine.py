@@ -10,13 +10,14 @@ import typer
 from romacli.cli.aggregate import tell_keypoints
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
-from romacli.job.options import DEFAULT_OUTPUT, JobImages, MatchedJob
+from romacli.job.options import DEFAULT_OUTPUT, JobImages, MatchedJob, Replacing
 
 
 @dataclass(frozen=True)
 class RefineChoice:
     job: MatchedJob = DEFAULT_OUTPUT
     images: JobImages = None
+    replaces: Replacing = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,5 +38,5 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
 
     start, layout = time.monotonic(), Layout(job.job)
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        summary = reaggregate(layout, refined_options(layout, job.images), console, stop)
+        summary = reaggregate(layout, refined_options(layout, job.images, replaces=job.replaces), console, stop)
         tell_keypoints(summary, job.job, time.monotonic() - start, console, as_json=talk.as_json)

@@ -16,6 +16,7 @@ from romacli.types import Pair, Size, canonical
 
 from .access import images_of, open_readonly
 from .poses import UNREADABLE, Pose, open_model
+from .poses import read_model as open_whole
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,31 @@ def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
     with _reading(path) as connection:
         rows = connection.execute("SELECT camera_id, params, prior_focal_length FROM cameras").fetchall()
     return {camera: (float(np.frombuffer(params, np.float64)[0]), bool(is_prior)) for camera, params, is_prior in rows}
+
+
+def read_keypoints(path: Path) -> dict[str, np.ndarray]:
+    """The keypoints of each image of a database, (K, 2) float32 COLMAP px.
+
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is no COLMAP database.
+    """
+    query = "SELECT name, rows, cols, data FROM keypoints JOIN images USING (image_id)"
+    with _reading(path) as connection:
+        return {
+            name: np.frombuffer(data or b"", np.float32).reshape(rows, cols)[:, :2]
+            for name, rows, cols, data in connection.execute(query)
+        }
+
+
+def read_observations(folder: Path) -> dict[str, np.ndarray]:
+    """The keypoints of each registered image of a model, (K, 2) float32 COLMAP px, whether or not they see a point.
+
+    Raises:
+        InputError: the folder holds no model, or a damaged one.
+    """
+    images = [image for image in open_whole(folder).images.values() if image.has_pose]
+    return {image.name: np.array([p.xy for p in image.points2D], np.float32).reshape(-1, 2) for image in images}
 
 
 def read_inliers(path: Path) -> dict[Pair, int]:

@@ -36,7 +36,8 @@ class ReaggregateOptions:
     """How keypoints are made, the seed aside, which is the job's.
 
     external: those to match in place of new ones. masks: None for those that the job has used last. images: the folder
-    of photographs to refine them against, None for where they were matched.
+    of photographs to refine them against, None for where they were matched. replaces: make all anew, whatever refers
+    to them.
     """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
@@ -44,13 +45,14 @@ class ReaggregateOptions:
     masks: MaskOptions | None = None
     refine: RefineOptions = field(default_factory=RefineOptions)
     images: Path | None = None
+    replaces: bool = False
 
 
 def asked_options(asked: KeypointOptions, images: Path | None) -> ReaggregateOptions:
     """How keypoints are made anew: as is asked, by default with the masks of the run before."""
     external = ExternalKeypoints(asked.keypoints, images) if asked.keypoints else None
     masks = asked.masks if asked.names_masks else None
-    return ReaggregateOptions(asked.aggregate, external, masks, asked.refine, images)
+    return ReaggregateOptions(asked.aggregate, external, masks, asked.refine, images, asked.replaces)
 
 
 def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path | None) -> ReaggregateOptions:
@@ -71,6 +73,7 @@ def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path 
         asked.masks if asked.names_masks else before.masks,
         asked.refine if "refine" in asked.typed else before.refine,
         images,
+        asked.replaces,
     )
 
 
@@ -86,11 +89,11 @@ def noted_options(layout: Layout) -> ReaggregateOptions:
     return ReaggregateOptions(options, external, noted_masks(layout), RefineOptions(refine=noted.get("refine")))
 
 
-def refined_options(layout: Layout, images: Path | None) -> ReaggregateOptions:
+def refined_options(layout: Layout, images: Path | None, *, replaces: bool = False) -> ReaggregateOptions:
     """How the hloc files of a job were made last, refined now. images: None for where they were matched."""
     noted = noted_options(layout)
     external = noted.external and ExternalKeypoints(noted.external.source, images or noted.external.images)
-    return replace(noted, external=external, refine=RefineOptions(refine=True), images=images)
+    return replace(noted, external=external, refine=RefineOptions(refine=True), images=images, replaces=replaces)
 
 
 def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress, stop: StopRequest) -> HlocSummary:
@@ -125,7 +128,8 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         if options.masks is not None:
             note_masks(layout, options.masks)
         refinement = Refinement(options.refine, options.images or photographs_of(layout), images)
-        sources = HlocSources(journal, pairs, sizes, aggregate, known, options.external, masks, refinement)
+        made_of = (journal, pairs, sizes, aggregate, known, options.external, masks, refinement)
+        sources = HlocSources(*made_of, replaces=options.replaces)
         return derive_hloc(layout, sources, progress, stop)
 
 

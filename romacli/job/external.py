@@ -39,12 +39,12 @@ class ExternalKeypoints:
     source: str
     images: Path | None = None
 
-    def check(self, names: Sequence[str], options: AggregateOptions) -> None:
-        """Pass silently when there are keypoints for every image, or SIFT can find them.
+    def check(self, names: Sequence[str], options: AggregateOptions, *, of_all: bool = False) -> None:
+        """Pass silently when there are keypoints of images, of_all: of every one, or SIFT can find them.
 
         Raises:
             UsageError: the method makes keypoints of its own, or SIFT lacks the photographs.
-            InputError: the file does not exist, or lacks images.
+            InputError: the file does not exist, or lacks the images.
             StoreError: it is no features file.
         """
         if options.method != AggregateOptions.method:
@@ -59,7 +59,7 @@ class ExternalKeypoints:
         with FeaturesFile(Path(self.source)) as file:
             held = spelled(names, file.names())
         missing = [name for name in names if name not in held]
-        if missing:
+        if missing and (of_all or not held):
             raise InputError(
                 f"{self.source} holds no keypoints of {len(missing)} of {len(names)} images, {missing[0]} first. "
                 "Its names have to be those of the photographs, relative to their folder."
@@ -83,7 +83,7 @@ class ExternalKeypoints:
         stop: StopRequest,
         masks: JobMasks | None = None,
     ) -> dict[str, Keypoints]:
-        """The keypoints of every image, in COLMAP pixels. SIFT finds none in what is masked.
+        """The keypoints of every image that has any, in COLMAP pixels. SIFT finds none in what is masked.
 
         Raises:
             InputError: an image had another size when its keypoints were found than when it was matched.
@@ -92,9 +92,15 @@ class ExternalKeypoints:
             return self._detect(sizes, options.max_keypoints, progress, stop, masks)
         with FeaturesFile(Path(self.source)) as file:
             held = spelled(sizes, file.names())
-            for name, size in sizes.items():
-                self._require_size(name, file.known_size(held.get(name, name)) or size, size)
-            return {name: file.keypoints(held.get(name, name), np.float64) for name in sizes}
+            for name, other in held.items():
+                self._require_size(name, file.known_size(other) or sizes[name], sizes[name])
+            if len(held) < len(sizes):
+                lacking = sorted(sizes.keys() - held.keys())
+                progress.say(
+                    f"{self.source} lacks {len(lacking)} of {len(sizes)} images, {lacking[0]} first: their keypoints "
+                    "are carried from those of the others, and new ones where there are none"
+                )
+            return {name: file.keypoints(other, np.float64) for name, other in held.items()}
 
     def _detect(
         self,

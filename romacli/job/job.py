@@ -21,11 +21,12 @@ from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.hold import hold
 from romacli.job.masks import JobMasks, note_masks
 from romacli.job.options import JobOptions
-from romacli.job.outputs.hloc import HlocSources, derive_hloc
+from romacli.job.outputs.held import require_same_photographs, require_same_way
+from romacli.job.outputs.hloc import HlocSources, derive_hloc, made_as
 from romacli.job.outputs.table import OUTPUTS
 from romacli.job.turned import Trial, try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
-from romacli.matchers.matcher import Matcher
+from romacli.matchers.matcher import KeypointMatcher, Matcher
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
@@ -157,9 +158,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
-    if keypoints.external:
-        keypoints.external.check(images.names, keypoints.aggregate)
-    options, matcher = _with_matcher(options, keypoints)
+    options, matcher = _with_matcher(options, keypoints, images)
     settings = {
         **matcher.settings,
         "seed": options.match.seed,
@@ -197,15 +196,20 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
 
 
-def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions) -> tuple[JobOptions, Matcher]:
+def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions, images: ImageList) -> tuple[JobOptions, Matcher]:
     """The matcher, and the options with external keypoints in its own: it may look at these alone.
 
     Raises:
+        InputError: there are no such keypoints of the images.
         UsageError: photographs are to be turned or enlarged for a matcher that does not try them so.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
+    if keypoints.external:
+        keypoints.external.check(images.names, keypoints.aggregate)
     matcher = load_matcher(options.matcher.model, options.matcher_options)
+    if keypoints.external and isinstance(matcher, KeypointMatcher):
+        keypoints.external.check(images.names, keypoints.aggregate, of_all=True)
     check_retries(matcher, options.match)
     return options, matcher
 
@@ -260,9 +264,8 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
     """What the hloc files of a job are made of."""
     asked = job.keypoints
     refinement = Refinement(asked.refine, job.images.root, job.known)
-    return HlocSources(
-        journal, job.pairs, sizes, asked.aggregate, job.images.names, asked.external, job.masks, refinement
-    )
+    made_of = (journal, job.pairs, sizes, asked.aggregate, job.images.names, asked.external, job.masks, refinement)
+    return HlocSources(*made_of, replaces=asked.replaces)
 
 
 def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:
@@ -473,8 +476,17 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
 
 
 def _require_unchanged(job: Job) -> None:
-    """Refuse photographs that changed since they were matched, unless it was said what to do about them."""
-    if not job.photographs.unseen or job.options.changed is Changed.rematch:
+    """Refuse photographs that changed since they were matched, unless it was said what to do about them.
+
+    What a database or a model refers to is refused to change at all, unless all is to be replaced.
+    """
+    asked = job.keypoints
+    if not asked.replaces:
+        require_same_way(job.layout, made_as(job.layout, asked.aggregate, asked.external, asked.refine))
+    if job.options.changed is Changed.rematch:
+        require_same_photographs(job.layout, () if asked.replaces else job.photographs.changed)
+        return
+    if not job.photographs.unseen:
         return
     with job.journal() as journal:
         matched = _matched_sizes(job, journal)

@@ -38,6 +38,15 @@ SiftImages = Annotated[
 JobImages = Annotated[
     Path | None, Option("Folder of the job's photographs. Default: where they were matched.", metavar="DIR")
 ]
+Replacing = Annotated[
+    bool,
+    Option(
+        "Make all keypoints anew, also those that a database or a model in OUT refers to, which otherwise stay; both "
+        "have to be made anew then. `reconstruct` does so by itself.",
+        name="replace-keypoints",
+        panel=Panel.keypoints,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class KeypointOptions:
     ] = None
     refine: RefineOptions = RefineOptions()
     masks: MaskOptions = MaskOptions()
+    replaces: Replacing = False
     typed: frozenset[str] = frozenset()
 
     @property

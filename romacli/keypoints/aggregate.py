@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from romacli.errors import UsageError
 from romacli.keypoints.aggregation import AggregateSummary, Aggregation, Progress
-from romacli.keypoints.anchored import by_anchors
+from romacli.keypoints.anchored import Held
 from romacli.keypoints.cells import by_cells
 from romacli.keypoints.graph import PairGraph, ReadWarp
 from romacli.keypoints.options import AggregateOptions
@@ -25,6 +26,7 @@ def aggregate(
     options: AggregateOptions | None = None,
     *,
     anchors: Mapping[str, Keypoints] | None = None,
+    kept: Mapping[Pair, Matches] | None = None,
     progress: Progress | None = None,
 ) -> Aggregation:
     """Turn checked warps into keypoints that many pairs share, and matches backed by each pair's own warp.
@@ -35,8 +37,9 @@ def aggregate(
     Args:
         pairs: unique up to order, without self pairs.
         read: gives the record of a pair, A being its first name; called about ten times a pair, so it should
-        be cheap. options: defaults to `AggregateOptions()`. anchors: keypoints of every image to be matched as
-        they are, instead of new ones. progress: hears of pieces of work, counted in pairs or images.
+        be cheap. options: defaults to `AggregateOptions()`. anchors: keypoints to be matched as they are, instead of
+        new ones; images that lack them get keypoints carried from them, and new ones. kept: matches between anchors,
+        names ascending, that stay as they are. progress: hears of pieces of work, counted in pairs or images.
 
     Raises:
         ValueError: a pair occurs twice, or an image is paired with itself.
@@ -46,7 +49,7 @@ def aggregate(
     listener = progress or _Nobody()
     listener.begin("reading pairs", len(pairs))
     graph = PairGraph(pairs, read, listener.advance)
-    return derive(graph, options or AggregateOptions(), anchors=anchors, progress=listener)
+    return derive(graph, options or AggregateOptions(), anchors=anchors, kept=kept, progress=listener)
 
 
 def derive(
@@ -54,14 +57,17 @@ def derive(
     options: AggregateOptions,
     *,
     anchors: Mapping[str, Keypoints] | None = None,
+    kept: Mapping[Pair, Matches] | None = None,
     progress: Progress,
 ) -> Aggregation:
     """The same for pairs that were read before."""
     if options.method not in METHODS:
         raise UsageError(f"--method {options.method} is unknown. Known: {', '.join(METHODS)}.")
-    if anchors is not None:
-        return by_anchors(graph, anchors, options, progress)
-    return METHODS[options.method](graph, options, progress)
+    held = None if anchors is None else Held.of(graph, anchors, kept or {}, options, progress)
+    if held and len(held.keypoints) == len(graph.names):
+        pairs = map(graph.pair_of, graph.edges)
+        return Aggregation.joined(held.keypoints, {pair: held.matches[pair] for pair in pairs})
+    return METHODS[options.method](graph, options, progress, held)
 
 
 class _Nobody:
@@ -72,17 +78,19 @@ class _Nobody:
         pass
 
 
-def by_tracks(graph: PairGraph, options: AggregateOptions, progress: Progress) -> Aggregation:
+def by_tracks(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
     """Carry points from image to image through the warps; a keypoint's score is the length of its track."""
+    table = TrackTable(len(graph.names))
+    orders = held.seat(table, graph) if held else {}
     progress.begin("growing tracks", options.sweeps * len(graph.names))
-    table = grow(graph, options, progress.advance)
+    grow(table, graph, options, progress.advance)
     progress.begin("refining keypoints", (options.refinements + 1) * len(graph.edges))
     relax(table, graph, options, progress.advance)
     confirmed = confirm(table, graph, options, progress.advance)
-    return _finish(table, graph, confirmed, options.min_track_length)
+    return _finish(table, graph, confirmed, options.min_track_length, held, orders)
 
 
-METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress], Aggregation]] = {
+METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress, Held | None], Aggregation]] = {
     "tracks": by_tracks,
     "cells": by_cells,
 }
@@ -111,33 +119,56 @@ class _TrackMatches(Mapping[Pair, Matches]):
 
 
 def _finish(
-    table: TrackTable, graph: PairGraph, confirmed: dict[tuple[int, int], np.ndarray], min_track_length: int
+    table: TrackTable,
+    graph: PairGraph,
+    confirmed: dict[tuple[int, int], np.ndarray],
+    min_track_length: int,
+    held: Held | None,
+    orders: Mapping[int, np.ndarray],
 ) -> Aggregation:
     """Drop keypoints without a match and tracks that became too short, and name what is left.
 
     Empties `table` and `confirmed` on the way: of many images there is no room for both and what is made of them.
+
+    Args:
+        held: keypoints that stay, matched or not, of the table's fixed images. orders: of their rows in the table.
     """
     allowed = [graph.allows(image, xy) for image, xy in enumerate(table.xy)]
     for (i, j), agreed in confirmed.items():
         rows_i, rows_j = table.common(i, j)
         agreed *= allowed[i][rows_i] & allowed[j][rows_j]
-    kept = _matched(table, confirmed)
+    kept = [rows | (image in table.fixed) for image, rows in enumerate(_matched(table, confirmed))]
     lengths = _lengths(table, kept)
-    kept = [rows & (lengths[ids] >= min_track_length) for rows, ids in zip(kept, table.ids, strict=True)]
+    kept = [
+        rows & ((lengths[ids] >= min_track_length) | (image in table.fixed))
+        for image, (rows, ids) in enumerate(zip(kept, table.ids, strict=True))
+    ]
+    lengths = _lengths(table, kept)
     scores: dict[Pair, np.ndarray] = {}
+    num_matches: dict[Pair, int] = {}
     for i, j in graph.edges:
+        if held and table.fixed >= {i, j}:
+            num_matches[graph.pair_of((i, j))] = len(held.matches[graph.pair_of((i, j))])
+            continue
         rows_i, rows_j = table.common(i, j)
-        scores[graph.pair_of((i, j))] = confirmed.pop((i, j))[kept[i][rows_i] & kept[j][rows_j]]
+        agreed = confirmed.pop((i, j))[kept[i][rows_i] & kept[j][rows_j]]
+        scores[graph.pair_of((i, j))] = agreed
+        num_matches[graph.pair_of((i, j))] = int(np.count_nonzero(agreed))
     keypoints, tracks = {}, {}
     for image, (name, rows) in enumerate(zip(graph.names, kept, strict=True)):
         table.keep(image, rows)
         tracks[name] = table.ids[image]
-        keypoints[name] = Keypoints(table.xy[image], lengths[table.ids[image]].astype(np.float32))
+        if held and image in orders:
+            tracks[name] = np.empty_like(table.ids[image])
+            tracks[name][orders[image]] = table.ids[image]
+            keypoints[name] = held.keypoints[name]
+        else:
+            keypoints[name] = Keypoints(table.xy[image], lengths[table.ids[image]].astype(np.float32))
     return Aggregation.of(
         keypoints,
-        _TrackMatches(tracks, scores),
-        tracks=tracks,
-        num_matches={pair: int(np.count_nonzero(agreed)) for pair, agreed in scores.items()},
+        ChainMap(_TrackMatches(tracks, scores), held.matches if held else {}),  # type: ignore[arg-type]
+        tracks={name: np.where(lengths[ids] > 1, ids, -1) for name, ids in tracks.items()},
+        num_matches=num_matches,
     )
 
 

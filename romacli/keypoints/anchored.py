@@ -1,34 +1,81 @@
-"""Given keypoints, kept as they are and matched through the warps. Knows no detectors."""
+"""Keypoints that stay as they are, those of all images or of some, matched through the warps. Knows no detectors."""
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.aggregation import Progress
 from romacli.keypoints.anchors import nearest
+from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
-from romacli.types import Keypoints, Matches
+from romacli.keypoints.tracks import TrackTable
+from romacli.types import Keypoints, Matches, Pair
 
 
-def by_anchors(
-    graph: PairGraph, anchors: Mapping[str, Keypoints], options: AggregateOptions, progress: Progress
-) -> Aggregation:
-    """Match keypoints that each are the nearest, within `max_distance`, to where the warp leads from the other.
+@dataclass(frozen=True)
+class Held:
+    """Keypoints of images of a graph that stay in their order, matched or not, and the matches between any two of them.
 
-    All keypoints stay in their order, matched or not.
-
-    Args:
-        anchors: of every paired image, in COLMAP pixels.
+    matches: names ascending.
     """
-    progress.begin("matching keypoints", len(graph.edges))
-    matches = {}
-    for edge in graph.edges:
-        matches[graph.pair_of(edge)] = _match(graph, edge, anchors, options.max_distance)
-        progress.advance()
-    return Aggregation.joined({name: anchors[name] for name in graph.names}, matches)
+
+    keypoints: Mapping[str, Keypoints]
+    matches: Mapping[Pair, Matches]
+
+    @classmethod
+    def of(
+        cls,
+        graph: PairGraph,
+        anchors: Mapping[str, Keypoints],
+        kept: Mapping[Pair, Matches],
+        options: AggregateOptions,
+        progress: Progress,
+    ) -> Held:
+        """Match keypoints that each are the nearest, within `max_distance`, to where the warp leads from the other.
+
+        Args:
+            anchors: in COLMAP pixels; those of other images than the graph's are left out. kept: matches between them
+            that stay as well, in place of new ones; names ascending.
+        """
+        keypoints = {name: anchors[name] for name in graph.names if name in anchors}
+        pairs = {edge: graph.pair_of(edge) for edge in graph.edges}
+        edges = {edge: pair for edge, pair in pairs.items() if keypoints.keys() >= set(pair)}
+        progress.begin("matching keypoints", len(edges))
+        matches = {}
+        for edge, pair in edges.items():
+            if not len(kept.get(pair, ())):
+                matches[pair] = _match(graph, edge, keypoints, options.max_distance)
+            progress.advance()
+        return cls(keypoints, ChainMap(matches, kept))  # type: ignore[arg-type]
+
+    def seat(self, table: TrackTable, graph: PairGraph) -> dict[int, np.ndarray]:
+        """Give the keypoints to a table as tracks that their matches join.
+
+        Returns:
+            For each image of theirs the order of its rows in the table.
+        """
+        counts = {name: len(points) for name, points in self.keypoints.items()}
+        pairs = [pair for pair in map(graph.pair_of, graph.edges) if counts.keys() >= set(pair)]
+        joined = join_tracks(counts, ((pair, self.matches[pair].indices) for pair in pairs))
+        orders, unused = {}, sum(counts.values())
+        for image, name in enumerate(graph.names):
+            if name not in joined:
+                continue
+            ids = joined[name].astype(np.int32)
+            # What nothing matches, or a chain joins with another keypoint of its image, is a track of its own.
+            first = np.zeros(len(ids), bool)
+            first[np.unique(ids, return_index=True)[1]] = True
+            own = np.flatnonzero(~first | (ids < 0))
+            ids[own] = np.arange(unused, unused + len(own))
+            unused += len(own)
+            orders[image] = np.argsort(ids)
+            table.hold(image, ids[orders[image]], self.keypoints[name].xy[orders[image]].astype(np.float32))
+        return orders
 
 
 def _match(graph: PairGraph, edge: Edge, anchors: Mapping[str, Keypoints], max_distance: float) -> Matches:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.anchored import Held
 from romacli.keypoints.anchors import nearest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
@@ -27,20 +28,23 @@ _SAMPLES_PER_PAIR = 20_000
 _KEY_BITS = 12
 
 
-def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress) -> Aggregation:
+def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
     """Place keypoints on the most voted bin of every cell and match them through the samples of each pair.
 
     Keypoints without a match stay, with the weight of their votes as score.
     """
+    known = held.keypoints if held else {}
     progress.begin("voting", len(graph.names))
     keypoints = []
-    for image in range(len(graph.names)):
-        keypoints.append(_vote(graph, image, options))
+    for image, name in enumerate(graph.names):
+        keypoints.append(known[name] if name in known else _vote(graph, image, options))
         progress.advance()
     progress.begin("matching keypoints", len(graph.edges))
     matches = {}
     for edge in graph.edges:
-        matches[graph.pair_of(edge)] = _match(graph, edge, keypoints, options.seed)
+        pair = graph.pair_of(edge)
+        is_held = held is not None and known.keys() >= set(pair)
+        matches[pair] = held.matches[pair] if held and is_held else _match(graph, edge, keypoints, options.seed)
         progress.advance()
     return Aggregation.joined(dict(zip(graph.names, keypoints, strict=True)), matches)
 

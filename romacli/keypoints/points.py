@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.keypoints.aggregation import Aggregation, Progress
-from romacli.keypoints.anchors import nearest
 from romacli.types import Correspondences, Keypoints, Matches, Pair, canonical
 
 ReadPoints = Callable[[Pair], Correspondences]
@@ -36,20 +35,11 @@ def by_points(
         pairs: unique up to order.
         read: gives the points of a pair, 0 being its first name.
         allows: points elsewhere are left out.
-        anchors: keypoints to keep as they are in place of the points. A point is the nearest one within `reach`, in px
-            of its image.
+        anchors: keypoints of some images or all, to keep as they are in place of the points. A point is the nearest
+            one within `reach`, in px of its image.
     """
     ordered = sorted(map(canonical, pairs))
-    if anchors is not None:
-        assert reach is not None
-        known, limits = anchors, reach
-
-        def find(name: str, xy: np.ndarray) -> np.ndarray:
-            return nearest(xy, known[name].xy, limits[name])
-
-        progress.begin("matching keypoints", len(ordered))
-        names = {name for pair in ordered for name in pair}
-        return Aggregation.joined({name: anchors[name] for name in names}, _PairMatches(ordered, read, find, progress))
+    known, limits = anchors or {}, reach or {}
     progress.begin("reading points", 2 * len(ordered))
     places = _places(ordered, read, allows, progress)
 

@@ -25,6 +25,8 @@ _MIN_SHARE_TO_ENTER = 0.55
 # others.
 _MIN_WEIGHT_TO_START = 0.05
 _ROOM_TO_START = 0.7
+# Fixed keypoints had their room when they were made, and were then moved to texture, where several meet.
+_REFINED_ROOM = 0.3
 # The reverse warp is turned round by its Jacobian while the area scale lies above the first value; its weight
 # is scaled by the area within the other two.
 _MIN_AREA = 0.02
@@ -34,12 +36,13 @@ _AREA_RANGE = (0.1, 4.0)
 class TrackTable:
     """Which tracks are seen where: for each image ascending track ids and their positions.
 
-    ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels.
+    ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels; fixed: images whose observations stay.
     """
 
     def __init__(self, num_images: int) -> None:
         self.ids = [np.zeros(0, np.int32) for _ in range(num_images)]
         self.xy = [np.zeros((0, 2), np.float32) for _ in range(num_images)]
+        self.fixed: set[int] = set()
         self._num_tracks = 0
         self._room = np.zeros(0, np.int32)  # of lengths; twice as much when full: a copy an image would not end
 
@@ -47,6 +50,19 @@ class TrackTable:
     def lengths(self) -> np.ndarray:
         """(num_tracks,) images of each track."""
         return self._room[: self._num_tracks]
+
+    def hold(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
+        """Let an image see these tracks, ids ascending, at (n, 2) positions, for good."""
+        self._make_room(int(ids.max(initial=-1)) + 1)
+        self.replace(image, ids, xy)
+        self.fixed.add(image)
+
+    def _make_room(self, num_tracks: int) -> None:
+        first, self._num_tracks = self._num_tracks, max(num_tracks, self._num_tracks)
+        if self._num_tracks > len(self._room):
+            room = np.zeros(2 * self._num_tracks, np.int32)
+            room[:first], self._room = self._room[:first], room
+        self._room[first : self._num_tracks] = 0
 
     def replace(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
         """Let an image see these tracks instead of those it saw; ids ascend."""
@@ -56,21 +72,25 @@ class TrackTable:
 
     def start(self, image: int, xy: np.ndarray) -> None:
         """Begin a new track at each of (n, 2) positions."""
-        first, self._num_tracks = self._num_tracks, self._num_tracks + len(xy)
-        if self._num_tracks > len(self._room):
-            room = np.zeros(2 * self._num_tracks, np.int32)
-            room[:first], self._room = self._room[:first], room
+        first = self._num_tracks
+        self._make_room(first + len(xy))
         self.lengths[first:] = 1
         self.ids[image] = np.concatenate((self.ids[image], np.arange(first, self._num_tracks, dtype=np.int32)))
         self.xy[image] = np.concatenate((self.xy[image], xy))
 
     def keep(self, image: int, kept: np.ndarray) -> None:
-        """Forget the observations of an image that are not marked in `kept` (n,) bool."""
-        self.replace(image, self.ids[image][kept], self.xy[image][kept])
+        """Forget the observations of an image that are not marked in `kept` (n,) bool, unless they are fixed."""
+        if image not in self.fixed:
+            self.replace(image, self.ids[image][kept], self.xy[image][kept])
 
     def drop_shorter_than(self, length: int) -> None:
-        """Forget tracks seen in fewer images, all judged at once, and number the others anew in the same order."""
+        """Forget tracks seen in fewer images, all judged at once, and number the others anew in the same order.
+
+        Those that a fixed image sees stay.
+        """
         long_enough = self.lengths >= length
+        for image in self.fixed:
+            long_enough[self.ids[image]] = True
         for image, ids in enumerate(self.ids):
             self.keep(image, long_enough[ids])
         new_ids = np.cumsum(long_enough, dtype=np.int32) - np.int32(1)
@@ -88,18 +108,21 @@ class TrackTable:
         return rows[shared], np.flatnonzero(shared)
 
 
-def grow(graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> TrackTable:
+def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> None:
     """Carry tracks from image to image, best connected first, and start new ones where none has come.
 
     In the first sweep an image hears those visited before it, afterwards all of its neighbours, which joins
-    tracks that began twice. Images that stay half empty get seeds twice as dense in the later sweeps.
+    tracks that began twice. Images that stay half empty get seeds twice as dense in the later sweeps. All hear fixed
+    images, which hear nobody.
     """
-    table = TrackTable(len(graph.names))
     order = graph.visiting_order()
     spacing = [options.spacing] * len(order)
     for sweep in range(options.sweeps):
-        heard = set() if sweep == 0 else set(order)
+        heard = set(table.fixed) if sweep == 0 else set(order)
         for image in order:
+            if image in table.fixed:
+                advance()
+                continue
             others = sorted(heard & set(graph.neighbours[image]))
             _hear(table, graph, image, others, options, both_ways=sweep == options.sweeps - 1)
             _seed(table, graph, image, spacing[image], options)
@@ -109,7 +132,6 @@ def grow(graph: PairGraph, options: AggregateOptions, advance: Callable[[], None
         table.drop_shorter_than(2)
         sparse = [len(ids) < options.max_keypoints / 2 for ids in table.ids]
         spacing = [options.spacing / (2 if is_sparse else 1) for is_sparse in sparse]
-    return table
 
 
 def _hear(
@@ -132,7 +154,8 @@ def _hear(
     ids, xy, support = agreed.ids[accepted], agreed.xy[accepted], agreed.support[accepted]
     elsewhere = table.lengths[ids] - np.isin(ids, table.ids[image], assume_unique=True)
     merit = elsewhere + 0.5 * support / (1 + support)
-    kept = np.flatnonzero(suppress(xy, merit, options.nms_radius * scale))
+    radius = options.nms_radius * (_REFINED_ROOM if table.fixed else 1)
+    kept = np.flatnonzero(suppress(xy, merit, radius * scale))
     rows = kept[choose_spread(xy[kept], merit[kept], graph.sizes[image], options.max_keypoints)]
     table.replace(image, ids[rows], xy[rows])
 
@@ -205,19 +228,22 @@ def _seed(table: TrackTable, graph: PairGraph, image: int, spacing: float, optio
 
 
 def relax(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> None:
-    """Move every observation to the weighted mean of what its neighbours predict, `refinements` times.
+    """Move every observation that is not fixed to the weighted mean of what its neighbours predict.
 
-    All move at once. Predictions further than the tolerance have no say; where they outweigh the others in
-    the last round, the observation is forgotten.
+    They move `refinements` times, all at once. Predictions further than the tolerance have no say; where they outweigh
+    the others in the last round, the observation is forgotten.
     """
     for _ in range(options.refinements):
         votes = [_Votes.none(len(ids)) for ids in table.ids]
         for i, j in graph.edges:
-            for image, rows, xy, weights in _mutual_predictions(table, graph, i, j):
+            for image, rows, xy, weights in (
+                _mutual_predictions(table, graph, i, j) if not table.fixed >= {i, j} else ()
+            ):
                 votes[image].add(rows, xy - table.xy[image][rows], weights, options.tolerance * graph.scales[image])
             advance()
         for image, vote in enumerate(votes):
-            table.xy[image] += vote.mean_shift()
+            if image not in table.fixed:
+                table.xy[image] += vote.mean_shift()
     if options.refinements:
         for image, vote in enumerate(votes):
             table.keep(image, vote.is_settled())
@@ -266,12 +292,17 @@ def confirm(
 ) -> dict[tuple[int, int], np.ndarray]:
     """Ask every pair's own warps, in either direction, which shared tracks they see within the tolerance.
 
+    Pairs of fixed images are not asked.
+
     Returns:
         For each edge (m,) uint8 over the tracks both images share, ascending: 255 times the weight of the
         better warp that agrees, 0 where neither does.
     """
     confirmed = {}
     for i, j in graph.edges:
+        advance()
+        if table.fixed >= {i, j}:
+            continue
         rows_i, rows_j = table.common(i, j)
         xy_i, xy_j = table.xy[i][rows_i], table.xy[j][rows_j]
         agreed = np.zeros(len(rows_i), np.float32)
@@ -281,5 +312,4 @@ def confirm(
             near = distance < options.match_tolerance * graph.scales[target]
             agreed = np.maximum(agreed, np.where(near, sample.weights, 0))
         confirmed[i, j] = np.rint(agreed * 255).astype(np.uint8)
-        advance()
     return confirmed

@@ -1,4 +1,4 @@
-"""What is asked of a localization."""
+"""What is asked of a localization, and of photographs added to a model."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ class LocalizeOptions:
         ),
     ] = Fallback.none
     tolerance: float = 8.0
+
+
+class Adjust(Choice):
+    new = "new"
+    all = "all"
+
+
+@dataclass(frozen=True)
+class RegisterOptions:
+    """What moves when photographs are added to a model."""
+
+    panel: ClassVar[Panel] = Panel.mapping
+
+    adjust: Annotated[
+        Adjust,
+        Option(
+            "What bundle adjustment moves: new photographs and points alone, or all, and back into the old frame. Ids "
+            "stay, and so do cameras that the model has."
+        ),
+    ] = Adjust.new

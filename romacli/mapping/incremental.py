@@ -17,6 +17,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.poses import align_similarity
 
 from .initial import InitialPair, apart, initial_pairs
 from .options import Content, MapperOptions
@@ -129,22 +130,14 @@ def complete(
     chosen = pycolmap.IncrementalPipelineOptions()
     set_incremental(chosen, options, content)
     chosen.ba_global_function_tolerance = _TOLERANCE
-    asked = pycolmap.DatabaseCacheOptions(min_num_matches=chosen.min_num_matches)
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
     adjustment = chosen.get_global_bundle_adjustment()
     adjustment.print_summary = False
     with signals_end_the_process():
-        with closing(pycolmap.Database.open(database)) as opened:
-            mapper = pycolmap.IncrementalMapper(pycolmap.DatabaseCache.create(opened, asked))
-        mapper.begin_reconstruction(model)
+        mapper = _begin(model, database, chosen)
         for image in sorted(model.reg_image_ids()):
             mapper.triangulate_image(triangulation, image)
-        while new := [image for image in mapper.find_next_images(course, False) if image in images]:
-            registered = [image for image in new if mapper.register_next_image(course, image)]
-            for image in registered:
-                mapper.triangulate_image(triangulation, image)
-            if not registered:
-                break
+        _register(mapper, course, triangulation, images)
         mapper.complete_and_merge_tracks(triangulation)
         mapper.iterative_global_refinement(
             chosen.ba_global_max_refinements, chosen.ba_global_max_refinement_change, course, adjustment, triangulation
@@ -155,6 +148,126 @@ def complete(
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
         model.extract_colors_for_all_images(image_root)
+
+
+def extend(
+    model: Any,
+    database: Path,
+    image_root: Path,
+    options: MapperOptions,
+    content: Content,
+    names: Collection[str],
+    *,
+    adjusts_all: bool,
+) -> list[str]:
+    """Register what the points of a model allow of further images, and triangulate what these see.
+
+    Images, cameras and points that were there keep their ids, points their tracks, and the model its frame. Cameras
+    that it had stay as they are, and so do poses and points unless `adjusts_all`.
+
+    Args:
+        database: whose images have the model's ids and keypoints. names: of the images to add.
+
+    Returns:
+        The names of those that were registered.
+    """
+    chosen = load_pycolmap().IncrementalPipelineOptions()
+    set_incremental(chosen, options, content)
+    triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
+    old = {point: model.points3D[point].xyz.copy() for point in model.point3D_ids()}
+    cameras = {model.images[image].camera_id for image in model.reg_image_ids()}
+    with signals_end_the_process():
+        mapper = _begin(model, database, chosen)
+        added = _register(
+            mapper, course, triangulation, {key for key, image in model.images.items() if image.name in names}
+        )
+        mapper.triangulator.complete_tracks(triangulation, model.point3D_ids() - old.keys())
+        for _ in range(_REFINEMENTS if added else 0):
+            adjustment = _adjustment(model, added, cameras, old.keys(), adjusts_all=adjusts_all)
+            load_pycolmap().create_default_bundle_adjuster(
+                chosen.get_global_bundle_adjustment(), adjustment, model
+            ).solve()
+            added = _without_outliers(mapper, model, course, added, old.keys())
+        if adjusts_all and added:
+            _move_back(model, old)
+        names = [model.images[image].name for image in added]
+        mapper.end_reconstruction(False)
+        model.update_point_3d_errors()
+        for name in names:
+            model.extract_colors_for_image(model.find_image_with_name(name).image_id, image_root / name)
+    return sorted(names)
+
+
+def _begin(model: Any, database: Path, chosen: Any) -> Any:
+    pycolmap = load_pycolmap()
+    asked = pycolmap.DatabaseCacheOptions(min_num_matches=chosen.min_num_matches)
+    with closing(pycolmap.Database.open(database)) as opened:
+        mapper = pycolmap.IncrementalMapper(pycolmap.DatabaseCache.create(opened, asked))
+    mapper.begin_reconstruction(model)
+    return mapper
+
+
+def _register(mapper: Any, course: Any, triangulation: Any, images: Collection[int]) -> list[int]:
+    """Register and triangulate what is possible of `images`, the best seen first."""
+    added: list[int] = []
+    while new := [image for image in mapper.find_next_images(course, False) if image in images]:
+        registered = [image for image in new if mapper.register_next_image(course, image)]
+        for image in registered:
+            mapper.triangulate_image(triangulation, image)
+        if not registered:
+            break
+        added += registered
+    return added
+
+
+def _adjustment(
+    model: Any, added: Collection[int], cameras: Collection[int], old: Collection[int], *, adjusts_all: bool
+) -> Any:
+    """What a bundle adjustment after `added` images moves: all but old cameras, or these images and new points."""
+    pycolmap = load_pycolmap()
+    config = pycolmap.BundleAdjustmentConfig()
+    images = model.reg_image_ids() if adjusts_all else added
+    for image in images:
+        config.add_image(image)
+    for camera in {model.images[image].camera_id for image in images} & set(cameras):
+        config.set_constant_cam_intrinsics(camera)
+    if adjusts_all:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        return config
+    seen = {p.point3D_id for image in added for p in model.images[image].points2D if p.has_point3D()}
+    for point in seen & set(old):
+        config.add_constant_point(point)
+    for point in model.point3D_ids() - set(old):
+        config.add_variable_point(point)
+    return config
+
+
+def _without_outliers(mapper: Any, model: Any, course: Any, added: Collection[int], old: Collection[int]) -> list[int]:
+    """Take out what new points and new views of old ones do not fit; the images left with points enough."""
+    manager, most_px = mapper.observation_manager, course.filter_max_reproj_error
+    manager.filter_points3D(most_px, course.filter_min_tri_angle, model.point3D_ids() - set(old))
+    for image in added:
+        view = model.images[image]
+        for row, point in enumerate(view.points2D):
+            if point.has_point3D() and point.point3D_id in old:
+                place = view.project_point(model.points3D[point.point3D_id].xyz)
+                if place is None or np.hypot(*(place - point.xy)) > most_px:
+                    manager.delete_observation(image, row)
+    kept = [image for image in added if model.images[image].num_points3D >= course.abs_pose_min_num_inliers]
+    for image in set(added) - set(kept):
+        manager.deregister_frame(model.images[image].frame_id)
+    return kept
+
+
+def _move_back(model: Any, old: Mapping[int, np.ndarray]) -> None:
+    """Undo what an adjustment did to a model's frame, by the places that its points had; far ones count little."""
+    points = [point for point in old if model.exists_point3D(point)]
+    before, now = np.array([old[point] for point in points]), np.array([model.points3D[point].xyz for point in points])
+    distance = np.linalg.norm(before - np.median(before, axis=0), axis=1)
+    weights = 1 / (distance**2 + np.median(distance) ** 2)
+    back = align_similarity(now, before, weights)
+    pycolmap = load_pycolmap()
+    model.transform(pycolmap.Sim3d(back.scale, pycolmap.Rotation3d(back.rotation), back.translation))
 
 
 def write_model(model: Any, folder: Path) -> None:

@@ -5,6 +5,7 @@ Knows databases and folders of models; who made the matches is none of its busin
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -12,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from romacli.colmap.access import PAIR_BASE, open_readonly
+from romacli.colmap.numbers import read_numbers
+from romacli.colmap.poses import read_model as open_whole
+from romacli.colmap.reading import read_keypoints
 from romacli.colmap.scratch import scratch_folder
 from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.errors import InputError, NothingFoundError, StoreError
@@ -21,11 +27,13 @@ from romacli.types import Pair
 from romacli.words import counted
 
 from .georeference import GEOREFERENCE
+from .incremental import extend, write_model
 from .mappers import run_mapper
 from .options import Content, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_starved
 
+_SAME_PX = 0.01
 COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
 }
@@ -107,7 +115,66 @@ def reconstruct(
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
         _move_in(models, sparse_folder, scratch / "replaced")
-    return _summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)))
+    return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)))
+
+
+def extend_model(
+    database: Path,
+    image_root: Path,
+    sparse_folder: Path,
+    names: Collection[str],
+    options: MapperOptions | None = None,
+    *,
+    adjusts_all: bool = False,
+) -> tuple[list[str], Any]:
+    """Add images of a database to the model in `sparse_folder`/0, which is replaced by a whole one; see `extend`.
+
+    Returns:
+        The names of the images that were added, and the model.
+
+    Raises:
+        InputError: database or model is missing, or the database is not the one that the model was made of.
+        NothingFoundError: none could be added; the model stays as it is.
+    """
+    folder, content = sparse_folder / "0", read_content(database)
+    model = open_whole(folder)
+    _require_same(model, database, folder)
+    with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
+        copy, written = scratch / "database.db", scratch / "0"
+        _copy_database(database, copy)
+        added = extend(model, copy, image_root, options or MapperOptions(), content, names, adjusts_all=adjusts_all)
+        if not added:
+            raise NothingFoundError(
+                f"none of {counted(len(names), 'photograph')} sees enough points of {folder}. "
+                "Match them with more of its photographs, or map all anew with `romacli reconstruct`."
+            )
+        write_model(model, written)
+        if (folder / GEOREFERENCE).exists():
+            shutil.copy2(folder / GEOREFERENCE, written)
+        _move_in(written, folder, scratch / "replaced")
+    return added, model
+
+
+def _require_same(model: Any, database: Path, folder: Path) -> None:
+    """Pass silently when a database has the images of a model by their numbers, and their keypoints.
+
+    Raises:
+        InputError: it has others.
+    """
+    names = {image.name: image for image in model.images.values() if image.has_pose}
+    numbers, keypoints = read_numbers(database, names).images, read_keypoints(database)
+    for name, image in names.items():
+        places = np.array([point.xy for point in image.points2D], np.float32).reshape(-1, 2)
+        found = keypoints.get(name, np.zeros((0, 2), np.float32))
+        if (
+            numbers.get(name) != image.image_id
+            or found.shape != places.shape
+            or np.abs(found - places).max(initial=0) > _SAME_PX
+        ):
+            raise InputError(
+                f"{folder} was not made of {database}: {name} has other keypoints or another number there. Map anew "
+                "with `romacli reconstruct`."
+            )
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:
@@ -205,7 +272,7 @@ def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
     models.rename(sparse_folder)
 
 
-def _summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> ReconstructionSummary:
+def summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> ReconstructionSummary:
     model, *others = ranked
     return ReconstructionSummary(
         images=images,

@@ -17,6 +17,8 @@ from romacli.refine.photograph import Photograph
 ReadPhotograph = Callable[[int], Photograph | None]
 Allows = Callable[[int, np.ndarray], np.ndarray]
 Edge = tuple[int, int]
+# Covariance (n, 2, 2) and quality (n,) of observations that were refined before.
+Known = tuple[np.ndarray, np.ndarray]
 # Puts the pairs of images of a round into an order, in groups whose photographs are at hand when the group comes.
 Batches = Callable[[Sequence[Edge]], Iterable[Sequence[Edge]]]
 # A warp that shrinks more than this says nothing of the way back.
@@ -78,6 +80,7 @@ def refine_tracks(
     allows: Allows = lambda image, xy: np.ones(len(xy), bool),
     threads: int = 1,
     batches: Batches = lambda edges: [edges],
+    fixed: Mapping[int, Known | None] | None = None,
 ) -> RefinedTracks:
     """Move the observations of each track to where the photographs agree with its most central view.
 
@@ -88,10 +91,11 @@ def refine_tracks(
     Args:
         ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
         links: by (i, j), i < j. read: a photograph, or None where there is none; called from threads, several times
-        each. allows: which places (n, 2) of an image a track may move to. batches: called once a round.
+        each. allows: which places (n, 2) of an image a track may move to. batches: called once a round. fixed: images
+        whose observations stay, and to which others are aligned; with what is known of them, if anything.
     """
     options = options or RefineOptions()
-    table = _Table(ids, xy, links, options)
+    table = _Table(ids, xy, links, options, fixed or {})
     with ThreadPoolExecutor(threads) as pool:
         chosen = table.choose()
         for batch in batches(sorted(table.works(chosen))):
@@ -146,6 +150,7 @@ class _Table:
         xy: Sequence[np.ndarray],
         links: Mapping[Edge, Links],
         options: RefineOptions,
+        fixed: Mapping[int, Known | None],
     ) -> None:
         self._starts = np.cumsum([0, *map(len, ids)])
         count = int(self._starts[-1])
@@ -158,7 +163,14 @@ class _Table:
         self.quality = np.zeros(count)
         self._moves = np.zeros((count, 2))
         self._untried = np.ones(len(self._ways.source), bool)
-        self._settled, self._aligned, self._root, self._was_root = np.zeros((4, count), bool)
+        self._settled, self._aligned, self._root, self._was_root, self._fixed = np.zeros((5, count), bool)
+        for image, known in fixed.items():
+            rows = slice(self._starts[image], self._starts[image + 1])
+            self._fixed[rows] = True
+            if known is not None:
+                self.covariance[rows], self._settled[rows] = known[0], known[1] > 0
+        # Of a track without a sure one all that are fixed have to do.
+        self._settled |= self._fixed & ~self._in_tracks_of(self._settled)
         # Of each root: how many views agreed with it, and the sums of their covariances in its px and qualities.
         self._agreed, self._agreed_quality = np.zeros((2, count))
         self._agreed_covariance = np.zeros((count, 2, 2))
@@ -167,19 +179,24 @@ class _Table:
         """The links to try next: for each observation that is not settled, the closest settled view of its track."""
         self._choose_roots()
         ways = self._ways
-        usable = np.flatnonzero(self._untried & self._settled[ways.source] & ~self._settled[ways.target])
+        movable = ~(self._settled | self._fixed)
+        usable = np.flatnonzero(self._untried & self._settled[ways.source] & movable[ways.target])
         order = usable[np.lexsort((ways.source[usable], -ways.closeness[usable], ways.target[usable]))]
         return order[np.unique(ways.target[order], return_index=True)[1]]
 
     def _choose_roots(self) -> None:
         """A track without a settled view begins at the one closest to all others that was not tried yet."""
-        begun = np.bincount(self._track[self._settled], minlength=int(self._track.max(initial=0)) + 1) > 0
+        begun = self._in_tracks_of(self._settled)
         merit = np.bincount(self._ways.source, self._ways.closeness, minlength=len(self._track))
-        free = np.flatnonzero(~begun[self._track] & ~self._was_root & (merit > 0))
+        free = np.flatnonzero(~begun & ~self._was_root & (merit > 0))
         # Sums of the same numbers in another order differ in the last bits.
         order = free[np.lexsort((free, -np.round(merit[free], 6), self._track[free]))]
         roots = order[np.unique(self._track[order], return_index=True)[1]]
         self._root[roots] = self._settled[roots] = self._was_root[roots] = True
+
+    def _in_tracks_of(self, marked: np.ndarray) -> np.ndarray:
+        """Which observations are of a track that has a marked one; (count,) bool."""
+        return (np.bincount(self._track, marked, minlength=1) > 0)[self._track]
 
     def find_seeds(self, image: int, photograph: Photograph | None) -> None:
         """Note for the tracks that begin in an image where near by it fixes them best."""
@@ -257,7 +274,7 @@ class _Table:
         self.covariance[self._root] = self._agreed_covariance[self._root] / count[:, None, None]
 
     def result(self) -> RefinedTracks:
-        lost = np.bincount(self._track, self._settled, minlength=len(self._track))[self._track] == 0
+        lost = ~self._in_tracks_of(self._settled)
         self.xy[lost] -= self._moves[lost]
         self.covariance[lost] = np.eye(2) * self._options.start_px**2
         cuts = self._starts[1:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from romacli.keypoints.graph import PairGraph
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import LONGEST_SIDE, Photograph, levels_of
-from romacli.refine.tracks import Edge, Links, RefinedTracks, refine_tracks
+from romacli.refine.tracks import Edge, Known, Links, RefinedTracks, refine_tracks
 from romacli.run.schedule import plan
 from romacli.store.images import KnownImage
 from romacli.types import Keypoints, Precision
@@ -94,12 +94,16 @@ class Refinement:
         aggregation: Aggregation,
         kept: Kept | None,
         progress: Progress,
+        held: Collection[str] = (),
     ) -> Refined:
-        """Refine the keypoints of an aggregation. Each photograph is decoded once a round where memory allows it."""
+        """Refine the keypoints of an aggregation, but for those of `held` images, to which the others are aligned.
+
+        Each photograph is decoded once a round where memory allows it.
+        """
         shelf = _Shelf(self, graph, kept, progress)
         if shelf.is_empty:
             return Refined(aggregation.keypoints, None, None, shelf.warnings())
-        links = _links(graph, aggregation, progress)
+        links = _links(graph, aggregation, progress, held)
         counts = {name: len(aggregation.keypoints[name]) for name in graph.names}
         tracks = join_tracks(
             counts,
@@ -115,27 +119,37 @@ class Refinement:
             allows=lambda image, xy: _inside(graph, image, xy) & graph.allows(image, xy),
             threads=os.cpu_count() or 1,
             batches=shelf.batches,
+            fixed={image: _known(before[image]) for image, name in enumerate(graph.names) if name in held},
         )
         refined = _precise(before, result)
-        matched = sum(int((tracks[name] >= 0).sum()) for name in graph.names)
-        moved = np.concatenate([quality > 0 for quality in result.quality])
-        shifts = np.concatenate([np.linalg.norm(one.precision.shift, axis=1) for one in refined if one.precision])
+        keypoints = dict(zip(graph.names, refined, strict=True))
+        new = [(tracks[name], keypoints[name].precision) for name in graph.names if name not in held]
+        matched = sum(int((ids >= 0).sum()) for ids, _ in new)
+        shifts = [np.linalg.norm(known.shift[known.quality > 0], axis=1) for _, known in new if known]
+        moved = np.concatenate([np.zeros(0), *shifts])
         return Refined(
-            dict(zip(graph.names, refined, strict=True)),
-            float(moved.sum() / max(matched, 1)),
-            float(np.median(shifts[moved])) if moved.any() else 0.0,
+            {**keypoints, **{name: one for name, one in aggregation.keypoints.items() if name in held}},
+            len(moved) / max(matched, 1),
+            float(np.median(moved)) if len(moved) else 0.0,
             shelf.warnings(),
         )
 
 
-def _links(graph: PairGraph, aggregation: Aggregation, progress: Progress) -> dict[Edge, Links]:
+def _known(keypoints: Keypoints) -> Known | None:
+    known = keypoints.precision
+    return None if known is None else (known.covariance, known.quality)
+
+
+def _links(graph: PairGraph, aggregation: Aggregation, progress: Progress, held: Collection[str]) -> dict[Edge, Links]:
     progress.begin("reading warps", len(graph.edges))
     links = {}
     for i, j in graph.edges:
+        progress.advance()
+        if {graph.names[i], graph.names[j]} <= set(held):
+            continue
         first, second = aggregation.matches_of(graph.pair_of((i, j))).indices.T
         xy = [aggregation.keypoints[graph.names[k]].xy[rows] for k, rows in ((i, first), (j, second))]
         links[i, j] = Links.of(first, second, (graph.warp(i, j), graph.warp(j, i)), (xy[0], xy[1]))
-        progress.advance()
     return links
 
 

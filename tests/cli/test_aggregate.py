@@ -208,21 +208,34 @@ def test_sift_without_the_photographs_asks_for_them(run: Run, tmp_path: Path) ->
     assert "0.png does not exist, but was matched" in result.stderr
 
 
-def test_a_detectors_file_without_some_images_is_refused(run: Run) -> None:
+def test_images_that_a_detectors_file_lacks_get_keypoints_carried_from_the_others(run: Run) -> None:
+    places = np.random.default_rng(0).random((400, 2)).astype("f4") * [320, 240]
     with h5py.File("some.h5", "w") as file:
-        file["0.png/keypoints"] = np.zeros((1, 2), "f4")
+        file["0.png/keypoints"], file["1.png/keypoints"] = places, places
+    result = run("aggregate", "job", "--keypoints", "some.h5", "--spacing", 40)
+    assert result.exit_code == 0, result.stderr
+    assert "some.h5 lacks 3 of 5 images, 2.png first" in result.stderr
+    with FeaturesFile(Path("job/features.h5")) as features, MatchesFile(Path("job/matches.h5")) as matches:
+        np.testing.assert_array_equal(features.keypoints("0.png").xy, places.astype(np.float32) + np.float32(0.5))
+        assert len(features.keypoints("2.png")) > 200
+        assert len(matches.matches("0.png", "2.png")) > 100
+
+
+def test_a_detectors_file_of_other_images_is_refused(run: Run) -> None:
+    with h5py.File("some.h5", "w") as file:
+        file["other.png/keypoints"] = np.zeros((1, 2), "f4")
     result = run("aggregate", "job", "--keypoints", "some.h5")
     assert result.exit_code == 3
-    assert "some.h5 holds no keypoints of 4 of 5 images, 1.png first" in result.stderr
+    assert "some.h5 holds no keypoints of 5 of 5 images, 0.png first" in result.stderr
     assert "none.h5 does not exist" in run("aggregate", "job", "--keypoints", "none.h5").stderr
 
 
 def test_match_refuses_a_detectors_file_before_it_begins(run: Run, made: PlanePhotographs) -> None:
     with h5py.File("some.h5", "w") as file:
-        file["0.png/keypoints"] = np.zeros((1, 2), "f4")
+        file["other.png/keypoints"] = np.zeros((1, 2), "f4")
     result = run("match", made.root, "-o", "new", "--keypoints", "some.h5")
     assert result.exit_code == 3
-    assert "some.h5 holds no keypoints of 4 of 5 images, 1.png first" in result.stderr
+    assert "some.h5 holds no keypoints of 5 of 5 images, 0.png first" in result.stderr
     assert not Path("new").exists()
 
 

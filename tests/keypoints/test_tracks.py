@@ -61,7 +61,9 @@ def test_table_counts_in_how_many_images_a_track_is_seen():
 
 def test_growing_leaves_no_lone_observations():
     views = views_along_plane(4).with_errors(noise_px=0.5, outliers=0.1)
-    table = grow(graph_of(views), OPTIONS, lambda: None)
+    graph = graph_of(views)
+    table = TrackTable(len(graph.names))
+    grow(table, graph, OPTIONS, lambda: None)
     seen = np.bincount(np.concatenate(table.ids), minlength=len(table.lengths))
     np.testing.assert_array_equal(seen, table.lengths)
     assert set(np.unique(table.lengths)) == {2, 3, 4}

@@ -179,7 +179,7 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
     if former and new:
         progress.say(
             f"{counted(new, 'image is', 'images are')} new and numbered after the others, which keep their numbers. "
-            "For COLMAP to go on from a model made before, see database.db in romacli-formats(7)"
+            "`romacli register` adds them to the model; see database.db in romacli-formats(7)"
         )
 
 

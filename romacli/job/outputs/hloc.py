@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,23 +14,24 @@ from romacli import __version__
 from romacli.errors import UsageError
 from romacli.job.external import ExternalKeypoints
 from romacli.job.masks import JobMasks
-from romacli.job.outputs.origins import digest, held_by, holds, remember, sources_of
+from romacli.job.outputs.held import KEYPOINTS, SAME_PX, HeldKeypoints, kept_keypoints
+from romacli.job.outputs.origins import digest, holds, origin_of, remember, sources_of
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
 from romacli.keypoints.graph import PairGraph, scale_of
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import by_points
 from romacli.progress import Progress
+from romacli.refine.options import RefineOptions
 from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, read_provenance, write_features, write_matches
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest
 from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size, canonical
 from romacli.words import counted
-
-KEYPOINTS = "keypoints"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class HlocSources:
     every image that can be read; one that nothing matches is in `features.h5` with no keypoints, or with external
     ones. names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
     `features.h5` as `UNREAD`. external: keypoints to match in place of new ones. masks: of pixels that neither give
-    nor receive matches. refinement: the photographs to refine keypoints against.
+    nor receive matches. refinement: the photographs to refine keypoints against. replaces: make keypoints anew that a
+    database or a model of the job refers to, too, which otherwise stay, row by row, with the matches between them.
     """
 
     journal: Journal
@@ -75,6 +78,7 @@ class HlocSources:
     external: ExternalKeypoints | None = None
     masks: JobMasks | None = None
     refinement: Refinement | None = None
+    replaces: bool = False
 
     @property
     def unread(self) -> list[str]:
@@ -117,59 +121,85 @@ class HlocSources:
 
     def made_with(self, layout: Layout) -> str:
         """The options, as they are noted."""
-        external = self.external.noted(layout) if self.external else None
-        asked = self.refinement.options.refine if self.refinement else None
-        return json.dumps({**asdict(self.options), "keypoints": external, "refine": asked})
+        return made_as(layout, self.options, self.external, self.refinement.options if self.refinement else None)
+
+
+def made_as(
+    layout: Layout, options: AggregateOptions, external: ExternalKeypoints | None, refine: RefineOptions | None
+) -> str:
+    """The options of keypoints, as they are noted."""
+    source = external.noted(layout) if external else None
+    return json.dumps({**asdict(options), "keypoints": source, "refine": refine.refine if refine else None})
 
 
 def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: StopRequest) -> HlocSummary:
-    """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date."""
-    derived_from, made_with = sources.digest(), sources.made_with(layout)
-    provenance = {"romacli": __version__, "derived_from": derived_from, "options": made_with}
-    held = held_by(layout, KEYPOINTS, derived_from)
+    """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
+
+    Raises:
+        UsageError: keypoints that stay were made in another way than is asked.
+    """
+    of_all, made_with, origin = sources.digest(), sources.made_with(layout), origin_of(layout, KEYPOINTS)
+    # Where keypoints stayed their digest follows: the same command finds them up to date.
+    is_same = origin == of_all or (not sources.replaces and origin.startswith(f"{of_all}+"))
+    provenance = {"romacli": __version__, "derived_from": origin, "options": made_with}
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
     is_whole = all(found.get(key) == provenance[key] for found in of_files for key in ("romacli", "derived_from"))
-    if held is not None and is_whole:
+    if is_same and is_whole:
         progress.say(f"{layout.features.name} and {layout.matches.name} are up to date")
-        summary = HlocSummary(**held)
+        summary = HlocSummary(**holds(read_manifest(layout.manifest), KEYPOINTS))
     else:
+        # What was made of the same is made again, row by row.
+        held = HeldKeypoints({})
+        if origin != of_all:
+            held = kept_keypoints(layout, sources.sizes.keys(), made_with, progress, replaces=sources.replaces)
+        provenance["derived_from"] = f"{of_all}+{held.stamp()}" if held.keypoints else of_all
         refinement = sources.refining()
         with noted(layout, "keypoints", images=refinement.images if refinement else None) as counts:
-            summary = _derive(layout, sources, provenance, progress, stop)
+            summary = _derive(layout, sources, held, {origin}, provenance, progress, stop)
             counts.update(pairs=summary.pairs, images=summary.images)
         finished = digest(_finished(sources.journal, sources.pairs))
-        remember(layout, KEYPOINTS, derived_from, asdict(summary), made_with=made_with, sources=finished)
+        made_from = provenance["derived_from"]
+        remember(layout, KEYPOINTS, made_from, asdict(summary), made_with=made_with, sources=finished)
     for warning in summary.warnings:
         progress.warn(warning)
     return summary
 
 
 def _derive(
-    layout: Layout, sources: HlocSources, provenance: Mapping[str, str], progress: Progress, stop: StopRequest
+    layout: Layout,
+    sources: HlocSources,
+    held: HeldKeypoints,
+    origins: set[str],
+    provenance: Mapping[str, str],
+    progress: Progress,
+    stop: StopRequest,
 ) -> HlocSummary:
-    """Aggregate, refine, check and write."""
+    """Aggregate, refine, check and write. origins: of files whose matches between keypoints that stay do so, too."""
     pairs, sizes, options = sources.pairs, sources.sizes, sources.options
     external, masks, refinement = sources.external, sources.masks, sources.refining()
     usable = sources.usable
-    with stop.at_once():
-        anchors = external.load(sizes, options, progress, stop, masks) if external else None
+    with ExitStack() as stack:
+        stack.enter_context(stop.at_once())
+        anchors = {**(external.load(sizes, options, progress, stop, masks) if external else {}), **held.keypoints}
+        kept = stack.enter_context(held.matches(layout, masks, {*origins, provenance["derived_from"]}))
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         if sources.are_points:
-            aggregation = _of_points(sources, usable, anchors, progress)
+            aggregation = _of_points(sources, usable, anchors, held.keypoints, progress)
             graph = None
         else:
             graph = _graph(sources.journal, usable, masks, progress)
-            aggregation = derive(graph, options, anchors=anchors, progress=progress)
+            aggregation = derive(graph, options, anchors=anchors, kept=kept, progress=progress)
         checks = check(graph, aggregation, options, images=listed, progress=progress)
         refined = None
         if refinement and graph:
-            refined = refinement.refine(graph, aggregation, masks.read if masks else None, progress)
+            read = masks.read if masks else None
+            refined = refinement.refine(graph, aggregation, read, progress, held.keypoints.keys())
+        keypoints = {**anchors, **(refined.keypoints if refined else aggregation.keypoints)}
+        places = {**sizes, **dict.fromkeys(sources.unread, UNREAD)}
+        write_features(layout.features, _features(keypoints, places), provenance=provenance)
+        write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
     told = (*(masks.warnings() if masks else ()), *checks.warnings, *(refined.warnings if refined else ()))
     checks = replace(checks, warnings=told)
-    keypoints = {**(anchors or {}), **(refined.keypoints if refined else aggregation.keypoints)}
-    places = {**sizes, **dict.fromkeys(sources.unread, UNREAD)}
-    write_features(layout.features, _features(keypoints, places), provenance=provenance)
-    write_matches(layout.matches, _matches(aggregation, keypoints, pairs), provenance=provenance)
     summary = _summary(aggregation, checks, keypoints, images=len(sizes), pairs=len(usable))
     if refined:
         summary = replace(summary, refined=refined.share, median_shift=refined.median_shift)
@@ -209,7 +239,11 @@ def _graph(journal: Journal, usable: Sequence[Pair], masks: JobMasks | None, pro
 
 
 def _of_points(
-    sources: HlocSources, usable: Sequence[Pair], anchors: Mapping[str, Keypoints] | None, progress: Progress
+    sources: HlocSources,
+    usable: Sequence[Pair],
+    anchors: Mapping[str, Keypoints],
+    held: Collection[str],
+    progress: Progress,
 ) -> Aggregation:
     """What pairs share of a job whose matcher gives points.
 
@@ -225,7 +259,9 @@ def _of_points(
         assert isinstance(result, Correspondences)
         return result
 
-    reach = {name: options.max_distance * scale_of(size) for name, size in sources.sizes.items()}
+    reach = {
+        name: SAME_PX if name in held else options.max_distance * scale_of(size) for name, size in sources.sizes.items()
+    }
     return by_points(usable, read, progress, allows=masks.allows if masks else None, anchors=anchors, reach=reach)
 
 

@@ -12,10 +12,17 @@ from romacli.errors import NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
-from romacli.job.outputs.origins import content, digest, held_by, holds, noted_path, remember
+from romacli.job.outputs.origins import content, digest, held_by, holds, noted_path, remember, sources_of
 from romacli.mapping.georeference import GpsFit, georeference
 from romacli.mapping.options import MapperOptions
-from romacli.mapping.reconstruct import COLMAP_FILES, ReconstructionSummary, read_content, reconstruct
+from romacli.mapping.reconstruct import (
+    COLMAP_FILES,
+    ReconstructionSummary,
+    extend_model,
+    read_content,
+    reconstruct,
+    summarise,
+)
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted
@@ -61,6 +68,47 @@ def make_model(
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary
+
+
+def extend_mapped(
+    images: Path,
+    layout: Layout,
+    database: Path,
+    names: Collection[str],
+    options: MapperOptions,
+    progress: Progress,
+    stop: StopRequest,
+    *,
+    adjusts_all: bool,
+) -> tuple[list[str], ReconstructionSummary]:
+    """Add photographs of the database to the model in `sparse/0`; which were, and the model in numbers.
+
+    Raises:
+        InputError, NothingFoundError: as `extend_model` says.
+    """
+    before = holds(read_manifest(layout.manifest), MODEL)
+    with (
+        hold_job(layout, progress, stop),
+        noted(layout, "registering", images=images) as counts,
+        stop.at_once(),
+    ):
+        progress.begin("registering", len(names))
+        added, model = extend_model(database, images, layout.sparse, names, options, adjusts_all=adjusts_all)
+        counts.update(images=len(added))
+        summary = replace(
+            summarise([model], read_content(database).images, tuple(before.get("attempts", ()))),
+            others=tuple(before.get("others", ())),
+            models=before.get("models", 1),
+        )
+        sources = [noted_path(layout, database), rows_of(database)]
+        remember(layout, MODEL, digest(["registered", *sources]), asdict(summary), sources=sources)
+    return added, summary
+
+
+def database_of_model(layout: Layout) -> Path:
+    """The database that the model of a job was made of."""
+    name, _ = sources_of(layout, MODEL) or (layout.database.name, None)
+    return layout.root / name
 
 
 def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:

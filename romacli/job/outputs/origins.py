@@ -46,6 +46,12 @@ def held_by(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | 
     return noted["holds"] if noted.get("derived_from") == derived_from else None
 
 
+def origin_of(layout: Layout, output: str) -> str:
+    """The digest of what an output was made from, empty where nobody knows."""
+    origin: str = _noted(read_manifest(layout.manifest), output).get("derived_from", "")
+    return origin
+
+
 def holds(manifest: Manifest | None, output: str) -> dict[str, Any]:
     """What an output held when it was made; nothing where nobody knows."""
     found: dict[str, Any] = _noted(manifest, output).get("holds", {})

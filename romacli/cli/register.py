@@ -1,0 +1,51 @@
+"""`romacli register`: new photographs into a finished model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from romacli.cli.console import Console, stopping
+from romacli.cli.match import match_values, raise_failures
+from romacli.cli.options import TalkOptions, takes
+from romacli.errors import PartialError
+from romacli.job.options import JobOptions
+from romacli.localize.options import RegisterOptions
+from romacli.words import counted, first_few
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: romacli register photos/ -o job")(register)
+
+
+@takes(JobOptions, RegisterOptions, TalkOptions)
+def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> None:
+    """Add photographs to a finished model: matched, posed and triangulated, with all that was there kept.
+
+    IMAGES holds the job's photographs and the new ones, or is a folder of new ones inside theirs. Each is matched with
+    those that look most like it, or by --pairs or --pairing. Keypoints, ids and the frame of the model stay. No pose is
+    invented. The same command continues one that was stopped, and tries again what had no pose.
+    """
+    from romacli.localize.register import register as run
+    from romacli.store.layout import Layout
+
+    layout = Layout(options.output)
+    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        found = run(options, asked, console, stop)
+        values = {
+            "added": list(found.added),
+            "without": list(found.without),
+            "model": asdict(found.model) if found.model else None,
+            "matching": match_values(found.matched) if found.matched else None,
+        }
+        points = f", {counted(found.model.points3D, 'point')}" if found.model else ""
+        told = f"{counted(len(found.added), 'photograph')} added{points}; see {layout.sparse / '0'}"
+        console.result(values, told, as_json=talk.as_json)
+        if found.matched:
+            raise_failures(found.matched, layout)
+        if found.without:
+            raise PartialError(
+                f"{counted(len(found.without), 'photograph sees', 'photographs see')} too little of the model for a "
+                f"pose: {first_few(found.without)}. Match with more of its photographs."
+            )

@@ -1,0 +1,181 @@
+"""Keypoints of a job that its database or model refers to by their rows, which therefore stay when the job grows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.database import is_ours
+from romacli.colmap.reading import read_keypoints, read_observations
+from romacli.errors import InputError, StoreError, UsageError
+from romacli.job.masks import JobMasks
+from romacli.job.outputs.origins import made_with
+from romacli.job.outputs.recipe import noted_databases
+from romacli.names import spelled
+from romacli.progress import Progress
+from romacli.store.hloc import FeaturesFile, MatchesFile
+from romacli.store.layout import Layout
+from romacli.types import Keypoints, Matches, Pair, canonical
+from romacli.words import counted, first_few
+
+KEYPOINTS = "keypoints"
+# Of a keypoint in the hloc files and in COLMAP's: they are one, but for rounding.
+SAME_PX = 0.01
+_REMEDY = "--replace-keypoints to make all anew, then database and model too"
+
+
+@dataclass(frozen=True)
+class HeldKeypoints:
+    """Keypoints that a database or a model of a job refers to by their rows, which therefore stay.
+
+    by: the file or folder that refers to them.
+    """
+
+    keypoints: Mapping[str, Keypoints]
+    by: str = ""
+
+    def of(self, names: Collection[str]) -> HeldKeypoints:
+        """Those of these images."""
+        return replace(self, keypoints={name: one for name, one in self.keypoints.items() if name in names})
+
+    def stamp(self) -> str:
+        """What stands for where they are."""
+        found = hashlib.sha256()
+        for name, known in sorted(self.keypoints.items()):
+            found.update(name.encode() + known.xy.astype(np.float32).tobytes())
+        return found.hexdigest()
+
+    @contextmanager
+    def matches(
+        self, layout: Layout, masks: JobMasks | None, origins: Collection[str]
+    ) -> Iterator[Mapping[Pair, Matches]]:
+        """The matches between them in the job's files; none where these are of other origins."""
+        with ExitStack() as stack:
+            try:
+                features = stack.enter_context(FeaturesFile(layout.features))
+                matches = stack.enter_context(MatchesFile(layout.matches))
+                names = features.names()
+                is_known = all(file.provenance().get("derived_from") in origins for file in (features, matches))
+                pairs = matches.pairs(names) if is_known else []
+            except (InputError, StoreError):
+                pairs = []
+            kept = [pair for pair in pairs if self.keypoints.keys() >= set(pair)]
+            yield _Kept({canonical(pair): pair for pair in kept}, matches, self.keypoints, masks) if kept else {}
+
+
+@dataclass(frozen=True)
+class _Kept(Mapping[Pair, Matches]):
+    """Matches of a file, read when they are asked for, without those that masks forbid. pairs: names ascending."""
+
+    pairs: Mapping[Pair, Pair]
+    file: MatchesFile
+    keypoints: Mapping[str, Keypoints]
+    masks: JobMasks | None
+
+    def __getitem__(self, pair: Pair) -> Matches:
+        self.pairs[pair]
+        found = self.file.matches(*pair)
+        if self.masks is None:
+            return found
+        ends = [self.masks.allows(name, self.keypoints[name].xy) for name in pair]
+        kept = ends[0][found.indices[:, 0]] & ends[1][found.indices[:, 1]]
+        return Matches(found.indices[kept], found.scores[kept])
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def held_keypoints(layout: Layout) -> HeldKeypoints:
+    """The keypoints of a job's features file that a database of it, or else a model, refers to by their rows.
+
+    Where the features file is lost they are taken from there.
+    """
+    in_use: dict[str, np.ndarray] = {}
+    by = ""
+    for path in noted_databases(layout):
+        with suppress(StoreError):
+            if path.is_file() and is_ours(path):
+                in_use, by = {**read_keypoints(path), **in_use}, by or path.name
+    for folder in sorted(layout.sparse.glob("[0-9]*")) if not in_use else ():
+        with suppress(InputError):
+            in_use, by = {**read_observations(folder), **in_use}, layout.sparse.name
+    in_use = {name: xy for name, xy in in_use.items() if len(xy)}
+    try:
+        with FeaturesFile(layout.features) as file:
+            held = {}
+            for name, other in spelled(in_use, file.names()).items():
+                known = file.keypoints(other, np.float64)
+                if known.xy.shape == in_use[name].shape and np.abs(known.xy - in_use[name]).max() < SAME_PX:
+                    held[other] = replace(known, precision=file.precision(other))
+            return HeldKeypoints(held, by)
+    except (InputError, StoreError):
+        return HeldKeypoints({name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in in_use.items()}, by)
+
+
+def kept_keypoints(
+    layout: Layout, names: Collection[str], made_as: str, progress: Progress, *, replaces: bool
+) -> HeldKeypoints:
+    """Of images of these names the keypoints that are to stay.
+
+    Raises:
+        UsageError: they were made in another way than is asked.
+    """
+    if not replaces:
+        require_same_way(layout, made_as)
+    held = held_keypoints(layout).of(names)
+    if not held.keypoints:
+        return held
+    told = f"keypoints of {counted(len(held.keypoints), 'image')} that {held.by} refers to"
+    if replaces:
+        progress.say(f"{told} are made anew; so have to be database and model")
+        return HeldKeypoints({})
+    progress.say(f"{told} stay as they are")
+    return held
+
+
+def require_same_way(layout: Layout, made_as: str) -> None:
+    """Pass silently when keypoints are to be made as they were, or when nothing refers to them.
+
+    made_as: the options, as they are noted.
+
+    Raises:
+        UsageError: keypoints that a database or a model refers to would be replaced.
+    """
+    how: dict[str, Any] = json.loads(made_as)
+    before, now = _effective({**how, **json.loads(made_with(layout, KEYPOINTS) or "{}")}), _effective(how)
+    differing = [name for name in how if before[name] != now[name]]
+    held = held_keypoints(layout) if differing else HeldKeypoints({})
+    if held.keypoints:
+        told = [f"{name.replace('_', '-')} {before[name]}, now {now[name]}" for name in differing]
+        raise UsageError(
+            f"{layout.root / held.by} refers to the keypoints of {counted(len(held.keypoints), 'image')}, which were "
+            f"made in another way ({'; '.join(told)}). Leave the difference out to keep them, or add {_REMEDY}."
+        )
+
+
+def _effective(how: dict[str, Any]) -> dict[str, Any]:
+    """Options as they are noted, with what becomes of those left open: keypoints of a file are not refined."""
+    return {**how, "refine": how["keypoints"] is None if how["refine"] is None else how["refine"]}
+
+
+def require_same_photographs(layout: Layout, changed: Collection[str]) -> None:
+    """Pass silently when no keypoints that stay are of photographs that changed.
+
+    Raises:
+        UsageError: some are.
+    """
+    held = held_keypoints(layout) if changed else HeldKeypoints({})
+    if stale := sorted(held.keypoints.keys() & set(changed)):
+        raise UsageError(
+            f"{counted(len(stale), 'photograph')} changed since the keypoints were made that {layout.root / held.by} "
+            f"refers to: {first_few(stale)}. Put the old ones back, or add {_REMEDY}."
+        )

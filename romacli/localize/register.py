@@ -1,0 +1,147 @@
+"""New photographs into a finished model of a job: matched, posed, triangulated, and everything that was there kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from romacli.colmap.reading import read_model
+from romacli.errors import InputError, UsageError
+from romacli.images.options import ImageOptions
+from romacli.job.job import Job, listed, open_job, run_job
+from romacli.job.options import ImportOptions, JobOptions
+from romacli.job.outputs.database import import_matches
+from romacli.job.outputs.model import database_of_model, extend_mapped
+from romacli.job.outputs.recipe import noted_import
+from romacli.localize.options import Adjust, RegisterOptions
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import ReconstructionSummary
+from romacli.pairing.describe import Describer
+from romacli.pairing.options import PairingOptions, source_options
+from romacli.pairing.sources import choose_pairs
+from romacli.pairs import RetrievalOptions, read_pairs, retrieve
+from romacli.pairs.retrieval import PartnerOptions
+from romacli.progress import Progress
+from romacli.run.match import MatchSummary
+from romacli.stop import StopRequest
+from romacli.store.history import photographs_of
+from romacli.store.layout import Layout
+from romacli.types import Pair, PairList
+from romacli.words import counted, first_few
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of new photographs. model, matched: None where there were none. without: those that have no pose."""
+
+    added: Sequence[str] = ()
+    without: Sequence[str] = ()
+    model: ReconstructionSummary | None = None
+    matched: MatchSummary | None = None
+
+
+def register(options: JobOptions, asked: RegisterOptions, progress: Progress, stop: StopRequest) -> Registered:
+    """Add the photographs of a folder that the model in `sparse/0` lacks to the job and to the model.
+
+    Ids of images, cameras and points, keypoints and frame stay. What an earlier run finished is used again.
+
+    Args:
+        options: of the job; the folder holds its photographs beside the new ones, or lies inside theirs. pairs or
+            pairing: which of the new photographs are matched with what; None for those that look alike.
+
+    Raises:
+        InputError: there is no model, or the folder is another one.
+        NothingFoundError: no photograph could be added.
+    """
+    layout = Layout(options.output)
+    if options.overwrite:
+        raise UsageError("--overwrite would remove the model that photographs are to be added to. Leave it out.")
+    if not (layout.manifest.exists() and (layout.sparse / "0").is_dir()):
+        raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+    posed = read_model(layout.sparse / "0").poses.keys()
+    with stop.at_once():
+        root, new = _new(options, layout, posed)
+        if not new:
+            progress.say(f"all photographs of {options.images.folder} are in the model")
+            return Registered()
+        job = _job(options, root, new, layout, progress)
+    progress.say(f"{counted(len(new), 'new photograph')}, {counted(len(job.pairs), 'pair')} in all")
+    matched = run_job(job, progress, stop)
+    database = database_of_model(layout)
+    noted = noted_import(layout, database)
+    importing = replace(noted.options if noted else ImportOptions(), database=database, known_poses=None)
+    if importing.only is not None:
+        importing = replace(importing, only=importing.only | set(new))
+    import_matches(root, layout, importing, progress, stop)
+    mapping = MapperOptions(seed=options.match.seed, refine_intrinsics=importing.cameras.params is None)
+    added, model = extend_mapped(
+        *(root, layout, database, new, mapping, progress, stop), adjusts_all=asked.adjust is Adjust.all
+    )
+    return Registered(added, sorted(set(new) - set(added)), model, matched)
+
+
+def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[Path, list[str]]:
+    """The folder of all photographs, and the names of those to add.
+
+    Raises:
+        InputError: the folder neither holds the model's photographs nor lies among them.
+    """
+    folder, known = options.images.folder, photographs_of(layout)
+    names = listed(options).names
+    gone = sorted(set(posed) - set(names))
+    if not gone:
+        return folder, [name for name in names if name not in posed]
+    if known is not None and folder.resolve() != known.resolve() and folder.resolve().is_relative_to(known.resolve()):
+        inside = folder.resolve().relative_to(known.resolve()).as_posix()
+        return known, [f"{inside}/{name}" for name in names if f"{inside}/{name}" not in posed]
+    raise InputError(
+        f"{folder} lacks {len(gone)} of the model's {len(posed)} photographs, {gone[0]} first. COLMAP wants all in one "
+        f"folder: put the new ones into {known or 'that of the others'} or a folder inside it, and give either."
+    )
+
+
+def _job(options: JobOptions, root: Path, new: Sequence[str], layout: Layout, progress: Progress) -> Job:
+    """The job with its pairs of before and those of the new photographs."""
+    plain = replace(
+        options,
+        images=ImageOptions(root),
+        pairs=str(layout.pairs),
+        pairing=PairingOptions(),
+    )
+    job = open_job(plain, progress)
+    chosen, failures = _pairs(options, job, set(new), progress)
+    known = {frozenset(pair) for pair in job.pairs.pairs}
+    more = [pair for pair in chosen if frozenset(pair) not in known]
+    return replace(job, pairs=PairList((*job.pairs.pairs, *more)), unreadable=failures)
+
+
+def _pairs(
+    options: JobOptions, job: Job, new: set[str], progress: Progress
+) -> tuple[Sequence[Pair], Mapping[str, str]]:
+    """The pairs that a new photograph is in, and what could not be read of those that were looked at."""
+    describer = Describer(
+        job.matcher,
+        options.pairing.descriptors or job.layout.global_features,
+        progress,
+        num_workers=options.match.num_workers,
+        strict=options.match.strict,
+    )
+    if options.pairs is not None:
+        found = read_pairs(options.pairs, job.images.names).pairs
+    elif options.pairing.pairing is not None:
+        found = choose_pairs(job.images, source_options(options.pairing), progress, describe=describer)
+    else:
+        described = describer(job.images)
+        partners = PartnerOptions(options.pairing.num_matched).partners(len(described.names))
+        found = retrieve(
+            described.names,
+            described.descriptors,
+            RetrievalOptions(num_matched=partners),
+            queries=[name for name in described.names if name in new],
+            database=list(described.names),
+        )
+    chosen = [pair for pair in found.pairs if new & set(pair)]
+    if not chosen:
+        raise InputError(f"no pair holds a new photograph, such as {first_few(sorted(new), 1)}. Give other --pairs.")
+    return chosen, describer.failures
