@@ -5,7 +5,7 @@ Such a matcher describes an image once: a keypoint has the same coordinates, to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +41,19 @@ def by_points(
     ordered = sorted(map(canonical, pairs))
     known, limits = anchors or {}, reach or {}
     progress.begin("reading points", 2 * len(ordered))
-    places = _places(ordered, read, allows, progress)
+    places = _places(ordered, read, allows, progress, known.keys())
 
     def row(name: str, xy: np.ndarray) -> np.ndarray:
+        if name in known:
+            rows = nearest(xy, known[name].xy, limits[name])
+            return rows if allows is None else np.where(allows(name, xy), rows, -1)
         keys, held = _keys(xy), places[name][0]
         rows = np.minimum(np.searchsorted(held, keys), len(held) - 1)
         return np.where(held[rows] == keys, rows, -1) if len(held) else np.full(len(keys), -1)
 
-    keypoints = {name: Keypoints(_xy(keys), counts) for name, (keys, counts) in places.items()}
+    names = {name for pair in ordered for name in pair}
+    made = {name: Keypoints(_xy(keys), counts) for name, (keys, counts) in places.items()}
+    keypoints = {name: known[name] if name in known else made[name] for name in names}
     return Aggregation.joined(keypoints, _PairMatches(ordered, read, row, progress))
 
 
@@ -91,14 +96,16 @@ def _is_first(rows: np.ndarray) -> np.ndarray:
 
 
 def _places(
-    pairs: Sequence[Pair], read: ReadPoints, allows: Allows | None, progress: Progress
+    pairs: Sequence[Pair], read: ReadPoints, allows: Allows | None, progress: Progress, known: Collection[str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each image the points of all its pairs, each once, and in how many of them it is."""
+    """Of each image but the known ones the points of all its pairs, each once, and in how many of them it is."""
     none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
-    found = {name: none for pair in pairs for name in pair}
+    found = {name: none for pair in pairs for name in pair if name not in known}
     for pair in pairs:
         points = read(pair)
         for name, xy in zip(pair, (points.keypoints0, points.keypoints1), strict=True):
+            if name in known:
+                continue
             keys, counts = found[name]
             new = np.unique(_keys(xy))
             merged, places = np.unique(np.concatenate((keys, new)), return_inverse=True)
