@@ -58,5 +58,5 @@ def test_bash_completes_commands_and_options() -> None:
         return run.stdout.split()
 
     assert completed("romacli rec") == ["reconstruct"]
-    assert sorted(completed("romacli re")) == ["reconstruct", "refine", "report"]
+    assert sorted(completed("romacli re")) == ["reconstruct", "refine", "register", "report"]
     assert completed("romacli match --max-k") == ["--max-keypoints"]

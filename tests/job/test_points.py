@@ -54,7 +54,7 @@ def test_a_job_matches_and_is_imported(scene: PlanePhotographs, tmp_path: Path) 
     refused = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--top-k", "99")
     assert refused.returncode == 2
     assert "--top-k 2048" in refused.stderr
-    refused = romacli("aggregate", job, "--method", "cells")
+    refused = romacli("aggregate", job, "--method", "cells", "--replace-keypoints")
     assert refused.returncode == 2
     assert "dense matcher" in refused.stderr
 
