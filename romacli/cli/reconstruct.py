@@ -74,9 +74,7 @@ def reconstruct(
     georeference = georeferencing.georeference
     _require_consistent(importing, mapping, georeference=georeference)
     importing = replace(importing, known_poses=mapping.known_poses)
-    if mapping.refine_intrinsics is None:
-        mapping = replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
-    mapping = replace(mapping, seed=options.match.seed, verbose=talk.verbose)
+    mapping = replace(_mapping(mapping, importing), seed=options.match.seed, verbose=talk.verbose)
     images = options.images.folder
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         options = replace(options, keypoints=replace(options.keypoints, replaces=True))
@@ -110,6 +108,13 @@ def reconstruct(
         gps = f". GPS: {fit}" if fit else ""
         console.result(values, f"{_sentence(model, job, len(without))}{gps}", as_json=talk.as_json)
         raise_failures(matched, job.layout)
+
+
+def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
+    """Intrinsics are adjusted where nothing is said of it, unless they or the poses are given."""
+    if mapping.refine_intrinsics is not None:
+        return mapping
+    return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
 
 
 def _filtered(
