@@ -47,15 +47,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--points", type=int, default=400, help="tried in each scene")
+    parser.add_argument("--first-seed", type=int, default=0)
     args = parser.parse_args()
+    seeds = range(args.first_seed, args.first_seed + args.scenes)
     textures = Textures.load(None, procedural=10, seed=3)
     print("| scenes | second picture | refined | before px | after px | rms before | rms after | false | ms |")
     print("|---|---|---|---|---|---|---|---|---|")
     for kind, scene in (("flat", flat_scene), ("deep", deep_scene)):
-        pairs = [photograph_twice(*scene(textures, np.random.default_rng(k), SIZE_PX)) for k in range(args.scenes)]
+        pairs = [photograph_twice(*scene(textures, np.random.default_rng(k), SIZE_PX)) for k in seeds]
         for name, light in LIGHT.items():
             start = time.process_time()
-            parts = [judge(pair, light, k, args.points) for k, pair in enumerate(pairs)]
+            parts = [judge(pair, light, k, args.points) for k, pair in zip(seeds, pairs, strict=True)]
             seconds = time.process_time() - start
             before, after, good = (np.concatenate(column) for column in zip(*parts, strict=True))
             rms = [np.sqrt((error**2).mean()) for error in (before, after)]
