@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.keypoints.aggregation import Progress
-from romacli.keypoints.anchors import nearest
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.spacing import nearest
 from romacli.keypoints.tracks import TrackTable
 from romacli.types import Keypoints, Matches, Pair
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from romacli.keypoints.aggregation import Aggregation, Progress
 from romacli.keypoints.anchored import Held
-from romacli.keypoints.anchors import nearest
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import one_to_one
 from romacli.keypoints.samples import draw
+from romacli.keypoints.spacing import nearest
 from romacli.types import Keypoints, Matches
 
 # hloc's usual cells for SuperPoint-like sparsity: one keypoint a cell, on its most voted bin. In px at a long

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.geometry.warp import WarpSample
-from romacli.keypoints.anchors import choose_spread, close_pairs, seed_lattice, suppress
 from romacli.keypoints.consensus import combine
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.spacing import choose_spread, close_pairs, seed_lattice, suppress
 
 # A track's own position speaks with this weight beside its neighbours' (at most 1 each), which keeps lone
 # ones in place.

@@ -154,7 +154,7 @@ class _CacheTooLarge(Exception):
 
 
 @dataclass
-class _AtOnce:
+class _BatchLimit:
     """How many pairs a stage takes at once, and the words to say so where memory sets fewer."""
 
     pairs: int
@@ -177,11 +177,11 @@ class _Run:
         self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
         self._retries: list[Retry] = []
         self._staged = matcher if isinstance(matcher, StagedMatcher) else None
-        self._batch = _AtOnce(options.batch_size or matcher.batch_size, "--batch-size is {}")
+        self._batch = _BatchLimit(options.batch_size or matcher.batch_size, "--batch-size is {}")
         self._group = self._batch
         if self._staged is not None:
             times = max(1, self._staged.coarse_batch_size // self._staged.batch_size)
-            self._group = _AtOnce(times * self._batch.pairs, "the coarse stage takes {} pairs at once")
+            self._group = _BatchLimit(times * self._batch.pairs, "the coarse stage takes {} pairs at once")
         self._handled: set[Pair] = set()
 
     def capacity(self, todo: PairList) -> int:
@@ -291,7 +291,7 @@ class _Run:
             yield results
 
     def _in_parts(
-        self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _AtOnce
+        self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _BatchLimit
     ) -> Iterator[list[Done]]:
         """What work makes of so many jobs at once, or of fewer where memory does not suffice."""
         start = 0

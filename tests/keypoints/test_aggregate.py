@@ -6,8 +6,8 @@ from support.planar_views import NODES, PlanarViews, match_errors, views_along_p
 
 from romacli.errors import StoreError
 from romacli.keypoints.aggregate import Aggregation, aggregate
-from romacli.keypoints.anchors import close_pairs
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.spacing import close_pairs
 from romacli.types import CompactWarp
 
 # Half the seeds in each direction and no room for more: a quarter of the default's work.

@@ -9,9 +9,9 @@ from support.planar_views import PlanarViews, match_errors, views_along_plane
 from romacli.errors import UsageError
 from romacli.forest import Forest
 from romacli.keypoints.aggregate import METHODS, Aggregation, aggregate
-from romacli.keypoints.anchors import nearest
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.spacing import nearest
 from romacli.types import Keypoints
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from romacli.keypoints.anchors import choose_spread, close_pairs, seed_lattice, suppress
+from romacli.keypoints.spacing import choose_spread, close_pairs, seed_lattice, suppress
 
 
 def suppress_by_loop(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarray:
