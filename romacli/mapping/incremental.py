@@ -126,8 +126,7 @@ def complete(
 
     Squared errors come first: a robust loss alone would keep a camera from finding its distortion.
     """
-    pycolmap = load_pycolmap()
-    chosen = pycolmap.IncrementalPipelineOptions()
+    chosen = load_pycolmap().IncrementalPipelineOptions()
     set_incremental(chosen, options, content)
     chosen.ba_global_function_tolerance = _TOLERANCE
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
@@ -142,8 +141,7 @@ def complete(
         mapper.iterative_global_refinement(
             chosen.ba_global_max_refinements, chosen.ba_global_max_refinement_change, course, adjustment, triangulation
         )
-        solver = getattr(adjustment, "ceres", adjustment)  # COLMAP 4.2 has it in a part
-        solver.loss_function_type, solver.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, _CAUCHY_PX
+        _make_robust(adjustment)
         mapper.adjust_global_bundle(course, adjustment)
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
@@ -182,11 +180,11 @@ def extend(
             mapper, course, triangulation, {key for key, image in model.images.items() if image.name in names}
         )
         mapper.triangulator.complete_tracks(triangulation, model.point3D_ids() - old.keys())
+        solving = chosen.get_global_bundle_adjustment()
         for _ in range(_REFINEMENTS if added else 0):
             adjustment = _adjustment(model, added, cameras, old.keys(), adjusts_all=adjusts_all)
-            load_pycolmap().create_default_bundle_adjuster(
-                chosen.get_global_bundle_adjustment(), adjustment, model
-            ).solve()
+            load_pycolmap().create_default_bundle_adjuster(solving, adjustment, model).solve()
+            _make_robust(solving)
             added = _without_outliers(mapper, model, course, added, old.keys())
         if adjusts_all and added:
             _move_back(model, old)
@@ -196,6 +194,12 @@ def extend(
         for name in names:
             model.extract_colors_for_image(model.find_image_with_name(name).image_id, image_root / name)
     return sorted(names)
+
+
+def _make_robust(adjustment: Any) -> None:
+    """Let observations that are off by more count for less and less, as in the last adjustment of a model."""
+    solver = getattr(adjustment, "ceres", adjustment)  # COLMAP 4.2 has it in a part
+    solver.loss_function_type, solver.loss_function_scale = load_pycolmap().LossFunctionType.CAUCHY, _CAUCHY_PX
 
 
 def _begin(model: Any, database: Path, chosen: Any) -> Any:
