@@ -533,6 +533,7 @@ def _nothing_matched(summary: MatchSummary) -> str:
         return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
     return (
         f"none of {counted(summary.pairs, 'pair shows', 'pairs show')} the same thing ({summary.rejected} rejected). "
-        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try "
-        "--try-rotations where some lie on their side, or --model roma-outdoor."
+        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try --rescue where they were "
+        "taken from far apart, --try-scales from near and far, --try-rotations where some lie on their side, or "
+        "--model roma-outdoor."
     )
