@@ -31,7 +31,7 @@ from .incremental import extend, write_model
 from .mappers import run_mapper
 from .options import Content, MapperOptions
 from .standpoint import is_from_one_place
-from .supply import measure_supply, what_starved
+from .supply import measure_supply, what_lacks
 
 _SAME_PX = 0.01
 COLMAP_FILES = {
@@ -109,7 +109,7 @@ def reconstruct(
             raise NothingFoundError(
                 f"{ran} found no model in {counted(content.usable_pairs, 'verified pair')} of "
                 f"{counted(content.images, 'image')}. "
-                f"{what_starved(measure_supply(database))}"
+                f"{what_lacks(measure_supply(database))}"
             )
         models.mkdir()
         for place, index in enumerate(ranked):
@@ -228,7 +228,7 @@ def _check_pairs(database: Path, content: Content) -> None:
         )
     raise NothingFoundError(
         f"{database} has {counted(content.images, 'image')}, but no verified pair. "
-        f"{what_starved(measure_supply(database))}"
+        f"{what_lacks(measure_supply(database))}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a database gives a mapper, stage by stage, and which stage starved where no model came out."""
+"""What a database gives a mapper, stage by stage, and what it lacked where no model came out."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def measure_supply(database: Path) -> Supply:
     )
 
 
-def what_starved(supply: Supply) -> str:
-    """The stage that gave the next too little, with the numbers of all, and what to try."""
+def what_lacks(supply: Supply) -> str:
+    """What the mapper had too little of, what to try, and the numbers of all stages."""
     stages = [
         f"{counted(supply.pairs, 'pair has', 'pairs have')} matches",
         f"the median of them {supply.matches:.0f}",
@@ -74,34 +74,33 @@ def what_starved(supply: Supply) -> str:
         f"{supply.connected} of {supply.images} images hang together",
         f"{supply.shared:.0%} of the verified keypoints are seen by three images",
     ]
-    stage, remedy = _starved(supply)
-    return f"{stage}: {remedy} ({'; '.join(stages)}.)"
+    return f"{_lacking(supply)} ({'; '.join(stages)}.)"
 
 
-def _starved(supply: Supply) -> tuple[str, str]:
+def _lacking(supply: Supply) -> str:
     if supply.pairs < max(1, supply.images - 1):
-        return "Pairs starved", (
-            "too few pairs of photographs match to join the images. Match more pairs, such as every pair of a small "
+        return (
+            "Too few pairs of photographs match to join the images. Match more pairs, such as every pair of a small "
             "set, or take photographs that overlap more."
         )
     if supply.matches < _FEWEST_MATCHES:
-        return "Matches starved", (
-            "the pairs that match have few matches. Lower --min-certainty, raise --upsample-resolution, or try "
+        return (
+            "The pairs that match have few matches. Lower --min-certainty, raise --upsample-resolution, or try "
             "--model roma-outdoor."
         )
     if supply.verified < max(1, supply.images // 2) or supply.connected < min(3, supply.images):
-        return "Verified pairs starved", (
-            "no rigid motion explains the matches of most pairs. Give the right --camera-params, raise --max-error, "
+        return (
+            "No rigid motion explains the matches of most pairs. Give the right --camera-params, raise --max-error, "
             "lower --min-inliers, mask what moves with --mask-dir, or leave out pairs that show different places."
         )
     if supply.images > 2 and supply.shared < _FEWEST_SHARED:
-        return "Tracks starved", (
-            "hardly a point is seen by three images. Match more pairs of neighbouring photographs, and keep "
+        return (
+            "Hardly a point is seen by three images. Match more pairs of neighbouring photographs, and keep "
             "--method tracks."
         )
     weak = " --mapper-option init_min_num_inliers=50" if supply.inliers < _FEWEST_INLIERS else ""
-    return "No stage starved", (
-        f"the photographs may all be taken from one place. Try another --mapper,{weak} "
+    return (
+        f"The photographs may all be taken from one place. Try another --mapper,{weak} "
         "--mapper-option init_min_tri_angle=4 with the incremental one, or photographs from further apart."
     )
 

@@ -1,4 +1,4 @@
-"""Which stage starved: each one, emptied in turn, is the one that is named."""
+"""What a mapper lacks: each stage, emptied in turn, is the one that is named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.small_scene import make_scene
 
 from romacli.colmap.database import write_database
 from romacli.colmap.options import VerifyOptions
-from romacli.mapping.supply import Supply, measure_supply, what_starved
+from romacli.mapping.supply import Supply, measure_supply, what_lacks
 from romacli.words import counted
 
 PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, connected=10, shared=0.6)
@@ -21,17 +21,17 @@ def changed(**values) -> Supply:
 @pytest.mark.parametrize(
     ("supply", "stage", "remedy"),
     [
-        (changed(pairs=0, matches=0, verified=0, inliers=0, connected=0, shared=0), "Pairs starved", "more pairs"),
-        (changed(pairs=8), "Pairs starved", "more pairs"),
-        (changed(matches=20, verified=0, inliers=0, connected=0, shared=0), "Matches starved", "--min-certainty"),
-        (changed(verified=1, connected=2, shared=0), "Verified pairs starved", "--camera-params"),
-        (changed(shared=0.02), "Tracks starved", "--method tracks"),
-        (PLENTY, "No stage starved", "init_min_tri_angle"),
-        (changed(inliers=60), "No stage starved", "init_min_num_inliers"),
+        (changed(pairs=0, matches=0, verified=0, inliers=0, connected=0, shared=0), "Too few pairs", "more pairs"),
+        (changed(pairs=8), "Too few pairs", "more pairs"),
+        (changed(matches=20, verified=0, inliers=0, connected=0, shared=0), "The pairs that match", "--min-certainty"),
+        (changed(verified=1, connected=2, shared=0), "No rigid motion", "--camera-params"),
+        (changed(shared=0.02), "Hardly a point", "--method tracks"),
+        (PLENTY, "The photographs may", "init_min_tri_angle"),
+        (changed(inliers=60), "The photographs may", "init_min_num_inliers"),
     ],
 )
 def test_the_first_stage_that_gave_too_little_is_named(supply, stage, remedy):
-    sentence = what_starved(supply)
+    sentence = what_lacks(supply)
     assert sentence.startswith(stage)
     assert remedy in sentence
     assert f"{counted(supply.verified, 'is', 'are')} verified" in sentence
