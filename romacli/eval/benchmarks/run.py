@@ -131,6 +131,10 @@ class Record:
         """Where what errors are made of may be kept, beside the file; None without one."""
         return self._path and self._path.with_name(f"{self._path.name}.kept")
 
+    def waiting(self, tasks: Iterable[Task]) -> list[Task]:
+        """Those that are not judged yet."""
+        return [task for task in tasks if task.names not in self.errors]
+
     def add(self, names: Pair, errors: list[float]) -> None:
         self.errors[names] = errors
         if self._path is not None:
@@ -180,9 +184,8 @@ def evaluate(
         Stopped: a signal asked for it; what is judged is in the record.
     """
     waiting: dict[Pair, dict[Pair, Task]] = {}
-    for task in tasks:
-        if task.names not in record.errors:
-            waiting.setdefault(canonical(task.names), {})[task.names] = task
+    for task in record.waiting(tasks):
+        waiting.setdefault(canonical(task.names), {})[task.names] = task
 
     def judge(results: Sequence[tuple[Pair, PairResult]]) -> None:
         for pair, result in results:

@@ -38,7 +38,7 @@ def evaluate(
         Stopped: a signal asked for it; matches are kept.
     """
     folder = needs_folder(record)
-    waiting = [task for task in tasks if task.names not in record.errors]
+    waiting = record.waiting(tasks)
     if waiting:
         city: City = waiting[0].truth
         target = read_map(city.root)

@@ -48,7 +48,7 @@ def evaluate(
         Stopped: a signal asked for it; what is found is in the record.
     """
     needs_folder(record)
-    waiting = {task.names[0]: task for task in tasks if task.names not in record.errors}
+    waiting = {task.names[0]: task for task in record.waiting(tasks)}
     pairs = [(query, name) for query, task in waiting.items() for name in task.truth.candidates]
     left = {query: len(task.truth.candidates) for query, task in waiting.items()}
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {query: [] for query in waiting}

@@ -62,7 +62,7 @@ def evaluate(
     """
     finder, progress = Finder(matcher, semantic=evaluation.semantic), progress or Silent()
     views = _Views(root, finder, free_bytes(matcher))
-    waiting = sorted((task for task in tasks if task.names not in record.errors), key=lambda task: task.names)
+    waiting = sorted(record.waiting(tasks), key=lambda task: task.names)
     failures: list[str] = []
     progress.begin("evaluating", len(waiting))
     for task in waiting:

@@ -60,9 +60,8 @@ def evaluate(
     """
     progress, stop = progress or Silent(), stop or StopRequest()
     scenes: dict[str, list[Task]] = {}
-    for task in tasks:
-        if task.names not in record.errors:
-            scenes.setdefault(task.names[0], []).append(task)
+    for task in record.waiting(tasks):
+        scenes.setdefault(task.names[0], []).append(task)
     with ExitStack() as stack:
         kept = record.folder or Path(stack.enter_context(TemporaryDirectory()))
         for name, group in scenes.items():
