@@ -63,7 +63,7 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.colmap.reading import read_model
-    from romacli.job.job import listed, open_job, run_job
+    from romacli.job.job import listed_images, open_job, run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
     from romacli.job.outputs.model import advice_on, georeference_models, gps_values, make_model
@@ -79,7 +79,7 @@ def reconstruct(
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         options = replace(options, keypoints=replace(options.keypoints, replaces=True))
         with stop.at_once():
-            check_early(listed(options), importing, mapping, georeferenced=georeference)
+            check_early(listed_images(options), importing, mapping, georeferenced=georeference)
             job = open_job(options, console)
             introduce(job, console)
             if dry.dry_run:

@@ -107,7 +107,7 @@ class Job:
             return PairList(tuple(pair for pair in self.listed.pairs if pair not in journal))
 
 
-def listed(options: JobOptions) -> ImageList:
+def listed_images(options: JobOptions) -> ImageList:
     """The photographs of a job.
 
     Raises:
@@ -145,7 +145,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
-    images, pairing, keypoints = listed(options), _pairing(options), _keypoints(options)
+    images, pairing, keypoints = listed_images(options), _pairing(options), _keypoints(options)
     if options.images.image_list is None:
         tell_left_out(images.root, progress)
     if len(images) < 2:

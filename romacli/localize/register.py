@@ -9,7 +9,7 @@ from pathlib import Path
 from romacli.colmap.reading import read_model
 from romacli.errors import InputError, UsageError
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, listed, open_job, run_job
+from romacli.job.job import Job, listed_images, open_job, run_job
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.model import database_of_model, extend_mapped
@@ -88,7 +88,7 @@ def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[P
         InputError: the folder neither holds the model's photographs nor lies among them.
     """
     folder, known = options.images.folder, photographs_of(layout)
-    names = listed(options).names
+    names = listed_images(options).names
     gone = sorted(set(posed) - set(names))
     if not gone:
         return folder, [name for name in names if name not in posed]

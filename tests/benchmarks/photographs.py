@@ -13,11 +13,13 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -28,8 +30,8 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import compare_poses, read_poses
 from romacli.errors import NothingFoundError
 from romacli.eval.pose_list import PosedPair
-from romacli.eval.relative_pose import PoseOptions, evaluate_pairs
-from romacli.eval.two_view import encode, judge_unrelated
+from romacli.eval.relative_pose import PairScore, PoseOptions, evaluate_pairs, score_pair
+from romacli.eval.two_view import correspondences, encode, judge_unrelated
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.geometry.epipolar import rotation_angle_deg
 from romacli.geometry.warp import cell_centres, decode_targets
@@ -38,9 +40,10 @@ from romacli.images.listing import list_images
 from romacli.keypoints.options import AggregateOptions
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
-from romacli.matchers.matcher import CoarseMatcher, DenseMatcher
+from romacli.matchers.matcher import CoarseMatcher, DenseMatcher, PointStartMatcher, pair_seed
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
+from romacli.run.retries.rescue import Rescue
 from romacli.run.retries.scales import Scales
 from romacli.types import CompactWarp, Features
 
@@ -204,29 +207,61 @@ def _window(image: np.ndarray, side: int, *, zoom: float, turn_deg: float) -> tu
     return cv2.warpAffine(image, whole, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT), matrix
 
 
-def baselines(matcher: DenseMatcher, scene: Path) -> dict[str, dict[str, float]]:
-    """Relative poses of the example scene's photographs by how many lie between them, against its true cameras."""
+def pairs_apart(scene: Path, gap: int) -> list[PosedPair]:
+    """Every other pair of the example scene's photographs between which `gap` steps lie, with its true pose."""
     poses = read_poses(scene / "truth")
     camera = (scene / "truth" / "cameras.txt").read_text("utf-8").split()
     fx, fy, cx, cy = map(float, camera[4:8])
     intrinsics = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
     names = sorted(poses)
+    pairs = []
+    for line, (one, other) in list(enumerate(zip(names, names[gap:], strict=False)))[::2]:
+        rotation = poses[other].rotation @ poses[one].rotation.T
+        translation = poses[other].translation - rotation @ poses[one].translation
+        pairs.append(PosedPair((one, other), (0, 0), (intrinsics, intrinsics), rotation, translation, line))
+    return pairs
+
+
+def placed(scores: Sequence[PairScore]) -> dict[str, float]:
+    errors = np.array([np.median(score.errors_deg) for score in scores])
+    return {
+        "pairs": len(scores),
+        "within_5_deg": int((errors < 5).sum()),
+        "worst_deg": float(errors.max()),
+        "matches": float(np.mean([score.matches for score in scores])),
+    }
+
+
+def angle_of(pairs: Sequence[PosedPair]) -> str:
+    return f"{np.mean([rotation_angle_deg(pair.rotation) for pair in pairs]):.0f} deg"
+
+
+def baselines(matcher: DenseMatcher, scene: Path) -> dict[str, dict[str, float]]:
+    """Relative poses of the example scene's photographs by how many lie between them, against its true cameras."""
+    return {
+        angle_of(pairs): placed(evaluate_pairs(matcher, pairs, scene / "images", PoseOptions(), AggregateOptions()))
+        for pairs in (pairs_apart(scene, gap) for gap in GAPS)
+    }
+
+
+def rescued(matcher: PointStartMatcher, scene: Path) -> dict[str, dict[str, float]]:
+    """The same with --rescue."""
+
+    @cache
+    def read(name: str) -> np.ndarray:
+        return read_image(scene / "images" / name)
+
+    features = cache(lambda name: encode(matcher, read(name)))
+    rescue = Rescue(matcher, read, capacity_bytes=1 << 30)
     result = {}
     for gap in GAPS:
-        pairs, angles = [], []
-        for line, (one, other) in enumerate(zip(names, names[gap:], strict=False)):
-            if line % 2 == 0:
-                rotation = poses[other].rotation @ poses[one].rotation.T
-                translation = poses[other].translation - rotation @ poses[one].translation
-                pairs.append(PosedPair((one, other), (0, 0), (intrinsics, intrinsics), rotation, translation, line))
-                angles.append(rotation_angle_deg(rotation))
-        scores = evaluate_pairs(matcher, pairs, scene / "images", PoseOptions(), AggregateOptions())
-        errors = np.array([np.median(score.errors_deg) for score in scores])
-        result[f"{np.mean(angles):.0f} deg"] = {
-            "pairs": len(pairs),
-            "within_5_deg": int((errors < 5).sum()),
-            "matches": float(np.mean([score.matches for score in scores])),
-        }
+        scores = []
+        for pair in pairs_apart(scene, gap):
+            ends = (features(pair.names[0]), features(pair.names[1]))
+            seed = pair_seed(*pair.names, seed=0)
+            found = rescue.improve(matcher.match([ends], [seed])[0], pair.names, ends, seed)
+            scores.append(score_pair(pair, correspondences(found), (ends[0].size, ends[1].size), PoseOptions()))
+        result[angle_of([score.pair for score in scores])] = placed(scores)
     return result
 
 
@@ -282,14 +317,10 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--unrelated", type=int, default=333, help="pairs of different places; 333 are all of them")
+    parser.add_argument("--scene-only", action="store_true", help="views of the example scene far apart, no more")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(2)
-    folders = {key: options.data / folder for key, folder in FOLDERS.items()}
-    known = given_intrinsics(folders["sceaux"])
-    references = {key: sift_model(folder, options.cache / key) for key, folder in folders.items()}
-    folders[CALIBRATED] = folders["sceaux"]
-    references[CALIBRATED] = sift_model(folders["sceaux"], options.cache / CALIBRATED, known)
     matcher = load_matcher(options.model, MatcherOptions(weights=options.weights))
     assert isinstance(matcher, DenseMatcher)
     words = ["--model", options.model, *(["--weights", str(options.weights)] if options.weights else [])]
@@ -302,11 +333,20 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
+    keep("baselines", baselines(matcher, SCENE))
+    if getattr(matcher, "starts_from_points", False):
+        keep("rescued", rescued(cast(PointStartMatcher, matcher), SCENE))
+    if options.scene_only:
+        return
+    folders = {key: options.data / folder for key, folder in FOLDERS.items()}
+    known = given_intrinsics(folders["sceaux"])
+    references = {key: sift_model(folder, options.cache / key) for key, folder in folders.items()}
+    folders[CALIBRATED] = folders["sceaux"]
+    references[CALIBRATED] = sift_model(folders["sceaux"], options.cache / CALIBRATED, known)
     keep("sift_registered", {key: len(read_poses(path)) if path else 0 for key, path in references.items()})
     keep("warped_copies", warped_copies(matcher, folders["sceaux"]))
     if isinstance(matcher, CoarseMatcher):
         keep("rescaled_copies", rescaled_copies(matcher, folders["sceaux"]))
-    keep("baselines", baselines(matcher, SCENE))
     runs: dict[str, Any] = {}
     for name, key, overlap in RUNS:
         camera = ["--camera-model", CALIBRATED_MODEL, "--camera-params", known] if key == CALIBRATED else []
