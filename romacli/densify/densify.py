@@ -21,10 +21,10 @@ from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted, photographs_of
-from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.manifest import read_manifest
+from romacli.store.opened import open_journal
 from romacli.store.ply import write_depth_map, write_ply, write_visibility
 from romacli.types import CompactWarp, Pair, Size
 from romacli.words import counted, first_few
@@ -134,8 +134,7 @@ class _Source:
             raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
         cameras = read_cameras(model)
         sizes = {camera.name: camera.size for camera in cameras}
-        stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
-        journal = Journal.open(layout.journal, fingerprint(manifest), stamps=stamps)
+        journal = open_journal(layout, manifest)
         with ExitStack() as opened:
             opened.enter_context(journal)
             pairs = _pairs_of_images(journal, model, sizes)

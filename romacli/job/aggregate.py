@@ -27,7 +27,8 @@ from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.manifest import read_manifest
+from romacli.store.opened import open_journal
 from romacli.types import PairList, Size
 
 
@@ -112,11 +113,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
     pairs = read_pairs(layout.pairs, None).pairs
     check_names({name for pair in pairs.pairs for name in pair})
     images = read_images(layout.images)
-    stamps = {name: image.stamps for name, image in images.items()}
-    with (
-        hold(layout, progress, stop),
-        Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal,
-    ):
+    with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
         for note in journal.damaged:
             progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
         _require_matches(layout, journal, pairs, progress)

@@ -15,9 +15,10 @@ from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import read_images
-from romacli.store.journal import FORMAT, Journal
+from romacli.store.journal import FORMAT
 from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.opened import open_journal
 from romacli.store.repair import Survey, repair, survey
 from romacli.types import Manifest, Pair
 
@@ -151,11 +152,11 @@ class _Check:
         if self._manifest is None:
             return []
         try:
-            stamps = {name: image.stamps for name, image in read_images(self._layout.images).items()}
+            images = read_images(self._layout.images)
         except StoreError:
-            stamps = {}
+            images = {}
         try:
-            with Journal.open(self._layout.journal, fingerprint(self._manifest), stamps=stamps, verify=True) as journal:
+            with open_journal(self._layout, self._manifest, images, verify=True) as journal:
                 return [pair for pair in self.pairs if pair not in journal]
         except RomacliError:
             return []

@@ -57,6 +57,7 @@ from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout, written_whole
 from romacli.store.lease import Lease, Work
 from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size, canonical
 from romacli.words import counted, first_few
@@ -98,8 +99,7 @@ class Job:
         return self.photographs.accepted(self.options.changed)
 
     def journal(self) -> Journal:
-        stamps = {name: image.stamps for name, image in self.known.items()}
-        return Journal.open(self.layout.journal, self.fingerprint, stamps=stamps)
+        return open_journal(self.layout, self.manifest, self.known)
 
     def remaining(self) -> PairList:
         """The listed pairs without a record, in the order given."""

@@ -15,9 +15,9 @@ from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
-from romacli.store.journal import Journal
 from romacli.store.layout import Layout, written_whole
-from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.store.manifest import check_same, read_manifest, write_manifest
+from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends
 from romacli.types import Manifest, Pair, PairList, canonical
 
@@ -54,8 +54,7 @@ def merge(
             write_pairs(temporary, pairs)
         write_images(layout.images, images)
         files = sum(_take_in(path, layout) for other in others for path in sorted(other.journal.glob("*.jnl")))
-        stamps = {name: image.stamps for name, image in images.items()}
-        with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
+        with open_journal(layout, manifest, images) as journal:
             cut_torn_ends(journal)
             missing = [pair for pair in pairs.pairs if pair not in journal]
     keypoints = reaggregate(layout, options, progress, stop)

@@ -15,10 +15,9 @@ from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
-from romacli.store.images import read_images
-from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.manifest import read_manifest
+from romacli.store.opened import open_journal
 from romacli.types import Manifest
 from romacli.words import counted
 
@@ -59,8 +58,7 @@ def status(layout: Layout) -> Status:
         raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     pairs = read_pairs(layout.pairs, None).pairs
-    stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
-    with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
+    with open_journal(layout, manifest) as journal:
         done = [pair for pair in pairs.pairs if pair in journal]
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)

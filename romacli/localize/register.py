@@ -27,7 +27,7 @@ from romacli.run.match import MatchSummary
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.layout import Layout
-from romacli.types import Pair, PairList
+from romacli.types import Pair, PairList, canonical
 from romacli.words import counted, first_few
 
 
@@ -111,8 +111,8 @@ def _job(options: JobOptions, root: Path, new: Sequence[str], layout: Layout, pr
     )
     job = open_job(plain, progress)
     chosen, failures = _pairs(options, job, set(new), progress)
-    known = {frozenset(pair) for pair in job.pairs.pairs}
-    more = [pair for pair in chosen if frozenset(pair) not in known]
+    known = set(map(canonical, job.pairs.pairs))
+    more = [pair for pair in chosen if canonical(pair) not in known]
     return replace(job, pairs=PairList((*job.pairs.pairs, *more)), unreadable=failures)
 
 

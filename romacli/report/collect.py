@@ -28,6 +28,7 @@ from romacli.mapping.georeference import fit_gps, read_gps
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
+from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.types import Pair, Precision, canonical
 from romacli.words import counted
@@ -105,6 +106,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         without="There is no model: `romacli reconstruct` makes it",
     )
     focal = focal_lengths(layout, layout.database, model) if model and inliers is not None else ()
+    _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from romacli.errors import InputError
+from romacli.errors import InputError, StoreError
 from romacli.names import nearest_name, spelled
 from romacli.pairs import read_pairs
 from romacli.store.history import Run, photographs_of, read_runs
+from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import fingerprint, read_manifest
+from romacli.store.manifest import read_manifest
+from romacli.store.opened import open_journal
 from romacli.types import Manifest, PairList
 
 
@@ -35,7 +37,12 @@ class JobFolder:
         return photographs_of(self.layout)
 
     def journal(self) -> Journal:
-        return Journal.open(self.layout.journal, fingerprint(self.manifest))
+        """The journal; of photographs that a damaged list of them tells nothing of, all records count."""
+        try:
+            known = read_images(self.layout.images)
+        except StoreError:
+            known = {}
+        return open_journal(self.layout, self.manifest, known)
 
     def name_of(self, photograph: str) -> str:
         """The job's name of a photograph, given as a name, the end of one, or a path.

@@ -32,7 +32,10 @@ from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
 from romacli.store.history import Run, append_run, read_runs
+from romacli.store.images import KnownImage, write_images
+from romacli.store.journal import JournalWriter
 from romacli.store.layout import Layout
+from romacli.store.manifest import fingerprint
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
@@ -100,6 +103,18 @@ def test_half_a_job_is_reported_as_half(copied: Layout, job: tuple[Layout, Plane
     assert len(values["shown_pairs"]) == 6
 
 
+def test_pairs_of_photographs_that_changed_since_are_not_matched(copied: Layout) -> None:
+    with open_folder(copied).journal() as journal:
+        results = [(pair, journal.read(pair)) for pair in journal.pairs]
+    shutil.rmtree(copied.journal)
+    now = dict.fromkeys(NAMES, (1, 1))
+    with JournalWriter(copied.journal, fingerprint(open_folder(copied).manifest), stamps=now) as writer:
+        writer.append(results)
+    write_images(copied.images, {name: KnownImage((stamp,)) for name, stamp in {**now, NAMES[0]: (2, 2)}.items()})
+    values = json.loads(report(copied.root, "--json").stdout)
+    assert "3 of 6 pairs are not matched yet" in values["missing"][0]
+
+
 def test_photographs_that_are_gone_are_said(copied: Layout, tmp_path: Path) -> None:
     for words, phrase in (
         (("--images", tmp_path / "nowhere"), "nowhere is not there"),
@@ -113,7 +128,7 @@ def test_photographs_that_are_gone_are_said(copied: Layout, tmp_path: Path) -> N
         assert values["tracks"]["count"] > 0
 
 
-@pytest.mark.parametrize("file", ["features", "matches", "journal"])
+@pytest.mark.parametrize("file", ["features", "matches", "journal", "images"])
 def test_a_job_without_some_of_its_files_still_has_a_report(copied: Layout, file: str) -> None:
     path = getattr(copied, file)
     shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"not what it was")

@@ -17,11 +17,11 @@ from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted
-from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import fingerprint, read_manifest
-from romacli.types import CompactWarp, Manifest, Pair
+from romacli.store.manifest import read_manifest
+from romacli.store.opened import open_journal
+from romacli.types import CompactWarp, Manifest, Pair, canonical
 from romacli.words import counted, first_few
 
 FILTER = "filter"
@@ -100,9 +100,8 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
     manifest = read_manifest(layout.manifest)
     if manifest is None:
         raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
-    stamps = {name: image.stamps for name, image in read_images(layout.images).items()}
-    with Journal.open(layout.journal, fingerprint(manifest), stamps=stamps) as journal:
-        listed = sorted((min(pair), max(pair)) for pair in read_pairs(layout.pairs, None).pairs.pairs)
+    with open_journal(layout, manifest) as journal:
+        listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
         if any(journal.kind(pair) == "correspondences" for pair in done):
             raise InputError(

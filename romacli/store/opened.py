@@ -1,0 +1,28 @@
+"""A job's journal as its photographs are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from romacli.types import Manifest
+
+from .images import KnownImage, read_images
+from .journal import Journal
+from .layout import Layout
+from .manifest import fingerprint
+
+
+def open_journal(
+    layout: Layout, manifest: Manifest, images: Mapping[str, KnownImage] | None = None, *, verify: bool = False
+) -> Journal:
+    """The journal of a job, in which records made of other versions of its photographs do not count.
+
+    images: what is known of the photographs, None for what the job has noted. verify: as `Journal.open` has it.
+
+    Raises:
+        SettingsDifferError: a file was made with other settings.
+        StoreError: a file cannot be read, is damaged or of a newer format.
+    """
+    known = read_images(layout.images) if images is None else images
+    stamps = {name: image.stamps for name, image in known.items()}
+    return Journal.open(layout.journal, fingerprint(manifest), stamps=stamps, verify=verify)
