@@ -31,11 +31,31 @@ def _expect(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The files under a folder that are not taken for its photographs, in natural order.
+
+    pictures: those that nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their extras are not installed,
+        among others.
+    twins: those that `images` beside their folder has too. Data sets keep photographs in `images`, the same in other
+        sizes in `images_2` or the like, and their masks in `masks`.
+    others: those that are no pictures, by their extensions.
+    """
+
+    pictures: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ImageList:
-    """The photographs of a job: names as COLMAP has them, POSIX and relative to `root`, in natural order."""
+    """The photographs of a job: names as COLMAP has them, POSIX and relative to `root`, in natural order.
+
+    left_out: the other files of a folder that is taken whole.
+    """
 
     root: Path
     names: tuple[str, ...]
+    left_out: LeftOut = LeftOut()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -76,8 +76,7 @@ def _choose(
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
-        if images.image_list is None:
-            tell_left_out(images.folder, console)
+        tell_left_out(listed.left_out, console)
         describer = None
         if looks:
             descriptors, matcher = looks

@@ -6,12 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from romacli.errors import InputError
 from romacli.names import spelled, with_guess
-from romacli.types import ImageList
+from romacli.types import ImageList, LeftOut
 from romacli.words import first_few
 
 from .extras import HEIC, RAW, installed_extensions, remedy
@@ -51,43 +50,13 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
     """
     root = Path(root)
     _require_folder(root)
-    names = _photographs_under(root) if names_file is None else _photographs_named(root, Path(names_file))
+    if names_file is None:
+        names, left_out = _photographs_under(root)
+    else:
+        names, left_out = sorted(_photographs_named(root, Path(names_file)), key=_natural_key), LeftOut()
     for name in names:
         _require_portable(root, name)
-    return ImageList(root, tuple(sorted(names, key=_natural_key)))
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """The files under a folder that `list_images` leaves out, in natural order.
-
-    pictures: those that nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their extras are not installed,
-        among others; `remedy` says what to do.
-    twins: those that `images` beside their folder has too. Data sets keep photographs in `images`, the same in other
-        sizes in `images_2` or the like, and their masks in `masks`.
-    others: those that are no pictures, by their extensions.
-    """
-
-    pictures: tuple[str, ...]
-    twins: tuple[str, ...]
-    others: tuple[str, ...]
-
-
-def left_out(root: Path) -> LeftOut:
-    """Name the files under a folder that `list_images` leaves out.
-
-    Raises:
-        InputError: the folder is missing or cannot be read.
-    """
-    files = sorted(files_under(root), key=_natural_key)
-    photographs = _with_extension(files, _read_here())
-    pictures = _with_extension(files, tuple(end for end in _OTHER_EXTENSIONS if end not in _read_here()))
-    copies, known = _twins(photographs), {*photographs, *pictures}
-    return LeftOut(
-        tuple(pictures),
-        tuple(name for name in photographs if name in copies),
-        tuple(name for name in files if name not in known),
-    )
+    return ImageList(root, tuple(names), left_out)
 
 
 def files_under(folder: Path) -> list[str]:
@@ -100,13 +69,18 @@ def files_under(folder: Path) -> list[str]:
     return list(_walk(folder))
 
 
-def _photographs_under(root: Path) -> list[str]:
-    files = list(_walk(root))
+def _photographs_under(root: Path) -> tuple[list[str], LeftOut]:
+    """The photographs and the other files under a folder, both in natural order."""
+    files = sorted(_walk(root), key=_natural_key)
     extensions = _read_here()
     photographs = _with_extension(files, extensions)
     if photographs:
         copies = _twins(photographs)
-        return [name for name in photographs if name not in copies]
+        pictures = _with_extension(files, tuple(end for end in _OTHER_EXTENSIONS if end not in extensions))
+        known = {*photographs, *pictures}
+        twins = tuple(name for name in photographs if name in copies)
+        others = tuple(name for name in files if name not in known)
+        return [name for name in photographs if name not in copies], LeftOut(tuple(pictures), twins, others)
     wanted = " ".join(extensions)
     if not files:
         raise InputError(f"{root} is empty. Give the folder that holds the photographs ({wanted}).")

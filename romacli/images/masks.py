@@ -6,7 +6,7 @@ Masks are data: values are compared as they are stored, so that 1 of 16 bits is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -81,7 +81,7 @@ def without_masks(images: ImageList, options: MaskOptions) -> ImageList:
         if (options.mask_dir is not None and options.mask_dir.resolve() in (images.root / name).resolve().parents)
         or (options.camera_mask is not None and (images.root / name).resolve() == options.camera_mask.resolve())
     }
-    return ImageList(images.root, tuple(name for name in images.names if name not in is_mask)) if is_mask else images
+    return replace(images, names=tuple(name for name in images.names if name not in is_mask)) if is_mask else images
 
 
 def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit:
 _FILM_DIAGONAL_MM = math.hypot(36, 24)  # equivalents compare diagonals, so that any aspect ratio has one
 # A focal length outside is a wrong tag, not a lens: 0.1 sees 157 degrees, 100 sees half a degree.
 _FOCAL_LENGTHS_PER_SIDE = (0.1, 100.0)
+
+# What files say that were opened before, by path, bytes and modification time in ns.
+_SETTLED_NS = 2_000_000_000  # FAT and some network file systems tell times to two seconds
+_headers: dict[tuple[Path, int, int], ImageMetadata] = {}
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,38 @@ class ImageMetadata:
 def read_metadata(path: Path) -> ImageMetadata:
     """Return a photograph's size and what its EXIF tells, with None for what is missing or makes no sense.
 
+    A file is opened once in a process, as long as it keeps its bytes and modification time; one that was written a
+    moment ago may change without another time, and is opened each time.
+
     Raises:
         ImageError: the file cannot be opened or is no image.
     """
+    try:
+        state = path.stat()
+    except OSError:
+        return _read(path)
+    key = (path, state.st_size, state.st_mtime_ns)
+    if key in _headers:
+        return _headers[key]
+    metadata = _read(path)
+    if time.time_ns() - state.st_mtime_ns > _SETTLED_NS:
+        _headers[key] = metadata
+    return metadata
+
+
+def recall_metadata(path: Path, stamp: tuple[int, int], header: Mapping[str, Any]) -> None:
+    """Take what an earlier process wrote down, as `written` gave it, of a file of so many bytes and that time in ns."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in header.items()}
+    _headers.setdefault((path, *stamp), ImageMetadata(**values))
+
+
+def written(metadata: ImageMetadata) -> dict[str, Any]:
+    """What is known of a photograph as JSON takes it, without what it does not tell."""
+    untold = asdict(ImageMetadata(metadata.size))
+    return {key: value for key, value in asdict(metadata).items() if key == "size" or value != untold[key]}
+
+
+def _read(path: Path) -> ImageMetadata:
     size = image_size(path)
     if RAW.has(path.name):
         return replace(_read_exif(path, size), orientation=raw_orientation(path))

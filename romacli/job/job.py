@@ -13,9 +13,10 @@ from typing import Any
 from romacli import __version__
 from romacli.colmap.database import check_replaceable
 from romacli.errors import ImageError, InputError, NothingFoundError, StoreError, UsageError
-from romacli.images.decode import SIXTEEN_BIT, image_size
+from romacli.images.decode import SIXTEEN_BIT
 from romacli.images.listing import list_images
 from romacli.images.masks import find_masks, without_masks
+from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
 from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.hold import hold
@@ -44,6 +45,7 @@ from romacli.run.photographs import (
     require_stretched,
     require_unchanged,
     tell_left_out,
+    with_headers,
 )
 from romacli.run.refine import Refinement
 from romacli.run.retries.retry import check_retries
@@ -146,8 +148,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         UsageError: pairs that make no sense, or an output folder of other settings.
     """
     images, pairing, keypoints = listed_images(options), _pairing(options), _keypoints(options)
-    if options.images.image_list is None:
-        tell_left_out(images.root, progress)
+    tell_left_out(images.left_out, progress)
     if len(images) < 2:
         raise InputError(f"{images.root} holds one image ({images.names[0]}); matching needs two or more.")
     chosen_later = pairing is not None and looks_at_photographs(pairing)
@@ -337,7 +338,7 @@ def _note(job: Job) -> None:
 
 def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
     known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
-    write_images(job.layout.images, known)
+    write_images(job.layout.images, with_headers(job.images.root, known) if sizes else known)
 
 
 def _todo(job: Job, progress: Progress) -> PairList:
@@ -414,7 +415,7 @@ def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMa
     sizes = {}
     for name in masks.files:
         with suppress(ImageError):
-            sizes[name] = image_size(images.root / name)
+            sizes[name] = read_metadata(images.root / name).size
     masks.require_sizes(sizes)
     progress.say(f"masks for {len(masks.files)} of {counted(len(images), 'image')}")
     return JobMasks(masks)
@@ -514,7 +515,7 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
             sizes[name] = known[name]
         elif name not in summary.failures:
             try:
-                sizes[name] = image_size(job.images.root / name)
+                sizes[name] = read_metadata(job.images.root / name).size
             except ImageError as error:
                 progress.warn(str(error))
     return sizes

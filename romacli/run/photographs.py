@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romacli.errors import ImageError, InputError, SettingsDifferError
-from romacli.images.decode import image_size, is_stretched
+from romacli.images.decode import is_stretched
 from romacli.images.extras import remedy
-from romacli.images.listing import left_out
+from romacli.images.metadata import read_metadata, recall_metadata, written
 from romacli.progress import Progress
 from romacli.run.options import Changed
 from romacli.store.images import KnownImage, Stamp
-from romacli.types import ImageList, Size
+from romacli.types import ImageList, LeftOut, Size
 from romacli.words import counted
 
 
@@ -46,13 +46,12 @@ class Photographs:
             if name not in self.stamps or self.stamps[name] in known.stamps:
                 accepted[name] = known
             elif policy is Changed.keep:
-                accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]))
+                accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]), header=None)
         return accepted
 
 
-def tell_left_out(root: Path, progress: Progress) -> None:
+def tell_left_out(files: LeftOut, progress: Progress) -> None:
     """Say which files of a folder count as no photographs of a job that takes them all."""
-    files = left_out(root)
     if files.pictures:
         progress.warn(f"{_left_out(files.pictures)}. {remedy(files.pictures)} to use them")
     if files.twins:
@@ -69,14 +68,29 @@ def _left_out(names: Sequence[str]) -> str:
 
 
 def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
-    """The photographs of a list beside what was known of them."""
-    stamps = {}
+    """The photographs of a list beside what was known of them; the headers of those unchanged are known from now on."""
+    stamps, listed = {}, {}
     for name in images.names:
         with suppress(OSError):
             state = (images.root / name).stat()
             stamps[name] = (state.st_size, state.st_mtime_ns)
-    listed = set(images.names)
-    return Photographs(stamps, {name: image for name, image in known.items() if name in listed})
+        if name in known:
+            listed[name] = known[name]
+            header = known[name].header
+            if header is not None and stamps.get(name) == known[name].stamps[-1]:
+                recall_metadata(images.root / name, stamps[name], header)
+    return Photographs(stamps, listed)
+
+
+def with_headers(root: Path, images: Mapping[str, KnownImage]) -> dict[str, KnownImage]:
+    """The photographs with what their files say of themselves, each opened unless that is known already."""
+    found = dict(images)
+    for name, image in images.items():
+        with suppress(OSError, ImageError):
+            state = (root / name).stat()
+            if (state.st_size, state.st_mtime_ns) == image.stamps[-1]:
+                found[name] = replace(image, header=written(read_metadata(root / name)))
+    return found
 
 
 def require_unchanged(photographs: Photographs, policy: Changed) -> None:
@@ -112,7 +126,7 @@ def require_sizes(root: Path, names: Sequence[str], matched: Mapping[str, Size])
     for name in names:
         if name in matched:
             with suppress(ImageError):
-                require_size(root / name, image_size(root / name), matched=matched[name])
+                require_size(root / name, read_metadata(root / name).size, matched=matched[name])
 
 
 def require_stretched(job: Path, root: Path, names: Iterable[str]) -> None:

@@ -26,10 +26,12 @@ class KnownImage:
 
     stamps: (bytes, modification time in ns) of the file, several where files were said to show the same.
     size: (width, height) px, None where it was never read.
+    header: what the file of the last stamp says of itself, as JSON; None where it was never asked.
     """
 
     stamps: tuple[Stamp, ...]
     size: Size | None = None
+    header: Mapping[str, Any] | None = None
 
 
 def read_images(path: Path) -> dict[str, KnownImage]:
@@ -56,10 +58,11 @@ def read_images(path: Path) -> dict[str, KnownImage]:
 
 def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
     """Write the list, whole or not at all, unless the file holds it already."""
-    rows = {
-        name: {"stamps": [list(stamp) for stamp in known.stamps], "size": known.size and list(known.size)}
-        for name, known in images.items()
-    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, known in images.items():
+        rows[name] = {"stamps": [list(stamp) for stamp in known.stamps], "size": known.size and list(known.size)}
+        if known.header is not None:
+            rows[name]["header"] = dict(known.header)
     text = json.dumps({"format": FORMAT, "images": rows}, separators=(",", ":")) + "\n"
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
@@ -69,7 +72,5 @@ def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
 
 def _known(row: Any) -> KnownImage:
     stamps = tuple((int(num_bytes), int(time)) for num_bytes, time in row["stamps"])
-    if row["size"] is None:
-        return KnownImage(stamps)
-    width, height = row["size"]
-    return KnownImage(stamps, (int(width), int(height)))
+    size = None if row["size"] is None else (int(row["size"][0]), int(row["size"][1]))
+    return KnownImage(stamps, size, row.get("header"))

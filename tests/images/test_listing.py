@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from romacli.errors import InputError
 from romacli.images.extras import remedy
-from romacli.images.listing import left_out, list_images
+from romacli.images.listing import list_images
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_folder_of_other_files_says_how_many_were_seen(photos):
 @pytest.mark.usefixtures("without_extras")
 def test_photographs_of_other_formats_are_named_for_the_caller_to_report(photos):
     fill(photos, "10.HEIC", "9.heic", "raw/1.CR2", "a.jpg", "notes.txt", ".b.heic")
-    pictures = left_out(photos).pictures
+    pictures = list_images(photos).left_out.pictures
     assert pictures == ("9.heic", "10.HEIC", "raw/1.CR2")
     assert remedy(pictures) == "Run pip install 'romacli[heic,raw]', or convert them to JPEG or PNG"
     assert remedy(["1.jxl"]) == "Convert them to JPEG or PNG"
@@ -141,15 +141,15 @@ def test_what_an_extra_reads_counts_as_a_photograph(photos, monkeypatch):
     fill(photos, "1.HEIC", "2.dng", "3.jxl", "4.jpg")
     monkeypatch.setattr("romacli.images.extras.find_spec", lambda package: package == "rawpy" or None)
     assert list_images(photos).names == ("2.dng", "4.jpg")
-    assert left_out(photos).pictures == ("1.HEIC", "3.jxl")
+    assert list_images(photos).left_out.pictures == ("1.HEIC", "3.jxl")
 
 
 def test_every_file_is_taken_or_named(photos):
     taken = ("1.jfif", "2.jpe", "3.MPO", "4.jp2", "5.gif", "6.ppm", "7.pgm", "8.pnm", "9.jpg")
     fill(photos, *taken, "b.jxl", "c.exr", "d.avif", "notes.txt", "clip.mov", "sub/jpg", ".hidden")
     assert list_images(photos).names == taken
-    assert left_out(photos).pictures == ("b.jxl", "c.exr", "d.avif")
-    assert left_out(photos).others == ("clip.mov", "notes.txt", "sub/jpg")
+    assert list_images(photos).left_out.pictures == ("b.jxl", "c.exr", "d.avif")
+    assert list_images(photos).left_out.others == ("clip.mov", "notes.txt", "sub/jpg")
 
 
 def test_copies_and_masks_of_a_data_set_are_left_out(photos):
@@ -160,7 +160,7 @@ def test_copies_and_masks_of_a_data_set_are_left_out(photos):
     )
     fill(photos, *taken, *copies)
     assert list_images(photos).names == taken
-    assert left_out(photos).twins == copies
+    assert list_images(photos).left_out.twins == copies
     assert list_images(photos / "hall" / "images_4").names == ("left/a.jpg", "only here.jpg")
 
 
@@ -168,7 +168,7 @@ def test_views_of_a_rig_and_visits_of_a_place_are_no_copies(photos):
     names = ("cam0/1.jpg", "cam1/1.jpg", "images/1.jpg", "images_1/2.jpg", "images_night/1.jpg", "masks/3.jpg")
     fill(photos, *names)
     assert list_images(photos).names == names
-    assert left_out(photos).twins == ()
+    assert list_images(photos).left_out.twins == ()
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(photos, monkeypatch):

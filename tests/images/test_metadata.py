@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from romacli.errors import ImageError
-from romacli.images.metadata import ImageMetadata, read_metadata
+from romacli.images import metadata
+from romacli.images.metadata import ImageMetadata, read_metadata, recall_metadata, written
 
 SIZE = (400, 300)
 BERLIN = {
@@ -197,3 +200,17 @@ def test_what_is_no_image_is_refused(tmp_path):
     path.write_bytes(b"hello")
     with pytest.raises(ImageError, match=r"a\.jpg cannot be read as an image\. Convert it"):
         read_metadata(path)
+
+
+def test_a_header_is_read_once_until_its_file_changes(photograph, monkeypatch):
+    path = photograph({Base.Orientation: 6}, {Base.FocalLengthIn35mmFilm: 28}, BERLIN)
+    os.utime(path, ns=(10**18, 10**18))
+    known = read_metadata(path)
+    monkeypatch.setattr(metadata, "image_size", lambda path: pytest.fail(f"{path} is opened again"))
+    assert read_metadata(path) == known
+    recall_metadata(path.with_name("moved.jpg"), (1, 2), json.loads(json.dumps(written(known))))
+    path.with_name("moved.jpg").write_bytes(b"x")
+    os.utime(path.with_name("moved.jpg"), ns=(2, 2))
+    assert read_metadata(path.with_name("moved.jpg")) == known
+    monkeypatch.undo()
+    assert read_metadata(photograph({Base.Orientation: 3})).orientation == 3

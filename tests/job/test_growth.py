@@ -16,7 +16,9 @@ from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.colmap.options import VerifyOptions
 from romacli.errors import BusyError, InputError, SettingsDifferError, UsageError
-from romacli.images.decode import read_image
+from romacli.images import metadata
+from romacli.images.decode import image_size, read_image
+from romacli.images.metadata import read_metadata
 from romacli.images.options import ImageOptions
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
@@ -28,13 +30,15 @@ from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent
 from romacli.run.match import MatchSummary
 from romacli.run.options import Changed, Shard
+from romacli.run.photographs import look_at
 from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile
+from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
 from romacli.store.manifest import read_manifest, write_manifest
-from romacli.types import MatcherSpec
+from romacli.types import ImageList, MatcherSpec, Size
 
 NAMES = [f"{i}.png" for i in range(5)]
 
@@ -259,3 +263,28 @@ def test_flat_photographs_are_named(photographs, options):
     [flat] = [sentence for sentence in told.sentences if "flat" in sentence]
     assert "1 photograph" in flat
     assert "3.png" in flat
+
+
+def test_each_header_is_read_once_a_run_and_remembered(
+    photographs: PlanePhotographs, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        touch(photographs.root / name)
+    opened: list[str] = []
+
+    def noting(path: Path) -> Size:
+        opened.append(path.name)
+        return image_size(path)
+
+    monkeypatch.setattr(metadata, "image_size", noting)
+    run(options)
+    layout = Layout(options.output)
+    import_matches(photographs.root, layout, ImportOptions(verify=VerifyOptions(num_threads=1)), Told(), StopRequest())
+    assert sorted(opened) == NAMES
+    known = read_images(layout.images)
+    assert all(known[name].header == {"size": list(known[name].size or ())} for name in NAMES)
+    (photographs.root.parent / "moved").mkdir()
+    moved = photographs.root.rename(photographs.root.parent / "moved" / "photos")
+    look_at(ImageList(moved, tuple(NAMES)), known)
+    assert [read_metadata(moved / name).size for name in NAMES] == [known[name].size for name in NAMES]
+    assert sorted(opened) == NAMES

@@ -153,7 +153,7 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
     Raises:
         InputError: some are missing, or one is no picture.
     """
-    from romacli.images.decode import image_size
+    from romacli.images.metadata import read_metadata
 
     names = list(dict.fromkeys(names))
     missing = [name for name in names if not (root / name).is_file()]
@@ -162,7 +162,7 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
             f"{root} lacks {len(missing)} of {len(names)} pictures that its lists name, first {missing[0]}. Unpack the "
             "data again, or finish the download; `romacli eval list` says how they lie."
         )
-    return {name: image_size(root / name) for name in names}
+    return {name: read_metadata(root / name).size for name in names}
 
 
 def require(root: Path, parts: Sequence[str]) -> None:

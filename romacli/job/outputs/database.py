@@ -24,12 +24,13 @@ from romacli.job.outputs.recipe import database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
-from romacli.run.photographs import require_size
+from romacli.run.photographs import look_at, require_size
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
+from romacli.store.images import read_images
 from romacli.store.layout import Layout
-from romacli.types import Pair, Size
+from romacli.types import ImageList, Pair, Size
 from romacli.words import counted, first_few
 
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
@@ -66,6 +67,8 @@ def _import_matches(
         _tell(summary, progress)
         return summary
     check_replaceable(database, overwrite=options.overwrite)
+    known = read_images(layout.images)
+    look_at(ImageList(images, tuple(known)), known)  # their headers need no reading then
     with (
         FeaturesFile(layout.features) as features,
         MatchesFile(layout.matches) as matches,
