@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.report_facts import facts_of, verified_pair
+from support.report_summary import summary_of, verified_pair
 from typer.testing import CliRunner
 
 from romacli.cli.app import app
 from romacli.report.advice import verdict
-from romacli.report.facts import ModelFacts
+from romacli.report.summary import ModelSummary
 from romacli.words import counted
 
 
@@ -43,6 +43,6 @@ def test_commands_count_one_pair(tmp_path: Path) -> None:
 
 def test_the_report_counts_one_model_and_one_image() -> None:
     pairs = [verified_pair(0, 1), verified_pair(1, 2)]
-    facts = facts_of(3, pairs, model=ModelFacts(1, 1, 2.0, 0.5, 2, {}, ()))
-    assert "1 of 3 images are registered, with 1 point " in verdict(facts).sentence
-    assert "1 smaller model lies" in verdict(facts).sentence
+    summary = summary_of(3, pairs, model=ModelSummary(1, 1, 2.0, 0.5, 2, {}, ()))
+    assert "1 of 3 images are registered, with 1 point " in verdict(summary).sentence
+    assert "1 smaller model lies" in verdict(summary).sentence

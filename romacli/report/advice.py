@@ -11,7 +11,7 @@ from romacli.job.diagnosis import Placed, advice, doubts
 from romacli.keypoints.checks import connected
 from romacli.words import counted
 
-from .facts import Facts, ModelFacts
+from .summary import ModelSummary, Summary
 
 # Shares below which a stage is worth a word: judgement, not measurement.
 _FEW_KEYPOINTS = 0.2
@@ -32,31 +32,31 @@ class Verdict:
     sentence: str
 
 
-def verdict(facts: Facts) -> Verdict:
+def verdict(summary: Summary) -> Verdict:
     """Whether it worked, by the share of images that came through the last stage there is."""
-    total = len(facts.images)
-    undone = facts.count("not done")
-    if facts.outdated and facts.model is not None:
-        return Verdict("open", f"The model is not one of the job as it is now: {' '.join(facts.outdated)}")
-    if facts.model is not None:
-        return _of_model(facts, facts.model)
+    total = len(summary.images)
+    undone = summary.count("not done")
+    if summary.outdated and summary.model is not None:
+        return Verdict("open", f"The model is not one of the job as it is now: {' '.join(summary.outdated)}")
+    if summary.model is not None:
+        return _of_model(summary, summary.model)
     if undone:
-        return Verdict("open", f"Unfinished: {len(facts.pairs) - undone} of {len(facts.pairs)} pairs are matched.")
-    if not facts.count("matched", "verified"):
-        return Verdict("poor", f"None of {len(facts.pairs)} pairs matched.")
-    joined = facts.groups[0] if facts.groups else 0
-    kind = "verified" if facts.verified else "matched"
-    pairs = facts.count("verified") if facts.verified else facts.count("matched", "verified")
+        return Verdict("open", f"Unfinished: {len(summary.pairs) - undone} of {len(summary.pairs)} pairs are matched.")
+    if not summary.count("matched", "verified"):
+        return Verdict("poor", f"None of {len(summary.pairs)} pairs matched.")
+    joined = summary.groups[0] if summary.groups else 0
+    kind = "verified" if summary.verified else "matched"
+    pairs = summary.count("verified") if summary.verified else summary.count("matched", "verified")
     return Verdict(
         "good" if joined == total else "fair" if joined >= total / 2 else "poor",
-        f"{pairs} of {len(facts.pairs)} pairs are {kind} and join {joined} of {total} images. There is no model yet.",
+        f"{pairs} of {len(summary.pairs)} pairs are {kind} and join {joined} of {total} images. There is no model yet.",
     )
 
 
-def _of_model(facts: Facts, model: ModelFacts) -> Verdict:
-    total = len(facts.images)
+def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
+    total = len(summary.images)
     state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
-    placed = _placed(facts)
+    placed = _placed(summary)
     against = doubts(placed) if placed else []
     if against and state == "good":
         state = "fair"
@@ -76,26 +76,26 @@ def _of_model(facts: Facts, model: ModelFacts) -> Verdict:
     )
 
 
-def warnings(facts: Facts, blank: Mapping[str, float] | None = None) -> tuple[str, ...]:
+def warnings(summary: Summary, blank: Mapping[str, float] | None = None) -> tuple[str, ...]:
     """What deserves a look, each with what to try next.
 
     blank: for each photograph that could be read, the share of it that has no texture.
     """
     return (
-        *facts.checks,
-        *_about_overlap(facts),
-        *_about_verification(facts),
-        *_about_tracks(facts),
-        *_about_dominance(facts),
-        *_about_texture(facts, blank or {}),
-        *(advice(placed) if (placed := _placed(facts)) else ()),
+        *summary.checks,
+        *_about_overlap(summary),
+        *_about_verification(summary),
+        *_about_tracks(summary),
+        *_about_dominance(summary),
+        *_about_texture(summary, blank or {}),
+        *(advice(placed) if (placed := _placed(summary)) else ()),
     )
 
 
-def _about_overlap(facts: Facts) -> list[str]:
+def _about_overlap(summary: Summary) -> list[str]:
     found = []
-    rejected, done = facts.count("rejected"), len(facts.pairs) - facts.count("not done")
-    if done and not facts.count("matched", "verified"):
+    rejected, done = summary.count("rejected"), len(summary.pairs) - summary.count("not done")
+    if done and not summary.count("matched", "verified"):
         return [
             "No pair overlaps enough to be matched. Check that the photographs show the same things, or try "
             "--model roma-outdoor, which bridges larger changes of view, light and scale."
@@ -105,13 +105,13 @@ def _about_overlap(facts: Facts) -> list[str]:
             f"Few overlaps: {rejected} of {done} pairs were rejected. That is usual where every photograph is paired "
             "with every other; else take more photographs in between, or try --model roma-outdoor."
         )
-    if facts.count("not done"):
+    if summary.count("not done"):
         return found
-    weak = [image.name for image in facts.images if image.matched < min(_FEWEST_LINKS, image.pairs)]
-    lonely = [image.name for image in facts.images if not image.matched]
+    weak = [image.name for image in summary.images if image.matched < min(_FEWEST_LINKS, image.pairs)]
+    lonely = [image.name for image in summary.images if not image.matched]
     if lonely:
         found.append(
-            f"{len(lonely)} of {len(facts.images)} images are reached by no pair: {_listed(lonely)}. "
+            f"{len(lonely)} of {len(summary.images)} images are reached by no pair: {_listed(lonely)}. "
             "Pair them with photographs that show the same thing, or leave them out."
         )
     weak = [name for name in weak if name not in lonely]
@@ -120,24 +120,24 @@ def _about_overlap(facts: Facts) -> list[str]:
             f"{counted(len(weak), 'image hangs', 'images hang')} on a single pair: {_listed(weak)}. "
             "Add pairs or photographs around them."
         )
-    if len(facts.groups) > max(1, _matched_groups(facts) if facts.checks else 1):  # else the checks tell it
-        sizes = ", ".join(map(str, facts.groups[:_NAMES_SHOWN]))
+    if len(summary.groups) > max(1, _matched_groups(summary) if summary.checks else 1):  # else the checks tell it
+        sizes = ", ".join(map(str, summary.groups[:_NAMES_SHOWN]))
         found.append(
-            f"The images fall into {len(facts.groups)} groups that nothing joins ({sizes} images). Add pairs or "
+            f"The images fall into {len(summary.groups)} groups that nothing joins ({sizes} images). Add pairs or "
             "photographs between them; one model cannot hold them all."
         )
     return found
 
 
-def _matched_groups(facts: Facts) -> int:
+def _matched_groups(summary: Summary) -> int:
     """The groups that the matched pairs join, verified or not."""
-    joined = {facts.names_of(pair): 1 for pair in facts.pairs if pair.state in ("matched", "verified")}
+    joined = {summary.names_of(pair): 1 for pair in summary.pairs if pair.state in ("matched", "verified")}
     return len(connected(joined))
 
 
-def _about_verification(facts: Facts) -> list[str]:
-    matched = facts.count("matched", "verified")
-    unverified = facts.count("matched") if facts.verified else 0
+def _about_verification(summary: Summary) -> list[str]:
+    matched = summary.count("matched", "verified")
+    unverified = summary.count("matched") if summary.verified else 0
     if unverified <= _MANY_UNVERIFIED * matched:
         return []
     return [
@@ -146,23 +146,23 @@ def _about_verification(facts: Facts) -> list[str]:
     ]
 
 
-def _about_tracks(facts: Facts) -> list[str]:
-    if facts.tracks is None:
+def _about_tracks(summary: Summary) -> list[str]:
+    if summary.tracks is None:
         return []
-    overlong = sum(count for length, count in facts.tracks.lengths.items() if length > len(facts.images))
-    if overlong <= _OVERLONG_SHARE * facts.tracks.count:
+    overlong = sum(count for length, count in summary.tracks.lengths.items() if length > len(summary.images))
+    if overlong <= _OVERLONG_SHARE * summary.tracks.count:
         return []
     return [
-        f"{overlong} of {facts.tracks.count} tracks are longer than there are images, so matches join different "
+        f"{overlong} of {summary.tracks.count} tracks are longer than there are images, so matches join different "
         "points. Use --method tracks, or a smaller --max-distance with given keypoints."
     ]
 
 
-def _about_dominance(facts: Facts) -> list[str]:
-    total = sum(image.inliers for image in facts.images) / 2
-    if len(facts.images) < 5 or not total:
+def _about_dominance(summary: Summary) -> list[str]:
+    total = sum(image.inliers for image in summary.images) / 2
+    if len(summary.images) < 5 or not total:
         return []
-    first = max(facts.images, key=lambda image: image.inliers)
+    first = max(summary.images, key=lambda image: image.inliers)
     share = first.inliers / total
     if share < _DOMINATING:
         return []
@@ -172,7 +172,7 @@ def _about_dominance(facts: Facts) -> list[str]:
     ]
 
 
-def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
+def _about_texture(summary: Summary, blank: Mapping[str, float]) -> list[str]:
     found = []
     bare = [name for name, share in blank.items() if share > _BLANK_SHARE]
     if bare:
@@ -181,12 +181,12 @@ def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
             f"blur, wrong exposure): {_listed(bare)}. "
             "Expect few keypoints there; nearer or sharper photographs help."
         )
-    counts = [image.in_tracks for image in facts.images if image.matched]
-    if facts.tracks is None or len(counts) < 3:
+    counts = [image.in_tracks for image in summary.images if image.matched]
+    if summary.tracks is None or len(counts) < 3:
         return found
     few = [
         image.name
-        for image in facts.images
+        for image in summary.images
         if image.matched and image.in_tracks < _FEW_KEYPOINTS * median(counts) and image.name not in bare
     ]
     if few:
@@ -198,15 +198,15 @@ def _about_texture(facts: Facts, blank: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _placed(facts: Facts) -> Placed | None:
+def _placed(summary: Summary) -> Placed | None:
     """The model beside its pairs, by what is known of it."""
-    if facts.model is None or facts.placed is not None:
-        return facts.placed
+    if summary.model is None or summary.placed is not None:
+        return summary.placed
     return Placed(
-        images=len(facts.images),
-        missing=tuple(image.name for image in facts.images if image.points3D is None),
-        mean_reprojection_error=facts.model.mean_reprojection_error,
-        models=facts.model.models,
+        images=len(summary.images),
+        missing=tuple(image.name for image in summary.images if image.points3D is None),
+        mean_reprojection_error=summary.model.mean_reprojection_error,
+        models=summary.model.models,
     )
 
 

@@ -1,6 +1,6 @@
 """The figures of a report, as plotly's values: what is drawn, in which units. Colours of text and paper are the page's.
 
-Takes facts and a model, knows no files. plotly loads with the first figure.
+Takes a summary and a model, knows no files. plotly loads with the first figure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from romacli.colmap.poses import Pose
 from romacli.colmap.reading import Model
 from romacli.errors import InputError
 
-from .facts import Facts, PairRow
+from .summary import PairRow, Summary
 
 # Bounds on what the file holds; the rest is in the JSON.
 MOST_POINTS = 15_000
@@ -52,18 +52,18 @@ def library() -> tuple[Any, str]:
     return plotly.graph_objects, get_plotlyjs()
 
 
-def figures(facts: Facts, model: Model | None) -> dict[str, str]:
+def figures(summary: Summary, model: Model | None) -> dict[str, str]:
     """plotly's JSON of every figure there is something to draw in, by name."""
     go, _ = library()
     made = {
-        "stages": _stages(go, facts),
-        "graph": _graph(go, facts),
+        "stages": _stages(go, summary),
+        "graph": _graph(go, summary),
     }
-    if len(facts.images) <= _MOST_IN_MATRIX:
-        made["matrix"] = _matrix(go, facts)
-    if facts.tracks is not None:
-        made["keypoints"] = _keypoints(go, facts)
-        made["tracks"] = _tracks(go, facts)
+    if len(summary.images) <= _MOST_IN_MATRIX:
+        made["matrix"] = _matrix(go, summary)
+    if summary.tracks is not None:
+        made["keypoints"] = _keypoints(go, summary)
+        made["tracks"] = _tracks(go, summary)
     if model is not None and model.poses:
         upright = _upright(model)
         made["above"] = _above(go, model, upright)
@@ -80,10 +80,10 @@ def figures(facts: Facts, model: Model | None) -> dict[str, str]:
 _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
 
 
-def _stages(go: Any, facts: Facts) -> Any:
+def _stages(go: Any, summary: Summary) -> Any:
     """Bars of how many images and pairs are left after each stage."""
     figure = go.Figure()
-    for row, (kind, counts) in enumerate(facts.stages.items()):
+    for row, (kind, counts) in enumerate(summary.stages.items()):
         total = max(counts["planned"], 1)
         names = [f"{kind} {stage}" for stage in counts]
         colours = [GREY if stage in ("planned", "rejected") else (GREEN, BLUE)[row] for stage in counts]
@@ -102,14 +102,14 @@ def _stages(go: Any, facts: Facts) -> Any:
     return figure.update_layout(showlegend=False, bargap=0.25)
 
 
-def _matrix(go: Any, facts: Facts) -> Any:
+def _matrix(go: Any, summary: Summary) -> Any:
     """The overlap of every pair in percent; -1, which the page leaves empty, where there is none."""
-    count = len(facts.images)
+    count = len(summary.images)
     percent = np.full((count, count), -1, np.int8)
-    for pair in facts.pairs:
+    for pair in summary.pairs:
         if pair.overlap is not None:
             percent[pair.one, pair.other] = percent[pair.other, pair.one] = round(100 * min(pair.overlap, 1))
-    names = [image.name for image in facts.images]
+    names = [image.name for image in summary.images]
     figure = go.Figure(
         go.Heatmap(
             z=percent,
@@ -137,15 +137,15 @@ def _matrix(go: Any, facts: Facts) -> Any:
     return figure.update_yaxes(**axis, autorange="reversed", scaleanchor="x")
 
 
-def _graph(go: Any, facts: Facts) -> Any:
+def _graph(go: Any, summary: Summary) -> Any:
     """Images as dots and pairs as lines, strong pairs pulling their images together."""
-    strengths = [_strength(facts, pair) for pair in facts.pairs]
+    strengths = [_strength(summary, pair) for pair in summary.pairs]
     drawn = sorted((k for k, strength in enumerate(strengths) if strength > 0), key=strengths.__getitem__)[
         -_MOST_EDGES:
     ]
-    ends = np.array([(facts.pairs[k].one, facts.pairs[k].other) for k in drawn], int).reshape(-1, 2)
+    ends = np.array([(summary.pairs[k].one, summary.pairs[k].other) for k in drawn], int).reshape(-1, 2)
     weights = np.array([strengths[k] for k in drawn], int)
-    xy = _positions(len(facts.images), ends, weights)
+    xy = _positions(len(summary.images), ends, weights)
     figure = go.Figure()
     for some, (colour, width) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
         if not len(some):
@@ -155,21 +155,21 @@ def _graph(go: Any, facts: Facts) -> Any:
             mode="lines",
             line={"color": colour, "width": width},
             hoverinfo="skip",
-            name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {_unit(facts)}",
+            name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {_unit(summary)}",
         )
     text = [
         f"{image.name}<br>{image.matched} of {image.pairs} pairs matched<br>{image.in_tracks:,} keypoints in tracks"
-        for image in facts.images
+        for image in summary.images
     ]
     figure.add_scatter(
         x=xy[:, 0],
         y=xy[:, 1],
         mode="markers+text",
-        text=_labels([image.name for image in facts.images], xy),
+        text=_labels([image.name for image in summary.images], xy),
         textposition="top center",
         textfont_size=10,
         cliponaxis=False,
-        marker={"size": 9, "color": [GREEN if image.matched else RED for image in facts.images]},
+        marker={"size": 9, "color": [GREEN if image.matched else RED for image in summary.images]},
         hovertext=text,
         hoverinfo="text",
         showlegend=False,
@@ -178,17 +178,17 @@ def _graph(go: Any, facts: Facts) -> Any:
     return figure.update_layout(xaxis=hidden, yaxis={**hidden, "scaleanchor": "x"}, legend={"orientation": "h"})
 
 
-def _strength(facts: Facts, pair: PairRow) -> int:
+def _strength(summary: Summary, pair: PairRow) -> int:
     """What holds a pair together: inliers where pairs were verified, else matches, else the overlap in percent."""
     if pair.state not in ("matched", "verified"):
         return 0
-    if facts.tracks is None:
+    if summary.tracks is None:
         return max(1, round(100 * (pair.overlap or 0)))
     return pair.matches if pair.inliers is None else pair.inliers
 
 
-def _unit(facts: Facts) -> str:
-    return "inliers" if facts.verified else "matches" if facts.tracks is not None else "% overlap"
+def _unit(summary: Summary) -> str:
+    return "inliers" if summary.verified else "matches" if summary.tracks is not None else "% overlap"
 
 
 def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -222,11 +222,11 @@ def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return places
 
 
-def _keypoints(go: Any, facts: Facts) -> Any:
+def _keypoints(go: Any, summary: Summary) -> Any:
     """A bar for every image: keypoints in tracks, and the others above."""
-    names = [image.name for image in facts.images]
+    names = [image.name for image in summary.images]
     figure = go.Figure()
-    shared = [image.in_tracks for image in facts.images]
+    shared = [image.in_tracks for image in summary.images]
     figure.add_bar(
         x=names,
         y=shared,
@@ -236,15 +236,15 @@ def _keypoints(go: Any, facts: Facts) -> Any:
     )
     figure.add_bar(
         x=names,
-        y=[image.keypoints - image.in_tracks for image in facts.images],
+        y=[image.keypoints - image.in_tracks for image in summary.images],
         name="unmatched",
         marker_color=GREY,
         hovertemplate="%{x}<br>%{y:,} keypoints of this image alone<extra></extra>",
     )
-    if any(image.points3D is not None for image in facts.images):
+    if any(image.points3D is not None for image in summary.images):
         figure.add_scatter(
             x=names,
-            y=[image.points3D for image in facts.images],
+            y=[image.points3D for image in summary.images],
             hovertemplate="%{x}<br>%{y:,} keypoints are points of the model<extra></extra>",
             name="seen as points of the model",
             mode="markers",
@@ -258,20 +258,20 @@ def _keypoints(go: Any, facts: Facts) -> Any:
     return figure.update_layout(barmode="stack", legend=_LEGEND_ABOVE)
 
 
-def _tracks(go: Any, facts: Facts) -> Any:
+def _tracks(go: Any, summary: Summary) -> Any:
     """How many tracks have 2, 3, ... views, in the hloc files and in the model."""
-    assert facts.tracks is not None
+    assert summary.tracks is not None
     figure = go.Figure()
     words = "%{y:,} tracks are seen by %{x} images"
     figure.add_bar(
-        **_bars(facts.tracks.lengths),
+        **_bars(summary.tracks.lengths),
         name="hloc files",
         marker_color=BLUE,
         hovertemplate=f"hloc files: {words}<extra></extra>",
     )
-    if facts.model is not None:
+    if summary.model is not None:
         figure.add_bar(
-            **_bars(facts.model.lengths),
+            **_bars(summary.model.lengths),
             name="model",
             marker_color=AMBER,
             hovertemplate=f"model: {words}<extra></extra>",

@@ -1,4 +1,4 @@
-"""A job's files read into the facts of a report, whatever state they are in: what cannot be read is said instead."""
+"""A job's files read into the summary of a report, whatever state they are in: what cannot be read is said instead."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from romacli.store.journal import Journal
 from romacli.types import Pair, Precision, canonical
 from romacli.words import counted
 
-from .facts import CameraFacts, Facts, GpsFacts, ImageRow, ModelFacts, PairRow, PairState, Tracks
 from .focal import FocalLength, focal_lengths
 from .folder import JobFolder
+from .summary import CameraSummary, GpsSummary, ImageRow, ModelSummary, PairRow, PairState, Summary, Tracks
 
 T = TypeVar("T")
 # Pairs that the filter drops and the report names; the others are in the manifest.
@@ -75,8 +75,8 @@ def _undone(pairs: Sequence[PairRow]) -> list[str]:
     return [f"{of_all} are not matched yet. The same `romacli match` continues."] if undone else []
 
 
-def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
-    """The facts of a job, and its largest model if there is one.
+def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
+    """The summary of a job, and its largest model if there is one.
 
     Raises:
         StoreError: the journal cannot be read at all.
@@ -115,7 +115,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
     provenance = read_provenance(layout.features) or {}
-    facts = Facts(
+    summary = Summary(
         folder=str(layout.root),
         version=__version__,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +125,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         images=_images(names, pairs, shared, model),
         pairs=pairs,
         tracks=shared.tracks,
-        model=_model_facts(job, model, gps, focal) if model else None,
+        model=_model_summary(job, model, gps, focal) if model else None,
         verified=inliers is not None,
         groups=_groups(names, pairs),
         checks=_checks(job),
@@ -134,7 +134,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Facts, Model | None]:
         placed=_placed(job, model, names, inliers or {}, gps) if model else None,
         outdated=late,
     )
-    return facts, model
+    return summary, model
 
 
 def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
@@ -242,9 +242,11 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
     return tuple(len(group) for group in connected(strength))
 
 
-def _model_facts(job: JobFolder, model: Model, gps: Mapping[str, Position], focal: Sequence[FocalLength]) -> ModelFacts:
+def _model_summary(
+    job: JobFolder, model: Model, gps: Mapping[str, Position], focal: Sequence[FocalLength]
+) -> ModelSummary:
     others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
-    return ModelFacts(
+    return ModelSummary(
         registered=len(model.poses),
         points3D=len(model.xyz),
         mean_track_length=round(float(model.track_lengths.mean()), 3) if len(model.xyz) else 0.0,
@@ -271,18 +273,18 @@ def _placed(
     )
 
 
-def _gps(model: Model, gps: Mapping[str, Position]) -> GpsFacts | None:
+def _gps(model: Model, gps: Mapping[str, Position]) -> GpsSummary | None:
     fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps)
     if fit is None:
         return None
     residuals = {name: round(residual, 3) for name, residual in fit.residuals_m.items()}
-    return GpsFacts(round(fit.median_m, 3), round(fit.largest_m, 3), round(fit.extent_m, 3), residuals)
+    return GpsSummary(round(fit.median_m, 3), round(fit.largest_m, 3), round(fit.extent_m, 3), residuals)
 
 
-def _cameras(model: Model) -> tuple[CameraFacts, ...]:
+def _cameras(model: Model) -> tuple[CameraSummary, ...]:
     images = Counter(camera.model for camera in model.cameras.values())
     cameras = Counter(kind for kind, _ in {(camera.model, camera.number) for camera in model.cameras.values()})
-    return tuple(CameraFacts(kind, cameras[kind], count) for kind, count in images.items())
+    return tuple(CameraSummary(kind, cameras[kind], count) for kind, count in images.items())
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: facts, figures and pictures poured into a page.
+"""The report as one HTML file that needs nothing else: a summary, figures and pictures poured into a page.
 
 Knows no stores. Everything that comes from a job is escaped.
 """
@@ -17,9 +17,9 @@ from typing import Any
 from romacli.words import counted
 
 from .advice import Verdict
-from .album import Album
 from .charts import library
-from .facts import Facts, PairRow
+from .summary import PairRow, Summary
+from .thumbnails import Thumbnails
 
 WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
 _MOST_ROWS = 20_000
@@ -46,12 +46,12 @@ _IMAGE_COLUMNS = (
 
 
 def page(
-    facts: Facts,
+    summary: Summary,
     judged: Verdict,
     warnings: Iterable[str],
     missing: Iterable[str],
     figures: Mapping[str, str],
-    album: Album,
+    thumbnails: Thumbnails,
     *,
     twin: str,
 ) -> str:
@@ -59,26 +59,26 @@ def page(
     _, plotly = library()
     data = {
         "figures": "FIGURES",
-        "names": [image.name for image in facts.images],
-        "states": list(facts.state_words.values()),
-        "thumbnails": album.thumbnails,
-        "tables": {"pairs": _pair_table(facts), "images": _image_table(facts)},
+        "names": [image.name for image in summary.images],
+        "states": list(summary.state_words.values()),
+        "thumbnails": thumbnails.by_name,
+        "tables": {"pairs": _pair_table(summary), "images": _image_table(summary)},
     }
     drawn = ",".join(f"{json.dumps(name)}:{figure}" for name, figure in figures.items())
     text = json.dumps(data, separators=(",", ":")).replace('"FIGURES"', f"{{{drawn}}}")
-    sections = _sections(facts, warnings, missing, figures, album)
+    sections = _sections(summary, warnings, missing, figures, thumbnails)
     return Template(_asset("page.html")).substitute(
-        title=escape(f"romacli report: {_name(facts)}"),
+        title=escape(f"romacli report: {_name(summary)}"),
         style=_asset("style.css"),
-        version=escape(facts.version),
-        made=escape(facts.made.replace("T", " ").replace("+00:00", " UTC")),
-        job=escape(_name(facts)),
+        version=escape(summary.version),
+        made=escape(summary.made.replace("T", " ").replace("+00:00", " UTC")),
+        job=escape(_name(summary)),
         state=judged.state,
         word=WORDS[judged.state],
         sentence=escape(judged.sentence),
         tiles="".join(
             f"<div class='tile'><b>{escape(value)}</b><span>{escape(name)}</span></div>"
-            for name, value in _tiles(facts)
+            for name, value in _tiles(summary)
         ),
         sections="\n".join(filter(None, sections)),
         twin=escape(twin),
@@ -89,7 +89,11 @@ def page(
 
 
 def _sections(
-    facts: Facts, warnings: Iterable[str], missing: Iterable[str], figures: Mapping[str, str], album: Album
+    summary: Summary,
+    warnings: Iterable[str],
+    missing: Iterable[str],
+    figures: Mapping[str, str],
+    thumbnails: Thumbnails,
 ) -> Iterator[str]:
     yield from (
         _advice("What to look at", "", warnings),
@@ -107,16 +111,16 @@ def _sections(
             ("graph", "Pairs that hold the images together", "high"),
             ("matrix", "Overlap of every matched or rejected pair", "high"),
         ),
-        _gallery(album),
+        _gallery(thumbnails),
         _charts(
             "Images and tracks",
             figures,
             ("keypoints", "Keypoints of each image", "low"),
             ("tracks", "How many images see a point", "low"),
         ),
-        _table("Table of pairs", "pairs", _rows_note(facts)),
+        _table("Table of pairs", "pairs", _rows_note(summary)),
         _table("Table of images", "images", ""),
-        _settings(facts),
+        _settings(summary),
     )
 
 
@@ -124,35 +128,35 @@ def _asset(name: str) -> str:
     return (files("romacli.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _name(facts: Facts) -> str:
-    return Path(facts.folder).resolve().name or facts.folder
+def _name(summary: Summary) -> str:
+    return Path(summary.folder).resolve().name or summary.folder
 
 
-def _tiles(facts: Facts) -> list[tuple[str, str]]:
+def _tiles(summary: Summary) -> list[tuple[str, str]]:
     """The numbers a glance is for."""
-    counts = facts.stages
+    counts = summary.stages
     pairs, images = counts["pairs"], counts["images"]
     tiles = []
-    if facts.model is not None:
+    if summary.model is not None:
         tiles.append(("images registered", f"{images['registered']} / {images['planned']}"))
     else:
         tiles.append(("images matched", f"{images['matched']} / {images['planned']}"))
-    if facts.verified:
+    if summary.verified:
         tiles.append(("pairs verified", f"{pairs['verified']:,} / {pairs['planned']:,}"))
     else:
         tiles.append(("pairs matched", f"{pairs['matched']:,} / {pairs['planned']:,}"))
     tiles.append(("pairs rejected", f"{pairs['rejected']:,}"))
-    if facts.model is not None:
-        tiles.append(("points in the model", f"{facts.model.points3D:,}"))
-        tiles.append(("images see a point", f"{facts.model.mean_track_length:.1f}"))
-        tiles.append(("reprojection error", f"{facts.model.mean_reprojection_error:.2f} px"))
-        if facts.model.gps is not None:
-            tiles.append(("from GPS, median", f"{facts.model.gps.median_m:.2f} m"))
-            tiles.append(("from GPS at most", f"{facts.model.gps.largest_m:.2f} m"))
-    elif facts.tracks is not None:
-        tiles.append(("tracks", f"{facts.tracks.count:,}"))
-        tiles.append(("images in a track", f"{facts.tracks.mean_length:.1f}"))
-    timings = facts.timings
+    if summary.model is not None:
+        tiles.append(("points in the model", f"{summary.model.points3D:,}"))
+        tiles.append(("images see a point", f"{summary.model.mean_track_length:.1f}"))
+        tiles.append(("reprojection error", f"{summary.model.mean_reprojection_error:.2f} px"))
+        if summary.model.gps is not None:
+            tiles.append(("from GPS, median", f"{summary.model.gps.median_m:.2f} m"))
+            tiles.append(("from GPS at most", f"{summary.model.gps.largest_m:.2f} m"))
+    elif summary.tracks is not None:
+        tiles.append(("tracks", f"{summary.tracks.count:,}"))
+        tiles.append(("images in a track", f"{summary.tracks.mean_length:.1f}"))
+    timings = summary.timings
     if timings:
         tiles.append(("time in all", _duration(sum(stage["seconds"] for stage in timings.values()))))
     if "encodes" in timings.get("matching", {}):
@@ -180,8 +184,8 @@ def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str
     return f"<section>{heading}<div class='columns'>{panels}</div></section>" if panels else ""
 
 
-def _gallery(album: Album) -> str:
-    if not album.pairs:
+def _gallery(thumbnails: Thumbnails) -> str:
+    if not thumbnails.pairs:
         return ""
     state = {"best": "good", "median": "open", "worst": "poor", "rejected": "poor"}
     shown = "".join(
@@ -189,9 +193,9 @@ def _gallery(album: Album) -> str:
         f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])} ({escape(picture.caption)})</figcaption>"
         f"<button type='button' title='enlarge'><img src='{picture.data}' "
         f"alt='matches of {escape(' and '.join(picture.names))}'></button></figure>"
-        for picture in album.pairs
+        for picture in thumbnails.pairs
     )
-    are_rejected = album.pairs[0].rank == "rejected"
+    are_rejected = thumbnails.pairs[0].rank == "rejected"
     text = "Lines join at most 100 matches of a pair, yellow where they are sure and violet where they are not."
     note = "" if are_rejected else f"<p class='note'>{text}</p>"
     title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
@@ -212,29 +216,29 @@ def _table(title: str, name: str, note: str) -> str:
     )
 
 
-def _rows_note(facts: Facts) -> str:
-    if len(facts.pairs) <= _MOST_ROWS:
+def _rows_note(summary: Summary) -> str:
+    if len(summary.pairs) <= _MOST_ROWS:
         return ""
-    return f"The {_MOST_ROWS:,} weakest of {len(facts.pairs):,} pairs, rejected ones last; the JSON file has all."
+    return f"The {_MOST_ROWS:,} weakest of {len(summary.pairs):,} pairs, rejected ones last; the JSON file has all."
 
 
-def _pair_table(facts: Facts) -> dict[str, Any]:
+def _pair_table(summary: Summary) -> dict[str, Any]:
     """Rows of the weakest pairs that have matches, then the others; images and states by number, as there may be
     thousands."""
-    states = list(facts.state_words)
+    states = list(summary.state_words)
 
     def row(pair: PairRow) -> list[float | None]:
         overlap = None if pair.overlap is None else round(100 * pair.overlap, 1)
         counts = (pair.matches, pair.inliers) if pair.state in ("matched", "verified") else (None, None)
         return [pair.one, pair.other, states.index(pair.state), overlap, *counts]
 
-    rows = sorted(map(row, facts.pairs), key=lambda row: [(value is None, value or 0) for value in row[:2:-1]])
+    rows = sorted(map(row, summary.pairs), key=lambda row: [(value is None, value or 0) for value in row[:2:-1]])
     # By inliers, else by matches, else by overlap, as the rows are.
     last = next((column for column in (5, 4, 3) if any(row[column] is not None for row in rows)), 0)
     return {"columns": _columns(_PAIR_COLUMNS), "rows": rows[:_MOST_ROWS], "sorted": last}
 
 
-def _image_table(facts: Facts) -> dict[str, Any]:
+def _image_table(summary: Summary) -> dict[str, Any]:
     rows = [
         [
             number,
@@ -248,7 +252,7 @@ def _image_table(facts: Facts) -> dict[str, Any]:
             image.points3D,
             image.focal_length_px,
         ]
-        for number, image in enumerate(facts.images)
+        for number, image in enumerate(summary.images)
     ]
     return {"columns": _columns(_IMAGE_COLUMNS), "rows": rows, "sorted": 0}
 
@@ -257,20 +261,20 @@ def _columns(columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"kind": kind, "title": title} for kind, title in columns]
 
 
-def _settings(facts: Facts) -> str:
-    timings = [(stage, _duration(values["seconds"]) + _counted(values)) for stage, values in facts.timings.items()]
-    unfinished = sum(not run.finished for run in facts.runs)
+def _settings(summary: Summary) -> str:
+    timings = [(stage, _duration(values["seconds"]) + _counted(values)) for stage, values in summary.timings.items()]
+    unfinished = sum(not run.finished for run in summary.runs)
     if unfinished:
         timings.append(("stopped before their end", counted(unfinished, "run")))
-    made = {key: value for key, value in facts.keypoint_options.items() if value is not None}
+    made = {key: value for key, value in summary.keypoint_options.items() if value is not None}
     cameras = [
         (camera.model, f"{counted(camera.cameras, 'camera')} of {counted(camera.images, 'image')}")
-        for camera in (facts.model.cameras if facts.model else ())
+        for camera in (summary.model.cameras if summary.model else ())
     ]
-    told = (*facts.model.mappers, *facts.model.focal_lengths[:_MOST_CAMERAS]) if facts.model else ()
+    told = (*summary.model.mappers, *summary.model.focal_lengths[:_MOST_CAMERAS]) if summary.model else ()
     blocks = (
-        ("Matcher", facts.matcher.items()),
-        ("Settings of the job", facts.settings.items()),
+        ("Matcher", summary.matcher.items()),
+        ("Settings of the job", summary.settings.items()),
         ("How keypoints were made", made.items()),
         ("Cameras", [*cameras, *((key, value) for key, _, value in (line.partition(": ") for line in told))]),
         ("Time", timings or [("", "no run was noted in this folder")]),

@@ -13,11 +13,11 @@ from romacli.progress import Progress
 from romacli.store.layout import Layout, written_whole
 
 from .advice import Verdict, verdict, warnings
-from .album import chosen_pairs, draw_pairs, make_album
 from .charts import figures
 from .collect import collect
 from .folder import open_folder
 from .page import page
+from .thumbnails import chosen_pairs, draw_pairs, read_thumbnails
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,26 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
     if twin == html:
         raise UsageError(f"{html} is the name of the JSON beside the report. Give --output a name that ends in .html.")
     job = open_folder(layout)
-    facts, model = collect(job, progress)
-    album = make_album(job, facts, images or job.photographs, progress)
-    judged, advice = verdict(facts), warnings(facts, album.blank)
-    missing = (*facts.missing, *album.missing)
-    chosen = chosen_pairs(facts.pairs) if album.folder else []
+    summary, model = collect(job, progress)
+    thumbnails = read_thumbnails(job, summary, images or job.photographs, progress)
+    judged, advice = verdict(summary), warnings(summary, thumbnails.blank)
+    missing = (*summary.missing, *thumbnails.missing)
+    chosen = chosen_pairs(summary.pairs) if thumbnails.folder else []
     values = {
         "verdict": {"state": judged.state, "sentence": judged.sentence},
         "warnings": list(advice),
-        **facts.values(),
+        **summary.values(),
         "missing": list(missing),
-        "without_texture": {name: round(share, 3) for name, share in album.blank.items()},
-        "shown_pairs": [{"rank": rank, "pair": list(facts.names_of(pair))} for rank, pair in chosen],
+        "without_texture": {name: round(share, 3) for name, share in thumbnails.blank.items()},
+        "shown_pairs": [{"rank": rank, "pair": list(summary.names_of(pair))} for rank, pair in chosen],
     }
     with written_whole(twin) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if not can_draw():
         return WrittenReport(None, twin, judged, advice, missing, values)
-    undrawn = draw_pairs(album, job, facts, chosen, progress)
+    undrawn = draw_pairs(thumbnails, job, summary, chosen, progress)
     missing = (*missing, *undrawn)
-    text = page(facts, judged, advice, missing, figures(facts, model), album, twin=twin.name)
+    text = page(summary, judged, advice, missing, figures(summary, model), thumbnails, twin=twin.name)
     with written_whole(html) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return WrittenReport(html, twin, judged, advice, missing, values)

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.browser import PROGRAM, Browser
-from support.report_facts import facts_of, model_of, verified_pair
+from support.report_summary import model_of, summary_of, verified_pair
 
 from romacli.report.advice import verdict
-from romacli.report.album import Album, PairPicture, _data_url
 from romacli.report.charts import figures
-from romacli.report.facts import CameraFacts, ModelFacts, PairRow
 from romacli.report.page import page
+from romacli.report.summary import CameraSummary, ModelSummary, PairRow
+from romacli.report.thumbnails import PairPicture, Thumbnails, _data_url
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
@@ -31,16 +31,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     pairs = [verified_pair(i, j, 10 + 7 * ((3 * i + 5 * j) % 11)) for i in range(COUNT) for j in range(i + 1, COUNT)]
     pairs[3] = replace(pairs[3], state="matched", inliers=0)
     pairs[4] = PairRow(0, 5, "rejected", 0.0, 0, 0)
-    facts = facts_of(
-        COUNT, pairs, model=ModelFacts(COUNT, 40, 3.0, 0.5, 1, {3: 40}, (CameraFacts("SIMPLE_RADIAL", 1, COUNT),))
+    summary = summary_of(
+        COUNT, pairs, model=ModelSummary(COUNT, 40, 3.0, 0.5, 1, {3: 40}, (CameraSummary("SIMPLE_RADIAL", 1, COUNT),))
     )
-    model = model_of(facts, points=40)
+    model = model_of(summary, points=40)
     picture = _data_url(cv2.imencode(".jpg", np.full((30, 60, 3), 90, np.uint8))[1].tobytes())
-    names = [image.name for image in facts.images]
-    album = Album(dict.fromkeys(names, picture), {}, [PairPicture("best", (names[0], names[1]), "good", picture)])
+    names = [image.name for image in summary.images]
+    thumbnails = Thumbnails(
+        dict.fromkeys(names, picture), {}, [PairPicture("best", (names[0], names[1]), "good", picture)]
+    )
     folder = tmp_path_factory.mktemp("a page ü")
     path = folder / "report.html"
-    html = page(facts, verdict(facts), ["look"], [], figures(facts, model), album, twin="report.json")
+    html = page(summary, verdict(summary), ["look"], [], figures(summary, model), thumbnails, twin="report.json")
     path.write_text(html, encoding="utf-8")
     with Browser(folder / "profile") as opened:
         opened.send("Page.navigate", url=path.as_uri())

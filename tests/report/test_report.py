@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.plane import PlanePhotographs
-from support.report_facts import facts_of, model_of, verified_pair
+from support.report_summary import model_of, summary_of, verified_pair
 from support.small_job import NAMES, plane_job
 from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
@@ -25,12 +25,12 @@ from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.progress import Silent
 from romacli.report.advice import verdict, warnings
-from romacli.report.album import Album, blank_share, chosen_pairs
 from romacli.report.charts import figures
 from romacli.report.collect import collect
-from romacli.report.facts import CameraFacts, ModelFacts, PairRow, Tracks
 from romacli.report.folder import open_folder
 from romacli.report.page import page
+from romacli.report.summary import CameraSummary, ModelSummary, PairRow, Tracks
+from romacli.report.thumbnails import Thumbnails, blank_share, chosen_pairs
 from romacli.store.history import Run, append_run, read_runs
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import JournalWriter
@@ -60,9 +60,9 @@ def copied(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> Layout:
 def test_focal_lengths_are_told_with_their_source_and_mappers_with_their_reason() -> None:
     told = "camera 1 (6 images): focal length 689 px, mapped from 640 px from 99 pairs (600 to 660 px)"
     mappers = ("incremental: 2 of 6 images (4 of 6 images that hang together left out)", "global: 6 of 6 images, kept")
-    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, (), focal_lengths=(told,), mappers=mappers)
-    facts = facts_of(6, [verified_pair(0, 1)], model=model)
-    html = page(facts, verdict(facts), (), (), {}, Album(), twin="report.json")
+    model = ModelSummary(6, 1000, 4.0, 0.9, 1, {4: 1000}, (), focal_lengths=(told,), mappers=mappers)
+    summary = summary_of(6, [verified_pair(0, 1)], model=model)
+    html = page(summary, verdict(summary), (), (), {}, Thumbnails(), twin="report.json")
     assert "99 pairs (600 to 660 px)" in html
     assert "4 of 6 images that hang together left out" in html
 
@@ -169,7 +169,7 @@ def test_numbers_are_written_before_anything_is_drawn(copied: Layout, monkeypatc
     def draw(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("romacli.report.album.draw_matches", draw)
+    monkeypatch.setattr("romacli.report.thumbnails.draw_matches", draw)
     assert report(copied.root).exit_code != 0
     assert json.loads(copied.report.with_suffix(".json").read_text())["verdict"]
 
@@ -197,27 +197,29 @@ def test_counts_are_those_of_all_runs_that_went_on_and_else_of_the_last() -> Non
         run("mapping", True, images=3),
         run("mapping", True, images=5),
     )
-    facts = facts_of(5, [verified_pair(0, 1)], runs=runs)
-    assert facts.timings["matching"] == {"runs": 2, "seconds": 3.0, "pairs": 10, "encodes": 8}
-    assert facts.timings["mapping"] == {"runs": 2, "seconds": 3.0, "images": 5}
-    html = page(facts, verdict(facts), (), (), figures(facts, None), Album(), twin="x.json")
+    summary = summary_of(5, [verified_pair(0, 1)], runs=runs)
+    assert summary.timings["matching"] == {"runs": 2, "seconds": 3.0, "pairs": 10, "encodes": 8}
+    assert summary.timings["mapping"] == {"runs": 2, "seconds": 3.0, "images": 5}
+    html = page(summary, verdict(summary), (), (), figures(summary, None), Thumbnails(), twin="x.json")
     assert "3.0 s in 2 runs: 10 pairs, 8 encodes" in html
     assert "1 run<" in html
 
 
 def test_cameras_are_counted_as_cameras() -> None:
-    model = ModelFacts(3, 9, 3.0, 0.5, 1, {}, (CameraFacts("OPENCV", 1, 3),))
-    facts = facts_of(3, [verified_pair(0, 1)], model=model)
-    html = page(facts, verdict(facts), (), (), figures(facts, None), Album(), twin="x.json")
+    model = ModelSummary(3, 9, 3.0, 0.5, 1, {}, (CameraSummary("OPENCV", 1, 3),))
+    summary = summary_of(3, [verified_pair(0, 1)], model=model)
+    html = page(summary, verdict(summary), (), (), figures(summary, None), Thumbnails(), twin="x.json")
     assert "<th>OPENCV</th><td>1 camera of 3 images</td>" in html
 
 
 def test_labels_do_not_collide() -> None:
     count = 29
     names = [f"1341847980.{k:03}.jpg" for k in range(count)]
-    facts = facts_of(count, [verified_pair(i, i + 1) for i in range(count - 1)])
-    facts = replace(facts, images=tuple(replace(i, name=name) for i, name in zip(facts.images, names, strict=True)))
-    graph = json.loads(figures(facts, None)["graph"])
+    summary = summary_of(count, [verified_pair(i, i + 1) for i in range(count - 1)])
+    summary = replace(
+        summary, images=tuple(replace(i, name=name) for i, name in zip(summary.images, names, strict=True))
+    )
+    graph = json.loads(figures(summary, None)["graph"])
     dots = next(trace for trace in graph["data"] if "text" in trace["mode"])
     xy = np.stack([np.frombuffer(b64decode(dots[axis]["bdata"])) for axis in "xy"], axis=1)
     px = xy * (300 / np.ptp(xy, axis=0).max())
@@ -228,11 +230,11 @@ def test_labels_do_not_collide() -> None:
 
 
 def test_the_cloud_is_framed_by_its_bulk() -> None:
-    facts = facts_of(6, [verified_pair(i, i + 1) for i in range(5)])
-    model = model_of(facts, points=1000)
+    summary = summary_of(6, [verified_pair(i, i + 1) for i in range(5)])
+    model = model_of(summary, points=1000)
     far = replace(model, xyz=np.concatenate((model.xyz[:970], model.xyz[970:] + 30)).astype(np.float32))
     near, framed = (
-        json.loads(figures(facts, each)["cloud"])["layout"]["scene"]["aspectratio"] for each in (model, far)
+        json.loads(figures(summary, each)["cloud"])["layout"]["scene"]["aspectratio"] for each in (model, far)
     )
     assert all(abs(near[axis] - framed[axis]) < 0.4 for axis in "xyz")
 
@@ -251,8 +253,8 @@ def contrast(one: str, other: str) -> float:
 
 def test_lines_of_the_graph_show_on_both_papers_and_strength_has_the_colours_of_certainty() -> None:
     pairs = [verified_pair(i, j, 10 + 7 * (i + j)) for i in range(8) for j in range(i + 1, 8)]
-    facts = facts_of(8, pairs)
-    graph, matrix = (json.loads(figures(facts, None)[name]) for name in ("graph", "matrix"))
+    summary = summary_of(8, pairs)
+    graph, matrix = (json.loads(figures(summary, None)[name]) for name in ("graph", "matrix"))
     lines = [trace["line"]["color"] for trace in graph["data"] if trace["mode"] == "lines"]
     assert len(lines) == 4
     assert min(contrast(colour, "#1c222b") for colour in lines) > 3
@@ -262,10 +264,10 @@ def test_lines_of_the_graph_show_on_both_papers_and_strength_has_the_colours_of_
 
 def test_names_cannot_break_the_page() -> None:
     bad = "</script><b>\"'&.jpg"
-    facts = facts_of(3, [verified_pair(0, 1), verified_pair(1, 2)])
-    facts = replace(facts, images=(replace(facts.images[0], name=bad), *facts.images[1:]))
-    album = Album(thumbnails={bad: "data:,"})
-    html = page(facts, verdict(facts), [bad], [bad], figures(facts, None), album, twin="x.json")
+    summary = summary_of(3, [verified_pair(0, 1), verified_pair(1, 2)])
+    summary = replace(summary, images=(replace(summary.images[0], name=bad), *summary.images[1:]))
+    thumbnails = Thumbnails(by_name={bad: "data:,"})
+    html = page(summary, verdict(summary), [bad], [bad], figures(summary, None), thumbnails, twin="x.json")
     assert bad not in html
     assert "</script><b>" not in html
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, flags=re.DOTALL)
@@ -277,50 +279,50 @@ def test_two_hundred_images_paired_exhaustively_stay_below_8_mb() -> None:
     count, points = 200, 60_000
     pairs = [verified_pair(i, j, int(rng.integers(20, 5000))) for i in range(count) for j in range(i + 1, count)]
     lengths = {length: 1000 for length in range(2, 60)}
-    model_facts = ModelFacts(count, points, 5.0, 0.7, 1, lengths, (CameraFacts("SIMPLE_RADIAL", 1, count),))
-    facts = facts_of(count, pairs, model=model_facts)
-    model = model_of(facts, points=points)
-    drawn = figures(facts, model)
+    model_summary = ModelSummary(count, points, 5.0, 0.7, 1, lengths, (CameraSummary("SIMPLE_RADIAL", 1, count),))
+    summary = summary_of(count, pairs, model=model_summary)
+    model = model_of(summary, points=points)
+    drawn = figures(summary, model)
     # 200 thumbnails and 6 pairs as data URLs: more than real photographs took.
     budget = MOST_BYTES - 200 * 3_300 - 6 * 170_000
     assert set(drawn) == {"stages", "graph", "matrix", "keypoints", "tracks", "above", "cloud"}
-    html = page(facts, verdict(facts), warnings(facts), (), drawn, Album(), twin="x.json")
+    html = page(summary, verdict(summary), warnings(summary), (), drawn, Thumbnails(), twin="x.json")
     assert len(html.encode()) < budget
 
 
 def test_the_verdict_follows_the_last_stage() -> None:
     chain = [verified_pair(i, i + 1) for i in range(5)]
-    model = ModelFacts(6, 100, 3.0, 0.5, 1, {}, ())
-    assert verdict(facts_of(6, chain, model=model)).state == "good"
-    assert verdict(facts_of(6, chain, model=replace(model, registered=4))).state == "fair"
-    assert verdict(facts_of(6, chain, model=replace(model, registered=2))).state == "poor"
-    assert verdict(facts_of(6, chain)).state == "good"
-    assert verdict(facts_of(6, chain, groups=(3, 3))).state == "fair"
-    assert verdict(facts_of(6, [*chain, PairRow(0, 5, "not done", None, 0, None)])).state == "open"
+    model = ModelSummary(6, 100, 3.0, 0.5, 1, {}, ())
+    assert verdict(summary_of(6, chain, model=model)).state == "good"
+    assert verdict(summary_of(6, chain, model=replace(model, registered=4))).state == "fair"
+    assert verdict(summary_of(6, chain, model=replace(model, registered=2))).state == "poor"
+    assert verdict(summary_of(6, chain)).state == "good"
+    assert verdict(summary_of(6, chain, groups=(3, 3))).state == "fair"
+    assert verdict(summary_of(6, [*chain, PairRow(0, 5, "not done", None, 0, None)])).state == "open"
     none = [PairRow(0, 1, "rejected", 0.0, 0, None)]
-    assert verdict(facts_of(2, none, verified=False, groups=())).state == "poor"
+    assert verdict(summary_of(2, none, verified=False, groups=())).state == "poor"
 
 
 def test_warnings_name_what_is_wrong_and_only_that() -> None:
     dense = [verified_pair(i, j) for i in range(6) for j in range(i + 1, 6)]
-    assert warnings(facts_of(6, dense)) == ()
+    assert warnings(summary_of(6, dense)) == ()
     few = [pair for pair in dense if pair.other < 5]
     unverified = [replace(pair, state="matched", inliers=0) for pair in dense[:6]]
     star = [verified_pair(0, i, 1000) for i in range(1, 6)] + [verified_pair(i, i + 1, 50) for i in range(1, 5)]
     found = {
-        "reached by no pair": facts_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
-        "on a single pair": facts_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
-        "One camera dominates": facts_of(6, star),
-        "groups that nothing joins": facts_of(6, dense, groups=(3, 3)),
-        "longer than there are images": facts_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
-        "no common rigid motion": facts_of(6, [*unverified, *dense[6:]]),
-        "Few overlaps": facts_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
-        "not in the model": facts_of(6, dense, model=ModelFacts(5, 9, 3.0, 0.5, 1, {}, ())),
-        "reprojection error is": facts_of(6, dense, model=ModelFacts(6, 9, 3.0, 4.5, 1, {}, ())),
+        "reached by no pair": summary_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
+        "on a single pair": summary_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
+        "One camera dominates": summary_of(6, star),
+        "groups that nothing joins": summary_of(6, dense, groups=(3, 3)),
+        "longer than there are images": summary_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
+        "no common rigid motion": summary_of(6, [*unverified, *dense[6:]]),
+        "Few overlaps": summary_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
+        "not in the model": summary_of(6, dense, model=ModelSummary(5, 9, 3.0, 0.5, 1, {}, ())),
+        "reprojection error is": summary_of(6, dense, model=ModelSummary(6, 9, 3.0, 4.5, 1, {}, ())),
     }  # fmt: skip
-    for phrase, facts in found.items():
-        assert any(phrase in text for text in warnings(facts)), phrase
-    blank = warnings(facts_of(6, dense), {"001.jpg": 0.9, "002.jpg": 0.1})
+    for phrase, summary in found.items():
+        assert any(phrase in text for text in warnings(summary)), phrase
+    blank = warnings(summary_of(6, dense), {"001.jpg": 0.9, "002.jpg": 0.1})
     assert len(blank) == 1
     assert "without texture" in blank[0]
     assert "001.jpg" in blank[0]
@@ -353,12 +355,12 @@ def test_inliers_are_those_of_the_database(tmp_path: Path) -> None:
 
 
 def test_collecting_counts_what_the_journal_and_the_files_hold(job: tuple[Layout, PlanePhotographs]) -> None:
-    facts, model = collect(open_folder(job[0]), Silent())
+    summary, model = collect(open_folder(job[0]), Silent())
     assert model is None
-    assert facts.tracks is not None
-    assert sum(facts.tracks.lengths.values()) == facts.tracks.count
-    assert sum(image.matched for image in facts.images) == 2 * len(facts.pairs)
-    assert all(pair.matches > 0 and 0 < (pair.overlap or 0) <= 1 for pair in facts.pairs)
+    assert summary.tracks is not None
+    assert sum(summary.tracks.lengths.values()) == summary.tracks.count
+    assert sum(image.matched for image in summary.images) == 2 * len(summary.pairs)
+    assert all(pair.matches > 0 and 0 < (pair.overlap or 0) <= 1 for pair in summary.pairs)
 
 
 def test_the_model_is_compared_with_the_gps_of_its_photographs(copied: Layout) -> None:
@@ -366,16 +368,16 @@ def test_the_model_is_compared_with_the_gps_of_its_photographs(copied: Layout) -
     places = {name: tuple([48, 9, 400] + pose.centre * [1e-4, 1.5e-4, 10]) for name, pose in scene.poses.items()}
     scene.write(copied.database, gps=places)
     reconstruct(copied.database, copied.root, copied.sparse, MapperOptions(refine_intrinsics=False, num_threads=1))
-    facts, _ = collect(open_folder(copied), Silent())
-    assert facts.model is not None
-    assert facts.model.gps is not None
-    assert set(facts.model.gps.residuals_m) == set(NAMES)
-    assert facts.model.gps.median_m <= facts.model.gps.largest_m < 0.2 * facts.model.gps.extent_m
-    assert "from GPS" in page(facts, verdict(facts), (), (), {}, Album(), twin="report.json")
+    summary, _ = collect(open_folder(copied), Silent())
+    assert summary.model is not None
+    assert summary.model.gps is not None
+    assert set(summary.model.gps.residuals_m) == set(NAMES)
+    assert summary.model.gps.median_m <= summary.model.gps.largest_m < 0.2 * summary.model.gps.extent_m
+    assert "from GPS" in page(summary, verdict(summary), (), (), {}, Thumbnails(), twin="report.json")
     copied.database.write_bytes(b"damaged" * 1000)
-    facts, _ = collect(open_folder(copied), Silent())
-    assert facts.model is not None
-    assert facts.model.gps is None
+    summary, _ = collect(open_folder(copied), Silent())
+    assert summary.model is not None
+    assert summary.model.gps is None
 
 
 def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
@@ -391,19 +393,19 @@ def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
 
 def test_a_verdict_is_lowered_by_what_speaks_against_the_model() -> None:
     chain = [verified_pair(index, index + 1) for index in range(5)]
-    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
+    model = ModelSummary(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
     wrong = Placed(6, (), 0.9, gps_median_m=33.0, gps_extent_m=170.0)
-    judged = verdict(facts_of(6, chain, model=model, placed=wrong))
+    judged = verdict(summary_of(6, chain, model=model, placed=wrong))
     assert judged.state == "poor"
     assert "GPS" in judged.sentence
     jumping = Placed(6, (), 0.9, jumps=("003.jpg",))
-    assert verdict(facts_of(6, chain, model=model, placed=jumping)).state == "fair"
-    assert any("003.jpg" in sentence for sentence in warnings(facts_of(6, chain, model=model, placed=jumping)))
+    assert verdict(summary_of(6, chain, model=model, placed=jumping)).state == "fair"
+    assert any("003.jpg" in sentence for sentence in warnings(summary_of(6, chain, model=model, placed=jumping)))
 
 
 def test_a_stale_model_has_no_verdict_of_the_present_job() -> None:
     chain = [verified_pair(index, index + 1) for index in range(5)]
-    model = ModelFacts(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
-    judged = verdict(facts_of(6, chain, model=model, outdated=("sparse/0 was made from an earlier database.db.",)))
+    model = ModelSummary(6, 1000, 4.0, 0.9, 1, {4: 1000}, ())
+    judged = verdict(summary_of(6, chain, model=model, outdated=("sparse/0 was made from an earlier database.db.",)))
     assert judged.state == "open"
     assert "earlier database.db" in judged.sentence

@@ -1,4 +1,4 @@
-"""Facts of jobs that never ran, for the report's tests."""
+"""Summary of jobs that never ran, for the report's tests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from support.small_scene import make_scene
 
 from romacli.colmap.reading import Model, ModelCamera
-from romacli.report.facts import Facts, ImageRow, PairRow, Tracks
+from romacli.report.summary import ImageRow, PairRow, Summary, Tracks
 
 
 def verified_pair(one: int, other: int, inliers: int = 100) -> PairRow:
     return PairRow(one, other, "verified", 0.5, inliers + 20, inliers)
 
 
-def facts_of(count: int, pairs: list[PairRow], **changes: Any) -> Facts:
+def summary_of(count: int, pairs: list[PairRow], **changes: Any) -> Summary:
     """A job of `count` images in which every image has 1000 keypoints in tracks."""
     images = []
     for image in range(count):
@@ -24,7 +24,7 @@ def facts_of(count: int, pairs: list[PairRow], **changes: Any) -> Facts:
         matched = sum(pair.state in ("matched", "verified") for pair in mine)
         verified, inliers = sum(pair.state == "verified" for pair in mine), sum(pair.inliers or 0 for pair in mine)
         images.append(ImageRow(f"{image:03}.jpg", len(mine), matched, verified, 1000, 1000, inliers, None, None))
-    facts = Facts(
+    summary = Summary(
         folder="job",
         version="0",
         made="2000-01-01T00:00:00+00:00",
@@ -41,13 +41,13 @@ def facts_of(count: int, pairs: list[PairRow], **changes: Any) -> Facts:
         missing=(),
         runs=(),
     )
-    return replace(facts, **changes)
+    return replace(summary, **changes)
 
 
-def model_of(facts: Facts, *, points: int) -> Model:
+def model_of(summary: Summary, *, points: int) -> Model:
     """Points at random and a camera for every image."""
     rng = np.random.default_rng(0)
-    names = [image.name for image in facts.images]
+    names = [image.name for image in summary.images]
     return Model(
         xyz=rng.normal(size=(points, 3)).astype(np.float32),
         colours=rng.integers(0, 256, (points, 3), np.uint8),

@@ -59,7 +59,7 @@ class Tracks:
 
 
 @dataclass(frozen=True)
-class CameraFacts:
+class CameraSummary:
     """How many cameras of one of COLMAP's camera models there are, and the images they took."""
 
     model: str
@@ -68,7 +68,7 @@ class CameraFacts:
 
 
 @dataclass(frozen=True)
-class GpsFacts:
+class GpsSummary:
     """The model beside the GPS positions of its photographs: residuals in m by image, after the best similarity, and
     the extent of the positions in m."""
 
@@ -79,7 +79,7 @@ class GpsFacts:
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelSummary:
     """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models; gps: None where
     positions tell nothing; focal_lengths, mappers: sentences on each camera's, with its source, and on what ran."""
 
@@ -89,14 +89,14 @@ class ModelFacts:
     mean_reprojection_error: float
     models: int
     lengths: Mapping[int, int]
-    cameras: tuple[CameraFacts, ...]
-    gps: GpsFacts | None = None
+    cameras: tuple[CameraSummary, ...]
+    gps: GpsSummary | None = None
     focal_lengths: tuple[str, ...] = ()
     mappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Facts:
+class Summary:
     """All of a report but its pictures.
 
     settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None where there are none;
@@ -114,7 +114,7 @@ class Facts:
     images: tuple[ImageRow, ...]
     pairs: tuple[PairRow, ...]
     tracks: Tracks | None
-    model: ModelFacts | None
+    model: ModelSummary | None
     verified: bool
     groups: tuple[int, ...]
     checks: tuple[str, ...]

@@ -19,9 +19,9 @@ from romacli.progress import Progress
 from romacli.types import Pair
 from romacli.words import counted
 
-from .facts import Facts, PairRow
 from .folder import JobFolder
 from .picture import PictureOptions, draw_matches
+from .summary import PairRow, Summary
 from .view import view_of_job
 
 _THUMBNAIL_PX = 96
@@ -47,27 +47,27 @@ class PairPicture:
 
 
 @dataclass(frozen=True)
-class Album:
-    """folder: of the photographs, None where they are not there; thumbnails: data URLs by name; blank: the share of
+class Thumbnails:
+    """folder: of the photographs, None where they are not there; by_name: data URLs; blank: the share of
     each photograph without texture; missing: sentences."""
 
-    thumbnails: dict[str, str] = field(default_factory=dict)
+    by_name: dict[str, str] = field(default_factory=dict)
     blank: dict[str, float] = field(default_factory=dict)
     pairs: list[PairPicture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     folder: Path | None = None
 
 
-def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Progress) -> Album:
+def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progress: Progress) -> Thumbnails:
     """Read the photographs that are there; what cannot be had is said in `missing`. No pair is drawn yet."""
     if images is None:
         text = f"{job.layout.root} does not say where its photographs are. Name their folder with --images DIR."
-        return Album(missing=[text])
+        return Thumbnails(missing=[text])
     if not images.is_dir():
         text = f"The photographs are missing: {images} is not there. Name their folder with --images DIR."
-        return Album(missing=[text])
-    album = Album(folder=images)
-    names = [image.name for image in facts.images]
+        return Thumbnails(missing=[text])
+    thumbnails = Thumbnails(folder=images)
+    names = [image.name for image in summary.images]
     progress.begin("reading photographs", len(names))
     failures = []
 
@@ -83,12 +83,12 @@ def make_album(job: JobFolder, facts: Facts, images: Path | None, progress: Prog
             if isinstance(seen, ImageError):
                 failures.append(str(seen))
             else:
-                album.thumbnails[name], album.blank[name] = seen
+                thumbnails.by_name[name], thumbnails.blank[name] = seen
     if len(names) > _MOST_THUMBNAILS:
-        album.thumbnails.clear()
+        thumbnails.by_name.clear()
     if failures:
-        album.missing.append(f"{len(failures)} of {len(names)} photographs cannot be read. {failures[0]}")
-    return album
+        thumbnails.missing.append(f"{len(failures)} of {len(names)} photographs cannot be read. {failures[0]}")
+    return thumbnails
 
 
 def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
@@ -118,19 +118,19 @@ def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
 
 
 def draw_pairs(
-    album: Album, job: JobFolder, facts: Facts, chosen: Sequence[tuple[str, PairRow]], progress: Progress
+    thumbnails: Thumbnails, job: JobFolder, summary: Summary, chosen: Sequence[tuple[str, PairRow]], progress: Progress
 ) -> list[str]:
-    """Draw the chosen pairs into the album. Returns a sentence for each that cannot be drawn."""
+    """Draw the chosen pairs into the thumbnails. Returns a sentence for each that cannot be drawn."""
     undrawn: list[str] = []
-    if not chosen or album.folder is None:
+    if not chosen or thumbnails.folder is None:
         return undrawn
     progress.begin("drawing pairs", len(chosen))
     options = PictureOptions(num_lines=100)
     with job.journal() as journal:
         for rank, pair in chosen:
-            names = facts.names_of(pair)
+            names = summary.names_of(pair)
             try:
-                view = view_of_job(job.layout, journal, names, album.folder)
+                view = view_of_job(job.layout, journal, names, thumbnails.folder)
             except RomacliError as error:
                 undrawn.append(f"The pair {names[0]} {names[1]} is not drawn: {error}")
                 continue
@@ -139,13 +139,13 @@ def draw_pairs(
             figure.savefig(
                 file, format="jpeg", dpi=_PAIR_WIDTH_PX / figure.get_figwidth(), pil_kwargs={"quality": _QUALITY}
             )
-            album.pairs.append(PairPicture(rank, names, _caption(facts, pair), _data_url(file.getvalue())))
+            thumbnails.pairs.append(PairPicture(rank, names, _caption(summary, pair), _data_url(file.getvalue())))
             progress.advance()
     return undrawn
 
 
-def _caption(facts: Facts, pair: PairRow) -> str:
-    if facts.tracks is None:
+def _caption(summary: Summary, pair: PairRow) -> str:
+    if summary.tracks is None:
         return "" if pair.overlap is None else f"overlap {pair.overlap:.1%}"
     inliers = (
         "" if pair.inliers is None else f", {counted(pair.inliers, 'inlier')}" if pair.inliers else ", not verified"
