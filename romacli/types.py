@@ -261,11 +261,13 @@ class Manifest:
 
     outputs: for each file made from others, what it was derived from and what it holds, so that it is made anew only
         when that changed.
+    retries: ways to try pairs again that were asked for later, with the overlap below which they try a pair.
     """
 
     settings: Mapping[str, Any]
     version: str
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    retries: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

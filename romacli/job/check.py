@@ -157,7 +157,7 @@ class _Check:
             images = {}
         try:
             with open_journal(self._layout, self._manifest, images, verify=True) as journal:
-                return [pair for pair in self.pairs if pair not in journal]
+                return list(journal.waiting(self.pairs))
         except RomacliError:
             return []
 

@@ -48,7 +48,7 @@ from romacli.run.photographs import (
     with_headers,
 )
 from romacli.run.refine import Refinement
-from romacli.run.retries.retry import check_retries
+from romacli.run.retries.retry import WEAK_OVERLAP, check_retries
 from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
@@ -58,7 +58,7 @@ from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout, written_whole
 from romacli.store.lease import Lease, Work
-from romacli.store.manifest import check_same, fingerprint, read_manifest, write_manifest
+from romacli.store.manifest import check_same, fingerprint, read_manifest, with_later_retries, write_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Manifest, Pair, PairList, PairResult, Size, canonical
@@ -104,9 +104,9 @@ class Job:
         return open_journal(self.layout, self.manifest, self.known)
 
     def remaining(self) -> PairList:
-        """The listed pairs without a record, in the order given."""
+        """The listed pairs that are to be matched, in the order given."""
         with self.journal() as journal:
-            return PairList(tuple(pair for pair in self.listed.pairs if pair not in journal))
+            return PairList(journal.waiting(self.listed.pairs))
 
 
 def listed_images(options: JobOptions) -> ImageList:
@@ -168,6 +168,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     }
     manifest = Manifest(settings, __version__)
     if stored is not None:
+        stored, manifest = with_later_retries(stored, manifest, WEAK_OVERLAP)
         check_same(layout.root, stored, manifest)
     photographs = look_at(images, {} if options.overwrite else read_images(layout.images))
     if stored is not None and "sixteen_bit" not in stored.settings:
@@ -279,7 +280,10 @@ def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, st
 @contextmanager
 def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
     """A new journal file, written to as long as the folder is ours."""
-    with JournalWriter(job.layout.journal, job.fingerprint, stamps=job.photographs.stamps, expected=expected) as writer:
+    made_with = (job.layout.journal, job.fingerprint)
+    with JournalWriter(
+        *made_with, stamps=job.photographs.stamps, tried=job.manifest.retries, expected=expected
+    ) as writer:
 
         def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
             held.check()
@@ -295,7 +299,7 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
         yield
     except Stopped:
         with job.journal() as journal:
-            done = sum(pair in journal for pair in job.listed.pairs)
+            done = len(job.listed) - len(journal.waiting(job.listed.pairs))
         progress.say(f"{done} of {counted(len(job.listed), 'pair')} are done and kept; the same command does the rest")
         raise
 
@@ -346,13 +350,18 @@ def _todo(job: Job, progress: Progress) -> PairList:
     with job.journal() as journal:
         if job.options.shard is None:
             cut_torn_ends(journal)
-        todo = tuple(pair for pair in job.listed.pairs if pair not in journal)
+        todo = journal.waiting(job.listed.pairs)
+        untried = sum(pair in journal for pair in todo)
         outdated = {*map(canonical, journal.outdated)}
     again = sum(canonical(pair) in outdated for pair in todo)
     if again:
         they = "it is" if again == 1 else "they are"
         told = counted(again, "pair was", "pairs were")
         progress.say(f"{told} matched on photographs that have changed since; {they} matched again")
+    if untried:
+        ways = " and ".join(f"--{name.replace('_', '-')}" for name in job.manifest.retries)
+        told = counted(untried, "pair that hardly matches is", "pairs that hardly match are")
+        progress.say(f"{told} tried again with {ways}")
     if len(todo) < len(job.listed):
         progress.say(
             f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} done already"
@@ -391,6 +400,7 @@ def _setup(job: Job, *, expected: int) -> WorkerSetup:
         job.options.matcher.model,
         job.options.matcher_options,
         job.options.match,
+        tuple(job.manifest.retries),
         expected,
     )
 

@@ -56,7 +56,7 @@ def merge(
         files = sum(_take_in(path, layout) for other in others for path in sorted(other.journal.glob("*.jnl")))
         with open_journal(layout, manifest, images) as journal:
             cut_torn_ends(journal)
-            missing = [pair for pair in pairs.pairs if pair not in journal]
+            missing = journal.waiting(pairs.pairs)
     keypoints = reaggregate(layout, options, progress, stop)
     return MergeSummary(len(pairs), missing, files, keypoints)
 

@@ -59,7 +59,8 @@ def status(layout: Layout) -> Status:
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:
-        done = [pair for pair in pairs.pairs if pair in journal]
+        waiting = set(journal.waiting(pairs.pairs))
+        done = [pair for pair in pairs.pairs if pair not in waiting]
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
     late = {found.file: str(found) for found in outdated(layout)}

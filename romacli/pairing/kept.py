@@ -43,7 +43,7 @@ def match_kept(
     made_with = fingerprint(Manifest({**matcher.settings, **(settings or {}), **options.retries}, __version__))
     place, summary = folder / made_with[:16], MatchSummary()
     with Journal.open(place, made_with, stamps=known) as journal:
-        todo = PairList(tuple(pair for pair in pairs.pairs if pair not in journal))
+        todo = PairList(journal.waiting(pairs.pairs))
     if todo.pairs:
         with JournalWriter(place, made_with, stamps=photographs.stamps, expected=len(todo)) as writer:
             match_images(

@@ -19,7 +19,8 @@ from romacli.types import ImageList, Pair, PairList
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """All that a process needs to know before it is given pairs. `stamps` are those of the photographs, by name."""
+    """All that a process needs to know before it is given pairs. `stamps` are those of the photographs, by
+    name; `retries` the ways to try pairs again that the job was given later."""
 
     images: ImageList
     journal: Path
@@ -28,6 +29,7 @@ class WorkerSetup:
     model: str
     matcher: MatcherOptions
     match: MatchOptions
+    retries: tuple[str, ...]
     expected: int
 
     def on(self, device: str) -> WorkerSetup:
@@ -45,7 +47,8 @@ class Worker:
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
         self._matcher = load_matcher(setup.model, setup.matcher)
-        self._writer = JournalWriter(setup.journal, setup.fingerprint, stamps=setup.stamps, expected=setup.expected)
+        made_with = (setup.journal, setup.fingerprint)
+        self._writer = JournalWriter(*made_with, stamps=setup.stamps, tried=setup.retries, expected=setup.expected)
 
     def run(
         self,

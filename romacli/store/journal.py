@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -41,6 +41,7 @@ from .record import (
     sizes_in,
     split,
     stamps_in,
+    tried_in,
     turned,
     verified_payload,
 )
@@ -56,19 +57,26 @@ _MAX_OPEN_FILES = 64
 class JournalWriter:
     """A new journal file of this process in `folder`, for results made with the settings of `fingerprint`.
 
-    stamps: of the photographs, by name; those of a pair are kept with it. expected: how many results there will be,
-    for the sentence on a full disk.
+    stamps: of the photographs, by name; those of a pair are kept with it. tried: ways to try pairs again that the job
+    was given later. expected: how many results there will be, for the sentence on a full disk.
 
     Raises:
         StoreError: the folder or the file cannot be written to; also from `append` and `sync`.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, *, stamps: Mapping[str, Stamp] | None = None, expected: int = 0
+        self,
+        folder: Path,
+        fingerprint: str,
+        *,
+        stamps: Mapping[str, Stamp] | None = None,
+        tried: Iterable[str] = (),
+        expected: int = 0,
     ) -> None:
         self.path = folder / f"{hostname()}-{os.getpid()}-{time.time_ns()}.jnl"
         self._length = 0
         self._stamps = stamps or {}
+        self._tried = sorted(tried)
         self._count, self._expected = 0, expected
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +146,8 @@ class JournalWriter:
         name_A, name_B = header["pair"]
         if name_A in self._stamps and name_B in self._stamps:
             header["stamps"] = [list(self._stamps[name_A]), list(self._stamps[name_B])]
+        if self._tried:
+            header["tried"] = self._tried
         return header, payload
 
 
@@ -145,15 +155,21 @@ class Journal:
     """All finished pairs of a folder, found by reading the records' headers; see `Journal.open`.
 
     Pairs are undirected: (a, b) and (b, a) are one. Of several records of one pair the first counts, in the
-    order of file names and offsets. Reading is safe from several threads.
+    order of file names and offsets, unless another try found more. Reading is safe from several threads.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str | None, stamps: Mapping[str, Collection[Stamp]] | None = None
+        self,
+        folder: Path,
+        fingerprint: str | None,
+        stamps: Mapping[str, Collection[Stamp]] | None = None,
+        retries: Mapping[str, float] | None = None,
     ) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
         self._stamps = stamps or {}
+        self._retries = retries or {}
+        self._tried: dict[Pair, frozenset[str]] = {}
         self._paths: list[Path] = []
         self._index: dict[Pair, _Entry] = {}
         self._damaged: list[str] = []
@@ -171,6 +187,7 @@ class Journal:
         fingerprint: str | None = None,
         *,
         stamps: Mapping[str, Collection[Stamp]] | None = None,
+        retries: Mapping[str, float] | None = None,
         verify: bool = False,
     ) -> Journal:
         """The journal of a folder, empty when there is none.
@@ -181,12 +198,13 @@ class Journal:
         Args:
             stamps: the stamps that a photograph may have, by name; a record made of another version of it does
                 not count.
+            retries: as `Manifest` has them; a pair that is yet to be tried so is `waiting`.
 
         Raises:
             SettingsDifferError: a file was made with settings of another fingerprint.
             StoreError: a file cannot be read or is of a newer format.
         """
-        journal = cls(folder, fingerprint, stamps)
+        journal = cls(folder, fingerprint, stamps, retries)
         for path in sorted(folder.glob("*.jnl")):
             try:
                 journal._add(path, verify=verify)
@@ -228,6 +246,17 @@ class Journal:
     def rejected(self) -> tuple[Pair, ...]:
         """The pairs that were rejected for want of overlap, turned as their records are."""
         return tuple(pair for pair in self.pairs if self.kind(pair) == "rejected")
+
+    def waiting(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        """Those of the pairs that are to be matched: without a record, or yet to be tried in ways asked for later."""
+        return tuple(pair for pair in pairs if pair not in self or self.is_untried(pair))
+
+    def is_untried(self, pair: Pair) -> bool:
+        """Whether a finished pair overlaps so little that it is to be tried in a way asked for later."""
+        overlap, tried = self.overlap(pair), self._tried.get(canonical(pair), frozenset())
+        return any(
+            overlap is not None and overlap < least and name not in tried for name, least in self._retries.items()
+        )
 
     def __contains__(self, pair: Pair) -> bool:
         return canonical(pair) in self._index
@@ -358,12 +387,16 @@ class Journal:
         key = canonical(pair)
         if self._is_outdated(pair, record):
             self._outdated.add(key)
-        elif key not in self._index or (quarter_turns_in(record.header) and not self._quarter_turns.get(key)):
+            return
+        tried, held = tried_in(record.header), self._index.get(key)
+        self._tried[key] = tried | self._tried.get(key, frozenset())
+        is_turned = quarter_turns_in(record.header) and not self._quarter_turns.get(key)
+        finds_more = tried and kind != "rejected" and held is not None and (overlap or 0) > (held.overlap or 0)
+        if held is None or is_turned or finds_more:
             self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
-            if turns := quarter_turns_in(record.header):
-                self._quarter_turns[key] = turns if key == pair else -turns % 4
-            if found_by := found_by_in(record.header):
-                self._found_by[key] = found_by
+            turns = quarter_turns_in(record.header)
+            self._quarter_turns[key] = turns if key == pair else -turns % 4
+            self._found_by[key] = found_by_in(record.header)
 
     def _is_outdated(self, pair: Pair, record: Record) -> bool:
         made_of = stamps_in(record.header)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "version": manifest.version,
         "settings": _plain(manifest.settings),
         "views": dict(manifest.outputs),
+        **({"retries": dict(manifest.retries)} if manifest.retries else {}),
     }
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -46,18 +48,19 @@ def read_manifest(path: Path) -> Manifest | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stored_format, settings, version = content["format"], content["settings"], content["version"]
-        outputs = content.get("views", {})
+        outputs, retries = content.get("views", {}), content.get("retries", {})
+        retries = {str(name): float(overlap) for name, overlap in retries.items()}
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.") from error
     if stored_format != FORMAT:
         raise StoreError(f"{path} has format {stored_format}, this version reads {FORMAT}. Update romacli.")
     if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(outputs, dict):
         raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.")
-    return Manifest(settings=settings, version=version, outputs=outputs)
+    return Manifest(settings, version, outputs, retries)
 
 
 def fingerprint(manifest: Manifest) -> str:
@@ -68,13 +71,27 @@ def fingerprint(manifest: Manifest) -> str:
 
 def difference(stored: Manifest, wanted: Manifest) -> list[str]:
     """One phrase for every setting that differs, such as "made with --seed 0, this run asks for 1"."""
-    before, after = _plain(stored.settings), _plain(wanted.settings)
+    before, after = (_plain({**each.settings, **dict.fromkeys(each.retries, True)}) for each in (stored, wanted))
     return [
         _phrase(key, before.get(key), after.get(key))
         for key in [*before, *(key for key in after if key not in before)]
         if _canonical(before.get(key)) != _canonical(after.get(key))
         and not (key in _LATER and None in (before.get(key), after.get(key)))
     ]
+
+
+def with_later_retries(stored: Manifest, wanted: Manifest, overlaps: Mapping[str, float]) -> tuple[Manifest, Manifest]:
+    """Both manifests, with ways to try pairs again apart that the stored job lacks: what is there stays true of it.
+
+    overlaps: below which each way tries a pair, by the key of its setting.
+    """
+    later = {
+        key: overlap
+        for key, overlap in overlaps.items()
+        if wanted.settings.get(key) and (key in stored.retries or not stored.settings.get(key))
+    }
+    settings = {key: value for key, value in wanted.settings.items() if key not in later}
+    return replace(stored, retries={**stored.retries, **later}), replace(wanted, settings=settings, retries=later)
 
 
 def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:

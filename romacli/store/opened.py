@@ -25,4 +25,4 @@ def open_journal(
     """
     known = read_images(layout.images) if images is None else images
     stamps = {name: image.stamps for name, image in known.items()}
-    return Journal.open(layout.journal, fingerprint(manifest), stamps=stamps, verify=verify)
+    return Journal.open(layout.journal, fingerprint(manifest), stamps=stamps, retries=manifest.retries, verify=verify)

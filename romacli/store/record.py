@@ -177,6 +177,18 @@ def found_by_in(header: dict[str, Any]) -> str:
     return str(found_by)
 
 
+def tried_in(header: dict[str, Any]) -> frozenset[str]:
+    """The ways to try a pair again that a job was given later and that this record was made with.
+
+    Raises:
+        DamagedError: they are no names.
+    """
+    tried = header.get("tried", ())
+    if not isinstance(tried, (list, tuple)) or not all(isinstance(name, str) for name in tried):
+        raise DamagedError("the header does not say how the pair was tried")
+    return frozenset(tried)
+
+
 def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
     """A result as header and payload."""
     header: dict[str, Any] = {"pair": list(pair), "kind": "rejected", "overlap": None}

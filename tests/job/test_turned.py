@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,10 @@ class Upright(HomographyMatcher):
     """Knows a plane, and as networks do sees nothing where one photograph is turned against the other."""
 
     coarse = 0
+
+    def __init__(self, known: dict[str, np.ndarray]) -> None:
+        super().__init__(known, nodes=20)
+        self.known = known
 
     def match(self, pairs: list[tuple[Features, Features]], seeds: list[int]) -> list[CompactWarp | Rejected]:
         found = super().match(pairs, seeds)
@@ -67,7 +72,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upright:
             known.setdefault(image_digest(image), matrix)
             back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])
             matrix, image = matrix @ back, turn_image(image, 1)
-    matcher = Upright(known, nodes=20)
+    matcher = Upright(known)
     monkeypatch.setitem(registry.MATCHERS, "plane", MatcherSpec("plane", lambda *_: matcher, "", ""))
     return matcher
 
@@ -111,3 +116,49 @@ def test_starved_images_come_with_partners_that_match_others() -> None:
     found = starved(pairs, {("a", "b"): 0.5, ("a", "c"): 0.3, ("b", "c"): 0.2})
     assert list(found) == ["d"]
     assert found["d"] == ["a", "b"]
+
+
+def again(*words: object) -> tuple[dict, int]:
+    """What a run with rotations tells, and how many pairs it says it tries again."""
+    words = ("match", "photos", "-o", "job", "--model", "plane", "--json", "--try-rotations", "always", *words)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.stderr
+    found = re.search(r"(\d+) pairs? that hardly match", result.stderr)
+    return json.loads(result.stdout), int(found[1]) if found else 0
+
+
+def test_a_way_asked_for_later_tries_what_hardly_matched_and_nothing_else(made: Upright) -> None:
+    lay_on_its_side()
+    assert run("--try-rotations", "never")["rejected"] == 5
+    told, tried = again()
+    assert (told["matched"], told["turned"], told["rejected"], tried) == (15, 5, 0, 5)
+    told, tried = again()
+    assert (told["encodes"], tried) == (0, 0)
+    words = ["match", "photos", "-o", "job", "--model", "plane", "--try-rotations", "never"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code != 0
+    assert "--try-rotations" in refused.stderr
+
+
+def test_what_no_other_try_mends_is_tried_once(made: Upright) -> None:
+    cv2.imwrite("photos/other.png", np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8))
+    far = np.array([[1, 0, 1e5], [0, 1, 1e5], [0, 0, 1.0]])
+    image = read_image(Path("photos/other.png"))
+    for turns in range(4):
+        made.known[image_digest(turn_image(image, turns))] = far
+    assert run("--try-rotations", "never")["rejected"] == 6
+    told, tried = again()
+    assert (told["rejected"], tried) == (6, 6)
+    told, tried = again()
+    assert (told["encodes"], tried) == (0, 0)
+
+
+def test_tries_asked_for_later_go_on_where_they_were_ended(made: Upright) -> None:
+    lay_on_its_side()
+    run("--try-rotations", "never")
+    names = Path("pairs.txt")
+    names.write_text("".join(f"{name} {TURNED}\n" for name in NAMES[:2]))
+    told, tried = again("--pairs", names)
+    assert (told["turned"], tried) == (2, 2)
+    told, tried = again()
+    assert (told["turned"], told["matched"], tried) == (5, 15, 3)

@@ -16,10 +16,9 @@ from romacli.geometry.warp import cell_centres, decode_targets
 from romacli.keypoints.sift import describe_sift
 from romacli.matchers.describers.nearest import mutual_nearest
 from romacli.matchers.matcher import PointStartMatcher
-from romacli.run.retries.retry import RecentFeatures, is_weak, least_overlap
+from romacli.run.retries.retry import WEAK_OVERLAP, RecentFeatures, is_weak, least_overlap
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
-_WEAK_OVERLAP = 0.1
 # SIFT looks at so many px of the long side and keeps so many keypoints: about a second a photograph on a CPU.
 _LONG_SIDE, _KEYPOINTS = 1600, 4000
 _RATIO = 0.9
@@ -42,7 +41,7 @@ class Rescue:
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
         """The result of a pair, or the one begun by SIFT where that overlaps far more and follows SIFT's motion."""
-        if not is_weak(result, _WEAK_OVERLAP):
+        if not is_weak(result, WEAK_OVERLAP["rescue"]):
             return result
         verified = self._verified(pair, seed)
         if verified is None:

@@ -9,13 +9,10 @@ import numpy as np
 
 from romacli.geometry.turns import turn_image
 from romacli.matchers.matcher import Matcher
-from romacli.run.retries.retry import RecentFeatures, is_weak, least_overlap
+from romacli.run.retries.retry import WEAK_OVERLAP, RecentFeatures, is_weak, least_overlap
 from romacli.types import CompactWarp, Features, Pair, PairResult, Rejected
 
 QUARTERS = (1, 2, 3)
-# Photographs of a facade overlapped by up to 4 % upside down, by 20 % and more as they should (mini, 6 of them at half
-# resolution).
-_WEAK_OVERLAP = 0.1
 
 
 class Rotations:
@@ -33,7 +30,7 @@ class Rotations:
 
         Of pairs that are rejected either way, as all are by a coarse stage alone, the larger overlap counts.
         """
-        if not is_weak(result, _WEAK_OVERLAP):
+        if not is_weak(result, WEAK_OVERLAP["try_rotations"]):
             return result
         turned = self._turned[pair[1]]
         found = self._matcher.match([(features[0], each) for each in turned], [seed] * len(turned))

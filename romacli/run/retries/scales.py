@@ -9,12 +9,10 @@ import numpy as np
 
 from romacli.geometry.crops import Box, footprint, halves, uncut
 from romacli.matchers.matcher import CoarseMatcher
-from romacli.run.retries.retry import RecentFeatures, is_weak, least_overlap
+from romacli.run.retries.retry import WEAK_OVERLAP, RecentFeatures, is_weak, least_overlap
 from romacli.store.record import turned
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
-# Copies of photographs of a facade enlarged by 2.5 overlapped by up to 0.22, by 2 from 0.54 on (mini).
-_WEAK_OVERLAP = 0.25
 # Of copies enlarged by 3 and 4, the half that shows the same overlapped by 0.56 to 0.68 at the coarse stage, the whole
 # by 0.03 to 0.28. A half has to gain this much over the whole.
 _FEWEST_OVERLAP, _CLEAR_GAIN = 0.15, 1.5
@@ -37,7 +35,7 @@ class Scales:
 
         Pairs that share nothing at the coarse stage as they are cost no more than that.
         """
-        whole = self._matcher.overlap([features])[0] if is_weak(result, _WEAK_OVERLAP) else 0.0
+        whole = self._matcher.overlap([features])[0] if is_weak(result, WEAK_OVERLAP["try_scales"]) else 0.0
         if whole == 0.0:
             return result
         best, box, cut = 0.0, None, 1
