@@ -32,7 +32,8 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
     The same command continues a job that was stopped. Each finished pair is kept whatever happens. Pairs and
     photographs may be added or removed between runs: only what is new is matched.
     """
-    from romacli.job.job import open_job, run_job
+    from romacli.job.job import open_job
+    from romacli.job.matching import run_job
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         with stop.at_once():

@@ -63,7 +63,8 @@ def reconstruct(
     What an earlier run finished is used again; the same command continues a job that was stopped.
     """
     from romacli.colmap.reading import read_model
-    from romacli.job.job import listed_images, open_job, run_job
+    from romacli.job.job import listed_images, open_job
+    from romacli.job.matching import run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
     from romacli.job.outputs.model import advice_on, georeference_models, gps_values, make_model

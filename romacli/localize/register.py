@@ -9,7 +9,8 @@ from pathlib import Path
 from romacli.colmap.reading import read_model
 from romacli.errors import InputError, UsageError
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, listed_images, open_job, run_job
+from romacli.job.job import Job, listed_images, open_job
+from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.model import database_of_model, extend_mapped

@@ -29,7 +29,8 @@ from romacli.errors import NothingFoundError
 from romacli.geometry.epipolar import rotation_angle_deg
 from romacli.geometry.warp import warp_fields
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, open_job, run_job
+from romacli.job.job import Job, open_job
+from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.filter import filter_pairs

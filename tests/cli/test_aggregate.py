@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.images.listing import list_images
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, run_job
+from romacli.job.job import Job
+from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers import registry

@@ -22,7 +22,8 @@ from romacli.images.metadata import read_metadata
 from romacli.images.options import ImageOptions
 from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
-from romacli.job.job import Job, open_job, run_job
+from romacli.job.job import Job, open_job
+from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.job.outputs.database import import_matches
 from romacli.matchers import registry

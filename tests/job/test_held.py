@@ -17,7 +17,8 @@ from romacli.errors import UsageError
 from romacli.images.options import ImageOptions
 from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate
 from romacli.job.check import check_job
-from romacli.job.job import open_job, run_job
+from romacli.job.job import open_job
+from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs import hloc
 from romacli.job.outputs.database import import_matches

@@ -7,7 +7,8 @@ from pathlib import Path
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, run_job
+from romacli.job.job import Job
+from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Progress, Silent

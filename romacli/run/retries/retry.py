@@ -12,8 +12,8 @@ from romacli.run.options import MatchOptions
 from romacli.types import Correspondences, Features, Pair, PairResult, Rejected
 
 # The overlap below which each way tries a pair, by the option's name. Rotations: photographs of a facade overlapped by
-# up to 4 % upside down, by 20 % and more as they should (mini, 6 of them at half resolution). Scales: copies enlarged by
-# 2.5 overlapped by up to 22 %, by 2 from 54 % on (mini).
+# up to 4 % upside down, by 20 % and more as they should (mini, 6 of them at half resolution). Scales: copies enlarged
+# by 2.5 overlapped by up to 22 %, by 2 from 54 % on (mini).
 WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.25, "rescue": 0.1}
 _CLEAR_GAIN = 2.0
 

@@ -1,0 +1,288 @@
+"""Running a job: the pairs it lacks are matched, and its files made of what the journal holds."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from romacli.colmap.database import check_replaceable
+from romacli.errors import ImageError, NothingFoundError
+from romacli.images.metadata import read_metadata
+from romacli.images.options import MaskOptions
+from romacli.job.hold import hold
+from romacli.job.job import Job, matched_sizes
+from romacli.job.masks import note_masks
+from romacli.job.outputs.hloc import HlocSources, derive_hloc
+from romacli.job.outputs.table import OUTPUTS
+from romacli.job.turned import Trial, try_turned, turned_images
+from romacli.mapping.reconstruct import check_holds_models_only
+from romacli.pairs import write_pairs
+from romacli.progress import Progress
+from romacli.run.engine import match_in_parallel
+from romacli.run.match import Append, MatchSummary, match_images
+from romacli.run.options import TryRotations
+from romacli.run.photographs import (
+    with_headers,
+)
+from romacli.run.refine import Refinement
+from romacli.run.shard import record_capacity, recorded_capacity, shard_work
+from romacli.run.worker import WorkerSetup
+from romacli.stop import Stopped, StopRequest
+from romacli.store.history import noted
+from romacli.store.images import write_images
+from romacli.store.journal import Journal, JournalWriter
+from romacli.store.layout import Layout, written_whole
+from romacli.store.lease import Lease, Work
+from romacli.store.manifest import read_manifest, write_manifest
+from romacli.store.repair import cut_torn_ends
+from romacli.types import ImageList, Pair, PairList, PairResult, Size, canonical
+from romacli.words import counted, first_few
+
+
+def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match what is left and derive the hloc files; a shard leaves that to a run of the whole job.
+
+    Raises:
+        BusyError: another process is at work in the folder.
+        NothingFoundError: no pair of the job has a usable warp.
+        StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
+        Stopped: a signal asked for it; results so far are in the journal.
+    """
+    with hold(job.layout, progress, stop, _work(job)) as held:
+        if job.options.overwrite:
+            _clear(job.layout)
+        _note(job)
+        todo = _todo(job, progress)
+        run = MatchSummary()
+        if todo.pairs:
+            with (
+                _telling_what_is_done(job, progress),
+                noted(job.layout, "matching", images=job.images.root) as counts,
+            ):
+                try:
+                    run = _match(job, todo, held, progress, stop, run)
+                finally:
+                    counts.update(pairs=run.run, encodes=run.encodes)
+            if run.flat:
+                progress.warn(_about_flat(sorted(run.flat)))
+            if job.options.shard is None and job.options.match.try_rotations is TryRotations.auto:
+                _try_turned(job, run, held, progress, stop)
+        with job.journal() as journal:
+            summary = _in_all(job, journal, run)
+            if summary.turned_images:
+                progress.warn(
+                    f"{counted(len(summary.turned_images), 'photograph is', 'photographs are')} stored turned, without "
+                    f"a word in the EXIF data, and matched so: {first_few(summary.turned_images)}"
+                )
+            if job.options.shard is None:
+                for note in journal.damaged:
+                    progress.warn(f"{note}; `romacli check {job.layout.root} --repair` mends the file")
+                if summary.matched == 0:
+                    raise NothingFoundError(_nothing_matched(summary))
+                sizes = _sizes(job, journal, summary, progress)
+                _note_images(job, sizes)
+                derive_hloc(job.layout, _sources(job, journal, sizes), progress, stop)
+    return summary
+
+
+def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSources:
+    """What the hloc files of a job are made of."""
+    asked = job.keypoints
+    refinement = Refinement(asked.refine, job.images.root, job.known)
+    made_of = (journal, job.pairs, sizes, asked.aggregate, job.images.names, asked.external, job.masks, refinement)
+    return HlocSources(*made_of, replaces=asked.replaces)
+
+
+def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:
+    """Try the photographs that hardly match anything turned; name those that lie so."""
+    writing = partial(_writing, job, held)
+    trial = Trial(job.layout, job.images, job.pairs, job.matcher, job.options.match, job.journal, writing)
+    run.encodes += try_turned(trial, progress, stop).encodes
+
+
+@contextmanager
+def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
+    """A new journal file, written to as long as the folder is ours."""
+    made_with = (job.layout.journal, job.fingerprint)
+    with JournalWriter(
+        *made_with, stamps=job.photographs.stamps, tried=job.manifest.retries, expected=expected
+    ) as writer:
+
+        def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
+            held.check()
+            writer.append(results)
+
+        yield append
+
+
+@contextmanager
+def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
+    """When a signal ends the block, say how far the job is."""
+    try:
+        yield
+    except Stopped:
+        with job.journal() as journal:
+            done = len(job.listed) - len(journal.waiting(job.listed.pairs))
+        progress.say(f"{done} of {counted(len(job.listed), 'pair')} are done and kept; the same command does the rest")
+        raise
+
+
+def _work(job: Job) -> Work:
+    """What this run does in the folder, beside other shards of the same cut if it is one."""
+    if job.options.shard is None:
+        return Work()
+    return shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
+
+
+def _note(job: Job) -> None:
+    """Write down what the job is: its settings, its pairs, its photographs."""
+    stored = read_manifest(job.layout.manifest)
+    write_manifest(job.layout.manifest, replace(job.manifest, outputs=stored.outputs if stored else {}))
+    note_masks(job.layout, job.keypoints.masks or MaskOptions())
+    if job.options.shard is not None:
+        record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
+    with written_whole(job.layout.pairs) as temporary:
+        write_pairs(temporary, job.pairs)
+    _note_images(job, {})
+
+
+def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
+    known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
+    write_images(job.layout.images, with_headers(job.images.root, known) if sizes else known)
+
+
+def _todo(job: Job, progress: Progress) -> PairList:
+    """The pairs to match, once what a kill left behind the last whole record is gone."""
+    with job.journal() as journal:
+        if job.options.shard is None:
+            cut_torn_ends(journal)
+        todo = journal.waiting(job.listed.pairs)
+        untried = sum(pair in journal for pair in todo)
+        outdated = {*map(canonical, journal.outdated)}
+    again = sum(canonical(pair) in outdated for pair in todo)
+    if again:
+        they = "it is" if again == 1 else "they are"
+        told = counted(again, "pair was", "pairs were")
+        progress.say(f"{told} matched on photographs that have changed since; {they} matched again")
+    if untried:
+        ways = " and ".join(f"--{name.replace('_', '-')}" for name in job.manifest.retries)
+        told = counted(untried, "pair that hardly matches is", "pairs that hardly match are")
+        progress.say(f"{told} tried again with {ways}")
+    if len(todo) < len(job.listed):
+        progress.say(
+            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} done already"
+        )
+    return PairList(todo)
+
+
+def _match(
+    job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
+) -> MatchSummary:
+    """Match in this process, which counts the summary up, or in those of an engine."""
+    if job.options.engine.name is not None:
+        return match_in_parallel(
+            _setup(job, expected=len(todo)),
+            todo,
+            job.options.engine,
+            lambda: job.remaining().pairs,
+            job.layout.given_up,
+            held.check,
+            progress,
+            stop,
+        )
+    with _writing(job, held, expected=len(todo)) as append:
+        return match_images(
+            job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop, summary=summary
+        )
+
+
+def _setup(job: Job, *, expected: int) -> WorkerSetup:
+    """What a process needs to know before it is given pairs."""
+    return WorkerSetup(
+        ImageList(job.images.root.resolve(), job.images.names),
+        job.layout.journal.resolve(),
+        job.fingerprint,
+        dict(job.photographs.stamps),
+        job.options.matcher.model,
+        job.options.matcher_options,
+        job.options.match,
+        tuple(job.manifest.retries),
+        expected,
+    )
+
+
+def _clear(layout: Layout) -> None:
+    """Remove what an earlier job left in the folder, and nothing else.
+
+    Raises:
+        StoreError: the database or the models there are somebody else's; nothing is removed.
+    """
+    check_replaceable(layout.database)
+    check_holds_models_only(layout.sparse)
+    own = [layout.journal, layout.preselected, layout.manifest, layout.pairs, layout.images, layout.shards]
+    own += [layout.given_up, layout.global_features, layout.runs]
+    for path in (*own, *(path for output in OUTPUTS for path in output.files(layout))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
+    """The numbers of the whole job, whichever run did the work; run, encodes and seconds are this run's."""
+    done = [pair for pair in job.listed.pairs if pair in journal]
+    rejected = sum(journal.kind(pair) == "rejected" for pair in done)
+    return MatchSummary(
+        images=len(job.images),
+        pairs=len(job.listed),
+        matched=len(done) - rejected,
+        turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
+        found_by=Counter(filter(None, map(journal.found_by, done))),
+        rejected=rejected,
+        failed=len(job.listed) - len(done),
+        run=run.run,
+        encodes=run.encodes,
+        seconds=run.seconds,
+        failures={**job.unreadable, **run.failures},
+        given_up=run.given_up,
+        turned_images=turned_images(manifest) if (manifest := read_manifest(job.layout.manifest)) else (),
+    )
+
+
+def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress) -> dict[str, Size]:
+    """The sizes of all photographs of the job but those that cannot be read."""
+    known = {name: image.size for name, image in job.known.items() if image.size}
+    known.update(matched_sizes(job, journal))
+    sizes = {}
+    for name in job.images.names:
+        if name in known:
+            sizes[name] = known[name]
+        elif name not in summary.failures:
+            try:
+                sizes[name] = read_metadata(job.images.root / name).size
+            except ImageError as error:
+                progress.warn(str(error))
+    return sizes
+
+
+def _about_flat(names: Sequence[str]) -> str:
+    return (
+        f"{counted(len(names), 'photograph is', 'photographs are')} one flat colour: {first_few(names)}. "
+        "Nothing in them can be matched; leave them out, or look at how they were made."
+    )
+
+
+def _nothing_matched(summary: MatchSummary) -> str:
+    failures: Sequence[str] = list(summary.failures.values())
+    if failures:
+        return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
+    return (
+        f"none of {counted(summary.pairs, 'pair shows', 'pairs show')} the same thing ({summary.rejected} rejected). "
+        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try --rescue where they were "
+        "taken from far apart, --try-scales from near and far, --try-rotations where some lie on their side, or "
+        "--model roma-outdoor."
+    )
