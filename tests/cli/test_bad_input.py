@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 
 Run = Callable[..., Result]
-QUICK = ["--coarse-resolution", "64", "--upsample-resolution", "128"]
+QUICK = ["--coarse-resolution", "64", "--upsample-resolution", "128", "--no-refine"]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from romacli.store.lease import lease
 from romacli.types import MatcherSpec
 
 NAMES = [f"{k}.png" for k in range(4)]
-MATCH = ("match", "photos", "-o", "job", "--model", "plane", "--method", "cells", "--max-keypoints", 300)
+MATCH = ("match", "photos", "-o", "job", "--model", "plane", "--method", "cells", "--max-keypoints", 300, "--no-refine")
 
 
 def run(*words: object) -> Result:
@@ -254,7 +254,7 @@ def test_an_output_is_a_row(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def faults(layout: Layout, progress: object) -> list[Fault]:
         return [Fault(path, "it is empty", "Write to it.") for path in files(layout) if not path.read_text()]
 
-    for module in ("check", "job"):
+    for module in ("check", "matching"):
         monkeypatch.setattr(f"romacli.job.{module}.OUTPUTS", (Output("toy", files, files, faults),))
     (job / "toy.txt").touch()
     found = run("check", job)

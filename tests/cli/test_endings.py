@@ -19,7 +19,7 @@ from romacli.cli.app import app
 from romacli.cli.console import Console
 from romacli.cli.options import model_names
 
-SMALL = ("--coarse-resolution", "64", "--no-upsample", "--min-overlap", "0", "--device", "cpu")
+SMALL = ("--coarse-resolution", "64", "--no-upsample", "--min-overlap", "0", "--device", "cpu", "--no-refine")
 
 
 @pytest.fixture

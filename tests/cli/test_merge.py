@@ -34,7 +34,9 @@ def run(*words: object) -> Result:
 
 
 def match(output: str, shard: str, *, photos: str = "photos", model: str = "plane") -> Result:
-    return run("match", photos, "-o", output, "--model", model, "--method", "cells", "--shard", shard, "--json")
+    return run(
+        "match", photos, "-o", output, "--model", model, "--method", "cells", "--no-refine", "--shard", shard, "--json"
+    )
 
 
 def test_shards_of_one_folder_are_collected(photographs: PlanePhotographs) -> None:
@@ -46,7 +48,7 @@ def test_shards_of_one_folder_are_collected(photographs: PlanePhotographs) -> No
     late = run("merge", "job", "--method", "cells", "--json")
     assert late.exit_code == 0, late.stderr
     assert (json.loads(late.stdout)["done"], json.loads(late.stdout)["images"]) == (6, 4)
-    alone = run("match", "photos", "-o", "alone", "--model", "plane", "--method", "cells")
+    alone = run("match", "photos", "-o", "alone", "--model", "plane", "--method", "cells", "--no-refine")
     assert alone.exit_code == 0
     assert Path("job/matches.h5").stat().st_size == Path("alone/matches.h5").stat().st_size
 

@@ -19,7 +19,7 @@ from support.commands import (
     hloc_names,
     hloc_walk,
     result_of,
-    romacli,
+    romacli_alone,
 )
 
 from romacli.colmap.poses import align_similarity, read_poses
@@ -43,7 +43,7 @@ def images() -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("job") / "out"
-    return Run(folder, result_of(romacli("reconstruct", SCENE / "images", "-o", folder, "--json")))
+    return Run(folder, result_of(romacli_alone("reconstruct", SCENE / "images", "-o", folder, "--json")))
 
 
 def test_every_image_is_registered(run: Run, images: list[str]) -> None:
@@ -105,7 +105,7 @@ def test_every_two_view_geometry_is_one_the_mappers_use(run: Run) -> None:
 def test_the_same_command_again_reuses_everything(run: Run) -> None:
     made = [path for path in run.folder.rglob("*") if path.suffix in (".h5", ".db", ".bin", ".jnl")]
     before = {path: path.stat().st_mtime_ns for path in made}
-    again = result_of(romacli("reconstruct", SCENE / "images", "-o", run.folder, "--json"))
+    again = result_of(romacli_alone("reconstruct", SCENE / "images", "-o", run.folder, "--json"))
     assert {path: path.stat().st_mtime_ns for path in made} == before
     assert again.pop("encodes") == 0
     assert again.pop("encodes_per_pair") == 0

@@ -23,7 +23,7 @@ from romacli.types import CompactWarp
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = [f"{i}.png" for i in range(6)]
-LENIENT = ["--min-overlap", "0", "--min-certainty", "0", "--coarse-resolution", "64", "--upsample-resolution", "128"]
+LENIENT = ["--min-overlap", "0", "--min-certainty", "0", "--coarse-resolution", "64", "--no-upsample", "--no-refine"]
 
 
 def command(folder: Path, output: Path) -> list[str]:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from support.commands import REPOSITORY, hloc_keypoints
+from support.commands import REPOSITORY, hloc_keypoints, result_of, romacli
 from support.plane import photograph_plane
-from typer.testing import CliRunner, Result
 
-from romacli.cli.app import app
-
+LENIENT = ("--min-overlap", 0, "--min-certainty", 0, "--coarse-resolution", 96, "--no-upsample", "--no-refine")
 BERLIN = REPOSITORY.parent / "shared" / "data" / "berlin"
-QUICK = ["--coarse-resolution", "192", "--upsample-resolution", "384"]
-
-
-def romacli(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def result_of(run: Result) -> dict[str, Any]:
-    assert run.exit_code == 0, run.stderr
-    return json.loads(run.stdout)
+QUICK = ["--coarse-resolution", "192", "--upsample-resolution", "384", "--no-refine"]
 
 
 def share_in_black(job: Path, masks: Path, name: str) -> float:
@@ -56,8 +43,7 @@ def test_masks_hold_for_every_later_view_of_the_job(tmp_path: Path) -> None:
     mask = np.full((240, 320), 255, np.uint8)
     mask[:, 100:180] = 0
     cv2.imwrite(str(masks / "2.png.png"), mask)
-    lenient = ("--min-overlap", 0, "--min-certainty", 0, "--coarse-resolution", 96, "--upsample-resolution", 192)
-    words = ("match", tmp_path / "photos", "-o", job, *lenient, "--json")
+    words = ("match", tmp_path / "photos", "-o", job, *LENIENT, "--json")
     result_of(romacli(*words))
     assert share_in_black(job, masks, "2.png") > 0
     result_of(romacli(*words, "--mask_path", masks))
@@ -68,7 +54,7 @@ def test_masks_hold_for_every_later_view_of_the_job(tmp_path: Path) -> None:
         assert share_in_black(job, masks, "2.png") == 0
     shutil.rmtree(masks)
     refused = romacli("aggregate", job)
-    assert refused.exit_code == 3
+    assert refused.returncode == 3
     assert "masks is no folder" in refused.stderr
 
 
@@ -80,11 +66,10 @@ def test_masks_that_keep_nothing_or_ignore_nothing_are_named(tmp_path: Path) -> 
         mask = np.zeros((240, 320), np.uint8)
         mask[:share] = 255
         cv2.imwrite(str(masks / f"{name}.png"), mask)
-    lenient = ("--min-overlap", 0, "--min-certainty", 0, "--coarse-resolution", 96, "--upsample-resolution", 192)
-    words = ("match", tmp_path / "photos", "-o", job, *lenient, "--mask-dir", masks)
+    words = ("match", tmp_path / "photos", "-o", job, *LENIENT, "--mask-dir", masks)
     for _ in range(2):  # a run that finds all up to date says it again
         run = romacli(*words)
-        assert run.exit_code == 0
+        assert run.returncode == 0
         warnings = [line for line in run.stderr.splitlines() if "the masks of" in line]
         assert ["keep nothing: 1.png" in line for line in warnings] == [True, False]
         assert ["ignore nothing: 3.png" in line for line in warnings] == [False, True]
@@ -98,6 +83,6 @@ def test_masks_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, optio
     cv2.imwrite(str(mask), np.zeros((24, 32), np.uint8))
     given = mask.parent if option == "--mask-dir" else mask
     run = romacli("match", tmp_path / "photos", "-o", tmp_path / "job", option, given)
-    assert run.exit_code == 3
+    assert run.returncode == 3
     assert "masks/1.png is 32x24 px and 1.png is 320x240 px" in run.stderr
     assert not (tmp_path / "job").exists()

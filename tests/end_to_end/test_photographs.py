@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.commands import REPOSITORY, result_of, romacli
+from support.commands import REPOSITORY, result_of, romacli_alone
 from support.seeded_relatives import published
 from support.small_romav2 import small_checkpoint
 
@@ -37,9 +37,9 @@ def test_mini_registers_nearly_all_photographs(images: str, overlap: int | None,
     pairs: list[object] = []
     if overlap is not None:
         pairs = ["--pairs", tmp_path / "pairs.txt"]
-        listed = romacli("pairs", "sequential", folder, "--overlap", overlap, "-o", pairs[1])
+        listed = romacli_alone("pairs", "sequential", folder, "--overlap", overlap, "-o", pairs[1])
         assert listed.returncode == 0, listed.stderr
-    result = result_of(romacli("reconstruct", folder, *pairs, "-o", tmp_path / "out", "--json"))
+    result = result_of(romacli_alone("reconstruct", folder, *pairs, "-o", tmp_path / "out", "--json"))
     assert result["registered"] >= fewest
 
 
@@ -48,7 +48,7 @@ def test_mini_sparse_registers_all_photographs_of_a_walk(tmp_path: Path) -> None
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     words = ("reconstruct", folder, "--model", "mini-sparse", "-o", tmp_path / "out", "--json")
-    assert result_of(romacli(*words))["registered"] == 11
+    assert result_of(romacli_alone(*words))["registered"] == 11
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_network_that_knows_nothing_ends_with_a_model_or_says_why_not(
     torch.save(SEEDED[model](), tmp_path / "seeded.pth")
     # Every pair and every place counts, or chance would leave nothing to map.
     every = ("--min-overlap", 0, "--min-certainty", 0, "--weights", tmp_path / "seeded.pth")
-    run = romacli("reconstruct", folder, "-o", tmp_path / "out", "--model", model, *every, *words)
+    run = romacli_alone("reconstruct", folder, "-o", tmp_path / "out", "--model", model, *every, *words)
     assert run.returncode in (0, 5), run.stderr
     assert "Traceback" not in run.stderr
     assert (tmp_path / "out" / "database.db").exists()
@@ -83,7 +83,9 @@ def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(
     registered = []
     for words in (("sequential",), ("retrieval", "--num-matched", 5)):
         out = tmp_path / words[0]
-        result_of(romacli("reconstruct", folder, "--pairing", *words, "--camera-mode", "single", "-o", out, "--json"))
+        result_of(
+            romacli_alone("reconstruct", folder, "--pairing", *words, "--camera-mode", "single", "-o", out, "--json")
+        )
         registered.append(set(read_poses(out / "sparse" / "0")))
     assert registered[0] == registered[1]
     assert len(registered[0]) >= 15

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from support.commands import REPOSITORY, hloc_keypoints, hloc_matches, result_of, romacli
+from support.commands import REPOSITORY, hloc_keypoints, hloc_matches, result_of, romacli_alone
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import Pose, compare_poses, read_model, read_poses
@@ -67,13 +67,13 @@ def hloc_keypoints_of(job: Path, name: str) -> np.ndarray:
 def test_a_map_takes_in_photographs_and_nothing_that_was_there_moves(tmp_path: Path) -> None:
     photos, job, old = tmp_path / "photos", tmp_path / "job", tmp_path / "old"
     copy(OLD, photos)
-    result_of(romacli("reconstruct", photos, "-o", job, "--camera-mode", "single", "--json", "-q"))
+    result_of(romacli_alone("reconstruct", photos, "-o", job, "--camera-mode", "single", "--json", "-q"))
     shutil.copytree(job / "sparse" / "0", old)
     with h5py.File(job / "features.h5") as file:
         rows = {name: file[name]["keypoints"][()] for name in OLD}
     copy(NEW, photos)
     kill_after_a_record(photos, job)
-    values = result_of(romacli("register", photos, "-o", job, "--json", "-q"))
+    values = result_of(romacli_alone("register", photos, "-o", job, "--json", "-q"))
     assert (values["added"], values["without"]) == (NEW, [])
     for name in OLD:
         np.testing.assert_array_equal(hloc_keypoints(job / "features.h5", name), rows[name])
@@ -86,4 +86,4 @@ def test_a_map_takes_in_photographs_and_nothing_that_was_there_moves(tmp_path: P
         assert set(errors.names) == {*OLD, *NEW}
         assert errors.rotation_deg.max() < 0.1
         assert errors.position.max() < 0.005
-    assert "are in the model" in romacli("register", photos, "-o", job).stderr
+    assert "are in the model" in romacli_alone("register", photos, "-o", job).stderr

@@ -24,11 +24,12 @@ from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
 from romacli.job.job import Job, open_job
 from romacli.job.matching import run_job
-from romacli.job.options import ImportOptions, JobOptions
+from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs.database import import_matches
 from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent
+from romacli.refine.options import RefineOptions
 from romacli.run.match import MatchSummary
 from romacli.run.options import Changed, Shard
 from romacli.run.photographs import look_at
@@ -65,7 +66,9 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanePhotogr
 
 @pytest.fixture
 def options(photographs: PlanePhotographs, tmp_path: Path) -> JobOptions:
-    return JobOptions(ImageOptions(photographs.root), tmp_path / "job", matcher=MatcherChoice("plane"))
+    unrefined = KeypointOptions(refine=RefineOptions(refine=False), typed=frozenset({"refine"}))
+    matcher = MatcherChoice("plane")
+    return JobOptions(ImageOptions(photographs.root), tmp_path / "job", matcher=matcher, keypoints=unrefined)
 
 
 def run(options: JobOptions, told: Told | None = None) -> tuple[Job, MatchSummary]:
@@ -109,7 +112,8 @@ def test_every_listed_pair_and_every_image_has_its_group(photographs: PlanePhoto
     database = import_matches(photographs.root, Layout(options.output), importing, told, StopRequest())
     assert (database.images, database.pairs) == (5, 2)
     assert any("2 photographs are left out of the database, alone.png first" in sentence for sentence in told.sentences)
-    assert reaggregate(Layout(options.output), ReaggregateOptions(), told, StopRequest()).pairs == 2
+    unrefined = ReaggregateOptions(refine=RefineOptions(refine=False))
+    assert reaggregate(Layout(options.output), unrefined, told, StopRequest()).pairs == 2
     assert hloc_walk(options.output, [*NAMES, "broken.png", "alone.png"]) == counts
     assert check_job(Layout(options.output), told, StopRequest()).findings == ()
 

@@ -39,7 +39,7 @@ def errors(scene: PlanePhotographs, job: Path, name0: str, name1: str) -> np.nda
 
 def test_a_job_matches_and_is_imported(scene: PlanePhotographs, tmp_path: Path) -> None:
     job = tmp_path / "job"
-    run = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--json")
+    run = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--no-refine", "--json")
     assert result_of(run)["matched"] == 3
     assert "match" in run.stderr
     assert "warp" not in run.stderr
@@ -49,9 +49,9 @@ def test_a_job_matches_and_is_imported(scene: PlanePhotographs, tmp_path: Path) 
         assert np.mean(found < 2) > 0.8
     assert result_of(romacli("colmap-import", scene.root, "-o", job, "--json"))["verified"] == 3
     assert "3 of them matched" in romacli("status", job).stdout
-    again = romacli("match", scene.root, "-o", job, "--model", "mini-sparse")
+    again = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--no-refine")
     assert "up to date" in again.stderr
-    refused = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--top-k", "99")
+    refused = romacli("match", scene.root, "-o", job, "--model", "mini-sparse", "--no-refine", "--top-k", "99")
     assert refused.returncode == 2
     assert "--top-k 2048" in refused.stderr
     refused = romacli("aggregate", job, "--method", "cells", "--replace-keypoints")
@@ -65,7 +65,8 @@ def test_sift_keypoints_are_described_and_kept_and_masked(scene: PlanePhotograph
     mask = np.full((240, 320), 255, np.uint8)
     mask[:, :160] = 0
     Image.fromarray(mask).save(masks / "0.png.png")
-    words = ("match", scene.root, "-o", job, "--model", "mini-sparse", "--keypoints", "sift", "--mask-dir", masks)
+    sparse = ("--model", "mini-sparse", "--no-refine")
+    words = ("match", scene.root, "-o", job, *sparse, "--keypoints", "sift", "--mask-dir", masks)
     assert result_of(romacli(*words, "--json"))["matched"] == 3
     indices, _ = hloc_matches(job / "matches.h5", NAMES[0], NAMES[1])
     xy = hloc_keypoints(job / "features.h5", NAMES[0])
@@ -84,6 +85,6 @@ def test_sift_keypoints_are_described_and_kept_and_masked(scene: PlanePhotograph
     ],
 )
 def test_trying_pairs_again_needs_a_matcher_that_can(scene: PlanePhotographs, tmp_path: Path, words, reason) -> None:
-    run = romacli("match", scene.root, "-o", tmp_path / "job", "--model", "mini-sparse", *words)
+    run = romacli("match", scene.root, "-o", tmp_path / "job", "--model", "mini-sparse", "--no-refine", *words)
     assert run.returncode == 2
     assert reason in run.stderr

@@ -62,7 +62,7 @@ class Told(Silent):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
     """Photographs under `photos`, with a finished job in `job` beside them."""
-    return plane_job(tmp_path_factory.mktemp("made"))[1]
+    return plane_job(tmp_path_factory.mktemp("made"), refine=True)[1]
 
 
 @pytest.fixture

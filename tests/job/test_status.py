@@ -34,7 +34,7 @@ def states(run: Run) -> dict[str, str]:
 
 
 def test_a_job_is_told_as_it_grows(run: Run) -> None:
-    common = ("photos", "-o", "job", "--model", "plane")
+    common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
     assert run("match", *common, "--shard", "0/2").exit_code == 0
     assert states(run)["matching"] == "partly done"
     assert states(run)["keypoints"] == "not made yet"
@@ -52,7 +52,7 @@ def test_a_job_is_told_as_it_grows(run: Run) -> None:
 
 
 def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
-    common = ("photos", "-o", "job", "--model", "plane")
+    common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
     Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n")
     assert run("match", *common, "--pairs", "some.txt").exit_code == 0
     assert run("colmap-import", "photos", "-o", "job").exit_code == 0

@@ -23,6 +23,7 @@ from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 
 NAMES = [f"{number}.png" for number in range(6)]
 TURNED = "2.png"
+JOB = ("photos", "-o", "job", "--model", "plane", "--no-refine")
 Run = Callable[..., Result]
 
 
@@ -83,7 +84,7 @@ def lay_on_its_side() -> None:
 
 
 def run(*words: object) -> dict:
-    result = CliRunner().invoke(app, ["match", "photos", "-o", "job", "--model", "plane", "--json", *map(str, words)])
+    result = CliRunner().invoke(app, ["match", *JOB, "--json", *map(str, words)])
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -120,7 +121,7 @@ def test_starved_images_come_with_partners_that_match_others() -> None:
 
 def again(*words: object) -> tuple[dict, int]:
     """What a run with rotations tells, and how many pairs it says it tries again."""
-    words = ("match", "photos", "-o", "job", "--model", "plane", "--json", "--try-rotations", "always", *words)
+    words = ("match", *JOB, "--json", "--try-rotations", "always", *words)
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.stderr
     found = re.search(r"(\d+) pairs? that hardly match", result.stderr)
@@ -134,7 +135,7 @@ def test_a_way_asked_for_later_tries_what_hardly_matched_and_nothing_else(made: 
     assert (told["matched"], told["turned"], told["rejected"], tried) == (15, 5, 0, 5)
     told, tried = again()
     assert (told["encodes"], tried) == (0, 0)
-    words = ["match", "photos", "-o", "job", "--model", "plane", "--try-rotations", "never"]
+    words = ["match", *JOB, "--try-rotations", "never"]
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code != 0
     assert "--try-rotations" in refused.stderr

@@ -111,7 +111,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
 
 def command(photographs: PlanePhotographs, output: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "romacli", "match", str(photographs.root), "-o", str(output), "--json",
-            "--model", "plane", "--method", "cells", *words]  # fmt: skip
+            "--model", "plane", "--method", "cells", "--no-refine", *words]  # fmt: skip
 
 
 def finished(output: Path) -> set[frozenset[str]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.images.options import ImageOptions
+from romacli.job.aggregate import ReaggregateOptions
 from romacli.job.job import Job
 from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Progress, Silent
+from romacli.refine.options import RefineOptions
 from romacli.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.types import ImageList, Manifest, Pair, PairList
@@ -25,6 +27,7 @@ def plane_job(
     *,
     pairs: tuple[Pair, ...] | None = None,
     listener: Progress | None = None,
+    refine: bool = False,
 ) -> tuple[Layout, PlanePhotographs]:
     """Match photographs under `root`/photos into `root`/job and derive the hloc files."""
     photographs = photograph_plane(root / "photos", list(names))
@@ -37,6 +40,7 @@ def plane_job(
         pairs=PairList(pairs) if pairs else exhaustive(names),
         matcher=photographs.matcher,
         manifest=Manifest(settings, "0"),
+        keypoints=ReaggregateOptions(refine=RefineOptions(refine=refine)),
     )
     run_job(job, listener or Silent(), StopRequest())
     return layout, photographs
