@@ -261,9 +261,10 @@ def poses(flags: PosesOptions, talk: TalkOptions) -> None:
     over all pairs with a known pose, of the larger of the angles of rotation and of translation direction; a pair that
     the model lacks counts as wrong.
     """
-    from romacli.eval.model_poses import evaluate_poses, read_estimate, read_truth
+    from romacli.colmap.pose_files import read_written_poses
+    from romacli.eval.model_poses import evaluate_poses, read_estimate
 
-    truth = read_truth(flags.truth)
+    truth = read_written_poses(flags.truth)
     found = evaluate_poses(read_estimate(flags.sparse), truth)
     rows = [
         {"name": name, "rotation_deg": float(rotation), "position": float(position)}

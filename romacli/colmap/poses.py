@@ -151,7 +151,11 @@ def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> P
     """
     names = tuple(sorted(poses.keys() & reference.keys()))
     if not names:
-        raise InputError("the poses and their reference share no image name.")
+        raise InputError(
+            "the poses and their reference share no image name: "
+            f"{min(poses, default='none')} is one of the first, {min(reference, default='none')} of the second. Names "
+            "have to be relative to the same folder."
+        )
     mine, theirs = [poses[name] for name in names], [reference[name] for name in names]
     return PoseErrors(
         names,

@@ -13,9 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from romacli.colmap.pose_files import read_written_poses
 from romacli.colmap.poses import Pose, Similarity, align_similarity, common_rotation
 from romacli.errors import InputError
-from romacli.eval.model_poses import read_estimate, read_truth
+from romacli.eval.model_poses import read_estimate
 from romacli.store.ply import read_ply
 
 # FLANN_INDEX_KDTREE_SINGLE with all leaves looked at: exact in three dimensions.
@@ -61,7 +62,7 @@ def read_cloud(path: Path, model: Path | None = None, truth: Path | None = None)
     xyz = _points(path)[0]
     if model is None or truth is None:
         return xyz
-    poses, known = read_estimate(model), read_truth(truth)
+    poses, known = read_estimate(model), read_written_poses(truth)
     names = sorted(poses.keys() & known.keys())
     if len(names) < _FEWEST_CAMERAS:
         raise InputError(

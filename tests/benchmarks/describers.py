@@ -19,7 +19,8 @@ from typing import Any
 from photographs import run_cli, sift_model
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.eval.model_poses import evaluate_poses, read_estimate, read_truth
+from romacli.colmap.pose_files import read_written_poses
+from romacli.eval.model_poses import evaluate_poses, read_estimate
 
 SIFT = "sift"
 
@@ -54,7 +55,7 @@ def measured(images: Path, name: str, cache: Path) -> dict[str, Any]:
         }
         cameras = images.parent / "cameras"
         if cameras.is_dir():
-            errors = evaluate_poses(read_estimate(sparse), read_truth(cameras)).figures
+            errors = evaluate_poses(read_estimate(sparse), read_written_poses(cameras)).figures
             result |= {"rotation_deg": errors["rotation_deg"]["median"], "position": errors["position"]["median"]}
     return result
 

@@ -7,14 +7,16 @@ is the share of their points in the model that both see, of those of the one tha
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from romacli.images.decode import read_image
 from romacli.mapping.views import read_observations
-from romacli.synthetic.scenes import Camera, render_view, warp_between
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view, warp_between
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
 import render_scene
@@ -50,15 +52,9 @@ def rendered_walk(seed: int, views: int) -> Collection:
     """A walk along an arc round a court of its own and back again, nearer and farther, looking about."""
     rng = np.random.default_rng([seed, 7])
     planes = render_scene.court(np.random.default_rng(seed))
-    cameras = [_camera(rng, turn, outward) for turn, outward in _walk(views)]
+    cameras = cameras_of_walk(rng, views)
+    overlap = overlaps(planes, cameras)
     seen = [render_view(planes, camera) for camera in cameras]
-    small = [_scaled(camera, OVERLAP_SCALE) for camera in cameras]
-    shown = [render_view(planes, camera) for camera in small]
-    overlap = np.zeros((views, views))
-    for i in range(views):
-        for j in range(i + 1, views):
-            shares = [warp_between(small[a], shown[a], small[b], shown[b])[1].mean() for a, b in ((i, j), (j, i))]
-            overlap[i, j] = overlap[j, i] = np.mean(shares)
     images = [np.clip(view.rgb * rng.uniform(0.8, 1.2) + rng.normal(0, 3, view.rgb.shape), 0, 255) for view in seen]
     names = tuple(f"{index:03}.png" for index in range(views))
     return Collection(names, tuple(image.astype(np.uint8) for image in images), overlap)
@@ -77,15 +73,28 @@ def photographs(folder: Path, model: Path) -> Collection:
     return Collection(names, tuple(read_image(folder / name) for name in names), overlap)
 
 
-def _scaled(camera: Camera, scale: float) -> Camera:
+def overlaps(planes: Sequence[TexturedPlane], cameras: Sequence[Camera]) -> np.ndarray:
+    """The overlap (N, N) of every two views, exact but for the smaller pictures it is counted at."""
+    small = [scaled(camera, OVERLAP_SCALE) for camera in cameras]
+    shown = [render_view(planes, camera) for camera in small]
+    overlap = np.zeros((len(small), len(small)))
+    for i, j in combinations(range(len(small)), 2):
+        shares = [warp_between(small[a], shown[a], small[b], shown[b])[1].mean() for a, b in ((i, j), (j, i))]
+        overlap[i, j] = overlap[j, i] = np.mean(shares)
+    return overlap
+
+
+def scaled(camera: Camera, scale: float) -> Camera:
+    """The camera with as many times the pixels across and down."""
     width, height = camera.size
     return Camera(np.diag([scale, scale, 1]) @ camera.K, camera.R, camera.t, (int(width * scale), int(height * scale)))
 
 
-def _walk(views: int) -> list[tuple[float, bool]]:
+def cameras_of_walk(rng: np.random.Generator, views: int) -> list[Camera]:
+    """Cameras along an arc round a court and back again, nearer and farther, looking about."""
     half = views // 2
     there, back = np.linspace(-75, 75, half), np.linspace(75, -75, views - half)
-    return [(turn, False) for turn in there] + [(turn, True) for turn in back]
+    return [_camera(rng, turn, outward) for turns, outward in ((there, False), (back, True)) for turn in turns]
 
 
 def _camera(rng: np.random.Generator, turn_deg: float, outward: bool) -> Camera:

@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from romacli.cli.app import app
+from romacli.colmap.pose_files import read_written_poses
 from romacli.colmap.poses import Pose
 from romacli.errors import InputError
-from romacli.eval.model_poses import evaluate_poses, read_truth
+from romacli.eval.model_poses import evaluate_poses
 
 NAMES = ("a.jpg", "b c.jpg", "d.jpg", "e.jpg", "f.jpg")
 
@@ -108,7 +109,7 @@ def test_two_images_have_no_position_error(truth: dict[str, Pose]) -> None:
 
 @pytest.mark.parametrize("kind", [strecha, text, colmap])
 def test_the_truth_is_read_from_each_form(truth: dict[str, Pose], tmp_path: Path, kind) -> None:
-    read = read_truth(kind(tmp_path / "truth", truth))
+    read = read_written_poses(kind(tmp_path / "truth", truth))
     assert read.keys() == truth.keys()
     for name, pose in truth.items():
         np.testing.assert_allclose(read[name].rotation, pose.rotation, atol=1e-9)
@@ -129,20 +130,20 @@ def test_the_truth_is_read_from_each_form(truth: dict[str, Pose], tmp_path: Path
 def test_lines_that_are_no_poses_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "truth").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_truth(tmp_path / "truth")
+        read_written_poses(tmp_path / "truth")
 
 
 def test_camera_files_that_are_none_are_refused(tmp_path: Path, truth: dict[str, Pose]) -> None:
     folder = strecha(tmp_path / "truth", truth)
     (folder / "a.jpg.camera").write_text("1 2 3")
     with pytest.raises(InputError, match=r"a\.jpg\.camera holds 3 numbers"):
-        read_truth(folder)
+        read_written_poses(folder)
     (folder / "a.jpg.camera").write_text("1 " * 26)
     with pytest.raises(InputError, match=r"a\.jpg\.camera: the rotation is no rotation"):
-        read_truth(folder)
+        read_written_poses(folder)
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(InputError, match="cannot be read|holds no COLMAP model"):
-            read_truth(path / "nowhere")
+            read_written_poses(path / "nowhere")
 
 
 def test_the_command_prints_a_table_and_json(tmp_path: Path, truth: dict[str, Pose]) -> None:

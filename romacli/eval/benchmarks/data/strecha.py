@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
+from romacli.colmap.pose_files import SUFFIX, read_strecha
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, sizes_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
-from romacli.eval.model_poses import SUFFIX, read_strecha
 
 
 def read(root: Path) -> list[Task]:

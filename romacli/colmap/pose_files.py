@@ -1,0 +1,117 @@
+"""Poses as people write them down: a COLMAP model, Strecha's camera files, or a text of one pose a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from romacli.errors import InputError
+
+from .poses import Pose, read_poses
+
+SUFFIX = ".camera"
+# A file of Strecha's: K by rows, three zeros, the rotation from camera to world by rows, the centre, the size.
+_STRECHA_NUMBERS = 9 + 3 + 9 + 3 + 2
+GRAMMAR = "A line is the name, then qw qx qy qz tx ty tz as in COLMAP's images.txt: the camera's pose, cam_from_world."
+_MOST_DEFECT = 1e-3  # of R^T R - I, and of the length of a quaternion
+
+
+def read_written_poses(path: Path) -> dict[str, Pose]:
+    """Known poses by image name.
+
+    Args:
+        path: the folder of a COLMAP model; a folder of `NAME.camera` files; or a text of one pose a line.
+
+    Raises:
+        InputError: it is none of these, or a file or a line is no pose.
+    """
+    if not path.is_dir():
+        return _read_lines(path)
+    cameras = sorted(path.rglob(f"*{SUFFIX}"))
+    if not cameras:
+        return read_poses(path)
+    return {file.relative_to(path).as_posix().removesuffix(SUFFIX): read_strecha(file)[1] for file in cameras}
+
+
+def read_strecha(path: Path) -> tuple[np.ndarray, Pose]:
+    """K (3, 3) and the pose in a file of Strecha's.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    values = _numbers(_text(path).split(), str(path))
+    if len(values) not in (_STRECHA_NUMBERS, _STRECHA_NUMBERS - 2):
+        raise InputError(
+            f"{path} holds {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
+            "camera to world, the camera's centre, width and height."
+        )
+    rotation, centre = values[12:21].reshape(3, 3).T, values[21:24]
+    return values[:9].reshape(3, 3), _pose(rotation, -rotation @ centre, str(path))
+
+
+def _read_lines(path: Path) -> dict[str, Pose]:
+    poses: dict[str, Pose] = {}
+    for number, line in _lines(path):
+        name, *columns = line.rsplit(None, 7)
+        place = f"{path}:{number}"
+        if len(columns) != 7:
+            raise InputError(f"{place}: {len(line.split())} columns, expected 8. {GRAMMAR}")
+        if name in poses:
+            raise InputError(f"{place}: {name} has a pose already. Leave one of them out.")
+        quaternion, translation = np.split(_numbers(columns, place), [4])
+        length = float(np.linalg.norm(quaternion))
+        if abs(length - 1) > _MOST_DEFECT:
+            raise InputError(f"{place}: the quaternion has length {length:.3g}, expected 1. {GRAMMAR}")
+        poses[name] = Pose(_rotation(quaternion / length), translation)
+    if not poses:
+        raise InputError(f"{path} holds no poses. {GRAMMAR}")
+    return poses
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. Name the folder of a COLMAP model or of {SUFFIX} files, or a "
+            "text of poses."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text. {GRAMMAR}") from error
+
+
+def _numbers(columns: Sequence[str], place: str) -> np.ndarray:
+    try:
+        values = np.array([float(column) for column in columns])
+    except ValueError as error:
+        raise InputError(f"{place}: a value is no number ({error}).") from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{place}: a value is not finite. Leave out images without a known pose.")
+    return values
+
+
+def _rotation(quaternion: np.ndarray) -> np.ndarray:
+    w, x, y, z = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _pose(rotation: np.ndarray, translation: np.ndarray, place: str) -> Pose:
+    defect = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    if defect > _MOST_DEFECT or np.linalg.det(rotation) < 0:
+        raise InputError(f"{place}: the rotation is no rotation. Expected numbers 13 to 21 to be one, row by row.")
+    u, _, vt = np.linalg.svd(rotation)
+    return Pose(u @ vt, translation)
