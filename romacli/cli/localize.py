@@ -55,11 +55,12 @@ def localize(
     covariance, the map images used, and why a query has no pose. No pose is invented. The same command continues.
     """
     from romacli.localize.localize import localize as run
-    from romacli.localize.localize import open_map, values_of
+    from romacli.localize.localize import values_of
+    from romacli.localize.map import open_map
     from romacli.matchers.registry import load_matcher
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        target = open_map(wanted.sparse, wanted.images)
+        target = open_map(wanted.sparse, wanted.images, console)
         matcher = load_matcher(wanted.matcher, building)
         found = run(wanted.queries, target, wanted.output, matcher, options, matching, console, stop)
         failed = [query for query in found if query.why]

@@ -37,7 +37,12 @@ def parse_camera_params(text: str) -> tuple[float, ...]:
         raise UsageError(f"--camera-params {text!r} are not numbers separated by commas.") from error
 
 
-def _rigs(text: str) -> RigFile:
+def parse_rigs(text: str) -> RigFile:
+    """Read the file of `--rig-config`.
+
+    Raises:
+        InputError: as from `read_rigs`.
+    """
     return read_rigs(Path(text))
 
 
@@ -76,7 +81,7 @@ class CameraOptions:
             "prefixes were taken at one time. Poses within the rig may be missing for --mapper global alone.",
             metavar="FILE",
             name="rig-config",
-            parse=_rigs,
+            parse=parse_rigs,
         ),
     ] = None
 

@@ -22,19 +22,26 @@ _KEYS = (
     "camera_model_name",
     "camera_params",
 )
+_IDENTITY = (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class RigCamera:
     """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics where the file has them.
 
-    is_placed: whether its pose in the rig is known; that of the reference always is.
+    cam_from_rig: a quaternion (w, x, y, z) and a translation, None where the file does not tell; the reference's is
+    the identity.
     """
 
     prefix: str
     model: str | None = None
     params: tuple[float, ...] | None = None
-    is_placed: bool = True
+    cam_from_rig: tuple[tuple[float, ...], tuple[float, ...]] | None = _IDENTITY
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its pose in the rig is known."""
+        return self.cam_from_rig is not None
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,14 @@ def _camera(path: Path, camera: Any) -> RigCamera:
         path,
         f"{prefix} has camera_params without a camera_model_name to read them by",
     )
-    is_placed = rotation is not None or camera.get("ref_sensor") is True
-    return RigCamera(prefix, model, None if params is None else tuple(map(float, params)), is_placed)
+    placed = None if rotation is None or translation is None else (_floats(rotation), _floats(translation))
+    if camera.get("ref_sensor") is True:
+        placed = _IDENTITY
+    return RigCamera(prefix, model, None if params is None else _floats(params), placed)
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:

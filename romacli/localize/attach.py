@@ -21,21 +21,26 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Attached:
+class Places:
     """Points of the map with one place each in the query: ids (n,), places (n, 2) and how many images agree (n,)."""
 
     ids: np.ndarray
     places: np.ndarray
     views: np.ndarray
 
+    def best(self, count: int) -> Places:
+        """At most so many, those that most images agree on."""
+        chosen = np.argsort(-self.views, kind="stable")[:count]
+        return Places(self.ids[chosen], self.places[chosen], self.views[chosen])
 
-def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Attached:
+
+def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Places:
     """One place for each point: the weighted mean of those within a tolerance of the one with most weight round it.
 
     A point that most of the weight disagrees about is left out.
     """
     if not sightings:
-        return Attached(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, np.int64))
+        return Places(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, np.int64))
     ids, places, weights = (
         np.concatenate([getattr(sighting, part) for sighting in sightings]) for part in ("ids", "places", "weights")
     )
@@ -49,7 +54,7 @@ def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Attached:
     means = np.column_stack([np.bincount(group, weights * near * axis) for axis in places.T]) / held[:, None]
     views = np.bincount(group, near)
     agreed = share > 0.5
-    return Attached(points[agreed], means[agreed], views[agreed])
+    return Places(points[agreed], means[agreed], views[agreed])
 
 
 def _medoids(group: np.ndarray, places: np.ndarray, weights: np.ndarray, tolerance_px: float) -> np.ndarray:

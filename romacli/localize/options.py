@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from romacli.colmap.options import parse_rigs
+from romacli.colmap.rigs import RigFile
 from romacli.options import Choice, Option, Panel
 
 
@@ -30,6 +32,21 @@ class LocalizeOptions:
         Path | None,
         Option("Match these pairs instead, a query and a map image a line, as hloc writes them.", metavar="FILE"),
     ] = None
+    near: Annotated[
+        Path | None,
+        Option(
+            "Rough poses of the queries, `NAME qw qx qy qz tx ty tz` a line or a COLMAP model: each is matched with "
+            "the map images that look at the same part of space instead.",
+            metavar="POSES",
+        ),
+    ] = None
+    clusters: Annotated[
+        bool,
+        Option(
+            "Group a query's map images by the points they share, solve a pose for each group, and keep the one that "
+            "most points agree on: where places look alike."
+        ),
+    ] = False
     query_list: Annotated[
         Path | None,
         Option(
@@ -37,6 +54,16 @@ class LocalizeOptions:
             "all of QUERIES, with the map's camera where one took all its photographs and the size is the same, else a "
             "focal length by EXIF data, else one that is estimated with the pose.",
             metavar="FILE",
+        ),
+    ] = None
+    rigs: Annotated[
+        RigFile | None,
+        Option(
+            "Cameras of queries that move together, in COLMAP's JSON: queries whose names agree behind their cameras' "
+            "prefixes were taken at one time and get one pose of the rig.",
+            metavar="FILE",
+            name="rig-config",
+            parse=parse_rigs,
         ),
     ] = None
     max_error: Annotated[

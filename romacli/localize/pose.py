@@ -30,36 +30,88 @@ class QueryCamera:
 class QueryPose:
     """cam_from_world as a quaternion (w, x, y, z) and a translation, with what speaks for it.
 
-    covariance: (6, 6) of rotation and translation, where COLMAP gives one. camera: (pycolmap.Camera), refined or not.
+    inliers: (n,) bool, of the points it was found from. camera: (pycolmap.Camera), refined or not. covariance: (6, 6)
+    of rotation and translation, of the rig's pose where the query is one of a rig's; None where COLMAP gives none.
+    projected: (n, 2) where it sees the points, COLMAP pixels.
     """
 
     qvec: tuple[float, ...]
     tvec: tuple[float, ...]
-    inliers: int
+    inliers: np.ndarray
     camera: Any
     covariance: np.ndarray | None
+    projected: np.ndarray
 
 
-def solve_pose(
-    places: np.ndarray, points: np.ndarray, query: QueryCamera, *, max_error_px: float, seed: int
-) -> QueryPose | None:
-    """The pose that most of the places (n, 2), COLMAP pixels, of points (n, 3) agree on; None where there is none."""
+@dataclass(frozen=True)
+class Attached:
+    """A query with what it sees: places (n, 2), COLMAP pixels, of points (n, 3) of the map. cam_from_rig: as in
+    `RigCamera`."""
+
+    camera: QueryCamera
+    places: np.ndarray
+    points: np.ndarray
+    cam_from_rig: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+def solve_pose(query: Attached, *, max_error_px: float, seed: int) -> QueryPose | None:
+    """The pose that most of a query's points agree on; None where there is none."""
     pycolmap = load_pycolmap()
     estimation, refinement = pycolmap.AbsolutePoseEstimationOptions(), pycolmap.AbsolutePoseRefinementOptions()
-    estimation.estimate_focal_length = query.estimate
+    estimation.estimate_focal_length = query.camera.estimate
     estimation.ransac.max_error = max_error_px
     estimation.ransac.random_seed = seed
-    refinement.refine_focal_length = query.refine or query.estimate
-    camera = pycolmap.Camera(query.camera.todict())
-    found = pycolmap.estimate_and_refine_absolute_pose(places, points, camera, estimation, refinement, True)
+    refinement.refine_focal_length = query.camera.refine or query.camera.estimate
+    camera = pycolmap.Camera(query.camera.camera.todict())
+    found = pycolmap.estimate_and_refine_absolute_pose(query.places, query.points, camera, estimation, refinement, True)
     if found is None:
         return None
-    x, y, z, w = found["cam_from_world"].rotation.quat
-    translation = tuple(map(float, found["cam_from_world"].translation))
-    covariance = found.get("covariance")
-    return QueryPose(
-        (float(w), float(x), float(y), float(z)), translation, int(found["num_inliers"]), camera, covariance
+    return _pose(found["cam_from_world"], camera, query.points, found["inlier_mask"], found.get("covariance"))
+
+
+def solve_rig(queries: Sequence[Attached], *, max_error_px: float, seed: int) -> list[QueryPose] | None:
+    """The pose of a rig that most points of all its cameras' queries agree on, as those of the queries."""
+    pycolmap = load_pycolmap()
+    options = pycolmap.RANSACOptions()
+    options.max_error, options.random_seed = max_error_px, seed
+    refinement = pycolmap.AbsolutePoseRefinementOptions()
+    refinement.refine_focal_length = all(query.camera.refine for query in queries)
+    cameras = [pycolmap.Camera(query.camera.camera.todict()) for query in queries]
+    in_rig = [_rigid(*query.cam_from_rig) for query in queries if query.cam_from_rig]
+    places, points = (np.concatenate([getattr(query, part) for query in queries]) for part in ("places", "points"))
+    sizes = [len(query.places) for query in queries]
+    index = np.repeat(np.arange(len(queries)), sizes).tolist()
+    found = pycolmap.estimate_generalized_absolute_pose(places, points, index, in_rig, cameras, options)
+    if found is None:
+        return None
+    inliers = np.asarray(found["inlier_mask"], bool)
+    refined = pycolmap.refine_generalized_absolute_pose(
+        *(found["rig_from_world"], places, points, inliers, index, in_rig, cameras, refinement), return_covariance=True
     )
+    if refined is None:
+        return None
+    ends = np.cumsum(sizes)[:-1]
+    return [
+        _pose(cam_from_rig * refined["rig_from_world"], camera, query.points, own, refined.get("covariance"))
+        for cam_from_rig, camera, query, own in zip(in_rig, cameras, queries, np.split(inliers, ends), strict=True)
+    ]
+
+
+def _pose(cam_from_world: Any, camera: Any, points: np.ndarray, inliers: Any, covariance: Any) -> QueryPose:
+    x, y, z, w = map(float, cam_from_world.rotation.quat)
+    rotation, translation = cam_from_world.rotation.matrix(), cam_from_world.translation
+    seen = points @ rotation.T + translation
+    projected = np.full((len(points), 2), np.nan)
+    front = seen[:, 2] > 0
+    projected[front] = camera.img_from_cam(seen[front])
+    inliers = np.asarray(inliers, bool)
+    return QueryPose((w, x, y, z), tuple(map(float, translation)), inliers, camera, covariance, projected)
+
+
+def _rigid(qvec: Sequence[float], tvec: Sequence[float]) -> Any:
+    pycolmap = load_pycolmap()
+    quaternion = np.roll(np.array(qvec, float) / np.linalg.norm(qvec), -1)
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(quaternion), np.array(tvec, float))
 
 
 def guessed_camera(size: Size, focal_px: float | None) -> QueryCamera:

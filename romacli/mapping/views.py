@@ -41,16 +41,20 @@ def read_views(model_folder: Path) -> dict[str, View]:
     Raises:
         InputError: the folder holds no COLMAP model.
     """
-    model = read_model(model_folder)
+    return views_of(read_model(model_folder))
+
+
+def views_of(model: Any) -> dict[str, View]:
+    """The same of a model (pycolmap.Reconstruction) that is read already."""
     places = {identity: point.xyz for identity, point in model.points3D.items()}
-    edges = {identity: _edges(camera) for identity, camera in model.cameras.items()}
+    edges = {identity: edges_of(camera) for identity, camera in model.cameras.items()}
     views = {}
     for image in model.images.values():
         if image.has_pose:
             cam_from_world = image.cam_from_world()
             pose = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
             points = [places[point.point3D_id] for point in image.points2D if point.has_point3D()]
-            views[image.name] = View(pose, edges[image.camera_id], _depths(pose, points))
+            views[image.name] = View(pose, edges[image.camera_id], depths_of(pose, np.array(points).reshape(-1, 3)))
     return views
 
 
@@ -96,7 +100,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
         raise InputError(f"{database} cannot be read as a COLMAP database: {error}. Give another.") from error
 
 
-def _edges(camera: Any) -> tuple[float, float, float, float]:
+def edges_of(camera: Any) -> tuple[float, float, float, float]:
     """How far the image reaches at depth 1, along the lines through its middle, where distortion is least odd."""
     across, down = camera.width / 2, camera.height / 2
     middles = np.array([[0, down], [across, 0], [camera.width, down], [across, camera.height]], float)
@@ -104,10 +108,9 @@ def _edges(camera: Any) -> tuple[float, float, float, float]:
     return float(rays[0, 0]), float(rays[1, 1]), float(rays[2, 0]), float(rays[3, 1])
 
 
-def _depths(pose: Pose, points: list[np.ndarray]) -> tuple[float, float] | None:
-    if not points:
-        return None
-    depths = np.stack(points) @ pose.rotation[2] + pose.translation[2]
+def depths_of(pose: Pose, points: np.ndarray) -> tuple[float, float] | None:
+    """Between which depths points (n, 3) of the world lie before a camera, None where none does."""
+    depths = points @ pose.rotation[2] + pose.translation[2]
     depths = depths[depths > 0]
     if not len(depths):
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .covisible import covisible
+from .covisible import clusters, covisible
 from .exhaustive import exhaustive
 from .listfile import ReadPairs, format_pairs, read_pairs, write_pairs
 from .merge import MergedPairs, merge
-from .poses import Frustum, posed
+from .poses import Frustum, looking_alike, posed
 from .positions import read_positions
 from .retrieval import PartnerOptions, RetrievalOptions, retrieve
 from .sequential import sequential
@@ -18,9 +18,11 @@ __all__ = [
     "PartnerOptions",
     "ReadPairs",
     "RetrievalOptions",
+    "clusters",
     "covisible",
     "exhaustive",
     "format_pairs",
+    "looking_alike",
     "merge",
     "posed",
     "read_pairs",

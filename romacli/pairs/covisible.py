@@ -40,3 +40,23 @@ def covisible(names: Sequence[str], observations: np.ndarray, *, num_matched: in
 
     best = nearest(score, (count, count), num_matched)
     return undirected(names, np.broadcast_to(np.arange(count)[:, None], best.shape), best)
+
+
+def clusters(observations: Sequence[np.ndarray]) -> list[list[int]]:
+    """Groups of images that are joined by shared points, the first of each in their order.
+
+    Args:
+        observations: the points (n,) that each image sees, as any numbers.
+    """
+    ids, points = np.unique(np.concatenate([np.zeros(0, np.int64), *observations]), return_inverse=True)
+    group = np.arange(len(observations))
+    first_of = np.full(len(ids), -1)
+    start = 0
+    for image, seen in enumerate(observations):
+        own = points[start : start + len(seen)]
+        start += len(seen)
+        known = np.unique(group[first_of[own][first_of[own] >= 0]])
+        group[np.isin(group, known)] = known[0] if len(known) else image
+        group[image] = known[0] if len(known) else image
+        first_of[own[first_of[own] < 0]] = image
+    return [np.flatnonzero(group == number).tolist() for number in dict.fromkeys(group.tolist())]

@@ -9,7 +9,7 @@ import numpy as np
 
 from romacli.types import PairList
 
-from .nearest import nearest, undirected
+from .nearest import NOBODY, nearest, undirected
 
 # Samples of a frustum: across, down, and in depth.
 _SAMPLES = (6, 6, 4)
@@ -51,29 +51,67 @@ def posed(
         max_rotation_deg: of one camera against the other, all axes counted; more makes no pair.
         min_frustum_overlap: less makes no pair; in [0, 1].
     """
-    count = len(names)
-    rotations = np.stack([frustum.rotation for frustum in frusta])
-    translations = np.stack([frustum.translation for frustum in frusta])
-    points = np.stack([_samples(frustum) for frustum in frusta])
-    edges = np.array([[f.left, f.top, f.right, f.bottom, f.near, f.far] for f in frusta])
-    least_trace = 1 + 2 * np.cos(np.radians(min(max_rotation_deg, 180.0)))
+    count, many = len(names), _Frusta.of(frusta)
 
     def score(block: slice) -> np.ndarray:
         return np.stack([overlaps_of(index) for index in range(block.start, block.stop)])
 
     def overlaps_of(index: int) -> np.ndarray:
-        overlaps = np.full(count, -np.inf)
-        traces = np.einsum("nij,ij->n", rotations, rotations[index])
-        others = np.flatnonzero(traces >= least_trace - 1e-9)
-        others = others[others != index]
-        there = _inside(points[index], rotations[others], translations[others], edges[others])
-        back = _inside(points[others], rotations[index], translations[index], edges[index])
-        overlaps[others] = (there + back) / 2
-        overlaps[(overlaps < min_frustum_overlap) | (overlaps <= 0)] = -np.inf
+        overlaps = many.overlaps(many, index, max_rotation_deg, min_frustum_overlap)
+        overlaps[index] = -np.inf
         return overlaps
 
     best = nearest(score, (count, count), num_matched)
     return undirected(names, np.broadcast_to(np.arange(count)[:, None], best.shape), best)
+
+
+def looking_alike(
+    queries: Sequence[Frustum],
+    frusta: Sequence[Frustum],
+    *,
+    num_matched: int,
+    max_rotation_deg: float,
+    min_frustum_overlap: float,
+) -> list[list[int]]:
+    """For each query the `num_matched` frusta that share most with its own, the best first, as `posed` counts it."""
+    asked, many = _Frusta.of(queries), _Frusta.of(frusta)
+
+    def score(block: slice) -> np.ndarray:
+        rows = range(block.start, block.stop)
+        return np.stack([many.overlaps(asked, row, max_rotation_deg, min_frustum_overlap) for row in rows])
+
+    best = nearest(score, (len(queries), len(frusta)), num_matched)
+    return [[int(column) for column in row if column != NOBODY] for row in best]
+
+
+@dataclass(frozen=True)
+class _Frusta:
+    """Frusta as arrays. points: (n, samples, 3) of the world; edges: (n, 6) left, top, right, bottom, near, far."""
+
+    rotations: np.ndarray
+    translations: np.ndarray
+    points: np.ndarray
+    edges: np.ndarray
+
+    @classmethod
+    def of(cls, frusta: Sequence[Frustum]) -> _Frusta:
+        return cls(
+            np.stack([frustum.rotation for frustum in frusta]),
+            np.stack([frustum.translation for frustum in frusta]),
+            np.stack([_samples(frustum) for frustum in frusta]),
+            np.array([[f.left, f.top, f.right, f.bottom, f.near, f.far] for f in frusta]),
+        )
+
+    def overlaps(self, asked: _Frusta, index: int, max_rotation_deg: float, least: float) -> np.ndarray:
+        """How much of one of the asked each of these shares, (n,); -inf where it is too little."""
+        overlaps = np.full(len(self.points), -np.inf)
+        traces = np.einsum("nij,ij->n", self.rotations, asked.rotations[index])
+        others = np.flatnonzero(traces >= 1 + 2 * np.cos(np.radians(min(max_rotation_deg, 180.0))) - 1e-9)
+        there = _inside(asked.points[index], self.rotations[others], self.translations[others], self.edges[others])
+        back = _inside(self.points[others], asked.rotations[index], asked.translations[index], asked.edges[index])
+        overlaps[others] = (there + back) / 2
+        overlaps[(overlaps < least) | (overlaps <= 0)] = -np.inf
+        return overlaps
 
 
 def _samples(frustum: Frustum) -> np.ndarray:

@@ -21,7 +21,8 @@ from .layout import Layout, unwritable
 @dataclass(frozen=True)
 class Run:
     """One piece of work. started: UTC, ISO 8601; finished: it ran to its end; images: the folder of photographs,
-    absolute, where it looked at them; counts: what it did, in numbers."""
+    absolute, where it looked at them; counts: what it did, in numbers; output: the folder that it wrote, where that is
+    another one."""
 
     stage: str
     started: str
@@ -29,6 +30,7 @@ class Run:
     finished: bool
     images: str | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
+    output: str | None = None
 
 
 def append_run(path: Path, run: Run) -> None:
@@ -62,10 +64,12 @@ def read_runs(path: Path) -> list[Run]:
 
 
 @contextmanager
-def noted(layout: Layout, stage: str, *, images: Path | None = None) -> Iterator[dict[str, float]]:
+def noted(
+    layout: Layout | None, stage: str, *, images: Path | None = None, output: Path | None = None
+) -> Iterator[dict[str, float]]:
     """Time a block and append it to the folder's runs; the block may fill the counts it is given.
 
-    A folder without a manifest is no job of ours and gets no such file. Nor does a job fail for want of it.
+    No folder, and one without a manifest, is no job of ours and gets no such file. Nor does a job fail for want of it.
     """
     counts: dict[str, float] = {}
     started, start, finished = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), False
@@ -74,10 +78,10 @@ def noted(layout: Layout, stage: str, *, images: Path | None = None) -> Iterator
         finished = True
     finally:
         seconds = round(time.monotonic() - start, 3)
-        folder = str(images.resolve()) if images else None
-        if layout.manifest.exists():
+        folder, written = (str(path.resolve()) if path else None for path in (images, output))
+        if layout and layout.manifest.exists():
             with suppress(StoreError):
-                append_run(layout.runs, Run(stage, started, seconds, finished, folder, counts))
+                append_run(layout.runs, Run(stage, started, seconds, finished, folder, counts, written))
 
 
 def photographs_of(layout: Layout) -> Path | None:

@@ -7,10 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.homography import HomographyMatcher, image_digest
-from support.posed_job import FOCAL, SIZE, PosedJob, plane_from_image, posed_job, write_photograph
+from support.posed_job import FOCAL, NUM_POINTS, SIZE, PosedJob, plane_from_image, posed_job, write_photograph
 from support.small_scene import look_at
 from typer.testing import CliRunner, Result
 
@@ -135,6 +136,96 @@ def test_pairs_and_intrinsics_may_be_given(walk: Walk, tmp_path: Path) -> None:
     assert_right(poses_in(walk.job.layout.root.parent / "out" / "poses.txt"), walk.poses, {"b.png"})
 
 
+def quaternion(rotation: np.ndarray) -> tuple[float, ...]:
+    """w, x, y, z of a rotation matrix."""
+    axis_angle = cv2.Rodrigues(rotation)[0].ravel()
+    angle = float(np.linalg.norm(axis_angle))
+    return tuple(map(float, (np.cos(angle / 2), *(np.sinc(angle / 2 / np.pi) / 2 * axis_angle))))
+
+
+def write_poses(path: Path, poses: dict[str, Pose]) -> Path:
+    """Poses, one a line."""
+    lines = [
+        f"{name} {' '.join(map(str, (*quaternion(pose.rotation), *pose.translation)))}\n"
+        for name, pose in poses.items()
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def test_rough_poses_choose_map_images(walk: Walk, tmp_path: Path) -> None:
+    rough = {name: Pose(pose.rotation, pose.translation + [0.3, -0.1, 0.2]) for name, pose in walk.poses.items()}
+    del rough["a/near.png"]
+    result = run(walk, "--near", write_poses(tmp_path / "rough.txt", rough), "--num-matched", 3, "--json")
+    assert result.exit_code == 4, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
+    assert len(rows["b.png"]["map_images"]) == 3
+    assert "rough.txt has no pose of it" in rows["a/near.png"]["why"]
+    assert "looks at nothing that a map image shows" in rows["lost.png"]["why"]
+    assert_right(poses_in(walk.job.layout.root.parent / "out" / "poses.txt"), walk.poses, {"b.png"})
+    strangers = run(walk, "--near", write_poses(tmp_path / "rough.txt", {"queries/b.png": rough["b.png"]}))
+    assert strangers.exit_code == 3
+    assert "did you mean b.png?" in strangers.stderr
+
+
+def test_of_map_images_that_share_no_points_one_group_gives_the_pose(walk: Walk) -> None:
+    model = walk.job.layout.sparse / "0"
+    images = (model / "images.txt").read_text().splitlines()
+    for row in (7, 9):  # what the last two images see become points of their own, elsewhere
+        x, y, ids = (images[row].split()[part::3] for part in range(3))
+        images[row] = " ".join(f"{a} {b} {int(each) + NUM_POINTS}" for a, b, each in zip(x, y, ids, strict=True))
+    (model / "images.txt").write_text("\n".join(images) + "\n")
+    rows = []
+    for line in (model / "points3D.txt").read_text().splitlines():
+        identity, x, *words = line.split()
+        track = list(zip(words[6::2], words[7::2], strict=True))
+        for shift, views in ((0, "123"), (1, "45")):
+            kept = [f"{image} {point}" for image, point in track if image in views]
+            moved = [str(int(identity) + shift * NUM_POINTS), str(float(x) + 3 * shift), *words[:6]]
+            rows += [" ".join((*moved, *kept)) + "\n"] if kept else []
+    (model / "points3D.txt").write_text("".join(rows))
+    result = run(walk, "--clusters", "--json")
+    assert result.exit_code == 4, result.stderr
+    near = json.loads(result.stdout)["results"][0]
+    assert (near["name"], set(near["map_images"])) == ("a/near.png", {"0.png", "1.png", "2.png"})
+    assert near["inliers"] > 0.9 * near["points"]
+    found = poses_in(walk.job.layout.root.parent / "out" / "poses.txt")
+    assert_right({"a/near.png": found["a/near.png"]}, walk.poses, {"a/near.png"})
+
+
+def test_queries_of_a_rig_have_one_pose(walk: Walk, tmp_path: Path) -> None:
+    true = {"left/1.png": walk.poses["a/near.png"], "right/1.png": walk.poses["lost.png"]}
+    for name, old in zip(true, ("a/near.png", "lost.png"), strict=True):
+        (walk.queries / name).parent.mkdir()
+        (walk.queries / old).rename(walk.queries / name)
+    apart = true["left/1.png"].to(true["right/1.png"])
+    placed = {"cam_from_rig_rotation": quaternion(apart.rotation), "cam_from_rig_translation": list(apart.translation)}
+    left, right = {"image_prefix": "left/", "ref_sensor": True}, {"image_prefix": "right/"}
+    rig = tmp_path / "rig.json"
+    rig.write_text(json.dumps([{"cameras": [left, {**right, **placed}]}]))
+    result = run(walk, "--rig-config", rig, "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
+    assert rows["left/1.png"]["frame_inliers"] == rows["right/1.png"]["frame_inliers"] > 100
+    assert rows["right/1.png"]["inliers"] == 0
+    assert "frame" not in rows["b.png"]
+    assert_right(poses_in(walk.job.layout.root.parent / "out" / "poses.txt"), {**walk.poses, **true}, {"b.png", *true})
+    rig.write_text(json.dumps([{"cameras": [left, right]}]))
+    assert "right/ has no cam_from_rig_rotation" in run(walk, "--rig-config", rig).stderr
+
+
+def test_photographs_of_the_map_may_be_spelled_otherwise_but_not_be_others(walk: Walk) -> None:
+    images = walk.job.layout.sparse / "0" / "images.txt"
+    images.write_text(images.read_text().replace("0.png", "caf\u00e9.png"))
+    (walk.job.photographs / "0.png").rename(walk.job.photographs / "cafe\u0301.png")
+    (walk.job.photographs / "4.png").unlink()
+    result = run(walk, "--json")
+    assert "lacks 1 of 5 photographs" in result.stderr
+    assert set(json.loads(result.stdout)["results"][0]["map_images"]) == {"caf\u00e9.png", "1.png", "2.png", "3.png"}
+    (walk.job.layout.sparse / "0" / "cameras.txt").write_text("1 SIMPLE_PINHOLE 320 240 350 160 120\n")
+    assert "was made of" in run(walk).stderr
+
+
 def test_a_query_of_the_map_is_posed_without_itself(walk: Walk) -> None:
     shutil.rmtree(walk.queries)
     shutil.copytree(walk.job.photographs, walk.queries)
@@ -170,6 +261,7 @@ def test_a_fallback_is_marked(walk: Walk) -> None:
     [
         ("b.png PINHOLE 640 480 700", "takes fx, fy, cx, cy"),
         ("b.png", "NAME MODEL WIDTH HEIGHT"),
+        ("b.png SIMPLE_PINHOLE 320 240 350 160 120", "320x240 px there, the photograph has 640x480"),
         ("gone.png SIMPLE_PINHOLE 640 480 700 320 240", "lacks: gone.png"),
         ("", "lists no query"),
     ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from romacli.errors import UsageError
-from romacli.pairs import exhaustive, sequential
+from romacli.pairs import clusters, exhaustive, sequential
 
 
 def steps_of(pairs, names):
@@ -56,3 +57,9 @@ def test_an_overlap_beyond_the_last_image_is_exhaustive():
 def test_an_overlap_below_one_is_refused(overlap):
     with pytest.raises(UsageError, match=f"--overlap is {overlap}; .* must be at least 1"):
         sequential(["a", "b"], overlap=overlap)
+
+
+def test_images_are_grouped_by_shared_points_through_others_too():
+    seen = [np.array(ids, np.int64) for ids in ([1, 2], [5], [2, 3], [9], [3, 9], [])]
+    assert clusters(seen) == [[0, 2, 3, 4], [1], [5]]
+    assert clusters([]) == []

@@ -16,7 +16,7 @@ from romacli.eval.throughput import spread
 from romacli.localize.pose import read_query_list
 
 if TYPE_CHECKING:
-    from romacli.localize.localize import Map
+    from romacli.localize.map import Map
 
 IMAGES, MODEL, PAIRS = "images/images_upright", "3D-models/aachen_v_1_1", "pairs-query-netvlad50.txt"
 QUERIES = {when: f"queries/{when}_time_queries_with_intrinsics.txt" for when in ("day", "night")}
@@ -53,7 +53,7 @@ def read_map(root: Path) -> Map:
     Raises:
         InputError: the model is damaged, or its observations do not fit its poses.
     """
-    from romacli.localize.localize import Map
+    from romacli.localize.map import Map
 
     model = _model(root)
     names, points, rows, cameras = model.names, model.points, model.rows, model.cameras
@@ -69,7 +69,8 @@ def read_map(root: Path) -> Map:
             observations[name] = point[seen], xy[seen]
     if not observations:
         raise InputError(f"{root / IMAGES} holds none of the {len(names)} pictures of the model. Unpack them there.")
-    return Map(root / MODEL, root / IMAGES, None, dict(enumerate(points)), observations)
+    files = {name: name for name in observations}
+    return Map(root / MODEL, root / IMAGES, files, None, observations, points)
 
 
 def read_pairs(root: Path) -> list[Task]:

@@ -42,7 +42,7 @@ def evaluate(
     if waiting:
         city: City = waiting[0].truth
         target = read_map(city.root)
-        queries, pairs = _asked(city.root, folder, {task.names[0] for task in waiting}, target.observations.keys())
+        queries, pairs = _asked(city.root, folder, {task.names[0] for task in waiting}, target.files.keys())
         wanted = LocalizeOptions(
             pairs=pairs,
             query_list=queries,

@@ -14,7 +14,7 @@ from romacli.eval.benchmarks.places.evaluation import FOCAL_PX, PlaceEvaluation
 from romacli.eval.benchmarks.places.inloc import in_space
 from romacli.eval.benchmarks.run import Record, Sampler
 from romacli.eval.two_view import correspondences
-from romacli.localize.pose import QueryCamera, solve_pose
+from romacli.localize.pose import Attached, QueryCamera, solve_pose
 from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.progress import Progress
 from romacli.run.match import match_images
@@ -84,7 +84,7 @@ def _pose(
         return []
     places, points = (np.concatenate(side).astype(np.float64) for side in zip(*found, strict=True))
     camera = QueryCamera(camera_of_model("SIMPLE_PINHOLE", FOCAL_PX, task.sizes[0]))
-    pose = solve_pose(places, points, camera, max_error_px=evaluation.max_error, seed=seed)
+    pose = solve_pose(Attached(camera, places, points), max_error_px=evaluation.max_error, seed=seed)
     return [] if pose is None else [*pose.qvec, *pose.tvec]
 
 

@@ -1,0 +1,106 @@
+"""What a localization leaves in its folder: poses as text, a list of queries as JSON, and the map points of each."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.errors import InputError, StoreError
+
+from .layout import written_whole
+
+LIST = "localized.json"
+POSES = "poses.txt"
+
+
+@dataclass(frozen=True)
+class QueryPoints:
+    """Points of a map in a query, in COLMAP pixels.
+
+    ids: (n,) of the model. places: (n, 2) where warps see them. projected: (n, 2) where the pose does, NaN without one.
+    inliers: (n,) bool, those that agree on the pose.
+    """
+
+    ids: np.ndarray
+    places: np.ndarray
+    projected: np.ndarray
+    inliers: np.ndarray
+
+
+def points_file(folder: Path, query: str) -> Path:
+    """Where the points of a query lie."""
+    return folder / "points" / f"{query}.npz"
+
+
+def write_points(folder: Path, query: str, points: QueryPoints) -> None:
+    """Keep the points of a query.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    with written_whole(points_file(folder, query)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=points.ids.astype(np.int64),
+            places=points.places.astype(np.float32),
+            projected=points.projected.astype(np.float32),
+            inliers=points.inliers.astype(bool),
+        )
+
+
+def read_points(folder: Path, query: str) -> QueryPoints | None:
+    """The points of a query, None where it has no file.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = points_file(folder, query)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as held:
+            return QueryPoints(held["ids"], held["places"], held["projected"], held["inliers"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path} is damaged. Remove it and localize again.") from error
+
+
+def write_localized(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the list of queries and their poses; a row without qvec and tvec has none.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    posed = [(row["name"], *row["qvec"], *row["tvec"]) for row in rows if "qvec" in row]
+    lines = [f"{name} {_numbers(values)}\n" for name, *values in posed]
+    with written_whole(folder / POSES) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    with written_whole(folder / LIST) as temporary:
+        temporary.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def read_localized(folder: Path) -> list[dict[str, Any]]:
+    """The list of queries.
+
+    Raises:
+        InputError: there is none.
+        StoreError: it is damaged.
+    """
+    try:
+        rows = json.loads((folder / LIST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{folder} holds no {LIST}. Give a folder that `romacli localize` wrote.") from error
+    except ValueError as error:
+        raise StoreError(f"{folder / LIST} is damaged. Localize again.") from error
+    if not (isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)):
+        raise StoreError(f"{folder / LIST} is no list of queries. Localize again.")
+    return rows
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.12g}" for value in values)
