@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,26 @@ from romacli.store.layout import Layout, written_whole
 
 # From COLMAP's camera axes, x right, y down, z ahead, to OpenGL's: x right, y up, z behind.
 _TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-# Parameters of COLMAP's models in the words of nerfstudio's OPENCV; a single f stands for both.
-_OPENCV = {
-    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
-    "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
-    "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
-    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
-    "OPENCV": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2"),
+# COLMAP's camera models that have no parameters but those of nerfstudio's OPENCV.
+_OPENCV = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+# OpenMVG's cameras for COLMAP's: the type, and where its distortion stands and in which order.
+_FISHEYE = ("fisheye", "fisheye", ("k1", "k2", "k3", "k4"))
+_OPENMVG: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "SIMPLE_PINHOLE": ("pinhole", "", ()),
+    "PINHOLE": ("pinhole", "", ()),
+    "SIMPLE_RADIAL": ("pinhole_radial_k1", "disto_k1", ("k1",)),
+    "RADIAL": ("pinhole_radial_k3", "disto_k3", ("k1", "k2", "k3")),
+    "OPENCV": ("pinhole_brown_t2", "disto_t2", ("k1", "k2", "k3", "p1", "p2")),
+    "SIMPLE_RADIAL_FISHEYE": _FISHEYE,
+    "RADIAL_FISHEYE": _FISHEYE,
+    "OPENCV_FISHEYE": _FISHEYE,
 }
+# Types whose pinhole part OpenMVG reads from an object of its own.
+_NESTED = ("pinhole_brown_t2", "fisheye")
+# cereal's marks: of a name or pointer that is met first, and of a pointer to the very type that is declared.
+_NEW, _PLAIN = 1 << 31, 1 << 30
+# Focal lengths across and down that differ by less are one.
+_ONE_FOCAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def write_nerfstudio(source: Source, folder: Path) -> None:
                 "transform_matrix": matrix.tolist(),
                 "w": camera.width,
                 "h": camera.height,
-                **_opencv(camera),
+                **_words(camera, _OPENCV),
             }
         )
     model.export_PLY(folder / "sparse_pc.ply")
@@ -117,8 +129,9 @@ def write_bundler(source: Source, folder: Path) -> None:
     points = [point for point in model.points3D.values() if point.track.length()]
     lines = ["# Bundle file v0.3", f"{len(images)} {len(points)}"]
     for image in images:
-        values = _opencv(model.cameras[image.camera_id])
-        focal, k1, k2 = (values["fl_x"] + values["fl_y"]) / 2, values.get("k1", 0.0), values.get("k2", 0.0)
+        camera = model.cameras[image.camera_id]
+        values, focal = _words(camera, _OPENCV), _one_focal(camera)
+        k1, k2 = values.get("k1", 0.0), values.get("k2", 0.0)
         pose = _TO_OPENGL[:3, :3] @ image.cam_from_world().matrix()
         lines += [_row([focal, k1, k2]), *map(_row, pose[:, :3]), _row(pose[:, 3])]
     for point in points:
@@ -126,6 +139,84 @@ def write_bundler(source: Source, folder: Path) -> None:
         lines += [_row(point.xyz), " ".join(map(str, point.color)), f"{len(views)} {' '.join(views)}"]
     _write(folder / "bundle.out", "\n".join(lines) + "\n")
     _write(folder / "list.txt", "".join(f"{image.name}\n" for image in images))
+
+
+def write_openmvg(source: Source, folder: Path) -> None:
+    """sfm_data.json of OpenMVG: views, intrinsics, extrinsics and structure.
+
+    Pixels are counted from the centre of the top left one there, half a pixel less than COLMAP's. Ids of views and
+    poses are those of COLMAP's images, of intrinsics those of its cameras, of features the rows of keypoints.
+    Source: SfM_Data's serialization in OpenMVG, version 0.3, by cereal.
+    """
+    model, photographs = _model(source.model), source.images()
+    images = _posed(model)
+    pointers = iter(range(_NEW + 1, _NEW + 1 + len(images) + len(model.cameras)))
+    views, extrinsics = [], []
+    for image in images:
+        path, camera = PurePosixPath(image.name), model.cameras[image.camera_id]
+        data = {
+            "local_path": "" if path.parent == PurePosixPath() else path.parent.as_posix(),
+            "filename": path.name,
+            "width": camera.width,
+            "height": camera.height,
+            "id_view": image.image_id,
+            "id_intrinsic": image.camera_id,
+            "id_pose": image.image_id,
+        }
+        value = {"polymorphic_id": _PLAIN, "ptr_wrapper": {"id": next(pointers), "data": data}}
+        views.append({"key": image.image_id, "value": value})
+        pose = {
+            "rotation": image.cam_from_world().rotation.matrix().tolist(),
+            "center": image.projection_center().tolist(),
+        }
+        extrinsics.append({"key": image.image_id, "value": pose})
+    content = {
+        "sfm_data_version": "0.3",
+        "root_path": photographs.resolve().as_posix(),
+        "views": views,
+        "intrinsics": _openmvg_intrinsics([model.cameras[key] for key in sorted(model.cameras)], pointers),
+        "extrinsics": extrinsics,
+        "structure": _openmvg_structure(model),
+        "control_points": [],
+    }
+    _write(folder / "sfm_data.json", json.dumps(content, indent=1) + "\n")
+
+
+def _openmvg_intrinsics(cameras: Sequence[Any], pointers: Iterator[int]) -> list[dict[str, Any]]:
+    types: dict[str, int] = {}
+    found = []
+    for camera in cameras:
+        values = _words(camera, _OPENMVG)
+        kind, place, order = _OPENMVG[camera.model.name]
+        named: dict[str, Any] = {"polymorphic_id": types[kind]} if kind in types else {}
+        if not named:
+            types[kind] = len(types) + 1
+            named = {"polymorphic_id": _NEW + types[kind], "polymorphic_name": kind}
+        data: dict[str, Any] = {
+            "width": camera.width,
+            "height": camera.height,
+            "focal_length": _one_focal(camera),
+            "principal_point": [values["cx"] - 0.5, values["cy"] - 0.5],
+        }
+        if kind in _NESTED:
+            data = {"value0": data}
+        if place:
+            data[place] = [values.get(name, 0.0) for name in order]
+        value = {**named, "ptr_wrapper": {"id": next(pointers), "data": data}}
+        found.append({"key": camera.camera_id, "value": value})
+    return found
+
+
+def _openmvg_structure(model: Any) -> list[dict[str, Any]]:
+    found = []
+    for number, point in sorted(model.points3D.items()):
+        observations = []
+        for element in point.track.elements:
+            place = model.images[element.image_id].points2D[element.point2D_idx].xy - 0.5
+            value = {"id_feat": element.point2D_idx, "x": place.tolist()}
+            observations.append({"key": element.image_id, "value": value})
+        found.append({"key": number, "value": {"X": point.xyz.tolist(), "observations": observations}})
+    return found
 
 
 def write_matches(source: Source, folder: Path) -> None:
@@ -158,6 +249,7 @@ FORMATS = {
         Format("text", "COLMAP's model as text", write_text),
         Format("ply", "the model's points as points.ply", write_ply),
         Format("bundler", "bundle.out and list.txt", write_bundler),
+        Format("openmvg", "sfm_data.json", write_openmvg),
         Format("matches", "matches.txt, as colmap matches_importer reads it", write_matches),
     )
 }
@@ -173,22 +265,38 @@ def _posed(model: Any) -> list[Any]:
     return sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.image_id)
 
 
-def _opencv(camera: Any) -> dict[str, float]:
-    """A camera's parameters in nerfstudio's words.
+def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
+    """A camera's parameters by nerfstudio's words: fl_x, fl_y, cx, cy and what its distortion has.
 
     Raises:
-        UsageError: its model has others.
+        UsageError: its model is none of these.
     """
-    names = _OPENCV.get(camera.model.name)
-    if names is None:
+    if camera.model.name not in models:
         raise UsageError(
-            f"this format has no {camera.model.name} camera, only {', '.join(_OPENCV)}. Export `undistorted` instead."
+            f"this format has no {camera.model.name} camera, only {', '.join(models)}. Export `undistorted` instead."
         )
-    values = dict(zip(names, map(float, camera.params), strict=True))
+    names = {"fx": "fl_x", "fy": "fl_y", "k": "k1"}
+    given = camera.params_info.split(", ")
+    values = {names.get(name, name): float(value) for name, value in zip(given, camera.params, strict=True)}
     if "f" in values:
         focal = values.pop("f")
         values = {"fl_x": focal, "fl_y": focal, **values}
     return values
+
+
+def _one_focal(camera: Any) -> float:
+    """The one focal length of a camera.
+
+    Raises:
+        UsageError: it has another down than across.
+    """
+    across, *down = (float(camera.params[index]) for index in camera.focal_length_idxs())
+    if any(abs(each / across - 1) > _ONE_FOCAL for each in down):
+        raise UsageError(
+            f"this format has one focal length a camera, and camera {camera.camera_id} has {across:g} px across and "
+            f"{down[0]:g} px down. Make the model with a --camera-model of one, such as SIMPLE_RADIAL."
+        )
+    return (across + sum(down)) / (1 + len(down))
 
 
 def _bundler_view(model: Any, number: dict[int, int], element: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,3 +129,64 @@ def test_a_format_is_a_function_and_a_row(job: PosedJob, tmp_path: Path, monkeyp
 
     monkeypatch.setitem(FORMATS, "names", Format("names", "names of the images", write_names))
     assert (exported(job, "names", tmp_path) / "names.txt").read_text().split() == sorted(job.poses)
+
+
+def openmvg(job: PosedJob, folder: Path) -> dict[str, Any]:
+    return json.loads((exported(job, "openmvg", folder) / "sfm_data.json").read_text())
+
+
+def test_openmvg_reprojects_its_own_observations(job: PosedJob, tmp_path: Path) -> None:
+    content = openmvg(job, tmp_path)
+    assert content["sfm_data_version"] == "0.3"
+    views = {each["key"]: each["value"]["ptr_wrapper"]["data"] for each in content["views"]}
+    (intrinsic,) = content["intrinsics"]
+    assert intrinsic["value"]["polymorphic_name"] == "pinhole"
+    camera = intrinsic["value"]["ptr_wrapper"]["data"]
+    poses = {each["key"]: each["value"] for each in content["extrinsics"]}
+    assert {view["filename"] for view in views.values()} == set(job.poses)
+    assert all((Path(content["root_path"]) / view["filename"]).is_file() for view in views.values())
+    count = 0
+    for point in content["structure"]:
+        for seen in point["value"]["observations"]:
+            view = views[seen["key"]]
+            assert view["id_intrinsic"] == intrinsic["key"]
+            pose = poses[view["id_pose"]]
+            x, y, z = np.array(pose["rotation"]) @ (np.array(point["value"]["X"]) - pose["center"])
+            pixel = camera["focal_length"] * np.array([x, y]) / z + camera["principal_point"]
+            np.testing.assert_allclose(pixel, seen["value"]["x"], atol=1e-5)
+            count += 1
+    assert count > 1000
+    pointers = [each["value"]["ptr_wrapper"]["id"] for each in (*content["views"], *content["intrinsics"])]
+    assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "kind", "place", "values"),
+    [
+        ("SIMPLE_RADIAL", "700 320 240 .1", "pinhole_radial_k1", "disto_k1", [0.1]),
+        ("RADIAL", "700 320 240 .1 .2", "pinhole_radial_k3", "disto_k3", [0.1, 0.2, 0]),
+        ("OPENCV", "700 700 320 240 .1 .2 .3 .4", "pinhole_brown_t2", "disto_t2", [0.1, 0.2, 0, 0.3, 0.4]),
+        ("RADIAL_FISHEYE", "700 320 240 .1 .2", "fisheye", "fisheye", [0.1, 0.2, 0, 0]),
+        ("OPENCV_FISHEYE", "700 700 320 240 .1 .2 .3 .4", "fisheye", "fisheye", [0.1, 0.2, 0.3, 0.4]),
+    ],
+)
+def test_openmvg_has_the_cameras_that_it_knows(
+    tmp_path: Path, model: str, numbers: str, kind: str, place: str, values: list[float]
+) -> None:
+    job = posed_job(tmp_path, count=2)
+    (job.layout.sparse / "0" / "cameras.txt").write_text(f"1 {model} {SIZE[0]} {SIZE[1]} {numbers}\n")
+    (intrinsic,) = openmvg(job, tmp_path)["intrinsics"]
+    assert intrinsic["value"]["polymorphic_name"] == kind
+    data = intrinsic["value"]["ptr_wrapper"]["data"]
+    assert data[place] == values
+    assert data.get("value0", data)["principal_point"] == [319.5, 239.5]
+
+
+@pytest.mark.parametrize("name", ["openmvg", "bundler"])
+def test_a_format_with_one_focal_length_refuses_two(tmp_path: Path, name: str) -> None:
+    job = posed_job(tmp_path, count=2)
+    (job.layout.sparse / "0" / "cameras.txt").write_text(f"1 PINHOLE {SIZE[0]} {SIZE[1]} 700 690 320 240\n")
+    result = run(name, job.layout.root, "--images", job.photographs, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "one focal length" in result.stderr
+    assert not (tmp_path / "out").exists()
