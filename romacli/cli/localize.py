@@ -52,8 +52,8 @@ def localize(
     """Find the poses of query photographs in a model, by dense matches with its images.
 
     Writes OUT/poses.txt, `NAME qw qx qy qz tx ty tz` a line as benchmarks take it, and OUT/localized.json with inliers,
-    covariance, the map images used, and why a query has no pose; OUT/points/ holds where each sees points of the map. No
-    pose is invented. The same command continues.
+    covariance, the map images used, and why a query has no pose; OUT/points/ holds where each sees points of the map.
+    No pose is invented. The same command continues.
     """
     from romacli.localize.localize import localize as run
     from romacli.localize.localize import values_of
