@@ -1,4 +1,4 @@
-"""`romacli show`: a picture of one pair."""
+"""`romacli show`: a picture of one pair, or of a localized query."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
+from romacli.errors import UsageError
 from romacli.job.options import JobImages
 from romacli.matchers.options import DEFAULT, Device, MatcherOptions, Model, Weights
 from romacli.options import Option
@@ -24,7 +25,14 @@ DEFAULT_PICTURE = Path("pair.png")
 @dataclass(frozen=True)
 class ShowOptions:
     one: Annotated[str, Option("A photograph: a file, or with OUT its name in the job.", metavar="A", is_argument=True)]
-    other: Annotated[str, Option("The photograph to show it with.", metavar="B", is_argument=True)]
+    other: Annotated[
+        str,
+        Option(
+            "The photograph to show it with; or a folder that `romacli localize` wrote, where A is a query.",
+            metavar="B",
+            is_argument=True,
+        ),
+    ]
     job: Annotated[
         Path | None,
         Option(
@@ -60,6 +68,9 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
     Yellow is certain, violet is not; grey is where nothing leads.
 
+    A query of `romacli localize` is drawn with the points of the map that it sees: where its pose puts those that agree
+    on it, coloured by error, and in red, with a line to where it puts them, those that do not.
+
     With the folder of a job, what the job has stored is drawn; without, the two photographs are matched now.
     """
     from romacli.report.picture import PARTS, PictureOptions, save_picture
@@ -67,6 +78,9 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
     chosen = tuple(part for part, wanted in zip(PARTS, (flags.matches, flags.warp), strict=True) if wanted)
     options = PictureOptions(parts=chosen or PARTS, num_lines=flags.max_lines)
+    if flags.job is None and Path(flags.other).is_dir():
+        _show_query(flags, talk)
+        return
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         view = _stored(flags) if flags.job else _matched(flags)
         found = len(view.matches)
@@ -84,6 +98,27 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
         console.result(
             values, f"{counted(found, 'match', 'matches')}, {view.note}; see {picture}", as_json=talk.as_json
         )
+
+
+def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
+    from romacli.report.query import save_query, subtitle, view_of_query
+
+    if flags.warp or flags.matches:
+        raise UsageError(
+            f"--warp and --matches are of pairs, and {flags.one} is a query of {flags.other}. Leave them out."
+        )
+    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+        view = view_of_query(Path(flags.other), flags.one, flags.images)
+        picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
+        save_query(view, picture, with_outliers=not flags.inliers)
+        values = {
+            "picture": str(picture),
+            "query": view.name,
+            "points": len(view.points.ids),
+            "inliers": len(view.errors),
+            "note": view.note,
+        }
+        console.result(values, f"{subtitle(view)}; see {picture}", as_json=talk.as_json)
 
 
 def _stored(flags: ShowOptions) -> PairView:

@@ -35,6 +35,7 @@ from romacli.words import counted
 
 from .focal import FocalLength, focal_lengths
 from .folder import JobFolder
+from .localized import queries_of
 from .summary import CameraSummary, GpsSummary, ImageRow, ModelSummary, PairRow, PairState, Summary, Tracks
 
 T = TypeVar("T")
@@ -114,6 +115,8 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
     missing[:0] = _undone(pairs)
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
+    queries, unread = queries_of(job.runs)
+    missing.extend(unread)
     provenance = read_provenance(layout.features) or {}
     summary = Summary(
         folder=str(layout.root),
@@ -133,6 +136,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         runs=job.runs,
         placed=_placed(job, model, names, inliers or {}, gps) if model else None,
         outdated=late,
+        queries=queries,
     )
     return summary, model
 

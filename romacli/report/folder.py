@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -50,20 +51,28 @@ class JobFolder:
         Raises:
             InputError: the job has no such image, or several.
         """
-        names = self.names
-        if meant := spelled([photograph], names):
-            return meant[photograph]
-        parts = PurePath(photograph).parts
-        longer = [name for name in names if PurePath(name).parts[-len(parts) :] == parts]
-        shorter = [name for name in names if parts[-len(PurePath(name).parts) :] == PurePath(name).parts]
-        found = longer or sorted(shorter, key=len)[-1:] or [name for name in names if _ends_like(name, parts)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InputError(f"{photograph} may be {' or '.join(found[:3])}. Give the whole name.")
-        near = nearest_name(photograph, names)
-        guess = f"did you mean {near}?" if near else f"the first of its {len(names)} images is {names[0]}."
-        raise InputError(f"{self.layout.root} has no image {photograph}; {guess}")
+        return meant_by(photograph, self.names, self.layout.root)
+
+
+def meant_by(photograph: str, names: Sequence[str], folder: Path) -> str:
+    """The name of a photograph among those of a folder of results, given as a name, the end of one, or a path.
+
+    Raises:
+        InputError: none of them is meant, or several.
+    """
+    if meant := spelled([photograph], names):
+        return meant[photograph]
+    parts = PurePath(photograph).parts
+    longer = [name for name in names if PurePath(name).parts[-len(parts) :] == parts]
+    shorter = [name for name in names if parts[-len(PurePath(name).parts) :] == PurePath(name).parts]
+    found = longer or sorted(shorter, key=len)[-1:] or [name for name in names if _ends_like(name, parts)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{photograph} may be {' or '.join(found[:3])}. Give the whole name.")
+    near = nearest_name(photograph, names)
+    guess = f"did you mean {near}?" if near else f"the first of its {len(names)} images is {names[0]}."
+    raise InputError(f"{folder} has no image {photograph}; {guess}")
 
 
 def _ends_like(name: str, parts: tuple[str, ...]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 from .advice import Verdict
 from .charts import library
@@ -23,6 +23,7 @@ from .thumbnails import Thumbnails
 
 WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
 _MOST_ROWS = 20_000
+_MOST_QUERIES = 2_000
 _PAIR_COLUMNS = (
     ("image", "image"),
     ("image", "with"),
@@ -112,6 +113,7 @@ def _sections(
             ("matrix", "Overlap of every matched or rejected pair", "high"),
         ),
         _gallery(thumbnails),
+        _localized(summary),
         _charts(
             "Images and tracks",
             figures,
@@ -201,6 +203,28 @@ def _gallery(thumbnails: Thumbnails) -> str:
     title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
     heading = f"<h2>{title}</h2>"
     return f"<section>{heading}{note}<div class='columns gallery'>{shown}</div></section>"
+
+
+def _localized(summary: Summary) -> str:
+    """The queries that were localized in the model, those without a pose of their own first."""
+    if not summary.queries:
+        return ""
+    rows = sorted(summary.queries, key=lambda query: (query.posed, query.inliers, query.name))
+    heads = ("query", "pose", "inliers", "points", "map images", "in")
+    body = []
+    for query in rows[:_MOST_QUERIES]:
+        pose = "yes" if query.posed else f"that of {query.fallback}: {query.why}" if query.fallback else query.why
+        used = first_few(query.map_images, 3)
+        cells = (query.name, pose, f"{query.inliers:,}", f"{query.points:,}", used, query.folder)
+        body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    posed = sum(query.posed for query in rows)
+    left = f" The {_MOST_QUERIES:,} with fewest inliers are shown." if len(rows) > _MOST_QUERIES else ""
+    note = f"{posed:,} of {counted(len(rows), 'query', 'queries')} have a pose of their own.{left}"
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return (
+        f"<section id='localization'><h2>Localization</h2><p class='note'>{note}</p><div class='scroll'><table>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></section>"
+    )
 
 
 def _table(title: str, name: str, note: str) -> str:

@@ -56,10 +56,18 @@ def save_picture(view: PairView, path: Path, options: PictureOptions = PictureOp
         UsageError: nothing is written in such a format.
         InputError: the file cannot be written, or matplotlib is not installed.
     """
-    figure = draw(view, options)
+    write_figure(draw(view, options), path, options.width_px / _WIDTH_INCHES)
+
+
+def write_figure(figure: Figure, path: Path, dpi: float) -> None:
+    """Write a figure into a file, as `save_picture` does.
+
+    Raises:
+        UsageError, InputError: as there.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=options.width_px / _WIDTH_INCHES)
+        figure.savefig(path, dpi=dpi)
     except ValueError as error:
         raise UsageError(f"{path} is no format to draw in: {error}. Use .png, .jpg, .pdf or .svg.") from error
     except OSError as error:
@@ -72,7 +80,7 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
     Raises:
         InputError: matplotlib is not installed.
     """
-    library = _matplotlib()
+    library = matplotlib_here()
     panels = _panels(view.images)
     rows = _rows(view, panels, options)
     row_width = _WIDTH_INCHES - _BAR_INCHES - 2 * _MARGIN_INCHES
@@ -108,7 +116,7 @@ def draw_matches(view: PairView, options: PictureOptions = PictureOptions()) -> 
     Raises:
         InputError: matplotlib is not installed.
     """
-    library = _matplotlib()
+    library = matplotlib_here()
     panels = _panels(view.images)
     width, height = panels[0].size[0] + _GAP + panels[1].size[0], panels[0].size[1]
     figure = library.figure.Figure(figsize=(_WIDTH_INCHES, _WIDTH_INCHES * height / width), facecolor="white")
@@ -196,7 +204,7 @@ def _draw_row(axes: Axes, captions: Sequence[str], pictures: Sequence[np.ndarray
     for caption, picture in zip(captions, pictures, strict=True):
         height, width = picture.shape[:2]
         axes.imshow(picture, extent=(x, x + width, height, 0), cmap=_COLOURS, norm=norm, interpolation="auto")
-        axes.annotate(_shortened(caption), (x, 0), (0, 3), textcoords="offset points", fontsize=9, parse_math=False)
+        axes.annotate(shortened(caption), (x, 0), (0, 3), textcoords="offset points", fontsize=9, parse_math=False)
         x += width + _GAP
     axes.set_xlim(0, x - _GAP)
     axes.set_ylim(height, 0)
@@ -216,7 +224,7 @@ def _draw_lines(library: Any, axes: Axes, matches: Correspondences, panels: Sequ
 
 
 def _title(view: PairView) -> str:
-    return f"{_shortened(view.names[0], 50)}  –  {_shortened(view.names[1], 50)}"
+    return f"{shortened(view.names[0], 50)}  –  {shortened(view.names[1], 50)}"
 
 
 def _subtitle(view: PairView, options: PictureOptions) -> str:
@@ -225,11 +233,12 @@ def _subtitle(view: PairView, options: PictureOptions) -> str:
     return f"{view.note}; {counted(count, 'match', 'matches')}{drawn}"
 
 
-def _shortened(text: str, most: int = 70) -> str:
+def shortened(text: str, most: int = 70) -> str:
+    """A text without its middle where it is long."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
 
 
-def _matplotlib() -> Any:
+def matplotlib_here() -> Any:
     """matplotlib with the modules used here, without its global state.
 
     Raises:

@@ -96,13 +96,28 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class QueryRow:
+    """A photograph that was localized in the model. posed: it has a pose of its own; inliers: of its points of the map;
+    fallback: the map image whose pose it has instead; folder: where its pose lies."""
+
+    name: str
+    folder: str
+    posed: bool
+    inliers: int
+    points: int
+    map_images: tuple[str, ...]
+    why: str
+    fallback: str | None
+
+
+@dataclass(frozen=True)
 class Summary:
     """All of a report but its pictures.
 
     settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None where there are none;
     verified: whether there is a database; checks: warnings that the job's own checks left; missing: what the report
     lacks, as sentences; placed: the model beside its pairs; outdated: sentences on files whose sources have changed
-    since; groups: sizes of the groups of images that verified or else matched pairs join.
+    since; groups: sizes of the groups of images that verified or else matched pairs join; queries: what was localized.
     """
 
     folder: str
@@ -122,6 +137,7 @@ class Summary:
     runs: tuple[Run, ...]
     placed: Placed | None = None
     outdated: tuple[str, ...] = ()
+    queries: tuple[QueryRow, ...] = ()
 
     def names_of(self, pair: PairRow) -> Pair:
         return self.images[pair.one].name, self.images[pair.other].name

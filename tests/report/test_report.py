@@ -31,10 +31,11 @@ from romacli.report.folder import open_folder
 from romacli.report.page import page
 from romacli.report.summary import CameraSummary, ModelSummary, PairRow, Tracks
 from romacli.report.thumbnails import Thumbnails, blank_share, chosen_pairs
-from romacli.store.history import Run, append_run, read_runs
+from romacli.store.history import Run, append_run, noted, read_runs
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import JournalWriter
 from romacli.store.layout import Layout
+from romacli.store.localized import write_localized
 from romacli.store.manifest import fingerprint
 
 pytest.importorskip("plotly")
@@ -409,3 +410,29 @@ def test_a_stale_model_has_no_verdict_of_the_present_job() -> None:
     judged = verdict(summary_of(6, chain, model=model, outdated=("sparse/0 was made from an earlier database.db.",)))
     assert judged.state == "open"
     assert "earlier database.db" in judged.sentence
+
+
+def test_queries_that_were_localized_are_told(copied: Layout, tmp_path: Path) -> None:
+    folder = tmp_path / "localized"
+    posed = {"name": "a.jpg", "qvec": [1, 0, 0, 0], "tvec": [0, 0, 0], "points": 900, "inliers": 812}
+    rows = [
+        {**posed, "map_images": ["x<.jpg"]},
+        {"name": "b.jpg", "points": 3, "map_images": [], "why": "sees nothing"},
+    ]
+    write_localized(folder, rows)
+    for output in (folder, tmp_path / "gone"):
+        with noted(copied, "localizing", output=output):
+            pass
+    result = report(copied.root, "--json")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert [(row["name"], row["posed"], row["inliers"]) for row in values["queries"]] == [
+        ("a.jpg", True, 812),
+        ("b.jpg", False, 0),
+    ]
+    assert any("gone holds no localized.json" in sentence for sentence in values["missing"])
+    html = copied.report.read_text(encoding="utf-8")
+    section = html.split("<h2>Localization</h2>")[1].split("</section>")[0]
+    assert "1 of 2 queries have a pose" in section
+    assert section.index("sees nothing") < section.index("812")
+    assert "x&lt;.jpg" in section

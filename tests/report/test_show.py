@@ -20,6 +20,7 @@ from romacli.geometry.warp import cell_centres
 from romacli.report.picture import PictureOptions, _Panel, draw, moved, save_picture
 from romacli.report.view import PairView, inliers_of, view_in_job, view_of_match
 from romacli.store.layout import Layout
+from romacli.store.localized import QueryPoints, write_localized, write_points
 from romacli.two_view import match_two
 from romacli.types import Correspondences
 
@@ -162,3 +163,27 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     none = Correspondences(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
     with pytest.raises(InputError, match=r"pip install 'romacli\[report\]'"):
         draw(PairView(PAIR, (blank, blank), None, none, "weight", ""))
+
+
+def test_a_query_is_drawn_with_its_points(tmp_path: Path) -> None:
+    folder, photograph = tmp_path / "localized", tmp_path / "a" / "query.png"
+    photograph.parent.mkdir()
+    cv2.imwrite(str(photograph), np.full((120, 160, 3), 90, np.uint8))
+    places = np.array([[20.0, 30], [50, 60], [120, 90]])
+    points = QueryPoints(np.arange(3), places, places + [[0, 0.5], [0.3, 0], [30, 0]], np.array([True, True, False]))
+    write_points(folder, "a/query.png", points)
+    row = {"name": "a/query.png", "points": 3, "map_images": ["1.jpg"], "photograph": str(photograph)}
+    write_localized(folder, [row, {"name": "b.png", "points": 0, "why": "it overlaps nothing"}])
+    pictures = []
+    for number, words in enumerate(([], ["--inliers"])):
+        result = show("query", folder, "-o", tmp_path / f"{number}.png", "--json", *words)
+        assert result.exit_code == 0, result.stderr
+        values = json.loads(result.stdout)
+        assert (values["query"], values["points"], values["inliers"]) == ("a/query.png", 3, 2)
+        pictures.append(cv2.imread(str(tmp_path / f"{number}.png")).astype(int))
+    red = [(picture[..., 2] - picture[..., 1] > 120).sum() for picture in pictures]
+    assert red[0] > 100 > red[1] == 0
+    assert "it overlaps nothing" in show("b.png", folder).stderr
+    assert "has no image" in show("quary.png", folder).stderr
+    assert show("query", folder, "--warp").exit_code == 2
+    assert "holds no localized.json" in show("query", tmp_path).stderr

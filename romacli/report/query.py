@@ -1,0 +1,120 @@
+"""A localized query drawn with the points of the map that it sees: where warps and where its pose put them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from romacli.errors import InputError
+from romacli.images.decode import read_image
+from romacli.store.localized import QueryPoints, read_localized, read_points
+from romacli.words import counted, first_few
+
+from .folder import meant_by
+from .picture import matplotlib_here, shortened, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_WIDTH_INCHES, _DPI = 12.0, 150
+_TITLE_INCHES, _BAR_INCHES = 0.55, 0.9
+_INLIERS, _OUTLIERS = "viridis", "red"
+# Reprojection errors beyond this share of the others have the last colour.
+_SHOWN_ERRORS = 0.98
+
+
+@dataclass(frozen=True)
+class QueryView:
+    """A query ready to be drawn: its photograph, RGB uint8 (H, W, 3), its points, and what the reader should know."""
+
+    name: str
+    image: np.ndarray
+    points: QueryPoints
+    note: str
+
+    @property
+    def errors(self) -> np.ndarray:
+        """How far, in px, the pose puts each inlier from where warps see it."""
+        inside = self.points.inliers
+        return np.asarray(np.hypot(*(self.points.projected - self.points.places)[inside].T))
+
+
+def view_of_query(folder: Path, query: str, images: Path | None = None) -> QueryView:
+    """The view of a query in a folder that `romacli localize` wrote.
+
+    Args:
+        query: its name there, the end of one, or a path. images: the folder of queries, None for where they were.
+
+    Raises:
+        InputError: there is no such query, or it saw no point.
+        ImageError: its photograph cannot be read.
+        StoreError: a file is damaged.
+    """
+    rows = {str(row["name"]): row for row in read_localized(folder)}
+    name = meant_by(query, sorted(rows), folder)
+    row, points = rows[name], read_points(folder, name)
+    if points is None:
+        raise InputError(f"{name} has no points to draw: {row.get('why') or 'none are kept'}.")
+    photograph = images / name if images else Path(str(row.get("photograph", name)))
+    if not points.inliers.any():
+        note = f"no pose of its own: {row['why']}" if row.get("why") else "posed by the other cameras of its rig"
+    else:
+        used = row.get("map_images") or []
+        note = f"by {counted(len(used), 'map image')}: {first_few(used, 3)}"
+    return QueryView(name, read_image(photograph), points, note)
+
+
+def save_query(view: QueryView, path: Path, *, with_outliers: bool = True) -> None:
+    """Draw a query into a file; its ending says the format, PNG where there is none.
+
+    Raises:
+        UsageError: nothing is written in such a format.
+        InputError: the file cannot be written, or matplotlib is not installed.
+    """
+    write_figure(draw_query(view, with_outliers=with_outliers), path, _DPI)
+
+
+def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
+    """The photograph with inliers where the pose puts them, coloured by error, and lines from others to theirs."""
+    library = matplotlib_here()
+    height, width = view.image.shape[:2]
+    row = (_WIDTH_INCHES - _BAR_INCHES) * height / width
+    tall = row + _TITLE_INCHES
+    figure = library.figure.Figure(figsize=(_WIDTH_INCHES, tall), facecolor="white")
+    axes = figure.add_axes((0.008, 0, 1 - _BAR_INCHES / _WIDTH_INCHES, row / tall), anchor="W")
+    axes.imshow(view.image, extent=(0, width, height, 0), alpha=0.75)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    if with_outliers:
+        _draw_outliers(library, axes, view.points)
+    errors = view.errors
+    if len(errors):
+        norm = library.colors.Normalize(0, float(np.quantile(errors, _SHOWN_ERRORS)) or 1.0)
+        x, y = view.points.projected[view.points.inliers].T
+        axes.scatter(x, y, c=errors, cmap=_INLIERS, norm=norm, s=9, edgecolors="black", linewidths=0.25)
+        bar = figure.add_axes((1 - 0.85 * _BAR_INCHES / _WIDTH_INCHES, 0.3 * row / tall, 0.012, 0.4 * row / tall))
+        figure.colorbar(library.cm.ScalarMappable(norm, _INLIERS), cax=bar).set_label("reprojection error, px")
+    figure.text(0.008, 1 - 0.2 / tall, shortened(view.name), fontsize=12, weight="bold", va="center", parse_math=False)
+    figure.text(0.008, 1 - 0.42 / tall, subtitle(view), fontsize=9.5, va="center", color="0.3", parse_math=False)
+    return figure
+
+
+def subtitle(view: QueryView) -> str:
+    """What the picture shows, in numbers."""
+    errors = view.errors
+    middle = f", {np.median(errors):.2f} px in the median" if len(errors) else ""
+    agree = f"{len(errors):,} of {counted(len(view.points.ids), 'point')} agree{middle}"
+    return f"{agree}; {view.note}"
+
+
+def _draw_outliers(library: Any, axes: Any, points: QueryPoints) -> None:
+    """Crosses where warps see them, and lines to where the pose puts them."""
+    places, projected = points.places[~points.inliers], points.projected[~points.inliers]
+    axes.scatter(*places.T, c=_OUTLIERS, marker="x", s=14, linewidths=0.8)
+    known = np.isfinite(projected).all(1)
+    lines = np.stack((places[known], projected[known]), axis=1)
+    axes.add_collection(library.collections.LineCollection(lines, colors=_OUTLIERS, linewidths=0.5, alpha=0.6))
