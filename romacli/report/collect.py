@@ -115,16 +115,13 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
     missing[:0] = _undone(pairs)
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
-    queries, unread = queries_of(job.runs)
-    missing.extend(unread)
-    provenance = read_provenance(layout.features) or {}
     summary = Summary(
         folder=str(layout.root),
         version=__version__,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=dict(job.manifest.settings),
         matcher=_matcher(str(job.manifest.settings.get("model", ""))),
-        keypoint_options=_options(provenance.get("options", "{}")),
+        keypoint_options=_options((read_provenance(layout.features) or {}).get("options", "{}")),
         images=_images(names, pairs, shared, model),
         pairs=pairs,
         tracks=shared.tracks,
@@ -132,11 +129,11 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         verified=inliers is not None,
         groups=_groups(names, pairs),
         checks=_checks(job),
+        queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
         placed=_placed(job, model, names, inliers or {}, gps) if model else None,
         outdated=late,
-        queries=queries,
     )
     return summary, model
 

@@ -12,10 +12,9 @@ from romacli.store.localized import read_localized
 from .summary import QueryRow
 
 
-def queries_of(runs: Sequence[Run]) -> tuple[tuple[QueryRow, ...], list[str]]:
-    """The queries of each folder that was written, and sentences on those that cannot be read any more."""
+def queries_of(runs: Sequence[Run], missing: list[str]) -> tuple[QueryRow, ...]:
+    """The queries of each folder that was written; what is missing gets a sentence for each that cannot be read."""
     rows: list[QueryRow] = []
-    missing = []
     for folder in dict.fromkeys(run.output for run in runs if run.stage == "localizing" and run.output):
         try:
             found = read_localized(Path(folder))
@@ -36,4 +35,4 @@ def queries_of(runs: Sequence[Run]) -> tuple[tuple[QueryRow, ...], list[str]]:
                     fallback=row.get("fallback"),
                 )
             )
-    return tuple(rows), missing
+    return tuple(rows)
