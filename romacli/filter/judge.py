@@ -20,11 +20,14 @@ from romacli.forest import Forest
 from .lattice import Edge, Views
 from .missing import Missing, count_witnesses, find_missing
 from .triangles import Triangle, choose_triangles, measure_agreement
+from .unique import count_unique
 
 # A pair speaks against itself from this share of missing places on: so many times what the best tenth of the pairs of
 # about the same overlap miss, as the further apart photographs are, the more a matcher finds nothing of; within bounds.
-# Missing nothing speaks for a pair, but less: details may lie outside of both pictures.
-_TIMES_USUAL, _BEST, _BOUNDS, _FOR_NONE_MISSING = 6.0, 0.1, (0.05, 0.5), 0.5
+_TIMES_USUAL, _BEST, _BOUNDS = 6.0, 0.1, (0.05, 0.5)
+# Missing nothing speaks for a pair by so much, as details may lie outside of both pictures; in full where it matches
+# details on this share of both images, and the less without the more of such pairs there are.
+_FOR_NONE_MISSING, _ENOUGH_UNIQUE, _MANY_UNIQUE = (0.2, 0.5), 0.02, 0.25
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong.
 _AGREES, _CONTRADICTS = 0.6, 0.3
@@ -38,12 +41,13 @@ _LEAST_OF_LINKS = -0.3
 class Judged:
     """What is thought of a pair.
 
-    share: of the places that it should match, those missing. belief: in [-1, 1], with what others say. triangles: of
-    those that it is in, how many agree and how many contradict.
+    share: of the places that it should match, those missing. belief: in [-1, 1], with what others say. unique: places
+    that it matches and many others miss. triangles: of those that it is in, how many agree and how many contradict.
     """
 
     share: float
     belief: float
+    unique: int
     triangles: tuple[int, int]
     is_kept: bool
 
@@ -81,17 +85,25 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     counts = np.array([sum(views.lattices[image].count for image in edge) for edge in views.edges])
     weights = np.sqrt(matched + [one.missing for one in found.values()])
     together, broken = (_sides(views.edges, agreements, test) for test in (_agrees, _contradicts))
-    beliefs = weigh(doubt(shares, matched / counts), weights, together, broken)
+    own = doubt(shares, matched / counts)
+    unique = count_unique(views, found, [edge for edge, one in zip(views.edges, own, strict=True) if one < 0])
+    beliefs = weigh(_with_unique(own, unique / counts), weights, together, broken)
     is_kept = _kept(views, beliefs)
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     return {
-        edge: Judged(float(shares[k]), float(beliefs[k]), (int(agree[k]), int(contradict[k])), bool(is_kept[k]))
+        edge: Judged(
+            float(shares[k]),
+            float(beliefs[k]),
+            int(unique[k]),
+            (int(agree[k]), int(contradict[k])),
+            bool(is_kept[k]),
+        )
         for k, edge in enumerate(views.edges)
     }
 
 
 def doubt(shares: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
-    """What speaks for each pair alone, in [-1, 0.5], by the share of its places that is missing.
+    """What speaks for each pair alone, in [-1, 1], by the share of its places that is missing.
 
     Args:
         shares, overlaps: (E,) of each pair, the latter being the share of both images that is matched.
@@ -102,7 +114,16 @@ def doubt(shares: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
     for rank, pair in enumerate(order):
         first = min(max(0, rank - alike // 2), len(shares) - alike)
         limits[pair] = _TIMES_USUAL * np.quantile(shares[order[first : first + alike]], _BEST)
-    return np.clip(1 - shares / np.clip(limits, *_BOUNDS), -1, _FOR_NONE_MISSING)
+    left = 1 - shares / np.clip(limits, *_BOUNDS)
+    return np.clip(np.where(left > 0, 2 * left, left), -1, 1)
+
+
+def _with_unique(own: np.ndarray, unique: np.ndarray) -> np.ndarray:
+    """What each pair says, less what speaks for those that show nothing unique; unique: (E,) shares of both images."""
+    full = np.minimum(unique / _ENOUGH_UNIQUE, 1)
+    least, most = _FOR_NONE_MISSING
+    none = most - (most - least) * min(1.0, float(np.mean(full == 1)) / _MANY_UNIQUE)
+    return np.where(own > 0, own * (none + (1 - none) * full), own)
 
 
 def weigh(own: np.ndarray, weights: np.ndarray, together: np.ndarray, broken: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from romacli.errors import InputError, NothingFoundError
 from romacli.filter.judge import disputed, judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import count_witnesses, find_missing
+from romacli.filter.unique import count_unique
 from romacli.geometry.warp import cell_centres, encode_targets
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
@@ -78,6 +79,17 @@ def test_a_hole_that_both_images_match_with_others_is_missing() -> None:
     holes = find_missing(views, views.edges[[*shares].index(("back/2", "front/2"))], witnesses).holes
     points = Lattice.over(SIZE).places() * 10 + (place_of("back/2"), 0)
     assert on_poster(points[holes[0]], POSTERS).mean() > 0.7  # but for cells at the edge
+
+
+def test_a_detail_that_many_pairs_miss_speaks_for_those_that_match_it() -> None:
+    views = views_of()
+    witnesses = count_witnesses(views)
+    found = {edge: find_missing(views, edge, witnesses) for edge in views.edges}
+    unique = count_unique(views, found, [edge for edge in views.edges if not same_wall(views.pair_of(edge))])
+    of = dict(zip(map(views.pair_of, views.edges), unique, strict=True))
+    assert of["front/2", "front/3"] > 20
+    assert max(count for pair, count in of.items() if not same_wall(pair)) < of["front/2", "front/3"] / 3
+    assert not count_unique(views, found, []).any()
 
 
 def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> None:
