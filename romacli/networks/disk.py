@@ -60,16 +60,7 @@ class DISK(nn.Module):
         return x
 
     def detect(self, image: Tensor, count: int, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints of one image, the surest first, or descriptors at given places.
-
-        Args:
-            image: (1, 3, H, W) in [0, 1], sides multiples of 16.
-            count: the most there are to be.
-            places: (N, 2) x, y in px, (0, 0) being the centre of the top-left pixel; None to find some.
-
-        Returns:
-            Places (N, 2), scores (N,) and unit descriptors (N, dim).
-        """
+        """Keypoints of one image (1, 3, H, W), sides multiples of 16, or descriptors at places, as `ALIKED.detect`."""
         maps = self.maps(image)
         if places is None:
             heat = maps[0, -1]
