@@ -203,6 +203,14 @@ def test_groff_has_nothing_to_say(page: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_the_files_that_the_page_for_contributors_names_are_there() -> None:
+    text = (REPOSITORY / "man" / "romacli-contributing.7").read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:[a-z_]+/)+(?:[a-z_]+\.py\b)?", text)
+    assert len(named) > 20
+    missing = {path for path in named if not any((REPOSITORY / top / path).exists() for top in ("romacli", "."))}
+    assert not missing
+
+
 def test_every_exit_code_is_explained() -> None:
     codes = {
         error.exit_code

@@ -124,7 +124,7 @@ def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance
                 advance()
                 continue
             others = sorted(heard & set(graph.neighbours[image]))
-            _hear(table, graph, image, others, options, both_ways=sweep == options.sweeps - 1)
+            _choose_observations(table, graph, image, others, options, both_ways=sweep == options.sweeps - 1)
             _seed(table, graph, image, spacing[image], options)
             heard.add(image)
             advance()
@@ -134,7 +134,7 @@ def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance
         spacing = [options.spacing / (2 if is_sparse else 1) for is_sparse in sparse]
 
 
-def _hear(
+def _choose_observations(
     table: TrackTable,
     graph: PairGraph,
     image: int,

@@ -34,7 +34,9 @@ def seeded_by(adapter: str, options: MatcherOptions, name: str, seed: int) -> Ma
     return build_seeded(import_module(adapter).ADAPTER, MATCHERS[name], options, seed)
 
 
-def row(name: str, adapter: str, summary: str, licence: str, *, defaults: Defaults, **more: object) -> MatcherSpec:
+def dense_row(
+    name: str, adapter: str, summary: str, licence: str, *, defaults: Defaults, **more: object
+) -> MatcherSpec:
     """A row of a dense matcher whose adapter is a module with an `ADAPTER`."""
     return MatcherSpec(
         name,
@@ -47,7 +49,7 @@ def row(name: str, adapter: str, summary: str, licence: str, *, defaults: Defaul
     )
 
 
-def described(name: str, describer: str, summary: str, licence: str, **more: object) -> MatcherSpec:
+def keypoint_row(name: str, describer: str, summary: str, licence: str, **more: object) -> MatcherSpec:
     """A row of a matcher of keypoints whose describer is a module with `build` and `build_seeded`."""
 
     def built(options: MatcherOptions, name: str) -> Matcher:
@@ -73,13 +75,13 @@ UNTRIED = "Early rejection is off until it is measured with the published weight
 SERVES = "It gives retrieval its descriptors, and `eval` and `bench` know it; `train` does not."
 
 # The reference's sizes; 672 and 1344 are what the paper's evaluation used.
-_ROMA = Defaults((560, 560), (864, 864), coarse_step=14, upsample_step=8)
+_ROMA = Defaults(coarse=(560, 560), upsample=(864, 864), coarse_step=14, upsample_step=8)
 _ROMA_BYTES = 4 * 111_356_472 + 8 * 62
 _ROMA_NOTE = f"{UNTRIED} It gives retrieval its descriptors; `eval`, `bench` and `train` know it."
 _DKM_BYTES = 4 * 72_375_800 + 8 * 102
 _ROMAV2 = Defaults(
-    (800, 800),
-    (1280, 1280),
+    coarse=(800, 800),
+    upsample=(1280, 1280),
     coarse_step=16,
     upsample_step=4,
     presets={
@@ -130,15 +132,18 @@ _MATCHA_ROWS: tuple[tuple[str, str, str, tuple[WeightsEntry, ...], bool], ...] =
 MATCHERS = {
     spec.name: spec
     for spec in (
-        row(
+        dense_row(
             "mini",
             "romacli.matchers.adapters.mini",
             "the embedded small model: no download, quick on a CPU, moderate baselines",
             "MIT",
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
             defaults=Defaults(
-                (256, 256),
-                (640, 640),  # the second pass gave the largest gain measured on photographs at no cost in training
+                coarse=(256, 256),
+                upsample=(
+                    640,
+                    640,
+                ),  # the second pass gave the largest gain measured on photographs at no cost in training
                 coarse_step=16,
                 upsample_step=16,
                 # Overconfident away from what it was trained on: cells below one half did more harm than good.
@@ -150,7 +155,7 @@ MATCHERS = {
             hint="for hard photographs: romacli models download roma-outdoor",
             has_single_pass=True,
         ),
-        described(
+        keypoint_row(
             "mini-sparse",
             "romacli.matchers.describers.mini",
             "the same model describing corners: ten times as fast, for many pairs of near views",
@@ -159,7 +164,7 @@ MATCHERS = {
             note="It gives keypoints, so there is nothing to refine or turn; `eval` and `bench` know it.",
         ),
         *(
-            described(
+            keypoint_row(
                 name,
                 "romacli.matchers.describers.matcha",
                 summary,
@@ -172,7 +177,7 @@ MATCHERS = {
             for name, summary, licence, weights, needs_diffusion in _MATCHA_ROWS
         ),
         *(
-            described(
+            keypoint_row(
                 name,
                 "romacli.matchers.describers.published",
                 summary,
@@ -198,7 +203,7 @@ MATCHERS = {
                 ),
             )
         ),
-        row(
+        dense_row(
             "roma-outdoor",
             "romacli.matchers.adapters.roma",
             "RoMa trained on MegaDepth: the most robust, wants a GPU",
@@ -212,7 +217,7 @@ MATCHERS = {
             defaults=_ROMA,
             note=_ROMA_NOTE,
         ),
-        row(
+        dense_row(
             "roma-indoor",
             "romacli.matchers.adapters.roma",
             "RoMa trained on ScanNet, for rooms",
@@ -230,7 +235,7 @@ MATCHERS = {
             defaults=_ROMA,
             note=_ROMA_NOTE,
         ),
-        row(
+        dense_row(
             "roma-v2",
             "romacli.matchers.adapters.romav2",
             "RoMa v2, release 2.0.1: the widest baselines, knows its own precision, wants a GPU",
@@ -246,7 +251,7 @@ MATCHERS = {
             defaults=_ROMAV2,
             note=_ROMAV2_NOTE,
         ),
-        row(
+        dense_row(
             "roma-v2.0.0",
             "romacli.matchers.adapters.romav2",
             "RoMa v2 as first released, whose refiners compute otherwise",
@@ -262,7 +267,7 @@ MATCHERS = {
             defaults=_ROMAV2,
             note=_ROMAV2_NOTE,
         ),
-        row(
+        dense_row(
             "tiny-roma",
             "romacli.matchers.adapters.tiny_roma",
             "Tiny RoMa: the authors' small model, for CPUs and easy photographs",
@@ -276,10 +281,10 @@ MATCHERS = {
                     4 * 2_847_154 + 8 * 26,
                 ),
             ),
-            defaults=Defaults((640, 480), None, coarse_step=32, upsample_step=0, smallest=32),
+            defaults=Defaults(coarse=(640, 480), upsample=None, coarse_step=32, upsample_step=0, smallest=32),
             note=f"It has one pass. {UNTRIED} {SERVES}",
         ),
-        row(
+        dense_row(
             "dkm-outdoor",
             "romacli.matchers.adapters.dkm",
             "DKM v3 trained on MegaDepth: RoMa's predecessor, to compare with",
@@ -289,10 +294,10 @@ MATCHERS = {
                     "dkm-outdoor", f"{STORAGE}/dkmv3/DKMv3_outdoor.pth", "MIT", "DKMv3_outdoor.pth", _DKM_BYTES
                 ),
             ),
-            defaults=Defaults((720, 540), (1152, 864), coarse_step=1, smallest=32),
+            defaults=Defaults(coarse=(720, 540), upsample=(1152, 864), coarse_step=1, smallest=32),
             note=f"{UNTRIED} {SERVES}",
         ),
-        row(
+        dense_row(
             "dkm-indoor",
             "romacli.matchers.adapters.dkm",
             "DKM v3 trained on ScanNet too, for rooms",
@@ -307,7 +312,7 @@ MATCHERS = {
                     _DKM_BYTES,
                 ),
             ),
-            defaults=Defaults((640, 480), None, coarse_step=1, smallest=32),
+            defaults=Defaults(coarse=(640, 480), upsample=None, coarse_step=1, smallest=32),
             note=f"{UNTRIED} {SERVES}",
         ),
     )

@@ -1,4 +1,4 @@
-"""The sizes photographs are resized to, as users write them."""
+"""The sizes photographs are resized to, as users write them; their defaults stand in the registry's rows."""
 
 from __future__ import annotations
 

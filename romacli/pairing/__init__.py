@@ -1,1 +1,1 @@
-"""Which photographs are matched with which: sources of pairs, with the files and photographs they read."""
+"""Sources of pairs: for each its options and the files and photographs it reads; `pairs` does the choosing."""

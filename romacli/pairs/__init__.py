@@ -1,4 +1,4 @@
-"""Lists of image pairs from something; pure functions that know neither pixels nor matchers."""
+"""Image pairs chosen from names, positions, poses or descriptors: pure functions behind the sources in `pairing`."""
 
 from __future__ import annotations
 

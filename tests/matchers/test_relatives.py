@@ -202,7 +202,7 @@ def test_one_file_and_one_row_make_a_matcher(match: Match, tmp_path: Path, monke
     file = ModuleType("toy_adapter")
     file.ADAPTER = Adapter(load=lambda paths, spec: Mean(), seeded=lambda spec: Mean())
     monkeypatch.setitem(__import__("sys").modules, "toy_adapter", file)
-    spec = registry.row(
+    spec = registry.dense_row(
         "toy",
         "toy_adapter",
         "every photograph is the same",

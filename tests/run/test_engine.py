@@ -220,7 +220,7 @@ def test_ray_actors_that_share_a_nodes_memory_divide_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", FakeRay(**resources))
     matcher = MatcherOptions(device=device)
-    setup = WorkerSetup(ImageList(tmp_path, ()), tmp_path, "", {}, "mini", matcher, MatchOptions(), 0)
+    setup = WorkerSetup(ImageList(tmp_path, ()), tmp_path, "", {}, "mini", matcher, MatchOptions(), (), 0)
     pool = RayPool(setup, processes, Silent())
     assert (pool.size, pool._setup.match.processes) == expected
 

@@ -1,4 +1,4 @@
-"""The outputs of a job: a row for each kind of file that is made of its journal."""
+"""The outputs of a job, a row for each: the files it owns, what `check` finds wrong with them, how they are mended."""
 
 from __future__ import annotations
 
