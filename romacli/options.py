@@ -1,8 +1,8 @@
-"""How an option is declared: once, in the annotation of the dataclass field that obeys it.
+"""Options, declared once in the annotation of the dataclass field that holds their value.
 
-    overlap: Annotated[int, Option("Pair each image with this many that follow it.", min=1)] = 5
+    overlap: Annotated[int, Option("Number of following images each image is paired with.", min=1)] = 5
 
-Commands and man pages are made of these; rooms know nothing of either.
+Commands and man pages are generated from these.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, get_args, get_type_hints
 
 
 class Choice(StrEnum):
-    """Words to choose from; one is written as plain text everywhere, in what is noted in a job too."""
+    """An option's choices; written as plain text everywhere, including in manifests."""
 
     __repr__ = str.__repr__
 
 
 class Panel(StrEnum):
-    """Where options stand in `--help`, in this order. A dataclass names one as `panel`, an option may name another."""
+    """Groups of options in `--help`, in order. A dataclass sets `panel`; an option may override it."""
 
     photographs = "Photographs"
     pairs = "Pairs"
@@ -33,18 +33,20 @@ class Panel(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """What a person is told of a value.
+    """How a field appears on the command line.
 
     Attributes:
-        metavar: what the value is called, by default after its type.
+        help: the help text.
+        metavar: placeholder of the value; by default derived from its type.
         min, max: bounds of a number.
-        name: without hyphens in front, by default the field's; short: one letter besides.
-        is_argument: given by its place, without a name.
-        negatable: a switch that has a --no- form too.
-        has_default: whether the default stands in the help, which else tells it in words.
+        name: without leading hyphens; by default the field's. short: an additional single letter.
+        is_argument: positional.
+        negatable: a flag that also has a --no- form.
+        has_default: whether the help shows the default.
         hidden: left out of the help.
-        environment: the variable that holds the default.
-        parse: turns the text of a value into what the field holds.
+        environment: the environment variable that overrides the default.
+        panel: overrides the dataclass's panel.
+        parse: converts the text to the field's value.
         many: may be given several times; `parse` takes each.
     """
 
@@ -64,12 +66,12 @@ class Option:
     many: bool = False
 
     def flag(self, field: str) -> str:
-        """The option of a field as it is typed."""
+        """The option as typed."""
         return f"--{self.name or field.replace('_', '-')}"
 
 
 def declared(options: type) -> Iterator[tuple[str, Any, Option]]:
-    """Name, type and declaration of each field of a dataclass that is an option."""
+    """Yield name, type and Option of each field that is an option."""
     hints = get_type_hints(options, include_extras=True)
     for field in fields(options):
         kind, *notes = get_args(hints[field.name]) or (None,)

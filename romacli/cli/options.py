@@ -1,6 +1,6 @@
-"""Commands' parameters, made of the options that rooms declare; and the options of commands as such.
+"""Command parameters made from the options that rooms declare, and the options of commands themselves.
 
-Underscores are read as hyphens, and the words of hloc and COLMAP as ours.
+Underscores are read as hyphens, and hloc's and COLMAP's option names are accepted as aliases.
 """
 
 from __future__ import annotations
@@ -38,42 +38,42 @@ PANELS = ("Arguments", "Options", *Panel)
 
 @dataclass(frozen=True)
 class TalkOptions:
-    """What a command says, and how."""
+    """What a command prints, and how."""
 
     panel: ClassVar[Panel] = Panel.output
 
-    as_json: Annotated[bool, Option("Print one JSON object with the result on stdout.", name="json")] = False
-    quiet: Annotated[bool, Option("Say nothing but warnings and errors.", short="q")] = False
-    verbose: Annotated[bool, Option("Say more, and show COLMAP's own messages.", short="v")] = False
+    as_json: Annotated[bool, Option("Print the result as one JSON object on stdout.", name="json")] = False
+    quiet: Annotated[bool, Option("Print only warnings and errors.", short="q")] = False
+    verbose: Annotated[bool, Option("Print more, including COLMAP's own messages.", short="v")] = False
 
 
 @dataclass(frozen=True)
 class DryRunOptions:
-    """Whether to do it at all."""
+    """Whether to stop before any work is done."""
 
     panel: ClassVar[Panel] = Panel.running
 
-    dry_run: Annotated[bool, Option("Check everything and say what there is to do, then stop.")] = False
+    dry_run: Annotated[bool, Option("Check everything and print what would be done, then stop.")] = False
 
 
 def normalise(word: str) -> str:
-    """Our spelling of an option's or a command's name."""
+    """The canonical spelling of an option or command name."""
     word = word.replace("_", "-")
     return ALIASES.get(word, word)
 
 
 def model_names(incomplete: str) -> list[str]:
-    """The matchers whose names begin so, for the shell to complete."""
+    """Matcher names with this prefix, for shell completion."""
     from romacli.matchers.registry import matchers
 
     return [name for name in matchers() if name.startswith(incomplete)]
 
 
 def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of whole dataclasses, nested ones too; it is called with one of each.
+    """Give a command the options of dataclasses, including nested ones; it is called with an instance of each.
 
-    A dataclass with a field `typed` is told which of its options were typed. Dataclasses that declare the same option
-    get the same value.
+    A field `typed` of a dataclass receives the options given on the command line. Dataclasses that declare the same
+    option get the same value.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -93,13 +93,13 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
     return decorate
 
 
-# What values are called where an option gives them no name of its own, and which names a shell completes.
+# Default metavars by type, and the options that the shell completes.
 _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 _COMPLETED = {"model": model_names, "name": model_names, "matcher": model_names}
 
 
 def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]]:
-    """Each field of a dataclass that is an option, with its type; or that holds such a dataclass, without one."""
+    """The fields of a dataclass that are options or nested dataclasses, with type and option (None if nested)."""
     hints = get_type_hints(group, include_extras=True)
     for part in fields(group):
         kind, *notes = get_args(hints[part.name]) or (hints[part.name],)
@@ -111,13 +111,13 @@ def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]
 
 
 def _keyword(field: str, option: Option) -> str:
-    """The parameter of an option: its name, by which the same option of several dataclasses is one."""
+    """The parameter name of an option; options with the same name are one."""
     name = option.flag(field).removeprefix("--").replace("-", "_")
     return f"{name}_" if iskeyword(name) else name
 
 
 def _typed(group: type, typed: set[str]) -> Iterator[str]:
-    """The fields of a dataclass, and of those in it, whose options were typed."""
+    """The fields of a dataclass, including nested ones, whose options were typed."""
     for part, kind, option in _declarations(group):
         if option is None:
             yield from _typed(kind, typed)
@@ -126,7 +126,7 @@ def _typed(group: type, typed: set[str]) -> Iterator[str]:
 
 
 def _filled(group: type, values: Mapping[str, Any], typed: set[str]) -> Any:
-    """A dataclass of the values that belong to it, each as its room reads it."""
+    """An instance of a dataclass with its values, each parsed by its option."""
     filled = {}
     for part, kind, option in _declarations(group):
         if option is None:

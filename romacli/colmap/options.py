@@ -1,4 +1,4 @@
-"""What is asked of cameras and of verification."""
+"""Options of cameras and of geometric verification."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse_camera_params(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--camera-params {text!r} are not numbers separated by commas.") from error
+        raise UsageError(f"--camera-params {text!r} must be numbers separated by commas.") from error
 
 
 def parse_rigs(text: str) -> RigFile:
@@ -48,9 +48,9 @@ def parse_rigs(text: str) -> RigFile:
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """How photographs share cameras. `params` come from the user and hold for every image.
+    """How photographs share cameras. `params` are given by the user and apply to every image.
 
-    rigs: cameras that move together; those images share a camera whose names begin alike.
+    rigs: cameras that move together; images whose names share a prefix share a camera.
     """
 
     panel: ClassVar[Panel] = Panel.mapping
@@ -58,8 +58,8 @@ class CameraOptions:
     mode: Annotated[
         CameraMode,
         Option(
-            "Which photographs share a camera. auto: those of a folder with the same size whose EXIF data tell "
-            "the same maker, model, lens and focal length, or nothing.",
+            "Which photographs share a camera. auto: those in one folder with the same size and the same maker, "
+            "model, lens and focal length in their EXIF data, or no EXIF data.",
             name="camera-mode",
         ),
     ] = CameraMode.auto
@@ -77,8 +77,8 @@ class CameraOptions:
     rigs: Annotated[
         RigFile | None,
         Option(
-            "Cameras that move together, in COLMAP's JSON: images whose names agree behind their cameras' "
-            "prefixes were taken at one time. Poses within the rig may be missing for --mapper global alone.",
+            "Camera rigs, in COLMAP's JSON format: images whose names match after their cameras' prefixes were taken "
+            "simultaneously. Only --mapper global can do without the poses within the rig.",
             metavar="FILE",
             name="rig-config",
             parse=parse_rigs,
@@ -88,7 +88,7 @@ class CameraOptions:
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What a pair has to show to be believed. The defaults are COLMAP's for SIFT (TwoViewGeometryOptions)."""
+    """When a pair counts as verified. The defaults are COLMAP's for SIFT (TwoViewGeometryOptions)."""
 
     panel: ClassVar[Panel] = Panel.mapping
 
@@ -99,11 +99,11 @@ class VerifyOptions:
         ),
     ] = Verifier.magsac
     max_error_px: Annotated[
-        float, Option("Distance in px from the epipolar line that an inlier may have.", min=0, name="max-error")
+        float, Option("Maximum distance of an inlier from its epipolar line, in px.", min=0, name="max-error")
     ] = 4.0
-    min_inliers: Annotated[int, Option("Inliers below which a pair is not used. Higher drops weak pairs.", min=1)] = 15
-    # A count alone is no bar: matches shuffled within pairs of photographs, which no motion explains, still
-    # gave 15 inliers in every pair, and up to 0.2 (a facade) or 0.3 (video) of them where the overlap was small.
+    min_inliers: Annotated[int, Option("Minimum inliers of a verified pair. Higher drops weak pairs.", min=1)] = 15
+    # A count alone is not enough: matches shuffled within pairs, which no motion explains, still gave 15 inliers in
+    # every pair, and ratios up to 0.2 (a facade) or 0.3 (video) where the overlap was small.
     min_inlier_ratio: float = 0.3
     seed: int = 0
     num_threads: int | None = None

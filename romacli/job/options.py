@@ -1,4 +1,4 @@
-"""What a job is asked to do, as it is typed."""
+"""The options of a job."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from romacli.refine.options import RefineOptions
 from romacli.run.options import Changed, EngineOptions, MatchOptions, Shard, parse_shard
 
 DEFAULT_OUTPUT = Path("romacli-out")
-# A candidate costs a twentieth of a pair, so preselection may ask for more than what is worth refining once encoded.
+# A candidate costs a twentieth of a pair, so preselection can demand more overlap than refinement does.
 PRESELECTED_FROM = 0.05
 
 Output = Annotated[
     Path,
-    Option("Folder of the job; made when missing, resumed when not.", metavar="OUT", short="o", panel=Panel.output),
+    Option("Job folder; created if missing, resumed if it exists.", metavar="OUT", short="o", panel=Panel.output),
 ]
-# The folder of a job as an argument: one that `match` has finished, or any.
-MatchedJob = Annotated[Path, Option("Folder of a job that `match` has made.", metavar="OUT", is_argument=True)]
+# A job folder as an argument: one with the results of `match`, or any.
+MatchedJob = Annotated[Path, Option("Folder of a matched job.", metavar="OUT", is_argument=True)]
 AnyJob = Annotated[Path, Option("Folder of a job, finished or not.", metavar="OUT", is_argument=True)]
-# The folder of its photographs where a command can do without.
+# The folder of its photographs, where a command can do without them.
 SiftImages = Annotated[
     Path | None,
     Option(
-        "Folder of the job's photographs, for --keypoints sift and to refine keypoints. Default: where they were "
-        "matched.",
+        "Folder of the job's photographs, for --keypoints sift and for refinement. Default: the folder they were "
+        "matched in.",
         metavar="DIR",
     ),
 ]
 JobImages = Annotated[
-    Path | None, Option("Folder of the job's photographs. Default: where they were matched.", metavar="DIR")
+    Path | None, Option("Folder of the job's photographs. Default: the folder they were matched in.", metavar="DIR")
 ]
 Replacing = Annotated[
     bool,
     Option(
-        "Make all keypoints anew, also those that a database or a model in OUT refers to, which otherwise stay; both "
-        "have to be made anew then. `reconstruct` does so by itself.",
+        "Replace all keypoints, even those used by a database or model in OUT, which must then be rebuilt. Without "
+        "it these are kept. `reconstruct` always replaces them.",
         name="replace-keypoints",
         panel=Panel.keypoints,
     ),
@@ -51,10 +51,10 @@ Replacing = Annotated[
 
 @dataclass(frozen=True)
 class KeypointOptions:
-    """How keypoints are made of the warps, and which pixels count.
+    """How keypoints are made from the warps, and which pixels count.
 
-    keypoints: "sift" or a features file of hloc, whose keypoints are matched in place of new ones.
-    typed: the fields that were typed, whatever their values; the others are as the job's keypoints were made last.
+    keypoints: "sift" or an hloc features file, whose keypoints are matched instead of new ones.
+    typed: the fields given on the command line, whatever their values; the others keep the job's last settings.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints
@@ -63,9 +63,9 @@ class KeypointOptions:
     keypoints: Annotated[
         str | None,
         Option(
-            "Match these keypoints through the warps, kept as they are, instead of making new ones: SIFT's, or "
-            "those of any detector in hloc's layout. A --method that is given makes new ones again. A matcher of "
-            "keypoints describes photographs there, at the --top-k strongest of SIFT's.",
+            "Match these keypoints through the warps, unmoved, instead of making new ones: SIFT's, or those of any "
+            "detector in hloc's layout. --method switches back to new ones. Matchers of keypoints compute their "
+            "descriptors at them, at the --top-k strongest of SIFT's.",
             metavar="sift|FILE.h5",
         ),
     ] = None
@@ -76,21 +76,21 @@ class KeypointOptions:
 
     @property
     def names_masks(self) -> bool:
-        """Whether masks were typed, if only to drop those of before."""
+        """Whether masks were given, if only to drop the previous ones."""
         return not self.typed.isdisjoint(vars(self.masks))
 
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """Which piece of the pairs to match."""
+    """Which shard of the pairs to match."""
 
     panel: ClassVar[Panel] = Panel.running
 
     shard: Annotated[
         Shard | None,
         Option(
-            "Match only piece I of N, from 0, beside the other pieces on any machines that share OUT; then "
-            "`romacli merge` or a run without it makes the keypoints.",
+            "Match only shard I of N, counted from 0; the other shards may run in parallel on machines that share "
+            "OUT. Then `romacli merge`, or a run without --shard, makes the keypoints.",
             metavar="I/N",
             parse=parse_shard,
         ),
@@ -99,12 +99,12 @@ class ShardOptions:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What a job is asked: photographs, pairs, matcher, and how keypoints are made of the warps.
+    """A job: photographs, pairs, matcher, and how keypoints are made from the warps.
 
-    pairs: a pairs file, `-` for standard input; None for those that `pairing` chooses.
-    overwrite: begin anew, whatever the output folder holds of an earlier job.
-    shard: match only this piece of the pairs, and make no keypoints.
-    skip_existing: what a job does anyway, for scripts written for hloc.
+    pairs: a pairs file, `-` for standard input; None for the pairs that `pairing` chooses.
+    overwrite: start over, whatever an earlier job left in the output folder.
+    shard: match only this shard of the pairs, and make no keypoints.
+    skip_existing: accepted for scripts written for hloc; a job always does so.
     """
 
     panel: ClassVar[Panel] = Panel.running
@@ -114,8 +114,7 @@ class JobOptions:
     pairs: Annotated[
         str | None,
         Option(
-            "Pairs to match, two names a line, as hloc writes them; - reads standard input. Default: those of "
-            "--pairing.",
+            "Pairs to match, two names per line as in hloc; - reads standard input. Default: chosen by --pairing.",
             metavar="FILE",
             panel=Panel.pairs,
         ),
@@ -123,12 +122,12 @@ class JobOptions:
     pairing: PairingOptions = field(default_factory=PairingOptions)
     matcher: MatcherChoice = MatcherChoice()
     match: MatchOptions = MatchOptions()
-    overwrite: Annotated[bool, Option("Begin anew: remove what an earlier job left in the output folder.")] = False
+    overwrite: Annotated[bool, Option("Start over: remove what an earlier job left in the output folder.")] = False
     changed: Annotated[
         Changed,
         Option(
-            "Photographs whose size or time changed since they were matched: refuse to go on, rematch their "
-            "pairs, or keep the results, as is right for copies."
+            "If the size or modification time of photographs changed since they were matched: refuse to continue, "
+            "rematch their pairs, or keep the results, as for copies."
         ),
     ] = Changed.refuse
     skip_existing: Annotated[bool, Option("", hidden=True)] = False
@@ -138,7 +137,7 @@ class JobOptions:
 
     @property
     def preselected_from(self) -> float | None:
-        """The coarse overlap from which on `preselect` keeps a candidate, None where all are matched."""
+        """The minimum coarse overlap of candidates that `preselect` keeps; None if all pairs are matched."""
         if not self.pairing.preselect:
             return None
         least = self.matcher.matcher.min_coarse_overlap
@@ -146,7 +145,7 @@ class JobOptions:
 
     @property
     def matcher_options(self) -> MatcherOptions:
-        """How the matcher is built: pairs that were preselected pass no second coarse threshold."""
+        """How the matcher is built: preselected pairs are not tested against a coarse threshold again."""
         chosen = self.matcher.matcher
         return replace(chosen, min_coarse_overlap=None) if self.pairing.preselect else chosen
 
@@ -156,9 +155,9 @@ class ImportOptions:
     """How matches become a database.
 
     database: None for the one in the output folder.
-    only: the images to import; None for all that were matched.
-    known_poses: a COLMAP model, whose cameras are taken and of whose images alone there is any use.
-    overwrite: replace a database that is somebody else's.
+    only: the images to import; None for all matched ones.
+    known_poses: a COLMAP model whose cameras are used; only its images are imported.
+    overwrite: replace a database that romacli did not make.
     """
 
     panel: ClassVar[Panel] = Panel.mapping
@@ -171,8 +170,8 @@ class ImportOptions:
     calibrate: Annotated[
         bool,
         Option(
-            "Give cameras without a focal length in their EXIF data one from the verified pairs, where these tell "
-            "it; the mapper starts from it. Given --camera-params are never touched.",
+            "Estimate the focal length of cameras without one in their EXIF data from the verified pairs, where "
+            "possible, as the mapper's starting value. --camera-params are never changed.",
             negatable=True,
         ),
     ] = True

@@ -1,4 +1,4 @@
-"""How keypoints are made of warps, whichever method makes them. Knows no methods."""
+"""How keypoints are made from warps, by any method."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Method(Choice):
 class AggregateOptions:
     """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image of 640 or more.
 
-    method: without a say where keypoints are given.
-    max_keypoints: per image; of tracks the longest of each place stay.
-    spacing: between the seeds of new tracks; smaller gives more tracks and more work.
-    nms_radius: no two keypoints of an image are nearer.
-    tolerance: predictions this far from their median have no say.
-    match_tolerance: a pair's own warp must lead this near to the other keypoint.
-    sweeps: visits to every image while tracks grow.
-    refinements: rounds in which positions relax to the mean of what all neighbours predict.
-    min_track_length: images a track must be seen in.
-    max_distance: how far from where a warp leads a given keypoint may lie to be its match.
+    method: has no effect on external keypoints.
+    max_keypoints: per image; in each area the longest tracks are kept.
+    spacing: of the seeds of new tracks; smaller gives more tracks and takes longer.
+    nms_radius: minimum distance between keypoints of an image.
+    tolerance: predictions further than this from their median are ignored.
+    match_tolerance: maximum distance from the point a pair's own warp predicts to the other keypoint.
+    sweeps: passes over all images while tracks grow.
+    refinements: rounds in which positions move to the mean of their neighbours' predictions.
+    min_track_length: minimum number of images in a track.
+    max_distance: maximum distance from the point a warp predicts to the external keypoint it matches.
     seed: of the jitter of the seeds, and of samples.
     """
 
@@ -35,46 +35,55 @@ class AggregateOptions:
     method: Annotated[
         Method,
         Option(
-            "How keypoints are made of warps. tracks: points carried from image to image, the longest and most "
-            "precise. cells: hloc's quantise and vote, for comparison and compatibility."
+            "How keypoints are made from warps. tracks: points followed from image to image, which gives the longest "
+            "and most precise tracks. cells: quantised matches with voting as in hloc, for comparison and "
+            "compatibility."
         ),
     ] = Method.tracks
     max_keypoints: Annotated[
-        int, Option("Keypoints an image may have. More cost time in verification and mapping.", min=1)
+        int, Option("Maximum keypoints per image. More slow down verification and mapping.", min=1)
     ] = 9500
     spacing: Annotated[
         float,
         Option(
-            "Px between the places where tracks start, at a long side of 1600. Smaller gives more tracks and "
+            "Spacing of the points where tracks start, in px at a long side of 1600. Smaller gives more tracks and "
             "takes longer.",
             min=1,
         ),
     ] = 11.0
     nms_radius: Annotated[
-        float, Option("No two keypoints of an image are nearer, in the same px. Larger thins them out.", min=0.1)
+        float,
+        Option(
+            "Minimum distance between keypoints of an image, in px at a long side of 1600. Larger gives fewer.",
+            min=0.1,
+        ),
     ] = 3.0
     tolerance: Annotated[
         float,
-        Option("How far warps may differ about a place, in the same px. Larger joins more, less precisely.", min=0.1),
+        Option(
+            "How far warps may disagree about a point of a track, in px at a long side of 1600. Larger gives longer, "
+            "less precise tracks.",
+            min=0.1,
+        ),
     ] = 6.0
     match_tolerance: Annotated[
         float,
         Option(
-            "How near a pair's own warp must lead to the other keypoint, in the same px. Larger keeps more "
-            "matches, with more wrong ones.",
+            "Maximum distance from the point that a pair's own warp predicts to the matching keypoint, in px at a "
+            "long side of 1600. Larger keeps more matches, and more wrong ones.",
             min=0.1,
         ),
     ] = 3.0
     sweeps: int = 3
     refinements: int = 3
     min_track_length: Annotated[
-        int, Option("Images a track must be seen in. More leaves fewer and surer points.", min=2)
+        int, Option("Minimum images per track. Higher leaves fewer, more reliable points.", min=2)
     ] = 2
     max_distance: Annotated[
         float,
         Option(
-            "How far from where a warp leads the match of a given keypoint may lie, in px at a long side of "
-            "1600. Larger matches more, less precisely.",
+            "With --keypoints: maximum distance from the point that a warp predicts to the matching keypoint, in px "
+            "at a long side of 1600. Larger matches more, less precisely.",
             min=0.1,
         ),
     ] = 3.0

@@ -15,10 +15,10 @@ from romacli.types import Pair, PairList
 
 @dataclass(frozen=True)
 class DatabaseOptions:
-    """Take the verified pairs of a COLMAP database, or its matched ones where none is verified."""
+    """Take the verified pairs of a COLMAP database, or its matched pairs if none are verified."""
 
     reference_database: Annotated[
-        Path | None, Option("COLMAP database whose verified pairs to take; it is only read.", "FILE")
+        Path | None, Option("COLMAP database to read pairs from; it is not changed.", "FILE")
     ] = None
     min_inliers: int = 15
 

@@ -20,7 +20,7 @@ from romacli.types import ImageList, PairList
 if TYPE_CHECKING:
     from romacli.mapping.views import View
 
-# Without points in a model, things are taken to lie this near and far, in diameters of the cameras' places.
+# Without points in a model, the scene is assumed to lie within these depths, in diameters of the camera positions.
 _DEPTHS_WITHOUT_POINTS = (0.1, 1.0)
 
 
@@ -43,16 +43,16 @@ class ModelOptions(PartnerOptions):
 class PosesOptions(ModelOptions):
     """Pair images whose cameras, in a COLMAP model, look at the same part of space.
 
-    The overlap of two cameras is the mean share of what each sees, between the nearest and the farthest of its
-    points, that lies in view of the other.
+    The overlap of two cameras is the mean fraction of each view frustum, cut off at its nearest and farthest point,
+    that the other camera sees.
     """
 
     max_rotation_deg: Annotated[
         float,
-        Option("Largest rotation in degrees between the cameras of a pair.", min=0, max=180, name="max-rotation"),
+        Option("Maximum rotation between the cameras of a pair, in degrees.", min=0, max=180, name="max-rotation"),
     ] = 60.0
     min_frustum_overlap: Annotated[
-        float, Option("Share of what two cameras see, in space, below which they are no pair.", min=0, max=1)
+        float, Option("Minimum overlap of the view frusta of a pair, as a fraction.", min=0, max=1)
     ] = 0.1
 
 
@@ -60,7 +60,7 @@ class PosesOptions(ModelOptions):
 class CovisibleOptions(ModelOptions):
     """Pair images that see the same points of a COLMAP model."""
 
-    min_shared_points: Annotated[int, Option("Points of the model that both images of a pair must see.", min=1)] = 15
+    min_shared_points: Annotated[int, Option("Minimum points of the model seen by both images of a pair.", min=1)] = 15
 
 
 def find_by_poses(options: PosesOptions, request: Request) -> PairList:

@@ -1,4 +1,4 @@
-"""The options of all sources of pairs, as a job takes them: a source by name, and what that source reads."""
+"""The options of all pair sources, as a job takes them: the source's name and its options."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DESCRIPTORS = "descriptors"
 
 @dataclass(frozen=True)
 class DescriptorOptions:
-    """Where `romacli pairs` keeps descriptors of photographs."""
+    """Where `romacli pairs` stores the descriptors of photographs."""
 
     panel: ClassVar[Panel] = Panel.pairs
 
     descriptors: Annotated[
         Path | None,
         Option(
-            "hloc file of global descriptors: those of another tool are taken as they are, those of the same "
-            "matcher are used again, and missing ones are added. Without it none are kept.",
+            "hloc file of global descriptors to read. Descriptors of the same matcher are reused and missing ones "
+            "added; those of other tools are used as they are. Without it none are stored.",
             metavar="FILE",
         ),
     ] = None
@@ -39,7 +39,7 @@ class _Source:
     panel: ClassVar[Panel] = Panel.pairs
 
     pairing: Annotated[
-        Pairing | None, Option("Choose pairs as `romacli pairs` does, in place of a file. Default: exhaustive.")
+        Pairing | None, Option("Choose pairs as `romacli pairs` does, instead of reading a file. Default: exhaustive.")
     ] = None
 
 
@@ -50,22 +50,22 @@ class _OfJobs:
     preselect: Annotated[
         bool,
         Option(
-            "Run the coarse stage alone over all pairs first, at a fraction of the cost, and match those that "
-            "overlap by --min-coarse-overlap."
+            "First run only the coarse stage on all pairs, at a fraction of the cost, then match those that overlap "
+            "by at least --min-coarse-overlap."
         ),
     ] = False
     descriptors: Annotated[
         Path | None,
         Option(
-            "hloc file of global descriptors for retrieval: another tool's is taken as it is, the same matcher's "
-            "is used again and added to. Default: OUT/global-features.h5.",
+            "hloc file of global descriptors for retrieval. Descriptors of the same matcher are reused and missing "
+            "ones added; those of other tools are used as they are. Default: OUT/global-features.h5.",
             metavar="FILE",
         ),
     ] = None
 
 
 def _of_all_sources() -> Iterator[tuple[str, Any, Any]]:
-    """Every option of every source once, for a dataclass of all of them."""
+    """Each option of all sources once, for a dataclass of them all."""
     seen = set()
     for source in SOURCES.values():
         defaults = {part.name: part.default for part in fields(source.options)}
@@ -81,10 +81,10 @@ PairingOptions: Any = make_dataclass(
 
 
 def source_options(chosen: Any) -> Any:
-    """The options of the source that `PairingOptions` name.
+    """The options of the source that `PairingOptions` names.
 
     Raises:
-        UsageError: an option was given that the source does not read.
+        UsageError: an option was given that the source does not use.
     """
     source = source_named(chosen.pairing or DEFAULT)
     own = {name for name, _, _ in declared(source.options)}
@@ -94,10 +94,10 @@ def source_options(chosen: Any) -> Any:
 
 
 def require_read(source: Source, options: Any, descriptors: Path | None) -> None:
-    """Pass silently when everything that was given has a meaning.
+    """Check that every option given has an effect.
 
     Raises:
-        UsageError: an option was given that counts only beside another.
+        UsageError: an option was given that has an effect only with another.
     """
     values = {name: getattr(options, name) for name, _, _ in declared(source.options)}
     _require_read(source, options, PairingOptions(**values, descriptors=descriptors))
@@ -114,13 +114,13 @@ def _require_read(source: Source, options: Any, chosen: Any) -> None:
     for name, _, option in declared(PairingOptions):
         if name not in read | always and getattr(chosen, name) != defaults[name]:
             raise UsageError(
-                f"{option.flag(name)} belongs to {' or '.join(_readers(name))} pairing, not to {source.name}. Leave it "
-                "out, or choose that pairing."
+                f"{option.flag(name)} is an option of {' or '.join(_readers(name))} pairing, not of {source.name}. "
+                "Omit it, or choose that pairing."
             )
 
 
 def _readers(field: str) -> Iterator[str]:
-    """The sources that read an option, each with the switch that it takes for that."""
+    """The sources that use an option, with the switch that enables it, if any."""
     for source in SOURCES.values():
         names = {name for name, _, _ in declared(source.options)}
         switch = f"{source.name} --{(source.switch or '').replace('_', '-')}"

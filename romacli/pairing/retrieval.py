@@ -16,13 +16,17 @@ from romacli.words import first_few
 
 @dataclass(frozen=True)
 class LookAlikeOptions(RetrievalOptions):
-    """Pair images that look alike, by descriptors pooled from the matcher's own coarse features.
+    """Pair similar images, by descriptors pooled from the matcher's coarse features.
 
-    They are hloc's global features; with --descriptors those of any tool are compared.
+    They are global features as in hloc; --descriptors uses those of any other tool.
     """
 
-    query_list: Annotated[Path | None, Option("Search partners for these names only, one a line.", "FILE")] = None
-    database_list: Annotated[Path | None, Option("Search partners among these names only, one a line.", "FILE")] = None
+    query_list: Annotated[
+        Path | None, Option("Only find partners for the images named in FILE, one per line.", "FILE")
+    ] = None
+    database_list: Annotated[
+        Path | None, Option("Only find partners among the images named in FILE, one per line.", "FILE")
+    ] = None
 
 
 def find(options: LookAlikeOptions, request: Request) -> PairList:

@@ -15,15 +15,15 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class SequentialOptions(RetrievalOptions):
-    """Pair each image with those that follow it in the order of their names, numbers read as numbers."""
+    """Pair each image with those that follow it in natural order of their names."""
 
     overlap: Annotated[
-        int, Option("Pair each image with this many that follow it. More pairs take more time.", min=1)
+        int, Option("Number of following images each image is paired with. More take longer.", min=1)
     ] = 5
-    quadratic: Annotated[bool, Option("Pair also at distances 1, 2, 4, 8, ...", negatable=True)] = False
-    loop_closure: Annotated[bool, Option("Pair also images far apart in order that look alike.")] = False
+    quadratic: Annotated[bool, Option("Also pair images 1, 2, 4, 8, ... apart.", negatable=True)] = False
+    loop_closure: Annotated[bool, Option("Also pair similar images far apart in the sequence.")] = False
     loop_period: Annotated[
-        int, Option("Look for loops from one in so many images. Smaller finds more and takes longer.", min=1)
+        int, Option("Search loops from every Nth image. Smaller finds more and takes longer.", min=1)
     ] = 10
 
 

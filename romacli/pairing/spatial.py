@@ -21,23 +21,26 @@ from romacli.words import counted, first_few
 
 @dataclass(frozen=True)
 class SpatialOptions:
-    """Pair images taken near each other, by the GPS positions in their EXIF data or by those of a file.
+    """Pair images taken near each other, by GPS positions from their EXIF data or a file.
 
-    Distances are geodesic, right across the poles and the date line.
+    Distances are geodesic, correct across the poles and the date line.
     """
 
     positions: Annotated[
         Path | None,
         Option(
-            "Positions, a name and latitude, longitude and maybe height on each line; before those in EXIF data.",
+            "Positions: a name, latitude, longitude and optionally height per line. They take precedence over EXIF "
+            "data.",
             "FILE",
         ),
     ] = None
-    cartesian: Annotated[bool, Option("The file's numbers are x, y, z in m instead of degrees.")] = False
-    altitude: Annotated[bool, Option("Count the height too, which GPS measures worse.")] = False
+    cartesian: Annotated[bool, Option("The file holds x, y, z in m instead of degrees.")] = False
+    altitude: Annotated[bool, Option("Include the height, which GPS measures less precisely.")] = False
     # COLMAP's defaults.
-    max_distance_m: Annotated[float, Option("Farthest distance in m between the places of a pair.", min=0)] = 100.0
-    max_num_neighbors: Annotated[int, Option("Nearest images each is paired with. More take more time.", min=1)] = 50
+    max_distance_m: Annotated[float, Option("Maximum distance between the images of a pair, in m.", min=0)] = 100.0
+    max_num_neighbors: Annotated[
+        int, Option("Number of nearest images each image is paired with. More take longer.", min=1)
+    ] = 50
 
 
 def find(options: SpatialOptions, request: Request) -> PairList:

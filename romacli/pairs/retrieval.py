@@ -1,4 +1,4 @@
-"""Images that look alike by a descriptor of the whole image, found by exact search in blocks."""
+"""Similar images by global descriptors, found by exact search in blocks."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from romacli.types import PairList
 from .nearest import NOBODY, nearest, undirected
 
 DEFAULT_MATCHED = 20
-# From here on the exact search takes hours; below, its matrix products take minutes.
+# Above this the exact search takes hours; below, its matrix products take minutes.
 APPROXIMATE_ABOVE = 1_000_000
-# Directions with less than this share of the mean variance are noise, which full whitening would blow up.
+# Directions below this fraction of the mean variance are noise, which full whitening would amplify.
 _WHITENING_FLOOR = 0.1
 
 
 @dataclass(frozen=True)
 class PartnerOptions:
-    """How many images each is paired with; None takes 20, or all others where there are fewer."""
+    """How many images each is paired with; None takes 20, or all others if there are fewer."""
 
     num_matched: Annotated[
         int | None,
         Option(
-            "Images each is paired with, the best first, by looks, poses or shared points. More find more and take "
-            "more time. Default: 20.",
+            "Number of images each image is paired with, the best by similarity, poses or shared points. More take "
+            "longer. Default: 20.",
             min=1,
             has_default=False,
         ),
     ] = None
 
     def partners(self, count: int) -> int:
-        """The number for `count` images.
+        """The number of partners among `count` images.
 
         Raises:
             UsageError: as from `check`.
@@ -46,29 +46,27 @@ class PartnerOptions:
         return self.num_matched or min(DEFAULT_MATCHED, count - 1)
 
     def check(self, count: int) -> None:
-        """Pass silently when `count` images can give what is asked.
+        """Check the number against `count` images.
 
         Raises:
-            UsageError: there are fewer.
+            UsageError: there are too few images.
         """
         if self.num_matched is not None and self.num_matched > count - 1:
             raise UsageError(
-                f"--num-matched is {self.num_matched}, but an image has only {count - 1} others to be paired with. "
-                "Give a smaller number, or pair all with all."
+                f"--num-matched is {self.num_matched}, but each image has only {count - 1} possible partners. Give a "
+                "smaller number, or use exhaustive pairing."
             )
 
 
 @dataclass(frozen=True)
 class RetrievalOptions(PartnerOptions):
-    """Which of the images that look alike are paired."""
+    """Which similar images are paired."""
 
     min_score: Annotated[
-        float | None, Option("Cosine of two descriptors below which images do not look alike.", min=-1, max=1)
+        float | None, Option("Minimum cosine similarity of the descriptors of a pair.", min=-1, max=1)
     ] = None
-    mutual: Annotated[bool, Option("Keep a pair only where each image is among the best of the other.")] = False
-    whiten: Annotated[
-        bool, Option("Give all directions of the descriptors the same weight; for hundreds of images.")
-    ] = False
+    mutual: Annotated[bool, Option("Keep a pair only if each image is among the best partners of the other.")] = False
+    whiten: Annotated[bool, Option("Whiten the descriptors; for hundreds of images or more.")] = False
 
 
 def retrieve(
@@ -80,12 +78,13 @@ def retrieve(
     database: Sequence[str] | None = None,
     min_gap: int = 0,
 ) -> PairList:
-    """Pair every query with the database images that look most like it.
+    """Pair every query with the most similar database images.
 
     Args:
-        names: of all images. descriptors: (N, D) float32 of unit length, row by row theirs.
-        queries, database: those of the names to search for and among; None is all.
-        min_gap: leave out images that are this near or nearer to each other in the order of the names.
+        names: of all images.
+        descriptors: (N, D) float32 of unit length, one row per name.
+        queries, database: the names to find partners for and among; None for all.
+        min_gap: leave out images at most this far apart in the order of the names.
     """
     if options.whiten:
         descriptors = whiten(descriptors)
@@ -105,10 +104,10 @@ def retrieve(
 
 
 def whiten(descriptors: np.ndarray) -> np.ndarray:
-    """Descriptors (N, D) of unit length, equally spread in all directions but the weakest.
+    """Whiten descriptors (N, D) to unit length, with a floor for the weakest directions.
 
     Source: Jegou and Chum, Negative evidences and co-occurrences in image retrieval, ECCV 2012. The covariance is
-    that of the images at hand, so that its weak directions get a floor.
+        estimated from the given images, hence the floor.
     """
     centred = descriptors - descriptors.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred / max(1, len(centred)))
@@ -120,7 +119,7 @@ def whiten(descriptors: np.ndarray) -> np.ndarray:
 def _search(
     descriptors: np.ndarray, rows: np.ndarray, columns: np.ndarray, k: int, min_score: float | None, min_gap: int
 ) -> np.ndarray:
-    """The best images (len(rows), k) of every row's image among those of the columns."""
+    """The indices (len(rows), k) of each row's best images among the columns."""
     if len(columns) > APPROXIMATE_ABOVE and find_spec("faiss"):
         found = _approximate(descriptors, rows, columns, k, min_score, min_gap)
     else:
@@ -138,7 +137,7 @@ def _search(
 
 
 def _forbid_near(cosines: np.ndarray, rows: np.ndarray, columns: np.ndarray, min_gap: int) -> None:
-    """Rule out each row's own image, and those within the gap; columns are in ascending order."""
+    """Exclude each row's own image and those within the gap; columns are in ascending order."""
     starts, ends = np.searchsorted(columns, rows - min_gap), np.searchsorted(columns, rows + min_gap, side="right")
     for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         cosines[row, start:end] = -np.inf
@@ -147,7 +146,7 @@ def _forbid_near(cosines: np.ndarray, rows: np.ndarray, columns: np.ndarray, min
 def _approximate(
     descriptors: np.ndarray, rows: np.ndarray, columns: np.ndarray, k: int, min_score: float | None, min_gap: int
 ) -> np.ndarray:
-    """The same by FAISS's inverted lists, which look into a fiftieth of the database for each query."""
+    """The same by FAISS's inverted lists, which search a fiftieth of the database per query."""
     import faiss
 
     dim = descriptors.shape[1]

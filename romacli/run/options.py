@@ -1,4 +1,4 @@
-"""How pairs are matched: the loop's options, and those of the processes it runs in."""
+"""Options of the matching loop and of the processes it runs in."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from romacli.errors import UsageError
 from romacli.options import Choice, Option, Panel
 
 BatchSize = Annotated[
-    int | None, Option("Pairs matched at once; more need more memory. Default: 4 on a GPU, 1 on a CPU.", min=1)
+    int | None, Option("Pairs per batch; larger batches need more memory. Default: 4 on a GPU, 1 on a CPU.", min=1)
 ]
 CacheGb = Annotated[
     float | None,
     Option(
-        "Memory in GB for what is computed once an image. Less than the job needs computes it again: see "
-        "encodes in --dry-run. Default: what the device has free.",
+        "Memory in GB for cached image features. With less than the job needs, images are encoded more than once: "
+        "see encodes in --dry-run. Default: the device's free memory.",
         min=0,
     ),
 ]
-NumWorkers = Annotated[int, Option("Threads that read photographs ahead.", min=1)]
+NumWorkers = Annotated[int, Option("Threads that prefetch photographs.", min=1)]
 
 
 class TryRotations(Choice):
@@ -31,19 +31,18 @@ class TryRotations(Choice):
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How the loop runs; seed and `retries` alone change what a pair's result is, up to rounding in batches.
+    """How the loop runs. Only the seed and `retries` change a pair's result, apart from rounding in batches.
 
-    batch_size: pairs matched at once; None leaves it to the matcher. The first stage of a matcher that has one takes as
-        many times more as that matcher likes.
-    cache_gb: room for features, None for what the device has free. Below the whole job's need, images are encoded
-        more than once.
+    batch_size: pairs per batch; None leaves it to the matcher, which may use larger batches in its coarse stage.
+    cache_gb: memory for features; None for the device's free memory. With less than the job needs, images are
+        encoded more than once.
     num_workers: threads that decode and resize.
     seed: of every random choice, together with the two names.
-    try_rotations: the loop itself tries rotations where it is `always`; `auto` leaves that to a second look.
-    try_scales: try weak pairs again with parts of their photographs enlarged.
-    rescue: begin weak pairs again from verified SIFT matches.
-    strict: stop at the first photograph that cannot be read.
-    processes: how many share the device's memory.
+    try_rotations: the loop itself tries rotations if `always`; `auto` leaves that to a later pass.
+    try_scales: retry weak pairs with parts of their photographs enlarged.
+    rescue: retry weak pairs starting from verified SIFT matches.
+    strict: stop at the first unreadable photograph.
+    processes: number of processes that share the device's memory.
     """
 
     panel: ClassVar[Panel] = Panel.running
@@ -55,32 +54,32 @@ class MatchOptions:
     try_rotations: Annotated[
         TryRotations,
         Option(
-            "Try photographs turned by 90, 180 and 270 degrees: auto, those that hardly match anything, at the "
-            "coarse stage and against few partners; always, the second of each pair that is rejected or overlaps by "
-            "less than 10 %, which takes up to four times as long; never. What EXIF says is followed anyway."
+            "Try photographs rotated by 90, 180 and 270 degrees. auto: those that hardly match anything, at the "
+            "coarse stage against a few partners. always: the second photograph of each pair that is rejected or "
+            "overlaps by less than 10 %, which takes up to four times as long. EXIF orientation is always applied."
         ),
     ] = TryRotations.auto
     try_scales: Annotated[
         bool,
         Option(
-            "Try pairs that are rejected or overlap by less than 25 % with parts of either photograph enlarged, for "
-            "photographs from near and far: parts are found at the coarse stage, and the best is matched."
+            "Retry pairs that are rejected or overlap by less than 25 % with parts of either photograph enlarged, "
+            "for large differences in scale: parts are compared at the coarse stage, and the best is matched."
         ),
     ] = False
     rescue: Annotated[
         bool,
         Option(
-            "Begin pairs that are rejected or overlap by less than 10 % again from SIFT's matches where 30 of these "
-            "agree on one motion, for photographs from far apart. Takes about a second a photograph and as long as "
-            "matching a pair that verifies."
+            "Retry pairs that are rejected or overlap by less than 10 %, starting from their SIFT matches if at "
+            "least 30 are inliers of one epipolar geometry, for wide baselines. Costs about a second per photograph, "
+            "and another match per pair that qualifies."
         ),
     ] = False
-    strict: Annotated[bool, Option("Stop at the first photograph that cannot be read, instead of going on.")] = False
+    strict: Annotated[bool, Option("Stop at the first unreadable photograph instead of continuing without it.")] = False
     processes: int = 1
 
     @property
     def retries(self) -> dict[str, Any]:
-        """The ways in which the loop tries pairs again, as manifests keep them."""
+        """How the loop retries pairs, as stored in manifests."""
         return {
             "try_rotations": self.turns_every_pair or None,
             "try_scales": self.try_scales or None,
@@ -89,12 +88,12 @@ class MatchOptions:
 
     @property
     def turns_every_pair(self) -> bool:
-        """Whether the loop tries each rejected or weak pair again with its second photograph turned."""
+        """Whether the loop retries each rejected or weak pair with its second photograph rotated."""
         return self.try_rotations is TryRotations.always
 
 
 class Changed(Choice):
-    """What to do about photographs that changed since they were matched."""
+    """What to do if photographs changed since they were matched."""
 
     refuse = "refuse"
     rematch = "rematch"
@@ -108,9 +107,9 @@ class EngineName(Choice):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where pieces are matched: in this process alone, unless an engine or a number of processes is given.
+    """Where shards are matched: in this process, unless an engine or a number of processes is given.
 
-    num_processes: None for one on each GPU, or one where there is none.
+    num_processes: None for one per GPU, or one if there is no GPU.
     """
 
     panel: ClassVar[Panel] = Panel.running
@@ -118,24 +117,27 @@ class EngineOptions:
     engine: Annotated[
         EngineName | None,
         Option(
-            "Match in several processes: local, one on each GPU of this machine; ray, on a Ray cluster "
-            "(pip install 'romacli[ray]'). Default: in this process alone.",
+            "Match in several processes: local, one per GPU of this machine; ray, on a Ray cluster (pip install "
+            "'romacli[ray]'). Default: in this process.",
         ),
     ] = None
     num_processes: Annotated[
         int | None,
-        Option("Processes of --engine, local where none is named. Each holds the model. Default: one a GPU.", min=1),
+        Option(
+            "Number of processes of --engine, which is local by default. Each loads the model. Default: one per GPU.",
+            min=1,
+        ),
     ] = None
 
     @property
     def name(self) -> EngineName | None:
-        """The engine, None for this process alone."""
+        """The engine, or None for this process."""
         return EngineName.local if self.engine is None and self.num_processes is not None else self.engine
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Piece `index`, from 0, of `count`."""
+    """Shard `index`, counted from 0, of `count`."""
 
     index: int
     count: int
@@ -145,12 +147,12 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """A piece written as i/n.
+    """Parse a shard written as i/n.
 
     Raises:
-        UsageError: it is no piece.
+        UsageError: the text is not a valid shard.
     """
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
     if not match or not int(match[1]) < int(match[2]):
-        raise UsageError(f"--shard {text} is no piece of a job. Write i/n, with i from 0 to n - 1, such as 0/8.")
+        raise UsageError(f"--shard {text} is not valid. Write i/n, with i from 0 to n - 1, such as 0/8.")
     return Shard(int(match[1]), int(match[2]))
