@@ -1,4 +1,4 @@
-"""`romacli aggregate`: a job's warps into other keypoints and matches."""
+"""`romacli aggregate`: new keypoints and matches from a job's warps."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(JobChoice, KeypointOptions, TalkOptions)
 def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> None:
-    """Make a job's keypoints and matches anew from its stored warps, with other settings.
+    """Make a job's keypoints and matches again from its stored warps, with other settings.
 
-    Nothing is matched. What is left out has its default, but masks are those of the run before. Keypoints are refined
-    as `refine` does, where the photographs are at hand. `colmap-import`, `match`, `reconstruct` and `merge` use what
-    this leaves; options of theirs change single settings.
+    Nothing is matched. Omitted options take their defaults, except masks, which are kept from the previous run.
+    Keypoints are refined as by `refine`, if the photographs are available. `colmap-import`, `match`, `reconstruct` and
+    `merge` use the result; their own options change single settings.
     """
     from romacli.job.aggregate import asked_options, reaggregate
     from romacli.store.layout import Layout
@@ -47,11 +47,11 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
 
 
 def tell_keypoints(summary: HlocSummary, job: Path, seconds: float, console: Console, *, as_json: bool) -> None:
-    """The result: what the hloc files hold now."""
+    """Print the new contents of the hloc files."""
     from romacli.job.outputs.hloc import refined_in_words
 
     agreement = summary.triangle_agreement
-    agreed = "" if agreement is None else f", warps agree round triangles at {agreement:.0%} of places"
+    agreed = "" if agreement is None else f", {agreement:.0%} of warp cells consistent around image triplets"
     console.result(
         {**asdict(summary), "seconds": round(seconds, 3)},
         f"{counted(summary.keypoints, 'keypoint')} and {counted(summary.matches, 'match', 'matches')} in "

@@ -42,9 +42,9 @@ from romacli.errors import RomacliError
 from romacli.run.options import TryRotations
 
 EPILOG = (
-    "Exit codes: 0 done; 2 wrong options; 3 nothing could start; 4 finished, but what is listed failed; "
-    "5 nothing matched or no model; 6 an output file is damaged, foreign or cannot be written; "
-    "75 try again later; 130 or 143 stopped by a signal, the same command continues."
+    "Exit codes: 0 done; 2 wrong options; 3 could not start; 4 finished, with the failures listed; 5 nothing matched "
+    "or no model; 6 an output file is damaged, not romacli's or not writable; 75 try again later; 130 or 143 stopped "
+    "by a signal, run the same command again to resume."
 )
 
 
@@ -76,7 +76,7 @@ ORDER_OF_WORK = (
 
 
 class _Front(TyperGroup):
-    """Commands in the order of the work, whose expected errors are sentences on stderr."""
+    """Lists commands in workflow order and prints expected errors as sentences on stderr."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -89,7 +89,7 @@ class _Front(TyperGroup):
         _list_commands(self, ctx, formatter)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
-        """Run a command; whatever goes wrong ends in a sentence, of the same form for every error, and a code."""
+        """Run a command; every expected error ends in one sentence and an exit code."""
         self._words = words = _with_values(sys.argv[1:] if args is None else args)
         is_alone = extra.pop("standalone_mode", True)
         Console.has_told = False
@@ -108,12 +108,12 @@ class _Front(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             super().invoke(ctx)
-        except KeyboardInterrupt as error:  # the library beneath would take every signal for Ctrl-C
+        except KeyboardInterrupt as error:  # Typer would take every signal for Ctrl-C
             raise typer.Exit(_end(error, self._words)) from error
 
 
 def _with_values(words: Sequence[str]) -> list[str]:
-    """The words with the value that --try-rotations stands for alone, as it did before it took one."""
+    """Give a bare --try-rotations, from before it took a value, the value it stands for."""
     following = [*words[1:], ""][: len(words)]
     return [
         f"{word}=always" if normalise(word) == "--try-rotations" and after not in set(TryRotations) else word
@@ -132,7 +132,7 @@ def _end(error: BaseException, words: Sequence[str]) -> int:
 
 
 def _dress(command: Any) -> None:
-    """Show arguments by their names alone, options in panels, and commands with their whole first sentence."""
+    """Show arguments by name only, options in panels, and commands with their full summary."""
     for parameter in command.params:
         if isinstance(parameter, TyperArgument):
             parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
@@ -162,7 +162,7 @@ def _list_options(command: Any, ctx: Any, formatter: Any) -> None:
 
 
 def panels_of(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Arguments, then options in the panels of their groups, those of every day first: titles with terms and texts."""
+    """Arguments, then options by panel, in the order of `Panel`: titles with (term, help) rows."""
     panels: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
@@ -178,7 +178,7 @@ def panels_of(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]
 app = typer.Typer(
     cls=_Front,
     epilog=EPILOG,
-    help="Match photographs densely with RoMa and turn the matches into a COLMAP model.",
+    help="Match photographs densely with RoMa and build a COLMAP model from the matches.",
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normalise},
     no_args_is_help=True,
     pretty_exceptions_enable=False,

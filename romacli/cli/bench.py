@@ -1,4 +1,4 @@
-"""`romacli bench`: how fast this machine matches, and what reusing features gains."""
+"""`romacli bench`: matching speed of this machine, and the gain from cached features."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ class BenchOptions:
     images: Annotated[
         Path | None,
         Option(
-            "Folder of photographs, matched in all pairs. Without it photographs are generated.",
+            "Folder of photographs; all pairs are matched. Default: generated photographs.",
             metavar="IMAGES",
             is_argument=True,
             has_default=False,
         ),
     ] = None
-    num_images: Annotated[int, Option("Photographs to use, or to generate.", min=2)] = 8
-    repeats: Annotated[int, Option("Runs; figures are their medians.", min=1)] = 3
+    num_images: Annotated[int, Option("Number of photographs to use or generate.", min=2)] = 8
+    repeats: Annotated[int, Option("Number of runs; figures are medians.", min=1)] = 3
     compare: Annotated[
         Compared | None,
         Option(
-            "uncached: match the same pairs one by one and reuse nothing, half before and half after each run. "
-            "The ratio is told beside the most that the run's own stage times allow."
+            "uncached: also match the same pairs one by one without caching, half before and half after each run. "
+            "The ratio is given with the upper bound that the run's stage times imply."
         ),
     ] = None
     uncached_pairs: Annotated[
         int | None,
         Option(
-            "With --compare: of the pairs of a run, match only so many uncached, spread over the list, and take "
-            "the others to be like them. For large models, where all of them take hours. Default: all.",
+            "With --compare: match only this many pairs uncached, spread over the list, and extrapolate. For large "
+            "models, where all pairs would take hours. Default: all.",
             min=1,
         ),
     ] = None
     seeded_weights: Annotated[
         bool,
         Option(
-            "Build the model at its full size with random weights from a fixed seed: times are those of the real "
-            "one without its download, matches mean nothing, and no pair is rejected."
+            "Build the model at full size with random weights from a fixed seed: realistic times without the "
+            "download. Matches are meaningless, and no pair is rejected."
         ),
     ] = False
     batch_size: BatchSize = None
@@ -69,10 +69,10 @@ def add_to(app: typer.Typer) -> None:
 def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> None:
     """Measure how fast pairs are matched, stage by stage, on a folder or on generated photographs.
 
-    Nothing is kept. Times are of the wall clock; on a machine that does other work trust the ratio of --compare, whose
-    runs take turns, and no seconds.
+    Nothing is kept. Times are wall-clock times; on a busy machine trust only the ratio of --compare, whose runs
+    alternate.
 
-    Peak memory is that of the process so far, weights included; on a GPU that of its tensors.
+    Peak memory is that of the whole process, weights included; on a GPU, that of its tensors.
     """
     from romacli.eval.photographs import generate_photographs
     from romacli.eval.throughput import bench as measure
@@ -83,10 +83,10 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
 
     if flags.seeded_weights and matcher.matcher.weights is not None:
         raise UsageError(
-            f"--weights {matcher.matcher.weights} and --seeded-weights exclude each other. Leave one of them out."
+            f"--weights {matcher.matcher.weights} and --seeded-weights exclude each other. Omit one of them."
         )
     if flags.uncached_pairs is not None and flags.compare is None:
-        raise UsageError("--uncached-pairs says how much is compared. Add --compare uncached, or leave it out.")
+        raise UsageError("--uncached-pairs has no effect without --compare uncached. Add that, or omit it.")
     options = MatchOptions(
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
@@ -119,7 +119,7 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
 
 
 def table(values: dict[str, Any]) -> str:
-    """The figures as lines of a table, the compared run beside ours, then the shares of the stages."""
+    """The figures as a table, with the compared run if any, then the shares of the stages."""
     runs = [name for name in ("cached", "uncached") if name in values]
     seeded = " with seeded weights" if values["weights"] == "seeded" else ""
     lines = [
@@ -132,15 +132,15 @@ def table(values: dict[str, Any]) -> str:
     lines.append(f"of the time: {shares}")
     lines.append(f"fewest encodes {values['fewest_encodes']}; {values['dtype']}, peak memory {values['peak_gb']} GB")
     if values["rejected"]:
-        lines.append(f"{values['rejected']} of {values['pairs']} pairs rejected, which may cost less than others")
+        lines.append(f"{values['rejected']} of {values['pairs']} pairs rejected, which may take less time than others")
     if "ratio" in values:
         lines.append(
-            f"{values['ratio']:.2f} times as fast as uncached; the run's stage times allow {values['bound']:.2f}, of "
-            f"which that is {100 * values['of_bound']:.0f} %"
+            f"{values['ratio']:.2f} times as fast as uncached, {100 * values['of_bound']:.0f} % of the upper bound "
+            f"{values['bound']:.2f} from the run's stage times"
         )
         if values["uncached_pairs"] < values["pairs"]:
             lines.append(
-                f"uncached were {values['uncached_pairs']} of the {values['pairs']} pairs; the ratio takes the others "
-                "to be like them"
+                f"{values['uncached_pairs']} of the {values['pairs']} pairs were matched uncached; the ratio is "
+                "extrapolated from them"
             )
     return "\n".join(lines)

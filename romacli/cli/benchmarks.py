@@ -1,4 +1,4 @@
-"""`romacli eval BENCHMARK DATA`: the papers' tables, a command for each row of the table, and their list."""
+"""`romacli eval BENCHMARK DATA`: a command per published benchmark, and their list."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ class BenchmarkOptions:
     ]
     protocol: Annotated[
         str | None,
-        Option("How figures are made, of those in `romacli eval list`. Default: the papers' own.", metavar="NAME"),
+        Option("Evaluation protocol, one of those in `romacli eval list`. Default: the papers' own.", metavar="NAME"),
     ] = None
     limit: Annotated[
         int | None,
-        Option("Judge so many pairs, or models, spread over all; figures then compare with no published ones.", min=1),
+        Option(
+            "Evaluate only this many pairs or models, evenly spread; figures are then not comparable with published "
+            "ones.",
+            min=1,
+        ),
     ] = None
     output: Annotated[
         Path | None,
         Option(
-            "Write errors pair by pair as JSON lines; the same command goes on where they end.",
+            "Write the errors of each pair as JSON lines; the same command resumes after the last one.",
             metavar="FILE",
             short="o",
         ),
@@ -63,7 +67,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_benchmarks(talk: TalkOptions) -> None:
-    """List the papers' benchmarks: their protocols, the data they need, how these lie, and where they come from."""
+    """List the benchmarks: their protocols, the layout of their data, and where to get it."""
     rows: list[dict[str, Any]] = [
         {
             "name": row.name,
@@ -91,9 +95,9 @@ def _command(row: Benchmark) -> Callable[..., None]:
         _run(row, flags, chosen, talk, drawn)
 
     command.__doc__ = (
-        f"Measure a matcher by {row.name}: {row.summary}.\n\n"
-        f"The figures are {row.measure}. DATA is checked before anything runs. The sizes are "
-        "those of the papers where they are known for the matcher and none are given. Published figures stand beside."
+        f"Measure a matcher by {row.name}: {row.summary}.\n\nThe figures are {row.measure}. DATA is checked before "
+        "anything runs. Resolutions default to those of the papers, if known for the matcher. Published figures are "
+        "listed for comparison."
     )
     return command
 
@@ -134,7 +138,7 @@ def _run(
     lines = [
         f"{row.name}, {row.measure_of(evaluation)}, in percent",
         f"protocol {name}, {evaluation}",
-        *(["The matcher has no warps to sample: all points it gives are used."] if row.draws and not samples else []),
+        *(["The matcher has no warps to sample: all its matches are used."] if row.draws and not samples else []),
         f"model {settings.get('model')}{' at ' + ' and '.join(sizes) if sizes else ''}",
         differing or counted(result.pairs, row.noun),
         f"without estimate: {result.without_estimate} of {result.errors}",
@@ -145,7 +149,7 @@ def _run(
 
 
 def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
-    """The matcher at the sizes of the papers' runs, unless some are given."""
+    """The matcher at the resolutions of the papers, unless some are given."""
     from romacli.matchers.registry import matcher_named
 
     given = chosen.matcher
@@ -158,14 +162,14 @@ def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
 
 
 def _differing(row: Benchmark, tasks: tuple[Task, ...], known: list[Task]) -> str:
-    """Why the figures compare with no published ones; empty where they do."""
+    """Why the figures are not comparable with published ones; empty if they are."""
     all_of_them = counted(len(known), row.noun)
     if row.apart:
         return f"{len(tasks)} of {all_of_them}; {row.apart}"
     if len(tasks) < len(known):
-        return f"{len(tasks)} of {all_of_them}: not to be compared with published figures"
+        return f"{len(tasks)} of {all_of_them}: not comparable with published figures"
     if row.pairs not in (None, len(known)):
-        return f"{all_of_them}, where the benchmark has {row.pairs}: not to be compared with published figures"
+        return f"{all_of_them}, but the benchmark has {row.pairs}: not comparable with published figures"
     return ""
 
 
@@ -183,7 +187,7 @@ def _table(row: Benchmark, evaluation: Any, result: BenchmarkResult) -> list[str
 
 
 def _without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """None for figures that nothing tells, such as those of bags that the data lack."""
+    """None for figures without data, such as those of missing bags."""
     return {column: None if math.isnan(figure) else figure for column, figure in figures.items()}
 
 

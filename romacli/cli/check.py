@@ -1,4 +1,4 @@
-"""`romacli check`: a job's files read to the last byte, and mended."""
+"""`romacli check`: verify a job's files to the last byte, and repair them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class CheckOptions:
     repair: Annotated[
         bool,
         Option(
-            "Cut damage out of journals; make damaged hloc files and databases anew, as they were made before. "
-            "What cannot be mended is put aside."
+            "Remove damaged records from journals and rebuild damaged hloc files and databases with their previous "
+            "settings. What cannot be repaired is moved aside."
         ),
     ] = False
 
@@ -33,9 +33,9 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(CheckOptions, TalkOptions)
 def check(job: CheckOptions, talk: TalkOptions) -> None:
-    """Verify a job's journal and all that was made of it, and name what is damaged.
+    """Verify a job's journal and everything made from it, and report damage.
 
-    Says which pairs have to be matched again. Exit code 6 when damage remains.
+    Lists the pairs that have to be matched again. Exit code 6 if damage remains.
     """
     from romacli.job.check import check_job, sentences
     from romacli.store.layout import Layout

@@ -1,4 +1,4 @@
-"""`romacli colmap-import`: a job's matches into a COLMAP database."""
+"""`romacli colmap-import`: write a job's matches into a COLMAP database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def colmap_import(folders: Folders, importing: ImportOptions, replacing: Replacing, talk: TalkOptions) -> None:
     """Verify a job's matches and write cameras, images, keypoints and matches into a COLMAP database.
 
-    The database is built beside its place and appears whole. One that romacli did not make is left alone.
+    The database is written completely or not at all. One that romacli did not make is not replaced.
     """
     from romacli.images.listing import list_images
     from romacli.job.outputs.database import import_matches

@@ -1,4 +1,4 @@
-"""`romacli densify`: a dense cloud from a finished job."""
+"""`romacli densify`: a dense point cloud from a finished job."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class CloudOptions:
     output: Annotated[
         Path | None,
         Option(
-            "PLY file to write; FILE.vis beside it has visibility. Default: OUT/dense/fused.ply.", "FILE", short="o"
+            "PLY file to write; FILE.vis next to it holds visibility. Default: OUT/dense/fused.ply.", "FILE", short="o"
         ),
     ] = None
     depth_maps: Annotated[
-        bool, Option("Write the depth of each image too, on the grid of its warps, into OUT/dense/depth_maps.")
+        bool, Option("Also write a depth map per image, at the resolution of its warps, to OUT/dense/depth_maps.")
     ] = False
 
 
@@ -37,10 +37,10 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(CloudOptions, DensifyOptions, TalkOptions)
 def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) -> None:
-    """Make a dense, coloured cloud of a reconstructed job from its stored warps; nothing is matched again.
+    """Make a dense, coloured point cloud of a reconstructed job from its stored warps, without matching again.
 
-    A point is kept where three images agree on it, in where it is seen and how far it is. The cloud has normals, and
-    beside it lies which images see each point, as COLMAP's `stereo_fusion` writes both.
+    A point is kept if at least --min-views images agree on its position and depth. The cloud has normals; a .vis file
+    lists the images that see each point, as from COLMAP's `stereo_fusion`.
     """
     from romacli.densify.densify import densify as make_cloud
     from romacli.store.layout import Layout

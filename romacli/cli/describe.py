@@ -1,4 +1,4 @@
-"""`romacli describe`: keypoints and descriptors of photographs, each looked at alone."""
+"""`romacli describe`: keypoints and descriptors of single photographs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DescribeOptions:
     matcher: MatcherOptions = MatcherOptions()
     keypoints: Annotated[
         str | None,
-        Option("Describe these: SIFT's, or those of a file. Default: the model's own.", metavar="sift|FILE.h5"),
+        Option("Keypoints to describe: SIFT's, or those of a file. Default: the model's own.", metavar="sift|FILE.h5"),
     ] = None
     num_workers: NumWorkers = 2
 
@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 def describe(options: DescribeOptions, talk: TalkOptions) -> None:
     """Write keypoints of photographs with their descriptors, as hloc's extractors do.
 
-    The file serves hloc's matchers, and `match --keypoints FILE.h5`: with the same model nothing is described again.
+    The file works with hloc's matchers and with `match --keypoints FILE.h5`, which reuses the same model's descriptors.
     """
     from romacli.describe import describe_images
     from romacli.images.listing import list_images
@@ -50,7 +50,9 @@ def describe(options: DescribeOptions, talk: TalkOptions) -> None:
         images = list_images(options.images.folder, names_file=options.images.image_list)
         matcher = load_matcher(options.model, replace(options.matcher, keypoints=options.keypoints))
         if not isinstance(matcher, SparseMatcher):
-            raise UsageError(f"model {options.model} gives warps, not keypoints. Choose one that does: mini-sparse.")
+            raise UsageError(
+                f"model {options.model} produces warps, not keypoints. Choose a keypoint matcher, such as mini-sparse."
+            )
         done = describe_images(images, matcher, options.output, console, stop, num_workers=options.num_workers)
         values = {"images": done.images, "keypoints": done.keypoints, "output": str(options.output)}
         told = f"{counted(done.keypoints, 'keypoint')} of {counted(done.images, 'image')}; see {options.output}"

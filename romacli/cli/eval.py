@@ -1,4 +1,4 @@
-"""`romacli eval`: how good a matcher is where the truth is known."""
+"""`romacli eval`: measure a matcher against ground truth."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from romacli.eval.synthetic import ValidationResult
     from romacli.matchers.matcher import Matcher
 
-app = typer.Typer(help="Measure a matcher where the truth is known.", no_args_is_help=True)
+app = typer.Typer(help="Measure matchers, models and point clouds against ground truth.", no_args_is_help=True)
 
-Table = Annotated[Path | None, Option("Write the rows behind the figures as CSV.", metavar="FILE", short="o")]
+Table = Annotated[Path | None, Option("CSV file for the rows behind the figures.", metavar="FILE", short="o")]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,18 @@ class SyntheticOptions:
     textures: Annotated[
         Path | None,
         Option(
-            "Photographs to paint scenes with, none of which the matcher was trained on. Default: generated "
-            "textures alone.",
+            "Photographs used as textures of the scenes, none of them seen in training. Default: generated textures "
+            "only.",
             metavar="DIR",
         ),
     ] = None
-    count: Annotated[int, Option("Rendered pairs. Figures compare only at the same count.", min=1)] = 256
-    matched: Annotated[int, Option("How many of them to match as photographs are, in two passes; slower.", min=0)] = 64
-    unrelated: Annotated[int, Option("Pictures of different scenes to match and verify; slower.", min=0)] = 64
+    count: Annotated[
+        int, Option("Number of rendered pairs. Only figures with the same count are comparable.", min=1)
+    ] = 256
+    matched: Annotated[
+        int, Option("Number of these pairs to also match like photographs, in two passes; slower.", min=0)
+    ] = 64
+    unrelated: Annotated[int, Option("Number of pairs of unrelated scenes to match and verify; slower.", min=0)] = 64
     output: Table = None
 
 
@@ -54,11 +58,9 @@ class PairsOptions:
     images: Annotated[
         Path, Option("Folder that the names in LIST are relative to.", metavar="IMAGES", is_argument=True)
     ]
-    method: Annotated[Method, Option("How point pairs are made of a warp; tracks is what a job does.")] = Method.tracks
-    max_error: Annotated[float, Option("Distance in px from the epipolar line that an inlier may have.", min=0)] = 1.0
-    ransac_seeds: Annotated[
-        int, Option("Estimates of each pose, for the confidence intervals. More take longer.", min=1)
-    ] = 5
+    method: Annotated[Method, Option("How matches are made from a warp; tracks is a job's default.")] = Method.tracks
+    max_error: Annotated[float, Option("Maximum distance of an inlier from its epipolar line, in px.", min=0)] = 1.0
+    ransac_seeds: Annotated[int, Option("Estimates per pose, for confidence intervals. More take longer.", min=1)] = 5
     seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
     output: Table = None
 
@@ -71,8 +73,8 @@ class PosesOptions:
     truth: Annotated[
         Path,
         Option(
-            "Known poses: a COLMAP model, a folder of NAME.camera files as in Strecha's sets, or a text of lines NAME "
-            "qw qx qy qz tx ty tz as in COLMAP's images.txt.",
+            "True poses: a COLMAP model, a folder of NAME.camera files as in Strecha's data sets, or a text file of "
+            "lines NAME qw qx qy qz tx ty tz as in COLMAP's images.txt.",
             metavar="TRUTH",
             is_argument=True,
         ),
@@ -101,7 +103,7 @@ class CloudOptions:
     tolerances: Annotated[
         tuple[float, ...] | None,
         Option(
-            "Distances at which points count as the same, in REFERENCE's unit. Default: 0.1, 0.2, 0.5 and 1 % of "
+            "Distances within which points count as correct, in REFERENCE's unit. Default: 0.1, 0.2, 0.5 and 1 % of "
             "its extent.",
             metavar="D,...",
             parse=_tolerances,
@@ -110,8 +112,8 @@ class CloudOptions:
     model: Annotated[
         Path | None,
         Option(
-            "The model CLOUD was made of; with --truth, CLOUD is moved by the similarity that takes its cameras there. "
-            "Default: both are in one frame.",
+            "The model CLOUD was made from; with --truth, CLOUD is aligned by the similarity between the cameras of "
+            "both. Default: CLOUD and REFERENCE share a frame.",
             metavar="SPARSE",
         ),
     ] = None
@@ -122,7 +124,7 @@ class CloudOptions:
     voxel: Annotated[
         float | None,
         Option(
-            "Side of the cubes in which points count once, in REFERENCE's unit; 0 counts all. Default: half the "
+            "Side of the voxels in which points count once, in REFERENCE's unit; 0 counts all. Default: half the "
             "smallest tolerance.",
             min=0,
         ),
@@ -132,10 +134,10 @@ class CloudOptions:
 @app.command(epilog="Example: romacli eval synthetic --textures textures/validation")
 @takes(SyntheticOptions, MatcherChoice, TalkOptions)
 def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
-    """Measure a matcher on rendered pairs with exact warps: the share of right pixels and the worth of its certainty.
+    """Measure a matcher on rendered pairs with exact warps: fraction of correct pixels, and calibration of certainty.
 
-    The pairs are a fixed recipe, 256 of 256 px. mini is measured in a single pass; every matcher as it matches
-    photographs. Pairs of unrelated scenes are matched and verified besides: none should pass.
+    The pairs are fixed, 256 of 256 px. Every matcher is measured as it matches photographs, mini also in a single
+    pass. Pairs of unrelated scenes are matched and verified too: none should pass.
     """
     from romacli.eval.synthetic import (
         RECIPE,
@@ -151,7 +153,9 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
-        raise UsageError(f"{chosen.model} gives points, no warps to compare with the truth. Use `romacli eval pairs`.")
+        raise UsageError(
+            f"{chosen.model} produces keypoint matches, not warps to compare with the truth. Use `romacli eval pairs`."
+        )
     with Console(quiet=talk.quiet) as console:
         console.begin("rendering pairs", 1)
         textures = validation_textures(flags.textures, recipe)
@@ -186,11 +190,11 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
 @app.command(epilog="Example: romacli eval features --features mini-8,mini-16,dinov2=dinov2_vitl14_pretrain.pth")
 @takes(StudyOptions, TalkOptions)
 def features(options: StudyOptions, talk: TalkOptions) -> None:
-    """Measure what frozen features are worth for matching, as table 1 of the RoMa paper does.
+    """Measure how well frozen features match, as in table 1 of the RoMa paper.
 
-    A single linear layer is trained on each, on rendered pairs, so that the mean of the places in B, weighted by the
-    exponential of the features' cosines, lies near the truth. Each picture is encoded once. Errors are in px of
-    pictures 448 px wide; robust is the share within 32 px of the truth. Untrained, features are compared as they are.
+    A linear layer per feature is trained on rendered pairs so that the softmax-weighted mean position in B, by cosine
+    similarity, is close to the truth. Each image is encoded once. Errors are in px at a width of 448; robust is the
+    fraction within 32 px of the truth. Untrained features are compared without the layer.
     """
     from statistics import mean, stdev
 
@@ -229,11 +233,11 @@ def features(options: StudyOptions, talk: TalkOptions) -> None:
 @app.command(epilog="Example: romacli eval pairs pairs_with_gt.txt photos/ --ransac-seeds 10")
 @takes(PairsOptions, MatcherChoice, TalkOptions)
 def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None:
-    """Measure how well relative poses come out of a matcher's matches, on pairs of photographs of known pose.
+    """Measure the relative poses from a matcher's matches, on pairs of photographs with known poses.
 
-    A line of LIST is name0 name1 rot0 rot1 K0 K1 T_0to1, matrices row by row. An error is the larger of the
-    angles of rotation and of translation direction. The same matches with one side shuffled are the control: what
-    they reach is chance.
+    A line of LIST is name0 name1 rot0 rot1 K0 K1 T_0to1, matrices in row-major order. The error is the larger of the
+    angular errors of rotation and translation direction. The same matches with one side shuffled are the control, at
+    chance level.
     """
     from romacli.eval.pose_list import read_pose_list
     from romacli.eval.relative_pose import PoseOptions, evaluate_pairs, summarise
@@ -255,11 +259,11 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
 @app.command(epilog="Example: romacli eval poses job/sparse/0 truth/")
 @takes(PosesOptions, TalkOptions)
 def poses(flags: PosesOptions, talk: TalkOptions) -> None:
-    """Measure how far the cameras of a model are from measured ones.
+    """Measure the errors of a model's cameras against ground truth.
 
-    Positions are compared after the best similarity, in the unit of TRUTH, orientations after the best rotation. AUC is
-    over all pairs with a known pose, of the larger of the angles of rotation and of translation direction; a pair that
-    the model lacks counts as wrong.
+    Positions are compared after similarity alignment, in the unit of TRUTH, orientations after rotation alignment. AUC
+    is over all pairs with known poses, of the larger of the angular errors of rotation and translation direction; pairs
+    missing from the model count as wrong.
     """
     from romacli.colmap.pose_files import read_written_poses
     from romacli.eval.model_poses import evaluate_poses, read_estimate
@@ -284,10 +288,10 @@ def poses(flags: PosesOptions, talk: TalkOptions) -> None:
 @app.command(epilog="Example: romacli eval cloud job/dense/fused.ply scan.ply --tolerances 0.01,0.02,0.05")
 @takes(CloudOptions, TalkOptions)
 def cloud(flags: CloudOptions, talk: TalkOptions) -> None:
-    """Measure a dense cloud against a scan: accuracy, completeness and their harmonic mean at several tolerances.
+    """Measure a dense cloud against a scan: accuracy, completeness and F1 at several tolerances.
 
-    Accuracy is the share of CLOUD that lies near REFERENCE, completeness the share of REFERENCE that CLOUD lies near,
-    as in the ETH3D benchmark. REFERENCE should hold what the photographs see: all else counts as missed.
+    Accuracy is the fraction of CLOUD within the tolerance of REFERENCE, completeness the fraction of REFERENCE within
+    it of CLOUD, as in ETH3D. Crop REFERENCE to what the photographs see: everything else counts as missed.
     """
     from romacli.eval.cloud import extent_of, read_cloud, read_reference, score_cloud
 
@@ -309,7 +313,7 @@ def cloud(flags: CloudOptions, talk: TalkOptions) -> None:
 
 
 def _figures(value: float) -> str:
-    """Four figures: positions may be in any unit."""
+    """Four significant digits, as positions may be in any unit."""
     return "-" if value != value else f"{value:.4g}"
 
 
@@ -354,8 +358,8 @@ def _synthetic_table(results: Mapping[str, ValidationResult], refused: Mapping[s
     if refused:
         lines += [
             "",
-            f"unrelated pairs without verified geometry: {refused['pairs'] - refused['verified']} of "
-            f"{refused['pairs']}; the matcher itself rejected {refused['rejected']}",
+            f"unrelated pairs not verified: {refused['pairs'] - refused['verified']} of {refused['pairs']}; "
+            f"{refused['rejected']} rejected by the matcher itself",
         ]
     return "\n".join(lines)
 
@@ -411,7 +415,7 @@ def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same values with null for numbers JSON has no word for."""
+    """The same values with None for numbers that JSON cannot represent."""
     if isinstance(value, Mapping):
         return {str(key): _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

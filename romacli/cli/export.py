@@ -28,7 +28,7 @@ class ExportOptions:
     ]
     job: MatchedJob = DEFAULT_OUTPUT
     images: JobImages = None
-    output: Annotated[Path | None, Option("New folder to write. Default: OUT/FORMAT.", metavar="DIR", short="o")] = None
+    output: Annotated[Path | None, Option("New output folder. Default: OUT/FORMAT.", metavar="DIR", short="o")] = None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,9 +37,9 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(ExportOptions, TalkOptions)
 def export(options: ExportOptions, talk: TalkOptions) -> None:
-    """Hand a finished job on: for Gaussian splatting, nerfstudio, Bundler's readers, or as text and points.
+    """Export a finished job for Gaussian splatting, nerfstudio, Bundler's readers, or as text and points.
 
-    The folder appears whole, or not at all.
+    The folder is written completely or not at all.
     """
     from romacli.export.export import export as run
     from romacli.store.layout import Layout

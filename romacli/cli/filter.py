@@ -1,4 +1,4 @@
-"""`romacli filter`: which pairs of a job show places that only look alike."""
+"""`romacli filter`: find pairs of a job that show look-alike places."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(FilterChoice, TalkOptions)
 def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
-    """Tell which pairs of a job may show places that only look alike, by what their warps miss, each with its reason.
+    """Find pairs of a job that may show different places that look alike, with a reason for each.
 
-    A pair misses a place where both photographs match something with others, and its own warp, carried on from around,
-    leads from one to the other but matches nothing. What pairs miss counts against those that agree with them round
-    three photographs. Nothing is matched again and no photograph is read; database and keypoints stay as they are.
-    `romacli reconstruct --filter` does the same and keeps these pairs from the mapper; --verbose lists all of them.
+    A pair misses a place that both photographs match with others, and that its own warp, extrapolated, maps from one to
+    the other, but does not match. Missed places count against all pairs that are consistent with it in image triplets.
+    Nothing is matched again and no photograph is read; database and keypoints are not changed.
+    `romacli reconstruct --filter` does the same and excludes these pairs from mapping; --verbose lists all of them.
     """
     from romacli.job.outputs.filter import filter_pairs
     from romacli.store.layout import Layout

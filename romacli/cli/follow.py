@@ -16,7 +16,7 @@ from romacli.words import counted
 
 Points = Annotated[
     Path,
-    Option("Points to find: x and y in px in each line, where the first pixel's centre is 0.5 0.5.", metavar="FILE"),
+    Option("Points to find: x and y in px per line; the centre of the first pixel is 0.5 0.5.", metavar="FILE"),
 ]
 
 
@@ -32,11 +32,11 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    source: Annotated[Path, Option("A film, or a folder of its frames.", metavar="VIDEO_OR_FOLDER", is_argument=True)]
+    source: Annotated[Path, Option("A video, or a folder of its frames.", metavar="VIDEO_OR_FOLDER", is_argument=True)]
     points: Points
     output: Annotated[Path, Option("Table to write.", metavar="FILE.csv", short="o")] = Path("tracks.csv")
     overlay: Annotated[
-        Path | None, Option("Film (.mp4) or folder to write frames to with the points drawn.", metavar="FILE.mp4|DIR")
+        Path | None, Option("Video (.mp4) or folder for frames with the points drawn.", metavar="FILE.mp4|DIR")
     ] = None
     model: Model = DEFAULT
     matcher: MatcherOptions = MatcherOptions()
@@ -49,10 +49,10 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(TransferOptions, TalkOptions)
 def transfer(options: TransferOptions, talk: TalkOptions) -> None:
-    """Find points of one photograph in another, which may show another thing of the kind.
+    """Find points of one photograph in another, which may show a different object of the same kind.
 
-    Matchers that describe every place compare descriptors, matcha its semantic ones; dense ones follow their warp.
-    A point is visible where the way back leads to where it began.
+    Matchers with dense descriptors compare these, matcha its semantic ones; dense matchers follow the warp.
+    A point is visible if matching it back returns to where it started.
     """
     from romacli.follow import HEADER, read_points, rows_of, write_table
     from romacli.follow import transfer as find
@@ -81,7 +81,7 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
 def track(options: TrackOptions, talk: TalkOptions) -> None:
     """Follow points of the first frame through the others.
 
-    Each frame is compared with the first one alone. A point is visible where the way back leads to where it began.
+    Each frame is compared only with the first. A point is visible if matching it back returns to where it started.
     """
     from romacli.follow import Finder, Overlay, frames, read_points, rows_of, write_table
     from romacli.matchers.registry import load_matcher

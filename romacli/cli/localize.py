@@ -1,4 +1,4 @@
-"""`romacli localize`: where photographs were taken, against a finished model."""
+"""`romacli localize`: poses of photographs in a finished model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ class MapOptions:
     sparse: Annotated[
         Path,
         Option(
-            "What to localize in: the folder of a job, or of any COLMAP model with points.",
+            "Map to localize in: the folder of a job, or of any COLMAP model with points.",
             metavar="SPARSE",
             name="model",
         ),
     ]
     images: Annotated[
-        Path | None, Option("Folder of the model's photographs. Default: where the job's were matched.", metavar="DIR")
+        Path | None,
+        Option("Folder of the model's photographs. Default: the folder the job's were matched in.", metavar="DIR"),
     ] = None
-    output: Annotated[Path, Option("Folder to write; resumed when it is there.", metavar="OUT", short="o")] = Path(
+    output: Annotated[Path, Option("Output folder; resumed if it exists.", metavar="OUT", short="o")] = Path(
         "romacli-localized"
     )
     matcher: Annotated[
@@ -51,9 +52,9 @@ def localize(
 ) -> None:
     """Find the poses of query photographs in a model, by dense matches with its images.
 
-    Writes OUT/poses.txt, `NAME qw qx qy qz tx ty tz` a line as benchmarks take it, and OUT/localized.json with inliers,
-    covariance, the map images used, and why a query has no pose; OUT/points/ holds where each sees points of the map.
-    No pose is invented. The same command continues.
+    Writes OUT/poses.txt, lines `NAME qw qx qy qz tx ty tz` as benchmarks read them, and OUT/localized.json with
+    inliers, covariance, the map images used, and why a query has no pose; OUT/points/ holds each query's 2D-3D matches.
+    Run the same command again to resume.
     """
     from romacli.localize.localize import localize as run
     from romacli.localize.localize import values_of
@@ -73,4 +74,4 @@ def localize(
         )
     if failed:
         reasons = "\n".join(f"  {query.name}: {query.why}" for query in failed)
-        raise PartialError(f"{counted(len(failed), 'query', 'queries')} without a pose of its own:\n{reasons}")
+        raise PartialError(f"{counted(len(failed), 'query', 'queries')} without a pose of their own:\n{reasons}")

@@ -1,4 +1,4 @@
-"""`romacli match`: photographs and pairs in, hloc's features and matches out."""
+"""`romacli match`: from photographs and pairs to hloc's features and matches."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(JobOptions, ShardOptions, DryRunOptions, TalkOptions)
 def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: TalkOptions) -> None:
-    """Match pairs of photographs and write keypoints that many views share, in hloc's HDF5 layout.
+    """Match pairs of photographs and write keypoints shared by many views, in hloc's HDF5 layout.
 
-    The same command continues a job that was stopped. Each finished pair is kept whatever happens. Pairs and
-    photographs may be added or removed between runs: only what is new is matched.
+    Run the same command again to resume a stopped job; finished pairs are never lost. Pairs and photographs may be
+    added or removed between runs: only new pairs are matched.
     """
     from romacli.job.job import open_job
     from romacli.job.matching import run_job
@@ -48,7 +48,7 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
 
 
 def introduce(job: Job, console: Console) -> None:
-    """Say which model runs, and how to get the full one; with --verbose also what results depend on."""
+    """Print the model and how to get a better one; with --verbose also the settings that results depend on."""
     from romacli.matchers.registry import matchers
 
     model = job.options.matcher.model
@@ -57,13 +57,13 @@ def introduce(job: Job, console: Console) -> None:
     part = f"{len(job.listed)} of " if job.options.shard else ""
     console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
     if chosen := _keypoints_in_words(job):
-        console.say(f"keypoints by {chosen}, as given or as this job's were made before")
+        console.say(f"keypoints by {chosen}, as given now or in the last run")
     if console.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
 
 def _keypoints_in_words(job: Job) -> str:
-    """The options of keypoints that are not the default ones, as they are typed."""
+    """The keypoint options that differ from the defaults, as typed."""
     chosen = job.keypoints
     usual = vars(AggregateOptions(seed=chosen.aggregate.seed))
     values = {name: value for name, value in vars(chosen.aggregate).items() if value != usual[name]}
@@ -76,7 +76,7 @@ def _keypoints_in_words(job: Job) -> str:
 
 
 def describe(job: Job, console: Console, *, as_json: bool) -> None:
-    """The result of a dry run: what there is to do and what it will take."""
+    """Print the result of a dry run: remaining work and its cost."""
     from romacli.job.estimate import estimate
 
     values = asdict(estimate(job))
@@ -90,7 +90,7 @@ def describe(job: Job, console: Console, *, as_json: bool) -> None:
 
 
 def match_values(summary: MatchSummary) -> dict[str, Any]:
-    """The JSON form of what matching did."""
+    """The summary of a matching run as JSON values."""
     return {
         "images": summary.images,
         "pairs": summary.pairs,
@@ -118,19 +118,18 @@ def match_sentence(summary: MatchSummary, job: Job) -> str:
 
 
 def raise_failures(summary: MatchSummary, layout: Layout) -> None:
-    """End with exit code 4 and the list, when photographs or pairs could not be used."""
+    """Raise a PartialError listing the photographs and pairs that could not be used, if any."""
     lines = []
     if summary.failures:
         lines.append(
-            f"{counted(len(summary.failures), 'photograph')} could not be used, "
-            f"{counted(summary.failed, 'pair is', 'pairs are')} left out:"
+            f"{counted(len(summary.failures), 'photograph')} could not be used, leaving out "
+            f"{counted(summary.failed, 'pair')}:"
         )
         lines.extend(f"  {reason}" for reason in summary.failures.values())
     if summary.given_up:
         lines.append(
-            f"{counted(len(summary.given_up), 'pair is', 'pairs are')} given up, "
-            f"{' '.join(summary.given_up[0])} first; listed in "
-            f"{layout.given_up}. The same command tries them again."
+            f"{counted(len(summary.given_up), 'pair was', 'pairs were')} given up, starting with "
+            f"{' '.join(summary.given_up[0])}; listed in {layout.given_up}. Run the same command again to retry them."
         )
     if lines:
         raise PartialError("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`romacli merge`: the pieces of a job into one."""
+"""`romacli merge`: combine the shards of a job."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class Pieces:
-    job: Annotated[Path, Option("Folder of the job; made when missing.", metavar="OUT", is_argument=True)]
+    job: Annotated[Path, Option("Job folder; created if missing.", metavar="OUT", is_argument=True)]
     others: Annotated[
         list[Path] | None,
         Option(
-            "Folders of pieces that were matched elsewhere; they stay as they are.",
+            "Folders of shards matched elsewhere; they are not changed.",
             metavar="[OTHER]...",
             is_argument=True,
             has_default=False,
@@ -37,9 +37,9 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(Pieces, KeypointOptions, TalkOptions)
 def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
-    """Collect what the shards of a job have matched and write its keypoints and matches.
+    """Collect the results of a job's shards and write keypoints and matches.
 
-    Shards that shared OUT need only its name. Pairs that no shard has matched are counted, with exit code 4.
+    For shards that shared OUT, give only OUT. Unmatched pairs are counted, with exit code 4.
     """
     from romacli.job.aggregate import remembered_options
     from romacli.job.merge import merge as merge_jobs
@@ -59,7 +59,7 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
         )
     if summary.missing:
         raise PartialError(
-            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} are not matched yet, "
-            f"{' '.join(summary.missing[0])} "
-            "first. Run the shards that are missing, or `romacli match` without --shard, which matches what is left."
+            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} are not matched yet, starting with "
+            f"{' '.join(summary.missing[0])}. Run the missing shards, or `romacli match` without --shard to match the "
+            "rest."
         )

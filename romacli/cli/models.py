@@ -1,4 +1,4 @@
-"""`romacli models`: which matchers there are, and their weights."""
+"""`romacli models`: the matchers and their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from romacli.options import Option
 if TYPE_CHECKING:
     from romacli.types import Defaults, Size, WeightsEntry
 
-app = typer.Typer(help="List the matchers, tell where their weights are, and fetch them.", no_args_is_help=True)
+app = typer.Typer(help="List matchers, locate their weights, and download them.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class NameOption:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    onnx: Annotated[
-        Path, Option("Where to write: FILE-encode.onnx and FILE-match.onnx beside each other. Needs romacli[onnx].")
-    ]
+    onnx: Annotated[Path, Option("Writes FILE-encode.onnx and FILE-match.onnx. Needs romacli[onnx].")]
 
 
 @app.command("list", epilog="Example: romacli models list")
@@ -45,24 +43,24 @@ def list_models(talk: TalkOptions) -> None:
 @app.command(epilog="Example: romacli models info roma-outdoor")
 @takes(NameOption, TalkOptions)
 def info(name: NameOption, talk: TalkOptions) -> None:
-    """Tell a matcher's licence, and each checkpoint's address, size and place on this machine."""
+    """Show a matcher's licence and defaults, and the URL, size and local path of each checkpoint."""
     row = _row(name.name)
     lines = [f"{row['name']}: {row['summary']}", f"licence: {row['licence']}"]
     lines += [f"{word}: {value}" for word, value in row["defaults"].items()]
     lines += [text for text in (row["note"], row["install"]) if text]
     for file in row["files"]:
-        size = f"about {file['bytes'] / 1e6:.0f} MB" if file["bytes"] else "of a size that was not announced"
-        state = f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not here yet, {size}"
-        lines += [f"{file['file']} ({file['licence']}): {state}", f"  place: {file['path']}", f"  url: {file['url']}"]
+        size = f"about {file['bytes'] / 1e6:.0f} MB" if file["bytes"] else "of unknown size"
+        state = f"{file['bytes'] / 1e6:.1f} MB" if file["ready"] else f"not downloaded, {size}"
+        lines += [f"{file['file']} ({file['licence']}): {state}", f"  path: {file['path']}", f"  url: {file['url']}"]
         if file["sha256"]:
-            lines.append(f"  sha256: {file['sha256']} (recorded at first use)")
+            lines.append(f"  sha256: {file['sha256']} (recorded on first use)")
     _print(row, "\n".join(lines), talk)
 
 
 @app.command(epilog="Example: romacli models download roma-outdoor")
 @takes(NameOption, TalkOptions)
 def download(name: NameOption, talk: TalkOptions) -> None:
-    """Fetch a matcher's checkpoints. An interrupted download goes on where it stopped."""
+    """Download a matcher's checkpoints. An interrupted download is resumed."""
     from romacli.matchers.registry import matcher_named
     from romacli.networks.weights import download, locate
 
@@ -70,7 +68,7 @@ def download(name: NameOption, talk: TalkOptions) -> None:
     with Console(quiet=talk.quiet) as console:
         for entry in matcher_named(name.name).weights:
             if entry.url is not None and locate(entry) is None:
-                console.say(f"fetching {entry.url} ({entry.licence})")
+                console.say(f"downloading {entry.url} ({entry.licence})")
             paths.append(str(download(entry, progress=_Bytes(console, entry.file_name))))
         console.result({"files": paths}, "ready: " + ", ".join(paths), as_json=talk.as_json)
 
@@ -78,9 +76,9 @@ def download(name: NameOption, talk: TalkOptions) -> None:
 @app.command(epilog="Example: romacli models export mini --onnx mini.onnx")
 @takes(NameOption, ExportOptions, TalkOptions)
 def export(name: NameOption, files: ExportOptions, talk: TalkOptions) -> None:
-    """Write a matcher as two ONNX graphs, and compare them with it: encode, once an image, and match, once a pair.
+    """Export a matcher as two ONNX graphs, encode (per image) and match (per pair), and compare them with it.
 
-    Sizes are the matcher's own; encode takes RGB in [0, 1]. Warps are normalised, [-1, 1] from border to border.
+    Resolutions are the matcher's own; encode takes RGB in [0, 1]. Warps are normalised to [-1, 1] between borders.
     """
     from romacli.matchers.onnx import export as write
 
@@ -94,14 +92,14 @@ def export(name: NameOption, files: ExportOptions, talk: TalkOptions) -> None:
                 "sizes": done.sizes,
                 "largest_error_px": done.largest_error_px,
             },
-            f"{done.encode} and {done.match}, for pictures of {sizes} px; by onnxruntime their warps differ from "
-            f"{name.name}'s by {done.largest_error_px:.1g} px at most where it is certain",
+            f"{done.encode} and {done.match}, for images of {sizes} px; in onnxruntime their warps differ from "
+            f"{name.name}'s by at most {done.largest_error_px:.1g} px where certain",
             as_json=talk.as_json,
         )
 
 
 class _Bytes:
-    """Turns bytes held of bytes in all into progress in megabytes."""
+    """Shows a download's progress in megabytes."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -139,7 +137,7 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def _defaults(defaults: Defaults) -> dict[str, Any]:
-    """What a matcher does unless told otherwise, option by option."""
+    """A matcher's defaults by option."""
 
     def sizes(pair: tuple[Size, Size | None]) -> str:
         return " and ".join(f"{size[0]}x{size[1]}" for size in pair if size)

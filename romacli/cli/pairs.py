@@ -1,4 +1,4 @@
-"""`romacli pairs`: lists of image pairs in hloc's grammar."""
+"""`romacli pairs`: lists of image pairs in hloc's format."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from romacli.words import counted
 if TYPE_CHECKING:
     from romacli.pairing.describe import Describer
 
-app = typer.Typer(help="Write a list of image pairs, two names a line, as hloc reads them.", no_args_is_help=True)
+app = typer.Typer(help="Write a list of image pairs, two names per line as in hloc.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
 class PairsOutput:
-    output: Annotated[str, Option("Pairs file to write; - is standard output.", metavar="FILE", short="o")] = "-"
+    output: Annotated[str, Option("Pairs file to write; - for standard output.", metavar="FILE", short="o")] = "-"
 
 
 @dataclass(frozen=True)
 class Lists:
-    files: Annotated[list[Path], Option("Pairs files, two names a line.", metavar="FILES...", is_argument=True)]
+    files: Annotated[list[Path], Option("Pairs files, two names per line.", metavar="FILES...", is_argument=True)]
 
 
 def _add(source: Source) -> None:
-    """The command of a source: its options, and those of a matcher where it may look at photographs."""
+    """Add the command of a source: its options, and a matcher's if it may read photographs."""
     looks = (DescriptorOptions, MatcherChoice) if source.looks or source.switch else ()
 
     @takes(ImageOptions, source.options, *looks, PairsOutput, TalkOptions)
@@ -56,13 +56,13 @@ for _source in SOURCES.values():
 @app.command(epilog="Example: romacli pairs merge sequential.txt loops.txt -o pairs.txt")
 @takes(Lists, PairsOutput, TalkOptions)
 def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
-    """Join lists of pairs, each pair once, and say how many each list added."""
+    """Merge lists of pairs without duplicates, and report how many pairs each list added."""
     from romacli.pairs import merge, read_pairs
 
     merged = merge([read_pairs(path, None).pairs for path in files.files])
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         for path, added in zip(files.files, merged.added, strict=True):
-            console.say(f"{path}: {counted(added, 'pair')} that no list before it has")
+            console.say(f"{path}: {counted(added, 'new pair')}")
         added_by = {str(path): added for path, added in zip(files.files, merged.added, strict=True)}
         values = {"pairs": len(merged.pairs), "added": added_by}
         _write(merged.pairs, output, talk, console, values, counted(len(merged.pairs), "pair"))
@@ -96,13 +96,11 @@ def _choose(
         )
         if describer and describer.failures:
             reasons = "\n".join(f"  {reason}" for reason in describer.failures.values())
-            raise PartialError(
-                f"{counted(len(describer.failures), 'photograph')} could not be used for pairs:\n{reasons}"
-            )
+            raise PartialError(f"{counted(len(describer.failures), 'photograph')} could not be paired:\n{reasons}")
 
 
 def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: Console) -> Describer:
-    """What describes the photographs."""
+    """Build the describer of photographs."""
     from romacli.matchers.registry import load_matcher
     from romacli.pairing.describe import Describer
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from romacli.stop import StopRequest
     from romacli.types import Pair
 
-# Focal lengths that are said; the others are in the result.
+# Focal lengths printed; the others are in the result.
 _MOST_TOLD = 3
 
 
@@ -42,8 +42,8 @@ class Georeferencing:
     georeference: Annotated[
         bool,
         Option(
-            "Move the model to the photographs' GPS positions: metres east, north and up of an origin that "
-            "OUT/sparse/0/georeference.json names."
+            "Align the model to the photographs' GPS positions: metres east, north and up of the origin given in "
+            "OUT/sparse/0/georeference.json."
         ),
     ] = False
 
@@ -60,7 +60,7 @@ def reconstruct(
 ) -> None:
     """Match photographs, verify the matches and map them with COLMAP into OUT/sparse/0.
 
-    What an earlier run finished is used again; the same command continues a job that was stopped.
+    Finished work of earlier runs is reused; run the same command again to resume a stopped job.
     """
     from romacli.colmap.reading import read_model
     from romacli.job.job import listed_images, open_job
@@ -112,7 +112,7 @@ def reconstruct(
 
 
 def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
-    """Intrinsics are adjusted where nothing is said of it, unless they or the poses are given."""
+    """Refine intrinsics by default, unless they or the poses are given."""
     if mapping.refine_intrinsics is not None:
         return mapping
     return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
@@ -121,7 +121,7 @@ def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
 def _filtered(
     job: Job, options: FilterOptions, console: Console, stop: StopRequest
 ) -> tuple[FilterSummary | None, frozenset[Pair]]:
-    """What the filter says of the job's pairs, where it is asked, and those that it drops."""
+    """The filter's summary of the job's pairs, if enabled, and the pairs it drops."""
     from romacli.job.outputs.filter import filter_pairs
 
     if not options.filter:
@@ -148,7 +148,7 @@ def _sentence(model: ReconstructionSummary, job: Job, without: int) -> str:
     doubted = f". {counted(without, 'doubted pair')} left out" if without else ""
     tried = f". Mappers: {', then '.join(model.attempts)}" if len(model.attempts) > 1 else ""
     counts = " and ".join(map(str, model.others))
-    others = f" ({counted(len(model.others), 'smaller model')} beside it, of {counts} images)" if model.others else ""
+    others = f" (and {counted(len(model.others), 'smaller model')}, of {counts} images)" if model.others else ""
     return (
         f"{model.registered} of {counted(len(job.images), 'image')} registered, {counted(model.points3D, 'point')}, "
         f"mean track length {model.mean_track_length:.2f}, mean reprojection error "
@@ -157,7 +157,7 @@ def _sentence(model: ReconstructionSummary, job: Job, without: int) -> str:
 
 
 def _require_consistent(importing: ImportOptions, mapping: MapperOptions, *, georeference: bool) -> None:
-    """Pass silently when options do not contradict each other.
+    """Check that options do not contradict each other.
 
     Raises:
         UsageError: they do.
@@ -172,4 +172,4 @@ def _require_consistent(importing: ImportOptions, mapping: MapperOptions, *, geo
         if is_given:
             raise UsageError(f"--known-poses takes cameras and poses from the model; leave out {option}.")
     if georeference:
-        raise UsageError("--known-poses keeps the poses it is given, --georeference moves them. Leave one of them out.")
+        raise UsageError("--known-poses keeps the given poses, --georeference moves them. Leave one out.")

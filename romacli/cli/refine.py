@@ -1,4 +1,4 @@
-"""`romacli refine`: a job's keypoints moved to where its photographs agree."""
+"""`romacli refine`: sub-pixel refinement of a job's keypoints."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(RefineChoice, TalkOptions)
 def refine(job: RefineChoice, talk: TalkOptions) -> None:
-    """Move a job's keypoints to where the photographs themselves agree, to a fraction of a pixel.
+    """Refine a job's keypoints to sub-pixel precision by aligning the photographs around them.
 
-    `match`, `reconstruct`, `aggregate` and `merge` do so themselves, but for --no-refine and for keypoints that are
-    given. Keypoints and matches are made anew as they were made last. Tracks first move to texture near by; what the
-    photographs then do not confirm mostly stays out of the database. features.h5 has a covariance, a quality and a
-    shift for each keypoint. Photographs that changed or went since they were matched are named and not looked at.
+    `match`, `reconstruct`, `aggregate` and `merge` do this by default, except for external keypoints. Keypoints and
+    matches are made again with the job's last settings. Tracks first move to nearby texture; observations that the
+    photographs do not confirm mostly stay out of the database. features.h5 gets a covariance, a quality and a shift per
+    keypoint. Photographs that changed or disappeared since they were matched are reported and skipped.
     """
     from romacli.job.aggregate import reaggregate, refined_options
     from romacli.store.layout import Layout

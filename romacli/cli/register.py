@@ -1,4 +1,4 @@
-"""`romacli register`: new photographs into a finished model."""
+"""`romacli register`: add new photographs to a finished model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(JobOptions, RegisterOptions, TalkOptions)
 def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> None:
-    """Add photographs to a finished model: matched, posed and triangulated, with all that was there kept.
+    """Add photographs to a finished model by matching, posing and triangulating them; the rest of the model is kept.
 
-    IMAGES holds the job's photographs and the new ones, or is a folder of new ones inside theirs. Each is matched with
-    those that look most like it, or by --pairs or --pairing. Keypoints, ids and the frame of the model stay. No pose is
-    invented. The same command continues one that was stopped, and tries again what had no pose.
+    IMAGES holds the job's photographs and the new ones, or is a folder of new ones inside theirs. Each new one is
+    matched with the most similar photographs, or by --pairs or --pairing. Keypoints, ids and the frame of the model are
+    kept. Run the same command again to resume, and to retry photographs without a pose.
     """
     from romacli.localize.register import register as run
     from romacli.store.layout import Layout
@@ -46,6 +46,6 @@ def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> 
             raise_failures(found.matched, layout)
         if found.without:
             raise PartialError(
-                f"{counted(len(found.without), 'photograph sees', 'photographs see')} too little of the model for a "
-                f"pose: {first_few(found.without)}. Match with more of its photographs."
+                f"{counted(len(found.without), 'photograph sees', 'photographs see')} too little of the model to be "
+                f"posed: {first_few(found.without)}. Match with more of the model's photographs."
             )

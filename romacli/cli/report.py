@@ -1,4 +1,4 @@
-"""`romacli report`: one HTML file that tells whether a job worked."""
+"""`romacli report`: one HTML file on whether a job worked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReportOptions:
     output: Annotated[
         Path | None,
         Option(
-            "HTML file to write, or a folder for report.html; a JSON file of the same name lies beside it. "
+            "HTML file to write, or a folder for report.html; a JSON file of the same name is written next to it. "
             "Default: OUT.",
             metavar="FILE",
             short="o",
@@ -38,8 +38,8 @@ def add_to(app: typer.Typer) -> None:
 def report(options: ReportOptions, talk: TalkOptions) -> None:
     """Write a report of a job: whether it worked, why not, and what to try, with figures and pictures.
 
-    The HTML file needs nothing else, no network either; a JSON file beside it has the same in numbers. A job that is
-    half done, without a model or without its photographs is reported as far as it goes.
+    The HTML file is self-contained and works offline; a JSON file next to it has the figures. Unfinished jobs, and jobs
+    without a model or photographs, are reported as far as possible.
     """
     from romacli.report.report import write_report
     from romacli.store.layout import Layout
@@ -52,6 +52,6 @@ def report(options: ReportOptions, talk: TalkOptions) -> None:
         console.result(written.values, f"{written.verdict.sentence} See {see}", as_json=talk.as_json)
     if written.html is None:
         raise PartialError(
-            f"{written.json} has the numbers, but the HTML file is not written: what it draws needs matplotlib, "
-            "networkx and plotly. Install them: pip install 'romacli[report]'."
+            f"{written.json} has the figures, but the HTML file was not written: it needs matplotlib, networkx and "
+            "plotly. Install them: pip install 'romacli[report]'."
         )

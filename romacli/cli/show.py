@@ -1,4 +1,4 @@
-"""`romacli show`: a picture of one pair, or of a localized query."""
+"""`romacli show`: draw one pair, or a localized query."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ DEFAULT_PICTURE = Path("pair.png")
 
 @dataclass(frozen=True)
 class ShowOptions:
-    one: Annotated[str, Option("A photograph: a file, or with OUT its name in the job.", metavar="A", is_argument=True)]
+    one: Annotated[
+        str, Option("A photograph: a file, or its name in the job if OUT is given.", metavar="A", is_argument=True)
+    ]
     other: Annotated[
         str,
         Option(
-            "The photograph to show it with; or a folder that `romacli localize` wrote, where A is a query.",
+            "The other photograph; or the output folder of `romacli localize`, if A is a query.",
             metavar="B",
             is_argument=True,
         ),
@@ -36,7 +38,7 @@ class ShowOptions:
     job: Annotated[
         Path | None,
         Option(
-            "Folder of a job that has matched them. Without it they are matched now.",
+            "Folder of a job that matched them. Without it they are matched now.",
             metavar="OUT",
             is_argument=True,
             has_default=False,
@@ -45,14 +47,12 @@ class ShowOptions:
     images: JobImages = None
     output: Annotated[
         Path,
-        Option("Picture to write, .png, .jpg, .pdf or .svg, or a folder for pair.png.", metavar="FILE", short="o"),
+        Option("Picture to write (.png, .jpg, .pdf or .svg), or a folder for pair.png.", metavar="FILE", short="o"),
     ] = DEFAULT_PICTURE
-    warp: Annotated[bool, Option("Draw each photograph moved into the other, and the certainty maps, alone.")] = False
-    matches: Annotated[bool, Option("Draw the matches alone.")] = False
-    inliers: Annotated[bool, Option("Keep only the matches that one rigid motion explains (MAGSAC, 4 px).")] = False
-    max_lines: Annotated[int, Option("Matches drawn as lines, chosen by chance. More hide the photographs.", min=1)] = (
-        150
-    )
+    warp: Annotated[bool, Option("Draw only the warped photographs and the certainty maps.")] = False
+    matches: Annotated[bool, Option("Draw only the matches.")] = False
+    inliers: Annotated[bool, Option("Draw only inliers of an epipolar geometry (MAGSAC, 4 px).")] = False
+    max_lines: Annotated[int, Option("Maximum matches drawn as lines, chosen at random.", min=1)] = 150
     model: Model = DEFAULT
     weights: Weights = None
     device: Device = "auto"
@@ -64,14 +64,14 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(ShowOptions, TalkOptions)
 def show(flags: ShowOptions, talk: TalkOptions) -> None:
-    """Draw a pair: its matches coloured by certainty, each photograph moved into the other, and certainty maps.
+    """Draw a pair: matches coloured by certainty, each photograph warped into the other, and certainty maps.
 
-    Yellow is certain, violet is not; grey is where nothing leads.
+    Yellow is certain, violet uncertain; grey areas receive nothing.
 
-    A query of `romacli localize` is drawn with the points of the map that it sees: where its pose puts those that agree
-    on it, coloured by error, and in red, with a line to where it puts them, those that do not.
+    A query of `romacli localize` is drawn with its map points: inliers where they are reprojected, coloured by error,
+    and outliers in red with a line to their reprojection.
 
-    With the folder of a job, what the job has stored is drawn; without, the two photographs are matched now.
+    With a job folder the job's stored results are drawn; without one, the two photographs are matched now.
     """
     from romacli.report.picture import PARTS, PictureOptions, save_picture
     from romacli.report.view import inliers_of
@@ -105,7 +105,7 @@ def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
 
     if flags.warp or flags.matches:
         raise UsageError(
-            f"--warp and --matches are of pairs, and {flags.one} is a query of {flags.other}. Leave them out."
+            f"--warp and --matches apply to pairs, but {flags.one} is a query of {flags.other}. Omit them."
         )
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         view = view_of_query(Path(flags.other), flags.one, flags.images)

@@ -1,4 +1,4 @@
-"""`romacli status`: how far a job is."""
+"""`romacli status`: progress of a job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(StatusOptions, TalkOptions)
 def status(options: StatusOptions, talk: TalkOptions) -> None:
-    """Tell how far a job is: what is done, what is out of date, and which command comes next.
+    """Show the progress of a job: what is done, what is out of date, and which command comes next.
 
-    Reads the job's files and changes nothing, also while the job runs.
+    Only reads the job's files; safe while the job runs.
     """
     from romacli.job.status import status as status_of
     from romacli.store.layout import Layout

@@ -1,4 +1,4 @@
-"""`romacli train`: weights for the small model from rendered pairs with exact warps."""
+"""`romacli train`: train networks, on rendered pairs with exact warps or on data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from romacli.train.options import TrainOptions
 if TYPE_CHECKING:
     from romacli.train.record import Validate
 
-VALIDATION_PAIRS = 128  # the first half of the recipe: enough to choose by
+VALIDATION_PAIRS = 128  # the first half of the validation set, enough to select weights
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Judging:
     validation: Annotated[
         Path | None,
         Option(
-            "Photographs, none of them among --textures, to judge the weights on; the best are kept. "
-            "Default: the last weights count as the best.",
+            "Photographs for validation, none of them in --textures; the best weights are kept. Default: the last "
+            "weights count as the best.",
             metavar="DIR",
         ),
     ] = None
@@ -37,7 +37,7 @@ class Judging:
 class Rehearsing:
     dry_run: Annotated[
         bool,
-        Option("Take two steps, say how many there will be, how long one takes, memory and disk; keep nothing."),
+        Option("Take two steps, then print the number of steps, time per step, memory and disk; keep nothing."),
     ] = False
 
 
@@ -47,11 +47,11 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(TrainOptions, Judging, Rehearsing, TalkOptions)
 def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk: TalkOptions) -> None:
-    """Train the small model, RoMa, or MATCHA's fusion network over the small model's features.
+    """Train the small model, RoMa, or MATCHA's fusion network on the small model's features.
 
-    The same command continues a training that was stopped.
+    Run the same command again to resume a stopped training.
 
-    On several devices, start it as `torchrun --nproc-per-node N -m romacli train ...`.
+    On several devices, run `torchrun --nproc-per-node N -m romacli train ...`.
     """
     from romacli.train.loop import train
     from romacli.train.ranks import is_first_process
@@ -63,14 +63,14 @@ def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk:
             return
         validate = None
         if folder is not None and is_first_process():
-            console.say("rendering pairs to validate on")
+            console.say("rendering validation pairs")
             validate = _validation(folder, model=options.model, textures=options.textures)
         console.say(f"training for {options.steps or options.minutes} {'steps' if options.steps else 'minutes'}")
         state = train(options, validate=validate, say=console.say)
         if not is_first_process():
             return
         if state.skipped:
-            console.warn(f"{state.skipped} of {state.step} steps were skipped: their gradient was not finite.")
+            console.warn(f"{state.skipped} of {state.step} steps were skipped because their gradient was not finite.")
         result = {"weights": str(options.output), "steps": state.step, "pairs": state.pairs, "skipped": state.skipped}
         console.result(result, f"weights in {options.output}", as_json=talk.as_json)
 
@@ -83,7 +83,7 @@ def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> Non
     found = rehearse(options)
     console.result(
         asdict(found),
-        f"{found.steps:,} steps on {found.pairs:,} pairs, of {found.seconds_per_step:.3g} s each at their largest: "
+        f"{found.steps:,} steps on {found.pairs:,} pairs, at most {found.seconds_per_step:.3g} s each: "
         f"{found.steps * found.seconds_per_step / 3600:.1f} h; {found.parameters / 1e6:.1f} million parameters, "
         f"{found.memory_gb:.2f} GB of memory, {found.disk_gb:.2f} GB of disk",
         as_json=talk.as_json,
@@ -91,7 +91,7 @@ def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> Non
 
 
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
-    """Judge on the fixed recipe, painted with photographs that training does not see."""
+    """Validation on fixed scenes, textured with photographs that training does not see."""
     from romacli.eval.synthetic import (
         evaluate,
         evaluate_matcher,
@@ -102,7 +102,9 @@ def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     from romacli.matchers.adapters.roma import in_training
 
     if textures is not None and _overlap(folder.resolve(), textures.resolve()):
-        raise UsageError("--validation and --textures overlap: what is trained on judges nothing. Give two folders.")
+        raise UsageError(
+            "--validation and --textures overlap, so validation would see training data. Give separate folders."
+        )
     pairs = validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
 
     judges: dict[str, Callable[[Any], Mapping[str, float]]] = {

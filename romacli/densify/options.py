@@ -1,4 +1,4 @@
-"""What is asked of a dense cloud."""
+"""Options of dense point clouds."""
 
 from __future__ import annotations
 
@@ -10,31 +10,39 @@ from romacli.options import Option
 
 @dataclass(frozen=True)
 class DensifyOptions:
-    """How depth is found and believed. Errors are px at a long side of 1600.
+    """How depth is estimated and checked. Errors are px at a long side of 1600.
 
-    depth_tolerance: relative difference of depths that are the same. min_angle_deg: rays that meet at less say nothing
-    of depth.
+    depth_tolerance: maximum relative difference of consistent depths. min_angle_deg: minimum triangulation angle.
     """
 
     min_views: Annotated[
-        int, Option("Images that have to agree on a point, its own included. More leave fewer, surer points.", min=2)
+        int,
+        Option(
+            "Minimum images consistent with a point, its own included. Higher leaves fewer, more reliable points.",
+            min=2,
+        ),
     ] = 3
     max_error: Annotated[
         float,
         Option(
-            "How far from where a warp leads a point may be seen, in px at a long side of 1600. Larger keeps more, "
-            "less precisely.",
+            "Maximum reprojection error against the warps, in px at a long side of 1600. Larger keeps more, less "
+            "precise points.",
             min=0.1,
         ),
     ] = 3.0
     max_neighbours: Annotated[
-        int, Option("Images by which the depth of each is found, those that overlap most. More take longer.", min=1)
+        int,
+        Option(
+            "Number of neighbours that the depth of each image is estimated from, those with the largest overlap. "
+            "More take longer.",
+            min=1,
+        ),
     ] = 20
     max_uncertainty: Annotated[
         float,
         Option(
-            "Standard deviation that a depth may have, as a share of the depth, if warps were off by 1 px at a long "
-            "side of 1600. Larger keeps what is far away, less precisely.",
+            "Maximum standard deviation of a depth relative to the depth, for warp errors of 1 px at a long side of "
+            "1600. Larger keeps distant points, less precisely.",
             min=0,
         ),
     ] = 0.006

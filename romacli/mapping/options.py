@@ -1,4 +1,4 @@
-"""What is asked of a mapper, and what there is to map."""
+"""Options of a mapper, and what a database offers it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class MapperName(Choice):
 class MapperOptions:
     """How a model is made.
 
-    mapper: with `settings`, which belong to one mapper, auto is incremental alone.
-    refine_intrinsics: False keeps every camera of the database as it is.
+    mapper: with `settings`, which apply to one mapper, auto means incremental only.
+    refine_intrinsics: False keeps every camera of the database unchanged.
     known_poses: a COLMAP model whose poses are kept; points are triangulated and no mapper runs.
-    settings: options of COLMAP's own, by name, which have the last word.
+    settings: COLMAP options by name, applied last.
     """
 
     panel: ClassVar[Panel] = Panel.mapping
@@ -34,35 +34,35 @@ class MapperOptions:
     mapper: Annotated[
         MapperName,
         Option(
-            "auto (incremental; where that leaves images out or a focal length runs away, global too; the better model "
-            "is kept), incremental, global (faster on many images) or hierarchical (incremental on parts of a large "
-            "scene, then merged)."
+            "auto (incremental; if that leaves images out or a focal length diverges, also global, keeping the "
+            "better model), incremental, global (faster on many images) or hierarchical (incremental on parts of a "
+            "large scene, then merged)."
         ),
     ] = MapperName.auto
     refine_intrinsics: Annotated[
         bool | None,
         Option(
-            "Let the mapper change focal length and distortion. Default: yes, unless --camera-params or "
+            "Let the mapper refine focal length and distortion. Default: yes, unless --camera-params or "
             "--known-poses is given.",
             negatable=True,
         ),
     ] = None
-    # COLMAP keeps no smaller model, but never asks for more than half of the images.
+    # COLMAP discards smaller models, but never requires more than half of the images.
     min_model_size: int = 10
     known_poses: Annotated[
         Path | None,
         Option(
-            "Folder of a COLMAP model: keep its cameras and poses and triangulate points, instead of mapping. "
-            "Photographs without a pose are left out.",
+            "Folder of a COLMAP model: keep its cameras and poses and only triangulate points. Photographs without a "
+            "pose are left out.",
             metavar="MODEL",
         ),
     ] = None
     settings: Annotated[
         tuple[Setting, ...],
         Option(
-            "An option of COLMAP's mapper by its name in pycolmap, such as init_min_tri_angle=4 or "
-            "triangulation.min_angle=1; may be given several times. Values are literals, text in quotes. With any, "
-            "auto is COLMAP's incremental mapper alone, on all tracks.",
+            "An option of COLMAP's mapper by its pycolmap name, such as init_min_tri_angle=4 or "
+            "triangulation.min_angle=1; may be repeated. Values are literals, strings in quotes. If given, auto runs "
+            "only COLMAP's incremental mapper, on all tracks.",
             metavar="KEY=VALUE",
             name="mapper-option",
             parse=parse_setting,
@@ -85,7 +85,7 @@ class MapperOptions:
 
 @dataclass(frozen=True)
 class Content:
-    """What a database offers a mapper; pairs without F keep COLMAP from calibrating cameras by them."""
+    """What a database offers a mapper; COLMAP cannot calibrate cameras from pairs without F."""
 
     images: int
     guessed_cameras: int

@@ -27,8 +27,8 @@ class DescriptorOptions:
     descriptors: Annotated[
         Path | None,
         Option(
-            "hloc file of global descriptors to read. Descriptors of the same matcher are reused and missing ones "
-            "added; those of other tools are used as they are. Without it none are stored.",
+            "hloc file of global descriptors. Descriptors of the same matcher are reused and missing ones added; "
+            "those of other tools are used as they are. Without it none are stored.",
             metavar="FILE",
         ),
     ] = None
@@ -115,7 +115,7 @@ def _require_read(source: Source, options: Any, chosen: Any) -> None:
         if name not in read | always and getattr(chosen, name) != defaults[name]:
             raise UsageError(
                 f"{option.flag(name)} is an option of {' or '.join(_readers(name))} pairing, not of {source.name}. "
-                "Omit it, or choose that pairing."
+                "Leave it out, or choose that pairing."
             )
 
 

@@ -28,8 +28,8 @@ class RefineOptions:
     refine: Annotated[
         bool | None,
         Option(
-            "Move keypoints to where the photographs themselves agree, to a fraction of a pixel. Default: those that "
-            "are made of the warps, and not those that --keypoints gives.",
+            "Refine keypoints to sub-pixel precision by aligning the photographs around them. Default: on for "
+            "keypoints made from warps, off for those given by --keypoints.",
             negatable=True,
             has_default=False,
         ),

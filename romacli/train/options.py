@@ -63,14 +63,15 @@ class TrainOptions:
         Path | None, Option("Photographs with depth and pose, laid out as for DKM and RoMa.", metavar="DIR")
     ] = None
     smallest_window: Annotated[
-        float, Option("Share of each side of such a photograph that a random crop keeps at least.")
+        float, Option("Minimum fraction of each side of such a photograph that a random crop keeps.")
     ] = 1.0
     textures: Annotated[
-        Path | None, Option("Photographs to paint scenes with. Default: generated textures alone.", metavar="DIR")
+        Path | None,
+        Option("Photographs used as textures of the scenes. Default: generated textures only.", metavar="DIR"),
     ] = None
-    procedural: Annotated[int, Option("Generated textures to add; each takes memory.", min=0)] = 100
-    minutes: Annotated[float, Option("Length of the schedule. Longer trains better.")] = 60.0
-    steps: Annotated[int | None, Option("Length of the schedule in steps, in place of --minutes.", min=1)] = None
+    procedural: Annotated[int, Option("Number of generated textures to add; each takes memory.", min=0)] = 100
+    minutes: Annotated[float, Option("Length of the schedule in minutes. Longer trains better.")] = 60.0
+    steps: Annotated[int | None, Option("Length of the schedule in steps, instead of --minutes.", min=1)] = None
     sizes: Annotated[
         tuple[int, ...] | None,
         Option(
@@ -79,25 +80,26 @@ class TrainOptions:
             parse=_sides,
         ),
     ] = None
-    batch_size: Annotated[int, Option("Pairs in a step; more are slower and take memory.", min=1)] = 8
+    batch_size: Annotated[int, Option("Pairs per step; more are slower and take memory.", min=1)] = 8
     learning_rate: Annotated[
-        float | None, Option("Of AdamW, held first, then lowered. Default: the network's own.")
+        float | None,
+        Option("Peak learning rate of AdamW, constant at first, then decayed. Default: the network's own."),
     ] = None
     seed: Annotated[int, Option("Seed of the weights and the pairs.", min=0)] = 0
     workers: Annotated[int, Option("Processes that render pairs.", min=0)] = 1
     threads: Annotated[int, Option("CPU threads of the network.", min=1)] = 1
-    device: Annotated[str, Option("Where the network is trained, such as cpu or cuda.")] = "cpu"
-    checkpoint_minutes: Annotated[float, Option("Minutes between two checkpoints.")] = 2.0
-    validate_minutes: Annotated[float, Option("Minutes between two validations.")] = 15.0
+    device: Annotated[str, Option("Device to train on, such as cpu or cuda.")] = "cpu"
+    checkpoint_minutes: Annotated[float, Option("Minutes between checkpoints.")] = 2.0
+    validate_minutes: Annotated[float, Option("Minutes between validations.")] = 15.0
     start: Annotated[
-        Path | None, Option("Weights to begin with. Default: random ones.", metavar="FILE", name="from")
+        Path | None, Option("Weights to start from. Default: random ones.", metavar="FILE", name="from")
     ] = None
     dinov2: Annotated[
         Path | None, Option("DINOv2's published weights, for roma. Default: the downloaded ones.", metavar="FILE")
     ] = None
     vgg: Annotated[
         Path | None,
-        Option("torchvision's VGG19-BN weights, for roma to begin its fine features with.", metavar="FILE"),
+        Option("torchvision's VGG19-BN weights to initialise roma's fine features.", metavar="FILE"),
     ] = None
     resume: Annotated[bool, Option("Continue from the checkpoint beside the output.", negatable=True)] = True
     config: Any = None

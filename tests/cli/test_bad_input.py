@@ -66,7 +66,7 @@ def test_unreadable_image_is_named_and_the_rest_goes_on(run: Run, photos: Path) 
     (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:2000])
     result = run("match", photos, *QUICK, "--min-overlap", 0, "--min-certainty", 0, "--json")
     assert result.exit_code == 4
-    assert "1 photograph could not be used, 2 pairs are left out" in result.stderr
+    assert "1 photograph could not be used, leaving out 2 pairs" in result.stderr
     assert "2.png" in result.stderr
     values = json.loads(result.stdout)
     assert (values["pairs"], values["matched"], values["failed"]) == (3, 1, 2)
@@ -332,7 +332,7 @@ def test_what_the_mapper_cannot_do_is_said_before_matching(
 def test_an_option_of_another_pairing_is_refused(run: Run, photos: Path) -> None:
     result = run("match", photos, "--pairing", "sequential", "--reference-model", "sparse/0")
     assert result.exit_code == 2
-    assert "--reference-model belongs to poses or covisible pairing, not to sequential" in result.stderr
+    assert "--reference-model is an option of poses or covisible pairing, not of sequential" in result.stderr
     assert run("match", photos, "--overlap", "3", "--dry-run").exit_code == 2
 
 
@@ -348,7 +348,7 @@ def test_a_model_without_gps_cannot_be_georeferenced(run: Run, photos: Path) -> 
     assert "0 of 3" in result.stderr
     result = run("reconstruct", photos, "--georeference", "--known-poses", "model")
     assert result.exit_code == 2
-    assert "--known-poses keeps the poses" in result.stderr
+    assert "--known-poses keeps the given poses" in result.stderr
     assert not Path("romacli-out").exists()
 
 
@@ -364,7 +364,7 @@ def test_photographs_without_gps_stop_spatial_pairing_before_any_work(run: Run, 
     ("words", "sentence"),
     [
         (("--seeded-weights", "--weights", "own.pth"), "--weights own.pth and --seeded-weights exclude each other."),
-        (("--uncached-pairs", "3"), "Add --compare uncached, or leave it out."),
+        (("--uncached-pairs", "3"), "has no effect without --compare uncached"),
         (("--seeded-weights", "--model", "dkm"), "model dkm is not known."),
     ],
 )

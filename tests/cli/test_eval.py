@@ -105,7 +105,7 @@ def test_tables_show_the_numbers():
     assert [line.split()[-1] for line in text.splitlines() if line.startswith(("PCK", "certainty AUC"))] == [
         "0.875", "0.750", "0.500", "-"
     ]  # fmt: skip
-    assert "7 of 8; the matcher itself rejected 5" in text
+    assert "7 of 8; 5 rejected by the matcher itself" in text
     area = {5.0: Interval(0.25, 0.125, 0.375)}
     text = _pose_table(PoseResult(area, {5.0: Interval(0.0, 0, 0)}, 0.5, 99.6, 0.75, 0.1, 2), 4, 5)
     assert re.search(r"at 5 deg +0\.250 +0\.125 to 0\.375 +0\.000\n", text)

@@ -184,7 +184,7 @@ def test_params_are_read_with_or_without_blanks():
 
 @pytest.mark.parametrize("text", ["", "1400;800", "1400,,600", "f,cx"])
 def test_params_that_are_no_numbers_are_refused(text: str):
-    with pytest.raises(UsageError, match="not numbers separated by commas"):
+    with pytest.raises(UsageError, match="must be numbers separated by commas"):
         parse_camera_params(text)
 
 

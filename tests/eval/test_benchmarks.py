@@ -89,7 +89,7 @@ def test_the_table_names_the_protocol_and_published_figures_with_their_sources(w
     text = run(matcher, "scannet1500", root, "--protocol", "romatch", "-q").stdout
     for words in ("protocol romatch", "1 balanced sample of 5000", "RANSAC 0.5 px at a short side of 480 px",
                   "confidence 0.99999", "5 estimates", "counting twice", "31.80", "RoMa paper",
-                  "2 pairs, where the benchmark has 1500"):  # fmt: skip
+                  "2 pairs, but the benchmark has 1500"):  # fmt: skip
         assert words in text
     assert "without estimate: 0 of 10" in text
 
@@ -115,13 +115,13 @@ def test_an_interrupted_run_goes_on_where_it_was(written, run, tmp_path):
 def test_a_limit_is_spread_and_said(written, run):
     root, matcher = written["hpatches"]
     text = run(matcher, "hpatches", root, "--limit", "2", "-q").stdout
-    assert "2 of 10 pairs: not to be compared" in text
+    assert "2 of 10 pairs: not comparable" in text
 
 
 def test_a_matcher_of_keypoints_gives_its_own_points(written, run):
     root, matcher = written["hpatches"]
     result = run(Points(matcher, 1003), "hpatches", root, "-q")
-    assert "all points it gives are used" in result.stdout
+    assert "all its matches are used" in result.stdout
     assert min(figures(run(Points(matcher, 1003), "hpatches", root, "-q", "--json"))) > 90
 
 

@@ -70,5 +70,5 @@ def test_a_row_gives_a_command_and_a_pairing(with_hub: None, tmp_path: Path, mon
     assert run("pairs", "hub", "photos", "--hub", "2").splitlines()[0] == "2.png 0.png"
     assert "Pair one image with all others." in run("pairs", "--help")
     assert "Which image, counted from 0." in run("match", "--help")
-    assert "--hub belongs to hub pairing" in run("match", "photos", "--hub", "2", "--dry-run")
+    assert "--hub is an option of hub pairing" in run("match", "photos", "--hub", "2", "--dry-run")
     assert '"pairs": 3' in run("match", "photos", "--pairing", "hub", "--hub", "2", "--dry-run", "--json")

@@ -129,7 +129,7 @@ def test_the_image_that_looks_the_same_comes_first():
 
 
 def test_more_matched_than_there_are_images_is_refused_by_name():
-    with pytest.raises(UsageError, match="--num-matched is 5, but an image has only 4 others"):
+    with pytest.raises(UsageError, match="--num-matched is 5, but each image has only 4 possible partners"):
         RetrievalOptions(5).check(5)
     RetrievalOptions(4).check(5)
     RetrievalOptions().check(2)

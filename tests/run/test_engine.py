@@ -142,7 +142,7 @@ def test_a_fatal_pair_is_given_up_and_listed(photographs: PlanePhotographs, tmp_
     words = ("--engine", "local", "--pairs", str(pairs))
     run = subprocess.run(command(photographs, tmp_path / "job", *words), env=known, capture_output=True, text=True)
     assert run.returncode == 4, run.stderr
-    assert "1 pair is given up, 7.png 8.png first; listed in" in run.stderr
+    assert "1 pair was given up, starting with 7.png 8.png; listed in" in run.stderr
     assert (tmp_path / "job" / "given-up.txt").read_text() == "7.png 8.png\n"
 
 

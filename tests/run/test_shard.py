@@ -38,7 +38,7 @@ def test_a_piece_of_the_plan_needs_few_images():
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "3/2", "-1/2", "0/0", "a/b", "0/2/3", "٣/٤", "0.5/2", "1/9999999999"])
 def test_what_is_no_piece_is_named(text):
-    with pytest.raises(UsageError, match="is no piece of a job. Write i/n, with i from 0"):
+    with pytest.raises(UsageError, match="is not valid. Write i/n, with i from 0"):
         parse_shard(text)
 
 
