@@ -43,7 +43,13 @@ class MiniConfig:
     """Widths and depths; the three-tuples are per refined stride 8, 4, 2.
 
     The defaults have 5.0 M parameters. Widths are multiples of 16 because bfloat16 matrix units work on
-    blocks of that size.
+    blocks of that size. The last four are what studies change (see `romacli train --setup`).
+
+    Attributes:
+        shared_trunk: one trunk sees for all strides; otherwise a second one for those that are refined.
+        transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
+        classifies: the coarse decoder answers with anchors; otherwise with coordinates.
+        cosines: are added to the anchors' logits.
     """
 
     trunk_channels: tuple[int, ...] = (32, 64, 128, 256)
@@ -58,6 +64,10 @@ class MiniConfig:
     refiner_radius: tuple[int, ...] = (3, 2, 0)
     refiner_width: tuple[int, ...] = (96, 64, 32)
     refiner_convolutions: tuple[int, ...] = (3, 2, 2)
+    shared_trunk: bool = True
+    transformer: bool = True
+    classifies: bool = True
+    cosines: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ class Stage:
 class MiniTrace:
     """Everything one pass over a batch computes, for the losses: logits, cosines and all stages in order.
 
-    `anchor_logits` is (B, h, w, anchors), `correlation` (B, N_source, N_target) cosines of the tokens.
+    `anchor_logits` is (B, h, w, anchors), or (B, h, w, 2) coordinates where the network does not classify;
+    `correlation` (B, N_source, N_target) cosines of the tokens.
     """
 
     anchor_logits: Tensor
@@ -117,7 +128,7 @@ class Trunk(nn.Module):
     RoMa pairs a frozen DINOv2 with VGG19; neither fits on a CPU budget, so one small ResNet does both jobs.
     """
 
-    def __init__(self, config: MiniConfig) -> None:
+    def __init__(self, config: MiniConfig, *, with_coarse: bool = True) -> None:
         super().__init__()
         channels, blocks = config.trunk_channels, config.trunk_blocks
         self.stem = nn.Sequential(
@@ -129,13 +140,13 @@ class Trunk(nn.Module):
                 convolution(channels[i], channels[i + 1], stride=2),
                 *(ResidualBlock(channels[i + 1]) for _ in range(blocks[i + 1])),
             )
-            for i in range(3)
+            for i in range(3 if with_coarse else 2)
         )
 
     def forward(self, image: Tensor, *, with_coarse: bool = True) -> dict[int, Tensor]:
         x = self.stem(normalised_gray(image))
         features = {2: x}
-        for stride, level in zip((4, 8, 16), self.levels, strict=True):
+        for stride, level in zip((4, 8, 16), self.levels, strict=False):
             if stride == COARSE_STRIDE and not with_coarse:
                 break
             x = level(x)  # (B, C, H/stride, W/stride)
@@ -206,6 +217,17 @@ class DecoderBlock(nn.Module):
         return x + self.mlp(x)
 
 
+class ConvolutionBlock(nn.Module):
+    """What a block is without attention: as many parameters, nearly, but tokens learn of their neighbours alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = convolution(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)  # (B, C, h, w)
+
+
 class AnchorDecoder(nn.Module):
     """Classify every token of A over a grid of anchors in B, and say whether it has a match at all.
 
@@ -217,25 +239,40 @@ class AnchorDecoder(nn.Module):
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
         width = config.decoder_width
-        self.anchors_per_side = config.anchors_per_side
+        self.config = config
         self.input = Linear(config.trunk_channels[3] + 2 * config.fourier_channels, width)
-        self.blocks = nn.ModuleList(DecoderBlock(width, config.decoder_heads) for _ in range(config.decoder_blocks))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(width, config.decoder_heads) if config.transformer else ConvolutionBlock(width)
+            for _ in range(config.decoder_blocks)
+        )
         self.norm = nn.LayerNorm(width)
-        self.output = Linear(width, config.anchors_per_side**2 + 1)
+        self.output = Linear(width, (config.anchors_per_side**2 if config.classifies else 2) + 1)
         self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(
-        self, tokens: Tensor, own: Tensor, posterior: Tensor, correlation: Tensor, *, shape: tuple[int, int]
+        self,
+        tokens: Tensor,
+        own: Tensor,
+        posterior: Tensor,
+        correlation: Tensor,
+        *,
+        shapes: tuple[Sequence[int], Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
-        """Return anchor logits (B, N, anchors) and certainty logits (B, N); `shape` is B's token grid."""
+        """Return anchor logits (B, N, anchors) and certainty logits (B, N); `shapes` are A's and B's token grids."""
         scale = tokens.shape[-1] ** 0.5 * 0.3  # unit vectors to entries comparable with the cosines' basis
         x = self.input(torch.cat((tokens * scale, posterior, own.expand_as(posterior)), dim=-1))
+        if not self.config.transformer:
+            x = x.transpose(1, 2).unflatten(2, tuple(shapes[0]))
         for block in self.blocks:
             x = block(x)
+        if not self.config.transformer:
+            x = x.flatten(2).transpose(1, 2)
         out = self.output(self.norm(x)).float()
+        if not (self.config.classifies and self.config.cosines):
+            return out[..., :-1], out[..., -1]
         on_anchors = F.interpolate(
-            correlation.reshape(-1, 1, *shape),
-            (self.anchors_per_side,) * 2,
+            correlation.reshape(-1, 1, *shapes[1]),
+            (self.config.anchors_per_side,) * 2,
             mode="bilinear",
             align_corners=False,
         ).view_as(out[..., :-1])
@@ -329,6 +366,7 @@ class Mini(nn.Module):
         self.config = config or MiniConfig()
         channels = self.config.trunk_channels
         self.trunk = Trunk(self.config)
+        self.fine_trunk = None if self.config.shared_trunk else Trunk(self.config, with_coarse=False)
         self.tokens = nn.Conv2d(channels[3], channels[3], 1)
         self.match_encoder = MatchEncoder(self.config.fourier_channels)
         self.decoder = AnchorDecoder(self.config)
@@ -346,11 +384,18 @@ class Mini(nn.Module):
             coarse: (B, 3, Hc, Wc) float32, ImageNet-normalised, sides multiples of 16.
             fine: (B, 3, Hf, Wf) of the same images, sides multiples of 8, or None for a single pass.
         """
-        pyramid = self.trunk(coarse)
-        encoded = self._coarse(pyramid) | self._describe("coarse", pyramid)
+        pyramid = self.pyramid(coarse)
+        encoded = self.encode_tokens(pyramid) | self._describe("coarse", pyramid)
         if fine is not None:
-            encoded |= self._describe("fine", self.trunk(fine, with_coarse=False))
+            encoded |= self._describe("fine", self.pyramid(fine, with_coarse=False))
         return encoded
+
+    def pyramid(self, image: Tensor, *, with_coarse: bool = True) -> dict[int, Tensor]:
+        """Return features (B, C, h, w) by stride of (B, 3, H, W) images, of both trunks where there are two."""
+        if self.fine_trunk is None:
+            return self.trunk(image, with_coarse=with_coarse)  # type: ignore[no-any-return]
+        maps: dict[int, Tensor] = self.fine_trunk(image)
+        return maps | {COARSE_STRIDE: self.trunk(image)[COARSE_STRIDE]} if with_coarse else maps
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
         """Return what `start` needs of (B, 3, Hc, Wc) images, and a `descriptor` (B, D) of each as a whole.
@@ -358,11 +403,12 @@ class Mini(nn.Module):
         The descriptor pools the trunk at strides 8 and 16: on rendered walks it found more true overlaps than either
         level, lower powers or the tokens that the matcher compares.
         """
-        pyramid = self.trunk(coarse)
+        pyramid = self.pyramid(coarse)
         pooled = [generalized_mean(pyramid[stride], DESCRIPTOR_POWER) for stride in (COARSE_STRIDE, 8)]
-        return {**self._coarse(pyramid), "descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
+        return {**self.encode_tokens(pyramid), "descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
 
-    def _coarse(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    def encode_tokens(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Return what `start` needs of images whose map at stride 16 is known."""
         tokens = self.tokens(pyramid[COARSE_STRIDE])
         height, width = tokens.shape[2:]
         with torch.autocast(tokens.device.type, enabled=False):
@@ -447,10 +493,12 @@ class Mini(nn.Module):
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
             own = self.match_encoder.coordinates(*shape_source)
         logits, certainty = self.decoder(
-            source["tokens"].flatten(1, 2), own, posterior, correlation, shape=tuple(shape_target)
+            source["tokens"].flatten(1, 2), own, posterior, correlation, shapes=(shape_source, shape_target)
         )
         logits, certainty = logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source)
-        warp = decode_anchors(logits.detach(), self.config.anchors_per_side)
+        warp = logits.detach()
+        if self.config.classifies:
+            warp = decode_anchors(warp, self.config.anchors_per_side)
         return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),))
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
@@ -576,8 +624,10 @@ def weights_of(network: Mini) -> dict[str, Tensor]:
 
 
 def config_to_json(config: MiniConfig) -> str:
-    """Return the configuration as a line of JSON, as weight files carry it."""
-    return json.dumps(asdict(config))
+    """Return the configuration as a line of JSON, as weight files carry it; older ones lack what studies change."""
+    plain = MiniConfig()
+    values = {k: v for k, v in asdict(config).items() if not isinstance(v, bool) or v != getattr(plain, k)}
+    return json.dumps(values)
 
 
 def config_from_json(text: str) -> MiniConfig:

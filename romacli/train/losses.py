@@ -41,7 +41,13 @@ WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "cert
 
 
 def mini_loss(
-    network: Mini, encoded: Mapping[str, Tensor], trace: MiniTrace, warp: Tensor, visible: Tensor
+    network: Mini,
+    encoded: Mapping[str, Tensor],
+    trace: MiniTrace,
+    warp: Tensor,
+    visible: Tensor,
+    *,
+    robust: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of all losses, and each of them by name for the log.
 
@@ -51,12 +57,15 @@ def mini_loss(
         trace: both directions of the batch, A to B in the first half.
         warp: (2B, S, S, 2) true warps, normalised.
         visible: (2B, S, S) bool, where they hold.
+        robust: refiners are asked by the generalised Charbonnier loss, otherwise by the mean distance.
     """
     shape = (int(trace.anchor_logits.shape[1]), int(trace.anchor_logits.shape[2]))
     truth, seen = ground_truth_at(warp, visible, shape)
     token_logits = (trace.correlation * network.log_token_gain.exp()).view(*trace.anchor_logits.shape[:3], -1)
     losses = {
-        "anchors": classification_loss(trace.anchor_logits, truth, seen, network.config.anchors_per_side),
+        "anchors": classification_loss(trace.anchor_logits, truth, seen, network.config.anchors_per_side)
+        if network.config.classifies
+        else distance_loss(trace.anchor_logits, truth, seen) * (shape[0] / 2),
         "tokens": classification_loss(token_logits, truth, seen, shape[0]),
         "certainty": certainty_loss(trace.stages[0].certainty, seen),
     }
@@ -65,7 +74,9 @@ def mini_loss(
         cells = stage.warp.shape[1]
         truth, seen = ground_truth_at(warp, visible, (cells, stage.warp.shape[2]))
         started = _error_in_cells(stage.start, truth)
-        losses[f"warp{index}"] = refinement_loss(stage.warp, truth, seen & (started < REACH_CELLS[level]))
+        losses[f"warp{index}"] = refinement_loss(
+            stage.warp, truth, seen & (started < REACH_CELLS[level]), robust=robust
+        )
         ends_pass = level == len(REACH_CELLS) - 1
         right = _error_in_cells(stage.warp, truth) < SURE_ERROR_CELLS if ends_pass else started < 2 * REACH_CELLS[level]
         losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right)
@@ -232,11 +243,26 @@ def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return index, weight
 
 
-def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+def distance_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean distance of a warp from the truth, normalised: what DKM trains both of its stages with.
+
+    Args:
+        warp, truth: (B, h, w, 2).
+        counts: (B, h, w) bool, the points that count.
+    """
+    return (warp - truth)[counts].norm(dim=-1).sum() / counts.sum().clamp(min=1)
+
+
+def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor, *, robust: bool = True) -> Tensor:
     """Return the mean generalised Charbonnier penalty of the errors, in cells of the warp's own grid.
 
     Source: RoMa section 3.4, alpha = 0.5; shifted so that it is 0 for no error.
+
+    Args:
+        robust: otherwise the mean error itself.
     """
+    if not robust:
+        return distance_loss(warp, truth, counts) * (warp.shape[1] / 2)
     if not counts.any():
         return warp.sum() * 0
     error = (warp - truth)[counts].norm(dim=-1) * (warp.shape[1] / 2)

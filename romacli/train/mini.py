@@ -18,6 +18,7 @@ from romacli.networks.mini import LAYOUT, Mini, MiniConfig, config_to_json, read
 
 from .losses import mini_loss
 from .options import TrainOptions
+from .setups import chosen, mini_config
 from .trainable import Batch, Phase, Trainable
 
 SIZES = (192, 224, 320)  # many small pairs first, when pairs count most; at last as photographs are matched
@@ -37,12 +38,18 @@ class MiniTrainable(Trainable):
     betas = (0.9, 0.98)
 
     def __init__(self, options: TrainOptions, device: torch.device, devices: int = 1) -> None:
-        config = options.config if isinstance(options.config, MiniConfig) else None
+        config = options.config if isinstance(options.config, MiniConfig) else MiniConfig()
+        setup = chosen(options.setup)
+        if options.setup is not None:
+            config = mini_config(options.setup, config)
         network = read_mini(options.start) if options.start else Mini(config)
+        if setup is not None and network.config != config:
+            raise UsageError(f"{options.start} is not mini by --setup {options.setup}. Leave --from or --setup out.")
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
         super().__init__(network.to(device), options.sizes or SIZES, precision)
         if len(self.sizes) != len(SIZES) or any(side % STRIDE or side <= 0 for side in self.sizes):
             raise UsageError(f"--sizes of mini are {len(SIZES)} multiples of {STRIDE}, such as 192,224,320.")
+        self.robust = setup is None or setup.robust
         self.learning_rate = options.learning_rate or LEARNING_RATE
 
     def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
@@ -55,7 +62,7 @@ class MiniTrainable(Trainable):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             encoded = self.network.encode(coarse, fine)
             trace = self.network.trace(encoded, swap_halves(encoded), symmetric=True)
-        return mini_loss(self.network, encoded, trace, warp, visible)
+        return mini_loss(self.network, encoded, trace, warp, visible, robust=self.robust)
 
     def phase_at(self, progress: float) -> Phase:
         small, middle, fine = self.sizes
@@ -73,7 +80,7 @@ class MiniTrainable(Trainable):
         return [{"params": list(self.network.parameters()), "lr": self.learning_rate}]
 
     def fingerprint(self) -> str:
-        return f"{LAYOUT} {config_to_json(self.network.config)}"
+        return f"{LAYOUT} {config_to_json(self.network.config)}" + ("" if self.robust else " by mean distances")
 
     def exported(self, facts: Mapping[str, str]) -> bytes:
         """Half precision: the difference is not seen in the matches."""

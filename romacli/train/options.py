@@ -28,6 +28,7 @@ class TrainOptions:
         output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
             with validation the best weights so far as .best.safetensors.
         model: which network: a name in `MODELS`.
+        setup: the row of RoMa's table 2 to train, of mini or roma: I to VIII (see `setups`); None for the network's own.
         data: where pairs come from: a name in `DATA`.
         data_dir: folder of photographs with depth and pose, for all `data` but synthetic.
         smallest_window: share of each side of such a photograph that a random window keeps at least.
@@ -56,6 +57,10 @@ class TrainOptions:
         Option("Weight file to write, *.safetensors; a log and a checkpoint lie beside it.", metavar="FILE", short="o"),
     ]
     model: Annotated[str, Option("Network to train: mini, roma, or fusion, MATCHA's over mini's features.")] = "mini"
+    setup: Annotated[
+        str | None,
+        Option("Row of the RoMa paper's ablations to train, of mini or roma: I to VIII.", metavar="ROW"),
+    ] = None
     data: Annotated[
         str, Option("Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir.")
     ] = "synthetic"
@@ -117,6 +122,8 @@ def check(options: TrainOptions) -> None:
         raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
     if options.model != "roma" and (options.dinov2 or options.vgg):
         raise UsageError(f"--dinov2 and --vgg are parts of RoMa, not of {options.model}. Leave them out.")
+    if options.setup is not None and options.model == "fusion":
+        raise UsageError("--setup is a row of RoMa's ablations, which fusion has no part in. Leave it out.")
     if options.data not in DATA:
         raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
     if (options.data == "synthetic") != (options.data_dir is None):

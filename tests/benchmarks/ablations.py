@@ -1,0 +1,180 @@
+"""What the parts of RoMa's decoder are worth on mini: the rows of its table 2 that need no other encoder.
+
+    python tests/benchmarks/ablations.py ablations.jsonl
+
+Trunk and all that is not asked about are mini's as published, and stay; what a row changes is trained from random
+weights on rendered pairs, the same for all rows. Rows of the coarse decoder are judged with mini's own refiners behind
+it, rows of the refiners' loss with mini's own decoder before them. Each line of the file is a row with one seed; those
+that are there are not made again. At the end the table: mean of the seeds, and their deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from romacli.eval.synthetic import evaluate, validation_pairs, validation_textures
+from romacli.matchers.adapters.mini import EMBEDDED
+from romacli.matchers.dense import normalise
+from romacli.matchers.memory import keep_freed_memory
+from romacli.networks.mini import COARSE_STRIDE, read_mini, swap_halves
+from romacli.synthetic import SyntheticPair, Textures, sample_pair
+from romacli.synthetic.batch import stacked
+from romacli.train.loop import train_step
+from romacli.train.losses import mini_loss
+from romacli.train.mini import MiniTrainable
+from romacli.train.options import TrainOptions
+from romacli.train.state import restored
+from romacli.train.trainable import Batch, Phase
+
+COARSE = {"II": "convolutions, regression", "IV": "transformer, regression", "VI": "transformer, classification",
+          "VIII": "convolutions, classification", "mini": "transformer, classification and cosines"}
+REFINERS = {"VI": "mean distance", "VII": "generalised Charbonnier"}
+FIGURES = ("coarse", "robust", "pck1", "pck3", "pck5")
+
+
+class Frozen(MiniTrainable):
+    """Mini with its published weights, of which some parts are new and learn."""
+
+    def __init__(self, options: TrainOptions, learning: tuple[str, ...]) -> None:
+        super().__init__(options, torch.device("cpu"))
+        fresh, published = self.network.state_dict(), read_mini(EMBEDDED).state_dict()
+        for name in fresh:
+            if not name.startswith(learning):
+                fresh[name] = published[name.replace("fine_trunk.", "trunk.")]
+        self.network.load_state_dict(fresh)
+        for name, value in self.network.named_parameters():
+            value.requires_grad_(name.startswith(learning))
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        for trunk in (self.network.trunk, self.network.fine_trunk):
+            if trunk is not None:
+                trunk.eval()
+        return self
+
+
+class CoarseAlone(Frozen):
+    """The coarse stage, of maps that the trunk made before."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        super().__init__(options, ("tokens.", "match_encoder.", "decoder.", "log_token_gain"))
+
+    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
+        maps, warp, visible = batch
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            encoded = self.network.encode_tokens({COARSE_STRIDE: maps})
+            trace = self.network.trace(encoded, swap_halves(encoded), symmetric=True)
+        return mini_loss(self.network, encoded, trace, warp, visible)
+
+
+class RefinersAlone(Frozen):
+    """The refiners, behind mini's decoder."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        super().__init__(replace(options, setup=None), ("refiners.", "log_descriptor_gain"))
+        self.robust = options.setup == "VII"
+
+
+def run(kind: str, row: str, seed: int, options: argparse.Namespace, batches: Batch, judged: list[SyntheticPair]) -> dict:
+    torch.manual_seed(seed)
+    steps = options.steps if kind == "coarse" else options.refiner_steps
+    asked = TrainOptions(
+        Path("none.safetensors"), setup=None if row == "mini" else row, sizes=(options.side,) * 3, resume=False
+    )
+    trainable = (CoarseAlone if kind == "coarse" else RefinersAlone)(asked)
+    state = restored(asked, trainable)
+    rng, began = np.random.default_rng(seed), cpu_seconds()
+    losses = []
+    for step in range(steps):
+        state.set_learning_rate(step / steps)
+        found = train_step(state, trainable, drawn(batches, rng, options.batch), Phase(options.side))
+        losses.append(float(found["loss"]) if found else float("nan"))
+    trained = sum(value.numel() for value in trainable.network.parameters() if value.requires_grad)
+    figures = evaluate(state.average.network.eval(), judged).figures
+    return {
+        "kind": kind, "row": row, "seed": seed, "steps": steps, "batch": options.batch, "side": options.side,
+        "pairs": options.pairs, "parameters": trained, "loss": float(np.mean(losses[-20:])),
+        "cpu_s": round(cpu_seconds() - began), **{name: figures[name] for name in FIGURES},
+    }  # fmt: skip
+
+
+def drawn(batches: Batch, rng: np.random.Generator, count: int) -> Batch:
+    """A batch of some of the pairs: the first half of each tensor is A's, the second B's."""
+    pairs = len(batches[0]) // 2
+    some = rng.choice(pairs, count, replace=False)
+    rows = torch.from_numpy(np.concatenate([some, some + pairs]))
+    images, warp, visible = (tensor[rows] for tensor in batches)
+    return images, warp, visible
+
+
+@torch.no_grad()
+def maps_of(trunk: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([trunk(normalise(part))[COARSE_STRIDE] for part in images.split(16)])
+
+
+def table(lines: Iterable[dict]) -> list[str]:
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for line in lines:
+        groups.setdefault((line["kind"], line["row"]), []).append(line)
+    rows = ["| stage | row | | seeds | parameters, M | " + " | ".join(FIGURES) + " |", "|---" * (5 + len(FIGURES)) + "|"]
+    for (kind, row), found in groups.items():
+        cells = []
+        for name in FIGURES:
+            values = [100 * line[name] for line in found]
+            spread = f" ({stdev(values):.1f})" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.1f}{spread}")
+        what = (COARSE if kind == "coarse" else REFINERS)[row]
+        millions = f"{found[0]['parameters'] / 1e6:.2f}"
+        rows.append(f"| {kind} | {row} | {what} | {len(found)} | {millions} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--steps", type=int, default=500, help="of the coarse stage")
+    parser.add_argument("--refiner-steps", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=1000, help="to learn from")
+    parser.add_argument("--judged", type=int, default=64)
+    parser.add_argument("--side", type=int, default=160, help="px")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    done = {(line["kind"], line["row"], line["seed"]) for line in lines}
+    judged = validation_pairs(validation_textures(None), options.judged, size=options.side)
+    textures, rng = Textures.load(None, procedural=100, seed=0), np.random.default_rng(0)
+    images, warp, visible = stacked([sample_pair(textures, rng, options.side) for _ in range(options.pairs)])
+    maps = maps_of(read_mini(EMBEDDED).trunk.eval(), images)
+    given: dict[str, Batch] = {"coarse": (maps, warp, visible), "refiners": (images, warp, visible)}
+    for seed in range(options.seeds):
+        for kind, rows in (("coarse", COARSE), ("refiners", REFINERS)):
+            for row in rows:
+                if (kind, row, seed) in done:
+                    continue
+                lines.append(run(kind, row, seed, options, given[kind], judged))
+                with options.output.open("a") as file:
+                    file.write(json.dumps(lines[-1]) + "\n")
+                print(lines[-1], flush=True)
+    print("\n".join(table(lines)))
+
+
+if __name__ == "__main__":
+    main()
