@@ -1,4 +1,4 @@
-"""DKM v3, read top-down: the network, its embedding decoder, the refiners and the ResNet that sees.
+"""DKM v3, read top-down: the network, its embedding decoder and the refiners.
 
 Source: Edstedt et al., DKM: Dense Kernelized Feature Matching for Geometry Estimation (arXiv 2202.00667), RoMa's
 predecessor. Where the published weights were trained differently, the code follows the weights. It knows tensors, not
@@ -7,7 +7,7 @@ photographs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from .parts.local_correlation import local_correlation
 from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.residual import ResidualBlock, ResNet50
 from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finish, refiner_block
 from .weights import load_strictly
 
@@ -208,9 +209,9 @@ class Decoder(nn.Module):
             return nn.ModuleDict({stride: make(*sizes) for stride, _ in DECODED})
 
         self.feat_input_modules = at_both(PointwiseConv2d, PROJECTED, BASIS)
-        self.rrb_d = at_both(ResidualBlock, 2 * BASIS)
+        self.rrb_d = at_both(ResidualBlock, 2 * BASIS, CONTEXT)
         self.cab = at_both(Gate)
-        self.rrb_u = at_both(ResidualBlock, CONTEXT)
+        self.rrb_u = at_both(ResidualBlock, CONTEXT, CONTEXT)
         self.terminal_module = at_both(Float32Conv2d, CONTEXT, 3)
 
     def forward(
@@ -226,21 +227,6 @@ class Decoder(nn.Module):
         context = torch.zeros_like(embedding) if context is None else resized(context, embedding.shape[-2:])
         context = self.rrb_u[stride](self.cab[stride](context, embedding))
         return self.terminal_module[stride](context.float()), context
-
-
-class ResidualBlock(nn.Module):
-    """A linear map to the context's channels and two convolutions added to it."""
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.conv1 = PointwiseConv2d(in_channels, CONTEXT)
-        self.conv2 = nn.Conv2d(CONTEXT, CONTEXT, 3, padding=1)
-        self.bn = nn.BatchNorm2d(CONTEXT)
-        self.conv3 = nn.Conv2d(CONTEXT, CONTEXT, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        return F.relu(x + self.conv3(F.relu(self.bn(self.conv2(x)))))
 
 
 class Gate(nn.Module):
@@ -297,62 +283,6 @@ class Refiner(nn.Module):
         height, width = image_shape
         step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
         return flow + delta[:, 1:] * step, certainty + delta[:, :1]
-
-
-class ResNet50(nn.Module):
-    """ResNet-50 without its classifier, under torchvision's names.
-
-    Source: He et al., Deep Residual Learning (arXiv 1512.03385), with the stride in the 3x3 convolution.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = stage(64, 64, blocks=3, stride=1)
-        self.layer2 = stage(256, 128, blocks=4, stride=2)
-        self.layer3 = stage(512, 256, blocks=6, stride=2)
-        self.layer4 = stage(1024, 512, blocks=3, stride=2)
-
-    def forward(self, image: Tensor, *, down_to: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield (stride, features) from stride 1, the image itself, to that of `down_to`."""
-        yield 1, image
-        x = F.relu(self.bn1(self.conv1(image.to(memory_format=torch.channels_last))), inplace=True)
-        yield 2, x
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        for stride, layers in ((4, self.layer1), (8, self.layer2), (16, self.layer3), (32, self.layer4)):
-            if stride <= down_to:
-                x = layers(x)
-                yield stride, x
-
-
-class Bottleneck(nn.Module):
-    """Three convolutions, narrow between, added to their input or to a linear map of it."""
-
-    def __init__(self, in_channels: int, width: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv1 = PointwiseConv2d(in_channels, width, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = PointwiseConv2d(width, 4 * width, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        if stride != 1 or in_channels != 4 * width:
-            shortcut = nn.Conv2d(in_channels, 4 * width, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * width))
-        else:
-            self.downsample = nn.Sequential()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
-
-
-def stage(in_channels: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:
-    """Bottlenecks at one stride, the first of which may halve the size."""
-    first = Bottleneck(in_channels, width, stride=stride)
-    return nn.Sequential(first, *(Bottleneck(4 * width, width, stride=1) for _ in range(blocks - 1)))
 
 
 def checkpoint_name(name: str) -> str:

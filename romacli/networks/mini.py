@@ -393,7 +393,7 @@ class Mini(nn.Module):
     def pyramid(self, image: Tensor, *, with_coarse: bool = True) -> dict[int, Tensor]:
         """Return features (B, C, h, w) by stride of (B, 3, H, W) images, of both trunks where there are two."""
         if self.fine_trunk is None:
-            return self.trunk(image, with_coarse=with_coarse)  # type: ignore[no-any-return]
+            return self.trunk(image, with_coarse=with_coarse)
         maps: dict[int, Tensor] = self.fine_trunk(image)
         return maps | {COARSE_STRIDE: self.trunk(image)[COARSE_STRIDE]} if with_coarse else maps
 

@@ -7,9 +7,9 @@ were trained differently from the paper, the code follows the weights. It knows 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from .parts.local_correlation import local_correlation
 from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.residual import ResidualBlock, ResNet50
 from .parts.solve import solve_positive_definite
 from .vgg import VGG19
 from .weights import require_layout, to_float32
@@ -49,7 +50,14 @@ class Level:
 
 @dataclass(frozen=True)
 class RoMaConfig:
-    """Sizes of the network; the defaults are those of the published weights, coarsest level first."""
+    """Sizes of the network; the defaults are those of the published weights, coarsest level first.
+
+    Attributes:
+        coarse_encoder: of the coarsest level: dinov2 or resnet50.
+        fine_encoder: of the others: vgg19, resnet50, one of its own, or shared, the coarse one's ResNet-50.
+        transformer: the decoder attends to all tokens; otherwise it convolves, as DKM's does, at one stride.
+        classifies: the decoder answers with anchors; otherwise with coordinates, as DKM's.
+    """
 
     dinov2: DINOv2Config = field(default_factory=DINOv2Config)
     levels: tuple[Level, ...] = (
@@ -64,13 +72,43 @@ class RoMaConfig:
     decoder_heads: int = 8
     anchors_per_side: int = 64
     refiner_blocks: int = 9
+    coarse_encoder: str = "dinov2"
+    fine_encoder: str = "vgg19"
+    transformer: bool = True
+    classifies: bool = True
+
+    def varied(self, *, coarse_encoder: str, fine_encoder: str, transformer: bool, classifies: bool) -> RoMaConfig:
+        """The same with other parts, as the paper's table 2 has them; levels read what their encoder gives."""
+        encoders = [coarse_encoder, *([fine_encoder] * (len(self.levels) - 1))]
+        levels = tuple(
+            level if encoder in ("dinov2", "vgg19") else replace(level, in_channels=RESNET_CHANNELS[level.stride])
+            for level, encoder in zip(self.levels, encoders, strict=True)
+        )
+        return replace(
+            self,
+            levels=levels,
+            coarse_encoder=coarse_encoder,
+            fine_encoder=fine_encoder,
+            transformer=transformer,
+            classifies=classifies,
+        )
+
+    @property
+    def variation(self) -> dict[str, Any]:
+        """What `varied` takes to come to this configuration."""
+        return {name: getattr(self, name) for name in ("coarse_encoder", "fine_encoder", "transformer", "classifies")}
 
 
 PUBLISHED = RoMaConfig()
+RESNET_CHANNELS = {16: 1024, 8: 512, 4: 256, 2: 64, 1: 3}
+FINE_ENCODERS = {"vgg19": "vgg", "resnet50": "fine_resnet", "shared": "resnet"}  # and our modules
+CONVOLUTIONS_WIDTH = 384  # of the decoder without attention; DKM's
 
 # Names of modules in the published checkpoint, and ours.
 CHECKPOINT_PREFIXES = {
     "encoder.cnn.": "vgg.",
+    "encoder.net.": "resnet.",
+    "encoder.fine_net.": "fine_resnet.",
     "decoder.embedding_decoder.": "decoder.",
     "decoder.gps.16.": "gaussian_process.",
     "decoder.proj.": "projections.",
@@ -101,7 +139,7 @@ class Trace:
     """All stages of a batch of pairs, as the losses see them.
 
     Attributes:
-        anchor_logits: (B, anchors, h, w) float32.
+        anchor_logits: (B, anchors, h, w) float32, or (B, 2, h, w), coordinates, where the network does not classify.
         certainty: (B, 1, h, w) float32, the decoder's logits.
         stages: of the refiners, in order.
     """
@@ -124,15 +162,24 @@ class RoMa(nn.Module):
         super().__init__()
         coarsest, *finer = config.levels
         self.config = config
-        self.dinov2 = DINOv2(config.dinov2)
-        self.vgg = VGG19([level.in_channels for level in reversed(finer)])
+        if config.coarse_encoder == "dinov2":
+            self.dinov2 = DINOv2(config.dinov2)
+        else:
+            self.resnet = ResNet50(deepest=16)
+        if config.fine_encoder == "vgg19":
+            self.vgg = VGG19([level.in_channels for level in reversed(finer)])
+        elif config.fine_encoder == "resnet50":
+            self.fine_resnet = ResNet50(deepest=8)
         self.projections = nn.ModuleDict({str(level.stride): projection(level) for level in config.levels})
         self.gaussian_process = GaussianProcess(config.basis_channels)
-        self.decoder = Decoder(
+        width, answers = (
             config.basis_channels + coarsest.channels,
-            depth=config.decoder_depth,
-            heads=config.decoder_heads,
-            anchors=config.anchors_per_side**2,
+            config.anchors_per_side**2 if config.classifies else 2,
+        )
+        self.decoder: nn.Module = (
+            Decoder(width, depth=config.decoder_depth, heads=config.decoder_heads, anchors=answers)
+            if config.transformer
+            else ConvolutionDecoder(width, answers)
         )
         self.refiners = nn.ModuleDict(
             {str(level.stride): Refiner(level, config.refiner_blocks) for level in config.levels}
@@ -182,11 +229,14 @@ class RoMa(nn.Module):
             pass, `fine_8` ... `fine_1`, each (B, C, h, w); and `alpha` (B, h * w, C) float32, the share of
             the Gaussian process's posterior that depends on the image matched to.
         """
-        patch = self.config.dinov2.patch
+        patch = self.config.dinov2.patch if self.config.coarse_encoder == "dinov2" else 8
         if any(side % patch or not side for side in coarse.shape[-2:]):
             raise ValueError(f"coarse is {tuple(coarse.shape)}, its sides must be multiples of {patch}")
-        features = self._coarse_features(self.dinov2(coarse))
-        features |= self._fine_features(coarse, "coarse")
+        if self.config.fine_encoder == "shared":
+            maps = dict(self._encoder("resnet")(coarse))
+            features = self._coarse_features(maps.pop(16)) | self._projected(maps.items(), "coarse")
+        else:
+            features = self._coarse_features(self._coarse_maps(coarse)) | self._fine_features(coarse, "coarse")
         if fine is not None:
             features |= self._fine_features(fine, "fine")
         return features
@@ -196,7 +246,7 @@ class RoMa(nn.Module):
 
         The descriptor is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
         """
-        patches = self.dinov2(coarse)
+        patches = self._coarse_maps(coarse)
         return {**self._coarse_features(patches), "descriptor": generalized_mean(patches, DESCRIPTOR_POWER)}
 
     def _coarse_features(self, patches: Tensor) -> dict[str, Tensor]:
@@ -204,10 +254,25 @@ class RoMa(nn.Module):
         projected = self.projections[stride](patches.float())
         return {f"coarse_{stride}": projected, "alpha": self.gaussian_process.alpha(projected)}
 
+    def _coarse_maps(self, image: Tensor) -> Tensor:
+        """Features (B, C, h, w) of the coarsest level."""
+        if self.config.coarse_encoder == "dinov2":
+            return self.dinov2(image)
+        return dict(self._encoder("resnet")(image))[16]
+
     def _fine_features(self, image: Tensor, name: str) -> dict[str, Tensor]:
-        weight = next(self.vgg.parameters())
-        image = image.to(dtype=weight.dtype, memory_format=torch.channels_last)
-        return {f"{name}_{stride}": self.projections[str(stride)](maps) for stride, maps in self.vgg(image)}
+        encoder = self._encoder(FINE_ENCODERS[self.config.fine_encoder])
+        image = image.to(memory_format=torch.channels_last)
+        return self._projected((found for found in encoder(image) if found[0] <= 8), name)
+
+    def _projected(self, maps: Iterable[tuple[int, Tensor]], name: str) -> dict[str, Tensor]:
+        return {f"{name}_{stride}": self.projections[str(stride)](features) for stride, features in maps}
+
+    def _encoder(self, name: str) -> Callable[[Tensor], Iterator[tuple[int, Tensor]]]:
+        """One of the convolutional encoders, for images of any precision."""
+        encoder = getattr(self, name)
+        dtype = next(encoder.parameters()).dtype
+        return lambda image: encoder(image.to(dtype))
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
         """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
@@ -229,7 +294,7 @@ class RoMa(nn.Module):
         and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
         """
         logits = self._logits(features_A, features_B, symmetric=symmetric)
-        flow, certainty = decode_anchors(logits[:, :-1]), logits[:, -1:]
+        flow, certainty = self._decoded(logits[:, :-1]), logits[:, -1:]
         return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
 
     def _logits(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool) -> Tensor:
@@ -243,8 +308,14 @@ class RoMa(nn.Module):
         if symmetric:
             posterior = torch.cat([posterior, process.posterior(kernel.transpose(1, 2), features_A["alpha"])])
             features = torch.cat([features, tokens(maps_B)])
-        logits = self.decoder(torch.cat([posterior, features], dim=2))
-        return logits.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
+        x, shape = torch.cat([posterior, features], dim=2), tuple(maps_A.shape[-2:])
+        if self.config.transformer:
+            return self.decoder(x).transpose(1, 2).unflatten(2, shape)
+        return self.decoder(x.transpose(1, 2).unflatten(2, shape))
+
+    def _decoded(self, answers: Tensor) -> Tensor:
+        """The coarse flow (B, 2, h, w) that the decoder's answers mean."""
+        return decode_anchors(answers) if self.config.classifies else answers
 
     def trace(self, features_A: FeatureMaps, features_B: FeatureMaps) -> Trace:
         """Everything that both directions of pairs compute, A to B in the first half, for the losses.
@@ -252,7 +323,7 @@ class RoMa(nn.Module):
         No gradient passes from one stage to the one before (section 3.4).
         """
         logits = self._logits(features_A, features_B, symmetric=True)
-        flow, certainty = decode_anchors(logits[:, :-1].detach()), logits[:, -1:]
+        flow, certainty = self._decoded(logits[:, :-1].detach()), logits[:, -1:]
         steps = self._steps(features_A, features_B)
         stages = tuple(self._stages(flow, certainty, features_A, features_B, steps, symmetric=True))
         return Trace(logits[:, :-1], certainty, stages)
@@ -426,6 +497,22 @@ class Decoder(nn.Module):
         x = x.to(next(self.blocks.parameters()).dtype)
         for block in self.blocks:
             x = block(x)
+        return self.to_out(x.float())
+
+
+class ConvolutionDecoder(nn.Module):
+    """What stands for the transformer without it: residual blocks as DKM's, and its last layer in float32."""
+
+    def __init__(self, dim: int, answers: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            ResidualBlock(dim, CONVOLUTIONS_WIDTH), ResidualBlock(CONVOLUTIONS_WIDTH, CONVOLUTIONS_WIDTH)
+        )
+        self.to_out = Float32Conv2d(CONVOLUTIONS_WIDTH, answers + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) to answers and certainty (B, answers + 1, h, w), float32."""
+        x = self.blocks(x.to(next(self.blocks.parameters()).dtype))
         return self.to_out(x.float())
 
 

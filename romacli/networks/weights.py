@@ -223,6 +223,19 @@ def read_state_dict(path: Path, *, within: str | None = None) -> dict[str, Tenso
     return state
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; nothing for another or a damaged file, which `read_state_dict` names."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
 _REMEDY = "It may be truncated or another file: fetch it again."
 
 

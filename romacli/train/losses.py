@@ -88,7 +88,9 @@ def mini_loss(
     return total, losses
 
 
-def roma_loss(trace: Trace, warp: Tensor, visible: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def roma_loss(
+    trace: Trace, warp: Tensor, visible: Tensor, *, classifies: bool = True, robust: bool = True
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return RoMa's sum of losses, and each of them by name for the log.
 
     Source: section 3.4, the coarse loss and those of all refiners; that a refiner of stride 8 and below is not
@@ -98,10 +100,14 @@ def roma_loss(trace: Trace, warp: Tensor, visible: Tensor) -> tuple[Tensor, dict
         trace: both directions of the batch, A to B in the first half.
         warp: (2B, S, S, 2) true warps, normalised.
         visible: (2B, S, S) bool, where they hold.
+        classifies: the decoder answers with anchors, otherwise with coordinates.
+        robust: refiners are asked by the generalised Charbonnier loss, otherwise by the mean distance.
     """
     truth, seen = ground_truth_at(warp, visible, _shape(trace.anchor_logits))
     losses = {
-        "anchors": anchor_loss(trace.anchor_logits, truth, seen),
+        "anchors": anchor_loss(trace.anchor_logits, truth, seen)
+        if classifies
+        else distance_loss(trace.anchor_logits.permute(0, 2, 3, 1), truth, seen),
         "certainty": ROMA_CERTAINTY_WEIGHT * certainty_loss(trace.certainty[:, 0], seen),
     }
     error = None
@@ -110,8 +116,13 @@ def roma_loss(trace: Trace, warp: Tensor, visible: Tensor) -> tuple[Tensor, dict
         if error is not None:
             near = F.interpolate(error[:, None], seen.shape[1:], mode="nearest-exact")[:, 0]
             seen = seen & (near < ROMA_REACH[stage.stride] * stage.stride * ROMA_PIXEL)
-        distance = (stage.flow.permute(0, 2, 3, 1) - truth).norm(dim=-1)
-        losses[f"warp{stage.stride}"] = robust_loss(distance[seen], ROMA_CHARBONNIER_SCALE * stage.stride)
+        flow = stage.flow.permute(0, 2, 3, 1)
+        distance = (flow - truth).norm(dim=-1)
+        losses[f"warp{stage.stride}"] = (
+            robust_loss(distance[seen], ROMA_CHARBONNIER_SCALE * stage.stride)
+            if robust
+            else distance_loss(flow, truth, seen)
+        )
         losses[f"certainty{stage.stride}"] = ROMA_CERTAINTY_WEIGHT * certainty_loss(stage.certainty[:, 0], seen)
         error = distance.detach()
     return torch.stack(list(losses.values())).sum(), losses

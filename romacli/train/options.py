@@ -28,7 +28,7 @@ class TrainOptions:
         output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
             with validation the best weights so far as .best.safetensors.
         model: which network: a name in `MODELS`.
-        setup: the row of RoMa's table 2 to train, of mini or roma: I to VIII (see `setups`); None for the network's own.
+        setup: row of RoMa's table 2 to train, of mini or roma: I to VIII (see `setups`); None for the network's own.
         data: where pairs come from: a name in `DATA`.
         data_dir: folder of photographs with depth and pose, for all `data` but synthetic.
         smallest_window: share of each side of such a photograph that a random window keeps at least.
@@ -48,6 +48,7 @@ class TrainOptions:
         start: weights to begin with in place of random ones; mini takes their configuration.
         dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
         vgg: torchvision's VGG19-BN weights for RoMa's fine features to begin with; None begins at random.
+        resnet: the same of ResNet-50, which setups I to IV see with.
         resume: continue from the checkpoint beside `output` if there is one.
         config: widths and depths of the network, a MiniConfig, RoMaConfig or FusionConfig; None for the network's own.
     """
@@ -106,6 +107,10 @@ class TrainOptions:
         Path | None,
         Option("torchvision's VGG19-BN weights to initialise roma's fine features.", metavar="FILE"),
     ] = None
+    resnet: Annotated[
+        Path | None,
+        Option("torchvision's ResNet-50 weights, for roma's setups I to IV to begin with.", metavar="FILE"),
+    ] = None
     resume: Annotated[bool, Option("Continue from the checkpoint beside the output.", negatable=True)] = True
     config: Any = None
 
@@ -120,8 +125,8 @@ def check(options: TrainOptions) -> None:
         raise UsageError(f"--output {options.output} is a folder. Name the weight file to write, *.safetensors.")
     if options.model not in MODELS:
         raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
-    if options.model != "roma" and (options.dinov2 or options.vgg):
-        raise UsageError(f"--dinov2 and --vgg are parts of RoMa, not of {options.model}. Leave them out.")
+    if options.model != "roma" and (options.dinov2 or options.vgg or options.resnet):
+        raise UsageError(f"--dinov2, --vgg and --resnet are parts of RoMa, not of {options.model}. Leave them out.")
     if options.setup is not None and options.model == "fusion":
         raise UsageError("--setup is a row of RoMa's ablations, which fusion has no part in. Leave it out.")
     if options.data not in DATA:

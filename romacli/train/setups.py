@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from romacli.errors import UsageError
 from romacli.networks.mini import MiniConfig
+from romacli.networks.roma import RoMaConfig
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Setup:
         coarse: encoder of the coarse features: resnet50 or dinov2, which stays frozen.
         fine: encoder of the fine features: that of the coarse ones, resnet50 (one of its own) or vgg19.
         transformer: the coarse decoder attends to the whole picture; otherwise it is of convolutions.
-        classifies: it answers with anchors, under equation of section 3.3; otherwise with coordinates, as DKM's.
+        classifies: it answers with anchors, by section 3.3; otherwise with coordinates, as DKM's.
         robust: refiners are trained with the generalised Charbonnier loss; otherwise with the mean distance, as DKM's.
     """
 
@@ -63,7 +64,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
     assert setup is not None
     if name in BORROWED:
         raise UsageError(
-            f"--setup {name} brings in {BORROWED[name]}, and mini has its own trunks alone: it would be the row before. "
+            f"--setup {name} brings in {BORROWED[name]}, and mini sees with its own trunks: it would be the row before. "
             "Give --model roma, or another row."
         )
     return replace(
@@ -72,4 +73,14 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
         transformer=setup.transformer,
         classifies=setup.classifies,
         cosines=False,
+    )
+
+
+def roma_config(setup: Setup, base: RoMaConfig) -> RoMaConfig:
+    """Return RoMa with the parts of a row, at the sizes of `base`."""
+    return base.varied(
+        coarse_encoder=setup.coarse,
+        fine_encoder=setup.fine,
+        transformer=setup.transformer,
+        classifies=setup.classifies,
     )

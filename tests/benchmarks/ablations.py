@@ -36,8 +36,13 @@ from romacli.train.options import TrainOptions
 from romacli.train.state import restored
 from romacli.train.trainable import Batch, Phase
 
-COARSE = {"II": "convolutions, regression", "IV": "transformer, regression", "VI": "transformer, classification",
-          "VIII": "convolutions, classification", "mini": "transformer, classification and cosines"}
+COARSE = {
+    "II": "convolutions, regression",
+    "IV": "transformer, regression",
+    "VI": "transformer, classification",
+    "VIII": "convolutions, classification",
+    "mini": "transformer, classification and cosines",
+}
 REFINERS = {"VI": "mean distance", "VII": "generalised Charbonnier"}
 FIGURES = ("coarse", "robust", "pck1", "pck3", "pck5")
 
@@ -85,7 +90,9 @@ class RefinersAlone(Frozen):
         self.robust = options.setup == "VII"
 
 
-def run(kind: str, row: str, seed: int, options: argparse.Namespace, batches: Batch, judged: list[SyntheticPair]) -> dict:
+def run(
+    kind: str, row: str, seed: int, options: argparse.Namespace, batches: Batch, judged: list[SyntheticPair]
+) -> dict:
     torch.manual_seed(seed)
     steps = options.steps if kind == "coarse" else options.refiner_steps
     asked = TrainOptions(
@@ -126,7 +133,10 @@ def table(lines: Iterable[dict]) -> list[str]:
     groups: dict[tuple[str, str], list[dict]] = {}
     for line in lines:
         groups.setdefault((line["kind"], line["row"]), []).append(line)
-    rows = ["| stage | row | | seeds | parameters, M | " + " | ".join(FIGURES) + " |", "|---" * (5 + len(FIGURES)) + "|"]
+    rows = [
+        "| stage | row | | seeds | parameters, M | " + " | ".join(FIGURES) + " |",
+        "|---" * (5 + len(FIGURES)) + "|",
+    ]
     for (kind, row), found in groups.items():
         cells = []
         for name in FIGURES:

@@ -75,11 +75,11 @@ def _vgg19(name: str, file: Path | None, seed: int) -> FeatureMap:
 
 
 def _resnet50(name: str, file: Path | None, seed: int) -> FeatureMap:
-    from romacli.networks.dkm import ResNet50
+    from romacli.networks.parts.residual import ResNet50
 
-    network = ResNet50()
+    network = ResNet50(deepest=16)
     _load(network, _required(name, file, "torchvision's ResNet-50"), "ResNet-50")
-    return FeatureMap(name, 32, lambda images: dict(network(normalise(images), down_to=16))[16].float())
+    return FeatureMap(name, 32, lambda images: dict(network(normalise(images)))[16].float())
 
 
 def _dinov2(name: str, file: Path | None, seed: int) -> FeatureMap:

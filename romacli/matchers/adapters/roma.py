@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from romacli.errors import WeightsError
 from romacli.matchers.adapter import Adapter, decide
 from romacli.matchers.dense import TwoPassMatcher
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS
-from romacli.networks.roma import DINOV2_PREFIX, RoMa, checkpoint_name
-from romacli.networks.weights import read_state_dict
+from romacli.networks.roma import DINOV2_PREFIX, PUBLISHED, RoMa, checkpoint_name
+from romacli.networks.weights import read_facts, read_state_dict
 from romacli.types import MatcherSpec, Size
 
 
 def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMa:
-    return RoMa.from_checkpoints(*map(read_state_dict, paths))
+    roma, dinov2 = paths
+    try:
+        config = PUBLISHED.varied(**(json.loads(read_facts(roma).get("parts", "{}")) or PUBLISHED.variation))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{roma} was built from parts that RoMa does not have here. Train it anew.") from error
+    has_dinov2 = config.coarse_encoder == "dinov2"
+    return RoMa.from_checkpoints(read_state_dict(roma), read_state_dict(dinov2) if has_dinov2 else {}, config=config)
 
 
 def _seeded(spec: MatcherSpec) -> RoMa:
