@@ -64,7 +64,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
     assert setup is not None
     if name in BORROWED:
         raise UsageError(
-            f"--setup {name} brings in {BORROWED[name]}, and mini sees with its own trunks: it would be the row before. "
+            f"--setup {name} brings in {BORROWED[name]}, and mini has trunks of its own: it would be the row before. "
             "Give --model roma, or another row."
         )
     return replace(
