@@ -45,4 +45,4 @@ def test_the_report_counts_one_model_and_one_image() -> None:
     pairs = [verified_pair(0, 1), verified_pair(1, 2)]
     summary = summary_of(3, pairs, model=ModelSummary(1, 1, 2.0, 0.5, 2, {}, ()))
     assert "1 of 3 images are registered, with 1 point " in verdict(summary).sentence
-    assert "1 smaller model lies" in verdict(summary).sentence
+    assert "There is also 1 smaller model." in verdict(summary).sentence

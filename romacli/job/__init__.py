@@ -1,1 +1,1 @@
-"""A job and its folder: opened, run, derived from, checked, merged."""
+"""A job and its folder: opening, running, outputs, checking, merging."""

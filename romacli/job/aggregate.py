@@ -1,4 +1,4 @@
-"""Keypoints of a job anew, from its journal: nothing is matched, and photographs only refine them."""
+"""Make a job's keypoints again from its journal, without matching; photographs are only read to refine them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from romacli.types import PairList, Size
 
 @dataclass(frozen=True)
 class ReaggregateOptions:
-    """How keypoints are made, the seed aside, which is the job's.
+    """How keypoints are made, apart from the seed, which is the job's.
 
-    external: those to match in place of new ones. masks: None for those that the job has used last. images: the folder
-    of photographs to refine them against, None for where they were matched. replaces: make all anew, whatever refers
-    to them.
+    external: keypoints to match instead of new ones. masks: None for the job's last ones. images: the folder of
+    photographs to refine against, None for the folder they were matched in. replaces: replace all keypoints, even
+    those in use by a database or model.
     """
 
     aggregate: AggregateOptions = field(default_factory=AggregateOptions)
@@ -50,16 +50,16 @@ class ReaggregateOptions:
 
 
 def asked_options(asked: KeypointOptions, images: Path | None) -> ReaggregateOptions:
-    """How keypoints are made anew: as is asked, by default with the masks of the run before."""
+    """The keypoint options as given; masks default to those of the previous run."""
     external = ExternalKeypoints(asked.keypoints, images) if asked.keypoints else None
     masks = asked.masks if asked.names_masks else None
     return ReaggregateOptions(asked.aggregate, external, masks, asked.refine, images, asked.replaces)
 
 
 def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path | None) -> ReaggregateOptions:
-    """How keypoints are made: as is asked, and for the rest as those of the job were made last.
+    """The keypoint options as given; the others default to the job's last ones.
 
-    job: None begins anew. images: the folder of photographs.
+    job: None ignores earlier runs. images: the folder of photographs.
     """
     before = ReaggregateOptions() if job is None else noted_options(job)
     source = asked.keypoints
@@ -79,7 +79,7 @@ def remembered_options(asked: KeypointOptions, job: Layout | None, images: Path 
 
 
 def noted_options(layout: Layout) -> ReaggregateOptions:
-    """How the hloc files of a job were made last, the defaults where nobody knows."""
+    """The options that a job's hloc files were last made with; defaults if not recorded."""
     noted = json.loads(made_with(layout, KEYPOINTS) or "{}")
     known = {field.name for field in fields(AggregateOptions)}
     options = AggregateOptions(**{key: value for key, value in noted.items() if key in known})
@@ -91,7 +91,8 @@ def noted_options(layout: Layout) -> ReaggregateOptions:
 
 
 def refined_options(layout: Layout, images: Path | None, *, replaces: bool = False) -> ReaggregateOptions:
-    """How the hloc files of a job were made last, refined now. images: None for where they were matched."""
+    """The options that a job's hloc files were last made with, plus refinement. images: None for the folder matched
+    in."""
     noted = noted_options(layout)
     external = noted.external and ExternalKeypoints(noted.external.source, images or noted.external.images)
     return replace(noted, external=external, refine=RefineOptions(refine=True), images=images, replaces=replaces)
@@ -115,7 +116,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
     images = read_images(layout.images)
     with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
         for note in journal.damaged:
-            progress.warn(f"{note}; `romacli check {layout.root} --repair` mends the file")
+            progress.warn(f"{note}; `romacli check {layout.root} --repair` repairs the file")
         _require_matches(layout, journal, pairs, progress)
         known = _known_sizes(layout, journal, pairs, images)
         sizes = {name: size for name, size in known.items() if size != UNREAD}
@@ -134,8 +135,8 @@ def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress
     done = [pair for pair in pairs.pairs if pair in journal]
     if len(done) < len(pairs):
         progress.say(
-            f"{len(done)} of {len(pairs)} pairs of {layout.pairs} are done; the others are left out until "
-            "`romacli match` has finished them"
+            f"{len(done)} of {len(pairs)} pairs of {layout.pairs} are done; the others are left out until `romacli "
+            "match` finishes them"
         )
     if all(journal.kind(pair) == "rejected" for pair in done):
         raise NothingFoundError(
@@ -147,7 +148,7 @@ def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress
 def _known_sizes(
     layout: Layout, journal: Journal, pairs: PairList, images: Mapping[str, KnownImage]
 ) -> dict[str, Size]:
-    """The size of every image of the job: a rejected pair has none on record, but features made before have."""
+    """The size of every image of the job; records of rejected pairs lack it, earlier features files have it."""
     sizes = dict.fromkeys(images, UNREAD)
     with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
         sizes.update((name, features.image_size(name)) for name in features.names())

@@ -1,4 +1,4 @@
-"""Every file of a job read to its last byte: what is damaged, what can be mended, what must be matched again."""
+"""Verify every file of a job: what is damaged, what can be repaired, what must be matched again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from romacli.types import Manifest, Pair
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a file. remedy: what was done about it, or is to be done."""
+    """A fault of a file. remedy: what was done about it, or what to do."""
 
     file: str
     fault: str
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What a job's folder holds. missing: pairs of the job that have no sound record and are to be matched."""
+    """The result of a check. missing: pairs without a valid record, which must be matched."""
 
     files: int
     pairs: int
@@ -51,14 +51,14 @@ class CheckSummary:
 
 
 def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bool = False) -> CheckSummary:
-    """Verify every file of a job; with `mend` repair what can be.
+    """Verify every file of a job; with `mend`, repair what is possible.
 
     Raises:
         BusyError: with `mend`, another process is at work in the folder.
         InputError: the folder holds no job.
     """
     if not (layout.manifest.exists() or layout.journal.is_dir()):
-        raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
+        raise InputError(f"{layout.root} holds no job. Give a folder that `romacli match` has written.")
     with ExitStack() as stack:
         if mend:
             stack.enter_context(hold(layout, progress, stop))
@@ -74,7 +74,7 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
 
 
 class _Check:
-    """One walk through a folder."""
+    """One check of a folder."""
 
     def __init__(self, layout: Layout, progress: Progress, stop: StopRequest, mend: bool) -> None:
         self._layout, self._progress, self._stop, self._mend = layout, progress, stop, mend
@@ -84,17 +84,17 @@ class _Check:
         self._manifest: Manifest | None = None
 
     def small_files(self) -> None:
-        """The manifest, the pairs and the photographs: a line for each that cannot be read."""
-        again = "The same `romacli match` command writes it anew and continues"
+        """Check the manifest, the pairs and the list of photographs."""
+        again = "Running the same `romacli match` command rewrites it and continues"
         with self._noting(self._layout.manifest, again + ", if its settings are the same.", removable=True):
             self._manifest = read_manifest(self._layout.manifest)
         with self._noting(self._layout.pairs, again + "."):
             self.pairs = read_pairs(self._layout.pairs, None).pairs.pairs
-        with self._noting(self._layout.images, "Photographs are taken as they are at the next run.", removable=True):
+        with self._noting(self._layout.images, "The next run takes the photographs as they are then.", removable=True):
             read_images(self._layout.images)
 
     def journals(self) -> None:
-        """Every record of every file."""
+        """Check every record of every journal file."""
         paths = sorted(self._layout.journal.glob("*.jnl"))
         self._progress.begin("checking journals", len(paths))
         for path in paths:
@@ -102,7 +102,7 @@ class _Check:
             try:
                 self._journal(survey(path))
             except OSError as error:
-                self._add(path, f"cannot be read: {error.strerror or error}", "Allow reading it.")
+                self._add(path, f"cannot be read: {error.strerror or error}", "Make it readable.")
             self._progress.advance()
 
     def _journal(self, surveyed: Survey) -> None:
@@ -111,7 +111,7 @@ class _Check:
             self._add(surveyed.path, "it was made with other settings", "Move it away.")
             return
         if surveyed.records and surveyed.records[0].header.get("format", FORMAT) != FORMAT:
-            self._add(surveyed.path, "it is of another version of romacli", "Update romacli.")
+            self._add(surveyed.path, "it is from another version of romacli", "Update romacli.")
             return
         mended = self._mend and self._manifest is not None and bool(surveyed.damages)
         if mended:
@@ -121,15 +121,21 @@ class _Check:
             if damage.is_torn:
                 fault = f"its last {damage.end - damage.start} bytes are an unfinished record ({damage.reason})"
                 remedy = (
-                    "They were cut off." if mended else "Being written, or left by a kill: the next run cuts it off."
+                    "They were removed."
+                    if mended
+                    else "Being written, or left by a killed run: the next run removes it."
                 )
             else:
                 fault = f"bytes {damage.start} to {damage.end} are damaged ({damage.reason})"
-                remedy = "They were cut out." if mended else "Sound records around them count; --repair cuts them out."
+                remedy = (
+                    "They were removed."
+                    if mended
+                    else "Valid records around them are still used; --repair removes the damage."
+                )
             self._add(surveyed.path, fault, remedy, is_repaired=mended)
 
     def outputs(self) -> dict[Output, list[Fault]]:
-        """What is wrong with the files made of the journal."""
+        """Check the files made from the journal."""
         found = {}
         for output in OUTPUTS:
             self.files += sum(path.exists() for path in output.checked(self._layout))
@@ -137,7 +143,7 @@ class _Check:
         return found
 
     def tell(self, output: Output, faults: Sequence[Fault]) -> None:
-        """Note what is wrong with an output, once it is mended where it can be."""
+        """Record the faults of an output, after repairing what is possible."""
         if not faults:
             return
         if not self._mend or output.mend is None:
@@ -148,7 +154,7 @@ class _Check:
             self._add(mended.fault.path, mended.fault.sentence, mended.done, is_repaired=mended.is_repaired)
 
     def missing(self) -> list[Pair]:
-        """Pairs without a sound record, every payload verified."""
+        """Pairs without a valid record, every payload verified."""
         if self._manifest is None:
             return []
         try:
@@ -170,7 +176,7 @@ class _Check:
 
 
 class _Noting:
-    """Notes an expected error of its block, and puts the file aside when it may."""
+    """Records an expected error of its block, and moves the file aside if allowed."""
 
     def __init__(self, check: _Check, path: Path, remedy: str, aside: bool) -> None:
         self._check, self._path, self._remedy, self._aside = check, path, remedy, aside
@@ -188,11 +194,11 @@ class _Noting:
 
 
 def sentences(summary: CheckSummary) -> Iterator[str]:
-    """What a person is told, a line for each finding."""
+    """The findings as sentences."""
     for finding in summary.findings:
         yield str(finding)
     if summary.missing:
         yield (
-            f"{len(summary.missing)} of {summary.pairs} pairs are to be matched, {' '.join(summary.missing[0])} first: "
-            "run the same `romacli match` command again"
+            f"{len(summary.missing)} of {summary.pairs} pairs must be matched, starting with "
+            f"{' '.join(summary.missing[0])}: run the same `romacli match` command again"
         )

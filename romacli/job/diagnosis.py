@@ -1,4 +1,4 @@
-"""What speaks against a finished model, and what to try: the same for the command that makes it and for the report.
+"""Evidence against a finished model, and advice, shared by the mapping command and the report.
 
 Pure: values in, sentences out.
 """
@@ -16,10 +16,10 @@ from romacli.mapping.georeference import GpsFit
 from romacli.types import Pair, canonical
 from romacli.words import counted, first_few
 
-# Judgement, not measurement: below these a person should look before believing.
+# Thresholds chosen by judgement: below these a model should be inspected before use.
 _LARGE_ERROR_PX = 2.0
 _FEW_REGISTERED = 0.5
-# GPS of phones is 5 to 10 m off; a model that is off by more, and by this share of the way, is another one.
+# Phone GPS is off by 5 to 10 m; a model off by more than that, and by this fraction of the extent, is wrong.
 _GPS_NOISE_M, _GPS_SHARE = 10.0, 0.1
 # In a walk, a step between verified neighbours this many times the usual one.
 _JUMP = 8.0
@@ -32,12 +32,12 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True)
 class Placed:
-    """A model beside what it was made of.
+    """A model compared with its input.
 
-    images: of the job; missing: of them those that are not in the largest model, by name. models: how many there are.
-    gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: share of places at which warps agree
-    round triangles of images, None where it is not known. weakly_joined: sizes of the groups that only pairs with a
-    tenth of the usual inliers hold together, none where all hang together well.
+    images: of the job; missing: names of those not in the largest model. models: number of models.
+    gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
+    image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
+    usual inliers, empty if all images are well connected.
     """
 
     images: int
@@ -56,40 +56,40 @@ class Placed:
 
 
 def doubts(placed: Placed) -> list[str]:
-    """What speaks against the model, each as a clause without its end."""
+    """The evidence against the model, as clauses without full stops."""
     found = []
     if placed.gps_median_m is not None and placed.gps_extent_m is not None:
         limit = max(_GPS_NOISE_M, _GPS_SHARE * placed.gps_extent_m)
         if placed.gps_median_m > limit:
             found.append(
-                f"its cameras are {placed.gps_median_m:.0f} m (median) off the GPS positions of their photographs, "
-                f"which lie {placed.gps_extent_m:.0f} m apart"
+                f"its cameras are {placed.gps_median_m:.0f} m (median) from the GPS positions of their photographs, "
+                f"which extend over {placed.gps_extent_m:.0f} m"
             )
     if placed.jumps:
         found.append(
-            f"the camera jumps at {first_few(placed.jumps, _NAMES_SHOWN)}, though these match the photograph before"
+            f"the camera jumps at {first_few(placed.jumps, _NAMES_SHOWN)}, although these match the previous photograph"
         )
     if placed.agreement is not None and placed.agreement < _LITTLE_AGREEMENT:
-        found.append(f"warps agree round triangles of images at only {placed.agreement:.0%} of the places")
+        found.append(f"only {placed.agreement:.0%} of warp cells are consistent around image triplets")
     if len(placed.weakly_joined) > 1:
         sizes = " and ".join(map(str, placed.weakly_joined[:_NAMES_SHOWN]))
-        found.append(f"groups of {sizes} images hang together by pairs with few inliers alone")
+        found.append(f"groups of {sizes} images are connected only by pairs with few inliers")
     return found
 
 
 def advice(placed: Placed) -> list[str]:
-    """What deserves a look, each with what to try next."""
+    """Warnings, each with advice."""
     found = []
     if placed.missing:
         out = f"{len(placed.missing)} of {counted(placed.images, 'image')} are not in the model: "
         out += f"{first_few(placed.missing, _NAMES_SHOWN)}. "
         if placed.registered < _FEW_REGISTERED * placed.images:
             found.append(
-                out + "The mapper failed on most of them: try --mapper global, give the true --camera-params, or one "
-                "--camera-mode single where one camera took them all. Believe no model without a look at its poses."
+                out + "The mapper failed on most of them: try --mapper global, give the true --camera-params, or "
+                "--camera-mode single if one camera took them all. Check the poses of any model."
             )
         else:
-            found.append(out + "Look at their pairs; add photographs that link them, or map with --mapper global.")
+            found.append(out + "Inspect their pairs; add photographs that connect them, or try --mapper global.")
     if placed.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(
             f"The mean reprojection error is {placed.mean_reprojection_error:.2f} px. Wrong matches or wrong "
@@ -97,8 +97,8 @@ def advice(placed: Placed) -> list[str]:
         )
     if against := doubts(placed):
         found.append(
-            f"The model may be wrong: {'; '.join(against)}. Compare it with what you know of the place; other "
-            "--camera-params, more pairs between distant photographs, or a higher --min-certainty may help."
+            f"The model may be wrong: {'; '.join(against)}. Check it against the real scene; other --camera-params, "
+            "more pairs between distant photographs, or a higher --min-certainty may help."
         )
     return found
 
@@ -112,10 +112,10 @@ def placed_of(
     gps: GpsFit | None = None,
     agreement: float | None = None,
 ) -> Placed:
-    """The largest model of a job beside its verified pairs.
+    """Compare the largest model of a job with its verified pairs.
 
     Args:
-        names: of all images, in the order they were taken where they were taken along a way.
+        names: of all images, in the order they were taken if they form a sequence.
         inliers: of the verified pairs.
     """
     has_points = bool(len(model.errors))
@@ -133,13 +133,15 @@ def placed_of(
 
 
 def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined: Mapping[Pair, int]) -> tuple[str, ...]:
-    """Photographs that stand far from the one before, where photographs were taken along a way.
+    """Photographs far from the previous one, if photographs form a sequence.
 
     Args:
-        centres: (3,) by name, of the images in the model. names: in the order they were taken. joined: verified pairs.
+        centres: (3,) by name, of the images in the model.
+        names: in the order they were taken.
+        joined: verified pairs.
 
     Returns:
-        Names; none where the order tells nothing, since not nearly all neighbours in it match.
+        Names; none if the photographs are no sequence, where nearly all neighbours would match.
     """
     pairs = {canonical(pair) for pair, count in joined.items() if count}
     placed = [name for name in names if name in centres]
@@ -151,8 +153,8 @@ def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined:
 
 
 def weak_groups(inliers: Mapping[Pair, int]) -> tuple[int, ...]:
-    """Sizes of the groups of two and more images that fall apart without pairs of few inliers, largest first; none
-    where the images do not hang together to begin with, or still do without these pairs."""
+    """Sizes of the groups of two or more images left without pairs of few inliers, largest first; empty if the images
+    were not connected before, or still are."""
     if not inliers:
         return ()
     bar = max(1, round(_WEAK * float(np.median(list(inliers.values())))))

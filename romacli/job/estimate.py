@@ -1,4 +1,4 @@
-"""What a job will take, told before it starts: measured on a gray image, planned for the real pairs."""
+"""Estimate the cost of a job before it starts: timed on a grey image, planned for the real pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRAY = np.full((480, 640, 3), 128, np.uint8)
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts of a job, and what is left of it in seconds and bytes. `capacity`: images whose features are held."""
+    """Counts of a job, and the remaining seconds and bytes. `capacity`: images whose features are cached."""
 
     images: int
     pairs: int
@@ -32,7 +32,7 @@ class Estimate:
 
 
 def estimate(job: Job) -> Estimate:
-    """Plan the remaining pairs and time one image and one pair of no content."""
+    """Plan the remaining pairs, and time one blank image and pair."""
     todo = job.remaining()
     if not todo.pairs:
         return Estimate(len(job.images), len(job.pairs), 0, 0, 0.0, 0, 0.0, 0)
@@ -60,7 +60,7 @@ def estimate(job: Job) -> Estimate:
 
 
 def _record_bytes(result: PairResult) -> int:
-    """The journal's bytes for a pair like this one; a gray image may well be rejected against itself."""
+    """The journal's bytes for a matched pair, as a grey image may be rejected against itself."""
     if not isinstance(result, CompactWarp):
         return USUAL_RECORD_BYTES
     return sum(array.nbytes for array in vars(result).values() if isinstance(array, np.ndarray))

@@ -1,4 +1,4 @@
-"""Keypoints that are given instead of made: those of a detector's file, or SIFT's on the photographs."""
+"""External keypoints: from a detector's file, or SIFT's on the photographs."""
 
 from __future__ import annotations
 
@@ -31,42 +31,41 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class ExternalKeypoints:
-    """Where given keypoints come from.
+    """The source of external keypoints.
 
-    source: "sift", or a features file of hloc. images: the folder of photographs, which SIFT needs.
+    source: "sift", or an hloc features file. images: the folder of photographs, which SIFT needs.
     """
 
     source: str
     images: Path | None = None
 
     def check(self, names: Sequence[str], options: AggregateOptions, *, of_all: bool = False) -> None:
-        """Pass silently when there are keypoints of images, of_all: of every one, or SIFT can find them.
+        """Check that the source has keypoints of the images (of all of them with `of_all`), or that SIFT can run.
 
         Raises:
-            UsageError: the method makes keypoints of its own, or SIFT lacks the photographs.
+            UsageError: the method makes its own keypoints, or SIFT lacks the photographs.
             InputError: the file does not exist, or lacks the images.
-            StoreError: it is no features file.
+            StoreError: it is not a features file.
         """
         if options.method != AggregateOptions.method:
             raise UsageError(
-                f"--keypoints keeps the keypoints it is given, --method {options.method} makes its own. "
-                "Leave one of them out."
+                f"--keypoints uses existing keypoints, --method {options.method} makes its own. Leave one of them out."
             )
         if self.source == SIFT:
             if self.images is None:
-                raise UsageError("--keypoints sift looks at the photographs. Name their folder with --images DIR.")
+                raise UsageError("--keypoints sift needs the photographs. Give their folder with --images DIR.")
             return
         with FeaturesFile(Path(self.source)) as file:
             held = spelled(names, file.names())
         missing = [name for name in names if name not in held]
         if missing and (of_all or not held):
             raise InputError(
-                f"{self.source} holds no keypoints of {len(missing)} of {len(names)} images, {missing[0]} first. "
-                "Its names have to be those of the photographs, relative to their folder."
+                f"{self.source} has no keypoints of {len(missing)} of {len(names)} images, starting with "
+                f"{missing[0]}. Its names must be those of the photographs, relative to their folder."
             )
 
     def noted(self, layout: Layout) -> str:
-        """The source as it is noted in a job."""
+        """The source as recorded in a job."""
         return SIFT if self.source == SIFT else noted_path(layout, Path(self.source))
 
     def stamp(self, sizes: Mapping[str, Size]) -> Any:
@@ -83,10 +82,10 @@ class ExternalKeypoints:
         stop: StopRequest,
         masks: JobMasks | None = None,
     ) -> dict[str, Keypoints]:
-        """The keypoints of every image that has any, in COLMAP pixels. SIFT finds none in what is masked.
+        """The keypoints of every image that has any, in COLMAP pixels. SIFT skips masked areas.
 
         Raises:
-            InputError: an image had another size when its keypoints were found than when it was matched.
+            InputError: an image's size differs between detection and matching.
         """
         if self.source == SIFT:
             return self._detect(sizes, options.max_keypoints, progress, stop, masks)
@@ -97,8 +96,8 @@ class ExternalKeypoints:
             if len(held) < len(sizes):
                 lacking = sorted(sizes.keys() - held.keys())
                 progress.say(
-                    f"{self.source} lacks {len(lacking)} of {len(sizes)} images, {lacking[0]} first: their keypoints "
-                    "are carried from those of the others, and new ones where there are none"
+                    f"{self.source} lacks {len(lacking)} of {len(sizes)} images, starting with {lacking[0]}: their "
+                    "keypoints are transferred from the other images, with new ones elsewhere"
                 )
             return {name: file.keypoints(other, np.float64) for name, other in held.items()}
 
@@ -132,12 +131,12 @@ class ExternalKeypoints:
         assert self.images is not None
         path = self.images / name
         if not path.is_file():
-            raise InputError(f"{path} does not exist, but was matched. Put it back, or name its folder with --images.")
+            raise InputError(f"{path} was matched but no longer exists. Restore it, or give its folder with --images.")
         return path
 
     def _require_size(self, name: str, size: Size, matched: Size) -> None:
         if size != matched:
             raise InputError(
-                f"{name} has {size[0]} x {size[1]} px for --keypoints {self.source} and {matched[0]} x {matched[1]} px "
-                "in the job. Detect keypoints on the photographs that were matched, unscaled."
+                f"{name} is {size[0]}x{size[1]} px in {self.source} but {matched[0]}x{matched[1]} px in the job. "
+                "Detect keypoints on the matched photographs at their original size."
             )

@@ -1,4 +1,4 @@
-"""The right to work in a job's folder."""
+"""The lease on a job's folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from romacli.store.lease import Lease, Work, lease
 
 @contextmanager
 def hold(layout: Layout, progress: Progress, stop: StopRequest, work: Work | None = None) -> Iterator[Lease]:
-    """Hold the folder for this process; a signal ends the wait for it.
+    """Hold the folder for this process; a signal ends the wait.
 
     Raises:
-        BusyError: another process is at work in it.
+        BusyError: another process is working in it.
     """
     with ExitStack() as stack:
         with stop.at_once():
@@ -26,7 +26,7 @@ def hold(layout: Layout, progress: Progress, stop: StopRequest, work: Work | Non
 
 @contextmanager
 def hold_job(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[None]:
-    """Hold the folder where it is one of a job; files of other tools may lie where nothing can be written."""
+    """Hold the folder if it is a job's; other tools' files may be in read-only folders."""
     with ExitStack() as stack:
         if layout.manifest.exists():
             stack.enter_context(hold(layout, progress, stop))

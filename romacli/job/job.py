@@ -1,4 +1,4 @@
-"""A job in its output folder: what it was asked, what is done, and what is left to match."""
+"""A job in its output folder: its options, finished pairs and remaining pairs."""
 
 from __future__ import annotations
 
@@ -50,11 +50,10 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class Job:
-    """A job whose input is checked and whose settings agree with what its folder holds.
+    """A job whose input is checked and whose settings agree with its folder.
 
-    keypoints: how they are made, as asked or as they were made before. pairs: of the whole job; piece: those of this
-    run, where it is a shard. unreadable: a sentence for each photograph that could not be described, and hence has no
-    pairs.
+    keypoints: how they are made, as given or as in the last run. pairs: of the whole job; piece: those of this run, if
+    it is a shard. unreadable: an error per photograph that could not be described and hence has no pairs.
     """
 
     options: JobOptions
@@ -80,14 +79,14 @@ class Job:
 
     @property
     def known(self) -> dict[str, KnownImage]:
-        """The photographs as records may have been made of them."""
+        """The photographs, as records may refer to them."""
         return self.photographs.accepted(self.options.changed)
 
     def journal(self) -> Journal:
         return open_journal(self.layout, self.manifest, self.known)
 
     def remaining(self) -> PairList:
-        """The listed pairs that are to be matched, in the order given."""
+        """The listed pairs still to be matched, in the given order."""
         with self.journal() as journal:
             return PairList(journal.waiting(self.listed.pairs))
 
@@ -103,20 +102,20 @@ def listed_images(options: JobOptions) -> ImageList:
 
 
 def _keypoints(options: JobOptions) -> ReaggregateOptions:
-    """How the job makes keypoints: as is asked, and for the rest as it did last."""
+    """The job's keypoint options: as given, the rest as in the last run."""
     before = None if options.overwrite else Layout(options.output)
     chosen = remembered_options(options.keypoints, before, options.images.folder)
     return replace(chosen, aggregate=replace(chosen.aggregate, seed=options.match.seed))
 
 
 def _pairing(options: JobOptions) -> Any:
-    """The options of the source of pairs, None where a file lists them.
+    """The options of the pair source, None if a file lists the pairs.
 
     Raises:
-        UsageError: pairs are both listed and chosen, or an option is given that the source does not read.
+        UsageError: both a list and a source were given, or an option that the source does not use.
     """
     if options.pairs is not None and options.pairing.pairing is not None:
-        raise UsageError(f"--pairs {options.pairs} lists the pairs that --pairing would choose. Leave one of them out.")
+        raise UsageError(f"--pairs {options.pairs} and --pairing exclude each other. Leave one of them out.")
     chosen = source_options(options.pairing)
     return chosen if options.pairs is None else None
 
@@ -124,11 +123,11 @@ def _pairing(options: JobOptions) -> Any:
 def open_job(options: JobOptions, progress: Progress) -> Job:
     """Check the photographs, the pairs and the output folder, then load the matcher.
 
-    Writes nothing but descriptors and scores, where pairs are chosen by how photographs look.
+    Writes nothing except descriptors and scores, if the pair source needs them.
 
     Raises:
-        InputError: there is nothing to match, no matcher to do it, or no keypoints where they should be given.
-        UsageError: pairs that make no sense, or an output folder of other settings.
+        InputError: there is nothing to match, no matcher, or no external keypoints where they should be.
+        UsageError: the pairs are invalid, or the output folder has other settings.
     """
     images, pairing, keypoints = listed_images(options), _pairing(options), _keypoints(options)
     tell_left_out(images.left_out, progress)
@@ -182,11 +181,11 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
 
 
 def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions, images: ImageList) -> tuple[JobOptions, Matcher]:
-    """The matcher, and the options with external keypoints in its own: it may look at these alone.
+    """The matcher, and the options with external keypoints moved into its own if it matches only these.
 
     Raises:
         InputError: there are no such keypoints of the images.
-        UsageError: photographs are to be turned or enlarged for a matcher that does not try them so.
+        UsageError: the matcher does not support rotated or enlarged photographs.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
@@ -203,13 +202,13 @@ def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | N
     """The pairs of a shard.
 
     Raises:
-        UsageError: the shard would remove what others did.
+        UsageError: the shard would remove the results of others.
     """
     if options.shard is None:
         return None
     if options.overwrite:
         raise UsageError(
-            "--overwrite with --shard would remove what other shards have done. Remove the output folder before the "
+            "--overwrite with --shard would remove the results of other shards. Remove the output folder before the "
             "first shard, or leave one of them out."
         )
     order = order_of_work(pairs.pairs, recorded_capacity(layout.shards))
@@ -222,14 +221,13 @@ def _pairs(options: JobOptions, pairing: Any, images: ImageList, progress: Progr
     found = read_pairs(options.pairs, images.names)
     if found.duplicates:
         progress.warn(
-            f"{options.pairs}: {counted(found.duplicates, 'pair occurs', 'pairs occur')} twice or "
-            f"reversed; each is matched once"
+            f"{options.pairs}: {counted(found.duplicates, 'duplicate or reversed pair')}; each pair is matched once"
         )
     return found.pairs
 
 
 def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMasks | None:
-    """The masks of the photographs, each of its photograph's size; one that cannot be read is spoken of later."""
+    """The masks of the photographs, checked for size; unreadable photographs are reported later."""
     if options == MaskOptions():
         return None
     masks = find_masks(images.root, images.names, options)
@@ -243,13 +241,13 @@ def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMa
 
 
 def _stored_manifest(layout: Layout) -> Manifest | None:
-    """What an earlier job left, if there was one.
+    """The manifest of an earlier job, if any.
 
     Raises:
-        StoreError: the folder holds files of another kind where ours would go.
+        StoreError: foreign files occupy the names of a job's files.
     """
     stored = read_manifest(layout.manifest)
-    if stored is None and not any(layout.journal.glob("*.jnl")):  # a journal knows its settings' fingerprint itself
+    if stored is None and not any(layout.journal.glob("*.jnl")):  # a journal stores its settings' fingerprint
         foreign = [path.name for path in (layout.journal, layout.features, layout.matches) if path.exists()]
         if foreign:
             raise StoreError(
@@ -260,9 +258,9 @@ def _stored_manifest(layout: Layout) -> Manifest | None:
 
 
 def _require_unchanged(job: Job) -> None:
-    """Refuse photographs that changed since they were matched, unless it was said what to do about them.
+    """Refuse photographs that changed since they were matched, unless --changed allows them.
 
-    What a database or a model refers to is refused to change at all, unless all is to be replaced.
+    Keypoints in use by a database or model may not change unless all are replaced.
     """
     asked = job.keypoints
     if not asked.replaces:

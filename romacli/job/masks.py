@@ -1,4 +1,4 @@
-"""The masks of a job: found, checked, noted beside its other views, and reduced to the cells of its warps."""
+"""The masks of a job: found, checked, recorded, and reduced to the cells of its warps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class JobMasks:
         self.cells = cache(self._cells)
 
     def read(self, name: str) -> np.ndarray | None:
-        """Which pixels of a photograph count, (H, W) bool, or None where all do."""
+        """Which pixels of a photograph count, (H, W) bool, or None if all do."""
         kept = self._masks.read(name)
         if kept is not None and not kept.any():
             self._keep_nothing.add(name)
@@ -47,10 +47,10 @@ class JobMasks:
         return allowed
 
     def warnings(self) -> list[str]:
-        """What to say of masks, among those read so far, that keep nothing of their photographs or ignore nothing."""
+        """Warnings about masks read so far that keep nothing or ignore nothing."""
         kinds = (
-            (self._keep_nothing, "keep nothing", "Every pixel is black or transparent; is black what to keep there?"),
-            (self._ignore_nothing, "ignore nothing", "Black or transparent pixels are ignored, and there are none."),
+            (self._keep_nothing, "keep nothing", "Every pixel is black or transparent; are the masks inverted?"),
+            (self._ignore_nothing, "ignore nothing", "They have no black or transparent pixels."),
         )
         return [
             f"the masks of {counted(len(names), 'photograph')} {fault}: {first_few(sorted(names), 3)}. {reason}"
@@ -59,7 +59,7 @@ class JobMasks:
         ]
 
     def _cells(self, name: str, shape: tuple[int, int]) -> np.ndarray | None:
-        """The cells of a (gh, gw) grid over a photograph that no black pixel touches, or None where all count."""
+        """The cells of a (gh, gw) grid over a photograph without black pixels, or None if all count."""
         kept = self.read(name)
         return None if kept is None else kept_cells(kept, shape)
 
@@ -70,7 +70,7 @@ class JobMasks:
 
 
 def note_masks(layout: Layout, options: MaskOptions) -> None:
-    """Write down in the job which masks it uses; none is an answer too."""
+    """Record in the job which masks it uses, if any."""
     holds = {key: None if path is None else noted_path(layout, path) for key, path in vars(options).items()}
     remember(layout, MASKS, digest(holds), holds)
 
@@ -82,7 +82,7 @@ def noted_masks(layout: Layout) -> MaskOptions:
 
 
 def masks_of(options: MaskOptions, sizes: Mapping[str, Size]) -> JobMasks | None:
-    """The masks of photographs of these sizes, None where there are none.
+    """The masks of photographs of these sizes, None if there are none.
 
     Raises:
         InputError: a mask is missing, or of another size than its photograph.

@@ -1,4 +1,4 @@
-"""Running a job: the pairs it lacks are matched, and its files made of what the journal holds."""
+"""Run a job: match its missing pairs and make its files from the journal."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from romacli.words import counted, first_few
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
-    """Match what is left and derive the hloc files; a shard leaves that to a run of the whole job.
+    """Match the remaining pairs and derive the hloc files; a shard leaves the latter to a run of the whole job.
 
     Raises:
-        BusyError: another process is at work in the folder.
+        BusyError: another process is working in the folder.
         NothingFoundError: no pair of the job has a usable warp.
-        StoreError: with `overwrite`, the database or the models in the folder are somebody else's.
-        Stopped: a signal asked for it; results so far are in the journal.
+        StoreError: with `overwrite`, the database or models in the folder were not made by romacli.
+        Stopped: by a signal; results so far are in the journal.
     """
     with hold(job.layout, progress, stop, _work(job)) as held:
         if job.options.overwrite:
@@ -75,12 +75,12 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
             summary = _in_all(job, journal, run)
             if summary.turned_images:
                 progress.warn(
-                    f"{counted(len(summary.turned_images), 'photograph is', 'photographs are')} stored turned, without "
-                    f"a word in the EXIF data, and matched so: {first_few(summary.turned_images)}"
+                    f"{counted(len(summary.turned_images), 'photograph is', 'photographs are')} stored rotated "
+                    f"without an EXIF orientation, and were matched upright: {first_few(summary.turned_images)}"
                 )
             if job.options.shard is None:
                 for note in journal.damaged:
-                    progress.warn(f"{note}; `romacli check {job.layout.root} --repair` mends the file")
+                    progress.warn(f"{note}; `romacli check {job.layout.root} --repair` repairs the file")
                 if summary.matched == 0:
                     raise NothingFoundError(_nothing_matched(summary))
                 sizes = _sizes(job, journal, summary, progress)
@@ -90,7 +90,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
 
 
 def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSources:
-    """What the hloc files of a job are made of."""
+    """The sources of a job's hloc files."""
     asked = job.keypoints
     refinement = Refinement(asked.refine, job.images.root, job.known)
     made_of = (journal, job.pairs, sizes, asked.aggregate, job.images.names, asked.external, job.masks, refinement)
@@ -98,7 +98,7 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
 
 
 def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:
-    """Try the photographs that hardly match anything turned; name those that lie so."""
+    """Try rotations of the photographs that hardly match anything, and report those found rotated."""
     writing = partial(_writing, job, held)
     trial = Trial(job.layout, job.images, job.pairs, job.matcher, job.options.match, job.journal, writing)
     run.encodes += try_turned(trial, progress, stop).encodes
@@ -106,7 +106,7 @@ def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, st
 
 @contextmanager
 def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
-    """A new journal file, written to as long as the folder is ours."""
+    """A new journal file, written while this process holds the folder."""
     made_with = (job.layout.journal, job.fingerprint)
     with JournalWriter(
         *made_with, stamps=job.photographs.stamps, tried=job.manifest.retries, expected=expected
@@ -121,25 +121,27 @@ def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
 
 @contextmanager
 def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
-    """When a signal ends the block, say how far the job is."""
+    """If a signal ends the block, report the job's progress."""
     try:
         yield
     except Stopped:
         with job.journal() as journal:
             done = len(job.listed) - len(journal.waiting(job.listed.pairs))
-        progress.say(f"{done} of {counted(len(job.listed), 'pair')} are done and kept; the same command does the rest")
+        progress.say(
+            f"{done} of {counted(len(job.listed), 'pair')} are done and kept; run the same command again for the rest"
+        )
         raise
 
 
 def _work(job: Job) -> Work:
-    """What this run does in the folder, beside other shards of the same cut if it is one."""
+    """This run's kind of lease: exclusive, or shared with shards of the same split."""
     if job.options.shard is None:
         return Work()
     return shard_work(job.options.shard, job.pairs.pairs, recorded_capacity(job.layout.shards))
 
 
 def _note(job: Job) -> None:
-    """Write down what the job is: its settings, its pairs, its photographs."""
+    """Record the job's settings, pairs and photographs."""
     stored = read_manifest(job.layout.manifest)
     write_manifest(job.layout.manifest, replace(job.manifest, outputs=stored.outputs if stored else {}))
     note_masks(job.layout, job.keypoints.masks or MaskOptions())
@@ -156,7 +158,7 @@ def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
 
 
 def _todo(job: Job, progress: Progress) -> PairList:
-    """The pairs to match, once what a kill left behind the last whole record is gone."""
+    """The pairs to match, after removing incomplete records of a killed run."""
     with job.journal() as journal:
         if job.options.shard is None:
             cut_torn_ends(journal)
@@ -174,7 +176,7 @@ def _todo(job: Job, progress: Progress) -> PairList:
         progress.say(f"{told} tried again with {ways}")
     if len(todo) < len(job.listed):
         progress.say(
-            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} done already"
+            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} already done"
         )
     return PairList(todo)
 
@@ -182,7 +184,7 @@ def _todo(job: Job, progress: Progress) -> PairList:
 def _match(
     job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
 ) -> MatchSummary:
-    """Match in this process, which counts the summary up, or in those of an engine."""
+    """Match in this process, which updates the summary, or in an engine's processes."""
     if job.options.engine.name is not None:
         return match_in_parallel(
             _setup(job, expected=len(todo)),
@@ -201,7 +203,7 @@ def _match(
 
 
 def _setup(job: Job, *, expected: int) -> WorkerSetup:
-    """What a process needs to know before it is given pairs."""
+    """The settings a worker process needs before it gets pairs."""
     return WorkerSetup(
         ImageList(job.images.root.resolve(), job.images.names),
         job.layout.journal.resolve(),
@@ -219,7 +221,7 @@ def _clear(layout: Layout) -> None:
     """Remove what an earlier job left in the folder, and nothing else.
 
     Raises:
-        StoreError: the database or the models there are somebody else's; nothing is removed.
+        StoreError: the database or models there were not made by romacli; nothing is removed.
     """
     check_replaceable(layout.database)
     check_holds_models_only(layout.sparse)
@@ -233,7 +235,7 @@ def _clear(layout: Layout) -> None:
 
 
 def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
-    """The numbers of the whole job, whichever run did the work; run, encodes and seconds are this run's."""
+    """The counts of the whole job over all runs; run, encodes and seconds are this run's."""
     done = [pair for pair in job.listed.pairs if pair in journal]
     rejected = sum(journal.kind(pair) == "rejected" for pair in done)
     return MatchSummary(
@@ -254,7 +256,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
 
 
 def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress) -> dict[str, Size]:
-    """The sizes of all photographs of the job but those that cannot be read."""
+    """The sizes of all readable photographs of the job."""
     known = {name: image.size for name, image in job.known.items() if image.size}
     known.update(matched_sizes(job, journal))
     sizes = {}
@@ -271,8 +273,8 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
 
 def _about_flat(names: Sequence[str]) -> str:
     return (
-        f"{counted(len(names), 'photograph is', 'photographs are')} one flat colour: {first_few(names)}. "
-        "Nothing in them can be matched; leave them out, or look at how they were made."
+        f"{counted(len(names), 'photograph is', 'photographs are')} a single flat colour: {first_few(names)}. They "
+        "cannot be matched; check them, or leave them out."
     )
 
 
@@ -281,8 +283,7 @@ def _nothing_matched(summary: MatchSummary) -> str:
     if failures:
         return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
     return (
-        f"none of {counted(summary.pairs, 'pair shows', 'pairs show')} the same thing ({summary.rejected} rejected). "
-        "Check that the photographs overlap, lower --min-certainty or --min-overlap, or try --rescue where they were "
-        "taken from far apart, --try-scales from near and far, --try-rotations where some lie on their side, or "
-        "--model roma-outdoor."
+        f"none of {counted(summary.pairs, 'pair')} overlaps enough ({summary.rejected} rejected). Check that the "
+        "photographs overlap, lower --min-certainty or --min-overlap, or try --rescue for wide baselines, "
+        "--try-scales for large scale changes, --try-rotations if some are rotated, or --model roma-outdoor."
     )

@@ -1,4 +1,4 @@
-"""Pieces of a job made one: journals of other folders taken in, and the hloc files derived from all of them."""
+"""Merge the shards of a job: copy journals of other folders, and derive the hloc files from all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from romacli.types import Manifest, Pair, PairList, canonical
 
 @dataclass(frozen=True)
 class MergeSummary:
-    """What the merged job holds. missing: its pairs that no piece has matched."""
+    """The contents of the merged job. missing: pairs that no shard has matched."""
 
     pairs: int
     missing: Sequence[Pair]
@@ -35,11 +35,11 @@ class MergeSummary:
 def merge(
     layout: Layout, others: Sequence[Layout], options: ReaggregateOptions, progress: Progress, stop: StopRequest
 ) -> MergeSummary:
-    """Take in what other folders hold of the same job and derive the hloc files from all of it.
+    """Merge other folders of the same job into this one and derive the hloc files from all of them.
 
     Raises:
-        BusyError: a process is at work in the folder that takes in. Others may be at work in theirs.
-        InputError: a folder holds no job, or two were made of different photographs of one name.
+        BusyError: a process is working in the target folder; the others may be in use.
+        InputError: a folder holds no job, or two have different photographs of the same name.
         NothingFoundError: no pair has a usable warp.
         SettingsDifferError: two were made with different settings.
     """
@@ -62,12 +62,12 @@ def merge(
 
 
 def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
-    """The manifest of the folders; the first may be new."""
+    """The manifest common to the folders; the first may be new."""
     common: Manifest | None = read_manifest(layout.manifest)
     for other in others or [layout]:
         manifest = read_manifest(other.manifest)
         if manifest is None:
-            raise InputError(f"{other.root} holds no job. Name folders that `romacli match` has made.")
+            raise InputError(f"{other.root} holds no job. Give folders that `romacli match` has written.")
         common = common or manifest
         check_same(other.root, manifest, common)
     assert common is not None
@@ -84,7 +84,7 @@ def _united_pairs(layouts: Sequence[Layout]) -> PairList:
 
 
 def _united_images(layouts: Sequence[Layout]) -> dict[str, KnownImage]:
-    """The photographs of all folders. Copies may have other times, but not another number of bytes."""
+    """The photographs of all folders. Copies may differ in time, but not in size in bytes."""
     united: dict[str, KnownImage] = {}
     home: dict[str, Path] = {}
     for layout in layouts:
@@ -92,8 +92,8 @@ def _united_images(layouts: Sequence[Layout]) -> dict[str, KnownImage]:
             known = united.get(name, KnownImage(()))
             if known.stamps and {num_bytes for num_bytes, _ in (*known.stamps, *image.stamps)} != {known.stamps[0][0]}:
                 raise InputError(
-                    f"{name} is not the same photograph in {home[name]} and {layout.root}: it has another number of "
-                    "bytes. Match it again in one of them, with the photograph of the other."
+                    f"{name} differs between {home[name]} and {layout.root}: the file sizes are not equal. Match it "
+                    "again in one of them, with the photograph of the other."
                 )
             stamps = dict.fromkeys((*known.stamps, *image.stamps))
             united[name] = KnownImage(tuple(stamps), known.size or image.size)
@@ -102,7 +102,7 @@ def _united_images(layouts: Sequence[Layout]) -> dict[str, KnownImage]:
 
 
 def _take_in(path: Path, layout: Layout) -> bool:
-    """Copy a journal file whole, unless it is there already; file names tell machine, process and time."""
+    """Copy a journal file unless it already exists; file names contain machine, process and time."""
     target = layout.journal / path.name
     if target.exists() and target.stat().st_size >= path.stat().st_size:
         return False

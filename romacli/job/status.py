@@ -1,4 +1,4 @@
-"""How far a job is: what is done, what was made from files that have changed since, and what comes next. Reads only."""
+"""The progress of a job: what is done, what is out of date, and what comes next. Read-only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DONE, PARTLY, OUTDATED, MISSING = "done", "partly done", "out of date", "not mad
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of the work. detail: what it holds, or why it is not up to date. command: what brings it there."""
+    """A stage of the work. detail: its contents, or why it is out of date. command: completes it."""
 
     name: str
     state: str
@@ -36,18 +36,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Status:
-    """The stages of a job in their order."""
+    """The stages of a job in order."""
 
     stages: tuple[Stage, ...]
 
     @property
     def next(self) -> Stage | None:
-        """The first that is not done."""
+        """The first unfinished stage."""
         return next((stage for stage in self.stages if stage.state != DONE), None)
 
 
 def status(layout: Layout) -> Status:
-    """Tell how far a job is.
+    """Determine the progress of a job.
 
     Raises:
         InputError: the folder holds no job.
@@ -55,7 +55,7 @@ def status(layout: Layout) -> Status:
     """
     manifest = read_manifest(layout.manifest)
     if manifest is None:
-        raise InputError(f"{layout.root} holds no job. Name a folder that `romacli match` has made.")
+        raise InputError(f"{layout.root} holds no job. Give a folder that `romacli match` has written.")
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:
@@ -86,7 +86,7 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words:
     detail = f"{counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)
-    return Stage("keypoints", OUTDATED, f"{detail}; pairs were matched since", command)
+    return Stage("keypoints", OUTDATED, f"{detail}; more pairs were matched since", command)
 
 
 def _file(path: Path, late: Mapping[str, str], command: str, what: str) -> Stage:

@@ -1,7 +1,6 @@
-"""Photographs that hardly match anything, tried on their sides and upside down, as they may be stored without a word.
+"""Find photographs stored rotated without an EXIF orientation, among those that hardly match anything.
 
-Only such photographs are tried, at the coarse stage and against a few partners; pairs that match as they are stay as
-they are.
+Only these are tried, at the coarse stage and against a few partners; matched pairs are not changed.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
 
 TURNED = "turned"
-# An image whose best pair overlaps by less hardly matches anything; a turn has to gain this much over none.
+# An image whose best pair overlaps by less hardly matches anything; a rotation must gain at least this factor.
 _WEAK_OVERLAP, _FEWEST_OVERLAP, _CLEAR_GAIN = 0.1, 0.05, 2.5
 _PARTNERS = 3
-# Of so many pairs, one image may be tried: what is spent stays a small share of the job.
+# One image may be tried per this many pairs, so that trials stay a small part of the job.
 _PAIRS_A_TRIAL = 5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What trials need of a job. journal: opens it; writing: opens it for more records."""
+    """What trials need from a job. journal: opens it; writing: opens it for appending."""
 
     layout: Layout
     images: ImageList
@@ -46,10 +45,11 @@ class Trial:
 
 
 def starved(pairs: Sequence[Pair], overlaps: Mapping[Pair, float]) -> dict[str, list[str]]:
-    """The images that hardly match anything, each with its likeliest partners: those that match others well first.
+    """The images that hardly match anything, each with its likeliest partners, well-matched ones first.
 
     Args:
-        pairs: finished. overlaps: of those that matched, in [0, 1].
+        pairs: finished ones.
+        overlaps: of those that matched, in [0, 1].
     """
     best: dict[str, float] = {}
     partners: dict[str, list[str]] = {}
@@ -62,9 +62,9 @@ def starved(pairs: Sequence[Pair], overlaps: Mapping[Pair, float]) -> dict[str, 
 
 
 def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
-    """Match the pairs of photographs that turn out to be stored turned, and record those that match so.
+    """Find photographs stored rotated, match their pairs accordingly and record those that match.
 
-    What was tried is noted, and not tried again before other pairs of the job are finished.
+    Trials are recorded, and not repeated until other pairs of the job are finished.
     """
     summary = MatchSummary()
     with trial.journal() as journal:
@@ -76,7 +76,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         return summary
     turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
     if turned:
-        # The second photograph of a pair is the one that is turned.
+        # The second photograph of a pair is the one rotated.
         pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
         options = replace(trial.options, try_rotations=TryRotations.always)
         with trial.writing() as append:
@@ -92,7 +92,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
                 options,
                 progress=progress,
                 stop=stop,
-                title="matching turned photographs",
+                title="matching rotated photographs",
                 summary=summary,
             )
     remember(trial.layout, TURNED, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
@@ -100,18 +100,18 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
 
 
 def turned_images(manifest: Manifest) -> tuple[str, ...]:
-    """The photographs of a job that were found to be stored turned, without a word in their EXIF data."""
+    """The photographs of a job found to be stored rotated without an EXIF orientation."""
     return tuple(holds(manifest, TURNED).get("turned", ()))
 
 
 def _which_gain(
     trial: Trial, matcher: CoarseMatcher, found: Mapping[str, Sequence[str]], progress: Progress, stop: StopRequest
 ) -> set[str]:
-    """The images that overlap clearly more with a partner when they are turned."""
-    progress.begin("trying photographs turned", len(found))
+    """The images that overlap clearly more with a partner when rotated."""
+    progress.begin("trying rotations", len(found))
     gaining = set()
     for name, partners in found.items():
-        with stop.at_once(), suppress(RomacliError):  # one that cannot be read was named before
+        with stop.at_once(), suppress(RomacliError):  # unreadable ones were reported before
             if _gains(trial.images, matcher, name, partners):
                 gaining.add(name)
         progress.advance()

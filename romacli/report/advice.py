@@ -1,4 +1,4 @@
-"""What a report tells at first glance: whether the job worked, and what to try where it did not. Pure."""
+"""The verdict of a report and its advice. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romacli.words import counted
 
 from .summary import ModelSummary, Summary
 
-# Shares below which a stage is worth a word: judgement, not measurement.
+# Fractions below which a stage gets a warning, chosen by judgement.
 _FEW_KEYPOINTS = 0.2
 _MANY_REJECTED = 0.5
 _MANY_UNVERIFIED = 0.25
@@ -26,18 +26,18 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """The job in a sentence. state: for its colour; "open" is a job that has not come to its end."""
+    """The job in a sentence. state: sets its colour; "open" is an unfinished job."""
 
     state: Literal["good", "fair", "poor", "open"]
     sentence: str
 
 
 def verdict(summary: Summary) -> Verdict:
-    """Whether it worked, by the share of images that came through the last stage there is."""
+    """Whether the job worked, by the fraction of images that passed its last stage."""
     total = len(summary.images)
     undone = summary.count("not done")
     if summary.outdated and summary.model is not None:
-        return Verdict("open", f"The model is not one of the job as it is now: {' '.join(summary.outdated)}")
+        return Verdict("open", f"The model is out of date: {' '.join(summary.outdated)}")
     if summary.model is not None:
         return _of_model(summary, summary.model)
     if undone:
@@ -49,7 +49,8 @@ def verdict(summary: Summary) -> Verdict:
     pairs = summary.count("verified") if summary.verified else summary.count("matched", "verified")
     return Verdict(
         "good" if joined == total else "fair" if joined >= total / 2 else "poor",
-        f"{pairs} of {len(summary.pairs)} pairs are {kind} and join {joined} of {total} images. There is no model yet.",
+        f"{pairs} of {len(summary.pairs)} pairs are {kind} and connect {joined} of {total} images. There is no model "
+        "yet.",
     )
 
 
@@ -63,7 +64,7 @@ def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
     if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
         state = "poor"
     beside = (
-        f" {counted(model.models - 1, 'smaller model lies', 'smaller models lie')} beside it."
+        f" There {'is' if model.models == 2 else 'are'} also {counted(model.models - 1, 'smaller model')}."
         if model.models > 1
         else ""
     )
@@ -77,9 +78,9 @@ def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
 
 
 def warnings(summary: Summary, blank: Mapping[str, float] | None = None) -> tuple[str, ...]:
-    """What deserves a look, each with what to try next.
+    """Warnings, each with advice.
 
-    blank: for each photograph that could be read, the share of it that has no texture.
+    blank: by readable photograph, the fraction of its area without texture.
     """
     return (
         *summary.checks,
@@ -97,13 +98,13 @@ def _about_overlap(summary: Summary) -> list[str]:
     rejected, done = summary.count("rejected"), len(summary.pairs) - summary.count("not done")
     if done and not summary.count("matched", "verified"):
         return [
-            "No pair overlaps enough to be matched. Check that the photographs show the same things, or try "
-            "--model roma-outdoor, which bridges larger changes of view, light and scale."
+            "No pair overlaps enough to be matched. Check that the photographs show the same scene, or try --model "
+            "roma-outdoor, which copes with larger changes of viewpoint, light and scale."
         ]
     if rejected > _MANY_REJECTED * done:
         found.append(
-            f"Few overlaps: {rejected} of {done} pairs were rejected. That is usual where every photograph is paired "
-            "with every other; else take more photographs in between, or try --model roma-outdoor."
+            f"Low overlap: {rejected} of {done} pairs were rejected. This is normal for exhaustive pairing; otherwise "
+            "add photographs in between, or try --model roma-outdoor."
         )
     if summary.count("not done"):
         return found
@@ -111,26 +112,26 @@ def _about_overlap(summary: Summary) -> list[str]:
     lonely = [image.name for image in summary.images if not image.matched]
     if lonely:
         found.append(
-            f"{len(lonely)} of {len(summary.images)} images are reached by no pair: {_listed(lonely)}. "
-            "Pair them with photographs that show the same thing, or leave them out."
+            f"{len(lonely)} of {len(summary.images)} images have no matched pair: {_listed(lonely)}. Pair them with "
+            "photographs of the same scene, or leave them out."
         )
     weak = [name for name in weak if name not in lonely]
     if weak:
         found.append(
-            f"{counted(len(weak), 'image hangs', 'images hang')} on a single pair: {_listed(weak)}. "
-            "Add pairs or photographs around them."
+            f"{counted(len(weak), 'image depends', 'images depend')} on a single pair: {_listed(weak)}. Add pairs or "
+            "photographs around them."
         )
     if len(summary.groups) > max(1, _matched_groups(summary) if summary.checks else 1):  # else the checks tell it
         sizes = ", ".join(map(str, summary.groups[:_NAMES_SHOWN]))
         found.append(
-            f"The images fall into {len(summary.groups)} groups that nothing joins ({sizes} images). Add pairs or "
-            "photographs between them; one model cannot hold them all."
+            f"The images form {len(summary.groups)} disconnected groups ({sizes} images), which cannot share a model. "
+            "Add pairs or photographs between them."
         )
     return found
 
 
 def _matched_groups(summary: Summary) -> int:
-    """The groups that the matched pairs join, verified or not."""
+    """The groups connected by matched pairs, verified or not."""
     joined = {summary.names_of(pair): 1 for pair in summary.pairs if pair.state in ("matched", "verified")}
     return len(connected(joined))
 
@@ -141,8 +142,9 @@ def _about_verification(summary: Summary) -> list[str]:
     if unverified <= _MANY_UNVERIFIED * matched:
         return []
     return [
-        f"{unverified} of {matched} matched pairs show no common rigid motion. Repeated structure or moving things "
-        "may mislead the matcher: look at the worst pairs below, raise --min-certainty, or try --model roma-outdoor."
+        f"{unverified} of {matched} matched pairs failed geometric verification. Repetitive structure or moving "
+        "objects may mislead the matcher: inspect the worst pairs below, raise --min-certainty, or try --model "
+        "roma-outdoor."
     ]
 
 
@@ -153,8 +155,8 @@ def _about_tracks(summary: Summary) -> list[str]:
     if overlong <= _OVERLONG_SHARE * summary.tracks.count:
         return []
     return [
-        f"{overlong} of {summary.tracks.count} tracks are longer than there are images, so matches join different "
-        "points. Use --method tracks, or a smaller --max-distance with given keypoints."
+        f"{overlong} of {summary.tracks.count} tracks are longer than the number of images, so matches connect "
+        "different points. Use --method tracks, or a smaller --max-distance with external keypoints."
     ]
 
 
@@ -167,8 +169,8 @@ def _about_dominance(summary: Summary) -> list[str]:
     if share < _DOMINATING:
         return []
     return [
-        f"One camera dominates: {share:.0%} of all verified matches are with {first.name}. Pair the other images with "
-        "each other too; a model that hangs on one image is weak."
+        f"One image dominates: {share:.0%} of all verified matches involve {first.name}. Also pair the other images "
+        "with each other; a model that depends on one image is weak."
     ]
 
 
@@ -177,9 +179,8 @@ def _about_texture(summary: Summary, blank: Mapping[str, float]) -> list[str]:
     bare = [name for name, share in blank.items() if share > _BLANK_SHARE]
     if bare:
         found.append(
-            f"{counted(len(bare), 'image is', 'images are')} mostly without texture (sky, bare walls, "
-            f"blur, wrong exposure): {_listed(bare)}. "
-            "Expect few keypoints there; nearer or sharper photographs help."
+            f"{counted(len(bare), 'image is', 'images are')} mostly without texture (sky, bare walls, blur, wrong "
+            f"exposure): {_listed(bare)}. Expect few keypoints there; closer or sharper photographs help."
         )
     counts = [image.in_tracks for image in summary.images if image.matched]
     if summary.tracks is None or len(counts) < 3:
@@ -191,15 +192,15 @@ def _about_texture(summary: Summary, blank: Mapping[str, float]) -> list[str]:
     ]
     if few:
         found.append(
-            f"{counted(len(few), 'image has', 'images have')} less than {_FEW_KEYPOINTS:.0%} of the "
-            f"usual number of matched keypoints: {_listed(few)}. They may be textureless or blurred, or "
-            f"overlap little with the others."
+            f"{counted(len(few), 'image has', 'images have')} less than {_FEW_KEYPOINTS:.0%} of the median number of "
+            f"matched keypoints: {_listed(few)}. They may be textureless or blurred, or overlap little with the "
+            "others."
         )
     return found
 
 
 def _placed(summary: Summary) -> Placed | None:
-    """The model beside its pairs, by what is known of it."""
+    """The model compared with its pairs, as far as known."""
     if summary.model is None or summary.placed is not None:
         return summary.placed
     return Placed(

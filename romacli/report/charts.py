@@ -1,6 +1,6 @@
-"""The figures of a report, as plotly's values: what is drawn, in which units. Colours of text and paper are the page's.
+"""The figures of a report as plotly values. The page sets the colours of text and background.
 
-Takes a summary and a model, knows no files. plotly loads with the first figure.
+plotly is imported with the first figure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def library() -> tuple[Any, str]:
 
 
 def figures(summary: Summary, model: Model | None) -> dict[str, str]:
-    """plotly's JSON of every figure there is something to draw in, by name."""
+    """The plotly JSON of every non-empty figure, by name."""
     go, _ = library()
     made = {
         "stages": _stages(go, summary),
@@ -128,7 +128,7 @@ def _matrix(go: Any, summary: Summary) -> Any:
                 "thickness": 10,
             },
             hoverongaps=False,
-            hovertemplate="%{z} % of %{y}<br>and %{x}<br>is in both<extra></extra>",
+            hovertemplate="%{y}<br>%{x}<br>overlap by %{z} %<extra></extra>",
         )
     )
     axis = {"tickvals": names, "ticktext": _short_names(names), "showgrid": False, "type": "category"}
@@ -138,7 +138,7 @@ def _matrix(go: Any, summary: Summary) -> Any:
 
 
 def _graph(go: Any, summary: Summary) -> Any:
-    """Images as dots and pairs as lines, strong pairs pulling their images together."""
+    """Images as dots and pairs as lines; strong pairs pull their images together."""
     strengths = [_strength(summary, pair) for pair in summary.pairs]
     drawn = sorted((k for k, strength in enumerate(strengths) if strength > 0), key=strengths.__getitem__)[
         -_MOST_EDGES:
@@ -179,7 +179,7 @@ def _graph(go: Any, summary: Summary) -> Any:
 
 
 def _strength(summary: Summary, pair: PairRow) -> int:
-    """What holds a pair together: inliers where pairs were verified, else matches, else the overlap in percent."""
+    """The strength of a pair: inliers if verified, else matches, else the overlap in percent."""
     if pair.state not in ("matched", "verified"):
         return 0
     if summary.tracks is None:
@@ -192,9 +192,9 @@ def _unit(summary: Summary) -> str:
 
 
 def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A place (count, 2) for every image: by a spring model where there are few, else on a circle.
+    """A position (count, 2) for every image: by a spring model if there are few, else on a circle.
 
-    ends: (n, 2) numbers of the images that are joined, with `weights` (n,).
+    ends: (n, 2) indices of connected images, with `weights` (n,).
     """
     import networkx
 
@@ -215,7 +215,7 @@ def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
         )
         places[group] = [sprung[k] for k in group]
         left += 2 * radius + 1
-    # Images that nothing reaches stand in a row below.
+    # Unconnected images stand in a row below.
     alone = [k for group in groups if len(group) == 1 for k in group]
     places[alone, 0] = np.linspace(0, left - 1, len(alone))
     places[alone, 1] = -np.sqrt(len(joined[0])) - 1
@@ -232,21 +232,21 @@ def _keypoints(go: Any, summary: Summary) -> Any:
         y=shared,
         name="in tracks",
         marker_color=BLUE,
-        hovertemplate="%{x}<br>%{y:,} keypoints that other images share<extra></extra>",
+        hovertemplate="%{x}<br>%{y:,} keypoints shared with other images<extra></extra>",
     )
     figure.add_bar(
         x=names,
         y=[image.keypoints - image.in_tracks for image in summary.images],
         name="unmatched",
         marker_color=GREY,
-        hovertemplate="%{x}<br>%{y:,} keypoints of this image alone<extra></extra>",
+        hovertemplate="%{x}<br>%{y:,} keypoints in this image only<extra></extra>",
     )
     if any(image.points3D is not None for image in summary.images):
         figure.add_scatter(
             x=names,
             y=[image.points3D for image in summary.images],
-            hovertemplate="%{x}<br>%{y:,} keypoints are points of the model<extra></extra>",
-            name="seen as points of the model",
+            hovertemplate="%{x}<br>%{y:,} keypoints observe points of the model<extra></extra>",
+            name="observing points of the model",
             mode="markers",
             marker={"color": AMBER, "size": 6},
         )
@@ -259,10 +259,10 @@ def _keypoints(go: Any, summary: Summary) -> Any:
 
 
 def _tracks(go: Any, summary: Summary) -> Any:
-    """How many tracks have 2, 3, ... views, in the hloc files and in the model."""
+    """Number of tracks with 2, 3, ... views, in the hloc files and in the model."""
     assert summary.tracks is not None
     figure = go.Figure()
-    words = "%{y:,} tracks are seen by %{x} images"
+    words = "%{y:,} tracks in %{x} images"
     figure.add_bar(
         **_bars(summary.tracks.lengths),
         name="hloc files",
@@ -276,7 +276,7 @@ def _tracks(go: Any, summary: Summary) -> Any:
             marker_color=AMBER,
             hovertemplate=f"model: {words}<extra></extra>",
         )
-    figure.update_xaxes(title="views in a track", automargin=True)
+    figure.update_xaxes(title="views per track", automargin=True)
     figure.update_yaxes(title={"text": "tracks", "standoff": 12}, rangemode="tozero", tickformat=",", automargin=True)
     return figure.update_layout(barmode="group", showlegend=True, legend=_LEGEND_ABOVE)
 
@@ -286,9 +286,9 @@ def _bars(lengths: Mapping[int, int]) -> dict[str, list[int]]:
 
 
 class _Upright:
-    """A model turned so that z is up, moved to its middle.
+    """A model centred and rotated so that z is up.
 
-    Up is the mean of the cameras' own up: photographs are seldom taken askew.
+    Up is the mean up direction of the cameras, as most photographs are taken level.
     """
 
     def __init__(self, poses: Mapping[str, Pose], xyz: np.ndarray) -> None:
@@ -319,7 +319,7 @@ def _upright(model: Model) -> _Upright:
 
 
 def _chosen(model: Model, upright: _Upright, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) and colours (n, 3) of the bulk, at most `count`, longest tracks first."""
+    """Points (n, 3) and colours (n, 3) without outliers, at most `count`, longest tracks first."""
     xyz = upright.points(model.xyz)
     low, high = np.percentile(xyz, _BULK, axis=0) if len(xyz) else (np.zeros(3), np.zeros(3))
     room = _ABOUT_BULK * (high - low)
@@ -329,7 +329,7 @@ def _chosen(model: Model, upright: _Upright, count: int) -> tuple[np.ndarray, np
 
 
 def _above(go: Any, model: Model, upright: _Upright) -> Any:
-    """Cameras and points seen from straight above, in the model's unit."""
+    """Cameras and points from above, in the model's unit."""
     points, _ = _chosen(model, upright, MOST_POINTS)
     points = points[np.random.default_rng(0).permutation(len(points))[:_MOST_POINTS_ABOVE]]
     figure = go.Figure()
@@ -360,7 +360,7 @@ def _above(go: Any, model: Model, upright: _Upright) -> Any:
 
 
 def _cloud(go: Any, model: Model, upright: _Upright) -> Any:
-    """The points in their colours and the cameras as small pyramids, to be turned by hand."""
+    """The interactive 3D view: coloured points, and cameras as small pyramids."""
     points, colours = _chosen(model, upright, MOST_POINTS)
     figure = go.Figure()
     figure.add_scatter3d(
@@ -426,9 +426,9 @@ def _segments(start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _labels(names: Sequence[str], xy: np.ndarray, *, around: np.ndarray | None = None) -> list[str]:
-    """Names to write beside dots at xy (n, 2), "" where one would cover an earlier one on the smallest chart.
+    """Labels of dots at xy (n, 2), "" where one would cover an earlier one on the smallest chart.
 
-    around: further points (m, 2) that the chart holds.
+    around: further points (m, 2) in the chart.
     """
     everything = xy if around is None else np.vstack((xy, around))
     extent = np.maximum(np.ptp(everything, axis=0), 1e-9)
@@ -448,7 +448,7 @@ def _labels(names: Sequence[str], xy: np.ndarray, *, around: np.ndarray | None =
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Names as labels: without the ending and the beginning that all share, and the end of those still long."""
+    """Names as labels: without suffixes and the common prefix; only the end of those still long."""
     shared = len(os.path.commonprefix(list(names))) if len(names) > 1 else 0
     stems = [name[shared:].rpartition(".")[0] or name for name in names]
     return [stem if len(stem) <= _LONGEST_LABEL else f"…{stem[1 - _LONGEST_LABEL :]}" for stem in stems]

@@ -1,4 +1,4 @@
-"""A job's files read into the summary of a report, whatever state they are in: what cannot be read is said instead."""
+"""Read a job's files into the summary of a report, in whatever state; what cannot be read is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .localized import queries_of
 from .summary import CameraSummary, GpsSummary, ImageRow, ModelSummary, PairRow, PairState, Summary, Tracks
 
 T = TypeVar("T")
-# Pairs that the filter drops and the report names; the others are in the manifest.
+# Dropped pairs named in the report; the others are in the manifest.
 _DROPPED_SHOWN = 10
 
 
@@ -58,7 +58,7 @@ class _Shared:
 
 
 def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
-    """What is read of files, or what stands instead, with the reason added to what is missing."""
+    """Read files, or return a fallback and add the reason to what is missing."""
     absent = [path.name for path in paths if not path.exists()]
     if absent:
         missing.append(f"{without} ({' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing).")
@@ -73,11 +73,11 @@ def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[],
 def _undone(pairs: Sequence[PairRow]) -> list[str]:
     undone = sum(pair.state == "not done" for pair in pairs)
     of_all = f"{undone} of {counted(len(pairs), 'pair')}"
-    return [f"{of_all} are not matched yet. The same `romacli match` continues."] if undone else []
+    return [f"{of_all} are not matched yet. Run the same `romacli match` again."] if undone else []
 
 
 def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
-    """The summary of a job, and its largest model if there is one.
+    """Collect the summary of a job, and its largest model if there is one.
 
     Raises:
         StoreError: the journal cannot be read at all.
@@ -89,14 +89,14 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         (layout.features, layout.matches),
         lambda: _read_shared(job, progress),
         _Shared(),
-        without="There are no keypoints: `romacli match` makes them, from pairs that match",
+        without="There are no keypoints: run `romacli match`, which makes them from matched pairs",
     )
     inliers = _read_if_there(
         missing,
         (layout.database,),
         lambda: read_inliers(layout.database),
         None,
-        without="No pair is verified: `romacli colmap-import` or `romacli reconstruct` does it",
+        without="No pair is verified: run `romacli colmap-import` or `romacli reconstruct`",
     )
     gps = read_gps(layout.database) if inliers is not None else {}
     model = _read_if_there(
@@ -104,7 +104,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         (layout.sparse,),
         lambda: read_model(largest),
         None,
-        without="There is no model: `romacli reconstruct` makes it",
+        without="There is no model: run `romacli reconstruct`",
     )
     focal = focal_lengths(layout, layout.database, model) if model and inliers is not None else ()
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
@@ -232,7 +232,7 @@ def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model
 
 
 def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
-    """Sizes of the groups that pairs join, the largest first; images alone are no group."""
+    """Sizes of the groups connected by pairs, largest first, without single images."""
     is_verified = any(pair.inliers is not None for pair in pairs)
     strength = {
         (names[pair.one], names[pair.other]): int(
@@ -289,14 +289,14 @@ def _cameras(model: Model) -> tuple[CameraSummary, ...]:
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
-    """What `match` or `aggregate` warned of when it made the keypoints, and the filter of the pairs."""
+    """The warnings of `match` or `aggregate` when keypoints were made, and those of the filter."""
     held = holds(job.manifest, KEYPOINTS)
     filtered = noted_filter(job.manifest)
     return (*map(str, held.get("warnings", ())), *(_about_filter(filtered) if filtered else ()))
 
 
 def _about_filter(filtered: FilterSummary) -> list[str]:
-    """The pairs that are doubted, and what came of it."""
+    """The doubted pairs and their consequences."""
     told = [f"{pair.one} {pair.other}: {pair.reason}" for pair in filtered.dropped[:_DROPPED_SHOWN]]
     if not told:
         return filtered.warnings

@@ -1,4 +1,4 @@
-"""The focal lengths of a model, with what each started from and who told it."""
+"""The focal lengths of a model, with their starting values and sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class FocalLength:
-    """The focal length in px of a model's camera, after mapping and before, and where the latter is from."""
+    """The focal length in px of a camera after and before mapping, and the source of the latter."""
 
     camera: int
     images: int
@@ -26,7 +26,7 @@ class FocalLength:
 
     def __str__(self) -> str:
         of = f"camera {self.camera} ({counted(self.images, 'image')})"
-        return f"{of}: focal length {self.px:.0f} px, mapped from {self.start_px:.0f} px {self.source}"
+        return f"{of}: focal length {self.px:.0f} px, refined from {self.start_px:.0f} px {self.source}"
 
 
 def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLength, ...]:
@@ -53,7 +53,7 @@ def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLe
         elif is_prior:
             source = "from EXIF data"
         else:
-            guess = f"as a guess of {DEFAULT_FOCAL_FACTOR} longer sides; neither EXIF data nor pairs tell it"
-            source = from_pairs.get(number, guess if is_guess else "from the pairs; EXIF data have none")
+            guess = f"(a guess, {DEFAULT_FOCAL_FACTOR} times the longer side; neither EXIF data nor pairs determine it)"
+            source = from_pairs.get(number, guess if is_guess else "from the pairs; not in EXIF data")
         found.append(FocalLength(number, images[number], camera.focal_length_px, start_px, source))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""A job's folder as reports find it: whole, half done or damaged. Reads only."""
+"""Read a job's folder for reports, whether finished, unfinished or damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from romacli.types import Manifest, PairList
 
 @dataclass(frozen=True)
 class JobFolder:
-    """What the small files of a job say."""
+    """The contents of a job's small files."""
 
     layout: Layout
     manifest: Manifest
@@ -34,7 +34,7 @@ class JobFolder:
 
     @property
     def photographs(self) -> Path | None:
-        """Where the photographs were when they were last looked at."""
+        """Where the photographs were last read."""
         return photographs_of(self.layout)
 
     def journal(self) -> Journal:
@@ -76,7 +76,7 @@ def meant_by(photograph: str, names: Sequence[str], folder: Path) -> str:
 
 
 def _ends_like(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether the end of a name is what was typed, its suffix and capitals aside."""
+    """Whether a name ends with what was typed, ignoring suffix and case."""
     end = PurePath(name).parts[-len(parts) :]
     return [*map(str.lower, (*end[:-1], PurePath(end[-1]).stem))] == [*map(str.lower, parts)]
 

@@ -1,6 +1,6 @@
-"""The report as one HTML file that needs nothing else: a summary, figures and pictures poured into a page.
+"""The report as one self-contained HTML file, from a summary, figures and pictures.
 
-Knows no stores. Everything that comes from a job is escaped.
+Everything that comes from a job is escaped.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def page(
     *,
     twin: str,
 ) -> str:
-    """The HTML of a report. figures: plotly's JSON by name; twin: the name of the JSON file beside it."""
+    """The HTML of a report. figures: plotly JSON by name; twin: the name of its JSON file."""
     _, plotly = library()
     data = {
         "figures": "FIGURES",
@@ -97,19 +97,19 @@ def _sections(
     thumbnails: Thumbnails,
 ) -> Iterator[str]:
     yield from (
-        _advice("What to look at", "", warnings),
+        _advice("Warnings", "", warnings),
         _advice("What is missing", "missing", missing),
         _charts(
             "Stages and model",
             figures,
-            ("stages", "What is left after each stage", ""),
+            ("stages", "Remaining after each stage", ""),
             ("above", "Cameras from above", ""),
         ),
-        _charts("", figures, ("cloud", "The model: drag to turn, scroll to come nearer", "high")),
+        _charts("", figures, ("cloud", "The model: drag to rotate, scroll to zoom", "high")),
         _charts(
             "Pairs",
             figures,
-            ("graph", "Pairs that hold the images together", "high"),
+            ("graph", "Graph of image pairs", "high"),
             ("matrix", "Overlap of every matched or rejected pair", "high"),
         ),
         _gallery(thumbnails),
@@ -117,8 +117,8 @@ def _sections(
         _charts(
             "Images and tracks",
             figures,
-            ("keypoints", "Keypoints of each image", "low"),
-            ("tracks", "How many images see a point", "low"),
+            ("keypoints", "Keypoints per image", "low"),
+            ("tracks", "Track lengths", "low"),
         ),
         _table("Table of pairs", "pairs", _rows_note(summary)),
         _table("Table of images", "images", ""),
@@ -135,7 +135,7 @@ def _name(summary: Summary) -> str:
 
 
 def _tiles(summary: Summary) -> list[tuple[str, str]]:
-    """The numbers a glance is for."""
+    """The key figures."""
     counts = summary.stages
     pairs, images = counts["pairs"], counts["images"]
     tiles = []
@@ -172,7 +172,7 @@ def _advice(title: str, kind: str, sentences: Iterable[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """A sentence as HTML, what stands in backticks as code."""
+    """A sentence as HTML, with backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text[:1].upper() + text[1:]))
 
 
@@ -198,7 +198,7 @@ def _gallery(thumbnails: Thumbnails) -> str:
         for picture in thumbnails.pairs
     )
     are_rejected = thumbnails.pairs[0].rank == "rejected"
-    text = "Lines join at most 100 matches of a pair, yellow where they are sure and violet where they are not."
+    text = "Lines show at most 100 matches per pair; yellow is certain, violet uncertain."
     note = "" if are_rejected else f"<p class='note'>{text}</p>"
     title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
     heading = f"<h2>{title}</h2>"
@@ -299,9 +299,9 @@ def _settings(summary: Summary) -> str:
     blocks = (
         ("Matcher", summary.matcher.items()),
         ("Settings of the job", summary.settings.items()),
-        ("How keypoints were made", made.items()),
+        ("Keypoint options", made.items()),
         ("Cameras", [*cameras, *((key, value) for key, _, value in (line.partition(": ") for line in told))]),
-        ("Time", timings or [("", "no run was noted in this folder")]),
+        ("Time", timings or [("", "no run is recorded in this folder")]),
     )
     panels = "".join(
         f"<div class='panel'><h3>{title}</h3><table class='settings'>{_definitions(rows)}</table></div>"

@@ -1,6 +1,6 @@
-"""A pair drawn with matplotlib: matches as lines, each photograph in the other's frame, certainty maps.
+"""Draw a pair with matplotlib: matches as lines, each photograph warped into the other, certainty maps.
 
-Takes views, knows no stores. matplotlib loads when the first picture is drawn.
+matplotlib is imported when the first picture is drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Part = Literal["matches", "warp"]
 PARTS: tuple[Part, ...] = ("matches", "warp")
 
-_PANEL_HEIGHT = 900  # px both photographs are brought to; a print of 300 dpi has no use for more
+_PANEL_HEIGHT = 900  # px that both photographs are resized to, enough for prints at 300 dpi
 _ROW_WIDTH = 3600
 _GAP = 18  # px between the two
 _WIDTH_INCHES = 12.0
@@ -42,7 +42,7 @@ _EMPTY_GREY = 235
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What is drawn. num_lines: at most so many matches, spread by chance, since more hide the photographs."""
+    """What is drawn. num_lines: maximum matches, chosen at random, since more hide the photographs."""
 
     parts: tuple[Part, ...] = PARTS
     num_lines: int = 150
@@ -50,10 +50,10 @@ class PictureOptions:
 
 
 def save_picture(view: PairView, path: Path, options: PictureOptions = PictureOptions()) -> None:
-    """Draw a pair into a file; its ending says the format, PNG where there is none.
+    """Draw a pair into a file whose suffix gives the format, by default PNG.
 
     Raises:
-        UsageError: nothing is written in such a format.
+        UsageError: the format is not supported.
         InputError: the file cannot be written, or matplotlib is not installed.
     """
     write_figure(draw(view, options), path, options.width_px / _WIDTH_INCHES)
@@ -69,7 +69,7 @@ def write_figure(figure: Figure, path: Path, dpi: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=dpi)
     except ValueError as error:
-        raise UsageError(f"{path} is no format to draw in: {error}. Use .png, .jpg, .pdf or .svg.") from error
+        raise UsageError(f"{path} has an unsupported format: {error}. Use .png, .jpg, .pdf or .svg.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}. Choose another --output.") from error
 
@@ -111,7 +111,7 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
 
 
 def draw_matches(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
-    """The photographs with their matches alone, without words or margin.
+    """The photographs with their matches only, without text or margin.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -164,7 +164,7 @@ def _rows(view: PairView, panels: Sequence[_Panel], options: PictureOptions) -> 
         forward, backward = view.warps
         rows.append(
             (
-                ("the second, moved into the first", "the first, moved into the second"),
+                ("the second, warped into the first", "the first, warped into the second"),
                 (moved(forward, other, size=one.size), moved(backward, one, size=other.size)),
                 None,
             )
@@ -175,13 +175,13 @@ def _rows(view: PairView, panels: Sequence[_Panel], options: PictureOptions) -> 
 
 
 def moved(warp: WarpMap, target: _Panel, *, size: Size) -> np.ndarray:
-    """The target photograph read where the warp leads, faded to grey where it is uncertain; `size` is the result's."""
+    """The target photograph sampled by the warp, faded to grey where uncertain, at `size`."""
     targets = cv2.resize(warp.targets * target.scale.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     places = colmap_to_hloc(targets)  # OpenCV reads pixels in hloc's frame
     picture = cv2.remap(
         target.picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderValue=(_EMPTY_GREY,) * 3
     )
-    # Between a usable cell and one without a target the interpolated place means nothing.
+    # Between a usable cell and one without a target, interpolation is meaningless.
     whole = cv2.resize((warp.opacity > 0).astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.99
     opacity = (cv2.resize(warp.opacity, size, interpolation=cv2.INTER_LINEAR) * whole)[..., None]
     return (picture * opacity + _EMPTY_GREY * (1 - opacity)).astype(np.uint8)
@@ -192,7 +192,7 @@ def _sized(certainty: np.ndarray, panel: _Panel) -> np.ndarray:
 
 
 def _thinned(matches: Correspondences, count: int) -> Correspondences:
-    """At most `count` matches drawn by chance, the surest last, so that they are drawn on top."""
+    """At most `count` random matches, the most certain last, so that they are drawn on top."""
     chosen = np.random.default_rng(0).permutation(len(matches))[:count]
     chosen = chosen[np.argsort(matches.scores[chosen], kind="stable")]
     return Correspondences(matches.keypoints0[chosen], matches.keypoints1[chosen], matches.scores[chosen])

@@ -1,4 +1,4 @@
-"""A localized query drawn with the points of the map that it sees: where warps and where its pose put them."""
+"""Draw a localized query with its map points, as matched and as reprojected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDTH_INCHES, _DPI = 12.0, 150
 _TITLE_INCHES, _BAR_INCHES = 0.55, 0.9
 _INLIERS, _OUTLIERS = "viridis", "red"
-# Reprojection errors beyond this share of the others have the last colour.
+# Reprojection errors above this quantile share the last colour.
 _SHOWN_ERRORS = 0.98
 
 
@@ -37,7 +37,7 @@ class QueryView:
 
     @property
     def errors(self) -> np.ndarray:
-        """How far, in px, the pose puts each inlier from where warps see it."""
+        """Reprojection error of each inlier in px."""
         inside = self.points.inliers
         return np.asarray(np.hypot(*(self.points.projected - self.points.places)[inside].T))
 
@@ -57,7 +57,7 @@ def view_of_query(folder: Path, query: str, images: Path | None = None) -> Query
     name = meant_by(query, sorted(rows), folder)
     row, points = rows[name], read_points(folder, name)
     if points is None:
-        raise InputError(f"{name} has no points to draw: {row.get('why') or 'none are kept'}.")
+        raise InputError(f"{name} has no points to draw: {row.get('why') or 'none were kept'}.")
     photograph = images / name if images else Path(str(row.get("photograph", name)))
     if not points.inliers.any():
         note = f"no pose of its own: {row['why']}" if row.get("why") else "posed by the other cameras of its rig"
@@ -68,10 +68,10 @@ def view_of_query(folder: Path, query: str, images: Path | None = None) -> Query
 
 
 def save_query(view: QueryView, path: Path, *, with_outliers: bool = True) -> None:
-    """Draw a query into a file; its ending says the format, PNG where there is none.
+    """Draw a query into a file whose suffix gives the format, by default PNG.
 
     Raises:
-        UsageError: nothing is written in such a format.
+        UsageError: the format is not supported.
         InputError: the file cannot be written, or matplotlib is not installed.
     """
     write_figure(draw_query(view, with_outliers=with_outliers), path, _DPI)
@@ -106,13 +106,13 @@ def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
 def subtitle(view: QueryView) -> str:
     """What the picture shows, in numbers."""
     errors = view.errors
-    middle = f", {np.median(errors):.2f} px in the median" if len(errors) else ""
-    agree = f"{len(errors):,} of {counted(len(view.points.ids), 'point')} agree{middle}"
+    middle = f", {np.median(errors):.2f} px median" if len(errors) else ""
+    agree = f"{len(errors):,} of {counted(len(view.points.ids), 'point')} are inliers{middle}"
     return f"{agree}; {view.note}"
 
 
 def _draw_outliers(library: Any, axes: Any, points: QueryPoints) -> None:
-    """Crosses where warps see them, and lines to where the pose puts them."""
+    """Crosses where outliers are matched, and lines to their reprojections."""
     places, projected = points.places[~points.inliers], points.projected[~points.inliers]
     axes.scatter(*places.T, c=_OUTLIERS, marker="x", s=14, linewidths=0.8)
     known = np.isfinite(projected).all(1)

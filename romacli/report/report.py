@@ -1,4 +1,4 @@
-"""A job told in one HTML file and the same as JSON."""
+"""Write the report of a job as one HTML file and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .thumbnails import chosen_pairs, draw_pairs, read_thumbnails
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Where a report lies and what it says. html: None where the libraries that draw are not installed."""
+    """The files of a report and its contents. html: None if the drawing libraries are not installed."""
 
     html: Path | None
     json: Path
@@ -33,14 +33,13 @@ class WrittenReport:
 
 
 def write_report(layout: Layout, html: Path | None, images: Path | None, progress: Progress) -> WrittenReport:
-    """Report on a job in whatever state it is.
+    """Report on a job in any state.
+
+    The JSON file is written before anything is drawn, and needs no drawing libraries.
 
     Args:
-        html: the file to write, with a JSON file of the same name beside it, or a folder for it; None for the job's
-            folder.
-        images: the folder of the photographs; None for where they were matched.
-
-    The JSON file is written before anything is drawn, and needs no library that draws.
+        html: the file to write, with a JSON file of the same name next to it, or a folder; None for the job's folder.
+        images: the folder of the photographs; None for the folder they were matched in.
 
     Raises:
         InputError: the folder holds no job.
@@ -52,7 +51,7 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
         html /= layout.report.name
     twin = html.with_suffix(".json")
     if twin == html:
-        raise UsageError(f"{html} is the name of the JSON beside the report. Give --output a name that ends in .html.")
+        raise UsageError(f"{html} would be the report's JSON file. Give --output a name that ends in .html.")
     job = open_folder(layout)
     summary, model = collect(job, progress)
     thumbnails = read_thumbnails(job, summary, images or job.photographs, progress)
@@ -80,5 +79,5 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
 
 
 def can_draw() -> bool:
-    """Whether the extra is installed that draws reports."""
+    """Whether the drawing libraries of the `report` extra are installed."""
     return all(map(find_spec, ("matplotlib", "networkx", "plotly")))

@@ -1,4 +1,4 @@
-"""What a report says of a job, as values: images, pairs, tracks, model, and what is missing. Knows no files."""
+"""The contents of a report as values: images, pairs, tracks, model, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romacli.types import Pair
 
 PairState = Literal["not done", "rejected", "matched", "verified"]
 STATES: tuple[PairState, ...] = get_args(PairState)
-# Stages that go on where the last run stopped; the others do all of their work again.
+# Stages that resume where the last run stopped; the others start over.
 _STAGES_THAT_GO_ON = ("matching",)
 
 
@@ -60,7 +60,7 @@ class Tracks:
 
 @dataclass(frozen=True)
 class CameraSummary:
-    """How many cameras of one of COLMAP's camera models there are, and the images they took."""
+    """The number of cameras of one COLMAP camera model, and of their images."""
 
     model: str
     cameras: int
@@ -143,7 +143,7 @@ class Summary:
         return self.images[pair.one].name, self.images[pair.other].name
 
     def count(self, *states: PairState) -> int:
-        """How many pairs are in one of these states."""
+        """The number of pairs in these states."""
         return sum(pair.state in states for pair in self.pairs)
 
     @property

@@ -1,4 +1,4 @@
-"""The photographs in a report: a small copy of each, and the best, the middling and the worst pairs drawn."""
+"""The photographs in a report: thumbnails, and drawings of the best, median and worst pairs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Thumbnails:
 
 
 def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progress: Progress) -> Thumbnails:
-    """Read the photographs that are there; what cannot be had is said in `missing`. No pair is drawn yet."""
+    """Read the photographs that exist; `missing` names the rest. No pair is drawn yet."""
     if images is None:
         text = f"{job.layout.root} does not say where its photographs are. Name their folder with --images DIR."
         return Thumbnails(missing=[text])
@@ -92,7 +92,7 @@ def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progr
 
 
 def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
-    """The best, the median and the worst of the pairs that have a warp, no pair twice; without any, rejected ones."""
+    """The best, median and worst pairs with a warp, each once; if there are none, rejected pairs."""
     ranked = sorted(
         (pair for pair in pairs if pair.state in ("matched", "verified")),
         key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0),
@@ -155,7 +155,7 @@ def _caption(summary: Summary, pair: PairRow) -> str:
 
 
 def _look_at(path: Path) -> tuple[str, float]:
-    """A small copy of a photograph as data URL, and the share of it without texture."""
+    """A thumbnail of a photograph as data URL, and the fraction of its area without texture."""
     image = _fitted(read_image(path), _JUDGED_PX)
     small = _fitted(image, _THUMBNAIL_PX)
     _, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -163,7 +163,7 @@ def _look_at(path: Path) -> tuple[str, float]:
 
 
 def blank_share(image: np.ndarray) -> float:
-    """The share of an RGB image's (H, W, 3) blocks whose grey levels hardly differ."""
+    """The fraction of an RGB image's (H, W, 3) blocks with hardly any contrast."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     rows, columns = grey.shape[0] // _BLOCK_PX, grey.shape[1] // _BLOCK_PX
     if not rows or not columns:

@@ -1,6 +1,6 @@
-"""What there is to draw of a pair: two photographs, the warps between them and the matches.
+"""The view of a pair: two photographs, the warps between them and the matches.
 
-Made from a job's files, or from a match that was just made; drawn in `picture.py`.
+Read from a job's files or made from a fresh match; drawn in `picture.py`.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class PairView:
 
 
 def view_of_match(names: Pair, match: TwoView) -> PairView:
-    """The view of a pair that was just matched."""
+    """The view of a freshly matched pair."""
     forward, backward = (
         WarpMap(targets, certainty, certainty)
         for targets, certainty in zip(match.targets, match.certainties, strict=True)
     )
-    note = f"overlap {match.overlap:.3f}" + (", too little: a job rejects this pair" if match.is_rejected else "")
+    note = f"overlap {match.overlap:.3f}" + (", too low: a job would reject this pair" if match.is_rejected else "")
     return PairView(names, match.images, (forward, backward), match.matches, "certainty", note)
 
 
@@ -140,7 +140,7 @@ def stored_matches(layout: Layout, pair: Pair) -> Correspondences:
         return none_at_all()
     except IndexError as error:
         raise StoreError(
-            f"{layout.matches} and {layout.features} are of different runs. Write them anew with `romacli aggregate`."
+            f"{layout.matches} and {layout.features} are from different runs. Rebuild them with `romacli aggregate`."
         ) from error
     return Correspondences(places[0], places[1], found.scores)
 
@@ -151,7 +151,7 @@ def none_at_all() -> Correspondences:
 
 
 def inliers_of(view: PairView, *, seed: int = 0) -> PairView:
-    """The same view with the matches that one rigid motion explains, found by MAGSAC."""
+    """The same view with only the inliers of an epipolar geometry, found by MAGSAC."""
     matches = view.matches
     _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=seed)
     kept = Correspondences(matches.keypoints0[inliers], matches.keypoints1[inliers], matches.scores[inliers])

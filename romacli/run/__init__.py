@@ -1,1 +1,1 @@
-"""The loop over pairs: its schedule, its threads, and the processes that share it."""
+"""The matching loop: its schedule, its threads, and the processes that share it."""

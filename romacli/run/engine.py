@@ -1,7 +1,7 @@
-"""Several processes on one job: pieces handed to whoever is free, and again when a process dies. Knows no matcher.
+"""Run one job in several processes, with pieces handed to free processes and reassigned when one dies.
 
-The journals are what is shared. A process that dies loses the batch it was at, and what is left of its piece goes to
-another; the driver may die as well, and the same command continues.
+Processes share only the journals. A process that dies loses its current batch, and the rest of its piece goes to
+another; if the driver dies, running the same command again resumes the job.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def match_in_parallel(
 ) -> MatchSummary:
     """Match pairs in several processes; the summary's counts are those of this run.
 
-    remaining: the pairs that have no record yet. given_up: the file that lists the pairs given up. check: called now
-    and then, and may raise to end the run.
+    remaining: the pairs without a record. given_up: the file that lists the pairs given up. check: called
+    periodically; may raise to end the run.
 
     Raises:
-        RomacliError: what a process met that another would meet again.
-        Stopped: a signal asked for it; every process has finished its batch.
+        RomacliError: an error of a process that would recur in another.
+        Stopped: by a signal, after every process has finished its batch.
     """
     progress.begin("matching", len(todo))
     pool = _start(setup, options, progress)
@@ -75,9 +75,9 @@ def run_pieces(
     progress: Progress,
     stop: StopRequest,
 ) -> MatchSummary:
-    """Give every piece to a process until it is done, or has ended `MOST_FAILURES` of them.
+    """Hand out every piece until it is done, or has ended `MOST_FAILURES` processes.
 
-    remaining: the pairs of the job that have no record yet, asked when a process died.
+    remaining: the pairs of the job without a record, queried when a process died.
     """
     total = MatchSummary(pairs=sum(map(len, pieces)))
     waiting = deque(_Piece(pairs) for pairs in pieces)
@@ -108,19 +108,18 @@ def _try_again(
     remaining: Callable[[], Sequence[Pair]],
     progress: Progress,
 ) -> None:
-    """Put what is left of a piece back, or give it up."""
+    """Requeue the rest of a piece, or give it up."""
     left = set(map(canonical, remaining()))
     pairs = [pair for pair in given.pairs if canonical(pair) in left]
     failures = given.failures + 1
     if failures < MOST_FAILURES:
         progress.warn(
-            f"a process ended ({reason}); the "
-            f"{counted(len(pairs), 'pair it had left goes', 'pairs it had left go')} to another"
+            f"a process died ({reason}); its remaining {counted(len(pairs), 'pair goes', 'pairs go')} to another"
         )
         waiting.append(_Piece(pairs, failures))
         return
     progress.warn(
-        f"{counted(len(pairs), 'pair is', 'pairs are')} given up after {failures} processes ended with them ({reason})"
+        f"{counted(len(pairs), 'pair is', 'pairs are')} given up after {failures} processes died on them ({reason})"
     )
     total.given_up = (*total.given_up, *pairs)
     total.failed += len(pairs)
@@ -140,7 +139,7 @@ def _add(total: MatchSummary, summary: MatchSummary) -> None:
 
 
 def _cut(pairs: Sequence[Pair], workers: int) -> list[Sequence[Pair]]:
-    """Contiguous pieces of a plan, several for each process, so that all end at about the same time."""
+    """Contiguous pieces of a plan, several per process, so that all finish at about the same time."""
     order = order_of_work(pairs)
     count = max(1, min(PIECES_PER_WORKER * workers, len(order) // FEWEST_PAIRS))
     return [piece(order, Shard(index, count)) for index in range(count)]

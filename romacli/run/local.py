@@ -1,4 +1,4 @@
-"""Processes of this machine, one on each GPU, that match pieces of a job and tell by a pipe how far they are."""
+"""Local processes, one per GPU, that match pieces of a job and report progress by pipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK_EVERY_S = 0.05
 
 
 class LocalPool:
-    """`num_processes` processes, started when they are given their first piece."""
+    """`num_processes` processes, each started with its first piece."""
 
     def __init__(self, setup: WorkerSetup, num_processes: int | None, progress: Progress) -> None:
         self._devices = _devices(setup.matcher.device)
@@ -37,11 +37,11 @@ class LocalPool:
     def submit(self, worker: int, pairs: Sequence[Pair]) -> None:
         if worker not in self._processes:
             self._processes[worker] = self._start(worker)
-        with suppress(OSError):  # one that died idle is found by `outcomes`
+        with suppress(OSError):  # `outcomes` detects one that died idle
             self._processes[worker][1].send(list(pairs))
 
     def outcomes(self, timeout_s: float) -> Iterator[tuple[int, Outcome]]:
-        """Messages are read until there are none, so that a process that is gone has had its last word."""
+        """All messages are read before a process counts as dead, so that its last one is not lost."""
         workers = {connection: worker for worker, (_, connection) in self._processes.items()}
         for ready in wait(list(workers), timeout_s):
             assert isinstance(ready, Connection)
@@ -75,7 +75,7 @@ class LocalPool:
         return process, ours
 
     def _buried(self, worker: int) -> str:
-        """Forget a process that has ended, and say how it did."""
+        """Discard a dead process and return how it ended."""
         process, connection = self._processes.pop(worker)
         process.join()
         connection.close()
@@ -84,7 +84,7 @@ class LocalPool:
 
 
 def _work(setup: WorkerSetup, connection: Any, threads: int) -> None:
-    """The life of a process: pieces in, counts and outcomes out, until the driver ends it or is gone."""
+    """The main function of a process: match pieces and report outcomes until the driver stops or dies."""
     import torch
 
     torch.set_num_threads(threads)
@@ -114,7 +114,7 @@ def _matched(worker: Worker, pairs: Sequence[Pair], connection: Any, stop: StopR
 
 
 def _end_with_driver(stop: StopRequest) -> None:
-    """A driver that was killed tells nobody; a process that lost it ends after its batch."""
+    """End after the current batch if the driver was killed."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     driver.join()
@@ -124,7 +124,7 @@ def _end_with_driver(stop: StopRequest) -> None:
 
 
 def _devices(device: str) -> list[str]:
-    """The devices that processes take in turn."""
+    """The devices assigned to processes in turn."""
     import torch
 
     if device in ("auto", "cuda") and torch.cuda.is_available():

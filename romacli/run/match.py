@@ -1,4 +1,4 @@
-"""The loop that everything serves: photographs and pairs in, checked warps in the journal out."""
+"""The matching loop: from photographs and pairs to checked warps in the journal."""
 
 from __future__ import annotations
 
@@ -50,19 +50,20 @@ from romacli.types import (
 Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
 Job = TypeVar("Job")
 Done = TypeVar("Done")
-# A pair and what the first stage made of it, None for a matcher without stages.
+# A pair and the result of its first stage, None for a matcher without stages.
 Begun = tuple[Pair, StartedPair | Rejected | None]
 
 
 @dataclass
 class MatchSummary:
-    """What was done. `failed` counts pairs; `failures` has a sentence for each photograph to blame.
+    """The result of a run. `failed` counts pairs; `failures` has an error per photograph that caused them.
 
-    turned: of the matched pairs, those that match when a photograph is turned. found_by: how many of them match with
-        what help, by the keys of `FOUND_BY`. given_up: pairs that ended every
-        process that tried them. run: pairs that this run has matched or rejected, encodes what it took.
-        flat: photographs of this run that are a single colour.
-        turned_images: photographs found to be stored turned, without a word in their EXIF data.
+    turned: matched pairs that needed a rotation.
+    found_by: number of matched pairs by the retry that found them, a key of `FOUND_BY`.
+    given_up: pairs on which every process died.
+    run: pairs that this run matched or rejected; encodes: its image encodes.
+    flat: photographs of this run in a single colour.
+    turned_images: photographs found to be stored rotated without an EXIF orientation.
     """
 
     images: int = 0
@@ -82,7 +83,7 @@ class MatchSummary:
 
     @property
     def encodes_per_pair(self) -> float:
-        """Encodes of this run for each of its pairs; two without any reuse."""
+        """Encodes per pair of this run; two without any reuse."""
         return self.encodes / self.run if self.run else 0.0
 
 
@@ -98,17 +99,18 @@ def match_images(
     title: str = "matching",
     summary: MatchSummary | None = None,
 ) -> MatchSummary:
-    """Match every pair of `todo` and hand the results to `append`, batch by batch.
+    """Match every pair of `todo` and pass the results to `append`, batch by batch.
 
-    summary: counted up as the work goes on, for those who want to know how far it came when this raises.
+    If memory runs out, batches are halved, then fewer features are cached and the rest is replanned.
 
-    Where memory runs out, batches are halved, then fewer features are held and the rest is planned anew.
+    Args:
+        summary: updated during the run, so that it is valid if this raises.
 
     Raises:
-        PartialError: with `strict`, at the first photograph that cannot be read.
-        UsageError: `cache_gb` does not hold the features of a pair.
-        BusyError: the device has not enough memory for one pair.
-        Stopped: a signal asked for it; results so far are appended.
+        PartialError: with `strict`, at the first unreadable photograph.
+        UsageError: `cache_gb` cannot hold the features of a pair.
+        BusyError: the device lacks memory for one pair.
+        Stopped: by a signal; results so far are appended.
     """
     progress, stop = progress or Silent(), stop or StopRequest()
     start = time.monotonic()
@@ -125,7 +127,7 @@ def match_images(
                 _run_schedule(run, plan(left, capacity), records, options, progress, stop)
                 continue
             except _CacheTooLarge:
-                pass  # what the error's frames hold has to go before anything else fits
+                pass  # the error's frames must release their memory before anything else fits
             capacity = run.shrink(capacity)
     summary.seconds = time.monotonic() - start
     return summary
@@ -139,7 +141,7 @@ def _run_schedule(
     progress: Progress,
     stop: StopRequest,
 ) -> None:
-    """Work a schedule off, decoding ahead of it."""
+    """Process a schedule, decoding ahead of it."""
     with Prefetched(
         run.to_decode(schedule), run.prepare, workers=options.num_workers, ahead=2 * options.num_workers
     ) as decoded:
@@ -150,19 +152,19 @@ def _run_schedule(
 
 
 class _CacheTooLarge(Exception):
-    """The device ran out of memory with as small a batch as there is."""
+    """The device ran out of memory with the smallest batch."""
 
 
 @dataclass
 class _BatchLimit:
-    """How many pairs a stage takes at once, and the words to say so where memory sets fewer."""
+    """The batch size of a stage, and the message if memory reduces it."""
 
     pairs: int
     words: str
 
 
 class _Run:
-    """The state of one run of the loop: the cache, and what has failed."""
+    """The state of one run of the loop: the cache and the failures."""
 
     def __init__(
         self, images: ImageList, matcher: Matcher, options: MatchOptions, summary: MatchSummary, progress: Progress
@@ -174,7 +176,7 @@ class _Run:
         self._progress = progress
         self._cache = FeatureCache()
         self._first: dict[str, Features] = {}
-        self._turns: dict[str, int] = {}  # of a photograph, from how it is stored to upright
+        self._turns: dict[str, int] = {}  # rotation of a photograph from stored to upright
         self._retries: list[Retry] = []
         self._staged = matcher if isinstance(matcher, StagedMatcher) else None
         self._batch = _BatchLimit(options.batch_size or matcher.batch_size, "--batch-size is {}")
@@ -185,7 +187,7 @@ class _Run:
         self._handled: set[Pair] = set()
 
     def capacity(self, todo: PairList) -> int:
-        """How many images' features fit, learnt by encoding the first that can be read."""
+        """The number of images whose features fit, measured on the first readable image."""
         names = dict.fromkeys(name for pair in todo.pairs for name in pair)
         for name in names:
             try:
@@ -201,7 +203,7 @@ class _Run:
         return len(names)
 
     def _share_memory(self, feature_bytes: int) -> int:
-        """How many images are held; each way to try pairs again takes as much of the room."""
+        """The number of cached images; each kind of retry takes an equal share of memory."""
         fit = images_that_fit(self._matcher, self._options, feature_bytes)
         room = fit * feature_bytes
         if self._options.turns_every_pair:
@@ -213,11 +215,11 @@ class _Run:
         return fit
 
     def left(self, todo: PairList) -> list[Pair]:
-        """The pairs that have neither a result nor failed."""
+        """The pairs that have neither succeeded nor failed."""
         return [pair for pair in todo.pairs if pair not in self._handled]
 
     def shrink(self, capacity: int) -> int:
-        """Hold nothing, and a quarter less from now on.
+        """Empty the cache and reduce its size by a quarter.
 
         Raises:
             BusyError: less would not hold a pair.
@@ -231,13 +233,13 @@ class _Run:
             raise _too_little_for_a_pair()
         fewer = max(SMALLEST_CAPACITY, held * 3 // 4)
         self._progress.warn(
-            f"the device ran out of memory with the features of {held} images; {fewer} are held from now on and the "
-            "other pairs are planned anew. --cache-gb sets less from the start."
+            f"the device ran out of memory with {held} images cached; continuing with {fewer}. Set a smaller "
+            "--cache-gb to start with less."
         )
         return fewer
 
     def to_decode(self, schedule: Schedule) -> list[str]:
-        """The names to decode, in order, without the one that is encoded already."""
+        """The names to decode, in order, without the one already encoded."""
         order = [name for step in schedule.steps for name in step.encode]
         for name in self._first:
             order.remove(name)
@@ -258,7 +260,7 @@ class _Run:
     def batches(
         self, schedule: Schedule, decoded: Prefetched[PreparedImage], stop: StopRequest
     ) -> Iterator[list[Pair]]:
-        """Groups of pairs whose features are in the cache, in the schedule's order, as the first stage takes them."""
+        """First-stage batches of pairs whose features are in the cache, in the schedule's order."""
         waiting: list[Pair] = []
         for step in schedule.steps:
             if waiting and not {name for pair in waiting for name in pair}.isdisjoint(step.release):
@@ -284,7 +286,7 @@ class _Run:
         begun: list[Begun] = [(pair, None) for pair in group]
         if self._staged is not None:
             begun = [each for part in self._in_parts(self._start, group, self._group) for each in part]
-            # What goes on comes first, so that its batches are full.
+            # Pairs that continue come first, so that their batches are full.
             begun.sort(key=lambda each: isinstance(each[1], Rejected))
         for results in self._in_parts(self._finish, begun, self._batch):
             self._handled.update(pair for pair, _ in results)
@@ -293,7 +295,7 @@ class _Run:
     def _in_parts(
         self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _BatchLimit
     ) -> Iterator[list[Done]]:
-        """What work makes of so many jobs at once, or of fewer where memory does not suffice."""
+        """Process jobs in batches, and in smaller ones if memory runs out."""
         start = 0
         while start < len(jobs):
             part = jobs[start : start + at_once.pairs]
@@ -311,12 +313,12 @@ class _Run:
             yield done
 
     def _start(self, pairs: Sequence[Pair]) -> list[Begun]:
-        """The first stage of a matcher that has two."""
+        """The first stage of a two-stage matcher."""
         assert self._staged is not None
         return list(zip(pairs, self._staged.start(self._features(pairs)), strict=True))
 
     def _finish(self, begun: Sequence[Begun]) -> list[tuple[Pair, PairResult]]:
-        """All that is left to do for pairs."""
+        """The remaining stages of pairs."""
         batch = [pair for pair, _ in begun]
         seeds = [pair_seed(a, b, seed=self._options.seed) for a, b in batch]
         found = self._results(begun, seeds)
@@ -343,7 +345,7 @@ class _Run:
         return [(self._cache[a], self._cache[b]) for a, b in pairs]
 
     def _tried_again(self, pair: Pair, seed: int, result: PairResult) -> PairResult:
-        """The result of a pair, or where it is rejected or weak a better one found another way."""
+        """The result of a pair, or a better one from a retry if it is rejected or weak."""
         for retry in self._retries:
             before = retry.encodes
             result = retry.improve(result, pair, (self._cache[pair[0]], self._cache[pair[1]]), seed)
@@ -351,7 +353,7 @@ class _Run:
         return result
 
     def _as_stored(self, pair: Pair, result: PairResult) -> PairResult:
-        """A result in the frames of the photographs as they are stored."""
+        """A result in the frames of the photographs as stored."""
         turns_A, turns_B = (self._turns[name] for name in pair)
         if isinstance(result, CompactWarp):
             return turn_back(result, turns_A, turns_B + result.quarter_turns)
@@ -401,10 +403,10 @@ class _Run:
 
 
 def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int) -> int:
-    """How many images' features the cache's share for them holds, two at least.
+    """The number of images whose features fit into the cache, at least two.
 
     Raises:
-        UsageError: the cache that was asked for does not hold two.
+        UsageError: the requested cache does not hold two.
     """
     parts = 1 + sum(map(bool, options.retries.values()))
     if options.cache_gb is None:
@@ -415,14 +417,14 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int)
     if fit < SMALLEST_CAPACITY:
         least = SMALLEST_CAPACITY * parts * feature_bytes / 1e9
         raise UsageError(
-            f"--cache-gb {options.cache_gb:.3g} is too little: the features of a pair need {least:.3g}. "
-            "Use that or more, or leave it out."
+            f"--cache-gb {options.cache_gb:.3g} is too small: the features of a pair need {least:.3g}. Give at least "
+            "that, or leave it out."
         )
     return fit
 
 
 def _too_little_for_a_pair() -> BusyError:
     return BusyError(
-        "the device has not enough memory for one pair. Use a smaller --coarse-resolution or --upsample-resolution, "
-        "or free memory; finished pairs are kept."
+        "the device does not have enough memory for one pair. Use a smaller --coarse-resolution or "
+        "--upsample-resolution, or free memory; finished pairs are kept."
     )

@@ -1,4 +1,4 @@
-"""Which files of a folder a job takes, and which of its photographs are still those that were matched."""
+"""The photographs of a job, and which of them changed since they were matched."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class Photographs:
-    """The files of a job as they are and as they were.
+    """The files of a job as they are now and as recorded.
 
-    stamps: bytes and modification time now, by name; a file that cannot be looked at has none.
-    known: what was known of them before.
+    stamps: size in bytes and modification time now, by name; inaccessible files have none.
+    known: the recorded ones.
     """
 
     stamps: Mapping[str, Stamp]
@@ -31,16 +31,16 @@ class Photographs:
 
     @property
     def changed(self) -> list[str]:
-        """Those that are not as they were."""
+        """Those that changed."""
         return [name for name in self.stamps if name in self.known and self.stamps[name] not in self.known[name].stamps]
 
     @property
     def unseen(self) -> set[str]:
-        """Those that are not known to be as they were."""
+        """Those that changed or are not recorded."""
         return {*self.changed, *(name for name in self.stamps if name not in self.known)}
 
     def accepted(self, policy: Changed) -> dict[str, KnownImage]:
-        """What they may be from now on. To `rematch` is to forget what they were, to `keep` to take both for one."""
+        """The stamps accepted from now on: `rematch` drops the recorded ones, `keep` accepts both."""
         accepted = {name: KnownImage((stamp,)) for name, stamp in self.stamps.items()}
         for name, known in self.known.items():
             if name not in self.stamps or self.stamps[name] in known.stamps:
@@ -51,24 +51,24 @@ class Photographs:
 
 
 def tell_left_out(files: LeftOut, progress: Progress) -> None:
-    """Say which files of a folder count as no photographs of a job that takes them all."""
+    """Report which files of a folder are left out of a job that takes all photographs."""
     if files.pictures:
         progress.warn(f"{_left_out(files.pictures)}. {remedy(files.pictures)} to use them")
     if files.twins:
         progress.warn(
-            f"{_left_out(files.twins)}: a data set's copies in other sizes, or masks, of what its folder images holds. "
-            "Give that folder for the photographs alone, and --mask-dir to use the masks"
+            f"{_left_out(files.twins)}: resized copies or masks of the photographs in a data set's folder `images`. "
+            "Give that folder to match only these, and --mask-dir to use the masks"
         )
     if files.others:
-        progress.say(f"{_left_out(files.others)}: no photographs by their extensions")
+        progress.say(f"{_left_out(files.others)}: not photographs, by their extensions")
 
 
 def _left_out(names: Sequence[str]) -> str:
-    return f"{counted(len(names), 'file is', 'files are')} left out, {names[0]} first"
+    return f"{counted(len(names), 'file is', 'files are')} left out, starting with {names[0]}"
 
 
 def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
-    """The photographs of a list beside what was known of them; the headers of those unchanged are known from now on."""
+    """The photographs of a list with their records; headers of unchanged ones are not read again."""
     stamps, listed = {}, {}
     for name in images.names:
         with suppress(OSError):
@@ -83,7 +83,7 @@ def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
 
 
 def with_headers(root: Path, images: Mapping[str, KnownImage]) -> dict[str, KnownImage]:
-    """The photographs with what their files say of themselves, each opened unless that is known already."""
+    """The photographs with their headers, reading those not known already."""
     found = dict(images)
     for name, image in images.items():
         with suppress(OSError, ImageError):
@@ -94,25 +94,29 @@ def with_headers(root: Path, images: Mapping[str, KnownImage]) -> dict[str, Know
 
 
 def require_unchanged(photographs: Photographs, policy: Changed) -> None:
-    """Pass silently when no photograph has changed, or it was said what to do then.
+    """Check that no photograph has changed, unless --changed allows it.
 
     Raises:
         InputError: some have changed.
     """
     changed = photographs.changed
     if changed and policy is Changed.refuse:
-        files = f"{changed[0]} has" if len(changed) == 1 else f"{len(changed)} photographs ({changed[0]} first) have"
+        files = (
+            f"{changed[0]} has"
+            if len(changed) == 1
+            else f"{len(changed)} photographs, starting with {changed[0]}, have"
+        )
         raise InputError(
-            f"{files} another size or time than when they were matched. Add --changed rematch to match their pairs "
-            "again, or --changed keep if they show the same, as copies do."
+            f"{files} changed in size or modification time since they were matched. Add --changed rematch to match "
+            "their pairs again, or --changed keep if they are copies of the same photographs."
         )
 
 
 def require_size(path: Path, size: Size, *, matched: Size) -> None:
-    """Pass silently when a photograph has the size (width, height) it had when it was matched.
+    """Check that a photograph's size (width, height) is the one it was matched at.
 
     Raises:
-        InputError: it has another.
+        InputError: it is not.
     """
     if size != matched:
         raise InputError(
@@ -122,7 +126,7 @@ def require_size(path: Path, size: Size, *, matched: Size) -> None:
 
 
 def require_sizes(root: Path, names: Sequence[str], matched: Mapping[str, Size]) -> None:
-    """The same for those of the names that were matched; one that cannot be read now is no obstacle."""
+    """The same for all matched names; unreadable files are ignored."""
     for name in names:
         if name in matched:
             with suppress(ImageError):
@@ -130,15 +134,15 @@ def require_sizes(root: Path, names: Sequence[str], matched: Mapping[str, Size])
 
 
 def require_stretched(job: Path, root: Path, names: Iterable[str]) -> None:
-    """Pass silently when none of the names, matched before narrow ranges of 16 bits were stretched, has such a range.
+    """Check that no photograph matched by an older version has a narrow 16-bit range, which is now stretched.
 
     Raises:
-        SettingsDifferError: one has, and its pairs were matched on the few levels that were left.
+        SettingsDifferError: one has, and was matched with few grey levels.
     """
     for name in names:
         with suppress(ImageError):
             if is_stretched(root / name):
                 raise SettingsDifferError(
-                    f"{job} was matched when 16-bit photographs were read by their high bytes alone, which leaves "
-                    f"little of {name}. Use another --output, or --overwrite."
+                    f"{job} was matched by a version that read only the high bytes of 16-bit photographs, which loses "
+                    f"most of {name}. Use another --output, or --overwrite."
                 )

@@ -1,4 +1,4 @@
-"""Processes that pieces of a job are handed to, and what becomes of a piece."""
+"""The interface of process pools, and the outcomes of pieces."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Died:
-    """The process that had a piece is gone."""
+    """The process that had a piece died."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An expected failure that another try would meet again."""
+    """An expected error that would recur."""
 
     error: RomacliError
 
@@ -36,16 +36,16 @@ Outcome = Done | Died | Failed
 
 
 class Pool(Protocol):
-    """Processes by number. One that died is there again, anew, when it is given the next piece."""
+    """Processes by number. One that died is restarted with its next piece."""
 
     size: int
 
     def submit(self, worker: int, pairs: Sequence[Pair]) -> None: ...
 
     def outcomes(self, timeout_s: float) -> Iterator[tuple[int, Outcome]]:
-        """What became of pieces since the last call, after waiting a while for the first."""
+        """The outcomes of pieces since the last call, after waiting a while for the first."""
         ...
 
     def close(self) -> None:
-        """End the processes, after the batches they are at."""
+        """End the processes after their current batches."""
         ...

@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster that match pieces of a job, each with its own journal on a file system they share."""
+"""Actors of a Ray cluster that match pieces of a job, each with its own journal on a shared file system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from romacli.types import Pair
 
 
 class Actor:
-    """A worker that says what became of its piece instead of raising."""
+    """A worker that returns outcomes instead of raising."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
@@ -30,10 +30,10 @@ class Actor:
 
 
 class RayPool:
-    """Actors on the cluster that RAY_ADDRESS names, or on one that is started on this machine.
+    """Actors on the cluster named by RAY_ADDRESS, or on one started on this machine.
 
-    The driver takes nothing of the cluster; each actor takes a GPU, or a CPU where there are none. Those that may meet
-    on a node and compute on CPUs divide its memory.
+    The driver uses no cluster resources; each actor takes a GPU, or a CPU if there are none. CPU actors that may run on
+    the same node divide its memory.
 
     Raises:
         UsageError: Ray is not installed.
@@ -55,7 +55,7 @@ class RayPool:
         self._running: dict[Any, tuple[int, int]] = {}
 
     def _most_on_a_node(self, resource: str) -> int:
-        """How many actors, each with one of a resource, may come to share the memory of a node."""
+        """The most actors, each with one unit of a resource, that may share a node's memory."""
         held = [int(node["Resources"].get(resource, 0)) for node in self._ray.nodes() if node["Alive"]]
         return max(1, min(self.size, max(held, default=1)))
 

@@ -1,4 +1,4 @@
-"""Keypoints refined against the photographs, those that are still as they were when they were matched."""
+"""Refine keypoints against those photographs that did not change since they were matched."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from romacli.store.images import KnownImage
 from romacli.types import Keypoints, Precision
 from romacli.words import counted, first_few
 
-# Photographs held at once take about so much, two at least. One that is decoded takes as much again for a moment.
+# Memory for cached photographs, at least two. Decoding one briefly takes its size again.
 _HELD_BYTES = 2 << 30
 _MOST_DECODERS = 4
-# Which pixels of a photograph count, (H, W) bool, or None where all do.
+# Which pixels of a photograph count, (H, W) bool, or None if all do.
 Kept = Callable[[str], np.ndarray | None]
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What came of it.
+    """The result of refinement.
 
     keypoints: of every image of the graph, with their precision, in their old order; share: of the matched keypoints
     that were refined; median_shift: in px, of those; both None without any photograph. warnings: sentences on
@@ -51,7 +51,7 @@ class Refined:
 class Refinement:
     """What keypoints are refined against.
 
-    images: the folder of photographs, None where nobody knows it. known: the photographs as they were matched.
+    images: the folder of photographs, None if unknown. known: the photographs as they were matched.
     """
 
     options: RefineOptions
@@ -69,7 +69,7 @@ class Refinement:
         return replace(self, options=replace(self.options, seed_radius=0)) if are_external else self
 
     def unusable(self, names: Iterable[str]) -> dict[str, str]:
-        """Of these photographs those that are not as they were matched: in one word, what became of each."""
+        """The photographs that cannot be used, with a word for the reason of each."""
         if self.images is None or not self.images.is_dir():
             return dict.fromkeys(names, "gone")
         found = {}
@@ -84,7 +84,7 @@ class Refinement:
         return found
 
     def stamp(self, names: Sequence[str]) -> Any:
-        """What refined keypoints depend on beside their warps, as JSON values."""
+        """What refined keypoints depend on besides their warps, as JSON values."""
         how = {key: value for key, value in vars(self.options).items() if key != "refine"}
         return ["refined", how, sorted(self.unusable(names).items())]
 
@@ -167,7 +167,7 @@ def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoin
 
 
 class _Shelf:
-    """The photographs at hand: decoded when a group of pairs needs them, and let go as memory asks for it."""
+    """A cache of photographs, decoded when a group of pairs needs them and released as memory requires."""
 
     def __init__(self, refinement: Refinement, graph: PairGraph, kept: Kept | None, progress: Progress) -> None:
         self._refinement, self._graph, self._kept, self._progress = refinement, graph, kept, progress
@@ -182,7 +182,7 @@ class _Shelf:
         return self._held.get(image)
 
     def batches(self, edges: Sequence[Edge]) -> Iterator[Sequence[Edge]]:
-        """All pairs, in an order that decodes few photographs again."""
+        """All pairs, in an order that avoids decoding photographs repeatedly."""
         self._progress.begin("refining against the photographs", len(edges))
         numbers = {name: image for image, name in enumerate(self._graph.names)}
         largest = max((width * height for width, height in self._graph.sizes), default=1)
@@ -218,21 +218,21 @@ class _Shelf:
         return Photograph.prepare(_grey(pixels), max(self._refinement.options.levels, levels_of(size)), kept)
 
     def warnings(self) -> tuple[str, ...]:
-        """What to say of photographs that could not be used."""
+        """Warnings about photographs that could not be used."""
         if not self._unusable:
             return ()
         if self.is_empty and set(self._unusable.values()) == {"gone"}:
             folder = self._refinement.images
-            where = f"are not in {folder}" if folder else "lie nobody knows where"
+            where = f"are not in {folder}" if folder else "are in an unknown folder"
             return (
-                f"keypoints are not refined, since the photographs {where}. Name their folder with --images, or add "
+                f"keypoints are not refined, as the photographs {where}. Give their folder with --images, or add "
                 "--no-refine.",
             )
         names = sorted(self._unusable)
         told = [f"{name} ({self._unusable[name]})" for name in names]
         return (
-            f"keypoints of {counted(len(names), 'photograph is', 'photographs are')} not refined, since they are not "
-            f"as they were matched: {first_few(told)}",
+            f"keypoints of {counted(len(names), 'photograph')} are not refined, as these changed since they were "
+            f"matched: {first_few(told)}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Pieces of a job for machines that know nothing of one another: the same cut wherever it is made."""
+"""Shards of a job for independent machines: the same split on each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from romacli.store.layout import written_whole
 from romacli.store.lease import Work
 from romacli.types import Pair
 
-# Images a plan for shards holds at once: what RoMa's features of take some 10 GB, so that a piece suits most GPUs.
+# Cached images in a plan for shards: RoMa's features of these take some 10 GB, which suits most GPUs.
 CAPACITY = 100
 
 
 def order_of_work(pairs: Sequence[Pair], capacity: int = CAPACITY) -> list[Pair]:
-    """The pairs so that neighbours share images, by a plan that depends on nothing but its arguments."""
+    """The pairs ordered so that neighbours share images, by a plan that depends only on its arguments."""
     return [pair for step in plan(pairs, capacity).steps for pair in step.pairs]
 
 
@@ -30,13 +30,13 @@ def piece(order: Sequence[Pair], shard: Shard) -> tuple[Pair, ...]:
 
 
 def shard_work(shard: Shard, pairs: Sequence[Pair], capacity: int) -> Work:
-    """What a shard does, so that others know whether they cut as it does."""
+    """The work of a shard, by which others see whether they use the same split."""
     digest = hashlib.sha256(json.dumps([shard.count, capacity, list(pairs)]).encode()).hexdigest()
     return Work(f"shard-{shard.index}-of-{shard.count}", digest)
 
 
 def recorded_capacity(path: Path) -> int:
-    """The capacity that the job's shards were first planned with, ours where there is no record yet.
+    """The capacity that the job's shards were first planned with; the default if not recorded yet.
 
     Raises:
         StoreError: the record is damaged.
@@ -53,7 +53,7 @@ def recorded_capacity(path: Path) -> int:
 
 
 def record_capacity(path: Path, capacity: int) -> None:
-    """Note the capacity for shards to come."""
+    """Record the capacity for later shards."""
     if not path.exists():
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps({"capacity": capacity}) + "\n", encoding="utf-8")

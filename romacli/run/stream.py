@@ -1,4 +1,4 @@
-"""Threads at the edges of the loop: images are decoded ahead of it, records written behind it."""
+"""Threads around the loop: images are decoded ahead of it, records written behind it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD_BATCHES_AHEAD = 8
 class Prefetched(Generic[T]):
     """The results of `load(name)` for each name in turn, computed ahead by a bounded number of threads.
 
-    An expected failure of one name is handed over in its place, so that the rest goes on.
+    An expected error of one name is passed in its place, so that the others continue.
     """
 
     def __init__(self, names: Iterable[str], load: Callable[[str], T], *, workers: int, ahead: int) -> None:
@@ -69,7 +69,7 @@ class RecordThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what is queued, whatever ended the loop."""
+        """Write queued results, however the loop ended."""
         self._queue.put(None)
         self._thread.join()
         self._raise()

@@ -19,8 +19,8 @@ from romacli.types import ImageList, Pair, PairList
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """All that a process needs to know before it is given pairs. `stamps` are those of the photographs, by
-    name; `retries` the ways to try pairs again that the job was given later."""
+    """The settings a process needs before it gets pairs. `stamps` are those of the photographs, by name; `retries`
+    those enabled after the job was created."""
 
     images: ImageList
     journal: Path
@@ -33,16 +33,16 @@ class WorkerSetup:
     expected: int
 
     def on(self, device: str) -> WorkerSetup:
-        """The same on another device."""
+        """This setup on another device."""
         return replace(self, matcher=replace(self.matcher, device=device))
 
     def sharing(self, processes: int) -> WorkerSetup:
-        """The same on devices that so many processes share."""
+        """This setup on devices shared by this many processes."""
         return replace(self, match=replace(self.match, processes=processes))
 
 
 class Worker:
-    """A matcher and a journal file that outlast the pieces they are given."""
+    """A matcher and a journal file, kept across pieces."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
@@ -57,7 +57,7 @@ class Worker:
         advance: Callable[[int], None] = lambda _: None,
         stop: StopRequest | None = None,
     ) -> MatchSummary:
-        """Match pairs; when this returns they are on the disk."""
+        """Match pairs; on return they are on disk."""
         summary = match_images(
             self._setup.images,
             PairList(tuple(pairs)),
@@ -72,7 +72,7 @@ class Worker:
 
 
 class _Advance(Silent):
-    """Passes on how many pairs were finished, and nothing else; the summary has the rest."""
+    """Forwards only the number of finished pairs; the summary has the rest."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance

@@ -206,7 +206,7 @@ def test_sift_without_the_photographs_asks_for_them(run: Run, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     result = run("aggregate", "job", "--keypoints", "sift", "--images", "empty")
     assert result.exit_code == 3
-    assert "0.png does not exist, but was matched" in result.stderr
+    assert "0.png was matched but no longer exists" in result.stderr
 
 
 def test_images_that_a_detectors_file_lacks_get_keypoints_carried_from_the_others(run: Run) -> None:
@@ -247,7 +247,7 @@ def test_keypoints_of_scaled_photographs_are_refused(run: Run) -> None:
             file[f"{name}/image_size"] = np.array([160, 120])
     result = run("aggregate", "job", "--keypoints", "scaled.h5")
     assert result.exit_code == 3
-    assert "0.png has 160 x 120 px for --keypoints scaled.h5 and 320 x 240 px in the job" in result.stderr
+    assert "0.png is 160x120 px in scaled.h5 but 320x240 px in the job" in result.stderr
 
 
 def test_given_keypoints_and_another_method_contradict_each_other(run: Run) -> None:

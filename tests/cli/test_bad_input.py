@@ -281,7 +281,7 @@ def test_nothing_matches(run: Run, tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"{index}.png"), np.full((120, 160, 3), 100 * index, np.uint8))
     result = run("match", folder, *QUICK, "--min-overlap", 0.5)
     assert result.exit_code == 5
-    assert "none of 1 pair shows the same thing" in result.stderr
+    assert "none of 1 pair overlaps enough" in result.stderr
 
 
 def test_underscores_and_the_words_of_peers_are_understood(run: Run, photos: Path) -> None:
@@ -339,7 +339,7 @@ def test_an_option_of_another_pairing_is_refused(run: Run, photos: Path) -> None
 def test_a_pairs_file_beside_a_pairing_is_refused(run: Run, photos: Path) -> None:
     result = run("match", photos, "--pairs", "pairs.txt", "--pairing", "sequential")
     assert result.exit_code == 2
-    assert "--pairs pairs.txt lists the pairs that --pairing would choose" in result.stderr
+    assert "--pairs pairs.txt and --pairing exclude each other" in result.stderr
 
 
 def test_a_model_without_gps_cannot_be_georeferenced(run: Run, photos: Path) -> None:

@@ -80,10 +80,10 @@ def test_a_torn_tail_is_cut_off(job: Path) -> None:
     found = run("check", job)
     assert found.exit_code == 6
     assert "are an unfinished record" in found.stderr
-    assert "1 of 6 pairs are to be matched" in found.stderr
+    assert "1 of 6 pairs must be matched" in found.stderr
     mended = run("check", job, "--repair")
     assert mended.exit_code == 0
-    assert "They were cut off." in mended.stderr
+    assert "They were removed." in mended.stderr
     assert run("check", job).exit_code == 0
 
 
@@ -100,7 +100,7 @@ def test_damage_costs_its_record_alone_and_is_cut_out(job: Path, where: str) -> 
     mended = run("check", job, "--repair")
     assert mended.exit_code == 0, mended.stderr
     lost = 0 if where == "first record" else 1
-    assert (f"{lost} of 6 pairs are to be matched" in mended.stderr) == bool(lost)
+    assert (f"{lost} of 6 pairs must be matched" in mended.stderr) == bool(lost)
     with Journal.open(job / "journal", verify=True) as journal:
         assert (len(journal), journal.damaged) == (6 - lost, ())
     again = run(*MATCH, "--json")
@@ -209,7 +209,7 @@ def test_damaged_small_files_are_named_and_the_job_continues(job: Path, name: st
     run("check", job, "--repair")
     again = run(*MATCH)
     assert again.exit_code == 0, again.stderr
-    assert "6 of 6 pairs are done already" in again.stderr
+    assert "6 of 6 pairs are already done" in again.stderr
     assert run("check", job).exit_code == 0
 
 

@@ -75,7 +75,7 @@ def test_dry_run_counts_and_writes_nothing(run: Run) -> None:
 def test_duplicate_pairs_are_reported_and_matched_once(run: Run) -> None:
     Path("pairs.txt").write_text("1.png 2.png\n2.png 1.png\n")
     result = run("match", "photos", "--pairs", "pairs.txt", "--dry-run", "--json")
-    assert "1 pair occurs twice or reversed; each is matched once" in result.stderr
+    assert "1 duplicate or reversed pair; each pair is matched once" in result.stderr
     assert json.loads(result.stdout)["pairs"] == 1
 
 

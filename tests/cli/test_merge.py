@@ -76,7 +76,7 @@ def test_other_settings_and_other_photographs_are_not_mixed(photographs: PlanePh
     match("edited-job", "1/2", photos="edited")
     pictures = run("merge", "job", "here", "edited-job")
     assert pictures.exit_code == 3
-    assert "1.png is not the same photograph in here and edited-job" in pictures.stderr
+    assert "1.png differs between here and edited-job" in pictures.stderr
     assert not Path("job/journal").exists()
 
 

@@ -120,7 +120,7 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "source"), [(None, "a guess of 1.2 longer sides"), ((700.0, 320.0, 240.0, 0.0), "as given")]
+    ("params", "source"), [(None, "(a guess, 1.2 times the longer side"), ((700.0, 320.0, 240.0, 0.0), "as given")]
 )
 def test_focal_lengths_are_told_with_their_source(
     images: Path, layout: Layout, params: tuple[float, ...] | None, source: str
@@ -132,7 +132,7 @@ def test_focal_lengths_are_told_with_their_source(
     assert source in found.source
     assert found.images == 4
     assert found.start_px == pytest.approx(700 if params else 1.2 * 640)
-    assert f"focal length {found.px:.0f} px, mapped from {found.start_px:.0f} px" in str(found)
+    assert f"focal length {found.px:.0f} px, refined from {found.start_px:.0f} px" in str(found)
 
 
 def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:

@@ -152,7 +152,7 @@ def test_a_changed_photograph_is_noticed(photographs: PlanePhotographs, options:
     run(options)
     path = photographs.root / NAMES[2]
     touch(path) if change == "time" else path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(InputError, match=r"2\.png has another size or time.*--changed rematch.*--changed keep"):
+    with pytest.raises(InputError, match=r"2\.png has changed in size.*--changed rematch.*--changed keep"):
         open_job(options, Silent())
 
 
@@ -222,7 +222,7 @@ def test_shards_and_a_run_that_collects_them(
 
 
 def test_a_shard_does_not_begin_anew(options: JobOptions) -> None:
-    with pytest.raises(UsageError, match="--overwrite with --shard would remove what other shards have done"):
+    with pytest.raises(UsageError, match="--overwrite with --shard would remove the results of other shards"):
         open_job(replace(options, shard=Shard(0, 2), overwrite=True), Silent())
 
 

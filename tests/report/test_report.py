@@ -59,7 +59,7 @@ def copied(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> Layout:
 
 
 def test_focal_lengths_are_told_with_their_source_and_mappers_with_their_reason() -> None:
-    told = "camera 1 (6 images): focal length 689 px, mapped from 640 px from 99 pairs (600 to 660 px)"
+    told = "camera 1 (6 images): focal length 689 px, refined from 640 px from 99 pairs (600 to 660 px)"
     mappers = ("incremental: 2 of 6 images (4 of 6 images that hang together left out)", "global: 6 of 6 images, kept")
     model = ModelSummary(6, 1000, 4.0, 0.9, 1, {4: 1000}, (), focal_lengths=(told,), mappers=mappers)
     summary = summary_of(6, [verified_pair(0, 1)], model=model)
@@ -311,13 +311,13 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
     unverified = [replace(pair, state="matched", inliers=0) for pair in dense[:6]]
     star = [verified_pair(0, i, 1000) for i in range(1, 6)] + [verified_pair(i, i + 1, 50) for i in range(1, 5)]
     found = {
-        "reached by no pair": summary_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
+        "have no matched pair": summary_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
         "on a single pair": summary_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
-        "One camera dominates": summary_of(6, star),
-        "groups that nothing joins": summary_of(6, dense, groups=(3, 3)),
-        "longer than there are images": summary_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
-        "no common rigid motion": summary_of(6, [*unverified, *dense[6:]]),
-        "Few overlaps": summary_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
+        "One image dominates": summary_of(6, star),
+        "disconnected groups": summary_of(6, dense, groups=(3, 3)),
+        "longer than the number of images": summary_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
+        "failed geometric verification": summary_of(6, [*unverified, *dense[6:]]),
+        "Low overlap": summary_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
         "not in the model": summary_of(6, dense, model=ModelSummary(5, 9, 3.0, 0.5, 1, {}, ())),
         "reprojection error is": summary_of(6, dense, model=ModelSummary(6, 9, 3.0, 4.5, 1, {}, ())),
     }  # fmt: skip

@@ -133,7 +133,7 @@ def test_what_is_missing_is_said(job: tuple[Layout, PlanePhotographs], tmp_path:
     layout, photographs = job
     assert f"did you mean {NAMES[3]}" in show("C.png", NAMES[0], layout.root).stderr
     assert "no job" in show(*PAIR, tmp_path).stderr
-    assert "no format to draw in" in show(*PAIR, layout.root, "-o", tmp_path / "pair.txt").stderr
+    assert "has an unsupported format" in show(*PAIR, layout.root, "-o", tmp_path / "pair.txt").stderr
     gone = show(*PAIR, layout.root, "--images", tmp_path / "elsewhere")
     assert gone.exit_code == InputError.exit_code
     assert "elsewhere" in gone.stderr

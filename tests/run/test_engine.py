@@ -127,7 +127,7 @@ def test_local_processes_lose_nothing_when_one_is_killed(photographs: PlanePhoto
         command(photographs, tmp_path / "job", "--num-processes", "2"), env=known, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert "a process ended (killed by SIGKILL)" in run.stderr
+    assert "a process died (killed by SIGKILL)" in run.stderr
     values = json.loads(run.stdout)
     assert (values["pairs"], values["failed"]) == (36, 0)
     assert len(finished(tmp_path / "job")) == 36
@@ -171,7 +171,7 @@ def test_processes_end_with_their_driver_and_the_same_command_continues(
     again = subprocess.run(words, env=known, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert finished(tmp_path / "job") > before
-    assert f"{len(before)} of 36 pairs are done already" in again.stderr
+    assert f"{len(before)} of 36 pairs are already done" in again.stderr
 
 
 def test_ray_that_is_not_installed_is_a_sentence(photographs: PlanePhotographs, tmp_path: Path) -> None:
@@ -233,5 +233,5 @@ def test_ray_actors_lose_nothing_when_one_is_killed(photographs: PlanePhotograph
     run = subprocess.run(words, env={**known, "RAY_DEDUP_LOGS": "0"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert os.path.exists(tmp_path / "mark")
-    assert "a process ended" in run.stderr
+    assert "a process died" in run.stderr
     assert len(finished(tmp_path / "job")) == 36
