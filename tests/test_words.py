@@ -38,7 +38,7 @@ def test_commands_count_one_pair(tmp_path: Path) -> None:
     assert made.stderr.startswith("1 pair of 2 images in ")
     merged = CliRunner().invoke(app, ["pairs", "merge", str(lists[0]), "-o", str(lists[1])])
     assert "\n1 pair in " in merged.stderr
-    assert ": 1 pair that" in merged.stderr
+    assert ": 1 new pair" in merged.stderr
 
 
 def test_the_report_counts_one_model_and_one_image() -> None:

@@ -1,1 +1,1 @@
-"""Many views, one set of points: tracks from compact warps. Knows neither HDF5 nor COLMAP."""
+"""Keypoints shared by many views: tracks from compact warps."""

@@ -1,4 +1,4 @@
-"""From the stored warps of many pairs to keypoints shared by all pairs, and the matches between them."""
+"""From the stored warps of many pairs to keypoints shared by all of them, and their matches."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ def aggregate(
 ) -> Aggregation:
     """Turn checked warps into keypoints that many pairs share, and matches backed by each pair's own warp.
 
-    Matches are one to one. With the method "tracks" no chain of them joins two points of an image either.
-    Neither the order of the pairs nor that of their names matters.
+    Matches are one-to-one. With the method "tracks" no chain of matches connects two points of the same image. The
+    result does not depend on the order of pairs or names.
 
     Args:
         pairs: unique up to order, without self pairs.
-        read: gives the record of a pair, A being its first name; called about ten times a pair, so it should
-        be cheap. options: defaults to `AggregateOptions()`. anchors: keypoints to be matched as they are, instead of
-        new ones; images that lack them get keypoints carried from them, and new ones. kept: matches between anchors,
-        names ascending, that stay as they are. progress: hears of pieces of work, counted in pairs or images.
+        read: returns the record of a pair, A being its first name; called about ten times per pair, so it should be
+            cheap.
+        options: defaults to `AggregateOptions()`.
+        anchors: keypoints to match unmoved instead of new ones; images without any get keypoints transferred from them
+            and new ones.
+        kept: matches between anchors to keep, names ascending.
+        progress: reports work, counted in pairs or images.
 
     Raises:
         ValueError: a pair occurs twice, or an image is paired with itself.
@@ -60,7 +63,7 @@ def derive(
     kept: Mapping[Pair, Matches] | None = None,
     progress: Progress,
 ) -> Aggregation:
-    """The same for pairs that were read before."""
+    """The same for pairs already read."""
     if options.method not in METHODS:
         raise UsageError(f"--method {options.method} is unknown. Known: {', '.join(METHODS)}.")
     held = None if anchors is None else Held.of(graph, anchors, kept or {}, options, progress)
@@ -79,7 +82,7 @@ class _Nobody:
 
 
 def by_tracks(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
-    """Carry points from image to image through the warps; a keypoint's score is the length of its track."""
+    """Follow points from image to image through the warps; a keypoint's score is its track length."""
     table = TrackTable(len(graph.names))
     orders = held.seat(table, graph) if held else {}
     progress.begin("growing tracks", options.sweeps * len(graph.names))
@@ -98,7 +101,7 @@ METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress, Held | None]
 
 @dataclass(frozen=True)
 class _TrackMatches(Mapping[Pair, Matches]):
-    """The matches of pairs, made of shared tracks when they are asked for: a byte a match is kept."""
+    """The matches of pairs, computed lazily from shared tracks: only a byte per match is stored."""
 
     tracks: Mapping[str, np.ndarray]
     confirmed: Mapping[Pair, np.ndarray]
@@ -126,12 +129,13 @@ def _finish(
     held: Held | None,
     orders: Mapping[int, np.ndarray],
 ) -> Aggregation:
-    """Drop keypoints without a match and tracks that became too short, and name what is left.
+    """Drop keypoints without a match and tracks that became too short, and collect the rest.
 
-    Empties `table` and `confirmed` on the way: of many images there is no room for both and what is made of them.
+    Consumes `table` and `confirmed`, as memory does not hold both them and the result for many images.
 
     Args:
-        held: keypoints that stay, matched or not, of the table's fixed images. orders: of their rows in the table.
+        held: keypoints of the table's fixed images to keep, matched or not.
+        orders: of their rows in the table.
     """
     allowed = [graph.allows(image, xy) for image, xy in enumerate(table.xy)]
     for (i, j), agreed in confirmed.items():
@@ -173,7 +177,7 @@ def _finish(
 
 
 def _matched(table: TrackTable, confirmed: dict[tuple[int, int], np.ndarray]) -> list[np.ndarray]:
-    """For each image (n,) bool: which observations have a match in some pair."""
+    """For each image (n,) bool: which observations are matched in any pair."""
     matched = [np.zeros(len(ids), bool) for ids in table.ids]
     for (i, j), agreed in confirmed.items():
         for image, rows in zip((i, j), table.common(i, j), strict=True):
@@ -182,7 +186,7 @@ def _matched(table: TrackTable, confirmed: dict[tuple[int, int], np.ndarray]) ->
 
 
 def _lengths(table: TrackTable, kept: list[np.ndarray]) -> np.ndarray:
-    """How many kept observations each track has."""
+    """The number of kept observations per track."""
     lengths = np.zeros(len(table.lengths), np.int32)
     for ids, rows in zip(table.ids, kept, strict=True):
         lengths[ids[rows]] += 1

@@ -1,4 +1,4 @@
-"""What every method gives: keypoints of all images, matches between them, and both in numbers."""
+"""The result of every method: keypoints of all images, their matches, and statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romacli.types import Keypoints, Matches, Pair, canonical
 
 
 class Progress(Protocol):
-    """A listener: `begin` opens a piece of work of `total` parts, `advance` finishes parts of it."""
+    """Progress reports: `begin` starts a task of `total` steps, `advance` completes steps."""
 
     def begin(self, title: str, total: int) -> None: ...
 
@@ -22,12 +22,11 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class AggregateSummary:
-    """What came out, in numbers.
+    """Statistics of an aggregation.
 
     num_keypoints: over all images; num_tracks: points that matches join over two images or more;
-    mean_track_length, longest_track: keypoints in a track; num_overlong_tracks: those with more keypoints than
-    there are images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those left
-    empty-handed.
+    mean_track_length, longest_track: in keypoints; num_overlong_tracks: tracks with more keypoints than there are
+        images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those without any.
     """
 
     num_keypoints: int
@@ -61,7 +60,7 @@ class Aggregation:
         tracks: Mapping[str, np.ndarray],
         num_matches: Mapping[Pair, int],
     ) -> Aggregation:
-        """Bring keypoints and matches together and count them.
+        """Combine keypoints and matches and compute statistics.
 
         Args:
             keypoints: of every paired image.
@@ -73,7 +72,7 @@ class Aggregation:
 
     @classmethod
     def joined(cls, keypoints: Mapping[str, Keypoints], matches: Mapping[Pair, Matches]) -> Aggregation:
-        """The same where nothing but the matches says which keypoints are one track."""
+        """The same, with tracks derived from the matches alone."""
         counts = {name: len(points) for name, points in keypoints.items()}
         num_matches = {}
 
@@ -117,7 +116,7 @@ def _summarise(
 
 
 def _lengths(tracks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How many keypoints each track has; ids are counted in place, since all of them together fill memory."""
+    """The number of keypoints per track, counted image by image to save memory."""
     highest = max((int(row.max(initial=-1)) for row in tracks.values()), default=-1)
     lengths = np.zeros(highest + 1, np.int32)
     for row in tracks.values():

@@ -1,4 +1,4 @@
-"""Keypoints that stay as they are, those of all images or of some, matched through the warps. Knows no detectors."""
+"""Match existing keypoints, of all images or some, through the warps without moving them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romacli.types import Keypoints, Matches, Pair
 
 @dataclass(frozen=True)
 class Held:
-    """Keypoints of images of a graph that stay in their order, matched or not, and the matches between any two of them.
+    """Keypoints of images of a graph that keep their order, matched or not, and their matches.
 
     matches: names ascending.
     """
@@ -36,11 +36,11 @@ class Held:
         options: AggregateOptions,
         progress: Progress,
     ) -> Held:
-        """Match keypoints that each are the nearest, within `max_distance`, to where the warp leads from the other.
+        """Match keypoints that are mutually nearest to each other's warped position, within `max_distance`.
 
         Args:
-            anchors: in COLMAP pixels; those of other images than the graph's are left out. kept: matches between them
-            that stay as well, in place of new ones; names ascending.
+            anchors: in COLMAP pixels; images outside the graph are left out.
+            kept: matches between them to keep instead of new ones; names ascending.
         """
         keypoints = {name: anchors[name] for name in graph.names if name in anchors}
         pairs = {edge: graph.pair_of(edge) for edge in graph.edges}
@@ -54,10 +54,10 @@ class Held:
         return cls(keypoints, ChainMap(matches, kept))  # type: ignore[arg-type]
 
     def seat(self, table: TrackTable, graph: PairGraph) -> dict[int, np.ndarray]:
-        """Give the keypoints to a table as tracks that their matches join.
+        """Add the keypoints to a table as tracks connected by their matches.
 
         Returns:
-            For each image of theirs the order of its rows in the table.
+            For each of their images the order of its rows in the table.
         """
         counts = {name: len(points) for name, points in self.keypoints.items()}
         pairs = [pair for pair in map(graph.pair_of, graph.edges) if counts.keys() >= set(pair)]
@@ -67,7 +67,7 @@ class Held:
             if name not in joined:
                 continue
             ids = joined[name].astype(np.int32)
-            # What nothing matches, or a chain joins with another keypoint of its image, is a track of its own.
+            # Unmatched keypoints, and those chained to another of the same image, are tracks of their own.
             first = np.zeros(len(ids), bool)
             first[np.unique(ids, return_index=True)[1]] = True
             own = np.flatnonzero(~first | (ids < 0))

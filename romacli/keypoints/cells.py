@@ -1,8 +1,7 @@
-"""Quantise and vote: keypoints where samples of all pairs fall together. Knows no tracks while it works.
+"""Quantise and vote: keypoints where samples of many pairs coincide.
 
-Source: the aggregation of hloc's dense pipeline (`match_dense.py`), with the same cells and the same rule for
-matches, computed for whole arrays. It is here for comparison and for those who rely on it: positions are rounded
-to 2 px and tracks stay near three views.
+Source: the aggregation of hloc's dense pipeline (`match_dense.py`), with the same cells and matching rule, vectorised.
+Kept for comparison and compatibility: positions are rounded to 2 px and tracks average about three views.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from romacli.types import Keypoints, Matches
 # side of 1600.
 _CELL_PX = 8.0
 _BIN_PX = 2.0
-# Four times the samples hloc takes of a pair: accuracy and length of tracks still rise up to here.
+# Four times hloc's samples per pair: accuracy and track length still improve up to here.
 _SAMPLES_PER_PAIR = 20_000
 # Of x or y in a key: 800 bins lie along a long side, whatever its resolution.
 _KEY_BITS = 12
@@ -31,7 +30,7 @@ _KEY_BITS = 12
 def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
     """Place keypoints on the most voted bin of every cell and match them through the samples of each pair.
 
-    Keypoints without a match stay, with the weight of their votes as score.
+    Unmatched keypoints are kept, with the weight of their votes as score.
     """
     known = held.keypoints if held else {}
     progress.begin("voting", len(graph.names))
@@ -78,13 +77,13 @@ def _samples_in(graph: PairGraph, image: int, seed: int) -> tuple[np.ndarray, np
 
 
 def _key(places: np.ndarray) -> np.ndarray:
-    """The nearest whole x and y of (n, 2) places in one number."""
+    """The rounded x and y of (n, 2) positions as one number."""
     x, y = np.rint(places).astype(np.int64).T
     return x << _KEY_BITS | y
 
 
 def _match(graph: PairGraph, edge: Edge, keypoints: list[Keypoints], seed: int) -> Matches:
-    """Samples with a keypoint near both ends, one match for a keypoint: the best of both its and its partner's."""
+    """Samples with a keypoint near both ends, one match per keypoint: the mutual best."""
     samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
     ends = zip(edge, (samples.keypoints0, samples.keypoints1), strict=True)
     rows0, rows1 = (nearest(xy, keypoints[image].xy, _BIN_PX * graph.scales[image]) for image, xy in ends)

@@ -1,6 +1,6 @@
-"""What can be told to be wrong without knowing the truth: warps against warps, images that nothing joins.
+"""Consistency checks without ground truth: warps against warps, unconnected images.
 
-Pure: takes warps and an aggregation, gives numbers and sentences. Lengths are px at a long side of 1600.
+Pure: from warps and an aggregation to numbers and sentences. Lengths are px at a long side of 1600.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from romacli.words import counted, first_few
 T = TypeVar("T")
 Triangle = tuple[int, int, int]
 
-# Work is bounded: warps are read anew for every triangle and pair looked at.
+# Bounds the work: warps are read again for every triangle and pair.
 _MAX_TRIANGLES = 300
 _TRIANGLES_PER_PAIR = 3
 _MAX_PAIRS_WATCHED = 300
 _LATTICE = 64
-# Fewer common places say nothing about a triangle, or about what moves.
+# Fewer common cells are not significant for a triangle, or for motion.
 _FEWEST_PLACES = 20
-# A triangle backs its pairs when it agrees at least so much; a whole job is odd below it.
+# A triangle supports its pairs from this agreement on; a whole job below it is suspicious.
 _MIN_AGREEMENT = 0.5
-# Below it hardly any point is seen by a third image.
+# Below this hardly any point is seen by a third image.
 _MIN_TRACK_LENGTH = 2.2
-# Matches of keypoints that were not carried along a track join a few different points anyhow.
+# Matches of external keypoints always connect a few different points.
 _OVERLONG_SHARE = 0.05
-# A link is weak with fewer matches than COLMAP wants twice over, or than this share of the usual pair.
+# A link is weak below twice COLMAP's minimum matches, or below this fraction of the median pair.
 _FEW_MATCHES = 30
 _FEW_OF_MEDIAN = 0.05
 # Places that move less stand still: mini's warp between two copies of a photograph, which should not move at all,
@@ -46,22 +46,22 @@ _STILL_PX = 2.0
 _SAME_SHARE = 0.95
 _STILL_SHARE = 0.03
 _MOVING_PX = 10.0
-# Warps of copies overlap nearly everywhere, so all such pairs are looked at.
+# Warps of copies overlap nearly everywhere, so all such pairs are checked.
 _COPY_OVERLAP = 0.9
 _NAMES_SHOWN = 3
-# COLMAP's mappers keep no further model of fewer images, nor of less than half of them where there are few.
+# COLMAP's mappers discard further models of fewer images, or of less than half of the images if there are few.
 SMALLEST_MODEL = 10
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What the checks found.
+    """The results of the checks.
 
-    components: groups of images that matches join, those without any left out.
-    triangle_agreement: mean over triangles of images i, j, k of the share of places where the warp from i to k
-        and the way over j agree; None where there are no triangles.
+    components: groups of images connected by matches, without single images.
+    triangle_agreement: mean over image triplets i, j, k of the fraction of cells where the warp from i to k agrees with
+        the one via j; None without triplets.
     images_without_tracks: images that share no keypoint with another.
-    warnings: sentences, each with what to do.
+    warnings: sentences with advice.
     """
 
     components: int
@@ -78,16 +78,16 @@ def check(
     images: Sequence[str],
     progress: Progress,
 ) -> Checks:
-    """Look at a job as a whole for what would mislead a mapper.
+    """Check a job as a whole for what would mislead a mapper.
 
     Args:
-        graph: the pairs that were aggregated; None where they have points and no warps. images: all in the list of
-            pairs, those without a usable pair too.
+        graph: the aggregated pairs; None if they have points instead of warps.
+        images: all images in the list of pairs, including those without a usable pair.
     """
     agreement, of_warps = None, list[str]()
     if graph is not None:
         agreement, of_warps = _check_warps(graph, options, progress)
-        # Matches of points are not checked by anything yet: wrong ones among them make tracks of any length.
+        # Matches of points are unverified here: wrong ones create tracks of any length.
         of_warps = [*_about_tracks(aggregation, len(images)), *of_warps]
     parts = connected(aggregation.num_matches)
     joined = {name for part in parts for name in part}
@@ -105,7 +105,7 @@ def check(
 
 
 def _check_warps(graph: PairGraph, options: AggregateOptions, progress: Progress) -> tuple[float | None, list[str]]:
-    """How far warps agree round triangles, and what there is to say of them and of what stands still."""
+    """The agreement of warps around triplets, and warnings about them and about static content."""
     triangles, watched = sample_triangles(graph), _pairs_to_watch(graph)
     progress.begin("checking warps", len(triangles) + len(watched))
     agreement = {}
@@ -122,7 +122,7 @@ def _check_warps(graph: PairGraph, options: AggregateOptions, progress: Progress
 
 
 def sample_triangles(graph: PairGraph) -> list[Triangle]:
-    """Three images that are all paired, ascending: some for every pair while there are few, a spread of them else."""
+    """Triplets of mutually paired images, ascending: some per pair if there are few, else an even sample."""
     neighbours = [set(others) for others in graph.neighbours]
     found: set[Triangle] = set()
     for i, j in graph.edges:
@@ -133,9 +133,9 @@ def sample_triangles(graph: PairGraph) -> list[Triangle]:
 
 
 def triangle_agreement(graph: PairGraph, triangle: Triangle, tolerance: float) -> float | None:
-    """The share of places in i whose way over j to k ends within twice the tolerance of the direct way.
+    """The fraction of cells in i whose warp to k via j ends within twice the tolerance of the direct warp.
 
-    None where hardly any place can be followed both ways.
+    None if hardly any cell can be followed both ways.
     """
     i, j, k = triangle
     places = _lattice(graph.sizes[i])
@@ -150,16 +150,16 @@ def triangle_agreement(graph: PairGraph, triangle: Triangle, tolerance: float) -
 
 @dataclass(frozen=True)
 class Motion:
-    """How a warp moves the picture: the share of its places that stay, and the median way of the others in px."""
+    """How a warp moves an image: the fraction of static cells, and the median motion of the others in px."""
 
     still: float
     moving_px: float
 
 
 def motion(graph: PairGraph, edge: Edge) -> Motion | None:
-    """What stays in place from one image of a pair to the other, made to the same size.
+    """The static content of a pair, at a common size.
 
-    None where one is not the other made larger or smaller, or little matches.
+    None if the aspect ratios differ, or if little matches.
     """
     i, j = edge
     (width_i, height_i), (width_j, height_j) = graph.sizes[i], graph.sizes[j]
@@ -178,7 +178,7 @@ def motion(graph: PairGraph, edge: Edge) -> Motion | None:
 
 
 def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple[str, ...]]:
-    """Groups of images joined by pairs with at least so many matches, the largest first, names ascending."""
+    """Groups of images connected by pairs with at least this many matches, largest first, names ascending."""
     names = sorted({name for pair, count in num_matches.items() if count >= fewest for name in pair})
     number = {name: k for k, name in enumerate(names)}
     edges = [[number[name] for name in pair] for pair, count in num_matches.items() if count >= fewest]
@@ -192,19 +192,19 @@ def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple
 
 
 def expected_models(sizes: Sequence[int], num_images: int) -> int:
-    """How many models COLMAP keeps of groups that nothing joins: the first, and others that are not too small."""
+    """The number of models COLMAP keeps of unconnected groups: the first, and others that are not too small."""
     least = min(SMALLEST_MODEL, num_images // 2)
     return max(1, sum(size >= max(2, least) for size in sizes))
 
 
 def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], num_images: int) -> list[str]:
-    """Groups that no match joins, and groups that hang together by a few."""
+    """Unconnected groups, and groups connected by few matches."""
     warnings = []
     if len(parts) > 1:
         groups = ", ".join(f"{len(part)} around {part[0]}" for part in parts[:_NAMES_SHOWN])
         warnings.append(
-            f"the images fall into {len(parts)} groups without matches between them ({groups}). "
-            f"Match more pairs between {parts[0][0]} and {parts[1][0]}; as it is, {_outcome(parts, num_images)}."
+            f"the images form {len(parts)} groups without matches between them ({groups}). Match more pairs between "
+            f"{parts[0][0]} and {parts[1][0]}; otherwise {_outcome(parts, num_images)}."
         )
     counts = [count for count in num_matches.values() if count]
     fewest = max(_FEW_MATCHES, _FEW_OF_MEDIAN * float(np.median(counts))) if counts else 0
@@ -214,8 +214,8 @@ def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], 
     if links:
         one, other = max(links, key=lambda pair: weak[pair])
         warnings.append(
-            f"{counted(weak[one, other], 'match', 'matches')} of {one} {other} are all that holds "
-            "two groups of images together. Match more pairs between the groups, or add a photograph between these two."
+            f"two groups of images are connected only by {counted(weak[one, other], 'match', 'matches')} of {one} "
+            f"{other}. Match more pairs between the groups, or add a photograph between these two."
         )
     return warnings
 
@@ -232,8 +232,8 @@ def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:
         return []
     names = first_few(alone, _NAMES_SHOWN)
     return [
-        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {names}. "
-        "Pair them with photographs that show the same thing, or leave them out."
+        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {names}. Pair them with "
+        "photographs of the same scene, or leave them out."
     ]
 
 
@@ -242,38 +242,38 @@ def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
     summary, warnings = aggregation.summary, []
     if num_images > 2 and summary.num_tracks and summary.mean_track_length < _MIN_TRACK_LENGTH:
         warnings.append(
-            f"a track has {summary.mean_track_length:.2f} views on average, so few points are seen by three images "
-            "and COLMAP may register next to none. Match more pairs of neighbouring photographs; of the methods, "
-            "tracks gives the longest."
+            f"tracks have {summary.mean_track_length:.2f} views on average, so few points are seen by three images "
+            "and COLMAP may register hardly any. Match more pairs of neighbouring photographs; --method tracks gives "
+            "the longest tracks."
         )
     if summary.num_overlong_tracks > _OVERLONG_SHARE * summary.num_tracks:
         warnings.append(
             f"{summary.num_overlong_tracks} of {summary.num_tracks} tracks have more keypoints than there are images, "
-            "so matches join different points. Use --method tracks, or a smaller --max-distance with given keypoints."
+            "so matches connect different points. Use --method tracks, or a smaller --max-distance with external "
+            "keypoints."
         )
     return warnings
 
 
 def _about_triangles(graph: PairGraph, agreement: Mapping[Triangle, float]) -> list[str]:
-    """Warps that agree nowhere, or else single pairs that contradict the others."""
+    """Low agreement of all warps, or single pairs that contradict the others."""
     if agreement and np.median(list(agreement.values())) < _MIN_AGREEMENT:
         return [
-            f"warps agree with one another at only {np.mean(list(agreement.values())):.0%} of the places where three "
-            "pairs can be compared. Check that the photographs show one scene that does not move, raise "
-            "--min-certainty, or try --model roma-outdoor."
+            f"only {np.mean(list(agreement.values())):.0%} of warp cells are consistent around image triplets. Check "
+            "that the photographs show one static scene, raise --min-certainty, or try --model roma-outdoor."
         ]
     wrong = contradicting(agreement)
     if not wrong:
         return []
     pairs = first_few([" ".join(graph.pair_of(edge)) for edge in wrong], _NAMES_SHOWN)
     return [
-        f"the warps of {counted(len(wrong), 'pair')} contradict those of all pairs around: {pairs}. "
-        "Look at these photographs; where two do not show the same thing, take the pair out of the list of pairs."
+        f"the warps of {counted(len(wrong), 'pair')} contradict those of all neighbouring pairs: {pairs}. Inspect "
+        "these photographs; remove pairs that do not show the same scene."
     ]
 
 
 def contradicting(agreement: Mapping[Triangle, float]) -> list[Edge]:
-    """Pairs that no triangle backs, though one of theirs has two other sides that are backed elsewhere."""
+    """Pairs that no triplet supports, although one of theirs has two other pairs supported elsewhere."""
     best: dict[Edge, float] = {}
     for triangle, share in agreement.items():
         for edge in _sides(triangle):
@@ -289,7 +289,7 @@ def _sides(triangle: Triangle) -> tuple[Edge, Edge, Edge]:
 
 
 def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
-    """Copies of one photograph, and what stays in place while the camera moves."""
+    """Copies of one photograph, and static content while the camera moves."""
     seen = {pair: moved for pair, moved in motions.items() if moved is not None}
     copies = [pair for pair, moved in seen.items() if moved.still >= _SAME_SHARE]
     fixed = [
@@ -301,14 +301,14 @@ def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
     if copies:
         pairs = first_few([" ".join(pair) for pair in copies], _NAMES_SHOWN)
         warnings.append(
-            f"{counted(len(copies), 'pair looks', 'pairs look')} like one photograph under two names: {pairs}. "
-            "Leave one of each out; a copy adds no view and can mislead the mapper."
+            f"{counted(len(copies), 'pair looks', 'pairs look')} like one photograph under two names: {pairs}. Leave "
+            "one of each out; copies add no view and can mislead the mapper."
         )
     if fixed and len(fixed) >= (len(seen) - len(copies)) / 2:
         warnings.append(
-            f"in {len(fixed)} of {len(seen)} pairs {np.median(fixed):.0%} of the matched places stay where they are "
-            "while the rest moves: a watermark, a border, dirt on the lens or the background of a turntable. Crop or "
-            "cover it in the photographs; its matches say that the camera stood still."
+            f"in {len(fixed)} of {len(seen)} pairs {np.median(fixed):.0%} of the matched cells are static while the "
+            "rest moves: a watermark, a border, dirt on the lens or the background of a turntable. Crop or mask it; "
+            "its matches suggest that the camera did not move."
         )
     return warnings
 
@@ -319,13 +319,13 @@ def _pairs_to_watch(graph: PairGraph) -> list[Edge]:
 
 
 def _lattice(size: Size) -> np.ndarray:
-    """Places spread evenly over an image, (n, 2) float32 COLMAP pixels."""
+    """Points spread evenly over an image, (n, 2) float32 COLMAP pixels."""
     steps = (np.arange(_LATTICE, dtype=np.float32) + 0.5) / _LATTICE
     return np.stack(np.meshgrid(steps * size[0], steps * size[1]), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly apart."""
+    """At most `count` items, evenly spaced."""
     if len(items) <= count:
         return list(items)
     return [items[k] for k in np.linspace(0, len(items) - 1, count).astype(int)]

@@ -1,4 +1,4 @@
-"""What hangs together through matches. Knows neither images nor keypoints' places."""
+"""Connected components of keypoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romacli.types import Pair
 def join_tracks(counts: Mapping[str, int], matches: Iterable[tuple[Pair, np.ndarray]]) -> dict[str, np.ndarray]:
     """For each image (K,) int64 the track of each of its keypoints, -1 for those without a match.
 
-    Keypoints that a chain of matches joins are one track, even where it comes back to an image it has seen.
+    Keypoints connected by a chain of matches are one track, even if it returns to the same image.
 
     Args:
         counts: the number of keypoints of each image.

@@ -1,4 +1,4 @@
-"""One position from several predictions of a track. Knows neither images nor where predictions come from."""
+"""One position from several predictions of a track."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the predictions of each track agree on.
+    """The consensus of each track's predictions.
 
     ids: (n,) the tracks, ascending; xy: (n, 2) float32 weighted mean of the predictions near the median;
     support: (n,) their weight; share: (n,) their part of the weight of all predictions, in [0, 1].
@@ -25,7 +25,7 @@ def combine(ids: np.ndarray, xy: np.ndarray, weights: np.ndarray, tolerance: flo
     """Average each track's predictions that lie within `tolerance` of their weighted median per axis.
 
     Args:
-        ids: (m,) the track each prediction speaks of, in any order.
+        ids: (m,) the track of each prediction, in any order.
         xy: (m, 2) predicted positions in px.
         weights: (m,) positive.
         tolerance: px.
@@ -52,7 +52,7 @@ def weighted_medians(groups: np.ndarray, values: np.ndarray, weights: np.ndarray
     groups: (m,) ascending from 0 without gaps; weights: (m,) positive float64.
     """
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-    # Group and value in one key: one sort instead of two. Ties need no care, their values being equal.
+    # Group and value in one key: one sort instead of two. Ties do not matter, as their values are equal.
     order = np.argsort(groups + (values - low) / max(2 * (high - low), 1e-9))
     reached = np.cumsum(weights[order])
     ends = reached[np.flatnonzero(np.diff(groups, append=-1))]

@@ -1,4 +1,4 @@
-"""The images of a job as a graph: who is paired with whom, and the warps between. Knows no tracks."""
+"""The images of a job as a graph with the warps of its pairs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from romacli.geometry.warp import WarpField, lie_in, masked, warp_fields
 from romacli.types import CompactWarp, Pair, PairList, Size
 
 ReadWarp = Callable[[Pair], CompactWarp]
-# The cells of an image, of a (gh, gw) grid over it, that no mask touches; None where the image has no mask.
+# The unmasked cells of a (gh, gw) grid over an image; None without a mask.
 KeptCells = Callable[[str, tuple[int, int]], np.ndarray | None]
 Edge = tuple[int, int]
 
 # Thresholds are given in px of an image of this long side and scaled to each image.
 REFERENCE_LONG_SIDE = 1600
-# Smaller images have the lengths of this one, 1.2 px between keypoints among them: nearer ones make the cameras of
-# photographs of 64 to 320 px no better.
+# Smaller images use the lengths of this one, such as 1.2 px between keypoints: denser ones did not improve the cameras
+# of photographs of 64 to 320 px.
 _SMALLEST_LONG_SIDE = 640
 
-# Decoded pairs kept at hand, 1.4 MB each at 140 x 140 cells: neighbours in the visiting order share many of
-# them.
+# Cached decoded pairs, 1.4 MB each at 140 x 140 cells: neighbours in the visiting order share many of them.
 _CACHED_PAIRS = 48
 
 
 def scale_of(size: Size) -> float:
-    """What a length at `REFERENCE_LONG_SIDE` is in an image of a size."""
+    """The scale from lengths at `REFERENCE_LONG_SIDE` to an image of this size."""
     return max(*size, _SMALLEST_LONG_SIDE) / REFERENCE_LONG_SIDE
 
 
 class PairGraph:
-    """Images by number, in the order of their names, and the warps between them, read when needed.
+    """Images by index, in the order of their names, and the warps between them, read on demand.
 
     Attributes:
         names: ascending.
@@ -48,7 +47,7 @@ class PairGraph:
     ) -> None:
         """Read every record once for its sizes and overlap; `read` returns it, A being the pair's first name.
 
-        Cells that `kept` does not name have no weight, and no warp leads there.
+        Cells outside `kept` have no weight, and no warp ends there.
 
         Raises:
             ValueError: a pair occurs twice, or an image is paired with itself.
@@ -84,7 +83,7 @@ class PairGraph:
         self.sizes = [sizes[name] for name in self.names]
 
     def _read(self, pair: Pair) -> CompactWarp:
-        """The record of a pair without what is masked."""
+        """The record of a pair without masked cells."""
         record = self._read_whole(pair)
         if self._kept is None:
             return record
@@ -93,7 +92,7 @@ class PairGraph:
         return masked(record, *kept)
 
     def allows(self, image: int, points: np.ndarray) -> np.ndarray:
-        """Which of (n, 2) points of an image lie where no mask is; (n,) bool."""
+        """Which of (n, 2) points of an image are not masked; (n,) bool."""
         cells = self._cells.get(self.names[image])
         return np.ones(len(points), bool) if cells is None else lie_in(cells, points, self.sizes[image])
 
@@ -119,10 +118,9 @@ class PairGraph:
         return self.names[edge[0]], self.names[edge[1]]
 
     def visiting_order(self) -> list[int]:
-        """All images, each the one that overlaps most with those before it; ties go to the first name.
+        """All images, each the one with the largest overlap with those before it; ties go to the first name.
 
-        The walk starts at, and jumps between unconnected parts to, the image that overlaps most with all
-        others.
+        The order starts at, and jumps between components to, the image with the largest total overlap.
         """
         overlaps: list[dict[int, float]] = [{} for _ in self.names]
         for (i, j), overlap in self._overlaps.items():

@@ -1,6 +1,6 @@
-"""Point pairs of a matcher of keypoints made keypoints that pairs share. Knows no warps.
+"""Merge the point pairs of a keypoint matcher into keypoints shared by all pairs.
 
-Such a matcher describes an image once: a keypoint has the same coordinates, to the last bit, in all pairs of its image.
+Such a matcher describes each image once, so a keypoint has bit-identical coordinates in all pairs of its image.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from romacli.keypoints.spacing import nearest
 from romacli.types import Correspondences, Keypoints, Matches, Pair, canonical
 
 ReadPoints = Callable[[Pair], Correspondences]
-# Which of (n, 2) points of an image lie where no mask is.
+# Which of (n, 2) points of an image are not masked.
 Allows = Callable[[str, np.ndarray], np.ndarray]
-# Rows of an image's keypoints for (n, 2) points of a pair, -1 for those that are none.
+# Rows of an image's keypoints for (n, 2) points of a pair, -1 if there is none.
 Find = Callable[[str, np.ndarray], np.ndarray]
 
 
@@ -30,14 +30,14 @@ def by_points(
     anchors: Mapping[str, Keypoints] | None = None,
     reach: Mapping[str, float] | None = None,
 ) -> Aggregation:
-    """Keypoints of every image: the points of all its pairs, each once, with as score in how many pairs it matches.
+    """Keypoints of every image: the points of all its pairs, each once, scored by the number of its matches.
 
     Args:
         pairs: unique up to order.
-        read: gives the points of a pair, 0 being its first name.
-        allows: points elsewhere are left out.
-        anchors: keypoints of some images or all, to keep as they are in place of the points. A point is the nearest
-            one within `reach`, in px of its image.
+        read: returns the points of a pair, 0 being its first name.
+        allows: which points are not masked; the others are left out.
+        anchors: keypoints of some or all images to use instead of the points. A point becomes the nearest one within
+            `reach`, in px of its image.
     """
     ordered = sorted(map(canonical, pairs))
     known, limits = anchors or {}, reach or {}
@@ -60,7 +60,7 @@ def by_points(
 
 @dataclass(frozen=True)
 class _PairMatches(Mapping[Pair, Matches]):
-    """The matches of pairs, made of their points when they are asked for."""
+    """The matches of pairs, computed lazily from their points."""
 
     pairs: Sequence[Pair]
     read: ReadPoints
@@ -82,7 +82,7 @@ class _PairMatches(Mapping[Pair, Matches]):
 
 
 def one_to_one(rows0: np.ndarray, rows1: np.ndarray, scores: np.ndarray) -> Matches:
-    """Matches of (n,) rows, of which none is -1 or occurs twice on its side: the best of both its and its partner's."""
+    """One-to-one matches of (n,) rows without -1: the mutual best."""
     found = np.flatnonzero((rows0 >= 0) & (rows1 >= 0))
     best_first = found[np.argsort(-scores[found], kind="stable")]
     kept = best_first[_is_first(rows0[best_first]) & _is_first(rows1[best_first])]
@@ -99,7 +99,7 @@ def _is_first(rows: np.ndarray) -> np.ndarray:
 def _places(
     pairs: Sequence[Pair], read: ReadPoints, allows: Allows | None, progress: Progress, known: Collection[str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each image but the known ones the points of all its pairs, each once, and in how many of them it is."""
+    """The unique points of each image not yet known, and the number of pairs of each."""
     none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     found = {name: none for pair in pairs for name in pair if name not in known}
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Point pairs drawn from one pair's stored warps, the same at every call. Knows no other pairs."""
+"""Deterministic point pairs sampled from one pair's stored warps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from romacli.types import Correspondences
 
 
 def draw(graph: PairGraph, edge: Edge, count: int, *, seed: int) -> Correspondences:
-    """Up to `count` correspondences of a pair, half from each direction, usable cells preferred by weight.
+    """Sample up to `count` correspondences of a pair, half from each direction, usable cells by weight.
 
-    What is drawn depends on the two names and the seed alone. Each place lies anywhere within its cell, so
-    that pairs which share an image do not agree by standing on the same lattice.
+    Samples depend only on the two names and the seed. Positions are jittered within their cells, so that pairs sharing
+    an image do not agree merely because of a common grid.
     """
     i, j = edge
     rng = np.random.default_rng([seed, *(zlib.crc32(graph.names[image].encode()) for image in edge)])

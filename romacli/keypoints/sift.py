@@ -1,4 +1,4 @@
-"""SIFT keypoints of one photograph: places, for matching through warps, or with descriptors. Knows no files."""
+"""SIFT keypoints of one photograph, with or without descriptors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def detect_sift(image: np.ndarray, max_keypoints: int, kept: np.ndarray | None = None) -> Keypoints:
     """The strongest SIFT keypoints of a photograph in COLMAP pixels, strongest first, with their response as score.
 
-    A place that SIFT gives several orientations is there once. Needs no more than OpenCV.
+    A point with several orientations occurs once.
 
     Args:
         image: (H, W, 3) uint8 RGB. kept: (H, W) bool, the pixels where keypoints may lie; None for all.
@@ -67,7 +67,7 @@ def describe_sift(image: np.ndarray, max_keypoints: int) -> tuple[np.ndarray, np
 
 
 def _detector(max_keypoints: int) -> cv2.SIFT:
-    """OpenCV's SIFT; without precise upscaling its places are a quarter of a pixel off."""
+    """OpenCV's SIFT; without precise upscaling its positions are off by a quarter of a pixel."""
     import cv2
 
     return cv2.SIFT.create(nfeatures=max_keypoints, enable_precise_upscale=True)

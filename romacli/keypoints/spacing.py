@@ -1,4 +1,4 @@
-"""Where points may stand in an image: seeds on a jittered lattice, room between them. Knows no warps."""
+"""Spatial distribution of points in an image: jittered seeds, minimum distances."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 
 from romacli.types import Size
 
-# Room for points is dealt out over so many cells along each side of an image, as to this share of it.
+# This fraction of the keypoints is distributed evenly over this many cells per side.
 _CELLS = 32
 _SPREAD_SHARE = 0.5
 
 
 def seed_lattice(size: Size, spacing: float, *, name: str, seed: int) -> np.ndarray:
-    """A jittered lattice of places for new points, (n, 2) float32 COLMAP pixels.
+    """A jittered grid of seeds for new points, (n, 2) float32 COLMAP pixels.
 
-    Each moves by up to 0.3 of the spacing. The jitter depends on the image's name and the seed alone, so that
-    neither order nor company changes it.
+    Each is moved by up to 0.3 of the spacing. The jitter depends only on the image's name and the seed.
     """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     x, y = (np.arange(spacing / 2, side, spacing) for side in size)
@@ -29,7 +28,7 @@ def seed_lattice(size: Size, spacing: float, *, name: str, seed: int) -> np.ndar
 def close_pairs(queries: np.ndarray, points: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Every query and point within `radius` of each other, as rows of `queries` (n, 2) and `points` (m, 2).
 
-    Points are sorted into square cells as wide as the radius, so that those near a query lie in three runs.
+    Points are sorted into square cells as wide as the radius, so that a query's neighbours lie in three runs.
     """
     if not len(queries) or not len(points):
         nothing = np.zeros(0, np.intp)
@@ -66,9 +65,9 @@ def nearest(queries: np.ndarray, points: np.ndarray, radius: float) -> np.ndarra
 
 
 def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarray:
-    """Which of (n, 2) points stay when, greedily, the best clears its surroundings first; (n,) bool.
+    """Which of (n, 2) points survive greedy non-maximum suppression; (n,) bool.
 
-    Ties go to the earlier row. Every round settles all points without an open better neighbour at once.
+    Ties go to the earlier row. Every round decides all points without an undecided better neighbour.
     """
     rank = np.empty(len(points), np.intp)
     rank[np.argsort(-scores, kind="stable")] = np.arange(len(points))
@@ -90,10 +89,10 @@ def suppress(points: np.ndarray, scores: np.ndarray, radius: float) -> np.ndarra
 
 
 def choose_spread(points: np.ndarray, scores: np.ndarray, size: Size, count: int) -> np.ndarray:
-    """The rows of `count` of (n, 2) points inside an image, ascending: the best, but some from everywhere.
+    """The rows of `count` of (n, 2) points inside an image, ascending: the best, but spread over the image.
 
-    Half of the room is dealt out evenly over the image, each cell's best coming first, and the rest goes to the best
-    of those left over. The best alone crowd where most images look, and poses want points everywhere.
+    Half are taken evenly from cells, the best of each first, the rest are the best remaining ones. The best alone would
+    cluster where most images overlap, while poses need points everywhere.
     """
     column, row = np.minimum(points / size * _CELLS, _CELLS - 1).astype(np.intp).T
     cell = row * _CELLS + column

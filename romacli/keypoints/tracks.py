@@ -1,6 +1,6 @@
-"""Tracks over a graph of images: carried through warps, agreed between neighbours, confirmed pair by pair.
+"""Tracks over a graph of images: propagated by warps, averaged over neighbours, confirmed pair by pair.
 
-Positions travel through the warps; nothing is snapped to a grid or to a detector's corners. Knows no files.
+Positions are propagated by the warps, never snapped to a grid or to detected corners.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.spacing import choose_spread, close_pairs, seed_lattice, suppress
 
-# A track's own position speaks with this weight beside its neighbours' (at most 1 each), which keeps lone
-# ones in place.
+# Weight of a track's own position against its neighbours' (at most 1 each), which keeps isolated ones in place.
 _OWN_WEIGHT = 0.2
-# A track enters an image when more than this share of the weight of its predictions agrees.
+# A track enters an image if more than this fraction of its predictions' weight agrees.
 _MIN_SHARE_TO_ENTER = 0.55
 # A new track needs so much weight over all pairs of its image, and keeps this share of the spacing from
 # others.
 _MIN_WEIGHT_TO_START = 0.05
 _ROOM_TO_START = 0.7
-# Fixed keypoints had their room when they were made, and were then moved to texture, where several meet.
+# Fixed keypoints were spaced when they were made, and may have converged on the same texture since.
 _REFINED_ROOM = 0.3
 # The reverse warp is turned round by its Jacobian while the area scale lies above the first value; its weight
 # is scaled by the area within the other two.
@@ -34,7 +33,7 @@ _AREA_RANGE = (0.1, 4.0)
 
 
 class TrackTable:
-    """Which tracks are seen where: for each image ascending track ids and their positions.
+    """The observations of tracks: for each image ascending track ids and their positions.
 
     ids: per image (n,) int32; xy: per image (n, 2) float32 COLMAP pixels; fixed: images whose observations stay.
     """
@@ -52,7 +51,7 @@ class TrackTable:
         return self._room[: self._num_tracks]
 
     def hold(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
-        """Let an image see these tracks, ids ascending, at (n, 2) positions, for good."""
+        """Add fixed observations of these tracks, ids ascending, at (n, 2) positions to an image."""
         self._make_room(int(ids.max(initial=-1)) + 1)
         self.replace(image, ids, xy)
         self.fixed.add(image)
@@ -65,13 +64,13 @@ class TrackTable:
         self._room[first : self._num_tracks] = 0
 
     def replace(self, image: int, ids: np.ndarray, xy: np.ndarray) -> None:
-        """Let an image see these tracks instead of those it saw; ids ascend."""
+        """Replace the observations of an image; ids ascending."""
         self.lengths[self.ids[image]] -= 1
         self.lengths[ids] += 1
         self.ids[image], self.xy[image] = ids, xy
 
     def start(self, image: int, xy: np.ndarray) -> None:
-        """Begin a new track at each of (n, 2) positions."""
+        """Start a new track at each of (n, 2) positions."""
         first = self._num_tracks
         self._make_room(first + len(xy))
         self.lengths[first:] = 1
@@ -79,14 +78,14 @@ class TrackTable:
         self.xy[image] = np.concatenate((self.xy[image], xy))
 
     def keep(self, image: int, kept: np.ndarray) -> None:
-        """Forget the observations of an image that are not marked in `kept` (n,) bool, unless they are fixed."""
+        """Remove the observations of an image not marked in `kept` (n,) bool, unless fixed."""
         if image not in self.fixed:
             self.replace(image, self.ids[image][kept], self.xy[image][kept])
 
     def drop_shorter_than(self, length: int) -> None:
-        """Forget tracks seen in fewer images, all judged at once, and number the others anew in the same order.
+        """Remove tracks in fewer images and renumber the others in the same order.
 
-        Those that a fixed image sees stay.
+        Tracks with a fixed observation are kept.
         """
         long_enough = self.lengths >= length
         for image in self.fixed:
@@ -109,11 +108,11 @@ class TrackTable:
 
 
 def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> None:
-    """Carry tracks from image to image, best connected first, and start new ones where none has come.
+    """Propagate tracks from image to image, best connected first, and start new ones where there are none.
 
-    In the first sweep an image hears those visited before it, afterwards all of its neighbours, which joins
-    tracks that began twice. Images that stay half empty get seeds twice as dense in the later sweeps. All hear fixed
-    images, which hear nobody.
+    In the first sweep an image uses the predictions of images visited before it, afterwards those of all neighbours,
+    which merges duplicate tracks. Images that remain half empty get seeds twice as dense in later sweeps. Fixed images
+    make predictions for all others, but do not change.
     """
     order = graph.visiting_order()
     spacing = [options.spacing] * len(order)
@@ -128,7 +127,7 @@ def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance
             _seed(table, graph, image, spacing[image], options)
             heard.add(image)
             advance()
-        # Lone observations would only stand in the way of others.
+        # Isolated observations would only block others.
         table.drop_shorter_than(2)
         sparse = [len(ids) < options.max_keypoints / 2 for ids in table.ids]
         spacing = [options.spacing / (2 if is_sparse else 1) for is_sparse in sparse]
@@ -143,7 +142,7 @@ def _choose_observations(
     *,
     both_ways: bool,
 ) -> None:
-    """Replace an image's observations by what it and its neighbours agree on, longer tracks first."""
+    """Replace an image's observations by the consensus of it and its neighbours, longer tracks first."""
     scale = graph.scales[image]
     ids, xy, weights = (
         np.concatenate(parts) for parts in zip(*_predictions(table, graph, image, others, both_ways), strict=True)
@@ -163,10 +162,10 @@ def _choose_observations(
 def _predictions(
     table: TrackTable, graph: PairGraph, image: int, others: Sequence[int], both_ways: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Track ids, positions in the image and weights: its own, then what pairs with `others` say of it.
+    """Track ids, positions in the image and weights: its own, then predictions from pairs with `others`.
 
-    The reverse warps cost a third of the time and tell little of which tracks there are, but where: the last sweep
-    alone asks them, from where `relax` goes on.
+    Reverse warps cost a third of the time and improve positions more than the choice of tracks: only the last sweep,
+    before `relax`, uses them.
     """
     own = table.ids[image], table.xy[image]
     yield *own, np.full(len(own[0]), _OWN_WEIGHT, np.float32)
@@ -187,17 +186,16 @@ def _predictions(
 def _turn_round(
     sample: WarpSample, start: np.ndarray, arrival: np.ndarray, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where in the source image a warp, read at (n, 2) `start`, would have to be read to lead to `arrival`.
+    """Invert a warp: the source positions, near (n, 2) `start`, that it maps to `arrival`.
 
-    Averaging forward predictions alone drifts; with the reverse ones turned round the error falls with every
-    round.
+    Averaging only forward predictions drifts; with inverted reverse ones the error falls with every round.
 
     Args:
         sample: the warp at `start`, with Jacobians.
         scale: px of the source image per px of the target image at equal size.
 
     Returns:
-        (n, 2) positions by one Newton step and (n,) weights in the source, 0 where the warp says nothing.
+        (n, 2) positions by one Newton step and (n,) weights in the source, 0 where the warp is unusable.
     """
     assert sample.jacobians is not None
     (xx, xy), (yx, yy) = sample.jacobians.transpose(1, 2, 0)
@@ -211,7 +209,7 @@ def _turn_round(
 
 
 def _seed(table: TrackTable, graph: PairGraph, image: int, spacing: float, options: AggregateOptions) -> None:
-    """Start tracks at the lattice points no track is near and some pair can carry, best supported first."""
+    """Start tracks at grid points away from other tracks that some pair can propagate, best supported first."""
     room = options.max_keypoints - len(table.ids[image])
     if room <= 0:
         return
@@ -228,10 +226,10 @@ def _seed(table: TrackTable, graph: PairGraph, image: int, spacing: float, optio
 
 
 def relax(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]) -> None:
-    """Move every observation that is not fixed to the weighted mean of what its neighbours predict.
+    """Move every observation that is not fixed to the weighted mean of its neighbours' predictions.
 
-    They move `refinements` times, all at once. Predictions further than the tolerance have no say; where they outweigh
-    the others in the last round, the observation is forgotten.
+    All move together, `refinements` times. Predictions further away than the tolerance are ignored; if they outweigh
+    the others in the last round, the observation is removed.
     """
     for _ in range(options.refinements):
         votes = [_Votes.none(len(ids)) for ids in table.ids]
@@ -252,7 +250,7 @@ def relax(table: TrackTable, graph: PairGraph, options: AggregateOptions, advanc
 def _mutual_predictions(
     table: TrackTable, graph: PairGraph, i: int, j: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """What both directions of a pair say about the tracks it shares: image, rows, positions and weights."""
+    """The predictions of both directions of a pair for its shared tracks: image, rows, positions and weights."""
     rows = dict(zip((i, j), table.common(i, j), strict=True))
     xy = {image: table.xy[image][rows[image]] for image in (i, j)}
     for source, target in ((i, j), (j, i)):
@@ -290,9 +288,9 @@ class _Votes:
 def confirm(
     table: TrackTable, graph: PairGraph, options: AggregateOptions, advance: Callable[[], None]
 ) -> dict[tuple[int, int], np.ndarray]:
-    """Ask every pair's own warps, in either direction, which shared tracks they see within the tolerance.
+    """Check which shared tracks each pair's own warps confirm within the tolerance, in either direction.
 
-    Pairs of fixed images are not asked.
+    Pairs of fixed images are skipped.
 
     Returns:
         For each edge (m,) uint8 over the tracks both images share, ascending: 255 times the weight of the
