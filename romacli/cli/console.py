@@ -1,4 +1,4 @@
-"""What people see: progress and messages on stderr, results on stdout, errors as sentences with an exit code."""
+"""Console output: progress and messages on stderr, results on stdout, errors as sentences with an exit code."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SIGNAL_BASE = 128
 
 
 class Console:
-    """Progress with time left on a terminal, a line now and then elsewhere. Quiet keeps warnings only.
+    """Progress with remaining time on a terminal, occasional lines elsewhere. Quiet keeps only warnings.
 
-    has_told: whether a JSON object is on stdout, where there must not be a second.
+    has_told: whether a JSON object was printed on stdout, where only one is allowed.
     """
 
     has_told = False
@@ -58,7 +58,7 @@ class Console:
             self._line(f"{title}: {total} to do")
 
     def advance(self, count: int = 1) -> None:
-        count = min(count, self._total - self._done)  # more than was announced is told by what follows
+        count = min(count, self._total - self._done)  # a task may advance further than announced
         self._done += count
         if self._bar is not None:
             self._bar.update(self._task, advance=count, rate=_rate(self._seconds_each()))
@@ -89,7 +89,7 @@ class Console:
             print(sentence, file=sys.stderr, flush=True)
 
     def _pace(self) -> str:
-        """Rate and time left, once there is something to judge them by."""
+        """Rate and remaining time, once they can be estimated."""
         if not 0 < self._done < self._total:
             return ""
         seconds_each = self._seconds_each()
@@ -142,13 +142,13 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to end after the current batch, the second into an end now."""
+    """Turn the first SIGINT or SIGTERM into a request to stop after the current batch; exit at once on the second."""
     request = StopRequest()
 
     def handle(number: int, _: object) -> None:
         if request.signal_number is not None:
             os._exit(SIGNAL_BASE + number)
-        print("stopping; the same command continues, without --overwrite", file=sys.stderr, flush=True)
+        print("stopping; run the same command again, without --overwrite, to resume", file=sys.stderr, flush=True)
         request.set(number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -160,7 +160,7 @@ def stopping() -> Iterator[StopRequest]:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code an error stands for."""
+    """The exit code of an error."""
     if isinstance(error, Stopped):
         return SIGNAL_BASE + error.signal_number
     if isinstance(error, KeyboardInterrupt):
@@ -169,7 +169,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def tell(error: BaseException, *, as_json: bool) -> None:
-    """An error's sentence on stderr, and as JSON on stdout where the command's object is still due."""
+    """Print an error on stderr, and as JSON on stdout if the command has not printed its object yet."""
     sentence = error.format_message() if hasattr(error, "format_message") else str(error)
     if not isinstance(error, KeyboardInterrupt):
         print(f"error: {sentence}", file=sys.stderr, flush=True)
@@ -178,7 +178,7 @@ def tell(error: BaseException, *, as_json: bool) -> None:
 
 
 class Unheard:
-    """A stream whose reader may go: what cannot be written any more is dropped, and the work goes on."""
+    """A stream whose reader may disappear: failed writes are dropped, and the work continues."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

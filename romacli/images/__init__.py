@@ -1,1 +1,1 @@
-"""The folder of photographs: names, pixels, metadata. Knows no matchers."""
+"""The folder of photographs: names, pixels, metadata."""

@@ -1,7 +1,7 @@
-"""A file's pixels and size in the orientation they are stored in: COLMAP ignores EXIF's, and so do we.
+"""A file's pixels and size in stored orientation: like COLMAP, this ignores EXIF orientation.
 
-OpenCV decodes, because it keeps 16-bit images whole where Pillow saturates them; JPEG aside, of whose damage it tells
-the terminal alone, where simplejpeg says what libjpeg found. Pillow reads headers.
+OpenCV decodes, because Pillow saturates 16-bit images. JPEG is decoded by simplejpeg, which reports damage that OpenCV
+only prints to the terminal. Pillow reads headers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .jpeg import MAX_PIXELS, cut_off, is_jpeg, read_jpeg
 if TYPE_CHECKING:
     from PIL import Image
 
-# The darkest and brightest parts of a 16-bit photograph that its range leaves out, in percent: hot pixels, glints.
+# Percentage of darkest and brightest 16-bit pixels ignored in finding the range: hot pixels, glints.
 _TONES_LEFT_OUT = 0.1
 SIXTEEN_BIT = f"narrow ranges stretched, {_TONES_LEFT_OUT} to {100 - _TONES_LEFT_OUT} %"
-# A range of less than 14 bits is narrow, leaving 64 of 256 levels at most; one of less than 16 counts is noise.
+# A range below 14 bits is narrow, leaving at most 64 of 256 levels; one below 16 levels is noise.
 _NARROW, _LEAST_RANGE = 2**14, 16
-_FLAT_RANGE = 3  # of 255: what compression makes of a single colour
+_FLAT_RANGE = 3  # of 255: compression noise on a single colour
 
 _pillow_limit_lock = threading.Lock()
 
@@ -38,14 +38,14 @@ _pillow_limit_lock = threading.Lock()
 def read_image(path: str | Path) -> np.ndarray:
     """Decode a photograph in stored orientation.
 
-    16-bit values are scaled to 8; where they span less than 14 bits, this range of theirs becomes 0 to 255.
-    Alpha is dropped, grey, palette and CMYK images become RGB. Of several pages or frames the first is taken.
+    16-bit values are scaled to 8 bits; if they span less than 14 bits, their range is stretched to 0 to 255. Alpha is
+    dropped; grey, palette and CMYK images become RGB. Only the first page or frame is read.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: the file cannot be opened, is empty, cut off or damaged, or is nothing that can be decoded.
+        ImageError: the file cannot be opened, is empty, truncated or damaged, or has an unknown format.
     """
     import cv2
 
@@ -76,13 +76,13 @@ def read_samples(path: Path) -> np.ndarray:
 
 
 def is_flat(image: np.ndarray) -> bool:
-    """Whether a picture, (H, W, 3) uint8, is a single colour: nothing in it can be matched."""
+    """Whether an image, (H, W, 3) uint8, is a single colour, so that it cannot be matched."""
     lows, highs = _range(image, 2**14)
     return bool((highs - lows <= _FLAT_RANGE).all())
 
 
 def is_stretched(path: Path) -> bool:
-    """Whether a photograph has 16 bits and so narrow a range that it is stretched; False for what cannot be read."""
+    """Whether a photograph has 16 bits and a narrow range that is stretched; False if unreadable."""
     import cv2
 
     with opened_header(path) as image:
@@ -96,7 +96,7 @@ def is_stretched(path: Path) -> bool:
 
 
 def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
-    """What OpenCV makes of a file, of 8 or 16 bits."""
+    """Decode a file of 8 or 16 bits by OpenCV."""
     import cv2
 
     if data.startswith(_PNG_START) and not _png_has_end(data):
@@ -134,9 +134,9 @@ def _tones(image: np.ndarray) -> tuple[int, int]:
 
 
 def _range(image: np.ndarray, pixels: int) -> np.ndarray:
-    """The least and the largest value of each channel of (H, W, channels), (2, channels), outliers aside.
+    """The minimum and maximum of each channel of (H, W, channels), without outliers, (2, channels).
 
-    pixels: about how many to look at.
+    pixels: approximate number of pixels to sample.
     """
     step = max(1, math.isqrt(image.shape[0] * image.shape[1] // pixels))
     ends = (_TONES_LEFT_OUT, 100 - _TONES_LEFT_OUT)
@@ -144,7 +144,7 @@ def _range(image: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def image_size(path: Path) -> Size:
-    """Return (width, height) in px as stored, from the header alone wherever Pillow knows the format.
+    """Return (width, height) in px as stored, from the header if Pillow knows the format.
 
     Raises:
         ImageError: the file cannot be opened or is no image.
@@ -162,7 +162,7 @@ def image_size(path: Path) -> Size:
 
 @contextmanager
 def opened_header(path: Path) -> Iterator[Image.Image | None]:
-    """Yield Pillow's view of a file, its pixels unread, or None where Pillow does not know the format.
+    """Yield the image opened by Pillow, without reading pixels, or None if it does not know the format.
 
     Raises:
         ImageError: the file cannot be opened.
@@ -182,7 +182,7 @@ def opened_header(path: Path) -> Iterator[Image.Image | None]:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(stream)
-            except Exception:  # Pillow's plugins raise whatever a damaged header makes them stumble over
+            except Exception:  # Pillow's plugins raise all kinds of errors on damaged headers
                 image = None
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
@@ -190,7 +190,7 @@ def opened_header(path: Path) -> Iterator[Image.Image | None]:
 
 
 def stored_size(image: Image.Image) -> Size:
-    """Return (width, height) in px as stored; Pillow's own `size` is already turned for an oriented TIFF."""
+    """Return (width, height) in px as stored; Pillow's `size` of an oriented TIFF is already rotated."""
     from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
     if isinstance(image, TiffImageFile):
@@ -251,9 +251,9 @@ _TIFF_UPRIGHT = 1
 
 
 def _without_tiff_orientation(data: bytes) -> bytes:
-    """Return a TIFF whose first page says it is upright, and any other file as it is.
+    """Return a TIFF with the orientation of its first page reset, any other file unchanged.
 
-    libtiff turns the pixels whatever OpenCV is told. BigTIFF is left alone.
+    libtiff rotates the pixels regardless of OpenCV's flags. BigTIFF is not changed.
     """
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
     if order is None:
@@ -266,6 +266,6 @@ def _without_tiff_orientation(data: bytes) -> bytes:
             if tag == _TIFF_ORIENTATION and value != _TIFF_UPRIGHT:
                 upright = struct.pack(f"{order}H", _TIFF_UPRIGHT)
                 return data[: entry + 8] + upright + data[entry + 10 :]
-    except struct.error:  # the directory lies past the end: decoding will say so
+    except struct.error:  # the directory lies past the end: decoding will report it
         pass
     return data

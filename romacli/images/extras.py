@@ -1,4 +1,4 @@
-"""Formats that need a package of their own: what phones (HEIC) and cameras (raw files) write."""
+"""Formats that need extra packages: HEIC from phones and raw files from cameras."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Extra:
         return find_spec(self.package) is not None
 
     def has(self, name: str) -> bool:
-        """Tell by its extension whether a file is of this format."""
+        """Whether a file is of this format, by its extension."""
         return name.lower().endswith(self.extensions)
 
 
@@ -40,12 +40,12 @@ _ORIENTATION_OF_FLIP = {3: 3, 5: 8, 6: 6}
 
 
 def installed_extensions() -> tuple[str, ...]:
-    """The extensions that count as photographs beside the usual ones."""
+    """Additional extensions that count as photographs."""
     return tuple(extension for extra in (HEIC, RAW) if extra.is_installed for extension in extra.extensions)
 
 
 def remedy(names: Sequence[str]) -> str:
-    """What to do about photographs in formats that cannot be read here."""
+    """Advice on photographs in unreadable formats."""
     missing = [extra for extra in (HEIC, RAW) if not extra.is_installed and any(map(extra.has, names))]
     if not missing:
         return "Convert them to JPEG or PNG"
@@ -58,7 +58,7 @@ def is_heif(start: bytes) -> bool:
 
 
 def teach_pillow_heif() -> None:
-    """Let Pillow open HEIC, where that is installed. It turns such files upright itself, as HEIC demands."""
+    """Let Pillow open HEIC, if installed. It applies the orientation itself, as HEIC requires."""
     if HEIC.is_installed:
         import pillow_heif
 
@@ -111,7 +111,7 @@ def _require(extra: Extra, path: Path) -> None:
     if not extra.is_installed:
         kind = "HEIC" if extra is HEIC else "a raw file"
         raise ImageError(
-            f"{path} is {kind}, which takes an extra. Run pip install 'romacli[{extra.name}]', or convert it to JPEG."
+            f"{path} is {kind}, which needs an extra. Run pip install 'romacli[{extra.name}]', or convert it to JPEG."
         )
 
 

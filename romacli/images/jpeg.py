@@ -1,4 +1,4 @@
-"""JPEG, decoded strictly: what libjpeg fills with grey or garbage is no photograph."""
+"""Strict JPEG decoding: files that libjpeg would fill up with grey or garbage are refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from romacli.errors import ImageError
 
-MAX_PIXELS = 2**30  # what OpenCV decodes at most, and hence all of us
+MAX_PIXELS = 2**30  # OpenCV's limit
 
 _START, _LAST_BYTES = b"\xff\xd8\xff", b"\xff\xd9"
 # Codes of markers: Huffman tables, the end, a scan; and of frames, the one whose scans hold whole coefficients.
 _TABLES, _END, _SCAN, _SEQUENTIAL = 0xC4, 0xD9, 0xDA, (0xC0, 0xC1)
 # In entropy-coded data FF is followed by 00 or a restart marker, and FF FF pads; all else is the next marker.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
-# What libjpeg says of odd headers, which change no pixel, and of files that it does not read. All else is damage.
+# libjpeg's messages about odd headers, which do not affect pixels, and about unsupported files. All others mean damage.
 _ODDITY = re.compile("bad ICC|Adobe|JFIF|Invalid SOS")
 _UNKNOWN = re.compile("Unsupported (?!marker)|subsampling")
 _SURPLUS = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
@@ -32,7 +32,7 @@ def is_jpeg(data: bytes) -> bool:
 def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
     """Decode a JPEG into (H, W, 3) uint8 RGB, as stored.
 
-    Returns None for another format, and where libjpeg has no way to RGB (CMYK) or does not know it.
+    Returns None for other formats, and for JPEGs that libjpeg cannot convert to RGB (CMYK) or does not support.
 
     Raises:
         ImageError: it is cut off, or damaged inside.
@@ -66,7 +66,7 @@ def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
 
 
 def cut_off(path: Path) -> ImageError:
-    """What to say of a file that ends too early."""
+    """The error for a truncated file."""
     return ImageError(f"{path} is cut off before its end. Copy it again from its source, or leave it out.")
 
 
@@ -81,13 +81,13 @@ def _decode(data: bytes, space: str, *, strict: bool) -> np.ndarray:
 
 
 def _is_padding(complaint: str, data: bytes) -> bool:
-    """Whether the bytes too many before the end are all alike: some cameras fill their files up."""
+    """Whether surplus bytes before the end are all equal: some cameras pad their files."""
     surplus = _SURPLUS.search(complaint)
     return surplus is not None and len(set(data[-int(surplus[1]) :])) == 1
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield code and place of markers, segment by segment, so that an embedded thumbnail's do not count."""
+    """Yield code and offset of markers, segment by segment, skipping those of embedded thumbnails."""
     position = 2
     while marker := _MARKER.search(data, position):
         yield marker[1][0], marker.start()
@@ -95,10 +95,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _has_lost_block(data: bytes) -> bool:
-    """Whether there are zeros in the scan that no photograph is coded by, though they decode.
+    """Whether the scan has a run of zeros that decodes but cannot come from a photograph.
 
-    They may hold by chance as many blocks of pixels as were there, so that libjpeg ends where it should, with all that
-    follows in wrong brightness. Flat areas are zeros only where the code of zeros means so in every table.
+    By chance they may decode to the right number of blocks, so that libjpeg reports no error but everything after them
+    has the wrong brightness. Flat areas are coded as zeros only if the zero code means so in every table.
     """
     is_sequential = has_other_meaning = False
     for code, position in _segments(data):
@@ -111,7 +111,7 @@ def _has_lost_block(data: bytes) -> bool:
 
 
 def _first_symbols(data: bytes, start: int) -> Iterator[int]:
-    """What the code of zeros means in each table of AC coefficients in a segment; 0 ends a block."""
+    """The meaning of the all-zero code in each AC table of a segment; 0 ends a block."""
     position, end = start + 2, start + int.from_bytes(data[start : start + 2], "big")
     while position + 17 < end:
         if data[position] >> 4:

@@ -1,4 +1,4 @@
-"""Which files of a folder are its photographs, and in which order. Opens none of them."""
+"""List the photographs of a folder in natural order, without opening them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EXTENSIONS = (
     *(".jfif", ".jpe", ".mpo", ".jp2", ".j2k", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".dib", ".ras", ".sr"),
 )
 
-# Pictures too, but in formats that nothing here reads, or only with an extra.
+# Image formats that cannot be read, or only with an extra.
 _OTHER_EXTENSIONS = (
     *(".avif", ".jxl", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".jpx", ".jps", ".srw", ".nrw", ".x3f", ".3fr", ".iiq"),
     *HEIC.extensions,
     *RAW.extensions,
 )
 
-# Folders beside `images` where data sets keep the same photographs made smaller, and masks.
+# Folders next to `images` in which data sets keep downscaled copies, and masks.
 _COPIES, _MASKS = re.compile(r"images_[0-9]+"), re.compile("masks?", re.IGNORECASE)
 
 
 def list_images(root: str | Path, *, names_file: str | Path | None = None) -> ImageList:
-    """Name the photographs under a folder, or those of them that a file lists.
+    """List the photographs under a folder, or those named in a file.
 
     Names are POSIX, relative to `root`, in natural order (img2 before img10). Hidden files and folders are
     left out, as are the copies and masks of data sets, see `LeftOut`; links to folders are followed, except back into a
@@ -41,12 +41,12 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
     Args:
         root: the folder of photographs.
         names_file: a UTF-8 text file, one name relative to `root` on a line; blank lines and lines that begin
-            with # are skipped. Files named here count whatever their extension; a name that differs from a file's
-            in Unicode's spelling alone is that file's.
+            with # are skipped. Files named here count regardless of their extension; names are compared regardless of
+            Unicode normalisation.
 
     Raises:
-        InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that
-            no pair list can carry.
+        InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that pair
+            lists cannot represent.
     """
     root = Path(root)
     _require_folder(root)
@@ -60,7 +60,7 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
 
 
 def files_under(folder: Path) -> list[str]:
-    """Name all files under a folder that are not hidden, relative to it, in no particular order.
+    """List all files under a folder that are not hidden, relative to it, in no particular order.
 
     Raises:
         InputError: the folder is missing or cannot be read.
@@ -95,7 +95,7 @@ def _read_here() -> tuple[str, ...]:
 
 
 def _twins(names: Iterable[str]) -> set[str]:
-    """Those of the names whose picture lies in `images` too: copies by their stems, masks by a name or a stem."""
+    """The names that are copies or masks of files in `images`: copies by stem, masks by name or stem."""
     paths = [PurePosixPath(name) for name in names]
     stems = {path.with_suffix("") for path in paths}
     known = stems.union(paths)
@@ -141,7 +141,7 @@ def _normalised(name: str) -> str:
 
 
 def is_file_inside(root: Path, name: str) -> bool:
-    """Tell whether a relative name leads to a file within a folder."""
+    """Whether a relative name leads to a file within a folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and os.path.isfile(root / name)
 
@@ -162,7 +162,7 @@ def _require_folder(root: Path) -> None:
 
 
 def _require_portable(root: Path, name: str) -> None:
-    """Refuse the names that pair lists, COLMAP or HDF5 would tear apart or lose."""
+    """Refuse names that pair lists, COLMAP or HDF5 cannot represent."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -206,12 +206,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # os.path.isdir takes a link that leads nowhere, or to itself, for a file: reading it will name it.
+    # os.path.isdir takes broken and circular links for files: reading them will report it.
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], str], ...]:
-    """Order names as a person does, folder by folder; the plain spelling decides between 1, 01 and 001."""
+    """Natural order, folder by folder; ties such as 1, 01 and 001 are broken by the plain spelling."""
     return tuple((_digits_as_numbers(part), part) for part in name.split("/"))
 
 

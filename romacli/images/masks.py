@@ -1,6 +1,6 @@
-"""Masks: which pixels of a photograph count. Black (0 in every channel) and transparent ones do not, all else does.
+"""Masks of photographs: black (0 in every channel) and transparent pixels are ignored, all others count.
 
-Masks are data: values are compared as they are stored, so that 1 of 16 bits is not black.
+Stored values are compared without scaling, so that 1 of 16 bits is not black.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _MASK_EXTENSION = ".png"
 
 @dataclass(frozen=True)
 class Masks:
-    """The mask files of photographs, by name; a photograph with none counts as a whole."""
+    """The mask files of photographs, by name; all pixels of a photograph without one count."""
 
     files: Mapping[str, tuple[Path, ...]]
 
     def require_sizes(self, sizes: Mapping[str, Size]) -> None:
-        """Pass silently when every mask has the size of its photograph, by header.
+        """Check by header that every mask has the size of its photograph.
 
         Args:
-            sizes: (width, height) of photographs by name; masks of other names are not looked at.
+            sizes: (width, height) of photographs by name; masks of other names are ignored.
 
         Raises:
             InputError: a mask has another size, or cannot be read.
@@ -45,7 +45,7 @@ class Masks:
                 _require_size(path, mask_sizes[path], name, size)
 
     def read(self, name: str) -> np.ndarray | None:
-        """Which pixels of a photograph count, (H, W) bool, or None where all do."""
+        """Which pixels of a photograph count, (H, W) bool, or None if all do."""
         kept = [_kept(read_samples(path)) for path in self.files.get(name, ())]
         if not kept:
             return None
@@ -56,25 +56,25 @@ def find_masks(root: Path | None, names: Sequence[str], options: MaskOptions) ->
     """Find the masks of photographs: of `a/1.jpg`, `a/1.jpg.png` (COLMAP's rule) or else `a/1.png` in the folder.
 
     Args:
-        root: the folder of photographs, where a mask may belong to one that is not among `names`; None where it
-            is not known, and masks of others are none of our business.
+        root: the folder of photographs, whose masks may exceed `names`; None if unknown, then other masks are ignored.
 
     Raises:
-        InputError: there is no such folder or file, or it holds a mask that belongs to no photograph, or none that
-            belongs to one.
+        InputError: the folder or file does not exist, holds a mask without a photograph, or no mask of any photograph.
     """
     by_name: dict[str, tuple[Path, ...]] = {}
     if options.mask_dir is not None:
         by_name = {name: (path,) for name, path in _masks_in(options.mask_dir, root, names).items()}
     if options.camera_mask is not None:
         if not options.camera_mask.is_file():
-            raise InputError(f"{options.camera_mask} is no file. Give --camera-mask one image, black where to ignore.")
+            raise InputError(
+                f"{options.camera_mask} is not a file. Give --camera-mask one image, black where pixels are ignored."
+            )
         by_name = {name: (*by_name.get(name, ()), options.camera_mask) for name in names}
     return Masks(by_name)
 
 
 def without_masks(images: ImageList, options: MaskOptions) -> ImageList:
-    """The photographs of a list that are no masks, where these lie in a folder among them."""
+    """The photographs of a list without masks stored among them."""
     is_mask = {
         name
         for name in images.names
@@ -85,7 +85,7 @@ def without_masks(images: ImageList, options: MaskOptions) -> ImageList:
 
 
 def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Which cells of a (gh, gw) grid over an image touch no black pixel, as (gh, gw) bool.
+    """Which cells of a (gh, gw) grid over an image contain no black pixel, as (gh, gw) bool.
 
     Args:
         kept: (H, W) bool, False where the mask is black.
@@ -98,7 +98,7 @@ def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _kept(samples: np.ndarray) -> np.ndarray:
-    """Which pixels count, (H, W) bool, by the samples of a mask: grey, or colours and perhaps alpha."""
+    """Which pixels count, (H, W) bool, by the samples of a mask: grey, or colour with optional alpha."""
     if samples.ndim == 2:
         return samples != 0
     kept = (samples[..., :3] != 0).any(axis=2)
@@ -108,17 +108,17 @@ def _kept(samples: np.ndarray) -> np.ndarray:
 
 
 def _pixel_ranges(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first pixel each cell of a row touches, and the one behind its last."""
+    """The first pixel of each cell of a row, and one past its last."""
     borders = np.arange(cells + 1) * pixels
     return borders[:-1] // cells, -(-borders[1:] // cells)
 
 
 def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder. Give --mask-dir the folder of the masks.")
+        raise InputError(f"{folder} is not a folder. Give --mask-dir the folder of the masks.")
     files = files_under(folder)
     if root is not None and folder.resolve() == root.resolve():
-        raise InputError(f"{folder} holds the photographs themselves. Give --mask-dir a folder of masks alone.")
+        raise InputError(f"{folder} holds the photographs themselves. Give --mask-dir a separate folder of masks.")
     _require_png(folder, files)
     masks = {name[: -len(_MASK_EXTENSION)]: name for name in files if name.lower().endswith(_MASK_EXTENSION)}
     whole, bare = spelled(names, masks), spelled(map(_without_extension, names), masks)
@@ -132,19 +132,19 @@ def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str
     if not found:
         raise InputError(
             f"{folder} holds no mask of the {len(names)} photographs. That of {names[0]} is {names[0]}.png or "
-            f"{_without_extension(names[0])}.png, black where to ignore."
+            f"{_without_extension(names[0])}.png, black where pixels are ignored."
         )
     return {name: folder / masks[key] for name, key in found.items()}
 
 
 def _refuse_orphans(folder: Path, orphans: Sequence[str], root: Path) -> None:
     if orphans:
-        first, others = min(orphans), f" (nor are {len(orphans) - 1} others)" if len(orphans) > 1 else ""
+        first, others = min(orphans), f" (and {len(orphans) - 1} more)" if len(orphans) > 1 else ""
         inside = root / "images"  # of a data set whose root was given
-        advice = f"Give {inside} for the photographs" if inside.is_dir() else "Rename the mask, or take it away"
+        advice = f"Give {inside} for the photographs" if inside.is_dir() else "Rename or remove the mask"
         raise InputError(
-            f"{folder / first} is the mask of no photograph{others}: {root} holds no {first[: -len(_MASK_EXTENSION)]}, "
-            f"with whatever extension. {advice}."
+            f"{folder / first} is the mask of no photograph{others}: {root} holds no "
+            f"{first[: -len(_MASK_EXTENSION)]}, with any extension. {advice}."
         )
 
 
@@ -155,12 +155,14 @@ def _without_extension(name: str) -> str:
 def _require_png(folder: Path, files: Sequence[str]) -> None:
     others = [name for name in files if name.lower().endswith(EXTENSIONS) and not name.lower().endswith(".png")]
     if others:
-        raise InputError(f"{folder / min(others)} is no PNG, and other formats blur black. Save the masks as PNG.")
+        raise InputError(
+            f"{folder / min(others)} is not PNG, and lossy formats do not preserve black. Save the masks as PNG."
+        )
 
 
 def _require_size(path: Path, mask: Size, name: str, size: Size) -> None:
     if mask != size:
         raise InputError(
-            f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. "
-            "Give a mask of the photograph's own size, in the orientation it is stored in."
+            f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. Give a mask of the "
+            "photograph's size, in its stored orientation."
         )

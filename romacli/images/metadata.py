@@ -1,4 +1,4 @@
-"""What a photograph's EXIF says about the camera. Damaged or missing EXIF is an answer, never an error."""
+"""Camera metadata from a photograph's EXIF data. Damaged or missing EXIF data are never an error."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ if TYPE_CHECKING:
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm, mm, um
 _FILM_DIAGONAL_MM = math.hypot(36, 24)  # equivalents compare diagonals, so that any aspect ratio has one
-# A focal length outside is a wrong tag, not a lens: 0.1 sees 157 degrees, 100 sees half a degree.
+# Focal lengths outside are wrong tags: 0.1 sees 157 degrees, 100 half a degree.
 _FOCAL_LENGTHS_PER_SIDE = (0.1, 100.0)
 
-# What files say that were opened before, by path, bytes and modification time in ns.
-_SETTLED_NS = 2_000_000_000  # FAT and some network file systems tell times to two seconds
+# Metadata of files opened before, by path, bytes and modification time in ns.
+_SETTLED_NS = 2_000_000_000  # FAT and some network file systems store times to two seconds
 _headers: dict[tuple[Path, int, int], ImageMetadata] = {}
 
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What a photograph says about itself.
+    """A photograph's metadata.
 
     size: (width, height) in px, stored orientation.
-    orientation: EXIF's 1 to 8; 1 where it says nothing. Coordinates never depend on it.
-    focal_length_px: in px of the stored image, or None where EXIF does not tell.
-    camera_model: maker and model, or None. device: the same with the lens and its focal length in mm, as far as they
-        are told.
+    orientation: EXIF's 1 to 8; 1 if missing. Coordinates never depend on it.
+    focal_length_px: in px of the stored image, or None if missing.
+    camera_model: maker and model, or None. device: also the lens and its focal length in mm, if present.
     gps: (latitude, longitude, altitude) in degrees north and east and m above sea level, or None; a missing
         altitude is 0.
-    gps_fault: why the position that EXIF tells is not believed, as the end of a sentence.
+    gps_fault: why the GPS position is implausible, as the end of a sentence.
     """
 
     size: Size
@@ -52,10 +51,10 @@ class ImageMetadata:
 
 
 def read_metadata(path: Path) -> ImageMetadata:
-    """Return a photograph's size and what its EXIF tells, with None for what is missing or makes no sense.
+    """Return a photograph's size and EXIF metadata, with None for missing or implausible values.
 
-    A file is opened once in a process, as long as it keeps its bytes and modification time; one that was written a
-    moment ago may change without another time, and is opened each time.
+    A file is opened once per process unless its size or modification time changes; one written a moment ago may change
+    without a new modification time, and is opened each time.
 
     Raises:
         ImageError: the file cannot be opened or is no image.
@@ -74,13 +73,13 @@ def read_metadata(path: Path) -> ImageMetadata:
 
 
 def recall_metadata(path: Path, stamp: tuple[int, int], header: Mapping[str, Any]) -> None:
-    """Take what an earlier process wrote down, as `written` gave it, of a file of so many bytes and that time in ns."""
+    """Restore metadata that an earlier process stored by `written`, for a file of this size and time in ns."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in header.items()}
     _headers.setdefault((path, *stamp), ImageMetadata(**values))
 
 
 def written(metadata: ImageMetadata) -> dict[str, Any]:
-    """What is known of a photograph as JSON takes it, without what it does not tell."""
+    """The metadata as JSON values, without missing ones."""
     untold = asdict(ImageMetadata(metadata.size))
     return {key: value for key, value in asdict(metadata).items() if key == "size" or value != untold[key]}
 
@@ -96,7 +95,7 @@ def _read_exif(path: Path, size: Size) -> ImageMetadata:
     try:
         with opened_header(path) as image:
             return ImageMetadata(size) if image is None else _from_exif(_exif(image), size)
-    except Exception:  # Pillow's EXIF reader raises whatever damaged bytes make it stumble over
+    except Exception:  # Pillow's EXIF reader raises all kinds of errors on damaged data
         return ImageMetadata(size)
 
 
@@ -105,7 +104,7 @@ def _exif(image: Image.Image) -> Image.Exif:
 
     if image.format == "TIFF":
         return image.getexif()
-    exif = Image.Exif()  # image.getexif() would decode a PNG that has none, looking for it behind the pixels
+    exif = Image.Exif()  # image.getexif() would decode a PNG without EXIF, looking for it after the pixels
     exif.load(image.info.get("exif", b""))
     return exif
 
@@ -130,8 +129,8 @@ def _from_exif(exif: Image.Exif, size: Size) -> ImageMetadata:
 def _focal_length_px(tags: Mapping[int, Any], size: Size) -> float | None:
     """Return the focal length in px, from the 35 mm equivalent or else from the sensor's resolution.
 
-    Agrees with COLMAP 4.2, which knows the sensors of some cameras besides; for a photograph made smaller
-    after it was taken we scale the sensor's resolution, COLMAP does not.
+    Agrees with COLMAP 4.2, except that COLMAP also has a database of camera sensors, and does not scale the sensor's
+    resolution for photographs resized later.
     """
     from PIL.ExifTags import Base
 
@@ -173,7 +172,7 @@ def _device(exif: Image.Exif) -> str:
 
 
 def _gps(tags: Mapping[int, Any]) -> Position | None:
-    """The position that tags tell, believable or not; NaN is what is no number."""
+    """The position in the tags, plausible or not; NaN for invalid numbers."""
     from PIL.ExifTags import GPS
 
     if GPS.GPSLatitude not in tags and GPS.GPSLongitude not in tags:

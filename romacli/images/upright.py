@@ -1,4 +1,4 @@
-"""A photograph as it is meant to be looked at. Networks see it so; coordinates stay those of the stored pixels."""
+"""Upright photographs, as networks see them; coordinates remain those of the stored pixels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from .decode import read_image
 from .metadata import read_metadata
 
-# EXIF's orientations that are turns, as quarters clockwise. The mirrored ones are left as they are stored: nothing
-# that is made of a mirrored photograph fits the others.
+# EXIF orientations that are rotations, as clockwise quarter turns. Mirrored ones are not corrected, as nothing derived
+# from a mirrored photograph fits the others.
 _QUARTER_TURNS = {3: 2, 6: 1, 8: 3}
 
 
 def read_upright(path: Path) -> tuple[np.ndarray, int]:
-    """Decode a photograph and turn it as its EXIF data asks.
+    """Decode a photograph and rotate it according to its EXIF orientation.
 
     Returns:
-        (H, W, 3) uint8 RGB, and the quarter turns clockwise that were made.
+        (H, W, 3) uint8 RGB, and the clockwise quarter turns applied.
 
     Raises:
         ImageError: as from `read_image`.

@@ -1,4 +1,4 @@
-"""The pairs that a COLMAP database has verified or matched."""
+"""The verified or matched pairs of a COLMAP database."""
 
 from __future__ import annotations
 

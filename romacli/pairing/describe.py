@@ -1,4 +1,4 @@
-"""A descriptor of each photograph as a whole, from the matcher's coarse stage, kept in hloc's global features file."""
+"""Global descriptors of photographs from the matcher's coarse stage, stored in hloc's global features file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from romacli.words import counted
 
 # The settings of a matcher that its descriptors depend on.
 _SETTINGS = ("model", "weights_sha256", "backbone_sha256", "coarse_resolution", "dtype")
-# Images between two writes of the file; what a kill can lose.
+# Images between writes of the file, which a kill can lose.
 _KEPT_EVERY = 2000
 
 
 @dataclass
 class Describer:
-    """Describes photographs with a matcher, and remembers whom it could not read.
+    """Computes descriptors of photographs with a matcher.
 
-    path: a global features file, used again and added to; one of another tool is taken as it is. None keeps nothing.
-    failures: a sentence for each photograph that could not be read.
+    path: a global features file to reuse and extend; another tool's is used unchanged. None stores nothing.
+    failures: an error per unreadable photograph.
     """
 
     matcher: Matcher | None
@@ -71,8 +71,8 @@ class Describer:
         missing = [name for name in images.names if name not in found]
         if missing:
             raise InputError(
-                f"{self.path} holds no descriptors of {len(missing)} of {len(images)} photographs, {missing[0]} first, "
-                "and was made by another tool. Let that tool add them, or name another file with --descriptors."
+                f"{self.path}, from another tool, has no descriptors of {len(missing)} of {len(images)} photographs, "
+                f"starting with {missing[0]}. Add them with that tool, or give another file with --descriptors."
             )
         return found
 
@@ -84,7 +84,7 @@ class Describer:
         found = {name: feature for name, feature in held.items() if feature.stamp == stamps.get(name)}
         todo = [name for name in images.names if name not in found]
         if found:
-            self.progress.say(f"descriptors of {len(found)} of {len(images)} photographs are there already")
+            self.progress.say(f"descriptors of {len(found)} of {len(images)} photographs already exist")
         if todo:
             self.progress.begin("describing", len(todo))
             for start in range(0, len(todo), _KEPT_EVERY):
@@ -99,8 +99,8 @@ class Describer:
         if not isinstance(self.matcher, CoarseMatcher):
             name = "it" if self.matcher is None else f"'{self.matcher.name}'"
             raise UsageError(
-                f"retrieval compares descriptors of a matcher's coarse stage, which {name} does not give. Try --model "
-                "mini, or give a file of another tool's with --descriptors."
+                f"retrieval needs descriptors from a matcher's coarse stage, which {name} does not have. Try --model "
+                "mini, or give another tool's file with --descriptors."
             )
         return self.matcher
 
@@ -112,7 +112,7 @@ class Describer:
             made_with = file.provenance()
             same = {key: value for key, value in made_with.items() if key != "romacli"}
             if same != {key: value for key, value in provenance.items() if key != "romacli"}:
-                self.progress.say(f"{self.path} was made with other weights or settings and is made anew")
+                self.progress.say(f"{self.path} was made with other weights or settings and is rebuilt")
                 return {}
             return file.read(list(images.names))
 

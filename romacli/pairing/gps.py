@@ -1,4 +1,4 @@
-"""The GPS positions of photographs: which are believed, and what becomes of the others."""
+"""The plausible GPS positions of photographs, with warnings about the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def believed(
     """
     if faults:
         progress.warn(
-            f"the GPS positions of {len(faults)} of {number} photographs cannot be true and count as none: "
+            f"the GPS positions of {len(faults)} of {number} photographs are implausible and are ignored: "
             f"{named(faults)}"
         )
     heights = [place[2] for place in gps.values() if place[2]]
@@ -32,8 +32,8 @@ def believed(
         return dict(gps)
     height = median(heights)
     progress.warn(
-        f"the GPS positions of {len(without)} of {number} photographs, {without[0]} first, lack an altitude; the "
-        f"median of the others, {height:.1f} m, stands in for it"
+        f"the GPS positions of {len(without)} of {number} photographs, starting with {without[0]}, lack an altitude; "
+        f"the median of the others, {height:.1f} m, is used"
     )
     return {name: place if place[2] else (*place[:2], height) for name, place in gps.items()}
 

@@ -1,4 +1,4 @@
-"""Pairs matched beside a job, each once: a journal in a folder for each choice of settings."""
+"""Matches outside a job, each stored once: a journal per combination of settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def match_kept(
         folder: holds a folder for each choice of settings. settings: what results depend on beside the matcher's.
 
     Raises:
-        Stopped: a signal asked for it; results so far are kept.
+        Stopped: by a signal; results so far are kept.
     """
     photographs = look_at(images, {})
     known = {name: (stamp,) for name, stamp in photographs.stamps.items()}

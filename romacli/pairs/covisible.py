@@ -1,4 +1,4 @@
-"""Images that see the same points of a model."""
+"""Pairs of images that see the same points of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every image with every other."""
+"""All pairs of images."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
 
     A line is two words, or two names separated by a tab when they hold spaces; a third, numeric column is
     ignored; lines that begin with # and blank lines are skipped. Of a pair and its reverse the first is kept.
-    A name that differs from an image's in Unicode's spelling alone is that image's.
+    Names are compared regardless of Unicode normalisation.
 
     Args:
         path: a UTF-8 text file, or "-" for standard input.
@@ -39,8 +39,8 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
 
     Raises:
         InputError: the file cannot be read.
-        PairsError: a line breaks the grammar, pairs an image with itself or names an unknown image, or the
-            file holds no pairs.
+        PairsError: a line is malformed, pairs an image with itself or names an unknown image, or the file holds no
+            pairs.
     """
     source, text = _read_text(path)
     known = frozenset(names or ())

@@ -1,4 +1,4 @@
-"""Several lists of pairs as one."""
+"""Merge lists of pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from romacli.types import Pair, PairList
 
 @dataclass(frozen=True)
 class MergedPairs:
-    """The pairs of several lists; `added` counts what each list had that none before it had."""
+    """The pairs of several lists; `added` counts the new pairs of each list."""
 
     pairs: PairList
     added: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Images whose cameras, where they are known to stand, look at the same part of space."""
+"""Pairs of posed cameras with overlapping view frusta."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _SAMPLES = (6, 6, 4)
 class Frustum:
     """What a camera sees: x_cam = rotation (3, 3) x_world + translation (3,).
 
-    left, top, right, bottom: the edges of the image at depth 1. near, far: depths between which there are things
-    to see, in the units of the world.
+    left, top, right, bottom: the edges of the image at depth 1. near, far: depth range of the scene, in world units.
     """
 
     rotation: np.ndarray

@@ -1,4 +1,4 @@
-"""A text file of where photographs were taken."""
+"""Read a text file of photographs' positions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
         cartesian: the numbers are x, y, z in m; otherwise latitude and longitude in degrees and a height in m.
 
     Raises:
-        InputError: the file cannot be read, or a line makes no sense or repeats a name.
+        InputError: the file cannot be read, or a line is invalid or repeats a name.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -41,12 +41,12 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
         if not cartesian and (abs(position[0]) > 90 or abs(position[1]) > 180):
             raise InputError(
                 f"{place}: {position[0]:g}, {position[1]:g} is not a latitude within 90 and a longitude within 180 "
-                "degrees. Swap them if they are the wrong way round, or say --cartesian if they are metres."
+                "degrees. Swap them if they are in the wrong order, or give --cartesian if they are metres."
             )
         if not cartesian and (fault := position_fault(*position)):
             raise InputError(f"{place}: the position of {name} {fault}. Correct it, or leave the line out.")
         if name in found:
-            raise InputError(f"{place}: {name} has a position already. Remove one of them.")
+            raise InputError(f"{place}: {name} already has a position. Remove one of them.")
         found[name] = position
     if not found:
         raise InputError(f"{path} holds no positions. {_GRAMMAR}")

@@ -20,7 +20,7 @@ def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: floa
         max_distance_m: the largest distance, along the straight line.
 
     Raises:
-        UsageError: a limit below zero, or no neighbours asked for.
+        UsageError: a limit is not above zero.
     """
     if max_num_neighbors < 1 or not max_distance_m > 0:
         raise UsageError("--max-distance-m and --max-num-neighbors must be above zero.")

@@ -1,1 +1,1 @@
-"""What lies on disk. Knows nothing of how matches were made."""
+"""The files of a job on disk."""

@@ -1,4 +1,4 @@
-"""Descriptors of whole images as hloc's global features file has them: one vector for each image name."""
+"""Global descriptors in hloc's file layout: one vector per image name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STAMP = "stamp"
 
 @dataclass(frozen=True)
 class GlobalFeature:
-    """The descriptor (D,) float32 of an image, and the state of the file it was made of, where that is known."""
+    """The descriptor (D,) float32 of an image, and the stamp of the file it was computed from, if known."""
 
     descriptor: np.ndarray
     stamp: tuple[int, ...] | None = None
@@ -47,7 +47,7 @@ class GlobalFeaturesFile(ReadFile):
     """
 
     def read(self, names: list[str]) -> dict[str, GlobalFeature]:
-        """The descriptors of those of the images that the file has, in whichever of Unicode's spellings."""
+        """The descriptors of the images in the file, regardless of Unicode normalisation."""
         found = {}
         meant = spelled(names, self.names())
         with self._reading("give its global descriptors"):

@@ -1,6 +1,6 @@
-"""What was run in an output folder and how long it took: a line of JSON for each piece of work, appended.
+"""The history of an output folder: one appended line of JSON per run, with its duration.
 
-For people and reports, and to find the photographs again where nobody names their folder.
+For people and reports, and to find the photographs if their folder is not given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Run:
 
 
 def append_run(path: Path, run: Run) -> None:
-    """Add a line by one write.
+    """Append a line in a single write.
 
     Raises:
         StoreError: the file cannot be written to.
@@ -48,7 +48,7 @@ def append_run(path: Path, run: Run) -> None:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """All runs in order; none where there is no file. A line that a kill has torn is passed over."""
+    """All runs in order; none without a file. Lines cut off by a kill are skipped."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -67,9 +67,9 @@ def read_runs(path: Path) -> list[Run]:
 def noted(
     layout: Layout | None, stage: str, *, images: Path | None = None, output: Path | None = None
 ) -> Iterator[dict[str, float]]:
-    """Time a block and append it to the folder's runs; the block may fill the counts it is given.
+    """Time a block and append it to the folder's history; the block may fill the counts it is given.
 
-    No folder, and one without a manifest, is no job of ours and gets no such file. Nor does a job fail for want of it.
+    Folders without a manifest are not jobs and get no history. A failed write does not fail the job.
     """
     counts: dict[str, float] = {}
     started, start, finished = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), False
@@ -85,6 +85,6 @@ def noted(
 
 
 def photographs_of(layout: Layout) -> Path | None:
-    """The folder of a job's photographs where they were when they were last looked at; None where nobody knows."""
+    """The folder that a job's photographs were last read from; None if unknown."""
     folders = [run.images for run in read_runs(layout.runs) if run.images]
     return Path(folders[-1]) if folders else None

@@ -1,8 +1,8 @@
-"""Keypoints and matches as hloc's HDF5 files have them.
+"""Keypoints and matches in hloc's HDF5 files.
 
-The only owner of their keys and of the half pixel between COLMAP's frame, in memory, and hloc's, on disk.
-Files keep HDF5's default format, are written whole and never appended to: written in place they are torn or
-unreadable after a kill. h5py loads with the first file.
+Only this module deals with their keys and with the half pixel between COLMAP's frame, in memory, and hloc's, on disk.
+Files use HDF5's default format and are always rewritten as a whole: files written in place are unreadable after a kill.
+h5py is imported with the first file.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 _READ_ERRORS = (
     *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError),
 )
-# More than any of HDF5's usual filters makes of a byte.
+# Above the expansion ratio of HDF5's usual filters.
 _MOST_EXPANSION = 1100
 _SMALL_BYTES = 1 << 20
 UNREAD: Size = (0, 0)
 
 
 def pair_key(name0: str, name1: str) -> str:
-    """The group of a pair in a matches file, nested as in hloc since version 1.3."""
+    """The group name of a pair in a matches file, nested as in hloc since version 1.3."""
     return f"{_flat(name0)}/{_flat(name1)}"
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Pass silently when every name can have a group of its own in hloc's files.
+    """Check that every name can have its own group in hloc's files.
 
     Raises:
-        PairsError: a name is no HDF5 path, lies inside another name, or shares its key with another.
+        PairsError: a name is not a valid HDF5 path, lies inside another name, or shares its key with another.
     """
     distinct = dict.fromkeys(names)
     by_key: dict[str, str] = {}
@@ -64,13 +64,13 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, provenance: Mapping[str, str]) -> None:
-    """Write the keypoints of all images: a group per image name, whole or not at all.
+    """Write the keypoints of all images, a group per image name, atomically.
 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
     under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
     Described keypoints have `descriptors` (D, K) float16, as hloc's extractors write them.
-    Refined keypoints have the three datasets of `Precision` besides, which hloc does not look at.
-    A photograph that cannot be read has no keypoints and the size `UNREAD`.
+    Refined keypoints also have the three datasets of `Precision`, which hloc ignores.
+    An unreadable photograph has no keypoints and the size `UNREAD`.
 
     Args:
         path: replaced when it exists.
@@ -95,11 +95,11 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
 
 
 def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]) -> None:
-    """Write the matches of all pairs: a group per pair, whole or not at all.
+    """Write the matches of all pairs, a group per pair, atomically.
 
     A group holds `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,
-    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints. A pair without matches has its
-    group too, since hloc looks for every pair of its list; its values are HDF5's fill values, which take no room.
+    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints. A pair without matches also has a
+    group, since hloc expects every listed pair; its values are HDF5's fill values, which take no space.
 
     Args:
         path: replaced when it exists.
@@ -108,7 +108,7 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
-        ValueError: a keypoint of the first image is matched twice, which the format cannot say.
+        ValueError: a keypoint of the first image is matched twice, which the format cannot represent.
     """
     with new_file(path, provenance) as add_group:
         for pair, matches, num_keypoints0 in items:
@@ -116,7 +116,7 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
             if len(np.unique(rows)) < len(rows):
                 raise ValueError(f"a keypoint of {pair[0]} has two matches in {pair[1]}")
             group = add_group(pair_key(*pair))
-            # What has no values on disk is believed up to this size only.
+            # Maximum accepted size of datasets without values on disk.
             if not len(rows) and 4 * num_keypoints0 <= _SMALL_BYTES:
                 group.create_dataset("matches0", (num_keypoints0,), np.int32, fillvalue=-1)
                 group.create_dataset("matching_scores0", (num_keypoints0,), np.float16)
@@ -130,18 +130,18 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
 
 
 def require_finished(path: Path, error: Exception) -> None:
-    """Pass silently when a file that HDF5 cannot read is in nobody's hands, hence damaged.
+    """Check that a file that HDF5 cannot read is not in use, and hence damaged.
 
     Raises:
         BusyError: another program has it open for writing.
         StoreError: a program that was killed left it marked as open.
     """
     if _is_locked(path):
-        raise BusyError(f"{path} is open for writing in another program. Wait until that has closed it.") from error
+        raise BusyError(f"{path} is open for writing in another program. Wait until it is closed.") from error
     if "h5clear" in str(error):
         raise StoreError(
-            f"{path} is marked as open for writing, but no program has it open: its writer was killed. Unless one on "
-            f"another machine still writes, `h5clear -s {path}` of HDF5's tools unmarks it."
+            f"{path} is marked as open for writing, but no program has it open: its writer was killed. Unless another "
+            f"machine is still writing, clear the mark with HDF5's `h5clear -s {path}`."
         ) from error
 
 
@@ -162,7 +162,7 @@ def _is_locked(path: Path) -> bool:
 
 
 class ReadFile:
-    """An HDF5 file open for reading; use it in a with statement."""
+    """An HDF5 file open for reading, for use in a with statement."""
 
     def __init__(self, path: Path) -> None:
         import h5py
@@ -170,7 +170,7 @@ class ReadFile:
         if not path.exists():
             raise InputError(f"{path} does not exist.")
         self.path = path
-        # Our files never change once they have their name, and locks fail on some network file systems.
+        # Our files never change after the rename, and locks fail on some network file systems.
         with self._reading("be opened as HDF5"):
             self._file = h5py.File(path, "r", locking=False)
 
@@ -187,7 +187,7 @@ class ReadFile:
         self._file.close()
 
     def provenance(self) -> dict[str, str]:
-        """The texts among the attributes of the file, as `new_file` writes them."""
+        """The string attributes of the file, as written by `new_file`."""
         with self._reading("give its attributes"):
             attributes = self._file.attrs
             return {key: attributes[key].decode() for key in attributes if _is_text(attributes.get_id(key))}
@@ -208,22 +208,22 @@ class ReadFile:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turns what h5py and numpy say of damaged and foreign files into one sentence."""
+        """Turns errors of h5py and numpy about damaged and foreign files into one sentence."""
         try:
-            # Of damaged numbers numpy would warn; what matters of them is checked.
+            # numpy would warn about damaged numbers, which are checked anyway.
             with np.errstate(all="ignore"):
                 yield
         except _READ_ERRORS as error:
             require_finished(self.path, error)
             raise StoreError(
-                f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it anew."
+                f"{self.path} cannot {what}; it is damaged or was not written for hloc. Write it again."
             ) from error
 
 
 def _is_text(attribute: h5py.h5a.AttrID) -> bool:
-    """Whether an attribute is a short text that lies in one piece, as ours do.
+    """Whether an attribute is a short string of fixed length, as ours are.
 
-    HDF5 may read others for ever where a file is damaged: those of variable length lie in a heap that it walks.
+    In damaged files HDF5 may hang on others: those of variable length are stored in a heap that it walks.
     """
     import h5py
 
@@ -241,20 +241,20 @@ class FeaturesFile(ReadFile):
     """
 
     def keypoints(self, name: str, dtype: type[np.floating] = np.float32) -> Keypoints:
-        """The keypoints of an image, in COLMAP pixels; scores are 1 where the file has none.
+        """The keypoints of an image, in COLMAP pixels; scores are 1 if the file has none.
 
-        dtype: of the places; float64 gives a file's float32 back to the last bit when they are written again.
+        dtype: of the positions; float64 preserves a file's float32 values exactly when written again.
         """
         group = self._group(name)
         with self._reading(f"give the keypoints of {name}"):
             xy = hloc_to_colmap(_array(group["keypoints"]).astype(dtype))
             if not np.isfinite(xy).all():
-                raise ValueError("a keypoint is nowhere")
+                raise ValueError("a keypoint is not finite")
             scores = next((_array(group[key]) for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
 
     def precision(self, name: str) -> Precision | None:
-        """How well the keypoints of an image are known; None where they were not refined."""
+        """The precision of an image's keypoints; None if they were not refined."""
         group = self._group(name)
         with self._reading(f"give the precision of the keypoints of {name}"):
             names = [field.name for field in fields(Precision)]
@@ -262,7 +262,7 @@ class FeaturesFile(ReadFile):
                 return None
             precision = Precision(*(_array(group[key]).astype(np.float32) for key in names))
             if not all(np.isfinite(values).all() for values in vars(precision).values()):
-                raise ValueError("a covariance is no number")
+                raise ValueError("a covariance is not a number")
             return precision
 
     def descriptors(self, name: str) -> np.ndarray:
@@ -279,7 +279,7 @@ class FeaturesFile(ReadFile):
             return width, height
 
     def known_size(self, name: str) -> Size | None:
-        """The (width, height) of an image in px; None where the file does not tell, as some detectors' do not."""
+        """The (width, height) of an image in px; None if the file lacks it, as some detectors' do."""
         return self.image_size(name) if "image_size" in self._group(name) else None
 
     def _group(self, name: str) -> h5py.Group:
@@ -302,10 +302,10 @@ class MatchesFile(ReadFile):
         return self._find(*pair) is not None
 
     def pairs(self, names: Iterable[str]) -> list[Pair]:
-        """All pairs of the file, the images being of these names, in the order of their keys.
+        """All pairs of the file among images of these names, in the order of their keys.
 
         Raises:
-            StoreError: the file holds a pair of other images, or is of hloc before 1.3, whose keys tell no names.
+            StoreError: the file holds a pair of other images, or is from hloc before 1.3, whose keys are ambiguous.
         """
         by_key = {_flat(name): name for name in names}
         with self._reading("give its pairs as pairs of the images in the features file"):
@@ -327,7 +327,7 @@ class MatchesFile(ReadFile):
             return Matches(indices[:, ::-1] if is_reversed else indices, scores0[rows])
 
     def _find(self, name0: str, name1: str) -> tuple[str, bool] | None:
-        """The key of a pair and whether it is stored the other way round, in hloc's order of search."""
+        """The key of a pair and whether it is stored reversed, in hloc's search order."""
         forward, backward = pair_key(name0, name1), pair_key(name1, name0)
         with self._reading(f"be searched for {name0} {name1}"):
             for key, is_reversed in (
@@ -342,7 +342,7 @@ class MatchesFile(ReadFile):
 
 
 def read_provenance(path: Path) -> dict[str, str] | None:
-    """The attributes a file of ours was written with; None when there is no file that can be opened."""
+    """The attributes of a file of ours; None if no file can be opened."""
     try:
         with ReadFile(path) as file:
             return file.provenance()
@@ -358,7 +358,7 @@ def list_names(path: Path) -> list[str]:
 
 @contextmanager
 def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
-    """A function that adds a group to a file which takes the place of `path` when the block ends well."""
+    """Yield a function that adds groups to a new file, which replaces `path` if the block succeeds."""
     import h5py
 
     with written_whole(path) as temporary, _PatientFile(temporary, "w+") as target:
@@ -374,9 +374,9 @@ def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[st
 
 
 class _PatientFile(FileIO):
-    """A file whose writes never seem to fail; `check` raises the first error or interruption they met.
+    """A file whose writes never appear to fail; `check` raises the first error or interruption.
 
-    HDF5 that cannot flush on a full disk takes the whole process down with it, so it is not told.
+    HDF5 aborts the whole process if it cannot flush on a full disk, so errors are hidden from it.
     """
 
     _error: BaseException | None = None
@@ -404,7 +404,7 @@ class _PatientFile(FileIO):
 
 
 def _array(dataset: h5py.Dataset) -> np.ndarray:
-    """All of a dataset that does not claim to hold much more than its file does.
+    """The values of a dataset, unless it claims to hold much more than its file does.
 
     Raises:
         ValueError: it does.

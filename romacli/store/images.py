@@ -1,7 +1,4 @@
-"""The photographs of a job as they were when they were matched, so that a change is noticed.
-
-Knows no photographs, only what is told of them.
-"""
+"""The list of a job's photographs as they were matched, to detect changes."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True)
 class KnownImage:
-    """What is known of a photograph.
+    """The record of a photograph.
 
-    stamps: (bytes, modification time in ns) of the file, several where files were said to show the same.
-    size: (width, height) px, None where it was never read.
-    header: what the file of the last stamp says of itself, as JSON; None where it was never asked.
+    stamps: (bytes, modification time in ns) of the file; several if copies were accepted.
+    size: (width, height) px, None if never read.
+    header: metadata of the file with the last stamp, as JSON; None if never read.
     """
 
     stamps: tuple[Stamp, ...]
@@ -51,13 +48,13 @@ def read_images(path: Path) -> dict[str, KnownImage]:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
-            f"{path} is damaged. Delete it: photographs are then taken as they are now, and pairs made of others "
-            "are matched again."
+            f"{path} is damaged. Delete it: photographs are then taken as they are now, and pairs of changed ones are "
+            "matched again."
         ) from error
 
 
 def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
-    """Write the list, whole or not at all, unless the file holds it already."""
+    """Write the list atomically, unless the file already holds it."""
     rows: dict[str, dict[str, Any]] = {}
     for name, known in images.items():
         rows[name] = {"stamps": [list(stamp) for stamp in known.stamps], "size": known.size and list(known.size)}

@@ -1,10 +1,9 @@
-"""The ledger of finished pairs: append-only, checksummed records, one file per process.
+"""The journal of finished pairs: append-only, checksummed records, one file per process.
 
-A pair is done once its record is complete. A kill loses at most the batch that was being written, a power cut
-at most what was appended since the last sync. Damage costs the record it is in and no other. Knows nothing of how
-matches were made.
+A pair is done once its record is complete. A kill loses at most the batch being written, a power cut at most what was
+appended since the last sync. Damage affects only the record it is in.
 
-The first record of a file is of kind "job" and carries the fingerprint of the settings.
+The first record of a file is of kind "job" and holds the fingerprint of the settings.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ _MAX_OPEN_FILES = 64
 class JournalWriter:
     """A new journal file of this process in `folder`, for results made with the settings of `fingerprint`.
 
-    stamps: of the photographs, by name; those of a pair are kept with it. tried: ways to try pairs again that the job
-    was given later. expected: how many results there will be, for the sentence on a full disk.
+    stamps: of the photographs, by name; those of a pair are stored with it. tried: retries enabled after the job was
+    created. expected: number of results to come, for the message on a full disk.
 
     Raises:
         StoreError: the folder or the file cannot be written to; also from `append` and `sync`.
@@ -92,9 +91,9 @@ class JournalWriter:
             raise
 
     def append(self, results: Sequence[tuple[Pair, PairResult]]) -> None:
-        """Add one batch of results by a single write; afterwards they survive the end of this process.
+        """Append one batch of results in a single write; afterwards they survive the end of this process.
 
-        They also survive the end of power after the next `sync`, which happens here about every second.
+        They survive a power cut after the next `sync`, which this does about every second.
         """
         self._write(b"".join(encode(*self._stamped(*split(pair, result))) for pair, result in results))
         self._count += len(results)
@@ -102,7 +101,7 @@ class JournalWriter:
             self.sync()
 
     def sync(self) -> None:
-        """Wait until everything appended is on the disk."""
+        """Flush everything appended to disk."""
         try:
             getattr(os, "fdatasync", os.fsync)(self._file.fileno())
         except OSError as error:
@@ -126,7 +125,7 @@ class JournalWriter:
         self.close()
 
     def _write(self, data: bytes) -> None:
-        """Put `data` behind the last whole batch, over the rest of one that failed."""
+        """Write `data` after the last complete batch, overwriting the rest of a failed one."""
         remaining = memoryview(data)
         try:
             self._file.seek(self._length)
@@ -137,7 +136,7 @@ class JournalWriter:
         self._length += len(data)
 
     def _needed(self, num_bytes: int) -> int:
-        """Room for the results that are still to come, the `num_bytes` at hand included."""
+        """Space needed for the remaining results, including the current `num_bytes`."""
         if not self._count:
             return num_bytes
         return max(num_bytes, (self._expected - self._count) * self._length // self._count)
@@ -154,8 +153,8 @@ class JournalWriter:
 class Journal:
     """All finished pairs of a folder, found by reading the records' headers; see `Journal.open`.
 
-    Pairs are undirected: (a, b) and (b, a) are one. Of several records of one pair the first counts, in the
-    order of file names and offsets, unless another try found more. Reading is safe from several threads.
+    Pairs are undirected: (a, b) and (b, a) are the same. Of several records of a pair the first counts, in the order of
+        file names and offsets, unless a retry found more. Reading is thread-safe.
     """
 
     def __init__(
@@ -190,15 +189,14 @@ class Journal:
         retries: Mapping[str, float] | None = None,
         verify: bool = False,
     ) -> Journal:
-        """The journal of a folder, empty when there is none.
+        """The journal of a folder, empty if there is none.
 
-        Damage loses the records it is in; reading goes on at the next whole one. Damaged headers are always seen,
+        Damaged records are skipped; reading continues at the next complete one. Damaged headers are always detected,
         damaged payloads in the last 64 MB of a file, with `verify` everywhere, and when a record is read.
 
         Args:
-            stamps: the stamps that a photograph may have, by name; a record made of another version of it does
-                not count.
-            retries: as `Manifest` has them; a pair that is yet to be tried so is `waiting`.
+            stamps: the accepted stamps of photographs, by name; records of other versions do not count.
+            retries: as in `Manifest`; pairs not yet retried so are `waiting`.
 
         Raises:
             SettingsDifferError: a file was made with settings of another fingerprint.
@@ -214,17 +212,17 @@ class Journal:
 
     @property
     def fingerprint(self) -> str | None:
-        """The fingerprint of the settings; None when none was asked for and there is no file."""
+        """The fingerprint of the settings; None if none was given and there is no file."""
         return self._fingerprint
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """What was passed over while reading, each with file and offset; what a kill cut off is not damage."""
+        """The damage skipped while reading, with file and offset; ends cut off by a kill are not damage."""
         return tuple(self._damaged)
 
     @property
     def torn(self) -> tuple[tuple[Path, int], ...]:
-        """Files whose end is no whole record, and where it begins: a kill's, a power cut's, or one being written."""
+        """Files that end in an incomplete record, from a kill, a power cut or a running writer, and its offset."""
         return tuple(self._torn)
 
     @property
@@ -234,25 +232,25 @@ class Journal:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that were read."""
+        """The files read."""
         return tuple(self._paths)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """Every finished pair, rejected ones too, turned as its record is."""
+        """Every finished pair, including rejected ones, in the order of its record."""
         return tuple(key[::-1] if entry.turned else key for key, entry in self._index.items())
 
     @property
     def rejected(self) -> tuple[Pair, ...]:
-        """The pairs that were rejected for want of overlap, turned as their records are."""
+        """The pairs rejected for low overlap, in the order of their records."""
         return tuple(pair for pair in self.pairs if self.kind(pair) == "rejected")
 
     def waiting(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-        """Those of the pairs that are to be matched: without a record, or yet to be tried in ways asked for later."""
+        """The pairs still to be matched: without a record, or due for a retry enabled later."""
         return tuple(pair for pair in pairs if pair not in self or self.is_untried(pair))
 
     def is_untried(self, pair: Pair) -> bool:
-        """Whether a finished pair overlaps so little that it is to be tried in a way asked for later."""
+        """Whether a finished pair's overlap is low enough to be retried in a way enabled later."""
         overlap, tried = self.overlap(pair), self._tried.get(canonical(pair), frozenset())
         return any(
             overlap is not None and overlap < least and name not in tried for name, least in self._retries.items()
@@ -265,20 +263,20 @@ class Journal:
         return len(self._index)
 
     def kind(self, pair: Pair) -> str:
-        """What is stored of a finished pair: "warp", "correspondences" or "rejected"."""
+        """The kind of a finished pair's record: "warp", "correspondences" or "rejected"."""
         return self._entry(pair).kind
 
     def overlap(self, pair: Pair) -> float | None:
-        """The overlap of a finished pair, in [0, 1]; None for correspondences, which have none."""
+        """The overlap of a finished pair, in [0, 1]; None for correspondences."""
         return self._entry(pair).overlap
 
     def quarter_turns(self, pair: Pair) -> int:
-        """How often the second image of a finished pair was turned clockwise before the pair matched."""
+        """The clockwise quarter turns of a finished pair's second image at which the pair matched."""
         turns = self._quarter_turns.get(canonical(pair), 0)
         return turns if canonical(pair) == pair else -turns % 4
 
     def found_by(self, pair: Pair) -> str:
-        """What made a finished pair match that did not as it was, "" for nothing; see `CompactWarp`."""
+        """The retry that made a finished pair match, "" if none; see `CompactWarp`."""
         return self._found_by.get(canonical(pair), "")
 
     def sizes(self, pair: Pair) -> tuple[Size, Size]:
@@ -295,7 +293,7 @@ class Journal:
         return sizes if described(record.header)[0] == pair else (sizes[1], sizes[0])
 
     def read(self, pair: Pair) -> PairResult:
-        """The stored result, turned so that A (or 0) is the first name of `pair`, and verified.
+        """The stored, verified result, oriented so that A (or 0) is the first name of `pair`.
 
         Raises:
             KeyError: the pair is not in the journal.
@@ -306,7 +304,7 @@ class Journal:
         return result if described(record.header)[0] == pair else turned(result)
 
     def close(self) -> None:
-        """Close the files that reading has opened."""
+        """Close the files opened for reading."""
         self._open_files.close()
 
     def __enter__(self) -> Journal:
@@ -331,13 +329,13 @@ class Journal:
                 yield file, record_at(file, entry.offset, os.fstat(file.fileno()).st_size)
         except (OSError, DamagedError) as error:
             raise StoreError(
-                f"{path} is damaged at byte {entry.offset}, in the record of {pair[0]} {pair[1]} ({error}). "
-                f"Run `romacli check {self._folder.parent} --repair` and the same command again: only this pair is "
-                "matched anew."
+                f"{path} is damaged at byte {entry.offset}, in the record of {pair[0]} {pair[1]} ({error}). Run "
+                f"`romacli check {self._folder.parent} --repair` and the same command again: only this pair is "
+                "matched again."
             ) from error
 
     def _add(self, path: Path, *, verify: bool) -> None:
-        """Index the whole records of one file."""
+        """Index the complete records of one file."""
         size = path.stat().st_size
         unsettled_from = 0 if verify else size - _UNSETTLED_BYTES
         self._paths.append(path)
@@ -351,7 +349,7 @@ class Journal:
                     self._damaged.append(f"{path} at byte {record.offset}: {error}")
 
     def _records(self, file: BufferedReader, path: Path, size: int) -> Iterator[Record]:
-        """The records behind the first, which is checked to be of this job."""
+        """The records after the first, which is checked to belong to this job."""
         offset: int | None = 0
         while offset is not None and offset < size:
             try:
@@ -371,7 +369,7 @@ class Journal:
 
     def _check_job(self, path: Path, header: dict[str, Any]) -> None:
         if header.get("kind") != "job":
-            raise DamagedError("it does not begin like a journal")
+            raise DamagedError("it is not a journal")
         if header.get("format") != FORMAT:
             raise StoreError(f"{path} has format {header.get('format')}, this version reads {FORMAT}. Update romacli.")
         if self._fingerprint is None:

@@ -1,7 +1,4 @@
-"""Names of the files in an output folder, and the one way to write them so that they are always whole.
-
-Knows nothing of what the files hold.
-"""
+"""The file names in an output folder, and how to write files atomically."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies under the output folder `root`."""
+    """The paths under the output folder `root`."""
 
     root: Path
 
@@ -97,11 +94,11 @@ class Layout:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends well.
+    """Yield a temporary path next to `path`, which replaces `path` if the block succeeds.
 
-    The file reaches the disk before it gets its name, so a kill or a power cut leaves the old file or the new
-    one. When the block fails the temporary file goes and `path` stays as it was. Missing folders are made,
-    and temporary files left by processes of this machine that are gone are removed.
+    The file is flushed to disk before it is renamed, so a kill or a power cut leaves either the old or the new file.
+    If the block fails, the temporary file is removed and `path` is unchanged. Missing folders are created, and
+    temporary files of dead processes of this machine are removed.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
@@ -125,7 +122,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the system allows it (Windows does not)."""
+    """Flush a folder's entries to disk, if the system supports it (Windows does not)."""
     with suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -135,12 +132,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def hostname() -> str:
-    """This machine's name as a part of file names."""
+    """This machine's name, for use in file names."""
     return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
 
 
 def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
-    """The sentence for a write that failed; `num_bytes` is how much is known to be needed."""
+    """The error for a failed write; `num_bytes` is the space known to be needed."""
     if error.errno in _FULL:
         return StoreError(
             f"{path} cannot be written: the disk or quota is full. "
@@ -180,7 +177,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process lives; where asking would end it (Windows), every process counts as living."""
+    """Whether a process is alive; on Windows, where asking would end it, always True."""
     if os.name != "posix":
         return True
     try:

@@ -1,8 +1,7 @@
-"""Who is at work in an output folder: a small file for each process, renewed while it lives.
+"""Leases on an output folder: a small file per working process, renewed while it lives.
 
-A lease is a courtesy, not a lock: results are safe without it, for every process has its own journal. It keeps two
-runs from doing the same work twice and `--overwrite` from removing what another run is writing. Knows nothing of
-what the work is.
+A lease is advisory, not a lock: results are safe without it, as every process has its own journal. It keeps runs from
+duplicating work and `--overwrite` from removing files that another run is writing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from romacli.errors import BusyError
 from .layout import hostname, unwritable
 
 BEAT_S = 5.0
-# A process of another machine is given up when its lease does not change for so long. No clocks are compared.
+# A process of another machine counts as dead if its lease does not change for this long. Clocks are not compared.
 PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.5
 
@@ -31,7 +30,7 @@ _LOOK_EVERY_S = 0.5
 class Work:
     """What a process does in the folder.
 
-    name: of the lease. plan: pieces of one plan go side by side; None keeps everything else away.
+    name: of the lease. plan: work of the same plan may run in parallel; None excludes all other work.
     """
 
     name: str = "job"
@@ -43,7 +42,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lease. `machine` tells apart what shares process ids, `started` who had one before."""
+    """The process that holds a lease. `machine` identifies the namespace of its id, `started` detects reused ids."""
 
     host: str
     machine: str
@@ -56,7 +55,7 @@ class Holder:
 
 
 class Lease:
-    """The right of this process to work in a folder, renewed by a thread until `release`."""
+    """This process's lease on a folder, renewed by a thread until `release`."""
 
     def __init__(self, path: Path, work: Work) -> None:
         self._path = path
@@ -69,15 +68,15 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Pass silently while the lease is ours.
+        """Check that the lease is still ours.
 
         Raises:
-            BusyError: another process took it over, this one having been silent for too long.
+            BusyError: another process took it over, because this one was suspended for too long.
         """
         if not self._is_ours():
             raise BusyError(
-                f"{self._path.parent.parent} was taken over by another process while this one stood still. "
-                "Finished pairs are kept; the same command continues when that process has ended."
+                f"{self._path.parent.parent} was taken over by another process while this one was suspended. Finished "
+                "pairs are kept; run the same command again when that process has ended."
             )
 
     def release(self) -> None:
@@ -107,13 +106,13 @@ class Lease:
 
 @contextmanager
 def lease(folder: Path, work: Work | None = None, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
-    """Hold `folder`, the leases of an output folder, for one piece of work.
+    """Acquire a lease in `folder`, the leases of an output folder.
 
-    What a process of this machine left behind when it was killed is taken over at once, what one of another machine
-    left when it has not changed for `PATIENCE_S`.
+    Leases of killed processes are taken over at once on the same machine, and after `PATIENCE_S` without change on
+    others.
 
     Raises:
-        BusyError: another process is at work there.
+        BusyError: another process is working there.
         StoreError: the folder cannot be written to.
     """
     work = work or Work()
@@ -137,7 +136,7 @@ def lease(folder: Path, work: Work | None = None, *, say: Callable[[str], None] 
 
 
 def _clear_way(folder: Path, work: Work, say: Callable[[str], None], *, but: Path | None = None) -> None:
-    """Remove leases of the dead; raise BusyError for one of the living that this work does not go beside."""
+    """Remove leases of dead processes; raise BusyError for a live one that excludes this work."""
     for path in sorted(folder.glob("*.json")):
         if path == but:
             continue
@@ -150,11 +149,11 @@ def _clear_way(folder: Path, work: Work, say: Callable[[str], None], *, but: Pat
 
 
 def _is_alive(path: Path, content: dict[str, Any] | None, say: Callable[[str], None]) -> bool:
-    """Whether the process that wrote a lease lives: asked of this machine, or seen by the lease's changing."""
+    """Whether the process of a lease is alive: by its id on this machine, else by changes of the lease."""
     if content is not None and content["machine"] == _machine() and content["host"] == hostname():
         return _start_time(content["pid"]) == content["started"]
     if content is not None:
-        say(f"looking whether process {content['pid']} on {content['host']} is still at work in {path.parent.parent}")
+        say(f"checking whether process {content['pid']} on {content['host']} is still working in {path.parent.parent}")
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         time.sleep(_LOOK_EVERY_S)
@@ -166,7 +165,7 @@ def _is_alive(path: Path, content: dict[str, Any] | None, say: Callable[[str], N
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lease says; None where it is being written or is none."""
+    """The contents of a lease; None if it is being written or invalid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
@@ -178,13 +177,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _busy(path: Path) -> str:
     content = _read(path) or {"pid": "?", "host": "another machine"}
     return (
-        f"{path.parent.parent} is in use by process {content['pid']} on {content['host']}. Wait until it has ended, "
-        "stop it, or choose another --output; only shards work side by side (--shard)."
+        f"{path.parent.parent} is in use by process {content['pid']} on {content['host']}. Wait until it ends, stop "
+        "it, or choose another --output; only shards can run in parallel (--shard)."
     )
 
 
 def _machine() -> str:
-    """What processes that see each other's ids have in common: a boot of the kernel and a name space of ids."""
+    """Identifies processes that see each other's ids: the kernel's boot id and the pid namespace."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -192,7 +191,7 @@ def _machine() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "gone" where there is none, empty where the system does not tell."""
+    """A process's start time in kernel ticks; "gone" if it is dead, empty if unknown."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

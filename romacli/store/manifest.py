@@ -1,7 +1,6 @@
-"""What a job was made with: written beside its results, compared at resume, and its differences in words.
+"""A job's settings: stored with its results, compared on resume, with differences as sentences.
 
-Settings are JSON values whose keys are spelled like options (`coarse_resolution` is `--coarse-resolution`);
-which settings there are is not known here.
+Settings are JSON values whose keys are spelled like options (`coarse_resolution` is `--coarse-resolution`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LATER = ("sixteen_bit",)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest as readable JSON, whole or not at all."""
+    """Write a manifest as readable JSON, atomically."""
     content = {
         "format": FORMAT,
         "version": manifest.version,
@@ -40,7 +39,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest stored at `path`, or None when there is none.
+    """The manifest stored at `path`, or None.
 
     Raises:
         StoreError: the file is damaged, foreign or of a newer format.
@@ -70,7 +69,7 @@ def fingerprint(manifest: Manifest) -> str:
 
 
 def difference(stored: Manifest, wanted: Manifest) -> list[str]:
-    """One phrase for every setting that differs, such as "made with --seed 0, this run asks for 1"."""
+    """A phrase per differing setting, such as "made with --seed 0, this run asks for 1"."""
     before, after = (_plain({**each.settings, **dict.fromkeys(each.retries, True)}) for each in (stored, wanted))
     return [
         _phrase(key, before.get(key), after.get(key))
@@ -95,7 +94,7 @@ def with_later_retries(stored: Manifest, wanted: Manifest, overlaps: Mapping[str
 
 
 def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
-    """Pass silently when two manifests agree in their settings; `path` is what the message names.
+    """Check that two manifests have the same settings; `path` is named in the message.
 
     Raises:
         SettingsDifferError: they differ; the message names the options.

@@ -1,4 +1,4 @@
-"""One record of a journal as bytes: a prefix, a header and a payload. Knows no files but open ones.
+"""One journal record as bytes: a prefix, a header and a payload.
 
 The prefix (little-endian) holds four letters, the header's length (u32), the payload's length (u64), the payload's
 crc32 and a crc32 of everything before it and of the header. The header is JSON; the payload is the arrays of
@@ -32,18 +32,18 @@ ARRAYS = {
 
 
 class DamagedError(Exception):
-    """Bytes that are no whole record."""
+    """Bytes that are not a complete record."""
 
 
 class UnfinishedError(DamagedError):
-    """A record that the end of the file cuts off, as a kill leaves one."""
+    """A record cut off by the end of the file, as after a kill."""
 
     def __init__(self) -> None:
         super().__init__("the record is unfinished")
 
 
 class Record(NamedTuple):
-    """A record whose header is whole."""
+    """A record with a valid header."""
 
     header: dict[str, Any]
     offset: int
@@ -84,7 +84,7 @@ def record_at(file: BufferedReader, offset: int, size: int) -> Record:
 
 
 def next_offset(file: BufferedReader, offset: int, size: int) -> int | None:
-    """Where the first whole record behind `offset` begins; None where there is none."""
+    """The offset of the first complete record after `offset`; None if there is none."""
     start = offset + 1
     while start < size:
         file.seek(start)
@@ -154,10 +154,10 @@ def sizes_in(header: dict[str, Any]) -> tuple[Size, Size]:
 
 
 def quarter_turns_in(header: dict[str, Any]) -> int:
-    """How often the second image was turned before its pair matched.
+    """The quarter turns of the second image at which its pair matched.
 
     Raises:
-        DamagedError: it is no number of quarters.
+        DamagedError: it is not a number of quarter turns.
     """
     turns = header.get("quarter_turns", 0)
     if type(turns) is not int or turns not in range(4):
@@ -166,10 +166,10 @@ def quarter_turns_in(header: dict[str, Any]) -> int:
 
 
 def found_by_in(header: dict[str, Any]) -> str:
-    """What made a pair match that did not as it was, "" for nothing.
+    """The retry that made a pair match, "" if none.
 
     Raises:
-        DamagedError: it is nothing that does.
+        DamagedError: it is unknown.
     """
     found_by = header.get("found_by", "")
     if found_by and (not isinstance(found_by, str) or found_by not in FOUND_BY):
@@ -178,10 +178,10 @@ def found_by_in(header: dict[str, Any]) -> str:
 
 
 def tried_in(header: dict[str, Any]) -> frozenset[str]:
-    """The ways to try a pair again that a job was given later and that this record was made with.
+    """The retries, enabled after the job was created, that this record was made with.
 
     Raises:
-        DamagedError: they are no names.
+        DamagedError: they are not names.
     """
     tried = header.get("tried", ())
     if not isinstance(tried, (list, tuple)) or not all(isinstance(name, str) for name in tried):
@@ -236,7 +236,7 @@ def join(header: dict[str, Any], payload: bytearray) -> PairResult:
 
 
 def turned(result: PairResult) -> PairResult:
-    """The same result with its two images exchanged."""
+    """The same result with its images swapped."""
     if isinstance(result, CompactWarp):
         return CompactWarp(
             target_AB=result.target_BA,

@@ -1,4 +1,4 @@
-"""Journals made whole again: ends that a kill left are cut off, what lies behind damage is kept."""
+"""Repair journals: incomplete ends are removed, records after damage are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .record import DamagedError, Record, UnfinishedError, described, next_offse
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes of a journal file that are no whole record, and why; `is_torn` at its end, as a kill leaves them."""
+    """Bytes of a journal file that are not a complete record, and why; `is_torn` if cut off by a kill."""
 
     start: int
     end: int
@@ -23,7 +23,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Survey:
-    """A journal file: its size, its whole and verified records of pairs, and what lies between them."""
+    """A journal file: its size, its verified records of pairs, and the damage between them."""
 
     path: Path
     size: int
@@ -32,7 +32,7 @@ class Survey:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it does not begin like a journal, so that nobody knows of which job it is."""
+        """Whether it is not a journal, or not known to which job it belongs."""
         return any(damage.start == 0 and not damage.is_torn for damage in self.damages)
 
 
@@ -64,7 +64,7 @@ def survey(path: Path) -> Survey:
 
 
 def cut_torn_ends(journal: Journal) -> int:
-    """Cut off what kills left at the ends of a journal's files, and tell of how many. Nobody may be writing them.
+    """Remove incomplete records from the ends of a journal's files, and return their number. No process may be writing.
 
     Raises:
         StoreError: a file cannot be written.
@@ -78,7 +78,7 @@ def cut_torn_ends(journal: Journal) -> int:
 
 
 def repair(surveyed: Survey, fingerprint: str) -> None:
-    """Leave whole records alone in a journal file; one without any that is no journal is put aside, renamed.
+    """Remove everything but complete records from a journal file; a file that is not a journal is renamed.
 
     fingerprint: of the job whose folder the file lies in, for a file that has lost the record of it.
 

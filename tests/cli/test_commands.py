@@ -172,7 +172,7 @@ def test_retrieval_pairs_what_looks_alike_and_keeps_its_descriptors(run: Run) ->
     assert 3 <= json.loads(result.stdout)["pairs"] <= 6
     first = Path("pairs.txt").read_text()
     again = run("pairs", "retrieval", "photos", *words)
-    assert "descriptors of 6 of 6 photographs are there already" in again.stderr
+    assert "descriptors of 6 of 6 photographs already exist" in again.stderr
     assert Path("pairs.txt").read_text() == first
 
 

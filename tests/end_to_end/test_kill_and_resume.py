@@ -109,7 +109,7 @@ def test_signal_ends_with_its_code_and_everything_finished_kept(
     process = stop_after_first_pairs(folder, tmp_path / "job", number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
-    assert "stopping; the same command continues" in stderr
+    assert "stopping; run the same command again" in stderr
     run(folder, tmp_path / "job")
     assert_same_job(uninterrupted, tmp_path / "job")
 

@@ -124,9 +124,9 @@ def test_damaged_files_are_refused_as_all_others_are(tmp_path, read, package, na
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("IMG 1.heic", HEIC_START, "is HEIC, which takes an extra. Run pip install 'romacli[heic]', or convert it"),
-        ("IMG 1.jpg", HEIC_START, "is HEIC, which takes an extra. Run pip install 'romacli[heic]', or convert it"),
-        ("1.NEF", b"MM\x00*", "is a raw file, which takes an extra. Run pip install 'romacli[raw]', or convert it"),
+        ("IMG 1.heic", HEIC_START, "is HEIC, which needs an extra. Run pip install 'romacli[heic]', or convert it"),
+        ("IMG 1.jpg", HEIC_START, "is HEIC, which needs an extra. Run pip install 'romacli[heic]', or convert it"),
+        ("1.NEF", b"MM\x00*", "is a raw file, which needs an extra. Run pip install 'romacli[raw]', or convert it"),
     ],
 )
 def test_without_the_package_it_is_named(tmp_path, monkeypatch, read, name, data, words):

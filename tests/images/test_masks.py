@@ -116,7 +116,7 @@ def test_a_mask_of_another_size_is_named_with_its_photograph(photos):
         masks.require_sizes(dict.fromkeys(NAMES, SIZE))
     assert str(caught.value) == (
         "the mask masks/b.png.png is 40x30 px and b.png is 44x30 px. "
-        "Give a mask of the photograph's own size, in the orientation it is stored in."
+        "Give a mask of the photograph's size, in its stored orientation."
     )
 
 
@@ -146,11 +146,11 @@ def test_masks_of_photographs_that_are_not_listed_may_stay(photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (MaskOptions(Path("nowhere")), "nowhere is no folder. Give --mask-dir the folder of the masks."),
-        (MaskOptions(Path("photos")), "photos holds the photographs themselves. Give --mask-dir a folder of masks"),
-        (MaskOptions(camera_mask=Path("hood.png")), "hood.png is no file. Give --camera-mask one image"),
+        (MaskOptions(Path("nowhere")), "nowhere is not a folder. Give --mask-dir the folder of the masks."),
+        (MaskOptions(Path("photos")), "photos holds the photographs themselves. Give --mask-dir a separate folder of masks"),
+        (MaskOptions(camera_mask=Path("hood.png")), "hood.png is not a file. Give --camera-mask one image"),
         (MaskOptions(Path("empty")), "empty holds no mask of the 2 photographs. That of a/größe 1.jpg is a/größe 1"),
-        (MaskOptions(Path("jpegs")), "jpegs/b.jpg is no PNG, and other formats blur black. Save the masks as PNG."),
+        (MaskOptions(Path("jpegs")), "jpegs/b.jpg is not PNG, and lossy formats do not preserve black. Save the masks as PNG."),
     ],
 )
 def test_what_holds_no_masks_is_refused(photos, options, message):

@@ -118,7 +118,7 @@ def test_groups_that_nothing_joins_are_told_with_the_pairs_to_add() -> None:
     checks = checked(views, pairs=pairs)
     assert checks.components == 2
     (warning,) = checks.warnings
-    assert "fall into 2 groups without matches between them (3 around view0.jpg, 3 around view3.jpg)" in warning
+    assert "form 2 groups without matches between them (3 around view0.jpg, 3 around view3.jpg)" in warning
     assert "Match more pairs between view0.jpg and view3.jpg" in warning
 
 

@@ -87,7 +87,7 @@ def test_a_silent_lease_of_another_machine_expires(leases: Path, impatient: None
     said: list[str] = []
     with lease(leases, say=said.append) as held:
         held.check()
-    assert said == [f"looking whether process 7 on far is still at work in {leases.parent}"]
+    assert said == [f"checking whether process 7 on far is still working in {leases.parent}"]
 
 
 def test_a_beating_lease_of_another_machine_is_respected(leases: Path, impatient: None) -> None:
