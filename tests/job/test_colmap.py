@@ -210,7 +210,7 @@ def test_positions_that_cannot_be_true_are_named_and_missing_altitudes_filled(im
     photograph_at(images / "d", 52.52, 13.37)
     listener = Listener()
     assert import_matches(images, layout, OPTIONS, listener, StopRequest()).pose_priors == 2
-    (faults,) = [sentence for sentence in listener.said if "cannot be true" in sentence]
+    (faults,) = [sentence for sentence in listener.said if "are implausible" in sentence]
     assert "2 of 4" in faults
     assert "that of a is 0, 0" in faults
     assert "that of b has the altitude 4294962 m" in faults

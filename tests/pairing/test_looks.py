@@ -114,7 +114,7 @@ def test_another_tools_descriptors_are_taken_as_they_are(folder: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert path.read_bytes() == before
     cv2.imwrite(str(folder / "ä b" / "new.png"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=r"netvlad.h5, from another tool, has no descriptors of 1 of 7 photographs, starting with ä b/new.png"):
+    with pytest.raises(InputError, match=r"has no descriptors of 1 of 7 photographs, starting with ä b/new.png"):
         describer(None, path)(list_images(folder))
 
 
