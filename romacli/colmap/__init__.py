@@ -1,1 +1,1 @@
-"""The only importer of pycolmap. Knows no torch."""
+"""Everything that uses pycolmap."""

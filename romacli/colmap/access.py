@@ -1,5 +1,4 @@
-"""Databases that may be anybody's, opened without changing a byte of them, told from those that are in use, and
-checked."""
+"""Open databases without changing a byte, detect those in use, and check them."""
 
 from __future__ import annotations
 
@@ -15,13 +14,13 @@ _MOST_SENTENCES = 5
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database that may be anybody's without changing a byte of it.
+    """Open a database without changing a byte of it.
 
-    SQLite leaves `-wal` and `-shm` files behind a database in WAL mode that it only reads, unless it is told that
-    nobody else changes the file; which is so when no such file is there.
+    Reading a database in WAL mode makes SQLite leave `-wal` and `-shm` files, unless the file is declared immutable,
+    which is safe if no such file exists.
 
     Raises:
-        BusyError: a program is changing it, or died on the way.
+        BusyError: a program is changing it, or died while doing so.
     """
     _require_no_journal(path)
     is_in_use = _beside(path, "-wal").exists()
@@ -30,7 +29,7 @@ def open_readonly(path: Path) -> sqlite3.Connection:
 
 
 def require_closed(path: Path) -> None:
-    """Return if a database may be replaced or moved: what lies beside it would destroy another one in its place.
+    """Check that a database may be replaced or moved: leftover side files would corrupt its replacement.
 
     Raises:
         BusyError: another program has it open, or died with it open.
@@ -38,8 +37,8 @@ def require_closed(path: Path) -> None:
     _require_no_journal(path)
     if _beside(path, "-wal").exists():
         raise BusyError(
-            f"{path} is open in another program, or was left open by one that died: {path.name}-wal lies "
-            "beside it. Close that program, or move both files away."
+            f"{path} is open in another program, or was left open by one that died: {path.name}-wal exists. Close "
+            "that program, or move both files away."
         )
 
 
@@ -49,7 +48,7 @@ def images_of(pair_id: int) -> tuple[int, int]:
 
 
 def _require_no_journal(path: Path) -> None:
-    """Return if no change to a database is half done.
+    """Check that no change to a database is unfinished.
 
     Source: SQLite's file format, rollback journals: one that is empty or whose header is zeroed is done with.
     """
@@ -61,9 +60,8 @@ def _require_no_journal(path: Path) -> None:
         return
     if is_hot:
         raise BusyError(
-            f"{path} is being changed by another program, or was when that one died: {journal.name} lies beside it "
-            "and has what is needed to make it whole. Let that program end, or open the database once with COLMAP or "
-            "sqlite3, which mends it."
+            f"{path} is being changed by another program, or by one that died: {journal.name} holds an unfinished "
+            "change. Let that program end, or open the database once with COLMAP or sqlite3, which repairs it."
         )
 
 
@@ -72,7 +70,7 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def database_faults(path: Path) -> list[str]:
-    """What SQLite finds wrong in a file, and rows that point to nothing; empty for a sound database."""
+    """The faults that SQLite finds in a file, and rows with invalid references; empty for a valid database."""
     try:
         with closing(open_readonly(path)) as connection:
             found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_MOST_SENTENCES})")]

@@ -1,4 +1,4 @@
-"""How pycolmap enters the process: late, after the libraries it does not share a zlib with, and quietly."""
+"""Import pycolmap late, after libraries with a conflicting zlib, and with logging reduced."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Focal lengths of cameras that nobody calibrated, from all fundamental matrices of a database.
+"""Focal lengths of uncalibrated cameras, from all fundamental matrices of a database.
 
-E = K1^T F K0 of the true focal lengths has two equal singular values. Each pair says how far it is from that at every
-focal length; pairs that say it best together decide, so that a few wrong ones have little say.
+For the true focal lengths, E = K1^T F K0 has two equal singular values. Each pair gives a residual at every focal
+length; these are combined robustly, so that a few wrong pairs have little influence.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from romacli.words import counted
 from .access import images_of
 from .cameras import DEFAULT_FOCAL_FACTOR
 
-# In longer sides of the picture.
+# In longer sides of the image.
 _FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 _ROUNDS = 3
 _FEWEST_PAIRS = 6
-# What a pair off by more says is not worth more.
+# Residuals are truncated here.
 _MOST_RESIDUAL = 0.1
-# The answer has to be sharp: few per cent apart when pairs are drawn anew, and clearly better than half as much more.
+# The estimate must be sharp: a few per cent of spread over bootstraps, and clearly better than 1.5 times it.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
 # Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
@@ -49,7 +49,7 @@ class Calibration:
 
     @property
     def contradicts(self) -> bool:
-        """Whether EXIF data and pairs exclude each other, by more than the spread and a quarter."""
+        """Whether EXIF data and pairs disagree, by more than the spread and a quarter."""
         ratio = self.before_px / self.focal_length_px
         spread = self.high_px / self.low_px
         return self.is_prior and not 1 / (1.25 * spread) < ratio < 1.25 * spread
@@ -64,7 +64,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Photographs that share a camera with others, but whose pairs tell another focal length, in px, than theirs."""
+    """Photographs of a shared camera whose pairs imply another focal length, in px, than the rest."""
 
     camera: int
     names: tuple[str, ...]
@@ -91,11 +91,10 @@ class _Pairs:
 
 
 def calibrate_database(path: Path) -> tuple[tuple[Calibration, ...], tuple[Mixture, ...]]:
-    """Give the cameras of a database a focal length where its pairs tell one and nothing else does.
+    """Set the focal length of cameras without a prior, where pairs determine it.
 
-    Cameras whose focal length the database has as a prior stay as they are; those that contradict it are among what is
-    returned. Where pairs do not tell (a plane, a camera that turns, axes that meet in one point, few pairs), nothing is
-    changed.
+    Cameras with a prior are not changed, but returned if pairs contradict it. Nothing is changed where pairs do not
+    determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
     """
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT camera_id, model, width, height, params, prior_focal_length FROM cameras")
@@ -126,7 +125,7 @@ def calibrate_database(path: Path) -> tuple[tuple[Calibration, ...], tuple[Mixtu
 def _mixtures(
     database: sqlite3.Connection, pairs: _Pairs, cameras: Sequence[int], sides: Mapping[int, float]
 ) -> Iterator[Mixture]:
-    """What tells that photographs do not share the camera, among `sides` (px), that nobody told apart."""
+    """Photographs that do not fit their shared camera, among cameras with `sides` (px) shared without evidence."""
     name_of = dict(database.execute("SELECT image_id, name FROM images"))
     for row, camera in enumerate(cameras):
         mine = (pairs.cameras == row).all(axis=1)
@@ -150,10 +149,10 @@ def _mixtures(
 def focal_lengths(
     pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]
 ) -> dict[int, tuple[float, float, float, int]]:
-    """By camera the focal length, the ends of its spread, and the pairs that told it, in longer sides.
+    """By camera the focal length, its bounds, in longer sides, and the number of pairs.
 
     Args:
-        priors: focal lengths that other cameras are judged beside; each is judged itself too.
+        priors: known focal lengths, used for the other cameras; they are estimated too.
     """
     current = np.array([priors.get(camera, DEFAULT_FOCAL_FACTOR) for camera in cameras])
     curves: dict[int, np.ndarray] = {}
@@ -200,7 +199,7 @@ def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
 
 
 def _answer(curves: np.ndarray) -> tuple[float, float, float] | None:
-    """The focal length that suits most pairs and the ends of its spread; None where it is not sharp."""
+    """The focal length that fits most pairs and its bounds; None if it is not sharp."""
     total = curves.sum(axis=1)
     best = int(np.argmin(total))
     focal = _FOCAL_LENGTHS[best]

@@ -1,7 +1,4 @@
-"""Which photographs share a camera and what is known of it, decided before anything is written.
-
-Takes names, sizes and focal lengths, and opens no image.
-"""
+"""Decide which photographs share a camera, from names, sizes and EXIF metadata."""
 
 from __future__ import annotations
 
@@ -33,10 +30,10 @@ _DEFAULT = CameraOptions()
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of a photograph; `focal_length_px` and `gps` are None where its file tells none.
+    """The metadata of a photograph; `focal_length_px` and `gps` are None if missing.
 
-    gps: (latitude, longitude, altitude) in degrees and m; gps_fault: why one that the file tells is not believed.
-    device: maker, model, lens and focal length in mm as the file tells them, "" where it tells nothing.
+    gps: (latitude, longitude, altitude) in degrees and m; gps_fault: why it is implausible.
+    device: maker, model, lens and focal length in mm, "" if missing.
     """
 
     name: str
@@ -49,7 +46,7 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One camera: COLMAP's model, the size (width, height), and where its parameters come from."""
+    """A camera: COLMAP's model, the size (width, height), and the source of its parameters."""
 
     model: str
     size: Size
@@ -64,7 +61,7 @@ class CameraSpec:
 def assign_cameras(
     images: Sequence[ImageInfo], options: CameraOptions = _DEFAULT
 ) -> tuple[list[CameraSpec], dict[str, int]]:
-    """Give every photograph a camera: the cameras, and the index of each image's camera by name.
+    """Assign cameras: the cameras, and the index of each photograph's camera by name.
 
     With mode "auto", the photographs of one folder with the same size, device and focal length (rounded to px, or
     equally unknown) share one. Cameras are numbered by the first of their images in plain string order.
@@ -89,21 +86,21 @@ def assign_cameras(
 def shared_untold(
     images: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions
 ) -> list[list[ImageInfo]]:
-    """The photographs, by camera, that share one although nothing but their size says that it is one."""
+    """The photographs, by camera, that share one only because of their size."""
     if options.mode != "auto" or options.params is not None:
         return []
     return [group for group in _sharing(images, camera_of) if not any(map(_told, group))]
 
 
 def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) -> list[str]:
-    """A sentence for every camera whose photographs' EXIF data tell that they were taken by several."""
+    """Warnings about cameras shared by photographs of several devices, by their EXIF data."""
     found = []
     for group in _sharing(images, camera_of):
         told = [image for image in group if _told(image)]
         other = next((image for image in told if _differ(told[0], image)), None)
         if other:
             found.append(
-                f"one camera is given to photographs of several: {told[0].name} ({_told(told[0])}) and {other.name} "
+                f"one camera is shared by photographs of several: {told[0].name} ({_told(told[0])}) and {other.name} "
                 f"({_told(other)}). Use --camera-mode auto"
             )
     return found
@@ -112,7 +109,7 @@ def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) ->
 def panorama_doubts(
     images: Sequence[ImageInfo], cameras: Sequence[CameraSpec], camera_of: Mapping[str, int]
 ) -> list[str]:
-    """A sentence where cameras of the whole sphere are given to photographs that cannot show it."""
+    """A warning if spherical cameras are used for photographs that are not panoramas."""
     ordinary = [
         image
         for image in sorted(images, key=lambda image: image.name)
@@ -124,8 +121,8 @@ def panorama_doubts(
     first, (width, height) = ordinary[0], ordinary[0].size
     told = f", {first.focal_length_px:.0f} px focal length by EXIF" if first.focal_length_px else ""
     return [
-        f"{_PANORAMA} is the camera of panoramas of the whole sphere, twice as wide as high; {len(ordinary)} of "
-        f"{counted(len(images), 'photograph')} are none, {first.name} ({width}x{height} px{told}) first. Leave "
+        f"{_PANORAMA} is for spherical panoramas, twice as wide as high; {len(ordinary)} of "
+        f"{counted(len(images), 'photograph')} are not, starting with {first.name} ({width}x{height} px{told}). Leave "
         "--camera-model out for ordinary photographs"
     ]
 
@@ -144,7 +141,7 @@ def _told(image: ImageInfo) -> str:
 
 
 def _differ(one: ImageInfo, other: ImageInfo) -> bool:
-    """Whether two photographs were hardly taken by one camera at one focal length."""
+    """Whether two photographs differ in camera or focal length."""
     lengths = one.focal_length_px, other.focal_length_px
     focal_differs = None not in lengths and max(lengths) > _SAME_FOCAL * min(lengths)  # type: ignore[operator, type-var]
     return focal_differs or bool(one.device and other.device and one.device != other.device)

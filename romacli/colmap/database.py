@@ -1,7 +1,7 @@
-"""The COLMAP database of a job: cameras, images, keypoints, matches and verified pairs, whole or not at all.
+"""Write the COLMAP database of a job: cameras, images, keypoints, matches and verified pairs, atomically.
 
-Takes arrays and names. Writes with pycolmap into a file nobody else sees and renames it into its place; what
-somebody else made is read with sqlite3 alone, because pycolmap migrates every database it opens.
+pycolmap writes into a temporary file, which is then renamed. Databases of other programs are only read, by sqlite3,
+because pycolmap migrates every database it opens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .rigs import RigFile
 from .scratch import scratch_folder
 from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, verify_database, verify_pairs
 
-# SQLite's application_id, "roma" in ASCII, is how we know our own databases; COLMAP leaves it alone.
+# SQLite's application_id, "roma" in ASCII, marks our databases; COLMAP does not change it.
 APPLICATION_ID = 0x726F6D61
 
 NO_POINTS = np.zeros((0, 2), np.float32)
@@ -77,23 +77,23 @@ def write_database(
     expected_bytes: int = 0,
     progress: Callable[[Pair], None] | None = None,
 ) -> DatabaseSummary:
-    """Write a COLMAP database with verified matches and tell what it holds; a failure leaves no file behind.
+    """Write a COLMAP database with verified matches and return a summary; a failure leaves no file.
 
-    A database that romacli wrote before is replaced; images, cameras, frames and rigs that it had keep their numbers.
+    An existing database of romacli is replaced; its images, cameras, frames and rigs keep their ids.
 
     Args:
         cameras, camera_of: as `assign_cameras` returns them; new images are numbered in plain string order.
         keypoints: by image name, (K, 2) COLMAP px; an image that is absent here has none.
         matches: pairs of names, each once, with (M, 2) rows into the two images' keypoints; read once, in order.
         gps: by image name, (latitude, longitude, altitude) in degrees and m, for the table of pose priors.
-        rigs: cameras that move together, as `check_rigs` has seen them fit.
-        overwrite: replace a database that somebody else made.
-        calibrate: give cameras whose focal length is a guess one from the verified pairs, where these tell it.
-        expected_bytes: how large it may become; so much room is asked for first.
+        rigs: camera rigs, as validated by `check_rigs`.
+        overwrite: replace a database that romacli did not make.
+        calibrate: estimate guessed focal lengths from the verified pairs, where possible.
+        expected_bytes: maximum size, for which free space is checked first.
         progress: called with every pair written.
 
     Raises:
-        StoreError: `path` is somebody else's or cannot be written, or the matches fit no images or keypoints.
+        StoreError: `path` was not made by romacli or cannot be written, or matches do not fit the images or keypoints.
         BusyError: the database at `path` is open in another program.
     """
     check_replaceable(path, overwrite=overwrite)
@@ -124,10 +124,10 @@ def write_database(
 
 
 def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
-    """Return if a database may be written to `path`: nothing is there, or romacli made it, or `overwrite`.
+    """Check that a database may be written to `path`: it does not exist, romacli made it, or `overwrite`.
 
     Raises:
-        StoreError: the file is somebody else's, or a folder.
+        StoreError: the file was not made by romacli, or is a folder.
         BusyError: another program has it open, or died with it open.
     """
     if not path.exists():
@@ -143,7 +143,7 @@ def check_replaceable(path: Path, *, overwrite: bool = False) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether romacli wrote the database at `path`.
+    """Whether romacli wrote the database at `path`.
 
     Source: the database header in SQLite's file format, which has the application_id at byte 68.
     """
@@ -170,12 +170,12 @@ def _checked(
         for side, name in enumerate(pair):
             if name not in keypoints:
                 raise StoreError(
-                    f"the matches name {name}, which is not among the images. Give the images they were made from."
+                    f"the matches name {name}, which is not among the images. Give the images that were matched."
                 )
             if len(rows) and not 0 <= rows[:, side].min() <= rows[:, side].max() < len(keypoints[name]):
                 raise StoreError(
-                    f"the matches of {pair[0]} and {pair[1]} point outside the {len(keypoints[name])} keypoints "
-                    f"of {name}. Features and matches are of different runs: give the two files of one."
+                    f"the matches of {pair[0]} and {pair[1]} point outside the {len(keypoints[name])} keypoints of "
+                    f"{name}. Features and matches are from different runs: use files of the same run."
                 )
         if len(rows):
             yield pair, rows
@@ -188,7 +188,7 @@ def _verified(
     verify: VerifyOptions,
     failed: list[str],
 ) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
-    """The pairs with what verification leaves of them; COLMAP's own comes once all are in the database."""
+    """The pairs after verification; COLMAP's own runs once all are in the database."""
     if verify.method == "magsac":
         return verify_pairs(
             matches,
@@ -299,7 +299,7 @@ def _write(
 
 
 def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, tuple[str, ...]]:
-    """What is done to a database that is written: rigs, COLMAP's verification, focal lengths; sentences on these."""
+    """Finish a written database: rigs, COLMAP's verification, focal lengths; returns messages on these."""
     if rigs is not None:
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
@@ -320,12 +320,12 @@ def _apply_rigs(path: Path, rigs: RigFile) -> None:
 
 
 def _seal(path: Path, former: Numbers) -> tuple[int, int]:
-    """Make a finished database one self-contained file that bears our sign; count verified pairs and inliers.
+    """Make a finished database one self-contained, marked file; count verified pairs and inliers.
 
-    Frames and rigs get the numbers that they had.
+    Frames and rigs get their previous ids.
 
-    Pairs that COLMAP tried and found wanting stay in its table with a configuration its mappers skip; they
-    are dropped, so that every two-view geometry in our file is one that counts.
+    COLMAP keeps rejected pairs in its table with a configuration that its mappers skip; they are dropped, so that every
+    two-view geometry in our file is verified.
     """
     with closing(sqlite3.connect(path)) as database:
         database.execute(f"DELETE FROM two_view_geometries WHERE rows = 0 OR config NOT IN {MAPPED_CONFIGS}")

@@ -1,4 +1,4 @@
-"""Whether camera parameters that somebody gives can be those of photographs."""
+"""Plausibility checks of given camera parameters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from romacli.types import Size
 
 from .binding import load_pycolmap
 
-# Focal lengths in longer sides that no lens exceeds: 157 degrees, and half a degree.
+# Limits of focal lengths in longer sides: 157 degrees, and half a degree.
 _FOCAL_PER_SIDE = (0.1, 100.0)
-# EXIF is off by this factor where a photograph was cropped after it was taken, and hardly ever by more.
+# EXIF focal lengths of cropped photographs are hardly ever off by more than this factor.
 _MOST_BESIDE_EXIF = 2.0
 # A first term of distortion moves the corner by this many times its radius: no lens, but a number of another kind.
 _MOST_DISTORTION = 10.0
@@ -22,15 +22,15 @@ _OTHER_SCALE, _OFF_DIAGONAL = 0.1, 0.02
 
 
 def camera_of_model(model: str, focal_px: float, size: Size) -> Any:
-    """COLMAP's camera of a model: principal point in the middle, no distortion."""
+    """A COLMAP camera of a model: principal point in the centre, no distortion."""
     return load_pycolmap().Camera.create_from_model_name(0, model, focal_px, *size)
 
 
 def check_known_model(model: str, model_option: str) -> None:
-    """Return if COLMAP has the model.
+    """Check that COLMAP has the model.
 
     Raises:
-        UsageError: it has not.
+        UsageError: it does not.
     """
     models = [name for name in load_pycolmap().CameraModelId.__members__ if name != "INVALID"]
     if model not in models:
@@ -40,7 +40,7 @@ def check_known_model(model: str, model_option: str) -> None:
 def check_params(
     model: str, params: Sequence[float], option: str, size: Size | None = None, exif_px: Sequence[float] = ()
 ) -> None:
-    """Return if parameters can be those of a known model, and of photographs of a size if that is given.
+    """Check that parameters are plausible for a model, and for photographs of a size if given.
 
     Args:
         option: where they come from, for messages.
@@ -48,7 +48,7 @@ def check_params(
         exif_px: the focal lengths in px that the photographs' EXIF data tell.
 
     Raises:
-        UsageError: they cannot; the message says as what they are read.
+        UsageError: they are not; the message says how they are interpreted.
     """
     camera = camera_of_model(model, 1.0, (1, 1))
     if len(params) != len(camera.params):
@@ -70,7 +70,7 @@ def check_params(
 def _fault(
     camera: Any, params: Sequence[float], focal: Sequence[float], size: Size, exif_px: Sequence[float]
 ) -> str | None:
-    """Why parameters are not those of photographs of a size, as the end of a sentence."""
+    """Why parameters are implausible for photographs of a size, as the end of a sentence."""
     width, height = size
     shown, low, high = f"{width}x{height} px", *(bound * max(size) for bound in _FOCAL_PER_SIDE)
     x, y = (params[index] for index in camera.principal_point_idxs())
@@ -97,5 +97,5 @@ def _fault(
 
 
 def _other_model(names: Sequence[str]) -> str:
-    """The model that takes as many parameters as this one in another order, and is the likelier one."""
+    """A more likely model with the same number of parameters in another order."""
     return " PINHOLE takes fx, fy, cx, cy: --camera-model PINHOLE." if len(names) == 4 and names[3] == "k" else ""

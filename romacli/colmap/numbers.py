@@ -1,4 +1,4 @@
-"""The numbers of images, cameras, frames and rigs, which other programs hold on to, from one database to the next."""
+"""Keep the ids of images, cameras, frames and rigs, on which other programs rely, between databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Poses as people write them down: a COLMAP model, Strecha's camera files, or a text of one pose a line."""
+"""Read poses from a COLMAP model, Strecha's camera files, or a text file with one pose per line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_written_poses(path: Path) -> dict[str, Pose]:
         path: the folder of a COLMAP model; a folder of `NAME.camera` files; or a text of one pose a line.
 
     Raises:
-        InputError: it is none of these, or a file or a line is no pose.
+        InputError: it is none of these, or a file or line is invalid.
     """
     if not path.is_dir():
         return _read_lines(path)

@@ -1,7 +1,4 @@
-"""Where cameras stand: poses out of a model, and how far two sets of them lie apart.
-
-Reads models, never databases; which set is the truth is the caller's belief.
-"""
+"""Camera poses of models, and errors between two sets of them."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class Pose:
 
     @property
     def centre(self) -> np.ndarray:
-        """The camera's place in the world, (3,)."""
+        """The camera's position in the world, (3,)."""
         return -self.rotation.T @ self.translation
 
     def to(self, other: Pose) -> Pose:
@@ -54,7 +51,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class PoseErrors:
-    """How far poses lie from their reference, image by image.
+    """Errors of poses against a reference, per image.
 
     names: the images in both.
     rotation_deg: (N,) after the one rotation that fits all orientations best.
@@ -78,7 +75,7 @@ def read_model(model_folder: Path) -> Any:
     try:
         return open_model(model_folder)
     except UNREADABLE as error:
-        raise InputError(f"{model_folder} cannot be read as a COLMAP model. Make it anew, or copy it again.") from error
+        raise InputError(f"{model_folder} cannot be read as a COLMAP model. Rebuild it, or copy it again.") from error
 
 
 def open_model(model_folder: Path) -> Any:
@@ -97,7 +94,7 @@ def open_model(model_folder: Path) -> Any:
 
 
 def _names_in_text(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and name of each image of a text model: COLMAP's reader ends a name at its first blank.
+    """Id and name of each image of a text model, as COLMAP's reader cuts names at the first space.
 
     An image is two lines, the second of which, its points, may be empty.
     """
@@ -141,7 +138,7 @@ def align_similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray
 
 
 def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> PoseErrors:
-    """Measure how far poses are from a reference that may be in another frame and scale.
+    """Compare poses with a reference that may differ in frame and scale.
 
     Rotations are aligned by the orientations themselves, not by the similarity of the centres: centres on a
     line leave a rotation about it open.

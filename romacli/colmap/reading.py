@@ -1,4 +1,4 @@
-"""What a database and a model hold, read without changing a byte of them."""
+"""Read databases and models without changing a byte of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_model(folder: Path) -> Model:
     try:
         model = open_model(folder)
     except UNREADABLE as error:
-        raise StoreError(f"{folder} is damaged. Make the model anew with `romacli reconstruct`.") from error
+        raise StoreError(f"{folder} is damaged. Rebuild the model with `romacli reconstruct`.") from error
     points = list(model.points3D.values())
     poses, observations, cameras = {}, {}, {}
     for image in model.images.values():
@@ -100,7 +100,7 @@ def database_content(path: Path) -> str:
 
 
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
-    """By camera the focal length in px that a database has, and whether it is known: given, or from EXIF data.
+    """By camera the focal length in px, and whether it is a prior: given, or from EXIF data.
 
     Raises:
         InputError: there is no such file.
@@ -152,7 +152,7 @@ def read_inliers(path: Path) -> dict[Pair, int]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database that is read, with a sentence for what is wrong with it."""
+    """A database open for reading, with errors as sentences."""
     if not path.is_file():
         raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
     try:

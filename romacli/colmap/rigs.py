@@ -1,6 +1,6 @@
-"""Cameras that move together, from COLMAP's rig file (JSON): checked here, because COLMAP reads past what is wrong.
+"""Camera rigs from COLMAP's rig file (JSON), validated here because COLMAP ignores errors in it.
 
-Source: COLMAP's `rig_configurator`; the names of a frame's images agree behind their cameras' prefixes.
+Source: COLMAP's `rig_configurator`; the names of a frame's images are equal after their cameras' prefixes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_rigs(path: Path) -> RigFile:
     """Read COLMAP's rig file.
 
     Raises:
-        InputError: it is missing, no JSON, or says something else than rigs of cameras.
+        InputError: it is missing, not JSON, or does not describe rigs.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def read_rigs(path: Path) -> RigFile:
 
 
 def require_placed(rigs: RigFile) -> None:
-    """Pass silently when every camera's pose in its rig is known: without, COLMAP's incremental mapper maps nothing.
+    """Check that every camera's pose in its rig is known, as COLMAP's incremental mapper requires.
 
     Raises:
         InputError: one is not.
@@ -87,13 +87,13 @@ def require_placed(rigs: RigFile) -> None:
     for camera in (camera for rig in rigs.rigs for camera in rig):
         if not camera.is_placed:
             raise InputError(
-                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. Add them, or "
-                "take --mapper global or auto, which find them."
+                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. Add them, "
+                "or use --mapper global or auto, which estimate them."
             )
 
 
 def check_rigs(rigs: RigFile, names: Sequence[str]) -> int:
-    """The number of frames the rigs have; every camera took images, and some at one time with another.
+    """The number of frames of the rigs, after checking that every camera has images and frames are shared.
 
     Raises:
         InputError: a camera's prefix fits no image, or no two images of a rig are of one frame.
@@ -111,8 +111,8 @@ def check_rigs(rigs: RigFile, names: Sequence[str]) -> int:
             taken.update(own)
         if len(rig) > 1 and max(taken.values()) < 2:
             raise InputError(
-                f"{rigs.path}: no two photographs of {' and '.join(camera.prefix for camera in rig)} are of one frame. "
-                "Name those taken together alike behind their prefixes."
+                f"{rigs.path}: no two photographs of {' and '.join(camera.prefix for camera in rig)} form a frame. "
+                "Give photographs taken together the same name after their prefixes."
             )
         frames += len(taken)
     return frames

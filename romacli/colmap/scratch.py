@@ -1,7 +1,4 @@
-"""Folders in which a database or models are built beside their place, before they are moved into it.
-
-What is built there is not known here.
-"""
+"""Temporary folders in which a database or models are built before they are moved into place."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from romacli.errors import StoreError
 
 @contextmanager
 def scratch_folder(path: Path, *, num_bytes: int = 0) -> Iterator[Path]:
-    """An empty folder beside `path`, gone afterwards; those that killed processes left there go as well.
+    """Yield an empty folder next to `path`, removed afterwards, together with those of killed processes.
 
     Args:
         path: what will be replaced by something built in the folder; missing parents are made.
