@@ -263,7 +263,7 @@ def test_a_camera_of_the_whole_sphere_is_doubted_for_ordinary_photographs(info: 
     cameras = CameraOptions(model="EQUIRECTANGULAR")
     choose_cameras(infos, replace(OPTIONS, cameras=cameras), listener)
     doubts = [sentence for sentence in listener.said if "spherical panoramas" in sentence]
-    assert ["1 of 2 photographs are not, starting with b.jpg" in sentence for sentence in doubts] == [True] * is_ordinary
+    assert ["1 of 2 photographs are not, starting" in sentence for sentence in doubts] == [True] * is_ordinary
 
 
 def test_shared_cameras_are_spoken_of() -> None:
