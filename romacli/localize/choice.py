@@ -19,7 +19,6 @@ from romacli.pairs import Frustum, RetrievalOptions, looking_alike, read_pairs, 
 from romacli.progress import Progress
 from romacli.run.options import MatchOptions
 from romacli.types import ImageList
-from romacli.words import counted
 
 # By query, its map images, the best first; and by query, why it has none.
 Chosen = tuple[dict[str, list[str]], dict[str, str]]
@@ -93,8 +92,7 @@ def _near(path: Path, queries: Queries, target: Map, options: LocalizeOptions) -
     known = [name for name in queries.readable if name in poses]
     if not known:
         raise InputError(
-            f"{path} has a pose of {with_guess(min(poses), queries.listed)}, but of none of "
-            f"the {counted(len(queries.listed), 'query', 'queries')}, such as "
+            f"{path} has a pose of {with_guess(min(poses), queries.listed)}, but of no query, such as "
             f"{queries.listed[0]}. Names are relative to the folder of queries."
         )
     views = {name: _view(poses[name], queries.readable[name], target) for name in known}

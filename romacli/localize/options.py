@@ -27,7 +27,7 @@ class LocalizeOptions:
 
     num_matched: Annotated[
         int, Option("Number of map images each query is matched with, the most similar ones. More take longer.", min=1)
-    ] = 10
+    ] = 8
     pairs: Annotated[
         Path | None,
         Option("Match these pairs instead: a query and a map image per line, as in hloc.", metavar="FILE"),

@@ -1,0 +1,188 @@
+"""What a query costs against a map of a thousand images, in times that a photograph is encoded; as one JSON object.
+
+    python tests/benchmarks/localize_scale.py JOB QUERIES WORK --images 1000
+
+JOB is a reconstructed job, QUERIES a folder of photographs that it lacks. The map is the job's model over and over,
+each time with names and points of its own at the same places, over links to the same photographs; descriptors of
+copies are the photographs' own with some noise, and are there before, as in a map that was used. Features of map images are
+held in memory while a run goes on, so two runs tell what a query costs once they are: one of a query, and one of five,
+the same photograph lighter and darker. CPU time of one process with one thread, which has read its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.poses import read_model
+from romacli.images.decode import read_image
+from romacli.localize.localize import Localized, localize
+from romacli.localize.map import Map, open_map
+from romacli.localize.options import LocalizeOptions
+from romacli.matchers.matcher import Matcher
+from romacli.matchers.options import DEFAULT, MatcherOptions
+from romacli.matchers.registry import load_matcher
+from romacli.pairing.describe import Describer
+from romacli.progress import Silent
+from romacli.run.options import MatchOptions
+from romacli.run.photographs import look_at
+from romacli.stop import StopRequest
+from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features
+from romacli.store.history import photographs_of
+from romacli.store.layout import Layout
+from romacli.types import ImageList
+
+NOISE = 0.05  # of a descriptor's length
+MORE = 5  # queries of the second run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("job", type=Path)
+    parser.add_argument("queries", type=Path)
+    parser.add_argument("work", type=Path, help="folder to work in, made anew")
+    parser.add_argument("--images", type=int, default=1000, help="images of the map, at least")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    shutil.rmtree(asked.work, ignore_errors=True)
+    layout = Layout(asked.job)
+    photographs = photographs_of(layout)
+    assert photographs is not None
+    names = sorted(image.name for image in read_model(layout.sparse / "0").images.values())
+    copies = -(-asked.images // len(names))
+    images, model = asked.work / "images", asked.work / "model"
+    for copy in range(copies):
+        for name in names:
+            path = images / f"{copy:03}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(shutil.copy2(photographs / name, asked.work / name) if not copy else images / "000" / name, path)
+    repeated(layout.sparse / "0", model, copies)
+    matcher = load_matcher(DEFAULT, MatcherOptions())
+    encode_s = statistics.median(cpu(lambda name=name: encoded(matcher, photographs / name)) for name in names)
+    query = sorted(asked.queries.iterdir())[0]
+    run_of(asked.work / "first", query, 1, matcher, photographs, model, images)  # its time has warming up in it
+    one, more = (
+        run_of(asked.work / f"of-{count}", query, count, matcher, photographs, model, images) for count in (1, MORE)
+    )
+    again_s = statistics.median(cpu(lambda name=name: encoded(matcher, photographs / name)) for name in names)
+    encode_s = (encode_s + again_s) / 2
+    a_query = (more["localizing"] - one["localizing"]) / (MORE - 1)
+    print(
+        json.dumps(
+            {
+                "map images": copies * len(names),
+                "observations": one["observations"],
+                "encode_s": round(encode_s, 3),
+                "a query, features held": round(a_query / encode_s, 1),
+                "a query alone": round(one["localizing"] / encode_s, 1),
+                "reading the model": round(one["reading"] / encode_s, 1),
+            },
+            indent=1,
+        )
+    )
+
+
+def run_of(
+    work: Path, query: Path, count: int, matcher: Matcher, photographs: Path, model: Path, images: Path
+) -> dict[str, float]:
+    """CPU seconds of reading the map and of localizing a query in so many lights."""
+    folder, output = work / "queries", work / "out"
+    folder.mkdir(parents=True)
+    picture = cv2.imread(str(query)).astype(float)
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number}.png"), np.clip(picture * (1 + 0.04 * number), 0, 255).astype(np.uint8))
+    describe(matcher, photographs, images, output, work)
+    opened: list[Map] = []
+    reading = cpu(lambda: opened.append(open_map(model, images, Silent())))
+    run = (folder, opened[0], output, matcher, LocalizeOptions(), MatchOptions(), Silent(), StopRequest())
+    found: list[Localized] = []
+    localizing = cpu(lambda: found.extend(localize(*run)))
+    assert all(each.pose is not None for each in found)
+    seen = sum(image.num_points3D for image in opened[0].model.images.values()) if opened[0].model else 0
+    return {"reading": reading, "localizing": localizing, "observations": seen}
+
+
+def repeated(source: Path, target: Path, copies: int) -> None:
+    """The model so many times over, written as COLMAP's text and made binary."""
+    model = read_model(source)
+    target.mkdir(parents=True)
+    (target / "cameras.txt").write_text("".join(f"{line}\n" for line in text_of(model, target, "cameras")))
+    images, points = text_of(model, target, "images"), text_of(model, target, "points3D")
+    step_image, step_point = max(model.images) + 1, max(model.points3D) + 1
+    poses = [line.split() for line in images[::2]]
+    seen = [line.split() for line in images[1::2]]
+    rows = [line.split() for line in points]
+    with (target / "images.txt").open("w") as file, (target / "points3D.txt").open("w") as points_file:
+        for copy in range(copies):
+            for (number, *pose, name), fields in zip(poses, seen, strict=True):
+                file.write(f"{int(number) + copy * step_image} {' '.join(pose)} {copy:03}/{name}\n")
+                ids = [each if each == "-1" else str(int(each) + copy * step_point) for each in fields[2::3]]
+                file.write(
+                    " ".join(f"{x} {y} {p}" for x, y, p in zip(fields[::3], fields[1::3], ids, strict=True)) + "\n"
+                )
+            for number, *point in rows:
+                track = [
+                    f"{int(image) + copy * step_image} {row}"
+                    for image, row in zip(point[7::2], point[8::2], strict=True)
+                ]
+                points_file.write(f"{int(number) + copy * step_point} {' '.join((*point[:7], *track))}\n")
+    for name in ("rigs", "frames"):
+        (target / f"{name}.txt").unlink(missing_ok=True)
+    load_pycolmap().Reconstruction(target).write_binary(target)
+    for path in target.glob("*.txt"):
+        path.unlink()
+
+
+def text_of(model: Any, folder: Path, name: str) -> list[str]:
+    """The lines of one of COLMAP's text files."""
+    model.write_text(folder)
+    return [line for line in (folder / f"{name}.txt").read_text().split("\n")[:-1] if not line.startswith("#")]
+
+
+def describe(matcher: Matcher, photographs: Path, images: Path, output: Path, work: Path) -> None:
+    """Leave the descriptors of all map images where localize keeps them."""
+    files = sorted(path.relative_to(images) for path in images.rglob("*") if path.is_file())
+    names = tuple(sorted({path.name for path in files}))
+    described = Describer(matcher, work / "described.h5", Silent())(ImageList(photographs, names))
+    with GlobalFeaturesFile(work / "described.h5") as file:
+        provenance = file.provenance()
+    root = Path(os.path.commonpath([images.resolve(), (work / "queries").resolve()]))
+    prefix = images.resolve().relative_to(root)
+    together = tuple(sorted((prefix / path).as_posix() for path in files))
+    stamps = look_at(ImageList(root, together), {}).stamps
+    rng, width = np.random.default_rng(0), described.descriptors.shape[1]
+    rows = dict(zip(described.names, described.descriptors, strict=True))
+    kept = {}
+    for file in together:
+        noisy = rows[Path(file).name] + rng.normal(0, NOISE / np.sqrt(width), width)
+        kept[file] = GlobalFeature(noisy.astype(np.float32), stamps[file])
+    output.mkdir(parents=True)
+    write_global_features(output / "global-features.h5", kept, provenance=provenance)
+
+
+def encoded(matcher: Matcher, path: Path) -> None:
+    """Encode one photograph."""
+    matcher.encode([matcher.prepare(read_image(path))])
+
+
+def cpu(work: Callable[[], Any]) -> float:
+    """CPU seconds that a call takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
