@@ -27,7 +27,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
 import render_scene
 import retrieval_scenes
-from support.commands import hloc_keypoints, hloc_matches, result_of, romacli
+from support.commands import hloc_keypoints, hloc_matches, result_of, romacli_alone
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.pose_files import read_written_poses
@@ -86,12 +86,12 @@ def model_of(scene: Scene, names: list[str], folder: Path) -> Path:
     if not (job / "sparse" / "0").exists():
         known = ["--known-poses", scene.truth, "--pairing", "poses", "--reference-model", scene.truth]
         words = [*known, "--num-matched", 8] if scene.is_given else ["--camera-mode", "single"]
-        result_of(romacli("reconstruct", photographs, "-o", job, *words, "-q", "--json"))
+        result_of(romacli_alone("reconstruct", photographs, "-o", job, *words, "-q", "--json"))
     return job
 
 
 def localized(queries: Path, job: Path, output: Path) -> dict[str, Pose]:
-    run = romacli("localize", queries, "--model", job, "-o", output, "-q")
+    run = romacli_alone("localize", queries, "--model", job, "-o", output, "-q")
     assert run.returncode in (0, 4), run.stderr
     print(run.stderr, file=sys.stderr)
     return read_written_poses(output / "poses.txt")
@@ -107,7 +107,7 @@ def by_hloc(queries: list[str], map_job: Path, photographs: Path, folder: Path) 
         chosen = json.loads((folder / "localized" / "localized.json").read_text())
         pairs += [[row["name"], image] for row in chosen for image in row["map_images"] if image in known]
         (folder / "pairs.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in pairs))
-        result_of(romacli("match", photographs, "-o", grown, "--pairs", folder / "pairs.txt", "-q", "--json"))
+        result_of(romacli_alone("match", photographs, "-o", grown, "--pairs", folder / "pairs.txt", "-q", "--json"))
     model = read_model(map_job / "sparse" / "0")
     camera = next(iter(model.cameras.values()))
     listed = [line.split() for line in (folder / "pairs.txt").read_text().splitlines()]

@@ -4,9 +4,9 @@
 
 JOB is a reconstructed job, QUERIES a folder of photographs that it lacks. The map is the job's model over and over,
 each time with names and points of its own at the same places, over links to the same photographs; descriptors of
-copies are the photographs' own with some noise, and are there before, as in a map that was used. Features of map images are
-held in memory while a run goes on, so two runs tell what a query costs once they are: one of a query, and one of five,
-the same photograph lighter and darker. CPU time of one process with one thread, which has read its weights.
+copies are the photographs' own with some noise, and are there before, as in a map that was used. Features of map images
+are held in memory while a run goes on, so two runs tell what a query costs once they are: one of a query, and one of
+five, the same photograph lighter and darker. CPU time of one process with one thread, which has read its weights.
 """
 
 from __future__ import annotations

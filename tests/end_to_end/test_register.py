@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from support.commands import REPOSITORY, hloc_keypoints, hloc_matches, result_of, romacli_alone
+from support.commands import REPOSITORY, hloc_keypoints, hloc_matches, result_of, romacli, romacli_alone
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.pose_files import read_written_poses
@@ -34,7 +34,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mapped")
     copy(OLD, root / "photos")
     words = ["-o", root / "job", "--camera-mode", "single", "--json", "-q"]
-    result_of(romacli("reconstruct", root / "photos", *words))
+    result_of(romacli_alone("reconstruct", root / "photos", *words))
     return root
 
 
