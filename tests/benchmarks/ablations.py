@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=160, help="px")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", default=list(COARSE), help="of the coarse stage")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -175,7 +176,7 @@ def main() -> None:
     maps = maps_of(read_mini(EMBEDDED).trunk.eval(), images)
     given: dict[str, Batch] = {"coarse": (maps, warp, visible), "refiners": (images, warp, visible)}
     for seed in range(options.seeds):
-        for kind, rows in (("coarse", COARSE), ("refiners", REFINERS)):
+        for kind, rows in (("coarse", options.rows), ("refiners", REFINERS)):
             for row in rows:
                 if (kind, row, seed) in done:
                     continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.benchmark_sets import write_picture
 from support.rendered import Shuffled
-from support.scene_sets import WRITERS, eth3d
+from support.scene_sets import WRITERS
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
@@ -21,6 +22,31 @@ from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.registry import MATCHERS
 from romacli.types import MatcherSpec
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, tuple[Path, Any]]:
+    """The folder of each benchmark and the matcher that knows it, made when they are asked for."""
+
+    class Written(dict[str, tuple[Path, Any]]):
+        def __missing__(self, name: str) -> tuple[Path, Any]:
+            root = tmp_path_factory.mktemp(name)
+            self[name] = root, WRITERS[name](root)
+            return self[name]
+
+    return Written()
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A copy of a benchmark's folder that may be damaged, and the matcher."""
+
+    def copy_of(name: str) -> tuple[Path, Any]:
+        root, matcher = written[name]
+        shutil.copytree(root, tmp_path / "data")
+        return tmp_path / "data", matcher
+
+    return copy_of
 
 
 @pytest.fixture
@@ -38,9 +64,9 @@ def told(result: Result) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["texture-poor", "imc2021", "eth3d"])
-def test_the_truth_scores_100_and_shuffled_truth_nothing(name, tmp_path, run):
-    matcher = WRITERS[name](tmp_path)
-    words, file = (name, tmp_path, "--json", "-q"), tmp_path / "errors.jsonl"
+def test_the_truth_scores_100_and_shuffled_truth_nothing(name, tmp_path, written, run):
+    root, matcher = written[name]
+    words, file = (name, root, "--json", "-q"), tmp_path / "errors.jsonl"
     figures = told(run(matcher, *words, "-o", file))["figures"]
     if name == "eth3d":
         assert min(figures["acc 1cm"], figures["comp 5cm"]) > 90
@@ -98,18 +124,18 @@ def put(pattern: str, text: str) -> Any:
         ("texture-poor", unlink("intrins/1.txt"), "lacks intrins/1.txt"),
     ],
 )
-def test_data_that_are_not_whole_are_a_sentence(name, damage, words, tmp_path, run):
-    matcher = WRITERS[name](tmp_path)
-    damage(tmp_path)
-    result = run(matcher, name, tmp_path, "-q")
+def test_data_that_are_not_whole_are_a_sentence(name, damage, words, copied, run):
+    root, matcher = copied(name)
+    damage(root)
+    result = run(matcher, name, root, "-q")
     assert result.exit_code == 3
     assert words in result.stderr
 
 
-def test_eth3d_for_poses_asks_for_no_scans_and_tells_no_intrinsics(tmp_path):
-    eth3d(tmp_path)
-    next(tmp_path.rglob("scan_alignment.mlp")).unlink()
+def test_eth3d_for_poses_asks_for_no_scans_and_tells_no_intrinsics(copied):
+    root, _ = copied("eth3d")
+    next(root.rglob("scan_alignment.mlp")).unlink()
     row = BENCHMARKS["eth3d-sfm"]
-    (task,) = row.read(tmp_path)
+    (task,) = row.read(root)
     assert len(task.truth.names) == 4
     assert row.evaluations["dfsfm"].cameras == "shared"

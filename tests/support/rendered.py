@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class SceneMatcher:
     def __init__(self) -> None:
         self._scenes: list[tuple[list[TexturedPlane], Camera]] = []
         self._number: dict[str, int] = {}
+        self._directions: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._view = cache(lambda number: render_view(*self._scenes[number]))
         self.images_encoded = 0
 
     def learn(self, image: np.ndarray, planes: list[TexturedPlane], camera: Camera) -> None:
@@ -51,10 +54,13 @@ class SceneMatcher:
         return checked(self.warp(pairs))
 
     def _direction(self, a: Features, b: Features) -> tuple[Tensor, Tensor]:
-        sides = [self._scenes[int(each.tensors["number"])] for each in (a, b)]
-        views = [render_view(planes, camera) for planes, camera in sides]
-        warp, visible = warp_between(sides[0][1], views[0], sides[1][1], views[1])
-        return from_colmap_pixels(torch.from_numpy(warp), b.size), torch.from_numpy(visible).float()
+        numbers = int(a.tensors["number"]), int(b.tensors["number"])
+        if numbers not in self._directions:
+            (_, camera), (_, other) = (self._scenes[number] for number in numbers)
+            warp, visible = warp_between(camera, self._view(numbers[0]), other, self._view(numbers[1]))
+            warp = from_colmap_pixels(torch.from_numpy(warp), b.size)
+            self._directions[numbers] = warp, torch.from_numpy(visible).float()
+        return self._directions[numbers]
 
 
 def checked(matches: Sequence[DenseMatch]) -> list[PairResult]:

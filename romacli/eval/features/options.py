@@ -41,6 +41,9 @@ class StudyOptions:
     size: Annotated[int, Option("Side of the pictures in px.", min=64)] = 256
     steps: Annotated[int, Option("Steps of training, of four pairs each; 0 trains nothing.", min=0)] = 400
     width: Annotated[int, Option("Numbers that the linear layer makes of a place's features.", min=1)] = 128
-    temperature: Annotated[float, Option("Of the kernel: smaller looks at the nearest alone.", min=1e-3)] = 0.1
+    temperature: Annotated[
+        float,
+        Option("Of the kernel: smaller looks at the nearest alone. Our value; the paper's was not at hand.", min=1e-3),
+    ] = 0.1
     repeats: Annotated[int, Option("Trainings with other seeds; figures are their mean and deviation.", min=1)] = 3
     seed: Annotated[int, Option("First seed of weights and pairs.", min=0)] = 0

@@ -59,7 +59,9 @@ ROWS = (
         partial(read_by, "data.satast"),
         {
             "roma-v2": Evaluation(
-                "as the script of RoMa v2's authors, nothing turned", MarkedHomographySolver(), points=10_000
+                "as the script of RoMa v2's authors, nothing turned: how it makes one of four turns was not at hand",
+                MarkedHomographySolver(),
+                points=10_000,
             ),
             "warp": Evaluation(
                 "as the same script's other measure, nothing turned", MarkedWarps(both=False), published=()
