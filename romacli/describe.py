@@ -1,4 +1,4 @@
-"""Keypoints of photographs with their descriptors in one file of hloc's layout, for hloc and for later jobs."""
+"""Write keypoints and descriptors of photographs in hloc's layout, for hloc and for later jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from romacli.types import Features, ImageList, Keypoints, PreparedImage, Size
 
 @dataclass
 class Described:
-    """What was written. failures: a sentence for each photograph that could not be described."""
+    """The result. failures: an error per photograph that could not be described."""
 
     images: int = 0
     keypoints: int = 0
@@ -32,7 +32,7 @@ class Described:
 def describe_images(
     images: ImageList, matcher: SparseMatcher, path: Path, progress: Progress, stop: StopRequest, *, num_workers: int
 ) -> Described:
-    """Describe every photograph and write the file, whole or not at all.
+    """Describe every photograph and write the file atomically.
 
     Raises:
         PairsError: a name can have no group in hloc's files.

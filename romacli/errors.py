@@ -1,17 +1,13 @@
-"""The errors users meet, each a sentence that names the thing and says what to do. Imports nothing.
+"""Errors for users, each a sentence that names the problem and says what to do.
 
 RomacliError                 1  something expected went wrong
 ├── UsageError               2  options that contradict each other or the stored job
-│   ├── PairsError           2  a pair list that breaks the grammar or names unknown images
-│   └── SettingsDifferError  2  an output folder made with other settings
-├── InputError               3  nothing could start: no folder, no images, no device
-│   ├── ImageError           3  a photograph that cannot be read
-│   └── WeightsError         3  a checkpoint that is missing, damaged or of another model
-├── EstimationError          1  a library fails on one pair or photograph; the rest goes on without it
-├── PartialError             4  the rest was finished; what failed is listed
-├── NothingFoundError        5  nothing matched, or no model came out
-├── StoreError               6  an output file that is corrupt, foreign or cannot be written
-└── BusyError               75  try again later: locked, or out of memory
+│ ├── PairsError 2 a pair list that is malformed or names unknown images │ └── SettingsDifferError 2 an output folder
+made with other settings ├── InputError 3 nothing could start: no folder, no images, no device │ ├── ImageError 3 a
+photograph that cannot be read │ └── WeightsError 3 a checkpoint that is missing, damaged or of another model ├──
+EstimationError 1 a library fails on one pair or photograph; the rest continues ├── PartialError 4 finished, with
+failures listed ├── NothingFoundError 5 nothing matched, or no model came out ├── StoreError 6 an output file that is
+corrupt, foreign or cannot be written └── BusyError 75 try again later: locked, or out of memory
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ class UsageError(RomacliError):
 
 
 class PairsError(UsageError):
-    """A pair list breaks the grammar or names unknown images."""
+    """A pair list is malformed or names unknown images."""
 
 
 class SettingsDifferError(UsageError):
@@ -56,7 +52,7 @@ class EstimationError(RomacliError):
 
 
 class PartialError(RomacliError):
-    """The rest was finished; the message lists what failed."""
+    """Finished, with failures; the message lists them."""
 
     exit_code = 4
 

@@ -1,6 +1,6 @@
-"""Points of one photograph found in others: by semantic descriptors in one, by any in the frames of a film.
+"""Find points of one photograph in others: semantically in one other, or in the frames of a video.
 
-Each photograph is compared with the first alone, so that an error in one does not move what is found in the next.
+Each photograph is compared only with the first, so that errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from romacli.networks.matcha import soft_targets
 from romacli.store.layout import written_whole
 from romacli.types import Features, Size
 
-# A point is visible where the way there and back ends within this share of the long side.
+# A point is visible if matching there and back ends within this fraction of the long side.
 MAX_CYCLE = 0.03
 _COLOURS = 12
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where points are in another photograph.
+    """Points found in another photograph.
 
     xy: (N, 2) COLMAP pixels; scores: (N,), the cosine of the descriptors or the certainty of the warp; visible: (N,)
-    bool, whether the way back leads to where it began.
+    bool, whether matching back returns to where it started.
     """
 
     xy: np.ndarray
@@ -60,7 +60,7 @@ class View:
 
 
 class Finder:
-    """Finds points of one photograph in another; both are upright or stored alike."""
+    """Finds points of one photograph in another; both upright or both as stored."""
 
     def __init__(self, matcher: Matcher, *, semantic: bool) -> None:
         """Take a matcher; semantic: to find the same part of another thing, where it tells these apart.
@@ -70,7 +70,9 @@ class Finder:
         """
         describes = isinstance(matcher, SparseMatcher) and isinstance(matcher.describer, MapDescriber)
         if not (describes or isinstance(matcher, DenseMatcher)):
-            raise UsageError(f"model {matcher.name} describes its own keypoints alone. Choose a dense one, or matcha.")
+            raise UsageError(
+                f"model {matcher.name} only describes its own keypoints. Choose a dense matcher, or matcha."
+            )
         self._matcher, self._semantic = matcher, semantic
 
     def view(self, image: np.ndarray) -> View:
@@ -132,7 +134,7 @@ class Finder:
         assert isinstance(other.seen, Features)
         match = self._matcher.warp([(one.seen, other.seen)])[0]
         if match.warp_BA is None:
-            raise UsageError(f"model {self._matcher.name} warps one way only; points need the way back.")
+            raise UsageError(f"model {self._matcher.name} only warps in one direction; points need both.")
         places = from_colmap_pixels(torch.from_numpy(points), one.size).to(match.warp_AB.device)
         there = _at(match.warp_AB, places)
         scores = _at(match.certainty_AB[..., None], places)[:, 0]
@@ -180,7 +182,7 @@ def frames(source: Path) -> Iterator[np.ndarray]:
             yield read_image(source / name)
         return
     if not source.is_file():
-        raise InputError(f"{source} does not exist. Name a film or a folder of photographs.")
+        raise InputError(f"{source} does not exist. Give a video or a folder of photographs.")
     film = cv2.VideoCapture(str(source))
     try:
         count = 0
@@ -188,7 +190,7 @@ def frames(source: Path) -> Iterator[np.ndarray]:
             count += 1
             yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
         if count == 0:
-            raise InputError(f"{source} cannot be decoded as a film. Convert it, or name a folder of its frames.")
+            raise InputError(f"{source} cannot be decoded as a video. Convert it, or give a folder of its frames.")
     finally:
         film.release()
 
@@ -196,7 +198,7 @@ def frames(source: Path) -> Iterator[np.ndarray]:
 def read_points(path: Path) -> np.ndarray:
     """Points (N, 2) of a file with x and y of a point in each line, separated by a comma or blanks.
 
-    A first line of words is passed over.
+    A header line is skipped.
 
     Raises:
         InputError: the file does not exist, holds none, or a line is no point.
@@ -220,7 +222,7 @@ def read_points(path: Path) -> np.ndarray:
             raise InputError(f"{path} line {number} is no point: {line}. Write x and y in px.")
         points.append((x, y))
     if not points:
-        raise InputError(f"{path} holds no points. Write x and y of one in each line.")
+        raise InputError(f"{path} holds no points. Write x and y of one point per line.")
     return np.array(points, np.float64)
 
 
@@ -272,7 +274,7 @@ class Overlay:
             size = picture.shape[1], picture.shape[0]
             self._film = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, size)
             if not self._film.isOpened():
-                raise InputError(f"{self._path} cannot be written as a film. Give --overlay a folder.")
+                raise InputError(f"{self._path} cannot be written as a video. Give --overlay a folder.")
         self._film.write(cv2.resize(picture, (self._shape[1], self._shape[0])))
 
     def close(self) -> None:

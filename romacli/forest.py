@@ -1,4 +1,4 @@
-"""What hangs together: nodes joined by edges, in bulk."""
+"""Connected components of graphs (union-find), vectorised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Forest:
-    """Nodes 0 to count - 1, each alone until it is joined with others."""
+    """Nodes 0 to count - 1, each a component until joined with others."""
 
     def __init__(self, count: int) -> None:
         self._parents = np.arange(count)

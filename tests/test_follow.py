@@ -63,7 +63,7 @@ def test_points_outside_and_matchers_without_a_say_are_refused() -> None:
     view = finder.view(picture())
     with pytest.raises(InputError, match="point 2 at 321 5 lies outside .* 320x240"):
         finder.find(view, view, np.array([[1.0, 1], [321, 5]]))
-    with pytest.raises(UsageError, match="xfeat describes its own keypoints alone"):
+    with pytest.raises(UsageError, match="xfeat only describes its own keypoints"):
         Finder(load_seeded("xfeat", MatcherOptions(device="cpu")), semantic=True)
 
 

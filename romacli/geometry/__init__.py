@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: pixel frames, warps, epipolar geometry. Knows no images on disk and no networks."""
+"""Pure array functions: pixel frames, warps, epipolar geometry."""

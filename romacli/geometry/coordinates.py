@@ -1,4 +1,4 @@
-"""Normalised, COLMAP and hloc pixel coordinates: the only half pixels in the house.
+"""Conversions between normalised, COLMAP and hloc pixel coordinates; the only place with half pixels.
 
 Normalised coordinates are x, y in [-1, 1] over the image area: -1 and 1 are the outer edges (align_corners=False).
 COLMAP places (0.5, 0.5) at the centre of the top-left pixel, hloc (0, 0).
@@ -22,7 +22,7 @@ def _like(xy: Any, values: tuple[float, float]) -> Any:
 
 
 def to_colmap_pixels(xy: Any, size: tuple[int, int]) -> Any:
-    """Place normalised coordinates on the pixel grid COLMAP uses.
+    """Convert normalised coordinates to COLMAP pixels.
 
     Args:
         xy: (..., 2) in [-1, 1].
@@ -35,7 +35,7 @@ def to_colmap_pixels(xy: Any, size: tuple[int, int]) -> Any:
 
 
 def from_colmap_pixels(xy: Any, size: tuple[int, int]) -> Any:
-    """Turn COLMAP pixels (..., 2) of an image of `size` (width, height) into normalised coordinates."""
+    """Convert COLMAP pixels (..., 2) of an image of `size` (width, height) to normalised coordinates."""
     return xy * _like(xy, (2 / size[0], 2 / size[1])) - 1
 
 

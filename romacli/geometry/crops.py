@@ -1,4 +1,4 @@
-"""Parts of images: rectangles, and stored warps between a part and the image that it was cut from."""
+"""Crops of images, and conversion of stored warps between a crop and its image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def halves(size: Size) -> list[Box]:
 
 
 def uncut(record: CompactWarp, box: Box, size: Size) -> CompactWarp:
-    """The warps between A and a part of B, as those between A and the whole of B, whose size is given."""
+    """Convert the warps between A and a crop of B to warps between A and all of B, whose size is given."""
     offset = np.array([box.left, box.top], np.float32)
     inner = warp_fields(record)[1]
     places = cell_centres(record.weight_BA.shape, size) - offset
@@ -51,9 +51,9 @@ def uncut(record: CompactWarp, box: Box, size: Size) -> CompactWarp:
 
 
 def footprint(record: CompactWarp, margin: float) -> Box | None:
-    """The part of B that shows what A shows, by the affine map nearest to the warp; None where that has no inside.
+    """The part of B that shows A's content, by an affine fit to the warp; None if it is empty.
 
-    margin: by which share of its sides the part is larger on each side, as far as B reaches.
+    margin: fraction of its sides added on each side, within B.
     """
     used = record.weight_AB > 0
     if np.count_nonzero(used) < 3:

@@ -1,7 +1,4 @@
-"""Two views of a rigid scene: residuals, essential matrices and pose errors.
-
-Knows points and matrices only, no cameras, images or databases.
-"""
+"""Two-view geometry: residuals, essential matrices and pose errors."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ def _homogeneous(points: np.ndarray) -> np.ndarray:
 
 
 def sampson_error(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
-    """Measure how far point pairs lie from an epipolar geometry, to first order.
+    """The Sampson error of point pairs: the first-order distance from an epipolar geometry.
 
     Args:
         matrix: (3, 3) with x1^T M x0 = 0: F for pixels, E for normalised camera coordinates.

@@ -1,4 +1,4 @@
-"""Epipolar geometries of matches among which some are wrong, by OpenCV's RANSAC."""
+"""Robust estimation of epipolar geometry by OpenCV's RANSAC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _ransac(score: int, local_optimisation: int, *, max_error: float, max_trials
 
 @contextmanager
 def _estimating(what: str) -> Iterator[None]:
-    """Turn what OpenCV raises on some points into an error that costs these points alone."""
+    """Turn OpenCV's exceptions into an error that affects only these points."""
     try:
         yield
     except cv2.error as error:
@@ -38,7 +38,7 @@ def _estimating(what: str) -> Iterator[None]:
 def _with_inliers(
     matrix: np.ndarray | None, points0: np.ndarray, points1: np.ndarray, *, threshold: float
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """The matrix and its inliers by Sampson error; None and no inliers for all of OpenCV's ways of finding none."""
+    """The matrix and its inliers by Sampson error; None and no inliers if OpenCV found none."""
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None, np.zeros(len(points0), bool)
     return matrix, sampson_error(matrix, points0, points1) < threshold
@@ -47,7 +47,7 @@ def _with_inliers(
 def estimate_fundamental(
     points0: np.ndarray, points1: np.ndarray, *, max_error_px: float, seed: int = 0
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Find the fundamental matrix most point pairs agree on; the same input and seed give the same answer.
+    """Estimate the fundamental matrix with the most inliers, deterministically.
 
     Args:
         points0, points1: (N, 2) px.
@@ -64,7 +64,7 @@ def estimate_fundamental(
     if len(points0) < MIN_POINTS_FUNDAMENTAL:
         return None, np.zeros(len(points0), bool)
     points0, points1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
-    # Of OpenCV's five local optimisations the iterated one finds the motion most often at 80 % outliers.
+    # Of OpenCV's five local optimisations, the iterated one succeeds most often at 80 % outliers.
     params = _ransac(
         cv2.SCORE_METHOD_MAGSAC,
         cv2.LOCAL_OPTIM_INNER_AND_ITER_LO,
@@ -80,7 +80,7 @@ def estimate_fundamental(
 def estimate_essential(
     points0: np.ndarray, points1: np.ndarray, *, max_error: float, seed: int = 0
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Find the essential matrix most point pairs agree on; the same input and seed give the same answer.
+    """Estimate the essential matrix with the most inliers, deterministically.
 
     Args:
         points0, points1: (N, 2) normalised camera coordinates (x / z, y / z), undistorted.

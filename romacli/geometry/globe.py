@@ -1,4 +1,4 @@
-"""Positions on the globe: what makes one believable, and metres in place of degrees."""
+"""Geographic positions: plausibility, and conversion to metres."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Position = tuple[float, float, float]
 _EQUATOR_M = 6378137.0
 _ECCENTRICITY_SQUARED = 6.69437999014e-3
 _MEAN_RADIUS_M = 6371008.8
-# Mines and balloons; the smallest height that a number below zero turns into without its sign, 2^32 / 10^5, is more.
+# Mines and balloons; less than 2^32 / 10^5, the smallest height from a negative number read as unsigned.
 _HEIGHTS_M = (-5_000.0, 40_000.0)
 
 
 def position_fault(latitude: float, longitude: float, height: float) -> str | None:
-    """Why a position in degrees and m cannot be true, as the end of a sentence; None where it can."""
+    """Why a position in degrees and m is implausible, as the end of a sentence; None if plausible."""
     if not all(map(math.isfinite, (latitude, longitude, height))):
         return "is no number"
     if latitude == longitude == 0:
@@ -32,7 +32,7 @@ def position_fault(latitude: float, longitude: float, height: float) -> str | No
 def to_metres(geographic: np.ndarray) -> np.ndarray:
     """Earth-centred metres (N, 3) of (N, 3) latitudes and longitudes in degrees and heights in m, by WGS 84.
 
-    In this frame the poles and the date line are places like any other.
+    This frame has no singularities at the poles or the date line.
     """
     latitude, longitude = np.radians(geographic[:, 0]), np.radians(geographic[:, 1])
     height = geographic[:, 2]
@@ -52,5 +52,5 @@ def east_north_up(geographic: np.ndarray, origin: Position) -> np.ndarray:
 
 
 def chord_m(distance_m: float) -> float:
-    """The straight line through the earth between places that are `distance_m` apart along its surface."""
+    """The straight-line distance between points `distance_m` apart along the earth's surface."""
     return 2 * _MEAN_RADIUS_M * float(np.sin(min(distance_m / (2 * _MEAN_RADIUS_M), np.pi / 2)))

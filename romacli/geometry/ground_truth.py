@@ -1,4 +1,4 @@
-"""True dense warps, read on the grids that predictions live on."""
+"""Ground-truth dense warps, resampled to the grids of predictions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def ground_truth_at(warp: Tensor, visible: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the true warp (B, h, w, 2) at the centres of another grid, and where it is defined (B, h, w).
 
-    Bilinear between the nearest pixels; where one of them is not visible, or they disagree by more than
-    about eight pixels (an edge in depth runs between them), there is no truth.
+    Bilinear between the nearest pixels; undefined where one of them is not visible, or where they differ by more than
+    about eight pixels, as across a depth edge.
     """
     rows, columns = (_neighbours(n, m, warp.device) for n, m in zip(shape, warp.shape[1:3], strict=True))
     corners = torch.stack([warp[:, y][:, :, x] for y in rows[:2] for x in columns[:2]])

@@ -1,4 +1,4 @@
-"""Where the points that one pinhole camera sees lie in another's image."""
+"""Reprojection between pinhole cameras."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def reproject(
         rotation, translation: (3, 3) and (3,), camB_from_camA.
 
     Returns:
-        (H, W, 2) x and y in COLMAP pixels of B, and (H, W) the inverse depth in B; 0, with a meaningless
-        place, where that of A is not known or the point lies behind B.
+        (H, W, 2) x and y in COLMAP pixels of B, and (H, W) the inverse depth in B; 0, with a meaningless position,
+        where that of A is unknown or the point lies behind B.
     """
     rays = (K_B @ rotation @ np.linalg.inv(K_A)).astype(np.float32)
     shift = (K_B @ translation).astype(np.float32)

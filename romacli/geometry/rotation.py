@@ -1,4 +1,4 @@
-"""Views from one place: pairs whose points a rotation of the camera alone explains."""
+"""Detection of pure rotation: pairs of views from the same position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from romacli.errors import EstimationError
 from romacli.types import Size
 
-# Focal lengths tried, in longer sides of the picture.
+# Focal lengths tried, in longer sides of the image.
 _FOCAL_LENGTHS = np.geomspace(0.4, 4.0, 60)
 # A rotation's homography leaves this much of an orthogonal matrix; a camera that moves by a fiftieth of the distance
 # to a plane leaves more.
@@ -32,7 +32,7 @@ class PlanarPair:
 def planar_pair(
     points0: np.ndarray, points1: np.ndarray, size0: Size, size1: Size, *, max_error_px: float
 ) -> PlanarPair | None:
-    """The homography that most of (N, 2) point pairs in px follow; None without one.
+    """The homography with the most inliers among (N, 2) point pairs in px; None if there is none.
 
     Raises:
         EstimationError: OpenCV fails on these points.
@@ -52,10 +52,10 @@ def planar_pair(
 
 
 def are_from_one_place(pairs: Sequence[PlanarPair | None]) -> bool:
-    """Whether a camera that only turns, of one focal length, explains nearly all of the pairs.
+    """Whether nearly all pairs are explained by a rotating camera of one focal length.
 
-    A plane in front of a camera that moves gives homographies as well, but those are rotations at no focal length, or
-    the more so the longer it is: where the best is the longest that is tried, nothing is said.
+    A plane seen by a moving camera also gives homographies, but these are not rotations at any focal length, or fit
+    better the longer it is: if the longest one fits best, the answer is no.
 
     Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 19.4: K R K^-1 of cameras that turn.
     """

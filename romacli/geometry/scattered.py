@@ -1,4 +1,4 @@
-"""From pairs of points to a warp of the whole image: what lies between them is taken from the nearest."""
+"""Interpolate a warp of the whole image from scattered point pairs."""
 
 from __future__ import annotations
 

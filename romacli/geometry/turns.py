@@ -1,6 +1,6 @@
-"""Images turned by quarters: sizes, points and stored warps between the turned frame and the one they are stored in.
+"""Quarter turns of images: sizes, points and stored warps between the rotated and the stored frame.
 
-Turns are counted clockwise, as one looks at the image. Points are COLMAP pixels.
+Turns are clockwise. Points are COLMAP pixels.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from romacli.types import CompactWarp, Correspondences, Size
 
 
 def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
-    """An image (H, W, ...) turned clockwise."""
+    """Rotate an image (H, W, ...) clockwise."""
     return np.ascontiguousarray(np.rot90(image, -turns)) if turns % 4 else image
 
 
 def turn_size(size: Size, turns: int) -> Size:
-    """The (width, height) of an image after turns."""
+    """The (width, height) of an image after rotation."""
     return size if turns % 2 == 0 else (size[1], size[0])
 
 
 def turn_points_back(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
-    """Where points (..., 2) of a turned image lie in the image as it is stored, whose size is given."""
+    """Convert points (..., 2) of a rotated image to the stored image, whose size is given."""
     x, y = points[..., 0], points[..., 1]
     width, height = size
     sides = {0: (x, y), 1: (y, height - x), 2: (width - x, height - y), 3: (width - y, x)}
@@ -32,12 +32,12 @@ def turn_points_back(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
 
 
 def turn_points(points: np.ndarray, size: Size, turns: int) -> np.ndarray:
-    """Where points (..., 2) of an image of a size lie once it is turned."""
+    """Convert points (..., 2) of a stored image of this size to the rotated image."""
     return turn_points_back(points, turn_size(size, turns), -turns)
 
 
 def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
-    """The warps between two turned images, as if they had been found on the images as they are stored."""
+    """Convert the warps between two rotated images to the stored images."""
     if turns_A % 4 == turns_B % 4 == 0:
         return result
     size_A, size_B = turn_size(result.size_A, turns_A), turn_size(result.size_B, turns_B)
@@ -55,7 +55,7 @@ def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
 def turn_correspondences_back(
     points: Correspondences, size_A: Size, turns_A: int, size_B: Size, turns_B: int
 ) -> Correspondences:
-    """Point pairs of two turned images, whose sizes are given as turned, in the images as they are stored."""
+    """Convert point pairs of two rotated images, of these rotated sizes, to the stored images."""
     stored = [
         turn_points_back(xy, turn_size(size, turns), turns).astype(np.float32)
         for xy, size, turns in ((points.keypoints0, size_A, turns_A), (points.keypoints1, size_B, turns_B))
@@ -68,7 +68,7 @@ def _grid_back(grid: np.ndarray, turns: int) -> np.ndarray:
 
 
 def _targets_back(steps: np.ndarray, turned: Size, stored: Size, turns: int) -> np.ndarray:
-    """Stored targets in a turned image as targets in the image itself, within a step."""
+    """Convert stored targets in a rotated image to the stored image, within a step."""
     if turns % 4 == 0:
         return steps
     return encode_targets(turn_points_back(decode_targets(steps, turned), stored, turns), stored)

@@ -1,7 +1,6 @@
-"""Warps as grids of target points: how they are stored in 16 bits and read between the grid's nodes.
+"""Warps as grids of target points: storage in 16 bits and interpolation between nodes.
 
-Everything is in COLMAP pixels of the original images. Where warps come from and how they were checked is not
-known here.
+All coordinates are COLMAP pixels of the original images.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import numpy as np
 
 from romacli.types import CompactWarp, Size
 
-# Targets may lie this share of the long side outside the image on every side, so that a warp stays smooth at
-# its border.
+# Targets may lie this fraction of the long side outside the image, so that warps stay smooth at its border.
 _ROOM = 1 / 8
 _LARGEST_CODE = np.iinfo(np.uint16).max
 
@@ -27,14 +25,14 @@ _MAX_SPAN_CELLS = 6.0
 
 
 def cell_centres(shape: tuple[int, int], size: Size) -> np.ndarray:
-    """Centres of a (gh, gw) grid's cells stretched over an image, as (gh, gw, 2) float32 COLMAP pixels."""
+    """Cell centres of a (gh, gw) grid over an image, as (gh, gw, 2) float32 COLMAP pixels."""
     x = (np.arange(shape[1], dtype=np.float32) + 0.5) * (size[0] / shape[1])
     y = (np.arange(shape[0], dtype=np.float32) + 0.5) * (size[1] / shape[0])
     return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
 
 
 def target_margin(size: Size) -> float:
-    """How far outside an image, in px, a stored target may lie: one eighth of the long side."""
+    """The maximum distance of stored targets outside an image in px: one eighth of the long side."""
     return _ROOM * max(size)
 
 
@@ -44,23 +42,22 @@ def target_step(size: Size) -> float:
 
 
 def encode_targets(xy: np.ndarray, size: Size) -> np.ndarray:
-    """Round targets (..., 2) in COLMAP pixels to uint16 steps, those beyond the margin stop there."""
+    """Round targets (..., 2) in COLMAP pixels to uint16 steps, clamped to the margin."""
     steps = np.rint((xy + target_margin(size)) / target_step(size))
     return np.clip(steps, 0, _LARGEST_CODE).astype(np.uint16)
 
 
 def decode_targets(steps: np.ndarray, size: Size) -> np.ndarray:
-    """Turn uint16 steps (..., 2) back into float32 COLMAP pixels, exact within half a step."""
+    """Convert uint16 steps (..., 2) to float32 COLMAP pixels, exact within half a step."""
     return steps * np.float32(target_step(size)) - np.float32(target_margin(size))
 
 
 @dataclass(frozen=True)
 class WarpSample:
-    """A warp read at n points: where it leads, how far it is trusted and how it stretches.
+    """A warp sampled at n points.
 
-    targets: (n, 2) float32 COLMAP pixels of the target image; weights: (n,) float32 in [0, 1], 0 where the
-    warp has nothing to say; jacobians: (n, 2, 2) float32, target px per source px, or None where they were
-    not asked for.
+    targets: (n, 2) float32 COLMAP pixels of the target image; weights: (n,) float32 in [0, 1], 0 where the warp is
+    unusable; jacobians: (n, 2, 2) float32, target px per source px, or None if not requested.
     """
 
     targets: np.ndarray
@@ -71,9 +68,8 @@ class WarpSample:
 class WarpField:
     """One direction of a stored warp, readable at any pixel of the source image.
 
-    Between four nodes the warp is bilinear, and half a cell beyond the outermost nodes it is continued. A
-    point is refused (weight 0) outside the image, where one of its nodes is unusable, and where the nodes do
-    not form one surface.
+    Between four nodes the warp is bilinear, and it is extrapolated by half a cell beyond the outermost nodes. The
+    weight is 0 outside the image, next to unusable nodes, and where the nodes do not form one surface.
     """
 
     def __init__(self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size) -> None:
@@ -108,14 +104,14 @@ class WarpField:
         return WarpSample(targets, weights, np.stack(slopes, axis=1))
 
     def scatter(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Up to `count` different usable cells, drawn by weight, and a place anywhere in each.
+        """Sample up to `count` different usable cells by weight, and a random point in each.
 
         Returns:
             (n, 2) float32 COLMAP pixels of the source image.
         """
         gh, gw = self._shape
         usable = np.flatnonzero(self._weights)
-        # Drawing without replacement: the smallest of exponential waiting times, weighted.
+        # Weighted sampling without replacement: the smallest exponential waiting times.
         waits = rng.exponential(size=len(usable)) / self._weights[usable]
         patches = usable[np.argsort(waits)[:count]]
         nodes = np.stack((patches % (gw - 1), patches // (gw - 1)), axis=1)
@@ -139,7 +135,7 @@ class _Surface:
         return cls(nodes[:-1, :-1], along[:-1], down[:, :-1], np.diff(along, axis=0))
 
     def is_whole(self, cell: float) -> np.ndarray:
-        """Where a patch is one piece of surface rather than torn across a depth edge."""
+        """Which patches are one surface rather than torn across a depth edge."""
         limit = _MAX_SPAN_CELLS * cell
         diagonal, other_diagonal = self.along + self.down + self.twist, self.along - self.down
         spans = (np.abs(diagonal) < limit) & (np.abs(other_diagonal) < limit)
@@ -157,7 +153,7 @@ class _Surface:
 
 
 def _locate(cells: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The patch each place, counted in cells along one axis, falls into, and how far from its first node."""
+    """The patch of each position, in cells along one axis, and the offset from its first node."""
     node = cells - np.float32(0.5)
     patch = np.clip(np.floor(node), 0, count - 2).astype(np.int32)
     return patch, node - patch.astype(np.float32)
@@ -192,10 +188,10 @@ def lie_in(cells: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
 
 
 def masked(record: CompactWarp, kept_A: np.ndarray | None, kept_B: np.ndarray | None) -> CompactWarp:
-    """A stored pair without the cells that are masked, or lead to what is masked, in either direction.
+    """A stored pair without cells that are masked or lead to masked cells, in either direction.
 
     Args:
-        kept_A, kept_B: (gh, gw) bool, the cells of each image that count; None where all do.
+        kept_A, kept_B: (gh, gw) bool, the cells of each image that count; None if all do.
     """
 
     def left(weights: np.ndarray, targets: np.ndarray, size: Size, *kept: np.ndarray | None) -> np.ndarray:
@@ -211,7 +207,7 @@ def masked(record: CompactWarp, kept_A: np.ndarray | None, kept_B: np.ndarray | 
 
 
 def compose(points: np.ndarray, fields: Sequence[WarpField]) -> WarpSample:
-    """Follow (n, 2) points through one warp after another; the weight is the smallest met on the way."""
+    """Follow (n, 2) points through consecutive warps; the weight is the minimum along the way."""
     weights = np.ones(len(points), np.float32)
     for field in fields:
         sample = field.at(points)

@@ -1,1 +1,1 @@
-"""Networks become matchers behind one seam: images are described once, pairs are matched in batches."""
+"""Matchers: networks behind one interface, encoding images once and matching pairs in batches."""

