@@ -1,1 +1,1 @@
-"""What is made of a job's journal: hloc files, database, model; each made again only when its sources change."""
+"""The outputs of a job, made from its journal: hloc files, database, model; each rebuilt only if its sources change."""

@@ -47,8 +47,9 @@ def choose_cameras(
     unreadable = [info.name for info in infos if info.name.lower().endswith(UNREADABLE_BY_COLMAP)]
     if unreadable:
         progress.warn(
-            f"COLMAP cannot read {len(unreadable)} of the photographs, {unreadable[0]} first: it maps them all the "
-            "same, but leaves points without colour and cannot undistort them. Convert them to JPEG or PNG for that"
+            f"COLMAP cannot read {len(unreadable)} of the photographs, starting with {unreadable[0]}: they are "
+            "mapped, but their points have no colour and they cannot be undistorted. Convert them to JPEG or PNG for "
+            "that"
         )
     if options.known_poses is None:
         if options.cameras.rigs is not None:
@@ -72,11 +73,11 @@ def choose_cameras(
 def _tell_sharing(
     infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions, progress: Progress
 ) -> None:
-    """Say what photographs share a camera by their size alone, and warn of those that should not."""
+    """Report which photographs share a camera only by size, and warn about those that should not."""
     if untold := shared_untold(infos, camera_of, options):
         count = counted(sum(map(len, untold)), "photograph")
         progress.say(
-            f"{count} without camera or focal length in their EXIF data, {untold[0][0].name} first, share "
+            f"{count} without camera or focal length in their EXIF data, starting with {untold[0][0].name}, share "
             f"{counted(len(untold), 'camera')}; use --camera-mode per-image where cameras or zooms differ"
         )
     for doubt in sharing_doubts(infos, camera_of):
@@ -86,10 +87,9 @@ def _tell_sharing(
 def check_early(
     images: ImageList, importing: ImportOptions, mapping: MapperOptions, *, georeferenced: bool = False
 ) -> None:
-    """Pass silently when cameras, rigs, poses, positions and the mapper's options fit, before there is anything to
-    import.
+    """Check cameras, rigs, poses, positions and the mapper's options before there is anything to import.
 
-    georeferenced: the model is to stand where the photographs were taken.
+    georeferenced: the model will be aligned to GPS positions.
 
     Raises:
         InputError, UsageError: they do not; as `import_matches` and `make_model` would say.

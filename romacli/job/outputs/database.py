@@ -46,7 +46,7 @@ def import_matches(
     Raises:
         BusyError: another process is at work in the folder.
         InputError: the folder holds no matches, or a photograph is gone or has changed its size.
-        StoreError: the database is somebody else's.
+        StoreError: the database was not made by romacli.
     """
     for file in (layout.features, layout.matches):
         if not file.exists():
@@ -107,7 +107,7 @@ def _import_matches(
     _tell(summary, progress)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(
-            f"a keypoint is shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
+            f"keypoints are shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
     noted_options, sources = recipe(layout, images, options), hloc_content(layout)
@@ -116,12 +116,12 @@ def _import_matches(
 
 
 def _is_calibrated(options: ImportOptions) -> bool:
-    """Whether focal lengths are looked for: given ones are never touched."""
+    """Whether focal lengths are estimated: given ones are never changed."""
     return options.calibrate and options.cameras.params is None and options.known_poses is None
 
 
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
-    """The pairs that are left out, and cameras and EXIF data that pairs contradict."""
+    """Report pairs left out, and cameras and EXIF data contradicted by pairs."""
     for sentence in summary.contradicted:
         progress.warn(
             f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
@@ -134,13 +134,13 @@ def _tell(summary: DatabaseSummary, progress: Progress) -> None:
         )
     if summary.failed:
         progress.warn(
-            f"{counted(len(summary.failed), 'pair is', 'pairs are')} left out, since they could not be verified: "
-            f"{first_few(summary.failed)}"
+            f"{counted(len(summary.failed), 'pair')} could not be verified and "
+            f"{'is' if len(summary.failed) == 1 else 'are'} left out: {first_few(summary.failed)}"
         )
 
 
 def _require_one_origin(layout: Layout, features: FeaturesFile, matches: MatchesFile) -> None:
-    """Pass silently when both files are of one run, or of other tools.
+    """Check that both files are from one run, or from other tools.
 
     Raises:
         StoreError: a run was stopped between the two.
@@ -148,8 +148,8 @@ def _require_one_origin(layout: Layout, features: FeaturesFile, matches: Matches
     origins = [file.provenance().get("derived_from") for file in (features, matches)]
     if None not in origins and origins[0] != origins[1]:
         raise StoreError(
-            f"{layout.features} and {layout.matches} are of different runs, one of which was stopped between them. "
-            "Run the same `romacli match` or `romacli aggregate` command again."
+            f"{layout.features} and {layout.matches} are from different runs, as one was stopped between them. Run "
+            "the same `romacli match` or `romacli aggregate` command again."
         )
 
 
@@ -176,7 +176,7 @@ def _matched_sizes(
 
 
 def _tell_of_growth(database: Path, images: Collection[str], progress: Progress) -> None:
-    """Say what becomes of models that other programs go on from, where a database gets further images."""
+    """Report how ids change for models in use elsewhere, if a database gets more images."""
     former = read_numbers(database, images).images
     new = len(images) - len(former.keys() & set(images))
     if former and new:
@@ -187,9 +187,9 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
 
 
 def _sure(features: FeaturesFile) -> dict[str, np.ndarray]:
-    """Which keypoints the photographs confirm, (K,) bool, of the images most of whose keypoints they do.
+    """Which keypoints refinement confirmed, (K,) bool, for images where it confirmed most.
 
-    COLMAP weighs all observations alike, so that few that are off by a pixel undo what the others gain.
+    COLMAP weights all observations equally, so that a few that are off by a pixel undo the gain of the others.
     """
     precise = {name: features.precision(name) for name in features.names()}
     refined = {name: found.quality > 0 for name, found in precise.items() if found is not None and len(found.quality)}
@@ -233,7 +233,7 @@ def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Positio
 
 
 def _expected_bytes(layout: Layout) -> int:
-    """How large the database may become: a match has 6 bytes in `matches.h5`, and 16 there when it is verified."""
+    """The maximum size of the database: a match takes 6 bytes in `matches.h5`, and 16 in the database if verified."""
     return layout.features.stat().st_size + 3 * layout.matches.stat().st_size
 
 

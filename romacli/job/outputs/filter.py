@@ -72,9 +72,9 @@ class FilterSummary:
         found = []
         if len(self.groups) > len(self.groups_before):
             found.append(
-                f"without pairs of places that look alike the images fall into {len(self.groups)} groups, of "
-                f"{' and '.join(map(str, self.groups))}: they become models of their own. Match more pairs between "
-                "them, or leave the filter out if the places are the same"
+                f"without pairs of look-alike places the images form {len(self.groups)} groups, of "
+                f"{' and '.join(map(str, self.groups))}, which become separate models. Match more pairs between them, "
+                "or leave the filter out if the places are the same"
             )
         if self.alone:
             found.append(

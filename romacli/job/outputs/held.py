@@ -1,4 +1,4 @@
-"""Keypoints of a job that its database or model refers to by their rows, which therefore stay when the job grows."""
+"""Keypoints in use by a job's database or model, by row, which are kept when the job grows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from romacli.words import counted, first_few
 KEYPOINTS = "keypoints"
 # Of a keypoint in the hloc files and in COLMAP's: they are one, but for rounding.
 SAME_PX = 0.01
-_REMEDY = "--replace-keypoints to make all anew, then database and model too"
+_REMEDY = "--replace-keypoints to replace them, then rebuild database and model"
 
 
 @dataclass(frozen=True)
 class HeldKeypoints:
-    """Keypoints that a database or a model of a job refers to by their rows, which therefore stay.
+    """Keypoints in use by a database or model of a job, by row, which are kept.
 
     by: the file or folder that refers to them.
     """
@@ -136,9 +136,9 @@ def kept_keypoints(
         return held
     told = f"keypoints of {counted(len(held.keypoints), 'image')} that {held.by} refers to"
     if replaces:
-        progress.say(f"{told} are made anew; so have to be database and model")
+        progress.say(f"{told} are replaced; database and model must be rebuilt too")
         return HeldKeypoints({})
-    progress.say(f"{told} stay as they are")
+    progress.say(f"{told} are kept")
     return held
 
 

@@ -106,7 +106,9 @@ class HlocSources:
         if not self.are_points:
             return self.refinement.of_keypoints(are_external=self.external is not None)
         if self.refinement.options.refine:
-            raise UsageError("--refine needs the warps of a dense matcher; this job's gives keypoints. Leave it out.")
+            raise UsageError(
+                "--refine needs the warps of a dense matcher; this job's matcher produces keypoints. Leave it out."
+            )
         return None
 
     def digest(self) -> str:
@@ -212,8 +214,8 @@ def refined_in_words(summary: HlocSummary) -> str:
     if summary.refined is None:
         return ""
     return (
-        f"; {summary.refined:.0%} of keypoints refined, {summary.median_shift:.2f} px from where they began in the "
-        "median, as tracks move to texture near by first"
+        f"; {summary.refined:.0%} of keypoints refined, by a median of {summary.median_shift:.2f} px, including the "
+        "initial move to nearby texture"
     )
 
 
@@ -279,7 +281,7 @@ def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
 
 
 def triangle_agreement(manifest: Manifest) -> float | None:
-    """At what share of places warps agree round triangles of images, as it was found when keypoints were made."""
+    """The fraction of warp cells consistent around image triplets, as measured when keypoints were made."""
     value = holds(manifest, KEYPOINTS).get("triangle_agreement")
     return None if value is None else float(value)
 

@@ -1,4 +1,4 @@
-"""What each output was made from, and what it holds: noted in the manifest."""
+"""The sources and contents of each output, as recorded in the manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def content(path: Path) -> str:
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of a photograph, by which a change is seen without reading it."""
+    """Size and modification time of a photograph, to detect changes without reading it."""
     state = path.stat()
     return [state.st_size, state.st_mtime_ns]
 
@@ -47,13 +47,13 @@ def held_by(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | 
 
 
 def origin_of(layout: Layout, output: str) -> str:
-    """The digest of what an output was made from, empty where nobody knows."""
+    """The digest of an output's sources; empty if unknown."""
     origin: str = _noted(read_manifest(layout.manifest), output).get("derived_from", "")
     return origin
 
 
 def holds(manifest: Manifest | None, output: str) -> dict[str, Any]:
-    """What an output held when it was made; nothing where nobody knows."""
+    """What an output held when it was made; empty if unknown."""
     found: dict[str, Any] = _noted(manifest, output).get("holds", {})
     return found
 
@@ -65,7 +65,7 @@ def made_with(layout: Layout, output: str) -> str | None:
 
 
 def sources_of(layout: Layout, output: str) -> Any:
-    """The content of the files an output was made from, as it was noted; None where nobody knows."""
+    """The recorded content of an output's source files; None if unknown."""
     return _noted(read_manifest(layout.manifest), output).get("sources")
 
 

@@ -1,4 +1,4 @@
-"""What a job needs to know of an output: its files, how these are checked, and how they are made anew."""
+"""The interface of outputs: their files, and how these are checked and rebuilt."""
 
 from __future__ import annotations
 

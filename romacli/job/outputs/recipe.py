@@ -1,4 +1,4 @@
-"""How a database of a job was made, noted so that it can be made again."""
+"""How a database of a job was made, recorded so that it can be rebuilt."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def noted_databases(layout: Layout) -> list[Path]:
 
 
 def noted_import(layout: Layout, database: Path) -> NotedImport | None:
-    """How a database was made; None where nobody knows.
+    """How a database was made; None if unknown.
 
     Raises:
         InputError: the file of rigs that it was made with is gone or has changed into something else.
