@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -22,10 +23,10 @@ from romacli.words import counted
 if TYPE_CHECKING:
     from romacli.job.job import Job
     from romacli.job.outputs.filter import FilterSummary
+    from romacli.job.outputs.folded import FoldSummary
     from romacli.mapping.reconstruct import ReconstructionSummary
     from romacli.report.focal import FocalLength
     from romacli.stop import StopRequest
-    from romacli.types import Pair
 
 # Focal lengths printed; the others are in the result.
 _MOST_TOLD = 3
@@ -67,7 +68,7 @@ def reconstruct(
     from romacli.job.matching import run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
-    from romacli.job.outputs.model import advice_on, georeference_models, gps_values, make_model
+    from romacli.job.outputs.model import advice_on, georeference_models, gps_values
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
 
@@ -89,8 +90,8 @@ def reconstruct(
         matched = run_job(job, console, stop)
         import_matches(images, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
-        filtered, without = _filtered(job, filtering, console, stop)
-        model = make_model(images, job.layout, database, mapping, console, stop, without=without)
+        filtered = _filtered(job, filtering, console, stop)
+        model, look = _mapped(job, database, mapping, filtered, console, stop)
         if georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
@@ -103,11 +104,14 @@ def reconstruct(
             **match_values(matched),
             **_model_values(model, focal),
             "filtered": asdict(filtered) if filtered else None,
+            "look": asdict(look) if look else None,
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
         gps = f". GPS: {fit}" if fit else ""
-        console.result(values, f"{_sentence(model, job, len(without))}{gps}", as_json=talk.as_json)
+        console.result(
+            values, f"{_sentence(model, job, len(filtered.without) if filtered else 0)}{gps}", as_json=talk.as_json
+        )
         raise_failures(matched, job.layout)
 
 
@@ -118,18 +122,38 @@ def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
     return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
 
 
-def _filtered(
-    job: Job, options: FilterOptions, console: Console, stop: StopRequest
-) -> tuple[FilterSummary | None, frozenset[Pair]]:
-    """The filter's summary of the job's pairs, if enabled, and the pairs it drops."""
+def _filtered(job: Job, options: FilterOptions, console: Console, stop: StopRequest) -> FilterSummary | None:
+    """The filter's summary of the job's pairs, if enabled."""
     from romacli.job.outputs.filter import filter_pairs
 
     if not options.filter:
-        return None, frozenset()
+        return None
     found = filter_pairs(job.layout, console, stop)
     for sentence in found.warnings:
         console.warn(sentence)
-    return found, found.without
+    return found
+
+
+def _mapped(
+    job: Job,
+    database: Path,
+    options: MapperOptions,
+    filtered: FilterSummary | None,
+    console: Console,
+    stop: StopRequest,
+) -> tuple[ReconstructionSummary, FoldSummary | None]:
+    """The model, and where pairs are filtered what a look at it found."""
+    from romacli.job.outputs.folded import look_after
+    from romacli.job.outputs.model import make_model
+
+    without = filtered.without if filtered else frozenset()
+    model = make_model(job.images.root, job.layout, database, options, console, stop, without=without)
+    if filtered is None or options.known_poses is not None:
+        return model, None
+    model, found = look_after(job.layout, model, console, stop)
+    for sentence in found.warnings:
+        console.warn(sentence)
+    return model, found
 
 
 def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) -> dict[str, Any]:

@@ -155,6 +155,24 @@ def extend_model(
     return added, model
 
 
+def take_out(sparse_folder: Path, names: Collection[str], summary: ReconstructionSummary) -> ReconstructionSummary:
+    """Take images out of all models of a folder, and models that have fewer than two left; sums up what is left.
+
+    The largest model comes first again, and keeps two images at least.
+    """
+    folders = sorted(path for path in sparse_folder.iterdir() if path.name.isdigit())
+    models = [open_whole(folder) for folder in folders]
+    for model in models:
+        for image in [image for image in model.images.values() if image.has_pose and image.name in names]:
+            model.deregister_frame(image.frame_id)
+    ranked = sorted((model for model in models if model.num_reg_images() > 1), key=_rank, reverse=True)
+    with scratch_folder(sparse_folder, num_bytes=0) as scratch:
+        for place, model in enumerate(ranked):
+            write_model(model, scratch / "models" / str(place))
+        _move_in(scratch / "models", sparse_folder, scratch / "replaced")
+    return summarise(ranked, summary.images, summary.attempts)
+
+
 def _require_same(model: Any, database: Path, folder: Path) -> None:
     """Pass silently when a database has the images of a model by their numbers, and their keypoints.
 

@@ -18,6 +18,7 @@ from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
 from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
+from romacli.job.outputs.folded import noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
 from romacli.job.outputs.model import said_of_mappers
 from romacli.job.outputs.origins import holds
@@ -289,10 +290,11 @@ def _cameras(model: Model) -> tuple[CameraSummary, ...]:
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
-    """The warnings of `match` or `aggregate` when keypoints were made, and those of the filter."""
+    """The warnings of `match` or `aggregate` when keypoints were made, of the filter and of the look at the model."""
     held = holds(job.manifest, KEYPOINTS)
-    filtered = noted_filter(job.manifest)
-    return (*map(str, held.get("warnings", ())), *(_about_filter(filtered) if filtered else ()))
+    filtered, look = noted_filter(job.manifest), noted_fold(job.layout)
+    about_filter = _about_filter(filtered) if filtered else []
+    return (*map(str, held.get("warnings", ())), *about_filter, *(look.warnings if look else ()))
 
 
 def _about_filter(filtered: FilterSummary) -> list[str]:

@@ -19,7 +19,7 @@ from romacli.words import counted, first_few
 from .advice import Verdict
 from .charts import library
 from .summary import PairRow, Summary
-from .thumbnails import Thumbnails
+from .thumbnails import PairPicture, Thumbnails
 
 WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
 _MOST_ROWS = 20_000
@@ -113,6 +113,7 @@ def _sections(
             ("matrix", "Overlap of every matched or rejected pair", "high"),
         ),
         _gallery(thumbnails),
+        _doubted(thumbnails),
         _localized(summary),
         _charts(
             "Images and tracks",
@@ -189,20 +190,32 @@ def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str
 def _gallery(thumbnails: Thumbnails) -> str:
     if not thumbnails.pairs:
         return ""
-    state = {"best": "good", "median": "open", "worst": "poor", "rejected": "poor"}
+    are_rejected = thumbnails.pairs[0].rank == "rejected"
+    note = "Lines show at most 100 matches per pair; yellow is certain, violet uncertain."
+    title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
+    return _pictures(title, "" if are_rejected else note, thumbnails.pairs)
+
+
+def _doubted(thumbnails: Thumbnails) -> str:
+    """Why pairs are kept from the mapper."""
+    note = (
+        "Green: what a pair matches. Red: what both photographs match with others, where this pair leads from one to "
+        "the other and matches nothing. Places that are the same have no red."
+    )
+    return _pictures("Pairs of places that only look alike", note, thumbnails.doubted) if thumbnails.doubted else ""
+
+
+def _pictures(title: str, note: str, pictures: Iterable[PairPicture]) -> str:
+    state = {"best": "good", "median": "open"}
     shown = "".join(
-        f"<figure><figcaption><span class='badge {state[picture.rank]}'>{picture.rank}</span> "
+        f"<figure><figcaption><span class='badge {state.get(picture.rank, 'poor')}'>{picture.rank}</span> "
         f"{escape(picture.names[0])} &ndash; {escape(picture.names[1])} ({escape(picture.caption)})</figcaption>"
         f"<button type='button' title='enlarge'><img src='{picture.data}' "
         f"alt='matches of {escape(' and '.join(picture.names))}'></button></figure>"
-        for picture in thumbnails.pairs
+        for picture in pictures
     )
-    are_rejected = thumbnails.pairs[0].rank == "rejected"
-    text = "Lines show at most 100 matches per pair; yellow is certain, violet uncertain."
-    note = "" if are_rejected else f"<p class='note'>{text}</p>"
-    title = "Rejected pairs" if are_rejected else "The best, the median and the worst pairs"
-    heading = f"<h2>{title}</h2>"
-    return f"<section>{heading}{note}<div class='columns gallery'>{shown}</div></section>"
+    text = f"<p class='note'>{escape(note)}</p>" if note else ""
+    return f"<section><h2>{title}</h2>{text}<div class='columns gallery'>{shown}</div></section>"
 
 
 def _localized(summary: Summary) -> str:

@@ -17,7 +17,7 @@ from .charts import figures
 from .collect import collect
 from .folder import open_folder
 from .page import page
-from .thumbnails import chosen_pairs, draw_pairs, read_thumbnails
+from .thumbnails import chosen_pairs, draw_doubted, draw_pairs, read_thumbnails
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
     if not can_draw():
         return WrittenReport(None, twin, judged, advice, missing, values)
     undrawn = draw_pairs(thumbnails, job, summary, chosen, progress)
-    missing = (*missing, *undrawn)
+    missing = (*missing, *undrawn, *draw_doubted(thumbnails, job))
     text = page(summary, judged, advice, missing, figures(summary, model), thumbnails, twin=twin.name)
     with written_whole(html) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from romacli.errors import ImageError, RomacliError
+from romacli.filter.missing import count_witnesses, find_missing
 from romacli.images.decode import read_image
+from romacli.job.outputs.filter import noted_filter, read_judged
 from romacli.progress import Progress
 from romacli.types import Pair
 from romacli.words import counted
@@ -29,6 +31,7 @@ _MOST_THUMBNAILS = 300
 _QUALITY = 65
 _PAIRS_OF_EACH = 2
 _PAIR_WIDTH_PX = 1100
+_DOUBTED_SHOWN = 4
 # Texture is judged at this long side, in square blocks: one whose grey levels spread less is blank.
 _JUDGED_PX = 512
 _BLOCK_PX = 16
@@ -38,7 +41,7 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class PairPicture:
-    """A drawn pair. rank: "best", "median", "worst" or "rejected"; data: a JPEG as data URL."""
+    """A drawn pair. rank: "best", "median", "worst", "rejected" or "doubted"; data: a JPEG as data URL."""
 
     rank: str
     names: Pair
@@ -54,6 +57,7 @@ class Thumbnails:
     by_name: dict[str, str] = field(default_factory=dict)
     blank: dict[str, float] = field(default_factory=dict)
     pairs: list[PairPicture] = field(default_factory=list)
+    doubted: list[PairPicture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     folder: Path | None = None
 
@@ -142,6 +146,42 @@ def draw_pairs(
             thumbnails.pairs.append(PairPicture(rank, names, _caption(summary, pair), _data_url(file.getvalue())))
             progress.advance()
     return undrawn
+
+
+def draw_doubted(thumbnails: Thumbnails, job: JobFolder) -> list[str]:
+    """Draw what the first of the pairs that the filter drops miss. Returns a sentence where that cannot be."""
+    filtered = noted_filter(job.manifest)
+    if filtered is None or not filtered.dropped or thumbnails.folder is None:
+        return []
+    try:
+        views, _ = read_judged(job.layout)
+        witnesses, number = count_witnesses(views), {name: k for k, name in enumerate(views.names)}
+        for pair in filtered.dropped[:_DOUBTED_SHOWN]:
+            names, edge = (pair.one, pair.other), (number[pair.one], number[pair.other])
+            holes = find_missing(views, edge, witnesses).holes
+            matched = views.flow(*edge).matched, views.flow(*edge[::-1]).matched
+            lattices = [views.lattices[image] for image in edge]
+            sides = [
+                tinted(read_image(thumbnails.folder / name), *(one.reshape(lattice.rows, -1) for one in seen))
+                for name, lattice, *seen in zip(names, lattices, matched, holes, strict=True)
+            ]
+            height = min(len(side) for side in sides)
+            drawn = np.hstack([side[:height] for side in sides])
+            _, jpeg = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            thumbnails.doubted.append(PairPicture("doubted", names, pair.reason, _data_url(jpeg.tobytes())))
+    except (RomacliError, KeyError) as error:
+        return [f"Pairs that `romacli filter` drops are not drawn: {error}"]
+    return []
+
+
+def tinted(image: np.ndarray, matched: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """A small copy of an RGB image (H, W, 3): green where cells (rows, columns) are matched, red where they miss."""
+    small = _fitted(image, _PAIR_WIDTH_PX // 2)
+    size = small.shape[1], small.shape[0]
+    for cells, colour, strength in ((matched, (40, 180, 80), 0.25), (missing, (230, 20, 20), 0.6)):
+        opacity = strength * cv2.resize(cells.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)[..., None]
+        small = (small * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+    return small
 
 
 def _caption(summary: Summary, pair: PairRow) -> str:

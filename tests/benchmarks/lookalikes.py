@@ -34,6 +34,7 @@ from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.filter import filter_pairs
+from romacli.job.outputs.folded import look_after
 from romacli.job.outputs.model import make_model
 from romacli.mapping.options import MapperOptions
 from romacli.matchers.options import MatcherChoice
@@ -163,14 +164,15 @@ def run(job: Job, scene: Scene, true: set[Pair], *, is_filtered: bool) -> Score:
     score = Score(images=len(scene.cameras), true=len(true))
     importing, database = ImportOptions(cameras=CameraOptions(mode="single")), job.layout.database
     import_matches(job.images.root, job.layout, importing, Silent(), StopRequest())
-    without = frozenset[Pair]()
-    if is_filtered:
-        filtered = filter_pairs(job.layout, Silent(), StopRequest())
-        without, score.ambiguous = filtered.without, int(filtered.is_ambiguous)
-    score.seen, score.true_seen = count(read_inliers(database).keys() - without, true)
+    filtered = filter_pairs(job.layout, Silent(), StopRequest()) if is_filtered else None
+    score.seen, score.true_seen = count(read_inliers(database).keys() - (filtered.without if filtered else set()), true)
+    without = filtered.without if filtered else frozenset[Pair]()
     try:
         options = MapperOptions(num_threads=1)
         made = make_model(job.images.root, job.layout, database, options, Silent(), StopRequest(), without=without)
+        if filtered is not None:
+            made, look = look_after(job.layout, made, Silent(), StopRequest())
+            score.ambiguous = int(filtered.is_ambiguous or bool(look.seams))
     except NothingFoundError:
         return score
     score.right, score.wrong = judge_models(job.layout.sparse, scene)

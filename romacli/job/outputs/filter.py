@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from romacli.errors import InputError, NothingFoundError
@@ -14,7 +15,7 @@ from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.job.outputs.origins import digest, held_by, holds, remember
 from romacli.keypoints.checks import connected
 from romacli.pairs import read_pairs
-from romacli.progress import Progress
+from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.journal import Journal
@@ -97,6 +98,29 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
         InputError: the folder holds no job, or one of a matcher of keypoints.
         NothingFoundError: no pair has a warp.
     """
+    with _matched(layout) as (journal, done, masks):
+        sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
+        stamp = masks.stamp(list(sizes)) if masks else None
+        derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
+        if (held := held_by(layout, FILTER, derived_from)) is not None:
+            return _summary_of(held)
+        with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
+            progress.begin("filtering pairs", 2 * len(done))
+            summary = _summarise(*_judge(done, journal, masks, progress))
+            counts.update(pairs=summary.pairs)
+            remember(layout, FILTER, derived_from, asdict(summary))
+    return summary
+
+
+def read_judged(layout: Layout) -> tuple[Views, dict[Edge, Judged]]:
+    """The warps of a job at their lattices, and what the filter thinks of each pair; raises as `filter_pairs` does."""
+    with _matched(layout) as (journal, done, masks):
+        return _judge(done, journal, masks, Silent())
+
+
+@contextmanager
+def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | None]]:
+    """A job's journal, its pairs that have a warp, and its masks; raises as `filter_pairs` does."""
     manifest = read_manifest(layout.manifest)
     if manifest is None:
         raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
@@ -112,15 +136,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
             raise NothingFoundError(f"{layout.root} holds no pair that matched, so there is nothing to filter.")
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         masks = masks_of(noted_masks(layout), sizes)
-        stamp = masks.stamp(list(sizes)) if masks else None
-        derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
-        if (held := held_by(layout, FILTER, derived_from)) is not None:
-            return _summary_of(held)
-        with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
-            summary = _judge(done, journal, masks, progress)
-            counts.update(pairs=summary.pairs)
-            remember(layout, FILTER, derived_from, asdict(summary))
-    return summary
+        yield journal, done, masks
 
 
 def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
@@ -129,7 +145,9 @@ def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
     return _summary_of(held) if held else None
 
 
-def _judge(pairs: Collection[Pair], journal: Journal, masks: JobMasks | None, progress: Progress) -> FilterSummary:
+def _judge(
+    pairs: Collection[Pair], journal: Journal, masks: JobMasks | None, progress: Progress
+) -> tuple[Views, dict[Edge, Judged]]:
     def read(pair: Pair) -> CompactWarp:
         record = journal.read(pair)
         assert isinstance(record, CompactWarp)
@@ -138,9 +156,11 @@ def _judge(pairs: Collection[Pair], journal: Journal, masks: JobMasks | None, pr
             return record
         return masked(record, *(masks.cells(name, record.weight_AB.shape) for name in pair))
 
-    progress.begin("filtering pairs", 2 * len(pairs))
     views = Views(pairs, read)
-    judged = judge_pairs(views, progress.advance)
+    return views, judge_pairs(views, progress.advance)
+
+
+def _summarise(views: Views, judged: Mapping[Edge, Judged]) -> FilterSummary:
     before = connected({views.pair_of(edge): 1 for edge in judged})
     groups = connected({views.pair_of(edge): 1 for edge, one in judged.items() if one.is_kept})
     kept = {name for group in groups for name in group}

@@ -1,0 +1,69 @@
+"""Whether a model folds parts of a scene onto each other, and which of its images then belong together.
+
+Pairs that are believed, but lead elsewhere than the model places their images, are seams: along them a folded scene is
+torn. A tree of the pairs that show most that is unique says which images belong together; where it needs a seam to
+join two blocks, these stand wrong to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .judge import Judged
+from .lattice import Edge
+from .placed import Told
+
+# Pairs weigh by the places that show what is unique, and those that the model agrees with by such as are matched.
+_PER_MATCHED = 0.01
+# A seam has so many places, and a folded model so many seams.
+_FEWEST_PLACES, _FEWEST_SEAMS = 24, 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """seams: pairs that are believed and that the model contradicts. blocks: images that belong together, the largest
+    block first; a model that is whole has none."""
+
+    seams: tuple[Edge, ...] = ()
+    blocks: tuple[tuple[int, ...], ...] = ()
+
+
+def find_fold(judged: Mapping[Edge, Judged], told: Mapping[Edge, Told]) -> Fold:
+    """What one model says of the pairs whose images it has: `told` of each."""
+    kept = [edge for edge, one in told.items() if judged[edge].is_kept and one.agreeing + one.elsewhere]
+    seams = {edge for edge in kept if told[edge].elsewhere > max(told[edge].agreeing, _FEWEST_PLACES)}
+    if len(seams) < _FEWEST_SEAMS:
+        return Fold()
+
+    def weight(edge: Edge) -> float:
+        return judged[edge].unique + _PER_MATCHED * told[edge].agreeing
+
+    tree, block = _Parts(), _Parts()
+    for edge in sorted(kept, key=lambda edge: (-weight(edge), edge)):
+        if tree.join(*edge) and edge not in seams:
+            block.join(*edge)
+    parts: dict[int, list[int]] = {}
+    for image in sorted({image for edge in kept for image in edge}):
+        parts.setdefault(block.of(image), []).append(image)
+    blocks = sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
+    return Fold(tuple(sorted(seams)), tuple(blocks))
+
+
+class _Parts:
+    """Numbers, each alone until it is joined with another."""
+
+    def __init__(self) -> None:
+        self._above: dict[int, int] = {}
+
+    def of(self, number: int) -> int:
+        """What stands for all that a number is joined with."""
+        while (above := self._above.get(number, number)) != number:
+            number = above
+        return number
+
+    def join(self, one: int, other: int) -> bool:
+        """Whether the two were apart."""
+        root, under = sorted((self.of(one), self.of(other)))
+        self._above[under] = root
+        return root != under

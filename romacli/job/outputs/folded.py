@@ -1,0 +1,139 @@
+"""A look at a model once it is made: whether it folds parts that look alike, and which images it then leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from romacli.colmap.poses import read_model
+from romacli.filter.folds import Fold, find_fold
+from romacli.filter.judge import Judged
+from romacli.filter.lattice import Edge, Views
+from romacli.filter.missing import count_witnesses
+from romacli.filter.placed import Sight, compare
+from romacli.job.hold import hold_job
+from romacli.job.outputs.filter import FILTER, read_judged
+from romacli.job.outputs.model import MODEL
+from romacli.job.outputs.origins import digest, held_by, origin_of, remember, sources_of
+from romacli.mapping.cameras import PosedCamera, read_cameras
+from romacli.mapping.reconstruct import ReconstructionSummary, take_out
+from romacli.progress import Progress
+from romacli.stop import StopRequest
+from romacli.store.layout import Layout
+from romacli.types import Pair, Size
+from romacli.words import counted, first_few
+
+FOLD = "look"
+_VERSION = 1
+# Where the images that belong together are fewer, a model stays as it is.
+_SMALLEST_MODEL = 3
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """What a look at the model found: pairs that are believed and that it contradicts, and images that it placed by
+    others than those that show most, so that they are left out."""
+
+    seams: tuple[Pair, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what the model contradicts and what became of it."""
+        found = []
+        if self.seams:
+            pairs = [" ".join(pair) for pair in self.seams]
+            found.append(
+                f"the model lays places that look alike onto each other: it contradicts {counted(len(pairs), 'pair')} "
+                f"that match, {first_few(pairs)}. Where nothing tells the places apart it is ambiguous; photograph "
+                "what distinguishes them, and how one leads to the other"
+            )
+        if self.left_out:
+            found.append(
+                f"{counted(len(self.left_out), 'image is', 'images are')} left out of the model, since their matches "
+                f"contradict where it placed them: {first_few(self.left_out)}"
+            )
+        return found
+
+
+def look_after(
+    layout: Layout, model: ReconstructionSummary, progress: Progress, stop: StopRequest
+) -> tuple[ReconstructionSummary, FoldSummary]:
+    """Take images out of a job's models that their matches contradict, unless that is done; what is left, and why.
+
+    Raises:
+        InputError, NothingFoundError: as `filter_pairs` says.
+    """
+    derived_from = _sources(layout)
+    if (held := held_by(layout, FOLD, derived_from)) is not None and model.registered == held["registered"]:
+        return model, _summary_of(held)
+    views, judged = read_judged(layout)
+    with hold_job(layout, progress, stop), stop.at_once():
+        folds = look(layout.sparse, views, judged)
+        seams = {views.pair_of(edge) for fold in folds for edge in fold.seams}
+        torn = [fold.blocks for fold in folds if len(fold.blocks[0]) >= _SMALLEST_MODEL]
+        astray = {views.names[image] for blocks in torn for part in blocks[1:] for image in part}
+        found = FoldSummary(tuple(sorted(seams)), tuple(sorted(astray)))
+        if astray:
+            model = take_out(layout.sparse, astray, model)
+            remember(layout, MODEL, origin_of(layout, MODEL), asdict(model), sources=sources_of(layout, MODEL))
+        remember(layout, FOLD, derived_from, {**asdict(found), "registered": model.registered})
+    return model, found
+
+
+def noted_fold(layout: Layout) -> FoldSummary | None:
+    """What the look at the model of a job found; None where there was none since it was made."""
+    held = held_by(layout, FOLD, _sources(layout))
+    return _summary_of(held) if held else None
+
+
+def _sources(layout: Layout) -> str:
+    return digest([_VERSION, origin_of(layout, MODEL), origin_of(layout, FILTER)])
+
+
+def _summary_of(held: Mapping[str, Any]) -> FoldSummary:
+    return FoldSummary(tuple((one, other) for one, other in held["seams"]), tuple(held["left_out"]))
+
+
+def look(sparse: Path, views: Views, judged: Mapping[Edge, Judged]) -> list[Fold]:
+    """What is folded of the models in a folder."""
+    witnesses = count_witnesses(views)
+    folds = (
+        find_fold(judged, compare(views, _sights(folder, views), witnesses))
+        for folder in sorted(sparse.iterdir())
+        if folder.name.isdigit()
+    )
+    return [fold for fold in folds if fold.seams]
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A registered image, as `filter.placed.Sight` says."""
+
+    camera: PosedCamera
+    keypoints: np.ndarray
+    points: np.ndarray
+
+    @property
+    def size(self) -> Size:
+        return self.camera.size
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        local = points @ self.camera.pose.rotation.T + self.camera.pose.translation
+        return self.camera.pixels(local), local[:, 2]
+
+
+def _sights(folder: Path, views: Views) -> dict[int, Sight]:
+    """The images of a model by their numbers in the views; those without a warp are left out."""
+    model, number = read_model(folder), {name: k for k, name in enumerate(views.names)}
+    found: dict[int, Sight] = {}
+    for camera in read_cameras(folder):
+        seen = [point for point in model.images[camera.number].points2D if point.has_point3D()]
+        if camera.name in number and seen:
+            points = np.array([model.points3D[point.point3D_id].xyz for point in seen])
+            found[number[camera.name]] = _Sight(camera, np.array([point.xy for point in seen]), points)
+    return found
