@@ -15,8 +15,8 @@ class FilterOptions:
     filter: Annotated[
         bool,
         Option(
-            "Exclude pairs of places that only look alike, found as by `romacli filter`. For symmetric or repetitive "
-            "buildings.",
+            "Keep pairs of places that only look alike from the mapper, as `romacli filter` tells them, and leave out "
+            "images that the model's pairs contradict. For symmetric or repeated buildings.",
             negatable=True,
         ),
     ] = False
