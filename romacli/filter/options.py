@@ -15,8 +15,8 @@ class FilterOptions:
     filter: Annotated[
         bool,
         Option(
-            "Keep pairs of places that only look alike from the mapper, as `romacli filter` tells them, and leave out "
-            "images that the model's pairs contradict. For symmetric or repeated buildings.",
+            "Exclude pairs of places that only look alike, found as by `romacli filter`, and images whose matches the "
+            "model contradicts. For symmetric or repetitive buildings.",
             negatable=True,
         ),
     ] = False
