@@ -72,8 +72,7 @@ def reconstruct(
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
 
-    start = time.monotonic()
-    georeference = georeferencing.georeference
+    start, georeference = time.monotonic(), georeferencing.georeference
     _require_consistent(importing, mapping, georeference=georeference)
     importing = replace(importing, known_poses=mapping.known_poses)
     mapping = replace(_mapping(mapping, importing), seed=options.match.seed, verbose=talk.verbose)
@@ -103,15 +102,12 @@ def reconstruct(
         values = {
             **match_values(matched),
             **_model_values(model, focal),
-            "filtered": asdict(filtered) if filtered else None,
-            "look": asdict(look) if look else None,
+            **{key: asdict(told) if told else None for key, told in (("filtered", filtered), ("look", look))},
             "gps": gps_values(fit) if fit else None,
             "seconds": round(time.monotonic() - start, 3),
         }
         gps = f". GPS: {fit}" if fit else ""
-        console.result(
-            values, f"{_sentence(model, job, len(filtered.without) if filtered else 0)}{gps}", as_json=talk.as_json
-        )
+        console.result(values, f"{_sentence(model, job, filtered)}{gps}", as_json=talk.as_json)
         raise_failures(matched, job.layout)
 
 
@@ -168,7 +164,8 @@ def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) ->
     }
 
 
-def _sentence(model: ReconstructionSummary, job: Job, without: int) -> str:
+def _sentence(model: ReconstructionSummary, job: Job, filtered: FilterSummary | None) -> str:
+    without = len(filtered.without) if filtered else 0
     doubted = f". {counted(without, 'doubted pair')} left out" if without else ""
     tried = f". Mappers: {', then '.join(model.attempts)}" if len(model.attempts) > 1 else ""
     counts = " and ".join(map(str, model.others))
