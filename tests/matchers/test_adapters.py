@@ -147,7 +147,7 @@ def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tm
     network = small_roma()
     monkeypatch.setenv("ROMACLI_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr("romacli.matchers.adapters.roma.read_state_dict", lambda path: {})
-    monkeypatch.setattr("romacli.matchers.adapters.roma.RoMa.from_checkpoints", lambda *_: network)
+    monkeypatch.setattr("romacli.matchers.adapters.roma.RoMa.from_checkpoints", lambda *_, **__: network)
     (tmp_path / "roma_outdoor.pth").write_bytes(b"roma")
     found = []
     for content in (b"dinov2", b"another"):
