@@ -49,7 +49,7 @@ def report(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, PlanePhotographs]:
-    return plane_job(tmp_path_factory.mktemp("report"))
+    return plane_job(tmp_path_factory.mktemp("report"), refine=True)
 
 
 @pytest.fixture
