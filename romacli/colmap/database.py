@@ -33,6 +33,7 @@ from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, verify_database, v
 APPLICATION_ID = 0x726F6D61
 
 NO_POINTS = np.zeros((0, 2), np.float32)
+_FEWEST_SURE = 100
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def write_database(
     overwrite: bool = False,
     calibrate: bool = False,
     expected_bytes: int = 0,
+    sure: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[Pair], None] | None = None,
 ) -> DatabaseSummary:
     """Write a COLMAP database with verified matches and return a summary; a failure leaves no file.
@@ -90,6 +92,8 @@ def write_database(
         overwrite: replace a database that romacli did not make.
         calibrate: estimate guessed focal lengths from the verified pairs, where possible.
         expected_bytes: maximum size, for which free space is checked first.
+        sure: by image name, (K,) bool, the keypoints to verify by. Of pairs with enough matches between these only they
+            get into the geometries, with which COLMAP maps; all are among the matches.
         progress: called with every pair written.
 
     Raises:
@@ -101,7 +105,7 @@ def write_database(
     former = read_numbers(path, camera_of)
     failed: list[str] = []
     by_name = {name: cameras[index] for name, index in camera_of.items()}
-    pairs = _verified(_checked(matches, points), points, by_name, verify, failed)
+    pairs = _verified(_checked(matches, points), sure or {}, points, by_name, verify, failed)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
@@ -183,21 +187,35 @@ def _checked(
 
 def _verified(
     matches: Iterator[tuple[Pair, np.ndarray]],
+    sure: Mapping[str, np.ndarray],
     keypoints: Mapping[str, np.ndarray],
     cameras: Mapping[str, CameraSpec],
     verify: VerifyOptions,
     failed: list[str],
 ) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
-    """The pairs after verification; COLMAP's own runs once all are in the database."""
-    if verify.method == "magsac":
-        return verify_pairs(
-            matches,
-            keypoints=keypoints,
-            cameras=cameras,
-            options=verify,
-            failed=lambda pair, error: failed.append(f"{' '.join(pair)}: {error}"),
-        )
-    return ((pair, rows, None) for pair, rows in matches)
+    """The pairs with what verification leaves of them; COLMAP's own comes once all are in the database, on the sure."""
+    if verify.method != "magsac":
+        yield from ((pair, _sure_of(pair, rows, sure), None) for pair, rows in matches)
+        return
+    waiting: dict[Pair, np.ndarray] = {}
+
+    def chosen() -> Iterator[tuple[Pair, np.ndarray]]:
+        for pair, rows in matches:
+            waiting[pair] = rows
+            yield pair, _sure_of(pair, rows, sure)
+
+    def fail(pair: Pair, error: Exception) -> None:
+        failed.append(f"{' '.join(pair)}: {error}")
+
+    done = verify_pairs(chosen(), keypoints=keypoints, cameras=cameras, options=verify, failed=fail)
+    yield from ((pair, waiting.pop(pair), verified) for pair, _, verified in done)
+
+
+def _sure_of(pair: Pair, rows: np.ndarray, sure: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of matches (M, 2) those that are sure at both ends, where these are enough."""
+    ends = [sure[name][rows[:, side]] for side, name in enumerate(pair) if name in sure]
+    chosen = rows[np.all(ends, axis=0)] if ends else rows
+    return chosen if len(chosen) >= _FEWEST_SURE else rows
 
 
 class _Writer:

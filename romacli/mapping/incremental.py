@@ -24,7 +24,7 @@ from .options import Content, MapperOptions
 from .settings import apply_settings
 from .signals import signals_end_the_process
 from .supply import largest_group
-from .thinning import thin
+from .thinning import thin, widen
 
 # Pairs that a model is started from until one yields any, and models until one has most images of its group.
 _STARTS, _MODELS = 5, 2
@@ -37,6 +37,8 @@ _TOLERANCE, _REFINEMENTS, _GROWTH = 1e-6, 2, 1.3
 _OWN_TRIALS = 10
 # In the last adjustment observations that are off by more count for less and less.
 _CAUCHY_PX = 0.5
+# What the photographs did not confirm has to fit the model so well.
+_FITTING_PX = 1.5
 
 
 class HighWater:
@@ -124,7 +126,8 @@ def complete(
 ) -> None:
     """Triangulate all tracks of a model, register what they allow of `images`, and adjust all of it.
 
-    Squared errors come first: a robust loss alone would keep a camera from finding its distortion.
+    Squared errors come first: a robust loss alone would keep a camera from finding its distortion. Matches that wait
+    beside the verified ones come last, and move no camera.
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
     set_incremental(chosen, options, content)
@@ -145,7 +148,43 @@ def complete(
         mapper.adjust_global_bundle(course, adjustment)
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
+        _add_waiting(model, database, chosen)
         model.extract_colors_for_all_images(image_root)
+
+
+def _add_waiting(model: Any, database: Path, chosen: Any) -> None:
+    """Add the observations that the matches of verified pairs hold beside their inliers, where they fit the model.
+
+    They are less exact than those that made it: points heed them, by a robust loss, and cameras do not.
+    """
+    wide = database.with_name("wide.db")
+    shutil.copyfile(database, wide)
+    if widen(wide, model):
+        triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
+        mapper = _begin(model, wide, chosen)
+        for image in sorted(model.reg_image_ids()):
+            mapper.triangulate_image(triangulation, image)
+        mapper.complete_and_merge_tracks(triangulation)
+        course.filter_max_reproj_error = _FITTING_PX
+        pycolmap, solving = load_pycolmap(), chosen.get_global_bundle_adjustment()
+        solving.print_summary = False
+        _make_robust(solving)
+        for _ in range(2):
+            pycolmap.create_default_bundle_adjuster(solving, _points_alone(model), model).solve()
+            mapper.filter_points(course)
+        mapper.end_reconstruction(False)
+        model.update_point_3d_errors()
+    wide.unlink()
+
+
+def _points_alone(model: Any) -> Any:
+    """What a bundle adjustment moves where all cameras stay."""
+    config = load_pycolmap().BundleAdjustmentConfig()
+    for image in model.reg_image_ids():
+        config.add_image(image)
+        config.set_constant_cam_intrinsics(model.images[image].camera_id)
+        config.set_constant_rig_from_world_pose(model.images[image].frame_id)
+    return config
 
 
 def extend(

@@ -95,8 +95,8 @@ def reconstruct(
             f"{counted(content.usable_pairs, 'verified pair')}, so nothing has a depth. Take photographs from places "
             "apart, by a tenth of the distance to what they show or more."
         )
-    # Copies of the database, one of them thinned, and models that hold less than it.
-    with scratch_folder(sparse_folder, num_bytes=3 * database.stat().st_size) as scratch:
+    # Copies of the database, one of them thinned and one with all matches, and models that hold less than it.
+    with scratch_folder(sparse_folder, num_bytes=4 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
         if without:

@@ -1,4 +1,4 @@
-"""Fewer and better tracks for a mapper: the longest in every part of every photograph.
+"""Fewer and better tracks for a mapper, the longest in every part of every photograph; in the end all there are.
 
 Dense matches give a photograph ten thousand keypoints; a mapper needs some hundreds of them, spread well.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.forest import Forest
+from romacli.geometry.epipolar import essential_from_pose, sampson_error
 
 # Parts of a photograph, and the tracks that each may choose.
 _PARTS, _TRACKS_PER_PART = 256, 2
 # A pair keeps so many inliers, of whatever tracks, that a mapper can register an image by it.
 _FEWEST_INLIERS = 100
+# Matches that verification was not asked about have to agree with a model as well as others with their pair.
+_MOST_PX, _FEWEST_MORE = 4.0, 0.02
 
 
 def thin(database: Path) -> None:
@@ -54,6 +58,42 @@ def thin(database: Path) -> None:
                 (int(chosen.sum()), rows[chosen].tobytes(), pair_id),
             )
         connection.commit()
+
+
+def widen(database: Path, model: Any) -> bool:
+    """Make all matches of verified pairs that agree with a model's poses inliers; whether these are worth mapping.
+
+    Of pairs whose places the photographs confirm, others wait among the matches.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        query = (
+            "SELECT pair_id, g.rows, m.rows, m.data FROM two_view_geometries g JOIN matches m USING (pair_id) "
+            "WHERE g.rows > 0 AND m.rows > g.rows ORDER BY pair_id"
+        )
+        before = after = 0
+        for pair_id, inliers, count, data in connection.execute(query).fetchall():
+            pair = images_of(pair_id)
+            if not all(image in model.images and model.images[image].has_pose for image in pair):
+                continue
+            rows = np.frombuffer(data, np.uint32).reshape(count, 2)
+            agreeing = rows[_agree([model.images[image] for image in pair], rows)]
+            before, after = before + inliers, after + len(agreeing)
+            connection.execute(
+                "UPDATE two_view_geometries SET rows = ?, data = ? WHERE pair_id = ?",
+                (len(agreeing), agreeing.tobytes(), pair_id),
+            )
+        connection.commit()
+    return after > before * (1 + _FEWEST_MORE)
+
+
+def _agree(images: list[Any], rows: np.ndarray) -> np.ndarray:
+    """(M,) which matches (M, 2) of two posed images lie at each other's epipolar lines."""
+    places = [np.array([point.xy for point in image.points2D])[rows[:, side]] for side, image in enumerate(images)]
+    rays = [image.camera.cam_from_img(xy) for image, xy in zip(images, places, strict=True)]
+    motion = images[1].cam_from_world() * images[0].cam_from_world().inverse()
+    matrix = essential_from_pose(motion.rotation.matrix(), motion.translation)
+    most = np.mean([image.camera.cam_from_img_threshold(_MOST_PX) for image in images])
+    return np.asarray(sampson_error(matrix, *rays) < most)
 
 
 def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -45,6 +45,40 @@ def read_model(folder):
     return load_pycolmap().Reconstruction(folder)
 
 
+def test_keypoints_that_are_not_sure_join_the_model_where_they_fit_and_move_no_camera(tmp_path):
+    exact = make_scene(6, noise_px=0.1)
+    rng = np.random.default_rng(1)
+    sure, wrong, places = {}, {}, {}
+    for name, xy in exact.keypoints.items():
+        draw = rng.random(len(xy))
+        sure[name] = draw > 0.25
+        # All of the others are off by the same, which would turn a camera; some show another place.
+        wrong[name], angle = draw < 0.03, rng.uniform(0, 2 * np.pi, len(xy))
+        far = 25 * np.stack((np.cos(angle), np.sin(angle)), axis=1)
+        places[name] = np.where(wrong[name][:, None], xy + far, xy + np.where(sure[name], 0, 0.6)[:, None])
+    scene = replace(exact, keypoints={name: xy.astype(np.float32) for name, xy in places.items()})
+    given = scene.write(tmp_path / "all.db", sure=sure)
+    assert given.inliers < 0.65 * given.matches
+    alone = {
+        pair: rows[np.all([sure[name][rows[:, side]] for side, name in enumerate(pair)], axis=0)]
+        for pair, rows in scene.matches.items()
+    }
+    scene.write(tmp_path / "sure.db", matches=alone.items())
+    made = {
+        name: reconstruct(tmp_path / f"{name}.db", tmp_path, tmp_path / name, MapperOptions("incremental", **FIXED))
+        for name in ("all", "sure")
+    }
+    assert made["all"].observations > 1.25 * made["sure"].observations
+    found = {name: read_poses(tmp_path / name / "0") for name in made}
+    for name, pose in found["sure"].items():
+        assert np.allclose(pose.rotation, found["all"][name].rotation, atol=1e-8)
+        assert np.allclose(pose.translation, found["all"][name].translation, atol=1e-8)
+    for image in read_model(tmp_path / "all" / "0").images.values():
+        mapped = np.array([point.has_point3D() for point in image.points2D])
+        assert mapped[wrong[image.name]].mean() < 0.2
+        assert mapped[~wrong[image.name]].mean() > 0.95
+
+
 @pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
 @pytest.mark.parametrize("method", ["magsac", "colmap"])
 def test_both_mappers_find_the_true_poses(scene, tmp_path, mapper, method):

@@ -34,7 +34,7 @@ from romacli.types import ImageList, Pair, Size
 from romacli.words import counted, first_few
 
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
-_ENOUGH_SURE, _FEWEST_SURE = 0.5, 100
+_ENOUGH_SURE = 0.5
 _SENTENCES = ("failed", "calibrated", "mixed", "contradicted")
 
 
@@ -92,13 +92,14 @@ def _import_matches(
             cameras=cameras,
             camera_of=camera_of,
             keypoints={name: features.keypoints(held_as[name]).xy for name in camera_of},
-            matches=_with_matches(pairs, named, matches, _sure(features), progress),
+            matches=_with_matches(pairs, named, matches, progress),
             verify=options.verify,
             gps=gps,
             rigs=options.cameras.rigs,
             overwrite=options.overwrite,
             calibrate=_is_calibrated(options),
             expected_bytes=_expected_bytes(layout),
+            sure={name: sure for name, held in held_as.items() if (sure := _sure(features, held)) is not None},
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
@@ -186,32 +187,22 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
         )
 
 
-def _sure(features: FeaturesFile) -> dict[str, np.ndarray]:
-    """Which keypoints refinement confirmed, (K,) bool, for images where it confirmed most.
+def _sure(features: FeaturesFile, name: str) -> np.ndarray | None:
+    """Which keypoints of an image the photographs confirm, (K,) bool, if they do most of them.
 
     COLMAP weights all observations equally, so that a few that are off by a pixel undo the gain of the others.
     """
-    precise = {name: features.precision(name) for name in features.names()}
-    refined = {name: found.quality > 0 for name, found in precise.items() if found is not None and len(found.quality)}
-    return {name: sure for name, sure in refined.items() if sure.mean() >= _ENOUGH_SURE}
+    found = features.precision(name)
+    refined = None if found is None else found.quality > 0
+    return refined if refined is not None and len(refined) and refined.mean() >= _ENOUGH_SURE else None
 
 
 def _with_matches(
-    pairs: Sequence[Pair],
-    named: Mapping[str, str],
-    matches: MatchesFile,
-    sure: Mapping[str, np.ndarray],
-    progress: Progress,
+    pairs: Sequence[Pair], named: Mapping[str, str], matches: MatchesFile, progress: Progress
 ) -> Iterator[tuple[Pair, np.ndarray]]:
-    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once.
-
-    Of pairs with enough matches that are `sure` at both ends, these alone.
-    """
+    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once."""
     for a, b in pairs:
         rows = matches.matches(a, b).indices
-        ends = [sure[name][rows[:, side]] for side, name in enumerate((a, b)) if name in sure]
-        chosen = rows[np.all(ends, axis=0)] if ends else rows
-        rows = chosen if len(chosen) >= _FEWEST_SURE else rows
         if len(rows):
             yield (named[a], named[b]), rows
         else:
