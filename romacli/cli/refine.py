@@ -30,8 +30,8 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
 
     `match`, `reconstruct`, `aggregate` and `merge` do this by default, except for external keypoints. Keypoints and
     matches are made again with the job's last settings. Tracks first move to nearby texture; observations that the
-    photographs do not confirm mostly stay out of the database. features.h5 gets a covariance, a quality and a shift per
-    keypoint. Photographs that changed or disappeared since they were matched are reported and skipped.
+    photographs do not confirm join a model last and move no camera. features.h5 gets a covariance, a quality and a
+    shift per keypoint. Photographs that changed or disappeared since they were matched are reported and skipped.
     """
     from romacli.job.aggregate import reaggregate, refined_options
     from romacli.store.layout import Layout

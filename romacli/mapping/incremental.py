@@ -38,7 +38,7 @@ _OWN_TRIALS = 10
 # In the last adjustment observations that are off by more count for less and less.
 _CAUCHY_PX = 0.5
 # What the photographs did not confirm has to fit the model so well.
-_FITTING_PX = 1.5
+_FITTING_PX = 1.4
 
 
 class HighWater:

@@ -69,6 +69,7 @@ def _confirmed(
     """
     places, starts, affines = whole
     wider = replace(options, half_patch=options.back_half_patch)
+    levels = min(len(source.levels), len(target.levels))
     rows = np.flatnonzero(found.good)
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
@@ -77,8 +78,11 @@ def _confirmed(
         there = affines[some] @ off
         found.source_covariance[some] += off @ off.transpose(0, 2, 1)
         found.covariance[some] += there @ there.transpose(0, 2, 1)
-        largest = np.linalg.eigvalsh(found.covariance[some])[:, 1]
-        found.good[some] = back.good & (largest < options.max_deviation_px**2)
+        deviation = np.sqrt(np.linalg.eigvalsh(found.covariance[some])[:, 1])
+        # The farther a place went the surer it has to be: wrong texture is seldom near the start.
+        shift = np.linalg.norm(found.xy[some] - starts[some], axis=1) / 2 ** (levels - 1)
+        sure = (deviation < options.max_deviation_px) & (deviation * shift < options.max_doubt_px2)
+        found.good[some] = back.good & sure
     return replace(found, xy=np.where(found.good[:, None], found.xy, starts))
 
 

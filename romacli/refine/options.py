@@ -18,9 +18,10 @@ class RefineOptions:
     well; spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px: of one step, in px
     of the level; converged_px: a last step shorter than this has arrived; reach_px: how far an observation may move,
     twice as far for each level more; min_correlation: of patches that agree; max_deviation_px: where the photographs
-    fix a place less well, it stays; smallest_area: of the warp between two views, by which one may shrink the other;
-    start_px: deviation per axis of what is not refined; carried: of what its track moved it by besides, as a share;
-    rounds: so many other views are tried, one after the other.
+    fix a place less well, it stays; max_doubt_px2: the same for the deviation times the way from the start, at one
+    level; smallest_area: of the warp between two views, by which one may shrink the other; start_px: deviation per axis
+    of what is not refined; carried: of what its track moved it by besides, as a share; rounds: so many other views are
+    tried, one after the other.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints
@@ -44,7 +45,8 @@ class RefineOptions:
     converged_px: float = 0.04
     reach_px: float = 3.0
     min_correlation: float = 0.75
-    max_deviation_px: float = 0.4
+    max_deviation_px: float = 0.35
+    max_doubt_px2: float = 0.35
     smallest_area: float = 0.15
     start_px: float = 1.0
     carried: float = 0.1

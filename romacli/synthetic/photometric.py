@@ -60,7 +60,7 @@ def _blur(image: Image, rng: Rng) -> Image:
     if chance < 0.25:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
     if chance < 0.33:
-        return cv2.filter2D(image, -1, _motion_kernel(int(rng.integers(3, 8)), rng.uniform(0, np.pi)))
+        return cv2.filter2D(image, -1, _motion_kernel(int(rng.integers(3, 8)) | 1, rng.uniform(0, np.pi)))
     if chance < 0.42:
         amount = rng.uniform(0.3, 1.5)
         return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), 1.5), -amount, 0)
@@ -68,9 +68,12 @@ def _blur(image: Image, rng: Rng) -> Image:
 
 
 def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
-    centre, half = length // 2, length / 2 * np.array([np.cos(angle), np.sin(angle)])
-    start, end = (tuple(int(v) for v in centre + sign * half) for sign in (-1, 1))
+    # Alike both ways from the centre, or the picture would move.
+    half = length // 2
+    along = np.round(half * np.array([np.cos(angle), np.sin(angle)])).astype(int)
+    start, end = (tuple(int(v) for v in half + sign * along) for sign in (-1, 1))
     kernel = cv2.line(np.zeros((length, length), np.float32), start, end, 1.0)
+    kernel += kernel[::-1, ::-1].copy()
     return kernel / kernel.sum()
 
 

@@ -79,3 +79,17 @@ def test_light_is_even_for_about_half_of_the_pictures():
     assert (gain == 1).flatten(1).all(dim=1).float().mean() == pytest.approx(0.49, abs=0.1)
     assert gain.min() > 0.1
     assert gain.max() < 2
+
+
+def test_no_blur_moves_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels, real = [], cv2.filter2D
+
+    def spied(image: np.ndarray, depth: int, kernel: np.ndarray) -> np.ndarray:
+        kernels.append(kernel)
+        return real(image, depth, kernel)
+
+    monkeypatch.setattr(cv2, "filter2D", spied)
+    for seed in range(150):
+        photograph(np.full((SIDE, SIDE, 3), 100, np.uint8), np.random.default_rng(seed))
+    assert len(kernels) > 5
+    assert all(len(kernel) % 2 and np.array_equal(kernel, kernel[::-1, ::-1]) for kernel in kernels)
