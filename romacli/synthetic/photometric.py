@@ -72,9 +72,9 @@ def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
     half = length // 2
     along = np.round(half * np.array([np.cos(angle), np.sin(angle)])).astype(int)
     start, end = (tuple(int(v) for v in half + sign * along) for sign in (-1, 1))
-    kernel = cv2.line(np.zeros((length, length), np.float32), start, end, 1.0)
-    kernel += kernel[::-1, ::-1].copy()
-    return kernel / kernel.sum()
+    drawn = np.asarray(cv2.line(np.zeros((length, length), np.float32), start, end, 1.0), np.float32)
+    kernel = drawn + drawn[::-1, ::-1]
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 def _tone_curves(mean: float, rng: Rng) -> Image:
