@@ -92,8 +92,7 @@ def write_database(
         overwrite: replace a database that romacli did not make.
         calibrate: estimate guessed focal lengths from the verified pairs, where possible.
         expected_bytes: maximum size, for which free space is checked first.
-        sure: by image name, (K,) bool, the keypoints to verify by. Of pairs with enough matches between these only they
-            get into the geometries, with which COLMAP maps; all are among the matches.
+        sure: by image name, (K,) bool; geometries hold the matches between these alone, where a pair has enough.
         progress: called with every pair written.
 
     Raises:
@@ -104,13 +103,12 @@ def write_database(
     points = {name: _as_points(name, keypoints.get(name, NO_POINTS)) for name in sorted(camera_of)}
     former = read_numbers(path, camera_of)
     failed: list[str] = []
-    by_name = {name: cameras[index] for name, index in camera_of.items()}
-    pairs = _verified(_checked(matches, points), sure or {}, points, by_name, verify, failed)
+    used = {name: cameras[index] for name, index in camera_of.items()}
+    pairs = _verified(_checked(matches, points), sure or {}, points, used, verify, failed)
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
-        told = _finish(unfinished, rigs, verify, calibrate=calibrate)
-        verified, inliers = _seal(unfinished, former)
+        told = {**_finish(unfinished, rigs, verify, calibrate=calibrate), **_seal(unfinished, former)}
         os.replace(unfinished, path)
     return DatabaseSummary(
         images=len(points),
@@ -118,8 +116,6 @@ def write_database(
         keypoints=sum(map(len, points.values())),
         pairs=writer.pairs,
         matches=writer.matches,
-        verified=verified,
-        inliers=inliers,
         pairs_per_keypoint=writer.pairs_per_keypoint,
         pose_priors=len(gps or {}),
         failed=tuple(failed),
@@ -316,7 +312,7 @@ def _write(
     return writer
 
 
-def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, tuple[str, ...]]:
+def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, Any]:
     """Finish a written database: rigs, COLMAP's verification, focal lengths; returns messages on these."""
     if rigs is not None:
         _apply_rigs(path, rigs)
@@ -337,7 +333,7 @@ def _apply_rigs(path: Path, rigs: RigFile) -> None:
         pycolmap.apply_rig_config(pycolmap.read_rig_config(rigs.path), database)
 
 
-def _seal(path: Path, former: Numbers) -> tuple[int, int]:
+def _seal(path: Path, former: Numbers) -> dict[str, int]:
     """Make a finished database one self-contained, marked file; count verified pairs and inliers.
 
     Frames and rigs get their previous ids.
@@ -354,4 +350,4 @@ def _seal(path: Path, former: Numbers) -> tuple[int, int]:
         verified, inliers = database.execute("SELECT count(*), sum(rows) FROM two_view_geometries").fetchone()
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return verified, inliers or 0
+    return {"verified": verified, "inliers": inliers or 0}

@@ -99,7 +99,7 @@ def _import_matches(
             overwrite=options.overwrite,
             calibrate=_is_calibrated(options),
             expected_bytes=_expected_bytes(layout),
-            sure={name: sure for name, held in held_as.items() if (sure := _sure(features, held)) is not None},
+            sure=_sure(features, held_as),
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
@@ -187,14 +187,14 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
         )
 
 
-def _sure(features: FeaturesFile, name: str) -> np.ndarray | None:
-    """Which keypoints of an image the photographs confirm, (K,) bool, if they do most of them.
+def _sure(features: FeaturesFile, held_as: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Which keypoints refinement confirmed, (K,) bool by name, for images where it confirmed most.
 
     COLMAP weights all observations equally, so that a few that are off by a pixel undo the gain of the others.
     """
-    found = features.precision(name)
-    refined = None if found is None else found.quality > 0
-    return refined if refined is not None and len(refined) and refined.mean() >= _ENOUGH_SURE else None
+    found = {name: features.precision(held) for name, held in held_as.items()}
+    refined = {name: one.quality > 0 for name, one in found.items() if one is not None and len(one.quality)}
+    return {name: sure for name, sure in refined.items() if sure.mean() >= _ENOUGH_SURE}
 
 
 def _with_matches(
