@@ -71,12 +71,17 @@ def widen(database: Path, model: Any) -> bool:
             "WHERE g.rows > 0 AND m.rows > g.rows ORDER BY pair_id"
         )
         before = after = 0
+        rays: dict[int, np.ndarray] = {}
         for pair_id, inliers, count, data in connection.execute(query).fetchall():
             pair = images_of(pair_id)
             if not all(image in model.images and model.images[image].has_pose for image in pair):
                 continue
+            for image in pair:
+                if image not in rays:
+                    rays[image] = _rays(model.images[image])
             rows = np.frombuffer(data, np.uint32).reshape(count, 2)
-            agreeing = rows[_agree([model.images[image] for image in pair], rows)]
+            ends = [rays[image][rows[:, side]] for side, image in enumerate(pair)]
+            agreeing = rows[_agree([model.images[image] for image in pair], ends)]
             before, after = before + inliers, after + len(agreeing)
             connection.execute(
                 "UPDATE two_view_geometries SET rows = ?, data = ? WHERE pair_id = ?",
@@ -86,10 +91,13 @@ def widen(database: Path, model: Any) -> bool:
     return after > before * (1 + _FEWEST_MORE)
 
 
-def _agree(images: list[Any], rows: np.ndarray) -> np.ndarray:
-    """(M,) which matches (M, 2) of two posed images lie at each other's epipolar lines."""
-    places = [np.array([point.xy for point in image.points2D])[rows[:, side]] for side, image in enumerate(images)]
-    rays = [image.camera.cam_from_img(xy) for image, xy in zip(images, places, strict=True)]
+def _rays(image: Any) -> np.ndarray:
+    """(K, 2) keypoints of an image on its normalised plane."""
+    return np.asarray(image.camera.cam_from_img(np.array([point.xy for point in image.points2D]).reshape(-1, 2)))
+
+
+def _agree(images: list[Any], rays: list[np.ndarray]) -> np.ndarray:
+    """(M,) which matches of two posed images lie at each other's epipolar lines; rays (M, 2) of both ends."""
     motion = images[1].cam_from_world() * images[0].cam_from_world().inverse()
     matrix = essential_from_pose(motion.rotation.matrix(), motion.translation)
     most = np.mean([image.camera.cam_from_img_threshold(_MOST_PX) for image in images])

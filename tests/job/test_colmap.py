@@ -246,7 +246,7 @@ def test_photographs_that_colmap_cannot_read_are_spoken_of(images: Path, layout:
     listener = Listener()
     choose_cameras(infos, OPTIONS, listener)
     warning, *_ = listener.said
-    assert warning.startswith("COLMAP cannot read 2 of the photographs, 2.webp first")
+    assert warning.startswith("COLMAP cannot read 2 of the photographs, starting with 2.webp")
 
 
 @pytest.mark.parametrize(
