@@ -59,12 +59,15 @@ ROWS = (
         partial(read_by, "data.satast"),
         {
             "roma-v2": Evaluation(
-                "as the script of RoMa v2's authors, nothing turned: how it makes one of four turns was not at hand",
+                "as the script of RoMa v2's authors, which turns no picture for this measure",
                 MarkedHomographySolver(),
                 points=10_000,
             ),
             "warp": Evaluation(
-                "as the same script's other measure, nothing turned", MarkedWarps(both=False), published=()
+                "as the same script's other measure, which also matches the second picture at 90, 180 and 270 degrees "
+                "and counts all errors; here it is not turned",
+                MarkedWarps(both=False),
+                published=(),
             ),
         },
         published=(
