@@ -76,4 +76,4 @@ def test_photographs_that_cannot_be_described_are_listed(photos: Path, tmp_path:
 def test_dense_matchers_describe_no_keypoints(photos: Path, tmp_path: Path) -> None:
     run = romacli("describe", photos, "-o", tmp_path / "local.h5", "--model", "mini")
     assert run.returncode == 2
-    assert "gives warps" in run.stderr
+    assert "produces warps" in run.stderr

@@ -64,7 +64,7 @@ def read_points(folder: Path, query: str) -> QueryPoints | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as held:
+        with np.load(path, allow_pickle=False) as held:
             return QueryPoints(held["ids"], held["places"], held["projected"], held["inliers"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError(f"{path} is damaged. Remove it and localize again.") from error

@@ -202,7 +202,7 @@ def test_sift_keypoints_are_matched_where_the_plane_says(run: Run, made: PlanePh
 def test_sift_without_the_photographs_asks_for_them(run: Run, tmp_path: Path) -> None:
     result = run("aggregate", "job", "--keypoints", "sift")
     assert result.exit_code == 2
-    assert "Name their folder with --images DIR" in result.stderr
+    assert "Give their folder with --images DIR" in result.stderr
     (tmp_path / "empty").mkdir()
     result = run("aggregate", "job", "--keypoints", "sift", "--images", "empty")
     assert result.exit_code == 3
@@ -215,7 +215,7 @@ def test_images_that_a_detectors_file_lacks_get_keypoints_carried_from_the_other
         file["0.png/keypoints"], file["1.png/keypoints"] = places, places
     result = run("aggregate", "job", "--keypoints", "some.h5", "--spacing", 40)
     assert result.exit_code == 0, result.stderr
-    assert "some.h5 lacks 3 of 5 images, 2.png first" in result.stderr
+    assert "some.h5 lacks 3 of 5 images, starting with 2.png" in result.stderr
     with FeaturesFile(Path("job/features.h5")) as features, MatchesFile(Path("job/matches.h5")) as matches:
         np.testing.assert_array_equal(features.keypoints("0.png").xy, places.astype(np.float32) + np.float32(0.5))
         assert len(features.keypoints("2.png")) > 200
@@ -227,7 +227,7 @@ def test_a_detectors_file_of_other_images_is_refused(run: Run) -> None:
         file["other.png/keypoints"] = np.zeros((1, 2), "f4")
     result = run("aggregate", "job", "--keypoints", "some.h5")
     assert result.exit_code == 3
-    assert "some.h5 holds no keypoints of 5 of 5 images, 0.png first" in result.stderr
+    assert "some.h5 has no keypoints of 5 of 5 images, starting with 0.png" in result.stderr
     assert "none.h5 does not exist" in run("aggregate", "job", "--keypoints", "none.h5").stderr
 
 
@@ -236,7 +236,7 @@ def test_match_refuses_a_detectors_file_before_it_begins(run: Run, made: PlanePh
         file["other.png/keypoints"] = np.zeros((1, 2), "f4")
     result = run("match", made.root, "-o", "new", "--keypoints", "some.h5")
     assert result.exit_code == 3
-    assert "some.h5 holds no keypoints of 5 of 5 images, 0.png first" in result.stderr
+    assert "some.h5 has no keypoints of 5 of 5 images, starting with 0.png" in result.stderr
     assert not Path("new").exists()
 
 

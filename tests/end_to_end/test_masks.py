@@ -55,7 +55,7 @@ def test_masks_hold_for_every_later_view_of_the_job(tmp_path: Path) -> None:
     shutil.rmtree(masks)
     refused = romacli("aggregate", job)
     assert refused.returncode == 3
-    assert "masks is no folder" in refused.stderr
+    assert "masks is not a folder" in refused.stderr
 
 
 def test_masks_that_keep_nothing_or_ignore_nothing_are_named(tmp_path: Path) -> None:
