@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support.commands import REPOSITORY, result_of, romacli_alone
 from support.seeded_relatives import published
 from support.small_romav2 import small_checkpoint
 
-from romacli.colmap.poses import read_poses
+from romacli.colmap.poses import compare_poses, read_poses
 from romacli.networks import dkm, tiny_roma
 from romacli.networks.dkm import DKM
 from romacli.networks.romav2 import PUBLISHED
@@ -89,3 +90,32 @@ def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(
         registered.append(set(read_poses(out / "sparse" / "0")))
     assert registered[0] == registered[1]
     assert len(registered[0]) >= 15
+
+
+def test_a_model_of_photographs_is_used_in_every_way(tmp_path: Path) -> None:
+    """Nine of a walk are mapped; one that stays out is localized and another joins; then cloud and exports."""
+    folder = DATA / "sceaux" / "images"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    names = sorted(path.name for path in folder.iterdir())
+    photos, queries, job, found = (tmp_path / name for name in ("photos", "queries", "job", "found"))
+    for name in names:
+        target = queries if name == names[4] else photos
+        target.mkdir(exist_ok=True)
+        shutil.copy2(folder / name, target / name)
+    joins = photos / names[7]
+    later = joins.rename(tmp_path / names[7])
+    words = ("reconstruct", photos, "-o", job, "--camera-mode", "single", "--json")
+    assert result_of(romacli_alone(*words))["registered"] == len(names) - 2
+    before = read_poses(job / "sparse" / "0")
+    assert result_of(romacli_alone("localize", queries, "--model", job, "-o", found, "--json"))["posed"] == 1
+    later.rename(joins)
+    assert result_of(romacli_alone("register", photos, "--output", job, "--json"))["added"] == [names[7]]
+    after = read_poses(job / "sparse" / "0")
+    assert after.keys() == {*before, names[7]}
+    errors = compare_poses(after, before)
+    assert errors.rotation_deg.max() < 0.2
+    assert result_of(romacli_alone("densify", job, "--json"))["points"] > 10_000
+    for kind in ("undistorted", "nerfstudio", "openmvg"):
+        assert romacli_alone("export", kind, job).returncode == 0
+        assert any((job / kind).iterdir())
