@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from romacli.forest import Forest
+
 from .judge import Judged
 from .lattice import Edge
 from .placed import Told
@@ -39,31 +43,16 @@ def find_fold(judged: Mapping[Edge, Judged], told: Mapping[Edge, Told]) -> Fold:
     def weight(edge: Edge) -> float:
         return judged[edge].unique + _PER_MATCHED * told[edge].agreeing
 
-    tree, block = _Parts(), _Parts()
+    images = sorted({image for edge in kept for image in edge})
+    tree, block = Forest(images[-1] + 1), Forest(images[-1] + 1)
     for edge in sorted(kept, key=lambda edge: (-weight(edge), edge)):
-        if tree.join(*edge) and edge not in seams:
-            block.join(*edge)
+        one, other = np.array(edge)[:, None]
+        roots = tree.roots()
+        if roots[one] != roots[other] and edge not in seams:
+            block.join(one, other)
+        tree.join(one, other)
     parts: dict[int, list[int]] = {}
-    for image in sorted({image for edge in kept for image in edge}):
-        parts.setdefault(block.of(image), []).append(image)
+    for image, root in zip(images, block.roots()[images].tolist(), strict=True):
+        parts.setdefault(root, []).append(image)
     blocks = sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
     return Fold(tuple(sorted(seams)), tuple(blocks))
-
-
-class _Parts:
-    """Numbers, each alone until it is joined with another."""
-
-    def __init__(self) -> None:
-        self._above: dict[int, int] = {}
-
-    def of(self, number: int) -> int:
-        """What stands for all that a number is joined with."""
-        while (above := self._above.get(number, number)) != number:
-            number = above
-        return number
-
-    def join(self, one: int, other: int) -> bool:
-        """Whether the two were apart."""
-        root, under = sorted((self.of(one), self.of(other)))
-        self._above[under] = root
-        return root != under

@@ -12,8 +12,8 @@ import numpy as np
 
 from romacli.colmap.poses import read_model
 from romacli.errors import ImageError, InputError
-from romacli.images.decode import image_size
 from romacli.images.listing import files_under
+from romacli.images.metadata import read_metadata
 from romacli.mapping.views import View, views_of
 from romacli.names import spelled
 from romacli.progress import Progress
@@ -92,7 +92,7 @@ class Map:
         for name in sorted(names) if self.model else ():
             camera, path = self.camera(name), self.images / self.files[name]
             try:
-                size = image_size(path)
+                size = read_metadata(path).size
             except ImageError:
                 continue
             if size != (camera.width, camera.height):
