@@ -27,19 +27,6 @@ from romacli.matchers.registry import MATCHERS
 from romacli.types import MatcherSpec
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> dict[str, tuple[Path, Any]]:
-    """The folder of each benchmark and the matcher that knows it, made when they are asked for."""
-
-    class Written(dict[str, tuple[Path, Any]]):
-        def __missing__(self, name: str) -> tuple[Path, Any]:
-            root = tmp_path_factory.mktemp(name)
-            self[name] = root, WRITERS[name](root)
-            return self[name]
-
-    return Written()
-
-
 @pytest.fixture
 def run(monkeypatch):
     def run_with(matcher: Any, *words: object) -> Result:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.benchmark_sets import write_picture
 from support.rendered import Shuffled
-from support.scene_sets import WRITERS
+from support.scene_sets import WRITERS  # noqa: F401  read by the fixture `written`
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
@@ -22,19 +22,6 @@ from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.registry import MATCHERS
 from romacli.types import MatcherSpec
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> dict[str, tuple[Path, Any]]:
-    """The folder of each benchmark and the matcher that knows it, made when they are asked for."""
-
-    class Written(dict[str, tuple[Path, Any]]):
-        def __missing__(self, name: str) -> tuple[Path, Any]:
-            root = tmp_path_factory.mktemp(name)
-            self[name] = root, WRITERS[name](root)
-            return self[name]
-
-    return Written()
 
 
 @pytest.fixture
