@@ -186,7 +186,7 @@ PairResult = CompactWarp | Correspondences | Rejected
 
 
 @dataclass(frozen=True)
-class Precision:
+class Uncertainty:
     """How well K keypoints that were refined against the photographs are known.
 
     covariance: (K, 2, 2) float32 px²; quality: (K,) float32, the correlation with other views, 0 where a keypoint kept
@@ -207,12 +207,12 @@ class Precision:
 class Keypoints:
     """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32.
 
-    precision: None where they were not refined. descriptors: (K, D), of those that a matcher of keypoints describes.
+    uncertainty: None where they were not refined. descriptors: (K, D), of those that a matcher of keypoints describes.
     """
 
     xy: np.ndarray
     scores: np.ndarray
-    precision: Precision | None = None
+    uncertainty: Uncertainty | None = None
     descriptors: np.ndarray | None = None
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
     Keypoints are refined as by `refine`, if the photographs are available. `colmap-import`, `match`, `reconstruct` and
     `merge` use the result; their own options change single settings.
     """
-    from romacli.job.aggregate import asked_options, reaggregate
+    from romacli.job.reaggregate import asked_options, reaggregate
     from romacli.store.layout import Layout
 
     options = asked_options(keypoints, job.images)

@@ -41,8 +41,8 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
 
     For shards that shared OUT, give only OUT. Unmatched pairs are counted, with exit code 4.
     """
-    from romacli.job.aggregate import remembered_options
     from romacli.job.merge import merge as merge_jobs
+    from romacli.job.reaggregate import remembered_options
     from romacli.store.layout import Layout
 
     options = remembered_options(keypoints, Layout(job.job), job.images)

@@ -33,7 +33,7 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
     photographs do not confirm join a model last and move no camera. features.h5 gets a covariance, a quality and a
     shift per keypoint. Photographs that changed or disappeared since they were matched are reported and skipped.
     """
-    from romacli.job.aggregate import reaggregate, refined_options
+    from romacli.job.reaggregate import reaggregate, refined_options
     from romacli.store.layout import Layout
 
     start, layout = time.monotonic(), Layout(job.job)

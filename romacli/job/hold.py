@@ -20,8 +20,8 @@ def hold(layout: Layout, progress: Progress, stop: StopRequest, work: Work | Non
     """
     with ExitStack() as stack:
         with stop.at_once():
-            held = stack.enter_context(lease(layout.leases, work, say=progress.say))
-        yield held
+            taken = stack.enter_context(lease(layout.leases, work, say=progress.say))
+        yield taken
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from romacli.images.listing import list_images
 from romacli.images.masks import find_masks, without_masks
 from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
-from romacli.job.aggregate import ReaggregateOptions, remembered_options
 from romacli.job.masks import JobMasks
 from romacli.job.options import JobOptions
-from romacli.job.outputs.held import require_same_photographs, require_same_way
 from romacli.job.outputs.hloc import made_as
+from romacli.job.outputs.in_use import require_same_photographs, require_same_way
+from romacli.job.reaggregate import ReaggregateOptions, remembered_options
 from romacli.matchers.matcher import KeypointMatcher, Matcher
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer

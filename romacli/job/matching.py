@@ -52,7 +52,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         StoreError: with `overwrite`, the database or models in the folder were not made by romacli.
         Stopped: by a signal; results so far are in the journal.
     """
-    with hold(job.layout, progress, stop, _work(job)) as held:
+    with hold(job.layout, progress, stop, _work(job)) as lease:
         if job.options.overwrite:
             _clear(job.layout)
         _note(job)
@@ -64,13 +64,13 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                 noted(job.layout, "matching", images=job.images.root) as counts,
             ):
                 try:
-                    run = _match(job, todo, held, progress, stop, run)
+                    run = _match(job, todo, lease, progress, stop, run)
                 finally:
                     counts.update(pairs=run.run, encodes=run.encodes)
             if run.flat:
                 progress.warn(_about_flat(sorted(run.flat)))
             if job.options.shard is None and job.options.match.try_rotations is TryRotations.auto:
-                _try_turned(job, run, held, progress, stop)
+                _try_turned(job, run, lease, progress, stop)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
             if summary.turned_images:
@@ -97,15 +97,15 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
     return HlocSources(*made_of, replaces=asked.replaces)
 
 
-def _try_turned(job: Job, run: MatchSummary, held: Lease, progress: Progress, stop: StopRequest) -> None:
+def _try_turned(job: Job, run: MatchSummary, lease: Lease, progress: Progress, stop: StopRequest) -> None:
     """Try rotations of the photographs that hardly match anything, and report those found rotated."""
-    writing = partial(_writing, job, held)
+    writing = partial(_writing, job, lease)
     trial = Trial(job.layout, job.images, job.pairs, job.matcher, job.options.match, job.journal, writing)
     run.encodes += try_turned(trial, progress, stop).encodes
 
 
 @contextmanager
-def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
+def _writing(job: Job, lease: Lease, *, expected: int = 0) -> Iterator[Append]:
     """A new journal file, written while this process holds the folder."""
     made_with = (job.layout.journal, job.fingerprint)
     with JournalWriter(
@@ -113,7 +113,7 @@ def _writing(job: Job, held: Lease, *, expected: int = 0) -> Iterator[Append]:
     ) as writer:
 
         def append(results: Sequence[tuple[Pair, PairResult]]) -> None:
-            held.check()
+            lease.check()
             writer.append(results)
 
         yield append
@@ -182,7 +182,7 @@ def _todo(job: Job, progress: Progress) -> PairList:
 
 
 def _match(
-    job: Job, todo: PairList, held: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
+    job: Job, todo: PairList, lease: Lease, progress: Progress, stop: StopRequest, summary: MatchSummary
 ) -> MatchSummary:
     """Match in this process, which updates the summary, or in an engine's processes."""
     if job.options.engine.name is not None:
@@ -192,11 +192,11 @@ def _match(
             job.options.engine,
             lambda: job.remaining().pairs,
             job.layout.given_up,
-            held.check,
+            lease.check,
             progress,
             stop,
         )
-    with _writing(job, held, expected=len(todo)) as append:
+    with _writing(job, lease, expected=len(todo)) as append:
         return match_images(
             job.images, todo, job.matcher, append, job.options.match, progress=progress, stop=stop, summary=summary
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romacli.errors import InputError
-from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.hold import hold
 from romacli.job.outputs.hloc import HlocSummary
+from romacli.job.reaggregate import ReaggregateOptions, reaggregate
 from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
-from romacli.job.outputs.origins import digest, held_by, holds, remember
+from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
 from romacli.matchers.matcher import CoarseMatcher, Matcher
 from romacli.progress import Progress
 from romacli.run.match import Append, MatchSummary, match_images
@@ -72,7 +72,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
     found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
     derived_from = digest([[name for name, _ in found], len(done)])
-    if not (found and isinstance(trial.matcher, CoarseMatcher)) or held_by(trial.layout, TURNED, derived_from):
+    if not (found and isinstance(trial.matcher, CoarseMatcher)) or contents_if_from(trial.layout, TURNED, derived_from):
         return summary
     turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
     if turned:

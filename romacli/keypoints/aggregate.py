@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from romacli.errors import UsageError
-from romacli.keypoints.aggregation import AggregateSummary, Aggregation, Progress
-from romacli.keypoints.anchored import Held
 from romacli.keypoints.cells import by_cells
+from romacli.keypoints.fixed import FixedKeypoints
 from romacli.keypoints.graph import PairGraph, ReadWarp
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.result import AggregateSummary, Aggregation, Progress
 from romacli.keypoints.tracks import TrackTable, confirm, grow, relax
 from romacli.types import Keypoints, Matches, Pair
 
@@ -66,11 +66,11 @@ def derive(
     """The same for pairs already read."""
     if options.method not in METHODS:
         raise UsageError(f"--method {options.method} is unknown. Known: {', '.join(METHODS)}.")
-    held = None if anchors is None else Held.of(graph, anchors, kept or {}, options, progress)
-    if held and len(held.keypoints) == len(graph.names):
+    fixed = None if anchors is None else FixedKeypoints.of(graph, anchors, kept or {}, options, progress)
+    if fixed and len(fixed.keypoints) == len(graph.names):
         pairs = map(graph.pair_of, graph.edges)
-        return Aggregation.joined(held.keypoints, {pair: held.matches[pair] for pair in pairs})
-    return METHODS[options.method](graph, options, progress, held)
+        return Aggregation.joined(fixed.keypoints, {pair: fixed.matches[pair] for pair in pairs})
+    return METHODS[options.method](graph, options, progress, fixed)
 
 
 class _Nobody:
@@ -81,19 +81,21 @@ class _Nobody:
         pass
 
 
-def by_tracks(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
+def by_tracks(
+    graph: PairGraph, options: AggregateOptions, progress: Progress, fixed: FixedKeypoints | None = None
+) -> Aggregation:
     """Follow points from image to image through the warps; a keypoint's score is its track length."""
     table = TrackTable(len(graph.names))
-    orders = held.seat(table, graph) if held else {}
+    orders = fixed.seat(table, graph) if fixed else {}
     progress.begin("growing tracks", options.sweeps * len(graph.names))
     grow(table, graph, options, progress.advance)
     progress.begin("refining keypoints", (options.refinements + 1) * len(graph.edges))
     relax(table, graph, options, progress.advance)
     confirmed = confirm(table, graph, options, progress.advance)
-    return _finish(table, graph, confirmed, options.min_track_length, held, orders)
+    return _finish(table, graph, confirmed, options.min_track_length, fixed, orders)
 
 
-METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress, Held | None], Aggregation]] = {
+METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress, FixedKeypoints | None], Aggregation]] = {
     "tracks": by_tracks,
     "cells": by_cells,
 }
@@ -126,7 +128,7 @@ def _finish(
     graph: PairGraph,
     confirmed: dict[tuple[int, int], np.ndarray],
     min_track_length: int,
-    held: Held | None,
+    fixed: FixedKeypoints | None,
     orders: Mapping[int, np.ndarray],
 ) -> Aggregation:
     """Drop keypoints without a match and tracks that became too short, and collect the rest.
@@ -134,7 +136,7 @@ def _finish(
     Consumes `table` and `confirmed`, as memory does not hold both them and the result for many images.
 
     Args:
-        held: keypoints of the table's fixed images to keep, matched or not.
+        fixed: keypoints of the table's fixed images to keep, matched or not.
         orders: of their rows in the table.
     """
     allowed = [graph.allows(image, xy) for image, xy in enumerate(table.xy)]
@@ -151,8 +153,8 @@ def _finish(
     scores: dict[Pair, np.ndarray] = {}
     num_matches: dict[Pair, int] = {}
     for i, j in graph.edges:
-        if held and table.fixed >= {i, j}:
-            num_matches[graph.pair_of((i, j))] = len(held.matches[graph.pair_of((i, j))])
+        if fixed and table.fixed >= {i, j}:
+            num_matches[graph.pair_of((i, j))] = len(fixed.matches[graph.pair_of((i, j))])
             continue
         rows_i, rows_j = table.common(i, j)
         agreed = confirmed.pop((i, j))[kept[i][rows_i] & kept[j][rows_j]]
@@ -162,15 +164,15 @@ def _finish(
     for image, (name, rows) in enumerate(zip(graph.names, kept, strict=True)):
         table.keep(image, rows)
         tracks[name] = table.ids[image]
-        if held and image in orders:
+        if fixed and image in orders:
             tracks[name] = np.empty_like(table.ids[image])
             tracks[name][orders[image]] = table.ids[image]
-            keypoints[name] = held.keypoints[name]
+            keypoints[name] = fixed.keypoints[name]
         else:
             keypoints[name] = Keypoints(table.xy[image], lengths[table.ids[image]].astype(np.float32))
     return Aggregation.of(
         keypoints,
-        ChainMap(_TrackMatches(tracks, scores), held.matches if held else {}),  # type: ignore[arg-type]
+        ChainMap(_TrackMatches(tracks, scores), fixed.matches if fixed else {}),  # type: ignore[arg-type]
         tracks={name: np.where(lengths[ids] > 1, ids, -1) for name, ids in tracks.items()},
         num_matches=num_matches,
     )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from romacli.keypoints.aggregation import Aggregation, Progress
-from romacli.keypoints.anchored import Held
+from romacli.keypoints.fixed import FixedKeypoints
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import one_to_one
+from romacli.keypoints.result import Aggregation, Progress
 from romacli.keypoints.samples import draw
 from romacli.keypoints.spacing import nearest
 from romacli.types import Keypoints, Matches
@@ -27,12 +27,14 @@ _SAMPLES_PER_PAIR = 20_000
 _KEY_BITS = 12
 
 
-def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress, held: Held | None = None) -> Aggregation:
+def by_cells(
+    graph: PairGraph, options: AggregateOptions, progress: Progress, fixed: FixedKeypoints | None = None
+) -> Aggregation:
     """Place keypoints on the most voted bin of every cell and match them through the samples of each pair.
 
     Unmatched keypoints are kept, with the weight of their votes as score.
     """
-    known = held.keypoints if held else {}
+    known = fixed.keypoints if fixed else {}
     progress.begin("voting", len(graph.names))
     keypoints = []
     for image, name in enumerate(graph.names):
@@ -42,8 +44,8 @@ def by_cells(graph: PairGraph, options: AggregateOptions, progress: Progress, he
     matches = {}
     for edge in graph.edges:
         pair = graph.pair_of(edge)
-        is_held = held is not None and known.keys() >= set(pair)
-        matches[pair] = held.matches[pair] if held and is_held else _match(graph, edge, keypoints, options.seed)
+        are_fixed = fixed is not None and known.keys() >= set(pair)
+        matches[pair] = fixed.matches[pair] if fixed and are_fixed else _match(graph, edge, keypoints, options.seed)
         progress.advance()
     return Aggregation.joined(dict(zip(graph.names, keypoints, strict=True)), matches)
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from romacli.forest import Forest
 from romacli.geometry.warp import compose
-from romacli.keypoints.aggregation import Aggregation, Progress
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.result import Aggregation, Progress
 from romacli.types import Pair, Size
 from romacli.words import counted, first_few
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.keypoints.aggregation import Aggregation, Progress
+from romacli.keypoints.result import Aggregation, Progress
 from romacli.keypoints.spacing import nearest
 from romacli.types import Correspondences, Keypoints, Matches, Pair, canonical
 

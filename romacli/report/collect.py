@@ -31,7 +31,7 @@ from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
-from romacli.types import Pair, Precision, canonical
+from romacli.types import Pair, Uncertainty, canonical
 from romacli.words import counted
 
 from .focal import FocalLength, focal_lengths
@@ -144,7 +144,7 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
     with FeaturesFile(job.layout.features) as features, MatchesFile(job.layout.matches) as matches:
         names = features.names()
         counts = {name: len(features.keypoints(name)) for name in names}
-        precision = {name: features.precision(name) for name in names}
+        uncertainty = {name: features.uncertainty(name) for name in names}
         pairs = matches.pairs(names)
         progress.begin("reading matches", len(pairs))
         found = {}
@@ -154,7 +154,7 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
     tracks = join_tracks(counts, found.items())
     refined = {
         name: _refined(precise, tracks[name])
-        for name, precise in precision.items()
+        for name, precise in uncertainty.items()
         if precise is not None and (tracks[name] >= 0).any()
     }
     ids = np.concatenate([np.zeros(0, np.int64), *tracks.values()])
@@ -173,10 +173,10 @@ def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
     )
 
 
-def _refined(precision: Precision, tracks: np.ndarray) -> tuple[float, float]:
+def _refined(uncertainty: Uncertainty, tracks: np.ndarray) -> tuple[float, float]:
     """The share of the keypoints in tracks that were refined, and their median shift in px."""
-    moved = precision.quality > 0
-    shift = np.linalg.norm(precision.shift[moved], axis=1)
+    moved = uncertainty.quality > 0
+    shift = np.linalg.norm(uncertainty.shift[moved], axis=1)
     share = int(moved.sum()) / max(int((tracks >= 0).sum()), 1)
     return round(share, 4), round(float(np.median(shift)), 3) if len(shift) else 0.0
 

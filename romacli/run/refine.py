@@ -13,16 +13,16 @@ import numpy as np
 
 from romacli.errors import ImageError
 from romacli.images.decode import read_image
-from romacli.keypoints.aggregation import Aggregation
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import PairGraph
+from romacli.keypoints.result import Aggregation
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import LONGEST_SIDE, Photograph, levels_of
 from romacli.refine.tracks import Edge, Known, Links, RefinedTracks, refine_tracks
 from romacli.run.schedule import plan
 from romacli.store.images import KnownImage
-from romacli.types import Keypoints, Precision
+from romacli.types import Keypoints, Uncertainty
 from romacli.words import counted, first_few
 
 # Memory for cached photographs, at least two. Decoding one briefly takes its size again.
@@ -123,7 +123,7 @@ class Refinement:
         )
         refined = _precise(before, result)
         keypoints = dict(zip(graph.names, refined, strict=True))
-        new = [(tracks[name], keypoints[name].precision) for name in graph.names if name not in held]
+        new = [(tracks[name], keypoints[name].uncertainty) for name in graph.names if name not in held]
         matched = sum(int((ids >= 0).sum()) for ids, _ in new)
         shifts = [np.linalg.norm(known.shift[known.quality > 0], axis=1) for _, known in new if known]
         moved = np.concatenate([np.zeros(0), *shifts])
@@ -136,7 +136,7 @@ class Refinement:
 
 
 def _known(keypoints: Keypoints) -> Known | None:
-    known = keypoints.precision
+    known = keypoints.uncertainty
     return None if known is None else (known.covariance, known.quality)
 
 
@@ -162,7 +162,8 @@ def _precise(before: Sequence[Keypoints], result: RefinedTracks) -> list[Keypoin
     for old, new, *known in zip(before, result.xy, result.covariance, result.quality, strict=True):
         covariance, quality = known
         xy = new.astype(old.xy.dtype)
-        precise.append(replace(old, xy=xy, precision=Precision(covariance, quality, (xy - old.xy).astype(np.float32))))
+        uncertainty = Uncertainty(covariance, quality, (xy - old.xy).astype(np.float32))
+        precise.append(replace(old, xy=xy, uncertainty=uncertainty))
     return precise
 
 

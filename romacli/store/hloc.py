@@ -19,7 +19,7 @@ import numpy as np
 
 from romacli.errors import BusyError, InputError, PairsError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc, hloc_to_colmap
-from romacli.types import Keypoints, Matches, Pair, Precision, Size
+from romacli.types import Keypoints, Matches, Pair, Size, Uncertainty
 
 from .layout import written_whole
 
@@ -69,7 +69,7 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
     A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
     under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
     Described keypoints have `descriptors` (D, K) float16, as hloc's extractors write them.
-    Refined keypoints also have the three datasets of `Precision`, which hloc ignores.
+    Refined keypoints also have the three datasets of `Uncertainty`, which hloc ignores.
     An unreadable photograph has no keypoints and the size `UNREAD`.
 
     Args:
@@ -89,8 +89,8 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
             group["image_size"] = np.array(size, np.int64)
             if keypoints.descriptors is not None:
                 group["descriptors"] = keypoints.descriptors.T.astype(np.float16)
-            if keypoints.precision is not None:
-                for key, values in vars(keypoints.precision).items():
+            if keypoints.uncertainty is not None:
+                for key, values in vars(keypoints.uncertainty).items():
                     group[key] = values.astype(np.float32)
 
 
@@ -253,17 +253,17 @@ class FeaturesFile(ReadFile):
             scores = next((_array(group[key]) for key in ("scores", "score") if key in group), np.ones(len(xy)))
             return Keypoints(xy, scores.astype(np.float32))
 
-    def precision(self, name: str) -> Precision | None:
-        """The precision of an image's keypoints; None if they were not refined."""
+    def uncertainty(self, name: str) -> Uncertainty | None:
+        """The uncertainty of an image's keypoints; None if they were not refined."""
         group = self._group(name)
-        with self._reading(f"give the precision of the keypoints of {name}"):
-            names = [field.name for field in fields(Precision)]
+        with self._reading(f"give the uncertainty of the keypoints of {name}"):
+            names = [field.name for field in fields(Uncertainty)]
             if not all(key in group for key in names):
                 return None
-            precision = Precision(*(_array(group[key]).astype(np.float32) for key in names))
-            if not all(np.isfinite(values).all() for values in vars(precision).values()):
+            uncertainty = Uncertainty(*(_array(group[key]).astype(np.float32) for key in names))
+            if not all(np.isfinite(values).all() for values in vars(uncertainty).values()):
                 raise ValueError("a covariance is not a number")
-            return precision
+            return uncertainty
 
     def descriptors(self, name: str) -> np.ndarray:
         """The descriptors (K, D) float32 of an image's keypoints."""

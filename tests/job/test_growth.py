@@ -20,12 +20,12 @@ from romacli.images import metadata
 from romacli.images.decode import image_size, read_image
 from romacli.images.metadata import read_metadata
 from romacli.images.options import ImageOptions
-from romacli.job.aggregate import ReaggregateOptions, reaggregate
 from romacli.job.check import check_job
 from romacli.job.job import Job, open_job
 from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs.database import import_matches
+from romacli.job.reaggregate import ReaggregateOptions, reaggregate
 from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent

@@ -21,12 +21,12 @@ from support.small_job import NAMES, plane_job
 from romacli.colmap.reading import read_inliers
 from romacli.images.decode import read_image
 from romacli.images.options import MaskOptions
-from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.job.check import check_job
 from romacli.job.external import SIFT, ExternalKeypoints
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.hloc import HlocSources, HlocSummary, derive_hloc
+from romacli.job.reaggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
@@ -86,12 +86,12 @@ def again(layout: Layout, options: ReaggregateOptions | None = None, told: Told 
 
 def keypoints(layout: Layout) -> dict[str, Keypoints]:
     with FeaturesFile(layout.features) as file:
-        return {name: replace(file.keypoints(name), precision=file.precision(name)) for name in file.names()}
+        return {name: replace(file.keypoints(name), uncertainty=file.uncertainty(name)) for name in file.names()}
 
 
 def refined(points: Keypoints) -> np.ndarray:
-    assert points.precision is not None
-    return points.precision.quality > 0
+    assert points.uncertainty is not None
+    return points.uncertainty.quality > 0
 
 
 def test_a_job_refines_its_keypoints_and_says_by_how_much(made: PlanePhotographs, job: Layout) -> None:
@@ -103,8 +103,8 @@ def test_a_job_refines_its_keypoints_and_says_by_how_much(made: PlanePhotographs
     assert 0 < summary.median_shift < 10
     again(job, PLAIN)
     for name, before in keypoints(job).items():
-        after = moved[name].precision
-        assert before.precision is None
+        after = moved[name].uncertainty
+        assert before.uncertainty is None
         assert after is not None
         np.testing.assert_allclose(moved[name].xy - after.shift, before.xy, atol=1e-4)
         kept = ~refined(moved[name])
@@ -134,7 +134,7 @@ def test_the_order_of_pairs_changes_nothing(job: Layout) -> None:
         found.append(keypoints(job))
     for name in NAMES:
         np.testing.assert_array_equal(found[0][name].xy, found[1][name].xy)
-        np.testing.assert_array_equal(*(vars(points[name].precision)["covariance"] for points in found))
+        np.testing.assert_array_equal(*(vars(points[name].uncertainty)["covariance"] for points in found))
 
 
 @pytest.mark.parametrize(("harm", "word"), [("gone", "gone"), ("touched", "changed"), ("broken", "unreadable")])
@@ -177,7 +177,7 @@ def test_without_photographs_keypoints_are_made_and_it_is_said_that_they_are_not
     summary = again(job, told=told)
     assert summary.refined is None
     assert any("not refined" in sentence and "--images" in sentence for sentence in told.sentences)
-    assert all(points.precision is None for points in keypoints(job).values())
+    assert all(points.uncertainty is None for points in keypoints(job).values())
 
 
 def test_no_patch_reaches_into_masked_pixels(job: Layout) -> None:
@@ -203,7 +203,7 @@ def test_that_keypoints_are_not_to_be_refined_is_remembered(job: Layout) -> None
     again(job, PLAIN)
     assert noted_options(job).refine.refine is False
     again(job, refined_options(job, None))
-    assert keypoints(job)[NAMES[0]].precision is not None
+    assert keypoints(job)[NAMES[0]].uncertainty is not None
     assert noted_options(job).refine.refine is True
 
 
@@ -227,7 +227,7 @@ def test_a_job_killed_while_it_refines_ends_as_an_uninterrupted_one(job: Layout)
     again(job, PLAIN)
     program = (
         "import os, pathlib, sys\n"
-        "from romacli.job.aggregate import reaggregate, refined_options\n"
+        "from romacli.job.reaggregate import reaggregate, refined_options\n"
         "from romacli.progress import Silent\n"
         "from romacli.stop import StopRequest\n"
         "from romacli.store.layout import Layout\n"
@@ -241,7 +241,7 @@ def test_a_job_killed_while_it_refines_ends_as_an_uninterrupted_one(job: Layout)
     )
     killed = subprocess.run([sys.executable, "-c", program, str(job.root)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert keypoints(job)[NAMES[0]].precision is None
+    assert keypoints(job)[NAMES[0]].uncertainty is None
     again(job)
     after = keypoints(job)
     for name in NAMES:

@@ -7,10 +7,10 @@ from pathlib import Path
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.images.options import ImageOptions
-from romacli.job.aggregate import ReaggregateOptions
 from romacli.job.job import Job
 from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
+from romacli.job.reaggregate import ReaggregateOptions
 from romacli.pairs import exhaustive
 from romacli.progress import Progress, Silent
 from romacli.refine.options import RefineOptions

@@ -19,7 +19,7 @@ from romacli.job.hold import hold_job
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.cameras import choose_cameras, known_image
 from romacli.job.outputs.model import model_content
-from romacli.job.outputs.origins import content, digest, held_by, remember
+from romacli.job.outputs.origins import content, contents_if_from, digest, remember
 from romacli.job.outputs.recipe import database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
@@ -60,10 +60,10 @@ def _import_matches(
 ) -> DatabaseSummary:
     database = options.database or layout.database
     output, derived_from = database_output(layout, database), _database_digest(layout, options)
-    held = held_by(layout, output, derived_from)
-    if database.exists() and held is not None:
+    before = contents_if_from(layout, output, derived_from)
+    if database.exists() and before is not None:
         progress.say(f"{database} is up to date")
-        summary = DatabaseSummary(**{**held, **{key: tuple(held.get(key, ())) for key in _SENTENCES}})
+        summary = DatabaseSummary(**{**before, **{key: tuple(before.get(key, ())) for key in _SENTENCES}})
         _tell(summary, progress)
         return summary
     check_replaceable(database, overwrite=options.overwrite)
@@ -192,7 +192,7 @@ def _sure(features: FeaturesFile, held_as: Mapping[str, str]) -> dict[str, np.nd
 
     COLMAP weights all observations equally, so that a few that are off by a pixel undo the gain of the others.
     """
-    found = {name: features.precision(held) for name, held in held_as.items()}
+    found = {name: features.uncertainty(held) for name, held in held_as.items()}
     refined = {name: one.quality > 0 for name, one in found.items() if one is not None and len(one.quality)}
     return {name: sure for name, sure in refined.items() if sure.mean() >= _ENOUGH_SURE}
 

@@ -12,7 +12,7 @@ from romacli.filter.lattice import Edge, Views
 from romacli.geometry.warp import masked
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.origins import digest, held_by, holds, remember
+from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
 from romacli.keypoints.checks import connected
 from romacli.pairs import read_pairs
 from romacli.progress import Progress, Silent
@@ -102,8 +102,8 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         stamp = masks.stamp(list(sizes)) if masks else None
         derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
-        if (held := held_by(layout, FILTER, derived_from)) is not None:
-            return _summary_of(held)
+        if (known := contents_if_from(layout, FILTER, derived_from)) is not None:
+            return _summary_of(known)
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
             progress.begin("filtering pairs", 2 * len(done))
             summary = _summarise(*_judge(done, journal, masks, progress))
@@ -141,8 +141,8 @@ def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | N
 
 def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
     """What the filter found last; None where it never ran."""
-    held = holds(manifest, FILTER)
-    return _summary_of(held) if held else None
+    known = holds(manifest, FILTER)
+    return _summary_of(known) if known else None
 
 
 def _judge(
@@ -180,7 +180,7 @@ def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
     return [Dropped(*views.pair_of(edge), round(judged[edge].share, 4), judged[edge].reason) for edge in worst]
 
 
-def _summary_of(held: Mapping[str, object]) -> FilterSummary:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in held.items()}
-    values["dropped"] = tuple(Dropped(**one) for one in held["dropped"])  # type: ignore[attr-defined]
+def _summary_of(known: Mapping[str, object]) -> FilterSummary:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    values["dropped"] = tuple(Dropped(**one) for one in known["dropped"])  # type: ignore[attr-defined]
     return FilterSummary(**values)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
 from romacli.job.outputs.filter import FILTER, read_judged
 from romacli.job.outputs.model import MODEL
-from romacli.job.outputs.origins import digest, held_by, origin_of, remember, sources_of
+from romacli.job.outputs.origins import contents_if_from, digest, origin_of, remember, sources_of
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.mapping.reconstruct import ReconstructionSummary, take_out
 from romacli.progress import Progress
@@ -69,8 +69,8 @@ def look_after(
         InputError, NothingFoundError: as `filter_pairs` says.
     """
     derived_from = _sources(layout)
-    if (held := held_by(layout, FOLD, derived_from)) is not None and model.registered == held["registered"]:
-        return model, _summary_of(held)
+    if (known := contents_if_from(layout, FOLD, derived_from)) is not None and model.registered == known["registered"]:
+        return model, _summary_of(known)
     views, judged = read_judged(layout)
     with hold_job(layout, progress, stop), stop.at_once():
         folds = look(layout.sparse, views, judged)
@@ -87,16 +87,16 @@ def look_after(
 
 def noted_fold(layout: Layout) -> FoldSummary | None:
     """What the look at the model of a job found; None where there was none since it was made."""
-    held = held_by(layout, FOLD, _sources(layout))
-    return _summary_of(held) if held else None
+    known = contents_if_from(layout, FOLD, _sources(layout))
+    return _summary_of(known) if known else None
 
 
 def _sources(layout: Layout) -> str:
     return digest([_VERSION, origin_of(layout, MODEL), origin_of(layout, FILTER)])
 
 
-def _summary_of(held: Mapping[str, Any]) -> FoldSummary:
-    return FoldSummary(tuple((one, other) for one, other in held["seams"]), tuple(held["left_out"]))
+def _summary_of(known: Mapping[str, Any]) -> FoldSummary:
+    return FoldSummary(tuple((one, other) for one, other in known["seams"]), tuple(known["left_out"]))
 
 
 def look(sparse: Path, views: Views, judged: Mapping[Edge, Judged]) -> list[Fold]:

@@ -14,7 +14,7 @@ from romacli import __version__
 from romacli.errors import UsageError
 from romacli.job.external import ExternalKeypoints
 from romacli.job.masks import JobMasks
-from romacli.job.outputs.held import KEYPOINTS, SAME_PX, HeldKeypoints, kept_keypoints
+from romacli.job.outputs.in_use import KEYPOINTS, SAME_PX, KeypointsInUse, kept_keypoints
 from romacli.job.outputs.origins import digest, holds, origin_of, remember, sources_of
 from romacli.keypoints.aggregate import Aggregation, derive
 from romacli.keypoints.checks import Checks, check
@@ -151,13 +151,13 @@ def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: 
         summary = HlocSummary(**holds(read_manifest(layout.manifest), KEYPOINTS))
     else:
         # What was made of the same is made again, row by row.
-        held = HeldKeypoints({})
+        in_use = KeypointsInUse({})
         if origin != of_all:
-            held = kept_keypoints(layout, sources.sizes.keys(), made_with, progress, replaces=sources.replaces)
-        provenance["derived_from"] = f"{of_all}+{held.stamp()}" if held.keypoints else of_all
+            in_use = kept_keypoints(layout, sources.sizes.keys(), made_with, progress, replaces=sources.replaces)
+        provenance["derived_from"] = f"{of_all}+{in_use.stamp()}" if in_use.keypoints else of_all
         refinement = sources.refining()
         with noted(layout, "keypoints", images=refinement.images if refinement else None) as counts:
-            summary = _derive(layout, sources, held, {origin}, provenance, progress, stop)
+            summary = _derive(layout, sources, in_use, {origin}, provenance, progress, stop)
             counts.update(pairs=summary.pairs, images=summary.images)
         finished = digest(_finished(sources.journal, sources.pairs))
         made_from = provenance["derived_from"]
@@ -170,7 +170,7 @@ def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: 
 def _derive(
     layout: Layout,
     sources: HlocSources,
-    held: HeldKeypoints,
+    in_use: KeypointsInUse,
     origins: set[str],
     provenance: Mapping[str, str],
     progress: Progress,
@@ -182,11 +182,11 @@ def _derive(
     usable = sources.usable
     with ExitStack() as stack:
         stack.enter_context(stop.at_once())
-        anchors = {**(external.load(sizes, options, progress, stop, masks) if external else {}), **held.keypoints}
-        kept = stack.enter_context(held.matches(layout, masks, {*origins, provenance["derived_from"]}))
+        anchors = {**(external.load(sizes, options, progress, stop, masks) if external else {}), **in_use.keypoints}
+        kept = stack.enter_context(in_use.matches(layout, masks, {*origins, provenance["derived_from"]}))
         listed = sorted({name for pair in pairs.pairs for name in pair} & sizes.keys())
         if sources.are_points:
-            aggregation = _of_points(sources, usable, anchors, held.keypoints, progress)
+            aggregation = _of_points(sources, usable, anchors, in_use.keypoints, progress)
             graph = None
         else:
             graph = _graph(sources.journal, usable, masks, progress)
@@ -195,7 +195,7 @@ def _derive(
         refined = None
         if refinement and graph:
             read = masks.read if masks else None
-            refined = refinement.refine(graph, aggregation, read, progress, held.keypoints.keys())
+            refined = refinement.refine(graph, aggregation, read, progress, in_use.keypoints.keys())
         keypoints = {**anchors, **(refined.keypoints if refined else aggregation.keypoints)}
         places = {**sizes, **dict.fromkeys(sources.unread, UNREAD)}
         write_features(layout.features, _features(keypoints, places), provenance=provenance)
@@ -244,7 +244,7 @@ def _of_points(
     sources: HlocSources,
     usable: Sequence[Pair],
     anchors: Mapping[str, Keypoints],
-    held: Collection[str],
+    in_use: Collection[str],
     progress: Progress,
 ) -> Aggregation:
     """What pairs share of a job whose matcher gives points.
@@ -262,7 +262,8 @@ def _of_points(
         return result
 
     reach = {
-        name: SAME_PX if name in held else options.max_distance * scale_of(size) for name, size in sources.sizes.items()
+        name: SAME_PX if name in in_use else options.max_distance * scale_of(size)
+        for name, size in sources.sizes.items()
     }
     return by_points(usable, read, progress, allows=masks.allows if masks else None, anchors=anchors, reach=reach)
 

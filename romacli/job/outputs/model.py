@@ -12,7 +12,7 @@ from romacli.errors import NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
-from romacli.job.outputs.origins import content, digest, held_by, holds, noted_path, remember, sources_of
+from romacli.job.outputs.origins import content, contents_if_from, digest, holds, noted_path, remember, sources_of
 from romacli.mapping.georeference import GpsFit, georeference
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import (
@@ -54,10 +54,10 @@ def make_model(
     sources = [noted_path(layout, database), rows_of(database)]
     asked = [sources[1], repr(chosen), model_content(options.known_poses)]
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
-    held = held_by(layout, MODEL, derived_from)
-    if (layout.sparse / "0").exists() and held is not None:
+    known = contents_if_from(layout, MODEL, derived_from)
+    if (layout.sparse / "0").exists() and known is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
-        return ReconstructionSummary(**{**held, **{key: tuple(held.get(key, ())) for key in ("others", "attempts")}})
+        return ReconstructionSummary(**{**known, **{key: tuple(known.get(key, ())) for key in ("others", "attempts")}})
     with (
         hold_job(layout, progress, stop),
         noted(layout, "mapping", images=images) as counts,

@@ -40,7 +40,7 @@ def noted_path(layout: Layout, path: Path) -> str:
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
 
 
-def held_by(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
+def contents_if_from(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
     """What an output holds, if it was made from what the digest stands for."""
     noted = _noted(read_manifest(layout.manifest), output)
     return noted["holds"] if noted.get("derived_from") == derived_from else None

@@ -13,10 +13,10 @@ import numpy as np
 from romacli.colmap.access import database_faults, require_closed
 from romacli.colmap.reading import read_model
 from romacli.errors import RomacliError
-from romacli.job.aggregate import noted_options, reaggregate
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.output import Fault, Mending, Output
 from romacli.job.outputs.recipe import noted_databases, noted_import
+from romacli.job.reaggregate import noted_options, reaggregate
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
@@ -46,12 +46,12 @@ def _features_fault(layout: Layout, progress: Progress) -> str | None:
         names = file.names()
         progress.begin("checking keypoints", len(names))
         for name in names:
-            keypoints, size, precision = file.keypoints(name).xy, file.image_size(name), file.precision(name)
+            keypoints, size, uncertainty = file.keypoints(name).xy, file.image_size(name), file.uncertainty(name)
             is_unread = size == UNREAD and not len(keypoints)
             if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
                 return f"the keypoints of {name} are no places in an image"
-            if precision is not None and len(precision.quality) != len(keypoints):
-                return f"{name} has {len(keypoints)} keypoints and {len(precision.quality)} covariances"
+            if uncertainty is not None and len(uncertainty.quality) != len(keypoints):
+                return f"{name} has {len(keypoints)} keypoints and {len(uncertainty.quality)} covariances"
             progress.advance()
     return None
 

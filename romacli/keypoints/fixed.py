@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.keypoints.aggregation import Progress
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.result import Progress
 from romacli.keypoints.spacing import nearest
 from romacli.keypoints.tracks import TrackTable
 from romacli.types import Keypoints, Matches, Pair
 
 
 @dataclass(frozen=True)
-class Held:
+class FixedKeypoints:
     """Keypoints of images of a graph that keep their order, matched or not, and their matches.
 
     matches: names ascending.
@@ -35,7 +35,7 @@ class Held:
         kept: Mapping[Pair, Matches],
         options: AggregateOptions,
         progress: Progress,
-    ) -> Held:
+    ) -> FixedKeypoints:
         """Match keypoints that are mutually nearest to each other's warped position, within `max_distance`.
 
         Args:

@@ -15,13 +15,13 @@ from support.plane import PlanePhotographs, photograph_plane
 from romacli.colmap.options import VerifyOptions
 from romacli.errors import UsageError
 from romacli.images.options import ImageOptions
-from romacli.job.aggregate import ReaggregateOptions, noted_options, reaggregate
 from romacli.job.check import check_job
 from romacli.job.job import open_job
 from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs import hloc
 from romacli.job.outputs.database import import_matches
+from romacli.job.reaggregate import ReaggregateOptions, noted_options, reaggregate
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
@@ -92,7 +92,7 @@ def grow(layout: Layout, told: Told | None = None, **more: object) -> None:
 def keypoints(layout: Layout) -> dict[str, Keypoints]:
     with FeaturesFile(layout.features) as file:
         return {
-            name: replace(file.keypoints(name, np.float64), precision=file.precision(name)) for name in file.names()
+            name: replace(file.keypoints(name, np.float64), uncertainty=file.uncertainty(name)) for name in file.names()
         }
 
 
@@ -105,7 +105,7 @@ def assert_stay(before: dict[str, Keypoints], after: dict[str, Keypoints]) -> No
     for name in OLD:
         np.testing.assert_array_equal(after[name].xy, before[name].xy)
         np.testing.assert_array_equal(after[name].scores, before[name].scores)
-        np.testing.assert_array_equal(after[name].precision.covariance, before[name].precision.covariance)
+        np.testing.assert_array_equal(after[name].uncertainty.covariance, before[name].uncertainty.covariance)
 
 
 def test_no_row_moves_when_a_mapped_job_grows(job: Layout) -> None:
@@ -118,7 +118,7 @@ def test_no_row_moves_when_a_mapped_job_grows(job: Layout) -> None:
         np.testing.assert_array_equal(grown[pair], rows)
     assert len(grown["2.png", "3.png"]) > 0.6 * len(joined["1.png", "2.png"])
     assert len(grown["3.png", "4.png"]) > 0.6 * len(joined["1.png", "2.png"])
-    assert (after["3.png"].precision.quality > 0).mean() > 0.8
+    assert (after["3.png"].uncertainty.quality > 0).mean() > 0.8
     make_database(job)
     for name, xy in database_keypoints(job.database).items():
         np.testing.assert_allclose(xy, after[name].xy, atol=1e-3)

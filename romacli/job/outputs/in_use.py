@@ -31,7 +31,7 @@ _REMEDY = "--replace-keypoints to replace them, then rebuild database and model"
 
 
 @dataclass(frozen=True)
-class HeldKeypoints:
+class KeypointsInUse:
     """Keypoints in use by a database or model of a job, by row, which are kept.
 
     by: the file or folder that refers to them.
@@ -40,7 +40,7 @@ class HeldKeypoints:
     keypoints: Mapping[str, Keypoints]
     by: str = ""
 
-    def of(self, names: Collection[str]) -> HeldKeypoints:
+    def of(self, names: Collection[str]) -> KeypointsInUse:
         """Those of these images."""
         return replace(self, keypoints={name: one for name, one in self.keypoints.items() if name in names})
 
@@ -94,7 +94,7 @@ class _Kept(Mapping[Pair, Matches]):
         return len(self.pairs)
 
 
-def held_keypoints(layout: Layout) -> HeldKeypoints:
+def keypoints_in_use(layout: Layout) -> KeypointsInUse:
     """The keypoints of a job's features file that a database of it, or else a model, refers to by their rows.
 
     Where the features file is lost they are taken from there.
@@ -111,19 +111,19 @@ def held_keypoints(layout: Layout) -> HeldKeypoints:
     in_use = {name: xy for name, xy in in_use.items() if len(xy)}
     try:
         with FeaturesFile(layout.features) as file:
-            held = {}
+            kept = {}
             for name, other in spelled(in_use, file.names()).items():
                 known = file.keypoints(other, np.float64)
                 if known.xy.shape == in_use[name].shape and np.abs(known.xy - in_use[name]).max() < SAME_PX:
-                    held[other] = replace(known, precision=file.precision(other))
-            return HeldKeypoints(held, by)
+                    kept[other] = replace(known, uncertainty=file.uncertainty(other))
+            return KeypointsInUse(kept, by)
     except (InputError, StoreError):
-        return HeldKeypoints({name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in in_use.items()}, by)
+        return KeypointsInUse({name: Keypoints(xy, np.ones(len(xy), np.float32)) for name, xy in in_use.items()}, by)
 
 
 def kept_keypoints(
     layout: Layout, names: Collection[str], made_as: str, progress: Progress, *, replaces: bool
-) -> HeldKeypoints:
+) -> KeypointsInUse:
     """Of images of these names the keypoints that are to stay.
 
     Raises:
@@ -131,15 +131,15 @@ def kept_keypoints(
     """
     if not replaces:
         require_same_way(layout, made_as)
-    held = held_keypoints(layout).of(names)
-    if not held.keypoints:
-        return held
-    told = f"keypoints of {counted(len(held.keypoints), 'image')} that {held.by} refers to"
+    in_use = keypoints_in_use(layout).of(names)
+    if not in_use.keypoints:
+        return in_use
+    told = f"keypoints of {counted(len(in_use.keypoints), 'image')} that {in_use.by} refers to"
     if replaces:
         progress.say(f"{told} are replaced; database and model must be rebuilt too")
-        return HeldKeypoints({})
+        return KeypointsInUse({})
     progress.say(f"{told} are kept")
-    return held
+    return in_use
 
 
 def require_same_way(layout: Layout, made_as: str) -> None:
@@ -153,12 +153,12 @@ def require_same_way(layout: Layout, made_as: str) -> None:
     how: dict[str, Any] = json.loads(made_as)
     before, now = _effective({**how, **json.loads(made_with(layout, KEYPOINTS) or "{}")}), _effective(how)
     differing = [name for name in how if before[name] != now[name]]
-    held = held_keypoints(layout) if differing else HeldKeypoints({})
-    if held.keypoints:
+    in_use = keypoints_in_use(layout) if differing else KeypointsInUse({})
+    if in_use.keypoints:
         told = [f"{name.replace('_', '-')} {before[name]}, now {now[name]}" for name in differing]
         raise UsageError(
-            f"{layout.root / held.by} refers to the keypoints of {counted(len(held.keypoints), 'image')}, which were "
-            f"made in another way ({'; '.join(told)}). Leave the difference out to keep them, or add {_REMEDY}."
+            f"{layout.root / in_use.by} refers to the keypoints of {counted(len(in_use.keypoints), 'image')}, which "
+            f"were made in another way ({'; '.join(told)}). Leave the difference out to keep them, or add {_REMEDY}."
         )
 
 
@@ -173,9 +173,9 @@ def require_same_photographs(layout: Layout, changed: Collection[str]) -> None:
     Raises:
         UsageError: some are.
     """
-    held = held_keypoints(layout) if changed else HeldKeypoints({})
-    if stale := sorted(held.keypoints.keys() & set(changed)):
+    in_use = keypoints_in_use(layout) if changed else KeypointsInUse({})
+    if stale := sorted(in_use.keypoints.keys() & set(changed)):
         raise UsageError(
-            f"{counted(len(stale), 'photograph')} changed since the keypoints were made that {layout.root / held.by} "
+            f"{counted(len(stale), 'photograph')} changed since the keypoints were made that {layout.root / in_use.by} "
             f"refers to: {first_few(stale)}. Put the old ones back, or add {_REMEDY}."
         )
