@@ -54,12 +54,15 @@ class Calibration:
         spread = self.high_px / self.low_px
         return self.is_prior and not 1 / (1.25 * spread) < ratio < 1.25 * spread
 
+    @property
+    def source(self) -> str:
+        """What the focal length is from, and what EXIF data say."""
+        exif = f"say {self.before_px:.0f} px" if self.is_prior else "have none"
+        spread = f"{self.low_px:.0f} to {self.high_px:.0f} px"
+        return f"from {counted(self.pairs, 'pair')} ({spread}); EXIF data {exif}"
+
     def __str__(self) -> str:
-        found = (
-            f"camera {self.camera}: focal length {self.focal_length_px:.0f} px from "
-            f"{counted(self.pairs, 'pair')} ({self.low_px:.0f} to {self.high_px:.0f} px)"
-        )
-        return f"{found}; EXIF data say {self.before_px:.0f} px" if self.is_prior else f"{found}; EXIF data have none"
+        return f"camera {self.camera}: focal length {self.focal_length_px:.0f} px {self.source}"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from romacli.types import Pair, canonical
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import calibrate_database
+from .calibration import Calibration, calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
@@ -43,7 +43,7 @@ class DatabaseSummary:
     pairs_per_keypoint: in how many pairs a matched keypoint occurs, on average. Close to 1, no point is seen
         by three images, and COLMAP registers little more than two.
     failed: a sentence for each pair that a library failed on; it is not verified.
-    calibrated: a sentence for each camera that got its focal length from the pairs.
+    calibrated: the cameras that got their focal length from the pairs.
     mixed: a sentence for each camera of which some photographs have another focal length than the others.
     contradicted: a sentence for each camera whose EXIF data they contradict.
     """
@@ -58,7 +58,7 @@ class DatabaseSummary:
     pairs_per_keypoint: float
     pose_priors: int = 0
     failed: tuple[str, ...] = ()
-    calibrated: tuple[str, ...] = ()
+    calibrated: tuple[Calibration, ...] = ()
     mixed: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
 
@@ -320,7 +320,7 @@ def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrat
         verify_database(path, verify)
     found, mixtures = calibrate_database(path) if calibrate else ((), ())
     return {
-        "calibrated": tuple(str(one) for one in found if not one.is_prior),
+        "calibrated": tuple(one for one in found if not one.is_prior),
         "mixed": tuple(map(str, mixtures)),
         "contradicted": tuple(str(one) for one in found if one.is_prior),
     }

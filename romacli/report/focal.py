@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
 from romacli.colmap.reading import Model, read_focal_lengths
-from romacli.job.outputs.recipe import noted_import, said_of_cameras
+from romacli.job.outputs.recipe import noted_calibrations, noted_import
 from romacli.store.layout import Layout
 from romacli.words import counted
 
@@ -37,10 +36,7 @@ def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLe
     """
     noted = noted_import(layout, database)
     is_given = noted is not None and (noted.options.cameras.params is not None or noted.options.known_poses is not None)
-    from_pairs = {}
-    for sentence in said_of_cameras(layout, database):
-        if told := re.match(r"camera (\d+): focal length \d+ px (.*)", sentence):
-            from_pairs[int(told[1])] = told[2]
+    from_pairs = {told.camera: told.source for told in noted_calibrations(layout, database)}
     start = read_focal_lengths(database)
     images = Counter(camera.number for camera in model.cameras.values())
     cameras = {camera.number: camera for camera in model.cameras.values() if camera.number in start}

@@ -9,7 +9,6 @@ sideways along a strip or round an object and looks about by some degrees, or lo
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 
@@ -39,12 +38,8 @@ def main() -> None:
             for seed in range(options.seeds):
                 relief = 0.0 if motion == "plane" else None
                 with tempfile.TemporaryDirectory() as folder:
-                    said = write_views(Path(folder) / "a.db", poses_of(motion, seed, focal), focal, relief=relief)
-                errors += [
-                    abs(float(re.findall(r"length (\d+)", sentence)[0]) / focal - 1)
-                    for sentence in said
-                    if "EXIF" in sentence
-                ]
+                    summary = write_views(Path(folder) / "a.db", poses_of(motion, seed, focal), focal, relief=relief)
+                errors += [abs(one.focal_length_px / focal - 1) for one in summary.calibrated]
             good = sum(error < 0.05 for error in errors)
             largest = f"{100 * max(errors):.1f} %" if errors else ""
             print(f"| {motion} | {factor} | {len(errors)} of {options.seeds} | {good} | {largest} |", flush=True)

@@ -58,8 +58,8 @@ def outcome(motion: str, factor: float, seed: int) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         path, sparse = Path(folder) / "a.db", Path(folder) / "sparse"
         relief = 0.1 if motion == "relief" else None
-        said = write_views(path, poses_of(motion, seed, focal), focal, relief=relief, seed=seed)
-        calibrated = any("EXIF" in sentence for sentence in said)
+        written = write_views(path, poses_of(motion, seed, focal), focal, relief=relief, seed=seed)
+        calibrated = bool(written.calibrated)
         try:
             summary = reconstruct(path, Path(folder), sparse, MapperOptions(num_threads=1))
         except NothingFoundError as error:

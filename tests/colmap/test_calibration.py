@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.small_scene import GIVEN, PARAMS, make_scene
-from support.uncalibrated import Poses, orbit, turned, wandering, write_views
+from support.uncalibrated import Poses, orbit, told, turned, wandering, write_views
 
 from romacli.colmap.calibration import calibrate_database, residuals
 
@@ -27,21 +27,21 @@ def focal_in(path: Path) -> float:
     [(wandering(STEP), 350.0), (wandering(STEP), 640.0), (wandering(STEP), 1200.0), (orbit(), 350.0), (orbit(), 640.0)],
 )
 def test_the_focal_length_is_found_and_said(tmp_path: Path, poses: Poses, focal: float) -> None:
-    (said,) = write_views(tmp_path / "a.db", poses, focal)
+    (said,) = told(write_views(tmp_path / "a.db", poses, focal))
     assert focal_in(tmp_path / "a.db") == pytest.approx(focal, rel=0.05)
     assert "EXIF data have none" in said
 
 
 def test_a_plane_tells_nothing(tmp_path: Path) -> None:
-    assert write_views(tmp_path / "a.db", wandering(STEP), 640, relief=0.0) == []
+    assert told(write_views(tmp_path / "a.db", wandering(STEP), 640, relief=0.0)) == []
     assert focal_in(tmp_path / "a.db") == pytest.approx(1.2 * 640)
 
 
 def test_exif_that_pairs_contradict_is_named_and_stays(tmp_path: Path) -> None:
-    (said,) = write_views(tmp_path / "a.db", wandering(STEP), 640, focal_length_px=1100.0)
+    (said,) = told(write_views(tmp_path / "a.db", wandering(STEP), 640, focal_length_px=1100.0))
     assert "EXIF data say 1100 px" in said
     assert focal_in(tmp_path / "a.db") == 1100
-    assert write_views(tmp_path / "b.db", wandering(STEP), 640, focal_length_px=660.0) == []
+    assert told(write_views(tmp_path / "b.db", wandering(STEP), 640, focal_length_px=660.0)) == []
 
 
 def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
@@ -53,16 +53,16 @@ def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [400.0, 900.0])
 def test_photographs_of_another_focal_length_that_share_a_camera_are_named(tmp_path: Path, other: float) -> None:
     focal = [640.0] * 4 + [other] * 3 + [640.0] * 5
-    said = write_views(tmp_path / "a.db", wandering(STEP, 12), focal)
+    said = told(write_views(tmp_path / "a.db", wandering(STEP, 12), focal))
     (mixed,) = [sentence for sentence in said if "by their pairs" in sentence]
     assert "3 of its 12 photographs, 4.jpg first" in mixed
     found = float(mixed.partition("near ")[2].partition(" px")[0])
     assert found == pytest.approx(other, rel=0.08)
-    assert write_views(tmp_path / "b.db", wandering(STEP, 12), 640)[1:] == []
+    assert told(write_views(tmp_path / "b.db", wandering(STEP, 12), 640))[1:] == []
 
 
 def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
-    assert write_views(tmp_path / "a.db", wandering(STEP, count=3), 640) == []
+    assert told(write_views(tmp_path / "a.db", wandering(STEP, count=3), 640)) == []
 
 
 def test_an_essential_matrix_leaves_no_residual() -> None:

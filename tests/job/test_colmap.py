@@ -17,6 +17,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.calibration import Calibration
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_model
@@ -28,7 +29,7 @@ from romacli.job.outputs.cameras import check_early, choose_cameras
 from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.model import georeference_models, gps_values, make_model
 from romacli.job.outputs.outdated import outdated
-from romacli.job.outputs.recipe import noted_databases, noted_import
+from romacli.job.outputs.recipe import database_output, noted_databases, noted_import
 from romacli.mapping.georeference import compare_with_gps
 from romacli.mapping.options import MapperOptions
 from romacli.progress import Silent
@@ -36,7 +37,7 @@ from romacli.report.focal import focal_lengths
 from romacli.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
 from romacli.store.layout import Layout
-from romacli.store.manifest import write_manifest
+from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Keypoints, Manifest, Matches
 
 OPTIONS = ImportOptions(verify=VerifyOptions(num_threads=1))
@@ -133,6 +134,26 @@ def test_focal_lengths_are_told_with_their_source(
     assert found.images == 4
     assert found.start_px == pytest.approx(700 if params else 1.2 * 640)
     assert f"focal length {found.px:.0f} px, refined from {found.start_px:.0f} px" in str(found)
+
+
+def test_focal_lengths_from_pairs_are_kept_as_values(
+    images: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Calibration(1, 701.25, 650.0, 750.0, 6, 768.0, False)
+    monkeypatch.setattr("romacli.colmap.database.calibrate_database", lambda path: ((found,), ()))
+    written = import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()) == written
+    assert written.calibrated == (found,)
+    model = read_model(layout.sparse / "0")
+    assert focal_lengths(layout, layout.database, model)[0].source == found.source
+    manifest = read_manifest(layout.manifest)
+    assert manifest is not None
+    noted = manifest.outputs[database_output(layout, layout.database)]["holds"]
+    noted["calibrated"] = [str(found)]  # as jobs held them once
+    write_manifest(layout.manifest, manifest)
+    assert "a guess" in focal_lengths(layout, layout.database, model)[0].source
+    assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()).calibrated == ()
 
 
 def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:

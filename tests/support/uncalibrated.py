@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from romacli.colmap.cameras import ImageInfo, assign_cameras
-from romacli.colmap.database import write_database
+from romacli.colmap.database import DatabaseSummary, write_database
 from romacli.colmap.options import CameraOptions, VerifyOptions
 
 SIZE = (640, 480)
@@ -54,8 +54,8 @@ def write_views(
     distortion: float = 0.0,
     seed: int = 1,
     **more,
-) -> list[str]:
-    """A database of noisy points in every pair of views within four, and what was said of its cameras.
+) -> DatabaseSummary:
+    """A database of noisy points in every pair of views within four.
 
     focal: in px, of each view where they differ.
 
@@ -83,7 +83,7 @@ def write_views(
     }
     matches = {pair: rows for pair, rows in matches.items() if len(rows) > 30}
     cameras, camera_of = assign_cameras([ImageInfo(name, SIZE, **more) for name in names], GUESSED)
-    summary = write_database(
+    return write_database(
         path,
         cameras=cameras,
         camera_of=camera_of,
@@ -92,4 +92,8 @@ def write_views(
         verify=VerifyOptions(num_threads=1),
         calibrate=True,
     )
-    return [*summary.calibrated, *summary.mixed, *summary.contradicted]
+
+
+def told(summary: DatabaseSummary) -> list[str]:
+    """What was found out about the cameras, as sentences."""
+    return [*map(str, summary.calibrated), *summary.mixed, *summary.contradicted]

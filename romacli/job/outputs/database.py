@@ -20,7 +20,7 @@ from romacli.job.options import ImportOptions
 from romacli.job.outputs.cameras import choose_cameras, known_image
 from romacli.job.outputs.model import model_content
 from romacli.job.outputs.origins import content, contents_if_from, digest, remember
-from romacli.job.outputs.recipe import database_output, recipe
+from romacli.job.outputs.recipe import calibrations, database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
@@ -35,7 +35,7 @@ from romacli.words import counted, first_few
 
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 _ENOUGH_SURE = 0.5
-_SENTENCES = ("failed", "calibrated", "mixed", "contradicted")
+_SENTENCES = ("failed", "mixed", "contradicted")
 
 
 def import_matches(
@@ -63,7 +63,8 @@ def _import_matches(
     before = contents_if_from(layout, output, derived_from)
     if database.exists() and before is not None:
         progress.say(f"{database} is up to date")
-        summary = DatabaseSummary(**{**before, **{key: tuple(before.get(key, ())) for key in _SENTENCES}})
+        sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
+        summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
         _tell(summary, progress)
         return summary
     check_replaceable(database, overwrite=options.overwrite)
@@ -103,8 +104,8 @@ def _import_matches(
             progress=lambda _: progress.advance(),
         )
         counts.update(pairs=summary.pairs)
-    for sentence in summary.calibrated:
-        progress.say(sentence)
+    for calibration in summary.calibrated:
+        progress.say(str(calibration))
     _tell(summary, progress)
     if summary.pairs and summary.pairs_per_keypoint < FEWEST_PAIRS_PER_KEYPOINT:
         progress.warn(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from romacli.colmap.calibration import Calibration
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.rigs import read_rigs
 from romacli.job.options import ImportOptions
@@ -108,6 +111,11 @@ def database_output(layout: Layout, database: Path) -> str:
     return _DATABASE + noted_path(layout, database)
 
 
-def said_of_cameras(layout: Layout, database: Path) -> tuple[str, ...]:
-    """What was said of the cameras that got their focal length from the pairs when a database was made."""
-    return tuple(holds(read_manifest(layout.manifest), database_output(layout, database)).get("calibrated", ()))
+def noted_calibrations(layout: Layout, database: Path) -> tuple[Calibration, ...]:
+    """The cameras that got their focal length from the pairs when a database was made."""
+    return calibrations(holds(read_manifest(layout.manifest), database_output(layout, database)))
+
+
+def calibrations(held: Mapping[str, Any]) -> tuple[Calibration, ...]:
+    """Of what a database held; sentences, which jobs once noted, are passed over."""
+    return tuple(Calibration(**values) for values in held.get("calibrated", ()) if isinstance(values, Mapping))
