@@ -22,7 +22,7 @@ from romacli.types import Features, ImageList, Keypoints, PreparedImage, Size
 
 @dataclass
 class Described:
-    """The result. failures: an error per photograph that could not be described."""
+    """The result. failures: one error per photograph that could not be described."""
 
     images: int = 0
     keypoints: int = 0
@@ -35,7 +35,7 @@ def describe_images(
     """Describe every photograph and write the file atomically.
 
     Raises:
-        PairsError: a name can have no group in hloc's files.
+        PairsError: a name cannot be a group in hloc's files.
         StoreError: the file cannot be written.
     """
     check_names(images.names)
@@ -70,7 +70,7 @@ def describe_images(
 
 
 def _stored(features: Features, turns: int) -> tuple[Keypoints, Size]:
-    """Keypoints with descriptors in the frame the photograph is stored in, and its size there."""
+    """Keypoints with descriptors in the frame of the photograph as stored, and its size there."""
     size = turn_size(features.size, turns)
     xy, scores, descriptors = (
         features.tensors[name][0].cpu().numpy() for name in ("keypoints", "scores", "descriptors")

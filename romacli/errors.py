@@ -1,20 +1,25 @@
 """Errors for users, each a sentence that names the problem and says what to do.
 
-RomacliError                 1  something expected went wrong
+class                exit code
+RomacliError                 1  an expected failure
 ├── UsageError               2  options that contradict each other or the stored job
-│ ├── PairsError 2 a pair list that is malformed or names unknown images │ └── SettingsDifferError 2 an output folder
-made with other settings ├── InputError 3 nothing could start: no folder, no images, no device │ ├── ImageError 3 a
-photograph that cannot be read │ └── WeightsError 3 a checkpoint that is missing, damaged or of another model ├──
-EstimationError 1 a library fails on one pair or photograph; the rest continues ├── PartialError 4 finished, with
-failures listed ├── NothingFoundError 5 nothing matched, or no model came out ├── StoreError 6 an output file that is
-corrupt, foreign or cannot be written └── BusyError 75 try again later: locked, or out of memory
+│   ├── PairsError           2  a pair list that is malformed or names unknown images
+│   └── SettingsDifferError  2  an output folder made with other settings
+├── InputError               3  nothing could start: no folder, no images, no device
+│   ├── ImageError           3  a photograph that cannot be read
+│   └── WeightsError         3  a checkpoint that is missing, damaged or of another model
+├── EstimationError          1  a library fails on one pair or photograph; the rest continues
+├── PartialError             4  finished, with failures listed
+├── NothingFoundError        5  nothing matched, or no model was built
+├── StoreError               6  an output file that is corrupt, foreign or not writable
+└── BusyError               75  try again later: locked, or out of memory
 """
 
 from __future__ import annotations
 
 
 class RomacliError(Exception):
-    """Something expected went wrong; the message says what and what to do."""
+    """An expected failure; the message says what went wrong and what to do."""
 
     exit_code = 1
 
@@ -58,18 +63,18 @@ class PartialError(RomacliError):
 
 
 class NothingFoundError(RomacliError):
-    """Nothing matched, or no model came out."""
+    """Nothing matched, or no model was built."""
 
     exit_code = 5
 
 
 class StoreError(RomacliError):
-    """An output file is corrupt, foreign or cannot be written."""
+    """An output file is corrupt, foreign or not writable."""
 
     exit_code = 6
 
 
 class BusyError(RomacliError):
-    """A resource is taken or exhausted for now; try again later."""
+    """A resource is temporarily in use or exhausted; try again later."""
 
     exit_code = 75

@@ -1,6 +1,6 @@
-"""Find points of one photograph in others: semantically in one other, or in the frames of a video.
+"""Find points of one photograph in others: semantically in one other image, or in the frames of a video.
 
-Each photograph is compared only with the first, so that errors do not accumulate.
+Each photograph is compared only with the first, so errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from romacli.networks.matcha import soft_targets
 from romacli.store.layout import written_whole
 from romacli.types import Features, Size
 
-# A point is visible if matching there and back ends within this fraction of the long side.
+# A point is visible if matching it there and back ends within this fraction of the long side.
 MAX_CYCLE = 0.03
 _COLOURS = 12
 
@@ -38,8 +38,8 @@ _COLOURS = 12
 class Found:
     """Points found in another photograph.
 
-    xy: (N, 2) COLMAP pixels; scores: (N,), the cosine of the descriptors or the certainty of the warp; visible: (N,)
-    bool, whether matching back returns to where it started.
+    xy: (N, 2) COLMAP pixels; scores: (N,), cosine of the descriptors or certainty of the warp; visible: (N,) bool,
+    whether matching back returns to the start.
     """
 
     xy: np.ndarray
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True)
 class View:
-    """A photograph of a size (width, height) in px, as the matcher sees it: a map of descriptors or its features."""
+    """A photograph of a size (width, height) in px, encoded: a map of descriptors or the matcher's features."""
 
     size: Size
     seen: Tensor | Features
@@ -60,13 +60,13 @@ class View:
 
 
 class Finder:
-    """Finds points of one photograph in another; both upright or both as stored."""
+    """Finds points of one photograph in another; both must be upright, or both as stored."""
 
     def __init__(self, matcher: Matcher, *, semantic: bool) -> None:
-        """Take a matcher; semantic: to find the same part of another thing, where it tells these apart.
+        """Take a matcher; semantic: find the same part of another object, if the matcher has semantic descriptors.
 
         Raises:
-            UsageError: the matcher has neither warps nor a descriptor at every place.
+            UsageError: the matcher has neither warps nor a descriptor at every pixel.
         """
         describes = isinstance(matcher, SparseMatcher) and isinstance(matcher.describer, MapDescriber)
         if not (describes or isinstance(matcher, DenseMatcher)):
@@ -76,7 +76,7 @@ class Finder:
         self._matcher, self._semantic = matcher, semantic
 
     def view(self, image: np.ndarray) -> View:
-        """What points are found by in RGB uint8 (H, W, 3).
+        """Encode an RGB uint8 image (H, W, 3).
 
         Raises:
             ImageError: the photograph is too small.
@@ -87,11 +87,11 @@ class Finder:
         return View(size, self._matcher.encode([self._matcher.prepare(image)])[0])
 
     def find(self, one: View, other: View, points: np.ndarray) -> Found:
-        """Where points (N, 2) of one photograph are in the other, both in COLMAP pixels.
+        """Find points (N, 2) of one photograph in the other, both in COLMAP pixels.
 
         Raises:
             InputError: a point lies outside the first photograph.
-            UsageError: the matcher lacks the way back.
+            UsageError: the matcher does not warp back.
         """
         outside = np.flatnonzero(((points < 0) | (points > one.size)).any(axis=1))
         if len(outside):
@@ -111,7 +111,7 @@ class Finder:
 
     @torch.inference_mode()
     def _carried(self, one: View, other: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points of one map's image in another's, and the cosines there."""
+        """Match points by descriptor maps: their positions in the other image, and the cosines there."""
         assert isinstance(self._matcher, SparseMatcher)
         assert isinstance(self._matcher.describer, MapDescriber)
         assert isinstance(one.seen, Tensor)
@@ -128,7 +128,7 @@ class Finder:
 
     @torch.inference_mode()
     def _warped(self, one: View, other: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points by the warp, its certainties there, and where the warp back leads from there."""
+        """Warp points: their positions, the certainties there, and where the backward warp leads from there."""
         assert isinstance(self._matcher, DenseMatcher)
         assert isinstance(one.seen, Features)
         assert isinstance(other.seen, Features)
@@ -147,18 +147,18 @@ class Finder:
 
 
 def _at(fields: Tensor, places: Tensor) -> Tensor:
-    """Fields (H, W, C) at normalised places (N, 2)."""
+    """Sample fields (H, W, C) at normalised points (N, 2)."""
     maps = fields.permute(2, 0, 1)[None].float()
     return F.grid_sample(maps, places[None, None].float(), padding_mode="border", align_corners=False)[0, :, 0].T
 
 
 def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Found:
-    """Points (N, 2) of a photograph in another, both in COLMAP pixels as they are stored.
+    """Find points (N, 2) of a photograph in another, both in COLMAP pixels of the images as stored.
 
-    Semantic descriptors tell, where the matcher has them.
+    Uses semantic descriptors if the matcher has them.
 
     Raises:
-        InputError: a point lies outside; as an ImageError, a photograph cannot be read.
+        InputError: a point lies outside, or (ImageError) a photograph cannot be read.
         UsageError: see `Finder`.
     """
     image, turns = read_upright(one)
@@ -172,10 +172,10 @@ def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Fo
 
 
 def frames(source: Path) -> Iterator[np.ndarray]:
-    """The frames of a film, or the photographs of a folder in their order, RGB uint8 (H, W, 3).
+    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3).
 
     Raises:
-        InputError: it does not exist, or does not decode.
+        InputError: the source does not exist or cannot be decoded.
     """
     if source.is_dir():
         for name in list_images(source).names:
@@ -196,12 +196,12 @@ def frames(source: Path) -> Iterator[np.ndarray]:
 
 
 def read_points(path: Path) -> np.ndarray:
-    """Points (N, 2) of a file with x and y of a point in each line, separated by a comma or blanks.
+    """Read points (N, 2) from a file with x and y of one point per line, separated by a comma or blanks.
 
     A header line is skipped.
 
     Raises:
-        InputError: the file does not exist, holds none, or a line is no point.
+        InputError: the file does not exist, contains no points, or has a malformed line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -217,12 +217,12 @@ def read_points(path: Path) -> np.ndarray:
         except ValueError:
             if number == 1:
                 continue
-            raise InputError(f"{path} line {number} is no point: {line}. Write x and y in px.") from None
+            raise InputError(f"{path} line {number} is not a point: {line}. Write x and y in px.") from None
         if not np.isfinite([x, y]).all():
-            raise InputError(f"{path} line {number} is no point: {line}. Write x and y in px.")
+            raise InputError(f"{path} line {number} is not a point: {line}. Write x and y in px.")
         points.append((x, y))
     if not points:
-        raise InputError(f"{path} holds no points. Write x and y of one point per line.")
+        raise InputError(f"{path} contains no points. Write x and y of one point per line.")
     return np.array(points, np.float64)
 
 
@@ -230,7 +230,7 @@ HEADER = ("frame", "point", "x", "y", "score", "visible")
 
 
 def rows_of(frame: int, found: Found) -> list[tuple[str, ...]]:
-    """A line of the table for each point; frames and points count from 0."""
+    """One table row per point; frames and points count from 0."""
     return [
         (str(frame), str(point), f"{x:.3f}", f"{y:.3f}", f"{score:.4f}", str(int(visible)))
         for point, ((x, y), score, visible) in enumerate(zip(found.xy, found.scores, found.visible, strict=True))
@@ -238,7 +238,7 @@ def rows_of(frame: int, found: Found) -> list[tuple[str, ...]]:
 
 
 def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
-    """Write a CSV file, whole or not at all."""
+    """Write a CSV file atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
     with written_whole(path) as temporary:
@@ -246,7 +246,7 @@ def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
 
 
 class Overlay:
-    """Frames with the points drawn into them: a film where the path ends in .mp4, else pictures in a folder."""
+    """Frames with the points drawn on them: a video if the path ends in .mp4, else images in a folder."""
 
     def __init__(self, path: Path, *, frames_per_s: float = 10.0) -> None:
         self._path, self._rate = path, frames_per_s
@@ -255,10 +255,10 @@ class Overlay:
             path.mkdir(parents=True, exist_ok=True)
 
     def add(self, frame: int, image: np.ndarray, found: Found) -> None:
-        """Draw visible points filled and others as rings.
+        """Draw visible points as discs and the others as circles.
 
         Raises:
-            InputError: the film cannot be written.
+            InputError: the video cannot be written.
         """
         picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         radius = max(3, round(max(picture.shape) / 200))
@@ -278,6 +278,6 @@ class Overlay:
         self._film.write(cv2.resize(picture, (self._shape[1], self._shape[0])))
 
     def close(self) -> None:
-        """Finish the film."""
+        """Finish the video."""
         if self._film is not None:
             self._film.release()

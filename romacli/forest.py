@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Forest:
-    """Nodes 0 to count - 1, each a component until joined with others."""
+    """Nodes 0 to count - 1, each its own component until joined."""
 
     def __init__(self, count: int) -> None:
         self._parents = np.arange(count)
 
     def join(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Put the nodes of (n,) `one` and (n,) `other` into one component, row by row."""
+        """Join the components of `one[i]` and `other[i]` for every i; both are (n,) node indices."""
         while True:
             roots_one, roots_other = self._roots_of(one), self._roots_of(other)
             apart = roots_one != roots_other

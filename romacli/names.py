@@ -1,4 +1,4 @@
-"""Names of images in several spellings: which mean the same, and which one was probably meant. Imports nothing."""
+"""Different spellings of image names: which are the same name, and which was probably meant. Imports nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def composed(name: str) -> str:
-    """The spelling that all spellings of a name in Unicode have in common; macOS writes another."""
+    """The composed Unicode form (NFC) of a name; macOS writes names decomposed."""
     return name if name.isascii() else normalize("NFC", name)
 
 
 def spelled(wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
-    """For each wanted name the held one that it is: itself, or else the only one that differs in Unicode alone.
+    """Map each wanted name to the held name it stands for: itself, or else the only one equal up to Unicode form.
 
-    Names that are none of the held ones, or may be several of them, are left out.
+    Names without such a held name, or with several, are left out.
     """
     wanted, names = list(wanted), set(held)
     found = {name: name for name in wanted if name in names}
@@ -33,9 +33,9 @@ def spelled(wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
 
 
 def respelled(values: Mapping[str, T], held: Collection[str]) -> dict[str, T]:
-    """The values, in their order, under the held spelling of their names; names that are none stay as they are.
+    """Rename values to the held spelling of their names, in order; names that are not held stay as they are.
 
-    Of several spellings of one name the held one itself has it, or else the first; the others stay as well.
+    If several spellings of one held name occur, the exact one takes it, otherwise the first; the others stay as well.
     """
     meant = spelled(values, held)
     taken = {name for name, other in meant.items() if name == other}
@@ -49,10 +49,10 @@ def respelled(values: Mapping[str, T], held: Collection[str]) -> dict[str, T]:
 
 
 def nearest_name(name: str, held: Collection[str]) -> str | None:
-    """The held name that was probably meant by one that is not held, None where nothing is near.
+    """The held name that was probably meant by one that is not held, or None if none is close.
 
-    It is the one with the longest common end of the path, whatever the case, if that holds a folder too or all of
-    either name; a file of the same name in another folder is none. Or else it is the closest spelling.
+    This is the name with the longest common path suffix, ignoring case, provided the suffix includes a folder or all
+    of either name; a file of the same name in another folder does not count. Otherwise it is the closest spelling.
     """
     parts = _parts(name)
     tails = {other: _common(parts, _parts(other)) for other in held}
@@ -78,13 +78,13 @@ def _parts(name: str) -> list[str]:
 
 
 def _stem(parts: list[str]) -> str:
-    """A path without its extension, which would make names look more alike than they are."""
+    """A path without its extension, which would make unrelated names look similar."""
     path = "/".join(parts)
     return path.rpartition(".")[0] or path
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """How many parts at their ends two paths have in common."""
+    """Number of parts that two paths have in common at their ends."""
     count = 0
     while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
         count += 1

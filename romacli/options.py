@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 
 class Choice(StrEnum):
-    """An option's choices; written as plain text everywhere, including in manifests."""
+    """An option's choices; printed as plain text everywhere, including in manifests."""
 
     __repr__ = str.__repr__
 

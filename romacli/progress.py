@@ -1,4 +1,4 @@
-"""How long work tells what it is doing, without knowing who listens."""
+"""The protocol by which long-running work reports its progress, independent of who listens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A listener. `begin` opens a piece of work of `total` parts and closes the one before."""
+    """A listener. `begin` starts a task of `total` parts and ends the previous one."""
 
     def begin(self, title: str, total: int) -> None: ...
 
@@ -18,7 +18,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A listener that does not listen."""
+    """A listener that ignores everything."""
 
     def begin(self, title: str, total: int) -> None:
         pass

@@ -1,4 +1,4 @@
-"""A wish to stop, made by a signal and honoured between two batches."""
+"""A request to stop, made by a signal and honoured between batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Stopped(KeyboardInterrupt):
-    """Work ended early because a signal asked for it; everything finished is on disk."""
+    """Work ended early by a signal; everything finished is on disk."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
@@ -15,14 +15,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Set by a signal handler, checked by loops that can end cleanly."""
+    """Set by a signal handler and checked by loops that can end cleanly."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._at_once = False
 
     def set(self, signal_number: int) -> None:
-        """Note the signal; inside `at_once` end there and then.
+        """Record the signal; inside `at_once`, stop immediately.
 
         Raises:
             Stopped: inside `at_once`.
@@ -32,13 +32,13 @@ class StopRequest:
             raise Stopped(signal_number)
 
     def check(self) -> None:
-        """Raise `Stopped` when a signal has come."""
+        """Raise `Stopped` if a signal has arrived."""
         if self.signal_number is not None:
             raise Stopped(self.signal_number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Work that has no batches to end after: a signal ends it where it is."""
+        """Context for work without batches: a signal ends it immediately."""
         self.check()
         self._at_once = True
         try:

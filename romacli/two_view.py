@@ -1,4 +1,4 @@
-"""Two photographs matched on the spot, without a job: what `romacli show` draws and scripts want."""
+"""Match two photographs directly, without a job: for `romacli show` and for scripts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NUM_MATCHES = 2000
 
 @dataclass(frozen=True)
 class TwoView:
-    """A pair of photographs and what a matcher says of it.
+    """A pair of photographs and its matches.
 
-    images: RGB uint8 (H, W, 3); targets: for A to B and B to A, (H, W, 2) float32 places in the other image, COLMAP
-    pixels; certainties: (H, W) float32 in [0, 1] of both; matches: a sample of the cells that pass the check in both
-    directions, with the network's certainty; is_rejected: a job would drop the pair for so small an overlap.
+    images: RGB uint8 (H, W, 3); targets: for A to B and B to A, (H, W, 2) float32 points in the other image, COLMAP
+    pixels; certainties: (H, W) float32 in [0, 1] for both; matches: a sample of the cells that pass the check in both
+    directions, with the network's certainty; is_rejected: a job would drop the pair for its small overlap.
     """
 
     images: tuple[np.ndarray, np.ndarray]
@@ -47,15 +47,15 @@ def match_two(
     """Match two photographs.
 
     Args:
-        matcher: by default the commands' own.
-        num_matches: at most so many are drawn, spread over the first photograph.
+        matcher: by default, that of the commands.
+        num_matches: upper bound; matches are spread over the first photograph.
 
     Raises:
-        InputError: the matcher gives points, not a warp; as an ImageError, a photograph cannot be read.
+        InputError: the matcher returns points instead of a warp, or (ImageError) a photograph cannot be read.
     """
     path_A, path_B, matcher = Path(path_A), Path(path_B), matcher or load_matcher()
     if not isinstance(matcher, DenseMatcher):
-        raise InputError(f"{matcher.name} gives points only. Choose a dense matcher of `romacli models list`.")
+        raise InputError(f"{matcher.name} gives points only. Choose a dense matcher from `romacli models list`.")
     images = read_image(path_A), read_image(path_B)
     features_A, features_B = (matcher.encode([matcher.prepare(image)])[0] for image in images)
     dense = matcher.warp([(features_A, features_B)])[0]
@@ -73,14 +73,14 @@ def match_two(
 
 
 def _ends_early(matcher: Matcher, features_A: Features, features_B: Features) -> bool:
-    """Whether a job would not refine the pair."""
+    """Whether a job would skip refining the pair."""
     if not isinstance(matcher, StagedMatcher):
         return False
     return isinstance(matcher.start([(features_A, features_B)])[0], Rejected)
 
 
 def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Places in COLMAP pixels and certainties of both directions, on the host."""
+    """Targets in COLMAP pixels and certainties of both directions, on the host."""
     assert dense.warp_BA is not None
     assert dense.certainty_BA is not None
     targets = to_colmap_pixels(dense.warp_AB, dense.size_B), to_colmap_pixels(dense.warp_BA, dense.size_A)
@@ -91,7 +91,7 @@ def _maps(dense: DenseMatch) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
 
 
 def sample_warp(record: CompactWarp, seed: int, num_matches: int = NUM_MATCHES) -> Correspondences:
-    """Places all over A and where the checked warp takes them, with its weights."""
+    """Points spread over A and their targets by the checked warp, with its weights."""
     forward, _ = warp_fields(record)
     places = forward.scatter(num_matches, np.random.default_rng(seed))
     there = forward.at(places)
@@ -99,7 +99,7 @@ def sample_warp(record: CompactWarp, seed: int, num_matches: int = NUM_MATCHES) 
 
 
 def _with_certainty(drawn: Correspondences, certainty: np.ndarray, size_A: Size) -> Correspondences:
-    """The same places with the network's certainty (H, W) there."""
+    """The same matches, scored by the network's certainty (H, W)."""
     height, width = certainty.shape
     columns, rows = (drawn.keypoints0 * (width, height) / size_A).astype(int).T
     scores = certainty[rows.clip(0, height - 1), columns.clip(0, width - 1)]

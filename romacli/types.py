@@ -1,6 +1,6 @@
-"""The nouns that rooms exchange, as frozen dataclasses with shape checks.
+"""The data types that rooms exchange: frozen dataclasses with shape checks.
 
-They know no files, models or devices: arrays are numpy, network outputs are whatever tensor the matcher uses.
+Independent of files, models and devices: arrays are numpy, network outputs are the matcher's own tensors.
 A/B name the two images in dense space, 0/1 in point pairs. Sizes are (width, height) in px of the original image.
 """
 
@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 
 
 def canonical(pair: Pair) -> Pair:
-    """The one name of a pair and its reverse."""
+    """The same name for a pair and its reverse."""
     return pair if pair[0] <= pair[1] else (pair[1], pair[0])
 
 
@@ -32,13 +32,13 @@ def _expect(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The files under a folder that are not taken for its photographs, in natural order.
+    """Files in a folder that are not used as photographs, in natural order.
 
-    pictures: those that nothing here reads: AVIF, JPEG XL, and HEIC and raw files where their extras are not installed,
-        among others.
-    twins: those that `images` beside their folder has too. Data sets keep photographs in `images`, the same in other
-        sizes in `images_2` or the like, and their masks in `masks`.
-    others: those that are no pictures, by their extensions.
+    pictures: those in a format that cannot be read: AVIF, JPEG XL, and HEIC and raw files where their extras are not
+        installed, among others.
+    twins: those that also exist in the `images` folder next to theirs. Data sets keep photographs in `images`, resized
+        copies in `images_2` or similar, and masks in `masks`.
+    others: those whose extensions are not of pictures.
     """
 
     pictures: tuple[str, ...] = ()
@@ -48,9 +48,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ImageList:
-    """The photographs of a job: names as COLMAP has them, POSIX and relative to `root`, in natural order.
+    """The photographs of a job: names as in COLMAP, POSIX paths relative to `root`, in natural order.
 
-    left_out: the other files of a folder that is taken whole.
+    left_out: the other files of a folder, if a whole folder was given.
     """
 
     root: Path
@@ -63,7 +63,7 @@ class ImageList:
 
 @dataclass(frozen=True)
 class PairList:
-    """Undirected-unique pairs of image names without self pairs."""
+    """Pairs of image names; no pair occurs twice in either order, and no image is paired with itself."""
 
     pairs: tuple[Pair, ...]
 
@@ -80,7 +80,7 @@ class PairList:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One photograph as one matcher wants it, made on CPU threads. `size` is that of the original image."""
+    """One photograph preprocessed for one matcher, on CPU threads. `size` is that of the original image."""
 
     tensors: Mapping[str, Tensor]
     size: Size
@@ -103,9 +103,9 @@ class DenseMatch:
     """The full-resolution warps of one pair, on the matcher's device.
 
     warp_AB: (H, W, 2) normalised xy in B for every pixel of the network's grid over A; certainty_AB: (H, W) in [0, 1].
-    The _BA fields are None when the matcher ran in one direction only. min_certainty: places above it are believed.
-    precision_AB: (H, W, 2, 2) inverse covariance of the target, per squared pixel of an H x W picture of B; None where
-        the network does not tell.
+    The _BA fields are None when the matcher ran in one direction only. min_certainty: pixels above it are used.
+    precision_AB: (H, W, 2, 2) inverse covariance of the target, per squared pixel of an H x W image of B; None where
+        the network does not predict it.
     """
 
     warp_AB: Tensor
@@ -121,12 +121,12 @@ class DenseMatch:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A pair with no evidence of overlap: recorded, not refined. `overlap` is the score that decided, in [0, 1]."""
+    """A pair without evidence of overlap: recorded, not refined. `overlap` is the score that decided, in [0, 1]."""
 
     overlap: float
 
 
-# What may have made a pair match that did not as it was, and how such a pair is called.
+# How pairs that did not match at first were made to match, and the words for it in messages.
 FOUND_BY = {"scale": "with a part enlarged", "rescue": "begun from SIFT"}
 
 
@@ -134,13 +134,13 @@ FOUND_BY = {"scale": "with a part enlarged", "rescue": "begun from SIFT"}
 class CompactWarp:
     """What the journal keeps of a dense pair: strided, forward/backward-checked warps of both directions.
 
-    target_AB: (gh, gw, 2) uint16, the place in B of the centre of each of A's gh x gw cells, in steps of
+    target_AB: (gh, gw, 2) uint16, the point in B of the centre of each of A's gh x gw cells, in steps of
         `target_step(size_B)` px from `-target_margin(size_B)` (COLMAP pixels); see geometry.warp for both.
     weight_AB: (gh, gw) uint8, 255 times the weight; 0 marks a cell without a usable target.
     overlap: mean over both directions of the share of usable cells, in [0, 1].
-    quarter_turns: how often B was turned clockwise by a quarter, upright as it was, before the pair was found to match.
-        The warps are those of the images as they are stored, whatever it says.
-    found_by: what made a pair match that did not as it was, a key of `FOUND_BY`, or nothing.
+    quarter_turns: clockwise quarter turns applied to the upright B for the pair to match. The warps refer to the
+        images as stored, whatever its value.
+    found_by: how a pair that did not match at first was made to match, a key of `FOUND_BY`, or "".
     """
 
     target_AB: np.ndarray
@@ -165,7 +165,7 @@ class CompactWarp:
 
 @dataclass(frozen=True)
 class Correspondences:
-    """Subpixel point pairs of two images: keypoints0, keypoints1 (N, 2) float32 in COLMAP pixels, scores (N,)."""
+    """Subpixel point pairs between two images: keypoints0, keypoints1 (N, 2) float32 in COLMAP pixels, scores (N,)."""
 
     keypoints0: np.ndarray
     keypoints1: np.ndarray
@@ -187,10 +187,10 @@ PairResult = CompactWarp | Correspondences | Rejected
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How well K keypoints that were refined against the photographs are known.
+    """The uncertainty of K keypoints refined against the photographs.
 
-    covariance: (K, 2, 2) float32 px²; quality: (K,) float32, the correlation with other views, 0 where a keypoint kept
-    its place; shift: (K, 2) float32 px by which it was moved.
+    covariance: (K, 2, 2) float32 px²; quality: (K,) float32, the correlation with other views, 0 for keypoints left in
+    place; shift: (K, 2) float32, the displacement in px.
     """
 
     covariance: np.ndarray
@@ -207,7 +207,7 @@ class Uncertainty:
 class Keypoints:
     """The points of one image shared by all its pairs: xy (K, 2) float32 in COLMAP pixels, scores (K,) float32.
 
-    uncertainty: None where they were not refined. descriptors: (K, D), of those that a matcher of keypoints describes.
+    uncertainty: None if not refined. descriptors: (K, D), only from matchers that describe keypoints.
     """
 
     xy: np.ndarray
@@ -239,7 +239,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class Step:
-    """One move of a schedule: images to release, images to encode, then pairs to match, in that order."""
+    """One step of a schedule: images to release, images to encode, then pairs to match, in that order."""
 
     release: tuple[str, ...]
     encode: tuple[str, ...]
@@ -248,7 +248,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The whole order of work, known before the first pair runs. `peak_images` is the most held at once."""
+    """The whole order of work, fixed before the first pair runs. `peak_images`: the most images in memory at once."""
 
     steps: tuple[Step, ...]
     num_encodes: int
@@ -257,11 +257,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a job was made with: two jobs whose manifests differ in `settings` do not mix.
+    """The settings a job was made with: jobs whose `settings` differ cannot be mixed.
 
-    outputs: for each file made from others, what it was derived from and what it holds, so that it is made anew only
-        when that changed.
-    retries: ways to try pairs again that were asked for later, with the overlap below which they try a pair.
+    outputs: for each derived file, what it was derived from and what it contains; it is rebuilt only if this changes.
+    retries: retries added later, each with the overlap below which it retries a pair.
     """
 
     settings: Mapping[str, Any]
@@ -275,11 +274,11 @@ class WeightsEntry:
     """A checkpoint that a matcher needs.
 
     Attributes:
-        name: under which it is spoken of.
+        name: its name in messages and lists.
         url: where it is published; None for a file that comes with the package.
-        licence: of the weights, with what limits their use.
-        file_name: under which it lies in the weights folder, or in the package.
-        tensor_bytes: of its tensors; the file is a little larger.
+        licence: of the weights, and usage restrictions.
+        file_name: in the weights folder, or in the package.
+        tensor_bytes: size of its tensors; the file is a little larger.
     """
 
     name: str
@@ -291,13 +290,13 @@ class WeightsEntry:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a dense matcher does unless told otherwise; sizes are (width, height) in px.
+    """Default settings of a dense matcher; sizes are (width, height) in px.
 
-    coarse, upsample: of the first and the second pass; None to do without.
-    coarse_step, upsample_step: what sides must be multiples of, 0 for a network without a second pass; smallest: the
-        shortest side there may be.
-    presets: both sizes by a word for them.
-    min_certainty, min_coarse_overlap: as the options of these names.
+    coarse, upsample: input sizes of the first and the second pass; None for no second pass.
+    coarse_step, upsample_step: sides must be multiples of these; 0 for a network without a second pass. smallest: the
+        minimum side.
+    presets: both sizes by name.
+    min_certainty, min_coarse_overlap: as the options with these names.
     """
 
     coarse: Size
@@ -312,14 +311,14 @@ class Defaults:
 
 @dataclass(frozen=True)
 class MatcherSpec:
-    """A row of the registry. `factory` is called with a matcher's options and its name, and imports what it needs.
+    """A row of the registry. `factory` takes a matcher's options and its name, and imports what it needs.
 
-    licence: of the matcher, its weights and what they were made from, with what limits their use.
-    weights: the checkpoints it needs, that of the network itself first.
-    seeded: builds it, with the same arguments and a seed, without a checkpoint.
-    extra: the extra of this package that brings `packages`, which it imports.
-    note: what commands other than `match` make of it, and what it was not tried with; hint: said when a job begins.
-    has_single_pass: whether `eval synthetic` also judges the bare network, as its training does.
+    licence: of the matcher, its weights and its sources, and usage restrictions.
+    weights: the checkpoints it needs, the network's own first.
+    seeded: like `factory`, but takes a seed and builds random weights instead of loading a checkpoint.
+    extra: the extra of this package that installs `packages`, which the matcher imports.
+    note: how commands other than `match` use it, and what is untested; hint: shown when a job begins.
+    has_single_pass: whether `eval synthetic` also evaluates the bare network, as training does.
     """
 
     name: str

@@ -71,7 +71,7 @@ def test_lists_of_points_are_read_and_others_named(tmp_path: Path) -> None:
     file = tmp_path / "points.csv"
     file.write_text("x,y\n1.5, 2\n# a comment\n3 4 5\n")
     np.testing.assert_array_equal(read_points(file), [[1.5, 2], [3, 4]])
-    for text, words in (("x,y\n", "holds no points"), ("1,2\n3\n", "line 2"), ("1,2\nnan,3\n", "line 2")):
+    for text, words in (("x,y\n", "contains no points"), ("1,2\n3\n", "line 2"), ("1,2\nnan,3\n", "line 2")):
         file.write_text(text)
         with pytest.raises(InputError, match=words):
             read_points(file)

@@ -1,1 +1,1 @@
-"""Layers and operations that several networks share. Each knows tensors alone."""
+"""Layers and operations shared by several networks. They operate on tensors only."""

@@ -1,4 +1,4 @@
-"""Attention of tokens to each other, by the fastest way that a device has for its precision."""
+"""Attention between tokens, by the fastest implementation for the device and precision."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores of some heads at a time, as many as a CPU's cache holds.
+# The scores of a few heads at a time, so that they fit a CPU's cache.
 _SCORES_AT_ONCE = 1 << 20
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v of every head.
+    """softmax(q k^T / sqrt(D)) v for every head.
 
-    PyTorch's own kernel multiplies bfloat16 on a CPU no faster than float32. Products of whole matrices do, so
-    there the scores of some heads at a time are written out. They are rounded to bfloat16, hence taken of keys
-    without their mean, which changes all scores of a query alike and the softmax not at all (SageAttention,
+    PyTorch's own CPU kernel is no faster in bfloat16 than in float32, but plain matrix products are; there the scores
+    are computed explicitly, a few heads at a time. Because they are rounded to bfloat16, the mean is first subtracted
+    from the keys: this shifts all scores of a query equally and leaves the softmax unchanged (SageAttention,
     arXiv 2410.02367).
 
     Args:
@@ -24,7 +24,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (B, heads, N, D).
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.requires_grad:  # gradients would hold all scores
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.requires_grad:  # autograd would keep all scores
         return F.scaled_dot_product_attention(q, k, v)
     queries = (q * q.shape[-1] ** -0.5).flatten(0, 1)
     keys = (k - k.mean(dim=2, keepdim=True)).flatten(0, 1).transpose(1, 2)

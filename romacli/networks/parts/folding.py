@@ -1,4 +1,4 @@
-"""Batch normalisations merged into the convolutions before them, for inference."""
+"""Merge batch normalisations into the preceding convolutions, for inference."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 def fold_batchnorm(net: nn.Module) -> None:
     """Merge every batch normalisation into the convolution declared right before it, in float64, for inference.
 
-    Modules declare both in the order they apply them. The convolutions get new tensors: those they had may belong to a
-    state dict. Equal results up to rounding; a running variance may be tiny, hence the precision.
+    Modules must declare both in the order they apply them. The convolutions get new tensors, as the old ones may belong
+    to a state dict. Results are equal up to rounding; float64 because a running variance may be tiny.
     """
     for module in list(net.modules()):
         children = list(module.named_children())

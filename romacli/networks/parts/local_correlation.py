@@ -1,6 +1,6 @@
-"""Correlation of each feature of one image with a window of the other image's around its current target.
+"""Correlation of each feature of one image with a window of the other image's features around its current target.
 
-It knows feature maps and targets, not the network they come from.
+Operates on feature maps and targets, independent of the network.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Gathered in one step: on a CPU what its cache holds; other devices want few launches.
+# Gathered in one step: on a CPU, what fits its cache; on other devices more, for few kernel launches.
 CHUNK_BYTES = 1 << 22
 CHUNK_VALUES_ELSEWHERE = 1 << 28
 
 
 def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor:
-    """Dot products of x with y sampled bilinearly on a window of whole feature pixels around the target.
+    """Dot products of x with y, sampled bilinearly on a window of integer feature offsets around the target.
 
-    All places of a window share one sub-pixel fraction, so y is read at whole pixels only, once per pixel of
-    the window and of a border of one, and the dot products are blended instead of the features. What lies
-    outside y counts as zero. Called without gradients, which not every way here passes.
+    All samples of a window share one sub-pixel fraction, so y is read at integer positions only, once per pixel of
+    the window plus a border of one, and the dot products are interpolated instead of the features. y counts as zero
+    outside its map. For use without gradients, which not every code path here supports.
 
-    Source: RoMa (arXiv 2305.15404), whose refiners read it; the order of computation is ours.
+    Source: RoMa (arXiv 2305.15404), whose refiners use it; the order of computation is specific to this package.
 
     Args:
-        x: (B, C, H, W) features that look for their like.
+        x: (B, C, H, W) query features.
         y: (B, C, Hy, Wy) features they are compared with.
         flow: (B, 2, H, W) targets in y, normalised x, y in [-1, 1] (align_corners=False).
         radius: of the window, in pixels of y.
 
     Returns:
-        (B, (2 * radius + 1)^2, H, W) dot products divided by sqrt(C), rows of the window slow, columns fast.
+        (B, (2 * radius + 1)^2, H, W) dot products divided by sqrt(C), window positions in row-major order.
     """
     batch, channels, height, width = x.shape
     base, fraction = _whole_and_rest(flow, y.shape[-2:], radius)
     steps = range(2 * radius + 2)
     x_rows = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels) * channels**-0.5
-    # Padded so that every window lies inside, with zeros where the map has ended.
+    # Padded with zeros so that every window lies inside.
     padded = F.pad(y, (2 * radius + 2,) * 4).permute(0, 2, 3, 1).contiguous()  # (B, Hp, Wp, C)
     row_length = padded.shape[2]
     y_rows = padded.flatten(1, 2)
@@ -50,24 +50,24 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
         by_offset = x.device.type == "cpu" and not torch.jit.is_tracing()
         gathered = _dots_by_offset if by_offset else _dots_by_place
         dots = gathered(x_rows.flatten(0, 1), y_rows.flatten(0, 1), places, window).view(*corners.shape, -1)
-    # Blended in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
+    # Interpolated in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
     dots = _blend(dots.unflatten(2, (len(steps), len(steps))).to(fraction.dtype), fraction)  # (B, N, 2r + 1, 2r + 1)
     return dots.flatten(2).transpose(1, 2).unflatten(2, (height, width)).to(x.dtype)
 
 
 def _whole_and_rest(flow: Tensor, shape: torch.Size, radius: int) -> tuple[Tensor, Tensor]:
-    """Each target's window in the padded map: its first column and row (B, N, 2), and the fractions (B, N, 2)."""
+    """The top-left of each target's window in the padded map, x, y (B, N, 2), and its fractions (B, N, 2)."""
     height, width = shape
     size = flow.new_tensor([width, height])
     target = ((flow.flatten(2).transpose(1, 2) + 1) * size - 1) / 2  # (B, N, 2), pixel centres at integers
-    # A window this far outside sees nothing, wherever it is: the clamp keeps it within the padding.
+    # A window this far outside reads only zeros, so clamping keeps it within the padding.
     target = torch.minimum(target.nan_to_num(nan=-torch.inf).clamp(min=-(radius + 2)), size + radius)
     base = target.floor()
     return base.long() + radius + 2, target - base
 
 
 def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
-    """Dot products (N, K) of every x (N, C) with the K rows of y that lie a window from its place (N,)."""
+    """Dot products (N, K) of every x (N, C) with the K rows of y in the window at its position (N,)."""
     chunk = max(1, CHUNK_VALUES_ELSEWHERE // (len(window) * x_rows.shape[1]))
     offsets, dots = places.new_tensor(window), []
     for first in range(0, len(places), chunk):
@@ -78,9 +78,9 @@ def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[
 
 
 def _dots_by_offset(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
-    """The same, one offset of the window after the other: on a CPU four times as fast in float32, where bmm is slow.
+    """As `_dots_by_place`, one window offset at a time: four times as fast on a CPU in float32, where bmm is slow.
 
-    Half-precision products are rounded before they are summed, which is less than the rounding of a large sum.
+    Half-precision products are rounded before summation, an error smaller than the rounding of a large sum.
     """
     chunk = max(1, CHUNK_BYTES // (x_rows.shape[1] * x_rows.element_size()))
     dots = x_rows.new_empty(len(window), len(places))
@@ -92,7 +92,7 @@ def _dots_by_offset(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list
 
 
 def _blend(dots: Tensor, fraction: Tensor) -> Tensor:
-    """Bilinear blend of neighbouring dot products: (B, N, K + 1, K + 1) to (B, N, K, K)."""
+    """Bilinear interpolation of neighbouring dot products: (B, N, K + 1, K + 1) to (B, N, K, K)."""
     along_x, along_y = fraction[..., None, None].unbind(2)
     rows = torch.lerp(dots[..., :, :-1], dots[..., :, 1:], along_x)
     return torch.lerp(rows[..., :-1, :], rows[..., 1:, :], along_y)

@@ -1,6 +1,6 @@
-"""Feature maps and the flows that read them, as all networks of this room count coordinates.
+"""Feature maps and flows, in the coordinates that all networks here use.
 
-Normalised x, y lie in [-1, 1] over the image area (align_corners=False).
+Normalised x, y are in [-1, 1] over the image area (align_corners=False).
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A CPU refines one map after the other where the features of all of them have more values: together they are no faster
-# and need more memory.
+# Above this number of values a CPU refines the maps one by one: jointly they would be no faster and need more memory.
 VALUES_AT_ONCE = 1 << 22
 
 
 def pixel_grid(maps: Tensor) -> Tensor:
-    """Normalised x, y of the pixel centres of maps (B, C, h, w), as (1, 2, h, w) float32."""
+    """Normalised x, y of the pixel centres of maps (B, C, h, w): (1, 2, h, w) float32."""
     height, width = maps.shape[-2:]
     y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=maps.device)
     x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=maps.device)
@@ -25,7 +24,7 @@ def pixel_grid(maps: Tensor) -> Tensor:
 
 
 def sample(maps: Tensor, flow: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at normalised targets (B, 2, h, w), bilinear, zero outside; float32 coordinates."""
+    """Sample maps (B, C, H, W) at normalised targets (B, 2, h, w): bilinear, zero outside, coordinates in float32."""
     return F.grid_sample(maps.float(), flow.permute(0, 2, 3, 1), align_corners=False)
 
 
@@ -35,12 +34,12 @@ def tokens(maps: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bilinear, also where it shrinks: the published weights were trained without antialiasing."""
+    """Resize bilinearly, without antialiasing when shrinking, as in the training of the published weights."""
     return maps if tuple(maps.shape[-2:]) == tuple(shape) else F.interpolate(maps, size=tuple(shape), mode="bilinear")
 
 
 def compared_at_once(directions: Sequence[tuple[Tensor, Tensor]], *, training: bool) -> list[tuple[Tensor, Tensor]]:
-    """The maps (B, C, h, w) that a refiner compares at once: those of all directions joined, or each pair alone."""
+    """The maps (B, C, h, w) a refiner compares in one call: all directions concatenated, or each pair alone."""
     x = directions[0][0]
     large = len(directions) * x.numel() > VALUES_AT_ONCE
     if large and x.device.type == "cpu" and not training:

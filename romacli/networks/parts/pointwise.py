@@ -1,7 +1,7 @@
-"""The same linear map at every token or pixel, by the faster of the libraries that a CPU has for it.
+"""A linear map applied to every token or pixel, by the faster of a CPU's two libraries.
 
-PyTorch hands products of matrices to MKL, which on an AMD EPYC was half as fast as oneDNN, and convolutions to oneDNN.
-A linear layer is a convolution of 1x1, so that public functions alone choose.
+PyTorch uses MKL for matrix products, which was half as fast as oneDNN on an AMD EPYC, and oneDNN for convolutions.
+Writing a linear layer as a 1x1 convolution therefore selects oneDNN through public functions alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# On a single thread PyTorch asks oneDNN for convolutions of 1x1 only from so many images in a batch.
+# With a single thread PyTorch uses oneDNN for 1x1 convolutions only from this batch size.
 _IMAGES_ON_ONE_THREAD = 16
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b over the last dimension, in float32 on a CPU with both libraries by oneDNN.
+    """x W^T + b over the last dimension; by oneDNN in float32 on a CPU where both libraries are available.
 
     Args:
-        x: (..., in_features), contiguous where no copy is wanted.
+        x: (..., in_features), contiguous to avoid a copy.
         weight: (out_features, in_features).
         bias: (out_features,), or None.
 
@@ -49,14 +49,14 @@ def _is_faster_as_convolution(x: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """A linear layer of tokens (..., in_features)."""
+    """A linear layer for tokens (..., in_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise(x, self.weight, self.bias)
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution of maps (B, C, H, W), best in channels-last memory."""
+    """A 1x1 convolution of maps (B, C, H, W), fastest in channels-last memory."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
@@ -65,5 +65,5 @@ class PointwiseConv2d(nn.Conv2d):
         return self.as_product(x) if _is_faster_as_convolution(x) else super().forward(x)
 
     def as_product(self, x: Tensor) -> Tensor:
-        """The same by `pointwise`: where it is no convolution, a product of matrices."""
+        """The same through `pointwise`, which may compute it as a matrix product."""
         return pointwise(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)

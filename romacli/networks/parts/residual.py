@@ -12,7 +12,7 @@ from .pointwise import PointwiseConv2d
 
 
 class ResNet50(nn.Module):
-    """ResNet-50 without its classifier, down to a stride, under torchvision's names.
+    """ResNet-50 without its classifier, truncated at a stride, with torchvision's parameter names.
 
     Source: He et al., Deep Residual Learning (arXiv 1512.03385), with the stride in the 3x3 convolution.
     """
@@ -30,7 +30,7 @@ class ResNet50(nn.Module):
             self.layer4 = stage(1024, 512, blocks=3, stride=2)
 
     def forward(self, image: Tensor, *, down_to: int = 32) -> Iterator[tuple[int, Tensor]]:
-        """Yield (stride, features) from stride 1, the image itself, to that of `down_to`."""
+        """Yield (stride, features) from stride 1, the image itself, to stride `down_to`."""
         yield 1, image
         x = F.relu(self.bn1(self.conv1(image.to(memory_format=torch.channels_last))), inplace=True)
         yield 2, x
@@ -42,7 +42,7 @@ class ResNet50(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions, narrow between, added to their input or to a linear map of it."""
+    """Three convolutions with a narrow middle, added to the input or a linear projection of it."""
 
     def __init__(self, in_channels: int, width: int, *, stride: int) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Bottleneck(nn.Module):
 
 
 def stage(in_channels: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:
-    """Bottlenecks at one stride, the first of which may halve the size."""
+    """Bottlenecks at one stride; the first may halve the resolution."""
     first = Bottleneck(in_channels, width, stride=stride)
     return nn.Sequential(first, *(Bottleneck(4 * width, width, stride=1) for _ in range(blocks - 1)))
 
 
 class ResidualBlock(nn.Module):
-    """A linear map to other channels and two convolutions added to it, as in DKM's decoder."""
+    """A linear projection with a residual of two convolutions, as in DKM's decoder."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Positions of patches as rotations of queries and keys."""
+"""Rotary position encoding of patches: rotations of queries and keys."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns channel k and k + D / 2 of each token by the angles of its place; tokens before the patches stay.
+    """Rotates channels k and k + D / 2 of each token by its position's angles; tokens before the patches are unchanged.
 
     Source: Su et al., RoFormer (arXiv 2104.09864), in the axial form of DINOv3 (arXiv 2508.10104).
 
     Attributes:
-        sin, cos: (N, D), in the precision that the rotation is computed in.
-        skipped: tokens before the N patches.
+        sin, cos: (N, D), in the precision of the rotation.
+        skipped: number of tokens before the N patches.
     """
 
     sin: Tensor
@@ -25,7 +25,7 @@ class Rotation:
     skipped: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Queries or keys (B, heads, skipped + N, D) to such."""
+        """Rotate queries or keys (B, heads, skipped + N, D)."""
         patches = x[:, :, self.skipped :].to(self.sin.dtype)
         first, second = patches.chunk(2, dim=-1)
         turned = patches * self.cos + torch.cat([-second, first], dim=-1) * self.sin
@@ -34,11 +34,11 @@ class Rotation:
 
 
 def rotation(periods: Tensor, rows: int, cols: int, *, dtype: torch.dtype, skipped: int = 0) -> Rotation:
-    """The rotation of a grid of patches, row-major, whose sides are [-1, 1] whatever their lengths.
+    """The rotation for a row-major grid of patches, each side spanning [-1, 1] regardless of its length.
 
     Args:
-        periods: (D / 4,) of the angles, the same for y, which comes first, and x.
-        dtype: that every step is rounded to.
+        periods: (D / 4,) of the angles, shared by y, which comes first, and x.
+        dtype: every step is rounded to it.
     """
     periods = periods.to(dtype)
     y, x = (2 * (torch.arange(0.5, side, dtype=dtype, device=periods.device) / side) - 1 for side in (rows, cols))

@@ -1,4 +1,4 @@
-"""Linear systems with positive definite matrices, as the Gaussian processes of this room solve them."""
+"""Solve linear systems with positive definite matrices, for the Gaussian processes of the networks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def solve_positive_definite(matrix: Tensor, right: Tensor, *, strict: bool) -> Tensor:
-    """Return matrix^-1 right, by Cholesky's factorisation.
+    """Compute matrix^-1 right by Cholesky factorisation.
 
     Args:
         matrix: (B, N, N).
         right: (B, N, C).
-        strict: raise where a matrix has no factorisation. Otherwise its solution is NaN, which a training
-            notices in the gradient: one bad image shall not end it.
+        strict: raise if a matrix cannot be factorised. Otherwise its solution is NaN, which training detects in the
+            gradient: one bad image should not end it.
 
     Raises:
         torch.linalg.LinAlgError: a matrix is not positive definite, or not finite.
@@ -26,12 +26,12 @@ def solve_positive_definite(matrix: Tensor, right: Tensor, *, strict: bool) -> T
     return torch.cholesky_solve(right, factor.masked_fill(failed[:, None, None] > 0, torch.nan))
 
 
-# Newton's steps square the error: so many bring condition numbers of some thousands to float32's rounding.
+# Each Newton step squares the error: this many reach float32 rounding for condition numbers of several thousand.
 _STEPS = 26
 
 
 def _solved_by_products(matrix: Tensor, right: Tensor) -> Tensor:
-    """The same by products of matrices alone, which is all that ONNX has: Newton's inverse, then two corrections."""
+    """The same with matrix products only, the operations ONNX has: Newton's inverse, then two corrections."""
     largest = matrix.abs().sum(-1).amax(-1)[:, None, None]
     eye = torch.eye(matrix.shape[-1], device=matrix.device)
     inverse = eye / largest
