@@ -193,9 +193,7 @@ def test_cache_that_does_not_fit_shrinks_and_the_rest_is_planned_anew(photograph
     records, warnings = run_starved(photographs, Starved(photographs, encodes=(5,)), MatchOptions())
     assert sorted(records.order) == sorted(exhaustive(NAMES).pairs)
     assert all(same(plain.results[pair], records.results[pair]) for pair in plain.results)
-    assert [warning.split(";")[0] for warning in warnings] == [
-        "the device ran out of memory with 4 images cached"
-    ]
+    assert [warning.split(";")[0] for warning in warnings] == ["the device ran out of memory with 4 images cached"]
     assert "continuing with 3" in warnings[0]
 
 

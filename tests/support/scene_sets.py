@@ -80,29 +80,26 @@ def eth3d(root: Path, *, count: int = 4) -> SceneMatcher:
         lines.append(f"{number} {' '.join(f'{value:.15g}' for value in numbers)} 1 {name}\n\n")
     (model / "images.txt").write_text("".join(lines))
     (model / "points3D.txt").write_text("")
-    _write_scan(folder / "dslr_scan_eval", row_of_cameras(1, count)[0], cameras)
+    _write_scans(folder / "dslr_scan_eval", row_of_cameras(1, count)[0], cameras)
     return matcher
 
 
-def _write_scan(folder: Path, planes: list[TexturedPlane], cameras: list[Camera]) -> None:
-    """What all cameras see, as one scan that stands elsewhere, with the motion back."""
-    points = []
-    for camera in cameras:
+def _write_scans(folder: Path, planes: list[TexturedPlane], cameras: list[Camera]) -> None:
+    """What each camera sees, as a scan of a scanner in its place, with the motion back."""
+    folder.mkdir()
+    meshes = []
+    for number, camera in enumerate(cameras, 1):
         depth = photograph(planes, camera, SIZE)[1]
         y, x = np.nonzero(depth)
         rays = np.column_stack((x + 0.5, y + 0.5, np.ones(len(x)))) @ np.linalg.inv(camera.K).T
-        points.append((rays * depth[y, x][:, None] - camera.t) @ camera.R)
-    world = METRES * np.concatenate(points)
-    folder.mkdir()
-    turn, shift = cv2.Rodrigues(np.array([0.0, 0.3, 0.1]))[0], np.array([1.0, 2, 3])
-    scan = (world - shift) @ turn
-    write_ply(folder / "scan1.ply", scan, np.zeros_like(scan), np.zeros(scan.shape, np.uint8))
-    rows = np.column_stack((np.vstack((turn, np.zeros(3))), [*shift, 1]))
-    text = "\n".join(" ".join(map(str, row)) for row in rows)
+        scan = METRES * rays * depth[y, x][:, None]
+        write_ply(folder / f"scan{number}.ply", scan, np.zeros_like(scan), np.zeros(scan.shape, np.uint8))
+        place = np.eye(4)
+        place[:3, :3], place[:3, 3] = camera.R.T, -METRES * camera.R.T @ camera.t
+        rows = "\n".join(" ".join(map(str, row)) for row in place)
+        meshes.append(f'<MLMesh label="x" filename="scan{number}.ply"><MLMatrix44>\n{rows}\n</MLMatrix44></MLMesh>')
     (folder / "scan_alignment.mlp").write_text(
-        "<!DOCTYPE MeshLabDocument><MeshLabProject><MeshGroup>"
-        f'<MLMesh label="scan1" filename="scan1.ply"><MLMatrix44>\n{text}\n</MLMatrix44></MLMesh>'
-        "</MeshGroup></MeshLabProject>"
+        f"<!DOCTYPE MeshLabDocument><MeshLabProject><MeshGroup>{''.join(meshes)}</MeshGroup></MeshLabProject>"
     )
 
 

@@ -18,9 +18,9 @@ from romacli.colmap.poses import read_model, read_poses
 from romacli.errors import NothingFoundError, PartialError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.scenes.beams import accuracy, completeness
 from romacli.eval.benchmarks.scenes.scans import read_scans
 from romacli.eval.benchmarks.scenes.scene import Scene, SceneEvaluation, Subset
-from romacli.eval.cloud import score_cloud
 from romacli.eval.model_poses import pair_error
 from romacli.keypoints.aggregate import Aggregation, aggregate
 from romacli.keypoints.options import AggregateOptions
@@ -37,7 +37,6 @@ from romacli.types import CompactWarp, Correspondences, ImageList, Pair, PairLis
 from romacli.words import counted
 
 TOLERANCES = (0.01, 0.02, 0.05)
-_VOXEL = 0.005  # m
 _SMALLEST_MODEL = 3
 
 
@@ -98,8 +97,9 @@ def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder
         return [0.0] * (2 * len(TOLERANCES))
     assert subset.scene.scans is not None
     points = np.array([point.xyz for point in read_model(model).points3D.values()])
-    scores = score_cloud(points, read_scans(subset.scene.scans), TOLERANCES, voxel=_VOXEL)
-    return [score.accuracy for score in scores] + [score.completeness for score in scores]
+    scans = read_scans(subset.scene.scans)
+    reference = np.concatenate([xyz @ place[:3, :3].T + place[:3, 3] for xyz, place in scans])
+    return accuracy(points, scans, TOLERANCES) + completeness(points, reference, TOLERANCES)
 
 
 def _reconstructed(

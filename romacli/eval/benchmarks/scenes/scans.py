@@ -11,13 +11,13 @@ from romacli.errors import InputError
 from romacli.eval.cloud import read_reference
 
 
-def read_scans(project: Path) -> np.ndarray:
-    """The points (n, 3) of all scans of a project in one frame.
+def read_scans(project: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The points (n, 3) of each scan of a project in the frame of its scanner, and its place (4, 4).
 
     Raises:
         InputError: the project or a scan is missing or damaged.
     """
-    return np.concatenate([read_reference(path) @ place[:3, :3].T + place[:3, 3] for path, place in scans_of(project)])
+    return [(read_reference(path), place) for path, place in scans_of(project)]
 
 
 def scans_of(project: Path) -> list[tuple[Path, np.ndarray]]:
