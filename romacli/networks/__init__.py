@@ -1,1 +1,1 @@
-"""The papers as nn.Module: tensors in, tensors out."""
+"""The papers' networks as nn.Module: tensors in, tensors out."""

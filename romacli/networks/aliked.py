@@ -1,7 +1,7 @@
 """ALIKED, read top-down: keypoints and descriptors from a small network with deformable convolutions.
 
 Source: Zhao et al., ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable Transformation
-(arXiv 2304.03608). The convolutions are written with plain sampling, so that no compiled operator is needed.
+(arXiv 2304.03608). The deformable convolutions use plain sampling and need no compiled operator.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .weights import load_strictly
 MULTIPLE = 32
 LEAST_SCORE = 0.2
 NMS_RADIUS = 2
-TEMPERATURE = 0.1  # of the sub-pixel mean in the window around a keypoint
+TEMPERATURE = 0.1  # of the soft-argmax in the window around a keypoint
 
 
 class ALIKED(nn.Module):
-    """Scores of being a keypoint at every pixel, and descriptors at some; of the published size "n16"."""
+    """Keypoint scores at every pixel and descriptors at selected points; the published size "n16"."""
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), dim: int = 128, points: int = 16) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class ALIKED(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor]) -> ALIKED:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -62,15 +62,15 @@ class ALIKED(nn.Module):
         return F.normalize(whole, dim=1), self.score_head(whole).sigmoid()
 
     def detect(self, image: Tensor, count: int, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints of one image, the surest first, or descriptors at given places.
+        """Keypoints of one image, highest score first, or descriptors at given points.
 
         Args:
             image: (1, 3, H, W) in [0, 1], sides multiples of 32.
-            count: the most there are to be.
-            places: (N, 2) x, y in px, (0, 0) being the centre of the top-left pixel; None to find some.
+            count: maximum number of keypoints.
+            places: (N, 2) x, y in px, with (0, 0) the centre of the top-left pixel; None to detect keypoints.
 
         Returns:
-            Places (N, 2), scores (N,) and unit descriptors (N, dim).
+            Points (N, 2), scores (N,) and unit descriptors (N, dim).
         """
         features, scores = self.maps(image)
         if places is None:
@@ -79,21 +79,21 @@ class ALIKED(nn.Module):
 
 
 def raised(maps: Tensor, shape: Sequence[int]) -> Tensor:
-    """Maps at a finer grid whose corners are theirs."""
+    """Maps upsampled to a finer grid with aligned corners."""
     return maps if maps.shape[-2:] == shape else F.interpolate(maps, shape, mode="bilinear", align_corners=True)
 
 
 def read(maps: Tensor, places: Tensor) -> Tensor:
-    """Values (N, C) of maps (1, C, h, w) at places (N, 2) x, y in cells, bilinear, zero outside."""
+    """Values (N, C) of maps (1, C, h, w) at points (N, 2) x, y in cells: bilinear, zero outside."""
     height, width = maps.shape[-2:]
     grid = 2 * places / places.new_tensor([width - 1, height - 1]) - 1
     return F.grid_sample(maps, grid[None, None], align_corners=True)[0, :, 0].T
 
 
 def keypoints(scores: Tensor, count: int) -> Tensor:
-    """Peaks (N, 2) x, y of scores (H, W), the highest first, to a fraction of a pixel.
+    """Sub-pixel peaks (N, 2) x, y of scores (H, W), highest first.
 
-    Each is the mean of the window around it, weighted by the softmax of the scores.
+    Each is the mean position in a window, weighted by the softmax of the scores.
     """
     peaks = peaks_of(scores)
     edge = NMS_RADIUS
@@ -114,7 +114,7 @@ def keypoints(scores: Tensor, count: int) -> Tensor:
 
 
 def peaks_of(scores: Tensor) -> Tensor:
-    """Which of (H, W) scores are the highest around them; then, twice, which are of those no peak is near."""
+    """Mask of local maxima of scores (H, W); then, twice, maxima among the pixels that are not near a peak."""
 
     def highest(values: Tensor) -> Tensor:
         return F.max_pool2d(values[None], 2 * NMS_RADIUS + 1, 1, NMS_RADIUS)[0]
@@ -128,7 +128,7 @@ def peaks_of(scores: Tensor) -> Tensor:
 
 
 class Descriptors(nn.Module):
-    """Descriptors of places from features at points around each, which the features there choose."""
+    """Descriptors of points from features sampled around each, at offsets predicted from the features there."""
 
     def __init__(self, dim: int, points: int) -> None:
         super().__init__()
@@ -137,10 +137,10 @@ class Descriptors(nn.Module):
         self.agg_weights = nn.Parameter(torch.zeros(points, dim, dim))
 
     def forward(self, features: Tensor, places: Tensor) -> Tensor:
-        """Unit descriptors (N, dim) at places (N, 2) x, y of a map (1, dim, H, W)."""
+        """Unit descriptors (N, dim) at points (N, 2) x, y of a map (1, dim, H, W)."""
         height, width = features.shape[-2:]
         most = max(height, width) / 4
-        # The window around a place; near the right and lower edges one cell short of them, as published.
+        # The window around a point; it ends one cell short of the right and lower edges, as published.
         limit = places.new_tensor([width - 4, height - 4])
         corner = (places.long() - 1).clamp(min=0).minimum(limit.long())
         step = torch.arange(3, device=places.device)
@@ -154,7 +154,7 @@ class Descriptors(nn.Module):
 
 
 class Deformable(nn.Module):
-    """A 3x3 convolution that reads each of its nine cells where another convolution says."""
+    """A 3x3 convolution whose nine sampling positions are offset by another convolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class ConvBlock(nn.Module):
 
 
 class ResBlock(ConvBlock):
-    """The same, added to its input before the last SELU."""
+    """The same block with a residual connection, added before the last SELU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, deformable: bool = False) -> None:
         super().__init__(channels_in, channels_out, deformable=deformable)

@@ -1,7 +1,7 @@
-"""Features of Stable Diffusion's denoiser, as MATCHA reads them. The networks themselves are those of `diffusers`.
+"""Features of Stable Diffusion's denoiser, as used by MATCHA. The networks themselves are from `diffusers`.
 
 Source: Tang et al., Emergent Correspondence from Image Diffusion (arXiv 2306.03881), with MATCHA's two choices of time
-and layer. Images stay in [0, 1], which the autoencoder was not made for and MATCHA was trained with.
+and layer. Images stay in [0, 1], which the autoencoder does not expect, but MATCHA was trained this way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from romacli.errors import UsageError, WeightsError
 
 STRIDE = 8  # of latents and of the geometric map
 INSTALL = "pip install 'romacli[matcha]'"
-# Of the model meant: another one's features have the same shapes, and the fusion network was not trained on them.
+# The required model: others have features of the same shapes, but the fusion network was not trained on them.
 _MODEL = "stable-diffusion-2-1"
 _BLOCK_CHANNELS, _PROMPT_WIDTH, _PREDICTION = [320, 640, 1280, 1280], 1024, "v_prediction"
 _PROMPT_FILE = "empty_prompt.safetensors"
@@ -30,7 +30,7 @@ _STEPS, _BETA_ROOTS = 1000, (0.00085**0.5, 0.012**0.5)
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a feature is read: at which time of the diffusion, behind which block of the way up."""
+    """Where a feature is read: the diffusion time step and the block of the upward path."""
 
     time: int
     block: int
@@ -40,11 +40,11 @@ SEMANTIC, GEOMETRIC = Layer(261, 1), Layer(1, 2)
 
 
 class _Reached(Exception):
-    """The layer has been computed; the rest of the network is not needed."""
+    """Raised once the layer is computed; the rest of the network is not needed."""
 
 
 class Dift(nn.Module):
-    """Feature maps of images from the autoencoder and the denoiser of a diffusion model."""
+    """Feature maps of images, from the autoencoder and the denoiser of a diffusion model."""
 
     prompt: Tensor
 
@@ -52,26 +52,26 @@ class Dift(nn.Module):
         """Take diffusers' AutoencoderKL and UNet2DConditionModel, and the empty prompt's embedding (1, 77, D)."""
         super().__init__()
         self.vae, self.unet = vae, unet
-        unet.up_blocks[-1] = nn.Identity()  # never reached; a shorter list would change sizes further down
+        unet.up_blocks[-1] = nn.Identity()  # never run; a shorter list would change sizes further down
         self.register_buffer("prompt", prompt, persistent=False)
         betas = torch.linspace(*_BETA_ROOTS, _STEPS, dtype=torch.float32) ** 2
         self.signal = (1 - betas).cumprod(0)
         self.eval().requires_grad_(False)
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (B, 4, H / 8, W / 8) of the latents of images (B, 3, H, W) in [0, 1]; once an image."""
+        """Mean and deviation (B, 4, H / 8, W / 8) of the latents of images (B, 3, H, W) in [0, 1]."""
         found = self.vae.encode(image).latent_dist
         return found.mean, found.std
 
     def noisy(self, posterior: tuple[Tensor, Tensor], layer: Layer, noise: tuple[Tensor, Tensor]) -> Tensor:
-        """Latents at a layer's time: drawn by the first noise, diffused by the second, both (B, 4, H / 8, W / 8)."""
+        """Latents at a layer's time: sampled with the first noise, diffused with the second (B, 4, H / 8, W / 8)."""
         mean, deviation = posterior
         latents = (mean + deviation * noise[0]) * self.vae.config.scaling_factor
         signal = self.signal[layer.time].to(latents)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise[1]
 
     def feature(self, noisy: Tensor, layer: Layer) -> Tensor:
-        """The map (B, C, h, w) behind a block: stride 16 and 1280 channels for SEMANTIC, 8 and 640 for GEOMETRIC."""
+        """The output (B, C, h, w) of a block: stride 16 and 1280 channels for SEMANTIC, 8 and 640 for GEOMETRIC."""
         kept: list[Tensor] = []
 
         def stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -87,12 +87,12 @@ class Dift(nn.Module):
         return kept[0]
 
     def forward(self, image: Tensor, layers: Sequence[Layer], *, ensemble: int, seed: int) -> list[Tensor]:
-        """Maps of each layer, means over an ensemble of noises.
+        """Maps of each layer, averaged over an ensemble of noises.
 
         Args:
             image: (B, 3, H, W) in [0, 1], sides multiples of 8.
-            ensemble: copies with a noise of their own; one after the other, so that memory does not grow.
-            seed: the same gives the same maps, on any device up to rounding.
+            ensemble: number of noise samples, processed one by one so that memory does not grow.
+            seed: equal seeds give equal maps, on any device up to rounding.
         """
         generator = torch.Generator().manual_seed(seed)
         posterior = self.posterior(image.to(self.prompt.dtype))
@@ -108,18 +108,19 @@ class Dift(nn.Module):
 
 
 def seed_of(image: Tensor) -> int:
-    """A 63-bit seed from an image's bytes alone, so that its features depend on neither order nor company."""
+    """A 63-bit seed from an image's bytes alone, so that its features do not depend on order or batch."""
     return int.from_bytes(hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).digest(), "little") >> 1
 
 
 def load_dift(folder: Path) -> Dift:
-    """The model in a folder of diffusers' layout: `unet`, `vae`, `scheduler` and the empty prompt's embedding.
+    """Load the model from a folder in diffusers' layout: `unet`, `vae`, `scheduler` and the empty prompt's embedding.
 
-    The embedding is in `empty_prompt.safetensors`, or else made by the folder's `tokenizer` and `text_encoder`.
+    The embedding is read from `empty_prompt.safetensors`, or else computed by the folder's `tokenizer` and
+    `text_encoder`.
 
     Raises:
-        UsageError: diffusers, or for the embedding transformers, is not installed.
-        WeightsError: the folder lacks a part, or holds another model than Stable Diffusion 2.1.
+        UsageError: diffusers, or transformers for the embedding, is not installed.
+        WeightsError: the folder lacks a part, or contains a model other than Stable Diffusion 2.1.
     """
     require_diffusers()
     require_model(folder)
@@ -134,7 +135,7 @@ def load_dift(folder: Path) -> Dift:
 
 
 def require_diffusers() -> None:
-    """Pass silently where diffusers can be imported.
+    """Check that diffusers can be imported.
 
     Raises:
         UsageError: it cannot.
@@ -146,10 +147,10 @@ def require_diffusers() -> None:
 
 
 def require_model(folder: Path) -> None:
-    """Pass silently where a folder holds Stable Diffusion 2.1, judged by its configuration files.
+    """Check that a folder contains Stable Diffusion 2.1, judged by its configuration files.
 
     Raises:
-        WeightsError: it holds another model, or none.
+        WeightsError: it contains another model, or none.
     """
     configs = {}
     for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json"), ("vae", "config.json")):
@@ -157,7 +158,7 @@ def require_model(folder: Path) -> None:
             configs[part] = json.loads((folder / part / file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"{folder / part / file} cannot be read. Name a folder of {_MODEL}, in diffusers' layout, by "
+                f"{folder / part / file} cannot be read. Give a folder of {_MODEL}, in diffusers' layout, with "
                 "--diffusion."
             ) from error
     unet = configs["unet"]
@@ -165,15 +166,15 @@ def require_model(folder: Path) -> None:
     if width != _PROMPT_WIDTH or list(unet.get("block_out_channels", [])) != _BLOCK_CHANNELS:
         other = "Stable Diffusion 1" if width == 768 else "another model"
         raise WeightsError(
-            f"{folder} holds {other}, whose prompts are {width} wide, not {_MODEL} with {_PROMPT_WIDTH}. The fusion "
-            f"network was trained on that one alone; give its folder."
+            f"{folder} contains {other}, whose prompts are {width} wide, not {_MODEL} with {_PROMPT_WIDTH}. The fusion "
+            f"network was trained only on the latter; give its folder."
         )
     if configs["scheduler"].get("prediction_type") != _PREDICTION:
-        raise WeightsError(f"{folder} holds {_MODEL}-base or a relative, not {_MODEL}. Give the folder of that one.")
+        raise WeightsError(f"{folder} contains {_MODEL}-base or a variant, not {_MODEL}. Give the latter's folder.")
 
 
 def _empty_prompt(folder: Path) -> Tensor:
-    """The embedding (1, 77, 1024) of no words."""
+    """The embedding (1, 77, 1024) of the empty prompt."""
     file = folder / _PROMPT_FILE
     if file.is_file():
         from safetensors.torch import load_file

@@ -1,6 +1,6 @@
-"""The DINOv2 vision transformer, inference only, and the pre-norm block it is built from.
+"""The DINOv2 vision transformer, inference only, and its pre-norm block.
 
-It knows the layout of the published checkpoints, not where they lie.
+Parameter names follow the published checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DINOv2Config:
     depth: int = 24
     heads: int = 16
     patch: int = 14
-    position_side: int = 37  # the position table was trained at 518 px, 37 patches a side
+    position_side: int = 37  # patches per side of the position table, trained at 518 px
 
 
 class Attention(nn.Module):
@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them, with the exact GELU."""
+    """Two linear layers with a hidden width of four times the input, and the exact GELU."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ class TransformerBlock(nn.Module):
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Tokens (B, N, dim) to such; queries and keys are turned by `rotation` where one is given."""
+        """Transform tokens (B, N, dim); `rotation`, if given, is applied to queries and keys."""
         x = x + self.ls1(self.attn(self.norm1(x), rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class PatchEmbedding(nn.Module):
-    """One token per square patch of the image, or of a map of other channels."""
+    """One token per square patch of an image, or of a map with other channels."""
 
     def __init__(self, patch: int, dim: int, *, channels: int = 3) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PatchEmbedding(nn.Module):
 class DINOv2(nn.Module):
     """DINOv2 without register tokens.
 
-    Source: Oquab et al., DINOv2 (arXiv 2304.07193). The key names are those of the published checkpoints.
+    Source: Oquab et al., DINOv2 (arXiv 2304.07193). Names as in the published checkpoints.
     """
 
     def __init__(self, config: DINOv2Config) -> None:
@@ -108,7 +108,7 @@ class DINOv2(nn.Module):
         self.config = config
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_side**2, config.dim))
-        self.mask_token = nn.Parameter(torch.zeros(1, config.dim))  # of the pretraining; loaded, never read
+        self.mask_token = nn.Parameter(torch.zeros(1, config.dim))  # for pretraining; loaded but unused
         self.patch_embed = PatchEmbedding(config.patch, config.dim)
         self.blocks = nn.ModuleList(
             TransformerBlock(config.dim, config.heads, norm_eps=1e-6, qkv_bias=True, layer_scale=True)
@@ -117,7 +117,7 @@ class DINOv2(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
     def forward(self, image: Tensor) -> Tensor:
-        """One feature per patch.
+        """Compute one feature per patch.
 
         Args:
             image: (B, 3, H, W) ImageNet-normalised, H and W multiples of the patch size.
@@ -136,8 +136,8 @@ class DINOv2(nn.Module):
     def position_embedding(self, rows: int, cols: int) -> Tensor:
         """The position table resized to a grid of patches, the class token's entry first.
 
-        The bicubic resize is given the scale (rows + 0.1) / side instead of the output size, as in DINOv2's
-        own code: source positions follow that scale, so the 0.1 matters for equal results.
+        The bicubic resize takes the scale (rows + 0.1) / side instead of the output size, as in DINOv2's own
+        code: sampling positions depend on the scale, so the 0.1 matters for equal results.
 
         Returns:
             (1, 1 + rows * cols, dim), row-major, in the dtype of the weights.

@@ -1,4 +1,4 @@
-"""The DINOv3 vision transformer as RoMa v2 reads it: inference only, two of its layers."""
+"""The DINOv3 vision transformer as used by RoMa v2: inference only, two of its layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STORAGE_TOKENS = 4
 class DINOv3Config:
     """Sizes of the transformer; the defaults are those of ViT-L/16.
 
-    depth: blocks in a checkpoint; read: those whose outputs are of use, counted from 0.
+    depth: blocks in a checkpoint; read: those whose outputs are used, counted from 0.
     """
 
     dim: int = 1024
@@ -29,9 +29,9 @@ class DINOv3Config:
 
 
 class DINOv3(nn.Module):
-    """DINOv3 up to the last layer that is read.
+    """DINOv3 up to the last layer that is used.
 
-    Source: Siméoni et al., DINOv3 (arXiv 2508.10104). The key names are those of the published checkpoints.
+    Source: Siméoni et al., DINOv3 (arXiv 2508.10104). Names as in the published checkpoints.
     """
 
     def __init__(self, config: DINOv3Config) -> None:
@@ -48,7 +48,7 @@ class DINOv3(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=1e-5)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of the patches of (B, 3, H, W) ImageNet-normalised, (B, N, dim) of both layers, normalised."""
+        """Normalised patch tokens (B, N, dim) of both layers, for images (B, 3, H, W), ImageNet-normalised."""
         rows, cols = (side // self.config.patch for side in image.shape[-2:])
         x = self.patch_embed(image.to(self.cls_token.dtype))
         before = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.storage_tokens)]
@@ -63,9 +63,9 @@ class DINOv3(nn.Module):
         return layers[0], layers[1]
 
     def as_shipped(self, masks: Mapping[str, Tensor]) -> None:
-        """Round all weights to bfloat16, as the authors' model holds them, and drop what their masks take away.
+        """Round all weights to bfloat16, as in the authors' model, and apply the masks.
 
-        masks: by the name of the bias they are multiplied with.
+        masks: by the name of the bias they multiply.
         """
         for name, parameter in self.named_parameters():
             value = parameter.bfloat16().float()
@@ -73,7 +73,7 @@ class DINOv3(nn.Module):
         self.rope_embed.periods = self.rope_embed.periods.bfloat16().float()
 
     def unread(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name of what a checkpoint holds besides."""
+        """Names and shapes of the other tensors in a checkpoint."""
         first = {name: tuple(value.shape) for name, value in self.blocks[0].state_dict().items()}
         shapes = {
             f"blocks.{index}.{name}": shape
@@ -85,7 +85,7 @@ class DINOv3(nn.Module):
 
 
 class Periods(nn.Module):
-    """The periods of rotary positions, as a checkpoint holds them."""
+    """The periods of rotary positions, as stored in a checkpoint."""
 
     periods: Tensor
 

@@ -1,7 +1,7 @@
-"""DISK, read top-down: keypoints and descriptors of every pixel from a U-shaped network.
+"""DISK, read top-down: keypoints and descriptors at every pixel from a U-shaped network.
 
 Source: Tyszkiewicz et al., DISK: Learning local features with policy gradient (arXiv 2006.13566). A keypoint is the
-highest of the 5x5 pixels around it, as in the authors' code; some later ones leave out those near the border.
+maximum of its 5x5 window, as in the authors' code; some later versions exclude pixels near the border.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NMS_SIDE = 5
 
 
 class DISK(nn.Module):
-    """Descriptors and scores of being a keypoint at every pixel, of the published size."""
+    """Descriptors and keypoint scores at every pixel, of the published size."""
 
     def __init__(self, dim: int = 128) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class DISK(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor]) -> DISK:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -49,7 +49,7 @@ class DISK(nn.Module):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def maps(self, image: Tensor) -> Tensor:
-        """Descriptors and, last, scores (B, dim + 1, H, W) of (B, 3, H, W) in [0, 1], sides multiples of 16."""
+        """Descriptors and (last) scores (B, dim + 1, H, W) of (B, 3, H, W) in [0, 1], sides multiples of 16."""
         levels = []
         x = image
         for block in self.path_down:
@@ -60,7 +60,7 @@ class DISK(nn.Module):
         return x
 
     def detect(self, image: Tensor, count: int, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints of one image (1, 3, H, W), sides multiples of 16, or descriptors at places, as `ALIKED.detect`."""
+        """Keypoints of one image (1, 3, H, W), sides multiples of 16, or descriptors at points, as `ALIKED.detect`."""
         maps = self.maps(image)
         if places is None:
             heat = maps[0, -1]
@@ -73,13 +73,13 @@ class DISK(nn.Module):
 
 
 def layer(channels_in: int, channels_out: int, *, plain: bool = False) -> nn.Sequential:
-    """A convolution behind a norm of each map by itself and a gate, which a plain one has not."""
+    """A convolution preceded by instance normalisation and PReLU, unless plain."""
     before = (nn.Identity(), nn.Identity()) if plain else (nn.InstanceNorm2d(channels_in), nn.PReLU(channels_in))
     return nn.Sequential(*before, nn.Identity(), nn.Conv2d(channels_in, channels_out, 5, padding=2))
 
 
 class Raised(nn.Module):
-    """Maps from below at twice their size, joined with those beside."""
+    """Upsamples coarser maps by two and merges them with the skip connection."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """DKM v3, read top-down: the network, its embedding decoder and the refiners.
 
 Source: Edstedt et al., DKM: Dense Kernelized Feature Matching for Geometry Estimation (arXiv 2202.00667), RoMa's
-predecessor. Where the published weights were trained differently, the code follows the weights. It knows tensors, not
-photographs.
+predecessor. Where the published weights were trained differently, the code follows the weights. Operates on tensors
+only.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .parts.residual import ResidualBlock, ResNet50
 from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finish, refiner_block
 from .weights import load_strictly
 
-DECODED = (("32", 2048), ("16", 1024))  # strides the decoder works at, and the channels of the backbone there
+DECODED = (("32", 2048), ("16", 1024))  # strides of the decoder, and the backbone's channels there
 PROJECTED = 512
-BASIS = 256  # channels of positions in the Gaussian processes, and of the features they stand beside
+BASIS = 256  # channels of positions in the Gaussian processes, and of the features concatenated with them
 CONTEXT = 384
 LEVELS = (
     Level(16, 1024, PROJECTED, 128, 7),
@@ -36,9 +36,9 @@ LEVELS = (
 )
 REFINER_BLOCKS = 9
 DESCRIPTOR_POWER = 3.0
-SMALLEST = 32  # a side of an image
+SMALLEST = 32  # minimum side of an image
 
-# Names of modules in the published checkpoint, and ours.
+# Prefixes of module names in the published checkpoint, and in this code.
 CHECKPOINT_PREFIXES = {
     "encoder.net.": "resnet.",
     "decoder.embedding_decoder.": "decoder.",
@@ -46,13 +46,13 @@ CHECKPOINT_PREFIXES = {
     "decoder.proj.": "projections.",
     "decoder.conv_refiner.": "refiners.",
 }
-CLASSIFIER = {"encoder.net.fc.weight": (1000, 2048), "encoder.net.fc.bias": (1000,)}  # in the file, without use
+CLASSIFIER = {"encoder.net.fc.weight": (1000, 2048), "encoder.net.fc.bias": (1000,)}  # in the file, unused
 
 
 class DKM(nn.Module):
-    """Dense matching of two images, split where the work of one image ends and that of a pair begins.
+    """Dense matching of two images, with per-image and per-pair work separated.
 
-    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. The
+    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. The
     Gaussian processes, the refiners' outputs and all coordinates stay float32 under autocast.
     """
 
@@ -66,11 +66,11 @@ class DKM(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor], *, fold: bool = True) -> DKM:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Args:
             state_dict: as published; float tensors of any precision, used as float32.
-            fold: merge the batch normalisations into the convolutions before them.
+            fold: merge the batch normalisations into the preceding convolutions.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -83,17 +83,17 @@ class DKM(nn.Module):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
-        """All that depends on one image alone, to be kept and used for every pair the image is in.
+        """Compute all that depends on one image alone, to be reused for every pair of the image.
 
         Args:
-            coarse: (B, 3, H, W) float32, ImageNet-normalised, of any size from 32 on.
-            fine: the same images, larger, for a second pass of refinement, or None to do without.
+            coarse: (B, 3, H, W) float32, ImageNet-normalised; H and W at least 32, otherwise any size.
+            fine: the same images, larger, for a second pass of refinement, or None for a single pass.
 
         Returns:
-            Tensors with the batch in dim 0: features `coarse_32` ... `coarse_1`, those of stride 32 and 16 projected,
-            and, with a second pass, `fine_8` ... `fine_1`, each (B, C, ceil(H / stride), ceil(W / stride)); of strides
-            32 and 16 the decoder's `embedded_` (B, 256, h, w) and `alpha_` (B, h * w, 256) float32, the share of the
-            Gaussian process's posterior that depends on the image matched to.
+            Tensors with the batch in dim 0: features `coarse_32` ... `coarse_1`, projected at strides 32 and 16,
+            and, with a second pass, `fine_8` ... `fine_1`, each (B, C, ceil(H / stride), ceil(W / stride)); for strides
+            32 and 16 the decoder's `embedded_` (B, 256, h, w) and `alpha_` (B, h * w, 256) float32, the part of the
+            Gaussian process's posterior that depends only on the target image.
         """
         features = self._coarse_features(coarse)
         if fine is not None:
@@ -101,7 +101,7 @@ class DKM(nn.Module):
         return features
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole."""
+        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
         features = self._coarse_features(coarse)
         return {**features, "descriptor": generalized_mean(features["coarse_32"], DESCRIPTOR_POWER)}
 
@@ -121,11 +121,11 @@ class DKM(nn.Module):
         return process
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
 
         Args:
-            features_A, features_B: of `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                where both have the features for it.
+            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                if both contain its features.
 
         Returns:
             Warps and certainties at the size of the last pass.
@@ -134,10 +134,10 @@ class DKM(nn.Module):
         return self.result(self.refine(started, features_A, features_B))
 
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
-        """Coarse warps: Gaussian processes and decoder at stride 32 and, with what was understood there, at 16.
+        """Coarse warps: Gaussian process and decoder at stride 32, then at stride 16 with the context from 32.
 
-        Reads what `encode_coarse` gives. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image,
-        and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
+        Reads the features of `encode_coarse`. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other
+        image, and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
         """
         context: Tensor | None = None
         for stride, _ in DECODED:
@@ -159,11 +159,11 @@ class DKM(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Pairs refined by all levels, then those of stride 8 and below in a second pass.
+        """Refine pairs at all levels, then at stride 8 and below in a second pass.
 
         Args:
-            state: of `start`, or of an earlier call with `down_to`.
-            features_A, features_B: of `encode`.
+            state: from `start`, or from an earlier call with `down_to`.
+            features_A, features_B: from `encode`.
             down_to: stop in the first pass after the level of this stride.
         """
         steps = [("coarse", level) for level in LEVELS]
@@ -177,7 +177,7 @@ class DKM(nn.Module):
             ends = (features_A[key], features_B[key])
             shape, refiner = ends[0].shape[-2:], self.refiners[str(level.stride)]
             parts = compared_at_once((ends, ends[::-1]) if state.directions == 2 else (ends,), training=self.training)
-            del ends  # joined maps are held once
+            del ends  # keep only the joined maps in memory
             rows = len(flow) // len(parts)
             given = zip(parts, *(resized(each, shape).split(rows) for each in (flow, certainty)), strict=True)
             corrected = [refiner(*maps, *values, image_shape) for maps, *values in given]
@@ -186,7 +186,7 @@ class DKM(nn.Module):
         return Unfinished(_tensors(flow, certainty, coarsest), state.directions, max(len(steps), state.steps))
 
     def result(self, state: Unfinished) -> NetworkMatch:
-        """The warps of pairs, as far as they have come."""
+        """The current warps of the pairs."""
         tensors = state.tensors
         warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
         if state.directions == 1:
@@ -196,10 +196,10 @@ class DKM(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From embedded features and posterior to certainty and coordinates, coarse to fine.
+    """Coarse-to-fine decoder from embedded features and posterior to certainty and coordinates.
 
-    Source: DKM, section 3.2, whose embedding decoder is after DFN (arXiv 1804.09337): a context carries what was
-    understood at one stride to the next, and a gate decides channel by channel what of a level is added.
+    Source: DKM, section 3.2, whose embedding decoder follows DFN (arXiv 1804.09337): a context carries information
+    from one stride to the next, and a gate weights each channel of a level before it is added.
     """
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
 
         Args:
             embedded: (B, 256, h, w) of image A. posterior: (B, 256, h, w) on A's grid.
-            context: of the stride before, None at the first.
+            context: from the previous stride, None at the first.
         """
         embedding = self.rrb_d[stride](torch.cat([embedded, posterior.to(embedded.dtype)], dim=1))
         context = torch.zeros_like(embedding) if context is None else resized(context, embedding.shape[-2:])
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
 
 
 class Gate(nn.Module):
-    """Adds to a context what of an embedding the means of both over the image ask for."""
+    """Adds an embedding to a context, weighted per channel by a gate on the image means of both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Gate(nn.Module):
 class Refiner(nn.Module):
     """Corrects flow and certainty at one level of the pyramid.
 
-    Source: DKM, section 3.3. A unit of output moves the target by stride / 8 pixels of the image.
+    Source: DKM, section 3.3. One output unit moves the target by stride / 8 image pixels.
     """
 
     def __init__(self, level: Level) -> None:
@@ -266,7 +266,7 @@ class Refiner(nn.Module):
         """Corrected flow and certainty.
 
         Args:
-            x, y: (B, C, h, w) features of the image warped from and to.
+            x, y: (B, C, h, w) features of the source and the target image.
             flow: (B, 2, h, w) float32, normalised x, y in the other image.
             certainty: (B, 1, h, w) float32, logits.
             image_shape: (H, W) of the images at stride 1.
@@ -277,7 +277,7 @@ class Refiner(nn.Module):
         d = torch.cat([part.to(x.dtype, memory_format=torch.channels_last) for part in parts], dim=1)
         del parts
         for block in (self.block1, *self.hidden_blocks):
-            for layer in block:  # a call of the block would hold its input
+            for layer in block:  # calling the block would keep its input in memory
                 d = layer(d)
         delta = self.out_conv(d.float())  # (B, 3, h, w), certainty first
         height, width = image_shape
@@ -286,7 +286,7 @@ class Refiner(nn.Module):
 
 
 def checkpoint_name(name: str) -> str:
-    """The published file's name of one of our tensors."""
+    """The name in the published file of a tensor of this network."""
     theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
     return theirs + name.removeprefix(ours)
 

@@ -1,7 +1,7 @@
-"""LightGlue, read top-down: matches of two images' keypoints by attention, and the blocks it is made of.
+"""LightGlue, read top-down: matches of two images' keypoints by attention, and its building blocks.
 
-Source: Lindenberger et al., LightGlue: Local Feature Matching at Light Speed (arXiv 2306.13643). All layers are run on
-all keypoints: what would leave some out makes pairs of a batch differ in size.
+Source: Lindenberger et al., LightGlue: Local Feature Matching at Light Speed (arXiv 2306.13643). All layers run on all
+keypoints: early stopping and pruning would give the pairs of a batch different sizes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIGHTER = LightGlueConfig(descriptors=64, width=96, layers=6, heads=1)  # Lighte
 
 
 class LightGlue(nn.Module):
-    """From descriptors and places of two images' keypoints to scores of all matches between them."""
+    """Scores of all matches between two images' keypoints, from their descriptors and positions."""
 
     def __init__(self, config: LightGlueConfig | None = None) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class LightGlue(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor], *, config: LightGlueConfig | None = None) -> LightGlue:
-        """A network ready for inference, with the weights of a published file in its old or its new names.
+        """Build a network ready for inference, with the weights of a published file, in its old or new names.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -59,7 +59,7 @@ class LightGlue(nn.Module):
         used = {}
         for name, tensor in state_dict.items():
             name = re.sub(r"^(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", name.removeprefix("matcher."))
-            # Only what decides after the last layer is of use here; so is nothing of an extractor beside it.
+            # Only the assignment after the last layer is used, and nothing of an extractor in the same file.
             name = name.replace(f"log_assignment.{last}.", "log_assignment.")
             if not _UNREAD.match(name):
                 used[name] = tensor
@@ -67,11 +67,11 @@ class LightGlue(nn.Module):
         return net
 
     def forward(self, descriptors: tuple[Tensor, Tensor], places: tuple[Tensor, Tensor]) -> Tensor:
-        """Log scores (B, N, M) of all matches, of which each keypoint has at most one.
+        """Log scores (B, N, M) of all possible matches, of which each keypoint takes at most one.
 
         Args:
             descriptors: (B, N, D) and (B, M, D).
-            places: (B, N, 2) and (B, M, 2), the image's centre being 0 and half its long side 1.
+            places: (B, N, 2) and (B, M, 2), with the image's centre at 0 and half its long side as unit.
         """
         x, y = (self.input_proj(each) for each in descriptors)
         at_x, at_y = (self.posenc(each) for each in places)
@@ -81,7 +81,7 @@ class LightGlue(nn.Module):
 
 
 def best_matches(scores: Tensor, least: float = LEAST_SCORE) -> tuple[Tensor, Tensor]:
-    """Rows (M, 2) that are each other's best by log scores (N, M), first rows ascending, and their scores (M,)."""
+    """Mutual best matches by log scores (N, M): rows (M, 2), ascending by the first, and their scores (M,)."""
     best, partner = scores.max(dim=1)
     rows = torch.arange(len(scores), device=scores.device)
     kept = (scores.argmax(dim=0)[partner] == rows) & (best.exp() > least)
@@ -89,20 +89,20 @@ def best_matches(scores: Tensor, least: float = LEAST_SCORE) -> tuple[Tensor, Te
 
 
 class PositionEncoding(nn.Module):
-    """Rotations, by learned frequencies, for the channels of a head at each place."""
+    """Rotations with learned frequencies for a head's channels at each point."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.Wr = nn.Linear(2, width // 2, bias=False)
 
     def forward(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (B, 1, N, width), each twice."""
+        """Cosines and sines (B, 1, N, width), each repeated for two channels."""
         angles = self.Wr(places)[:, None].repeat_interleave(2, dim=-1)
         return angles.cos(), angles.sin()
 
 
 def rotated(x: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-    """Pairs of neighbouring channels of (B, heads, N, D) turned by the angles of their places."""
+    """Rotate pairs of adjacent channels of (B, heads, N, D) by the angles of their positions."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     return x * at[0] + torch.stack([-odd, even], dim=-1).flatten(-2) * at[1]
 
@@ -123,12 +123,12 @@ class Layer(nn.Module):
 
 
 def mixing(width: int) -> nn.Sequential:
-    """From tokens and the message to them, side by side, to what is added to the tokens."""
+    """The MLP from tokens concatenated with their messages to the tokens' update."""
     return nn.Sequential(Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), Linear(2 * width, width))
 
 
 class SelfBlock(nn.Module):
-    """Attention of keypoints to those of their own image, places told by rotation."""
+    """Attention between keypoints of one image, with positions encoded by rotation."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class SelfBlock(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Attention of keypoints to those of the other image; queries and keys are one."""
+    """Attention from keypoints to those of the other image; queries and keys share one projection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class CrossBlock(nn.Module):
 
 
 class Assignment(nn.Module):
-    """How alike two keypoints are among all others of both images, and whether either can be matched at all."""
+    """Similarity of keypoints relative to all others in both images, combined with their matchability."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""MATCHA's fusion network, read top-down: the network, its blocks, and one descriptor made of several.
+"""MATCHA's fusion network, read top-down: the network, its blocks, and merging several descriptors into one.
 
-Source: Xue et al., MATCHA: Towards Matching Anything (arXiv 2501.14945). What looks like a slip is what the published
-weights were trained with, and is kept. It knows tensors, not photographs; the feature maps it reads are made elsewhere.
+Source: Xue et al., MATCHA: Towards Matching Anything (arXiv 2501.14945). Apparent slips reproduce how the published
+weights were trained. Operates on tensors only; the input feature maps are computed elsewhere.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .weights import load_strictly
 
 Mode = Literal["default", "semantic", "light"]
 
-PATCH = 2  # cells of the geometric map a side of a token
+PATCH = 2  # side of a token, in cells of the geometric map
 NORM_EPS = 1e-6
-# Of heads that serve the losses alone.
+# Prefixes of heads used only by the losses.
 TRAINING_ONLY = ("keypoint_encoder.", "keypoint_head.", "heatmap_head.", "fine_matcher.", "corr_model.")
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Sizes; the defaults are those of the published network over Stable Diffusion 2.1's features.
+    """Sizes; the defaults are those of the published network with Stable Diffusion 2.1's features.
 
-    semantic_in, geometric_in, semantic_out, geometric_out: channels of the maps read and made.
+    semantic_in, geometric_in, semantic_out, geometric_out: channels of the input and output maps.
     """
 
     semantic_in: int = 1280
@@ -48,9 +48,9 @@ class FusionConfig:
 
 
 class Fusion(nn.Module):
-    """From a semantic and a geometric feature map of one image to one map of each kind that knows of the other.
+    """Fuses a semantic and a geometric feature map of one image; each output map uses both.
 
-    Nothing depends on another image, and no position is told: features carry it.
+    Independent of other images. No position encoding: the features contain position.
     """
 
     def __init__(self, config: FusionConfig | None = None) -> None:
@@ -69,13 +69,13 @@ class Fusion(nn.Module):
     def from_checkpoint(
         cls, state_dict: Mapping[str, Tensor], *, config: FusionConfig | None = None, fold: bool = True
     ) -> Fusion:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Args:
-            state_dict: as published, with or without the heads that serve training alone and a prefix "module.";
+            state_dict: as published, with or without the training-only heads and the prefix "module.";
                 float tensors of any precision, used as float32.
-            config: of a network of other sizes.
-            fold: merge the batch normalisations into the convolutions before them.
+            config: for networks of other sizes.
+            fold: merge the batch normalisations into the preceding convolutions.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -90,15 +90,15 @@ class Fusion(nn.Module):
         return net
 
     def forward(self, c: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Fused maps, both at the grid of the geometric one.
+        """Fused maps, both on the grid of the geometric one.
 
         Args:
-            c: (B, semantic_in, any, any) semantic features, as the diffusion network gives them.
-            f: (B, geometric_in, h, w) geometric ones; h and w are even.
+            c: (B, semantic_in, any, any) semantic features from the diffusion network.
+            f: (B, geometric_in, h, w) geometric features; h and w even.
 
         Returns:
             F_s: (B, semantic_out, h, w) of unit length over channels.
-            F_g: (B, geometric_out, h, w), not normalised, as geometric losses use it.
+            F_g: (B, geometric_out, h, w), not normalised, as the geometric losses use it.
 
         Raises:
             ValueError: h or w is odd.
@@ -118,20 +118,20 @@ class Fusion(nn.Module):
 
 
 def spread(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens (B, N, C) of a grid as a map (B, C / 4, 2 rows, 2 columns): each token holds four cells."""
+    """Tokens (B, N, C) of a grid as a map (B, C / 4, 2 rows, 2 columns): each token contains four cells."""
     return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH)
 
 
 def head(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
-    """From the raw map and what attention made of it to one fused map."""
+    """A head from the input map concatenated with the attended one to one fused map."""
     return nn.Sequential(Layer(in_channels, width), Layer(width, width), PointwiseConv2d(width, out_channels))
 
 
 class FusionBlock(nn.Module):
-    """Two branches that attend to themselves and to each other; x is the geometric one, y the semantic.
+    """Two branches with self-attention and cross-attention; x is the geometric one, y the semantic.
 
-    Keys and values of a branch's cross attention are the other's normalised inputs, not what the block made of them:
-    both branches are computed side by side.
+    Cross-attention reads the other branch's normalised input, not its updated tokens, so the branches are computed
+    in parallel.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -143,7 +143,7 @@ class FusionBlock(nn.Module):
         self.mlpx, self.mlpy = MLP(width), MLP(width)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Both branches' tokens (B, N, width) after the block."""
+        """Update both branches' tokens (B, N, width)."""
         normed_x, normed_y = self.normx1(x), self.normy1(y)
         x = x + self.attnx(normed_x)
         y = y + self.attny(normed_y)
@@ -153,7 +153,7 @@ class FusionBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one sequence to another."""
+    """Multi-head attention from one sequence to another."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -169,16 +169,16 @@ class CrossAttention(nn.Module):
 
 
 def merge(F_g: Tensor, F_s: Tensor, dino: Tensor | None = None, *, mode: Mode = "default") -> Tensor:
-    """One descriptor map of unit length, made of the fused maps and DINOv2's.
+    """Merge the fused maps and DINOv2's into one descriptor map of unit length.
 
     Args:
-        F_g, F_s: (B, C, h, w) of `Fusion`; normalised or not.
-        dino: (B, C, any, any) DINOv2's patch features; not read by the mode "light".
-        mode: "default" for geometric and temporal matching, 1024 channels of the published network; "semantic",
+        F_g, F_s: (B, C, h, w) from `Fusion`; normalised or not.
+        dino: (B, C, any, any) DINOv2's patch features; unused in mode "light".
+        mode: "default" for geometric and temporal matching, 1024 channels with the published network; "semantic",
             1280; "light" without DINOv2, 512.
 
     Raises:
-        ValueError: the mode is unknown, or needs DINOv2's features.
+        ValueError: the mode is unknown, or DINOv2's features are missing.
     """
     F_g, F_s = F.normalize(F_g, dim=1), F.normalize(F_s, dim=1)
     if mode == "light":
@@ -192,10 +192,10 @@ def merge(F_g: Tensor, F_s: Tensor, dino: Tensor | None = None, *, mode: Mode = 
 
 
 def extended(maps: Tensor, other: Tensor) -> Tensor:
-    """Maps (B, C, h, w) with every n-th channel of others (B, D, any, any) behind them, at unit length; n = D // C.
+    """Append every n-th channel of others (B, D, any, any), n = D // C, to maps (B, C, h, w); unit length.
 
-    The channels' stride gives the parts their weights in a product of descriptors. Others of fewer channels, which the
-    paper's rule does not cover, are taken whole.
+    The channel stride determines each part's weight in dot products of descriptors. Others with fewer channels, which
+    the paper's rule does not cover, are used whole.
     """
     if maps.shape[-2:] != other.shape[-2:]:
         other = F.normalize(resized(other, maps.shape[-2:]), dim=1)
@@ -204,10 +204,10 @@ def extended(maps: Tensor, other: Tensor) -> Tensor:
 
 
 def sampled(maps: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unit descriptors (N, C) of a map (1, C, h, w) at normalised places (N, 2) of an image of size (width, height).
+    """Unit descriptors (N, C) of a map (1, C, h, w) at normalised points (N, 2) of an image of size (width, height).
 
-    The map's outermost cells are taken to lie on the centres of the image's outermost pixels, as in the published
-    evaluation; places outside the image are read as zeros.
+    The map's outermost cells are aligned with the centres of the image's outermost pixels, as in the published
+    evaluation; points outside the image read zeros.
     """
     stretch = places.new_tensor([side / (side - 1) for side in size])
     read = F.grid_sample(maps.float(), (places * stretch).float()[None, None], align_corners=True)
@@ -215,17 +215,17 @@ def sampled(maps: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def soft_targets(queries: Tensor, maps: Tensor, *, reach: int = 7, temperature: float = 0.02) -> Tensor:
-    """Where in maps of unit descriptors each query is, to a fraction of a cell.
+    """Sub-cell positions of queries in maps of unit descriptors.
 
-    A mean of cells weighted by their similarity near the best one. Cells further than `reach` from it count with
-    similarity 0, not with none at all, as the published results do: the weaker the best, the more they draw the mean
-    towards the middle.
+    A softmax-weighted mean of cells near the best one. Cells further than `reach` from it are not excluded but get
+    similarity 0, as in the published results: the weaker the best match, the more they pull the mean towards the
+    middle.
 
     Args:
         queries: (N, C). maps: (C, h, w).
 
     Returns:
-        (N, 2) column and row, within the grid.
+        (N, 2) column and row, inside the grid.
     """
     height, width = maps.shape[-2:]
     similarity = queries @ maps.flatten(1)

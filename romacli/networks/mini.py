@@ -1,7 +1,7 @@
-"""The small network that ships inside the package: RoMa's design at a twentieth of its size, for CPUs.
+"""The small network included in the package: RoMa's design at a twentieth of its size, for CPUs.
 
-It knows tensors only. Source of the design: RoMa (arXiv 2305.15404), sections 3.1 to 3.3; each class says
-where it differs and why.
+Operates on tensors only. Source of the design: RoMa (arXiv 2305.15404), sections 3.1 to 3.3; each class states where it
+differs and why.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ DESCRIPTOR_POWER = 8.0
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """Widths and depths; the three-tuples are per refined stride 8, 4, 2.
+    """Widths and depths; the three-tuples are for the refined strides 8, 4, 2.
 
-    The defaults have 5.0 M parameters. Widths are multiples of 16 because bfloat16 matrix units work on
-    blocks of that size. The last four are what studies change (see `romacli train --setup`).
+    The defaults have 5.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
+    four fields are varied in studies (see `romacli train --setup`).
 
     Attributes:
-        shared_trunk: one trunk sees for all strides; otherwise a second one for those that are refined.
+        shared_trunk: one trunk for all strides; otherwise the refined strides have a second one.
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
-        classifies: the coarse decoder answers with anchors; otherwise with coordinates.
-        cosines: are added to the anchors' logits.
+        classifies: the coarse decoder outputs anchor logits; otherwise coordinates.
+        cosines: added to the anchors' logits.
     """
 
     trunk_channels: tuple[int, ...] = (32, 64, 128, 256)
@@ -72,10 +72,10 @@ class MiniConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """One level of refinement: where it started, where it ended, and how sure it is.
+    """One level of refinement: its initial warp, its result and the result's certainty.
 
-    `start` and `warp` are (B, h, w, 2) normalised, `certainty` (B, h, w) logits. The anchor decoder's stage
-    has no start of its own and repeats its warp there.
+    `start` and `warp` are (B, h, w, 2) normalised, `certainty` (B, h, w) logits. The anchor decoder has no initial
+    warp; its stage repeats `warp` as `start`.
     """
 
     start: Tensor
@@ -87,7 +87,7 @@ class Stage:
 class MiniTrace:
     """Everything one pass over a batch computes, for the losses: logits, cosines and all stages in order.
 
-    `anchor_logits` is (B, h, w, anchors), or (B, h, w, 2) coordinates where the network does not classify;
+    `anchor_logits` is (B, h, w, anchors), or (B, h, w, 2) coordinates if the network does not classify;
     `correlation` (B, N_source, N_target) cosines of the tokens.
     """
 
@@ -104,7 +104,7 @@ def pixel_grid(height: int, width: int, device: torch.device | None = None) -> T
 
 
 def convolution(channels_in: int, channels_out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    """Return convolution, batch norm and ReLU, the brick of trunk and refiners."""
+    """Return convolution, batch norm and ReLU, the building block of trunk and refiners."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -123,9 +123,9 @@ class ResidualBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Features at strides 2, 4, 8 and 16 from contrast-normalised gray, one trunk for all of them.
+    """Features at strides 2, 4, 8 and 16 from contrast-normalised gray, from a single trunk.
 
-    RoMa pairs a frozen DINOv2 with VGG19; neither fits on a CPU budget, so one small ResNet does both jobs.
+    RoMa combines a frozen DINOv2 with VGG19; both are too large for a CPU, so one small ResNet replaces them.
     """
 
     def __init__(self, config: MiniConfig, *, with_coarse: bool = True) -> None:
@@ -155,7 +155,7 @@ class Trunk(nn.Module):
 
 
 def normalised_gray(image: Tensor) -> Tensor:
-    """Turn ImageNet-normalised RGB (B, 3, H, W) into gray (B, 1, H, W) of mean 0 and deviation about 1."""
+    """Turn ImageNet-normalised RGB (B, 3, H, W) into gray (B, 1, H, W) with mean 0 and deviation about 1."""
     mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
     gray = (image.float() * std + mean).mean(dim=1, keepdim=True)
@@ -164,10 +164,10 @@ def normalised_gray(image: Tensor) -> Tensor:
 
 
 class MatchEncoder(nn.Module):
-    """Regress, per token of A, the Fourier coordinates of its match in B with a Gaussian process.
+    """Regress, for each token of A, the Fourier coordinates of its match in B with a Gaussian process.
 
-    Source: RoMa section 3.2 (exponential cosine kernel, cosine basis); inverse temperature learned from 5.
-    Solved once per image in `condition`, so that a pair costs one kernel and one product.
+    Source: RoMa section 3.2 (exponential cosine kernel, cosine basis); the inverse temperature is learned, starting
+    from 5. Solved once per image in `condition`, so a pair costs one kernel and one product.
     """
 
     frequency: Tensor
@@ -211,14 +211,14 @@ class DecoderBlock(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, width/heads)
-        # Spelled out: the fused CPU kernel's backward is four times slower at these token counts.
+        # Written out: the fused CPU kernel's backward pass is four times slower at these token counts.
         attention = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
         x = x + self.projection((attention @ value).transpose(1, 2).reshape(x.shape))
         return x + self.mlp(x)
 
 
 class ConvolutionBlock(nn.Module):
-    """What a block is without attention: as many parameters, nearly, but tokens learn of their neighbours alone."""
+    """The block without attention: about as many parameters, but tokens see only their neighbours."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -229,11 +229,11 @@ class ConvolutionBlock(nn.Module):
 
 
 class AnchorDecoder(nn.Module):
-    """Classify every token of A over a grid of anchors in B, and say whether it has a match at all.
+    """Classify every token of A over a grid of anchors in B, and predict whether it has a match.
 
-    Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's
-    tokens, resampled on the anchors, are added to the logits; and a token is told its own Fourier
-    coordinates, which DINOv2 features carry implicitly and a small trunk's do not.
+    Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's tokens,
+    resampled to the anchors, are added to the logits; and each token receives its own Fourier coordinates, which
+    DINOv2 features contain implicitly and those of a small trunk do not.
     """
 
     def __init__(self, config: MiniConfig) -> None:
@@ -259,7 +259,7 @@ class AnchorDecoder(nn.Module):
         shapes: tuple[Sequence[int], Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
         """Return anchor logits (B, N, anchors) and certainty logits (B, N); `shapes` are A's and B's token grids."""
-        scale = tokens.shape[-1] ** 0.5 * 0.3  # unit vectors to entries comparable with the cosines' basis
+        scale = tokens.shape[-1] ** 0.5 * 0.3  # scales entries of unit vectors to match the cosine basis
         x = self.input(torch.cat((tokens * scale, posterior, own.expand_as(posterior)), dim=-1))
         if not self.config.transformer:
             x = x.transpose(1, 2).unflatten(2, tuple(shapes[0]))
@@ -282,7 +282,8 @@ class AnchorDecoder(nn.Module):
 def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
     """Return warps (..., 2): the mean of the best anchor and its eight neighbours, weighted by probability.
 
-    Source: RoMa section 3.3, which uses four neighbours; we test the border where RoMa's index wraps.
+    Source: RoMa section 3.3, which uses four neighbours; here neighbours beyond the border are excluded, where RoMa's
+    index wraps.
     """
     side = anchors_per_side
     probability = logits.softmax(dim=-1)
@@ -300,9 +301,8 @@ def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
 class Refiner(nn.Module):
     """Move a warp by a few cells of one stride, from both images' features and a local correlation.
 
-    Source: RoMa section 3.3 and its released refiners. Dense 3x3 convolutions replace the depthwise 5x5
-    ones, which are slow on CPUs; descriptors have a loss of their own instead of a gradient through the
-    correlation.
+    Source: RoMa section 3.3 and its released refiners. Dense 3x3 convolutions replace the depthwise 5x5 ones, which are
+    slow on CPUs; descriptors have their own loss instead of a gradient through the correlation.
     """
 
     def __init__(self, channels: int, config: MiniConfig, level: int) -> None:
@@ -322,7 +322,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def describe(self, x: Tensor) -> dict[str, Tensor]:
-        """Return what one image contributes: projected features and, with a correlation, descriptors."""
+        """Return the part that depends on one image: projected features and, with a correlation, descriptors."""
         described = {"features": self.features(x)}
         if self.descriptors is not None:
             raw = self.descriptors(x)
@@ -353,10 +353,10 @@ class Refiner(nn.Module):
 
 
 class Mini(nn.Module):
-    """The whole matcher; `encode` once per image, `match` once per pair.
+    """The whole matcher; `encode` runs once per image, `match` once per pair.
 
     Attributes:
-        config: what it was built from.
+        config: the configuration it was built from.
         log_token_gain, log_descriptor_gain: learned inverse temperatures of the contrastive losses; unused
             when matching.
     """
@@ -378,7 +378,7 @@ class Mini(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
-        """Return everything that depends on one image alone, each tensor batched along its first dimension.
+        """Return everything that depends on one image alone, batched along the first dimension of each tensor.
 
         Args:
             coarse: (B, 3, Hc, Wc) float32, ImageNet-normalised, sides multiples of 16.
@@ -391,24 +391,24 @@ class Mini(nn.Module):
         return encoded
 
     def pyramid(self, image: Tensor, *, with_coarse: bool = True) -> dict[int, Tensor]:
-        """Return features (B, C, h, w) by stride of (B, 3, H, W) images, of both trunks where there are two."""
+        """Return features (B, C, h, w) of (B, 3, H, W) images by stride, from both trunks if there are two."""
         if self.fine_trunk is None:
             return self.trunk(image, with_coarse=with_coarse)
         maps: dict[int, Tensor] = self.fine_trunk(image)
         return maps | {COARSE_STRIDE: self.trunk(image)[COARSE_STRIDE]} if with_coarse else maps
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Return what `start` needs of (B, 3, Hc, Wc) images, and a `descriptor` (B, D) of each as a whole.
+        """Return the inputs of `start` for (B, 3, Hc, Wc) images, and a global `descriptor` (B, D) of each.
 
         The descriptor pools the trunk at strides 8 and 16: on rendered walks it found more true overlaps than either
-        level, lower powers or the tokens that the matcher compares.
+        level alone, lower powers, or the tokens used for matching.
         """
         pyramid = self.pyramid(coarse)
         pooled = [generalized_mean(pyramid[stride], DESCRIPTOR_POWER) for stride in (COARSE_STRIDE, 8)]
         return {**self.encode_tokens(pyramid), "descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
 
     def encode_tokens(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Return what `start` needs of images whose map at stride 16 is known."""
+        """Return the inputs of `start` from the images' features at stride 16."""
         tokens = self.tokens(pyramid[COARSE_STRIDE])
         height, width = tokens.shape[2:]
         with torch.autocast(tokens.device.type, enabled=False):
@@ -420,7 +420,7 @@ class Mini(nn.Module):
         }
 
     def descriptors(self, pyramid: Mapping[int, Tensor], stride: int) -> Tensor:
-        """Return the unit descriptors (B, C, h, w) that the refiner of a stride compares, from the trunk's maps."""
+        """Return the unit descriptors (B, C, h, w) that a stride's refiner compares, from the trunk's features."""
         return self._refiner(stride).describe(pyramid[stride])["descriptors"]
 
     def match(
@@ -433,13 +433,13 @@ class Mini(nn.Module):
         return self.result(self.refine(self.start(encoded_A, encoded_B), encoded_A, encoded_B))
 
     def start(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> Unfinished:
-        """Return what the decoder makes of pairs in both directions, one value a token; it reads `encode_coarse`."""
+        """Return the decoder's warps of pairs in both directions, one value per token; reads `encode_coarse`."""
         both = _both_ways(encoded_A, encoded_B, ("tokens", "alpha"))
         stage = self._decode(both, swap_halves(both), symmetric=True).stages[0]
         return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, directions=2)
 
     def begin(self, warp: Tensor, certainty: Tensor) -> Unfinished:
-        """Return a state for `refine` whose coarse warp is found elsewhere.
+        """Return a state for `refine` from an external coarse warp.
 
         Args:
             warp: (2, h, w, 2) normalised, from A to B and from B to A. certainty: (2, h, w) logits.
@@ -454,7 +454,7 @@ class Mini(nn.Module):
         *,
         down_to: int | None = None,
     ) -> Unfinished:
-        """Return pairs refined: by all that is left, or in the first pass down to a stride and no further."""
+        """Refine pairs: by all remaining steps, or within the first pass down to a given stride."""
         steps = _steps(encoded_A)
         end = len(steps) if down_to is None else sum(image == "coarse" and s >= down_to for image, s in steps)
         warp, certainty = state.tensors["warp"], state.tensors["certainty"]
@@ -466,7 +466,7 @@ class Mini(nn.Module):
         return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, 2, max(state.steps, end))
 
     def result(self, state: Unfinished) -> NetworkMatch:
-        """Return the warps of pairs in both directions, as far as they have come."""
+        """Return the current warps of pairs in both directions."""
         warp, certainty = _finished(state.tensors["warp"], state.tensors["certainty"])
         (warp_AB, warp_BA), (certainty_AB, certainty_BA) = warp.chunk(2), certainty.chunk(2)
         return NetworkMatch(warp_AB, certainty_AB, warp_BA, certainty_BA)
@@ -476,8 +476,8 @@ class Mini(nn.Module):
     ) -> MiniTrace:
         """Return all stages of matching `source` onto `target`.
 
-        With `symmetric`, the target is the source with its halves swapped and the token cosines are computed
-        once for both directions. Gradients are cut between stages (RoMa section 3.4).
+        With `symmetric`, the target is the source with its halves swapped, and the token cosines are computed
+        once for both directions. Gradients are stopped between stages (RoMa section 3.4).
         """
         first = self._decode(source, target, symmetric=symmetric)
         stages = [*first.stages]
@@ -486,7 +486,7 @@ class Mini(nn.Module):
         return MiniTrace(first.anchor_logits, first.correlation, tuple(stages))
 
     def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool) -> MiniTrace:
-        """Return the first stage, from tokens and the Gaussian process's solution alone; see `trace`."""
+        """Return the first stage, from tokens and the Gaussian process's solution only; see `trace`."""
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with torch.autocast(source["tokens"].device.type, enabled=False):
             correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
@@ -529,7 +529,7 @@ class Mini(nn.Module):
 
 
 def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same features with the halves of the batch exchanged, so that row i meets its partner."""
+    """Return the same features with the halves of the batch swapped, so that row i is paired with its partner."""
     return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
 
 
@@ -542,7 +542,7 @@ def _correlate(source: Tensor, target: Tensor, symmetric: bool) -> Tensor:
 
 
 def _steps(encoded: Mapping[str, Tensor]) -> list[tuple[str, int]]:
-    """Return the refinements that images are encoded for, in order: which of their sizes, and at which stride."""
+    """Return the refinements that the images are encoded for, in order: image size and stride."""
     return [
         (image, stride)
         for image in ("coarse", "fine")
@@ -554,7 +554,7 @@ def _steps(encoded: Mapping[str, Tensor]) -> list[tuple[str, int]]:
 def _both_ways(
     encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor], names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return some features as the source of both directions: A's, then B's."""
+    """Return selected features as the source of both directions: A's, then B's."""
     return {name: torch.cat((encoded_A[name], encoded_B[name])) for name in names}
 
 
@@ -567,13 +567,13 @@ def _resized(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _finished(warp: Tensor, certainty: Tensor) -> tuple[Tensor, Tensor]:
-    """Clamp the warp to the image and give certainty 0 to what had left it (spec of RoMa's released code)."""
+    """Clamp the warp to the image and set certainty 0 where it was outside (as in RoMa's released code)."""
     inside = (warp.abs() <= 1).all(dim=-1)
     return warp.clamp(-1, 1), certainty.sigmoid() * inside
 
 
 def load_mini(path: Path) -> Mini:
-    """Return the network stored at `path`, in float32 and ready to match, batch norms folded away.
+    """Load the network stored at `path`, in float32, ready to match, with batch norms folded.
 
     Raises:
         WeightsError: as `read_mini`.
@@ -582,15 +582,15 @@ def load_mini(path: Path) -> Mini:
 
 
 def read_mini(path: Path) -> Mini:
-    """Return the network stored at `path` in float32 as it was trained, to train it further.
+    """Load the network stored at `path` in float32 as trained, to continue training.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds another network; the message names what differs.
+        WeightsError: the file is missing, damaged, or contains another network; the message names what differs.
     """
     metadata, state = read_weights(path)
     if metadata.get("layout") != LAYOUT:
         found = metadata.get("layout", "weights of another network")
-        raise WeightsError(f"{path} holds {found}, not {LAYOUT}. Give a file made by romacli train.")
+        raise WeightsError(f"{path} contains {found}, not {LAYOUT}. Give a file made by romacli train.")
     network = Mini(config_from_json(metadata["config"]))
     expected = weights_of(network)
     different = sorted(
@@ -600,14 +600,14 @@ def read_mini(path: Path) -> Mini:
     if different:
         raise WeightsError(
             f"{path} does not fit the 'mini' it describes: {len(different)} tensors are missing, extra or of "
-            f"another shape, first {different[0]}. Fetch or train it anew."
+            f"another shape, first {different[0]}. Fetch it again or train a new one."
         )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     return network
 
 
 def without_batch_norm(network: Mini) -> Mini:
-    """Fold each batch norm of a network in evaluation mode into the convolution before it; changes it in place."""
+    """Fold each batch norm of a network in evaluation mode into the preceding convolution, in place."""
     for module in network.modules():
         if not isinstance(module, nn.Sequential) or len(module) < 2:
             continue
@@ -618,13 +618,13 @@ def without_batch_norm(network: Mini) -> Mini:
 
 
 def weights_of(network: Mini) -> dict[str, Tensor]:
-    """Return the tensors a weight file holds: all but batch norm's step counters, which inference ignores."""
+    """Return the tensors stored in a weight file: all but batch norm's step counters, which inference ignores."""
     state = network.state_dict()
     return {key: state[key].contiguous() for key in state if not key.endswith("num_batches_tracked")}
 
 
 def config_to_json(config: MiniConfig) -> str:
-    """Return the configuration as a line of JSON, as weight files carry it; older ones lack what studies change."""
+    """Return the configuration as one line of JSON for weight files; study fields appear only if not the default."""
     plain = MiniConfig()
     values = {k: v for k, v in asdict(config).items() if not isinstance(v, bool) or v != getattr(plain, k)}
     return json.dumps(values)
@@ -637,13 +637,13 @@ def config_from_json(text: str) -> MiniConfig:
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The facts and the tensors of a .safetensors file.
+    """Read the metadata and the tensors of a .safetensors file.
 
     Raises:
-        WeightsError: it is missing or damaged.
+        WeightsError: the file is missing or damaged.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {error}. Fetch or train it anew.") from error
+        raise WeightsError(f"{path} cannot be read as weights: {error}. Fetch it again or train a new one.") from error

@@ -1,4 +1,4 @@
-"""What every dense network in this room makes of a batch of pairs; it knows neither files nor pixels."""
+"""The outputs that all dense networks have in common; independent of files and pixels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NetworkMatch:
-    """Dense warps between image A and image B of each pair, with the probability that they are right.
+    """Dense warps between images A and B of each pair, with the probability that they are right.
 
     Attributes:
         warp_AB: (B, H, W, 2) float32, x and y in image B for every pixel of A; the image area is [-1, 1]
-            (align_corners=False), and some networks leave it.
+            (align_corners=False), and some networks point outside it.
         certainty_AB: (B, H, W) float32 in [0, 1]; 0 where the warp left image B and was clamped to it.
-        warp_BA: the same from B to A, or None when only one direction was asked for.
+        warp_BA: the same from B to A, or None if only one direction was requested.
         certainty_BA: the same from B to A, or None.
     """
 
@@ -29,7 +29,7 @@ class NetworkMatch:
 
 @dataclass(frozen=True)
 class PreciseMatch(NetworkMatch):
-    """Warps of a network that also says how exact they are, and calls the probability overlap.
+    """Warps of a network that also predicts their precision; it calls the probability overlap.
 
     Attributes:
         precision_AB: (B, H, W, 2, 2) float32, inverse covariance of x and y of the target, per squared pixel of a
@@ -51,12 +51,12 @@ class PreciseMatch(NetworkMatch):
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A batch of pairs between two stages of a network, so that a stage may run for some of them and in other batches.
+    """A batch of pairs between two stages of a network, so that later stages can run on some of them or in new batches.
 
     Attributes:
-        tensors: the network's own, (directions * B, ...) each: those from A to B of all pairs, then those from B to A.
-        directions: 2, or 1 when only A to B was asked for.
-        steps: how many refiners are behind.
+        tensors: the network's own, (directions * B, ...) each: A to B of all pairs first, then B to A.
+        directions: 2, or 1 if only A to B was requested.
+        steps: number of refiners applied so far.
     """
 
     tensors: Mapping[str, Tensor]
@@ -64,7 +64,7 @@ class Unfinished:
     steps: int = 0
 
     def apart(self) -> list[Unfinished]:
-        """The same pair by pair."""
+        """Split the batch into single pairs."""
         split = {name: tensor.unflatten(0, (self.directions, -1)) for name, tensor in self.tensors.items()}
         pairs = next(iter(split.values())).shape[1]
         return [
@@ -74,7 +74,7 @@ class Unfinished:
 
 
 def together(pairs: Sequence[Unfinished]) -> Unfinished:
-    """Pairs of `Unfinished.apart` as one batch; they have come equally far."""
+    """Join pairs from `Unfinished.apart` into one batch; all must be at the same stage."""
     first = pairs[0]
     if len(pairs) == 1:
         return first

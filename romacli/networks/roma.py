@@ -1,7 +1,7 @@
 """RoMa, read top-down: the network, its Gaussian process, the transformer decoder and the refiners.
 
-Source: Edstedt et al., RoMa: Robust Dense Feature Matching (arXiv 2305.15404). Where the published weights
-were trained differently from the paper, the code follows the weights. It knows tensors, not photographs.
+Source: Edstedt et al., RoMa: Robust Dense Feature Matching (arXiv 2305.15404). Where the published weights were trained
+differently from the paper, the code follows the weights. Operates on tensors only.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Level:
     """One level of the pyramid.
 
     Attributes:
-        stride: in pixels; the coarsest level's is that of the patches, 14, though named and treated as 16.
+        stride: in pixels; at the coarsest level it is the patch size, 14, though named and treated as 16.
         in_channels: of the encoder's features.
         channels: of the projected features.
-        displacement_channels: into which the refiner embeds how far a pixel moves.
-        correlation_radius: of the refiner's window, None for a refiner without one.
+        displacement_channels: of the refiner's displacement embedding.
+        correlation_radius: of the refiner's window, None for a refiner without a correlation.
     """
 
     stride: int
@@ -53,10 +53,10 @@ class RoMaConfig:
     """Sizes of the network; the defaults are those of the published weights, coarsest level first.
 
     Attributes:
-        coarse_encoder: of the coarsest level: dinov2 or resnet50.
-        fine_encoder: of the others: vgg19, resnet50, one of its own, or shared, the coarse one's ResNet-50.
-        transformer: the decoder attends to all tokens; otherwise it convolves, as DKM's does, at one stride.
-        classifies: the decoder answers with anchors; otherwise with coordinates, as DKM's.
+        coarse_encoder: for the coarsest level: dinov2 or resnet50.
+        fine_encoder: for the others: vgg19, resnet50 (a separate one), or shared (the coarse encoder's ResNet-50).
+        transformer: the decoder attends to all tokens; otherwise it is convolutional like DKM's, at one stride.
+        classifies: the decoder outputs anchor logits; otherwise coordinates, like DKM's.
     """
 
     dinov2: DINOv2Config = field(default_factory=DINOv2Config)
@@ -78,7 +78,7 @@ class RoMaConfig:
     classifies: bool = True
 
     def varied(self, *, coarse_encoder: str, fine_encoder: str, transformer: bool, classifies: bool) -> RoMaConfig:
-        """The same with other parts, as the paper's table 2 has them; levels read what their encoder gives."""
+        """The same with other components, as in the paper's table 2; `in_channels` follow the encoders."""
         encoders = [coarse_encoder, *([fine_encoder] * (len(self.levels) - 1))]
         levels = tuple(
             level if encoder in ("dinov2", "vgg19") else replace(level, in_channels=RESNET_CHANNELS[level.stride])
@@ -95,16 +95,15 @@ class RoMaConfig:
 
     @property
     def variation(self) -> dict[str, Any]:
-        """What `varied` takes to come to this configuration."""
+        """The arguments of `varied` that yield this configuration."""
         return {name: getattr(self, name) for name in ("coarse_encoder", "fine_encoder", "transformer", "classifies")}
 
 
 PUBLISHED = RoMaConfig()
 RESNET_CHANNELS = {16: 1024, 8: 512, 4: 256, 2: 64, 1: 3}
-FINE_ENCODERS = {"vgg19": "vgg", "resnet50": "fine_resnet", "shared": "resnet"}  # and our modules
-CONVOLUTIONS_WIDTH = 384  # of the decoder without attention; DKM's
-
-# Names of modules in the published checkpoint, and ours.
+FINE_ENCODERS = {"vgg19": "vgg", "resnet50": "fine_resnet", "shared": "resnet"}  # and the attributes of RoMa
+CONVOLUTIONS_WIDTH = 384  # of the decoder without attention; as in DKM
+# Prefixes of module names in the published checkpoint, and in this code.
 CHECKPOINT_PREFIXES = {
     "encoder.cnn.": "vgg.",
     "encoder.net.": "resnet.",
@@ -120,11 +119,11 @@ DESCRIPTOR_POWER = 3.0
 
 @dataclass(frozen=True)
 class Stage:
-    """What one refiner made of the flow it started from.
+    """The input and output of one refiner.
 
     Attributes:
         stride: of its level.
-        start, flow: (B, 2, h, w) float32, normalised x, y in the other image.
+        start, flow: (B, 2, h, w) float32, normalised x, y in the other image, before and after.
         certainty: (B, 1, h, w) float32, logits.
     """
 
@@ -136,10 +135,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Trace:
-    """All stages of a batch of pairs, as the losses see them.
+    """All stages of a batch of pairs, for the losses.
 
     Attributes:
-        anchor_logits: (B, anchors, h, w) float32, or (B, 2, h, w), coordinates, where the network does not classify.
+        anchor_logits: (B, anchors, h, w) float32, or (B, 2, h, w) coordinates if the network does not classify.
         certainty: (B, 1, h, w) float32, the decoder's logits.
         stages: of the refiners, in order.
     """
@@ -150,12 +149,12 @@ class Trace:
 
 
 class RoMa(nn.Module):
-    """Dense matching of two images, split where the work of one image ends and that of a pair begins.
+    """Dense matching of two images, with per-image and per-pair work separated.
 
-    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
-    `net.to(torch.bfloat16)` or `.half()` puts the convolutions and transformers in that precision; what needs
-    more stays float32, also under autocast: the Gaussian process and the features it compares, the anchor
-    logits, the outputs of the refiners and all coordinates.
+    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
+    `net.to(torch.bfloat16)` or `.half()` converts the convolutions and transformers. The parts that need more precision
+    stay float32, also under autocast: the Gaussian process and the features it compares, the anchor logits, the outputs
+    of the refiners, and all coordinates.
     """
 
     def __init__(self, config: RoMaConfig = PUBLISHED) -> None:
@@ -194,12 +193,12 @@ class RoMa(nn.Module):
         config: RoMaConfig = PUBLISHED,
         fold: bool = True,
     ) -> RoMa:
-        """A network ready for inference, with the weights of RoMa's and DINOv2's published files.
+        """Build a network ready for inference, with the weights of RoMa's and DINOv2's published files.
 
         Args:
             roma, dinov2: state dicts as published; float tensors of any precision, used as float32.
-            config: sizes other than the published ones, for small networks in tests.
-            fold: merge the batch normalisations into the convolutions before them.
+            config: smaller sizes than the published ones, for networks in tests.
+            fold: merge the batch normalisations into the preceding convolutions.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -218,16 +217,16 @@ class RoMa(nn.Module):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:
-        """All that depends on one image alone, to be kept and used for every pair the image is in.
+        """Compute all that depends on one image alone, to be reused for every pair of the image.
 
         Args:
             coarse: (B, 3, H, W) float32, ImageNet-normalised; H and W multiples of 14.
-            fine: the same images, larger, for a second pass of refinement, or None to do without.
+            fine: the same images, larger, for a second pass of refinement, or None for a single pass.
 
         Returns:
             Tensors with the batch in dim 0: projected features `coarse_16` ... `coarse_1` and, with a second
-            pass, `fine_8` ... `fine_1`, each (B, C, h, w); and `alpha` (B, h * w, C) float32, the share of
-            the Gaussian process's posterior that depends on the image matched to.
+            pass, `fine_8` ... `fine_1`, each (B, C, h, w); and `alpha` (B, h * w, C) float32, the part of the Gaussian
+            process's posterior that depends only on the target image.
         """
         patch = self.config.dinov2.patch if self.config.coarse_encoder == "dinov2" else 8
         if any(side % patch or not side for side in coarse.shape[-2:]):
@@ -242,7 +241,7 @@ class RoMa(nn.Module):
         return features
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole.
+        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each.
 
         The descriptor is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
         """
@@ -269,17 +268,17 @@ class RoMa(nn.Module):
         return {f"{name}_{stride}": self.projections[str(stride)](features) for stride, features in maps}
 
     def _encoder(self, name: str) -> Callable[[Tensor], Iterator[tuple[int, Tensor]]]:
-        """One of the convolutional encoders, for images of any precision."""
+        """One of the convolutional encoders, accepting images of any precision."""
         encoder = getattr(self, name)
         dtype = next(encoder.parameters()).dtype
         return lambda image: encoder(image.to(dtype))
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
 
         Args:
-            features_A, features_B: of `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                where both have the features for it.
+            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                if both contain its features.
 
         Returns:
             Warps and certainties at the size of the last pass.
@@ -290,15 +289,15 @@ class RoMa(nn.Module):
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
         """Coarse warps: Gaussian process, transformer decoder and the most likely anchors.
 
-        Reads what `encode_coarse` gives. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image,
-        and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
+        Reads the features of `encode_coarse`. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other
+        image, and `certainty` and `coarsest_certainty` (2B or B, 1, h, w), logits; all float32.
         """
         logits = self._logits(features_A, features_B, symmetric=symmetric)
         flow, certainty = self._decoded(logits[:, :-1]), logits[:, -1:]
         return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
 
     def _logits(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool) -> Tensor:
-        """Logits of anchors and, in the last channel, certainty: (B or 2B, anchors + 1, h, w)."""
+        """Logits of the anchors, then certainty in the last channel: (B or 2B, anchors + 1, h, w)."""
         maps_A, maps_B = (features[f"coarse_{self.config.levels[0].stride}"] for features in (features_A, features_B))
         if maps_A.shape != maps_B.shape:
             raise ValueError(f"images A and B were encoded at different sizes: {maps_A.shape}, {maps_B.shape}")
@@ -314,13 +313,13 @@ class RoMa(nn.Module):
         return self.decoder(x.transpose(1, 2).unflatten(2, shape))
 
     def _decoded(self, answers: Tensor) -> Tensor:
-        """The coarse flow (B, 2, h, w) that the decoder's answers mean."""
+        """Decode the decoder's outputs to the coarse flow (B, 2, h, w)."""
         return decode_anchors(answers) if self.config.classifies else answers
 
     def trace(self, features_A: FeatureMaps, features_B: FeatureMaps) -> Trace:
-        """Everything that both directions of pairs compute, A to B in the first half, for the losses.
+        """Everything computed for both directions of pairs, A to B in the first half, for the losses.
 
-        No gradient passes from one stage to the one before (section 3.4).
+        No gradient flows from one stage to the previous one (section 3.4).
         """
         logits = self._logits(features_A, features_B, symmetric=True)
         flow, certainty = self._decoded(logits[:, :-1].detach()), logits[:, -1:]
@@ -331,11 +330,11 @@ class RoMa(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Pairs refined by all levels, then those of stride 8 and below in a second pass.
+        """Refine pairs at all levels, then at stride 8 and below in a second pass.
 
         Args:
-            state: of `start`, or of an earlier call with `down_to`.
-            features_A, features_B: of `encode`.
+            state: from `start`, or from an earlier call with `down_to`.
+            features_A, features_B: from `encode`.
             down_to: stop in the first pass after the level of this stride.
         """
         steps = self._steps(features_A, features_B)
@@ -350,7 +349,7 @@ class RoMa(nn.Module):
         return Unfinished(_tensors(flow, certainty, coarsest), state.directions, state.steps + len(left))
 
     def result(self, state: Unfinished) -> NetworkMatch:
-        """The warps of pairs, as far as they have come."""
+        """The current warps of the pairs."""
         tensors = state.tensors
         warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
         if state.directions == 1:
@@ -368,14 +367,14 @@ class RoMa(nn.Module):
         *,
         symmetric: bool,
     ) -> Iterator[Stage]:
-        """Refine level by level, each from the detached result of the last."""
+        """Refine level by level, each starting from the detached result of the previous one."""
         for image, level in steps:
             key = f"{image}_{level.stride}"
             refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
             shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
             start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
             parts = compared_at_once((ends, ends[::-1]) if symmetric else (ends,), training=self.training)
-            del ends  # joined maps are held once
+            del ends  # keep only the joined maps in memory
             rows = len(start) // len(parts)
             given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
             corrected = [
@@ -385,26 +384,26 @@ class RoMa(nn.Module):
             yield Stage(level.stride, start, flow, certainty)
 
     def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
-        """The refiners in order: which size of the images they read, and at which level."""
+        """The refiners in order: which image size they read, and their level."""
         steps = [("coarse", level) for level in self.config.levels]
         second_pass = "fine_1" in features_A and "fine_1" in features_B
         return steps + [("fine", level) for level in self.config.levels[1:]] if second_pass else steps
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """A context in which products on x's device keep the precision of their factors."""
+    """A context in which products on x's device keep the precision of their operands."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 class StaysFloat32(nn.Module):
-    """A module that moves between devices but keeps its precision when a network around it is converted."""
+    """A module that moves between devices but keeps its precision when the surrounding network is converted."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 
 class Float32Conv2d(StaysFloat32, PointwiseConv2d):
-    """A 1x1 convolution that stays float32; on GPUs, which round what convolutions read to TF32, a product."""
+    """A 1x1 convolution that stays float32; a matrix product on GPUs, which round convolution inputs to TF32."""
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
@@ -424,7 +423,7 @@ class Float32Sequential(StaysFloat32, nn.Sequential):
 
 
 def projection(level: Level) -> nn.Sequential:
-    """A linear map of one level's features; float32 at the coarsest, which the Gaussian process compares."""
+    """A linear projection of one level's features; float32 at the coarsest, for the Gaussian process."""
     norm = nn.BatchNorm2d(level.channels)
     if level.stride == 16:
         return Float32Sequential(Float32Conv2d(level.in_channels, level.channels), norm)
@@ -432,10 +431,10 @@ def projection(level: Level) -> nn.Sequential:
 
 
 class GaussianProcess(nn.Module):
-    """Regression of where in B the features of A lie, in a basis of cosines; all in float32.
+    """Regress where the features of A are in B, in a cosine basis; all in float32.
 
-    Source: section 3.3, after DKM (arXiv 2202.00667). The paper states an inverse temperature of 10, the
-    published weights were trained with 5. The noise is added to the diagonal as it is, a variance.
+    Source: section 3.3, after DKM (arXiv 2202.00667). The paper states an inverse temperature of 10, but the
+    published weights were trained with 5. `noise` is a variance, added to the diagonal unscaled.
     """
 
     temperature = 0.2
@@ -446,7 +445,7 @@ class GaussianProcess(nn.Module):
         self.pos_conv = Float32Conv2d(2, basis_channels)
 
     def kernel(self, u: Tensor, v: Tensor) -> Tensor:
-        """exp((cos(u, v) - 1) / temperature) of all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
+        """exp((cos(u, v) - 1) / temperature) for all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
         with without_autocast(u):
             norms = u.norm(dim=2)[:, :, None] * v.norm(dim=2)[:, None, :]
             cosine = u @ v.transpose(1, 2) / (norms + 1e-6)
@@ -462,7 +461,7 @@ class GaussianProcess(nn.Module):
         return tokens(torch.cos(8 * math.pi * self.pos_conv(grid)))
 
     def alpha(self, maps: Tensor) -> Tensor:
-        """The part of the posterior that depends on the image matched to alone: (K + noise I)^-1 f.
+        """The part of the posterior that depends only on the target image: (K + noise I)^-1 f.
 
         The posterior mean is then the cross kernel times alpha.
 
@@ -479,10 +478,10 @@ class GaussianProcess(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A transformer from the posterior and A's own features to a logit per anchor and one of certainty.
+    """A transformer from the posterior and A's own features to one logit per anchor and one for certainty.
 
     Source: section 3.3, "match decoder". No position encoding. The last layer is float32, unlike in the
-    authors' code on a GPU, where half-precision logits could move the best anchor.
+    authors' code on a GPU, where half-precision logits can change the best anchor.
     """
 
     def __init__(self, dim: int, *, depth: int, heads: int, anchors: int) -> None:
@@ -501,7 +500,7 @@ class Decoder(nn.Module):
 
 
 class ConvolutionDecoder(nn.Module):
-    """What stands for the transformer without it: residual blocks as DKM's, and its last layer in float32."""
+    """The decoder without attention: residual blocks as in DKM, with the last layer in float32."""
 
     def __init__(self, dim: int, answers: int) -> None:
         super().__init__()
@@ -519,8 +518,8 @@ class ConvolutionDecoder(nn.Module):
 class Refiner(nn.Module):
     """Corrects flow and certainty at one level of the pyramid.
 
-    Source: DKM (arXiv 2202.00667), whose refiners RoMa keeps. A unit of output moves the target by stride / 8
-    pixels of the image; displacements are scaled by the size of the image relative to that of training.
+    Source: DKM (arXiv 2202.00667), whose refiners RoMa reuses. One output unit moves the target by stride / 8
+    image pixels; displacements are scaled by the image size relative to that in training.
     """
 
     training_side = 560
@@ -542,7 +541,7 @@ class Refiner(nn.Module):
         """Corrected flow and certainty.
 
         Args:
-            x, y: (B, C, h, w) projected features of the image warped from and to.
+            x, y: (B, C, h, w) projected features of the source and the target image.
             flow: (B, 2, h, w) float32, normalised x, y in the other image.
             certainty: (B, 1, h, w) float32, logits.
             image_shape: (H, W) of the images at stride 1.
@@ -550,28 +549,28 @@ class Refiner(nn.Module):
         height, width = image_shape
         d = self._compare(x, y, flow, scale=math.sqrt(height * width) / self.training_side)
         for block in (self.block1, *self.hidden_blocks):
-            for layer in block:  # a call of the block would hold its input
+            for layer in block:  # calling the block would keep its input in memory
                 d = layer(d)
         delta = self.out_conv(d.float())  # (B, 3, h, w)
         step = self.stride / 4 / flow.new_tensor([width, height])[:, None, None]
         return flow + delta[:, :2] * step, certainty + delta[:, 2:]
 
     def _compare(self, x: Tensor, y: Tensor, flow: Tensor, *, scale: float) -> Tensor:
-        """A's features, B's at the targets, the embedded displacement and the local correlation, stacked."""
+        """A's features, B's at the targets, the embedded displacement and the local correlation, concatenated."""
         displacement = 40 / 32 * scale * (flow - pixel_grid(flow))
         parts = [x, sample(y, flow), self.disp_emb(displacement)]
         if self.correlation_radius is not None:
-            with torch.no_grad():  # as in the authors' training; it would cost most of the memory
+            with torch.no_grad():  # as in the authors' training; gradients would take most of the memory
                 parts.append(local_correlation(x, y, flow, self.correlation_radius))
         dtype = next(self.block1.parameters()).dtype
-        # Brought into one memory format before they are stacked: afterwards it would take a copy of all.
+        # Converted to one memory format before concatenation; afterwards it would take a copy of everything.
         return torch.cat([part.to(dtype, memory_format=torch.channels_last) for part in parts], dim=1)
 
 
 def refiner_block(width: int, *, reads: int | None = None) -> nn.Sequential:
-    """A depthwise 5x5 convolution and a pointwise one behind normalisation and ReLU; no residual.
+    """A depthwise 5x5 convolution, batch normalisation and ReLU, then a pointwise convolution; no residual.
 
-    reads: channels of the input, if not `width`; several outputs are then made of each.
+    reads: input channels, if not `width`; each then yields several outputs.
     """
     reads = reads or width
     return nn.Sequential(
@@ -585,8 +584,8 @@ def refiner_block(width: int, *, reads: int | None = None) -> nn.Sequential:
 def decode_anchors(logits: Tensor) -> Tensor:
     """Flow from anchor logits: the best anchor and its four neighbours, weighted by their probabilities.
 
-    Source: section 3.3, regression by classification. Neighbours are taken on the flat index, so those of an
-    anchor at the border wrap to another row or, clamped, count twice, as in the authors' code.
+    Source: section 3.3, regression by classification. Neighbours are found by flat index, so at the border they
+    wrap to another row or, clamped, count twice, as in the authors' code.
 
     Args:
         logits: (B, side * side, h, w) float32, anchors row-major.
@@ -609,7 +608,7 @@ def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple
     """Warp and probability from the last flow and the logits of the last and the coarsest level.
 
     Where the coarsest level doubts a match, half of its (negative) logit is subtracted, as in the authors'
-    code; a target outside the image has probability 0 and is moved to the image's edge.
+    code; a target outside the image gets probability 0 and is moved to the image's edge.
 
     Args:
         flow: (B, 2, H, W) normalised x, y.
@@ -626,7 +625,7 @@ def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple
 
 
 def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The shapes by name that RoMa's and DINOv2's files have for such a network, before any folding."""
+    """Names and shapes of the tensors in RoMa's and DINOv2's files for such a network, before any folding."""
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     roma, dinov2 = (
         {checkpoint_name(name): shape for name, shape in shapes.items() if name.startswith(DINOV2_PREFIX) == of_dinov2}
@@ -636,7 +635,7 @@ def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str,
 
 
 def checkpoint_name(name: str) -> str:
-    """The published files' name of one of our tensors."""
+    """The name in the published files of a tensor of this network."""
     if name.startswith(DINOV2_PREFIX):
         return name.removeprefix(DINOV2_PREFIX)
     theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))

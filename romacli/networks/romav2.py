@@ -1,7 +1,7 @@
 """RoMa v2, read top-down: the network, the transformer of both views, the head and the refiners.
 
 Source: Edstedt et al., RoMa v2: Harder Better Faster Denser Feature Matching (arXiv 2511.15706). Where the published
-weights were trained differently from the paper, the code follows the weights. It knows tensors, not photographs.
+weights were trained differently from the paper, the code follows the weights. Operates on tensors only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RoMaV2Config:
 
 PUBLISHED = RoMaV2Config()
 
-# Names of modules in the published checkpoint, and ours.
+# Prefixes of module names in the published checkpoint, and in this code.
 CHECKPOINT_PREFIXES = {
     "f.": "dinov3.",
     "matcher.mv_vit.": "transformer.",
@@ -59,14 +59,14 @@ CHECKPOINT_PREFIXES = {
     "matcher.head.projects.": "head.projects.",
     "matcher.head.resize_layers.": "head.resize_layers.",
     "matcher.head.scratch.": "head.",
-    "matcher.": "",  # what stands alone
+    "matcher.": "",  # top-level tensors
 }
 
 
 class RoMaV2(nn.Module):
-    """Dense matching of two images, split where the work of one image ends and that of a pair begins.
+    """Dense matching of two images, with per-image and per-pair work separated.
 
-    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. Under
+    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. Under
     autocast the comparison of views, projections of fine features, outputs and coordinates stay float32.
     """
 
@@ -75,7 +75,7 @@ class RoMaV2(nn.Module):
     temp: Tensor
 
     def __init__(self, config: RoMaV2Config = PUBLISHED, *, release: str) -> None:
-        """release: of the weights; in 2.0.0 refiners read features of B warped twice and were trained so."""
+        """release: of the weights; 2.0.0 correlates with features of B warped twice, in training as well."""
         super().__init__()
         if release not in RELEASES:
             raise ValueError(f"release {release} of RoMa v2 is not known, only {' and '.join(RELEASES)}")
@@ -96,18 +96,18 @@ class RoMaV2(nn.Module):
     def from_checkpoint(
         cls, state_dict: Mapping[str, Tensor], *, release: str, config: RoMaV2Config = PUBLISHED, fold: bool = True
     ) -> RoMaV2:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Args:
             state_dict: as published; float tensors of any precision, used as float32, those of DINOv3 rounded to
-                bfloat16 first, as the authors' model holds them.
-            release: 2.0.1 or 2.0.0. Their files have one layout and do not say which they are.
-            config: sizes other than the published ones, for small networks in tests.
-            fold: merge the batch normalisations into the convolutions before them.
+                bfloat16 first, as in the authors' model.
+            release: 2.0.1 or 2.0.0. The layouts of their files are equal and do not identify the release.
+            config: smaller sizes than the published ones, for networks in tests.
+            fold: merge the batch normalisations into the preceding convolutions.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
-            ValueError: no such release.
+            ValueError: unknown release.
         """
         with torch.device("meta"):
             net = cls(config, release=release)
@@ -120,7 +120,7 @@ class RoMaV2(nn.Module):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, low: Tensor, high: Tensor | None = None) -> dict[str, Tensor]:
-        """All that depends on one image alone, to be kept and used for every pair the image is in.
+        """Compute all that depends on one image alone, to be reused for every pair of the image.
 
         Args:
             low: (B, 3, H, W) float32 in [0, 1], as resized by `resize`; H and W multiples of 16.
@@ -140,7 +140,7 @@ class RoMaV2(nn.Module):
         return features
 
     def encode_coarse(self, low: Tensor) -> dict[str, Tensor]:
-        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole."""
+        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
         features = self._coarse_features(low)
         return {**features, "descriptor": generalized_mean(features["deep"], DESCRIPTOR_POWER)}
 
@@ -158,23 +158,23 @@ class RoMaV2(nn.Module):
         }
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> PreciseMatch:
-        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
 
         Args:
-            features_A, features_B: of `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                where both have the features for it.
+            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                if both contain its features.
 
         Returns:
-            Warps, overlaps and precisions at the size of the last pass. Targets outside the other image are kept.
+            Warps, overlaps and precisions at the size of the last pass. Targets may lie outside the other image.
         """
         started = self.start(features_A, features_B, symmetric=symmetric)
         return self.result(self.refine(started, features_A, features_B))
 
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
-        """Coarse warps, by the transformer that sees both views and the head.
+        """Coarse warps, from the transformer of both views and the head.
 
-        Reads what `encode_coarse` gives. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other image,
-        and `confidence` (2B or B, 4, h, w), the logit of overlap and three entries of the precision; all float32.
+        Reads the features of `encode_coarse`. The tensors are `flow` (2B or B, 2, h, w), normalised x, y in the other
+        image, and `confidence` (2B or B, 4, h, w), the overlap logit and three entries of the precision; all float32.
         """
         maps_A, maps_B = features_A["deep"], features_B["deep"]
         if maps_A.shape != maps_B.shape:
@@ -192,17 +192,17 @@ class RoMaV2(nn.Module):
             torch.cat([features[name] for features in sources]) for name in ("deep", "level_1", "level_2")
         )
         found = self.head(level_1, level_2, deep.float() + as_maps(seen, grid))
-        confidence = F.pad(found[:, 2:], (0, 0, 0, 0, 0, 3))  # nothing is known of the precision yet
+        confidence = F.pad(found[:, 2:], (0, 0, 0, 0, 0, 3))  # precision starts at zero
         return Unfinished({"flow": found[:, :2], "confidence": confidence}, 2 if symmetric else 1)
 
     def logits(self, seen_A: Tensor, seen_B: Tensor) -> Tensor:
-        """Cosines of all tokens (B, N, D) of both views over the temperature, (B, N, N) float32."""
+        """Cosines between all tokens (B, N, D) of both views, divided by the temperature: (B, N, N) float32."""
         with without_autocast(seen_A):
             a, b = (seen.float() / seen.float().norm(dim=2, keepdim=True) for seen in (seen_A, seen_B))
             return a @ b.transpose(1, 2) / self.temp
 
     def position_table(self, maps: Tensor) -> Tensor:
-        """Sines, then cosines of positions of maps (B, C, h, w), as (1, h * w, D) float32."""
+        """Sines, then cosines of the positions of maps (B, C, h, w): (1, h * w, D) float32."""
         with without_autocast(maps):
             phases = self.scale * tokens(pixel_grid(maps)) @ self.omega.float().T
             return torch.cat([phases.sin(), phases.cos()], dim=2)
@@ -210,11 +210,11 @@ class RoMaV2(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Pairs refined by all levels, then again in a second pass.
+        """Refine pairs at all levels, then again in a second pass.
 
         Args:
-            state: of `start`, or of an earlier call with `down_to`.
-            features_A, features_B: of `encode`.
+            state: from `start`, or from an earlier call with `down_to`.
+            features_A, features_B: from `encode`.
             down_to: stop in the first pass after the level of this stride.
         """
         passes = ["coarse", "fine"] if "fine_1" in features_A and "fine_1" in features_B else ["coarse"]
@@ -224,11 +224,11 @@ class RoMaV2(nn.Module):
         flow, confidence = state.tensors["flow"], state.tensors["confidence"]
         for image, level in steps[state.steps :]:
             if image == "fine" and level is self.config.levels[0]:
-                confidence = F.pad(confidence[:, :1], (0, 0, 0, 0, 0, 3))  # precision is that of one pass
+                confidence = F.pad(confidence[:, :1], (0, 0, 0, 0, 0, 3))  # each pass has its own precision
             ends = (features_A[f"{image}_{level.stride}"], features_B[f"{image}_{level.stride}"])
             shape, image_shape = ends[0].shape[-2:], tuple(features_A[f"{image}_1"].shape[-2:])
             parts = compared_at_once((ends, ends[::-1]) if state.directions == 2 else (ends,), training=self.training)
-            del ends  # joined maps are held once
+            del ends  # keep only the joined maps in memory
             rows = len(flow) // len(parts)
             given = zip(parts, *(resized(each, shape).split(rows) for each in (flow, confidence)), strict=True)
             refiner = self._refiner(level.stride)
@@ -238,7 +238,7 @@ class RoMaV2(nn.Module):
         return Unfinished({"flow": flow, "confidence": confidence}, state.directions, steps_done)
 
     def result(self, state: Unfinished) -> PreciseMatch:
-        """The warps of pairs, as far as they have come."""
+        """The current warps of the pairs."""
         warp = state.tensors["flow"].permute(0, 2, 3, 1).contiguous()
         logit, p00, p10, p11 = state.tensors["confidence"].unbind(1)
         overlap, precision = logit.sigmoid(), torch.stack([p00, p10, p10, p11], dim=-1).unflatten(-1, (2, 2))
@@ -254,10 +254,10 @@ class RoMaV2(nn.Module):
 
 
 class MultiViewTransformer(nn.Module):
-    """Lets the tokens of two images see each other, in turn with those of their own image.
+    """Attention across the tokens of two images, alternating with attention within each image.
 
-    Source: section 3.2. Only among themselves do they know their places, by rotation. The authors compute that in
-    bfloat16, whatever the precision of the rest; `rope_dtype` is there to see what it changes.
+    Source: section 3.2. Only attention within an image encodes positions, by rotation. The authors compute the rotation
+    in bfloat16, whatever the precision of the rest; set `rope_dtype` to measure the difference.
     """
 
     def __init__(self, config: RoMaV2Config) -> None:
@@ -274,7 +274,7 @@ class MultiViewTransformer(nn.Module):
         self.output_projector = Linear(dim, features)
 
     def forward(self, tokens_A: Tensor, tokens_B: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Projected tokens (B, N, dim) of both images to (B, N, features) float32; grid: their rows and columns."""
+        """Projected tokens (B, N, dim) of both images to (B, N, features) float32; grid: rows and columns of each."""
         batch, count = tokens_A.shape[:2]
         turned = rotation(self.rope_embed.periods, *grid, dtype=self.rope_dtype)
         x = torch.cat([tokens_A, tokens_B], dim=1)  # (B, 2N, dim)
@@ -286,10 +286,10 @@ class MultiViewTransformer(nn.Module):
 
 
 class Head(nn.Module):
-    """From what is known at each patch to a flow and an overlap at stride 4.
+    """A head from patch features to flow and overlap at stride 4.
 
-    Source: Ranftl et al., Vision Transformers for Dense Prediction (arXiv 2103.13413). Its two finer levels read the
-    shallow features of the source image alone, and are computed once an image; the others what the pair says.
+    Source: Ranftl et al., Vision Transformers for Dense Prediction (arXiv 2103.13413). Its two finer levels depend only
+    on the shallow features of the source image and are computed once per image; the others depend on the pair.
     """
 
     def __init__(self, config: RoMaV2Config) -> None:
@@ -320,16 +320,16 @@ class Head(nn.Module):
         )
 
     def shallow(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two finer levels add, (B, 256, 4h, 4w) and (B, 256, 2h, 2w), of features (B, 1024, h, w)."""
+        """The two finer levels, (B, 256, 4h, 4w) and (B, 256, 2h, 2w), from features (B, 1024, h, w)."""
         maps = self._normalised(maps)
         one, two = (self.resize_layers[i](self.projects[i](maps)) for i in (0, 1))
         return self.refinenet1.resConfUnit1(self.layer1_rn(one)), self.refinenet2.resConfUnit1(self.layer2_rn(two))
 
     def forward(self, level_1: Tensor, level_2: Tensor, maps: Tensor) -> Tensor:
-        """Flow and logit of overlap (B, 3, 4h, 4w) float32.
+        """Flow and overlap logit (B, 3, 4h, 4w) float32.
 
         Args:
-            level_1, level_2: of `shallow`. maps: (B, 1024, h, w) of the source image in view of the other.
+            level_1, level_2: from `shallow`. maps: (B, 1024, h, w) of the source image, after seeing the other.
         """
         maps = self._normalised(maps)
         three, four = (self.resize_layers[i](self.projects[i](maps)) for i in (2, 3))
@@ -347,7 +347,7 @@ class Head(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Joins a level with what the coarser ones found, at twice its size."""
+    """Combines a level with the result of the coarser ones, at twice its size."""
 
     def __init__(self, width: int, *, joins: bool = True) -> None:
         super().__init__()
@@ -357,12 +357,12 @@ class Fusion(nn.Module):
         self.resConfUnit2 = ResidualUnit(width)
 
     def forward(self, x: Tensor, *, shape: torch.Size | list[int]) -> Tensor:
-        """The joined maps, at a shape. A linear map of channels is the same before the resize, and cheaper."""
+        """The combined maps, resized to a shape. Projecting channels before the resize is equivalent and cheaper."""
         return corner_aligned(self.out_conv(self.resConfUnit2(x)), shape)
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions added to their input behind ReLU, as the weights were trained, not to the input itself."""
+    """Two convolutions added to the ReLU of the input, not to the input itself, as in the weights' training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -377,7 +377,7 @@ class ResidualUnit(nn.Module):
 class Refiner(nn.Module):
     """Corrects flow, overlap and precision at one level of the pyramid.
 
-    Source: section 3.3. A unit of output moves the target by an eighth of a pixel of this level's maps.
+    Source: section 3.3. One output unit moves the target by an eighth of a pixel of this level's maps.
     """
 
     trained_side = 512
@@ -396,7 +396,7 @@ class Refiner(nn.Module):
         self.confidence_head = Float32Conv2d(width, 4)
 
     def project(self, maps: Tensor) -> Tensor:
-        """Fine features (B, in_channels, h, w) as (B, channels, h, w) float32."""
+        """Project fine features (B, in_channels, h, w) to (B, channels, h, w) float32."""
         return self.proj(maps.float().permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def forward(
@@ -405,14 +405,14 @@ class Refiner(nn.Module):
         """Corrected flow and confidence.
 
         Args:
-            x, y: (B, C, h, w) float32 projected features of the image warped from and to.
+            x, y: (B, C, h, w) float32 projected features of the source and the target image.
             flow: (B, 2, h, w) float32, normalised x, y in the other image.
-            confidence: (B, 4, h, w) float32: the logit of overlap, and precision in x, of both, and in y.
+            confidence: (B, 4, h, w) float32: the overlap logit, then the precision's entries xx, xy and yy.
             image_shape: (H, W) of the images at stride 1.
         """
         d = self._compare(x, y, flow, image_shape)
         for block in (self.block1, *self.hidden_blocks):
-            for layer in block:  # a call of the block would hold its input
+            for layer in block:  # calling the block would keep its input in memory
                 d = layer(d)
         d = d.float()
         height, width = flow.shape[-2:]
@@ -420,7 +420,7 @@ class Refiner(nn.Module):
         return flow + step, confidence + increments(self.confidence_head(d))
 
     def _compare(self, x: Tensor, y: Tensor, flow: Tensor, image_shape: tuple[int, int]) -> Tensor:
-        """A's features, B's at the targets, the embedded displacement and the local correlation, stacked."""
+        """A's features, B's at the targets, the embedded displacement and the local correlation, concatenated."""
         height, width = image_shape
         scale = flow.new_tensor([width, height])[:, None, None] / self.trained_side
         warped = sample(y, flow)
@@ -431,7 +431,7 @@ class Refiner(nn.Module):
 
 
 def refiner_block(width: int) -> nn.Sequential:
-    """A depthwise 5x5 convolution and a pointwise one behind normalisation and ReLU; no residual."""
+    """A depthwise 5x5 convolution, batch normalisation and ReLU, then a pointwise convolution; no residual."""
     return nn.Sequential(
         OrderedDict(
             conv_depthwise=nn.Conv2d(width, width, kernel_size=5, padding=2, groups=width),
@@ -443,9 +443,10 @@ def refiner_block(width: int) -> nn.Sequential:
 
 
 def increments(raw: Tensor) -> Tensor:
-    """What is added to a confidence, of a refiner's four outputs (B, 4, h, w).
+    """The update of a confidence, from a refiner's four outputs (B, 4, h, w).
 
-    The last three are the Cholesky factor of a precision: its lower entry and, before softplus, its diagonal.
+    The last three parametrise the Cholesky factor of a precision: its off-diagonal entry is in the middle; its diagonal
+    is passed through softplus.
     """
     l00, l11 = (F.softplus(raw[:, i]) + 1e-6 for i in (1, 3))
     l10 = raw[:, 2]
@@ -458,7 +459,7 @@ def resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def standardised(image: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] without ImageNet's mean and deviation."""
+    """Normalise (B, 3, H, W) in [0, 1] by ImageNet's mean and deviation."""
     mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (image - mean) / std
 
@@ -469,12 +470,12 @@ def as_maps(features: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def corner_aligned(maps: Tensor, shape: torch.Size | list[int]) -> Tensor:
-    """Bilinear resize that maps corner centres to corner centres; in the head alone."""
+    """Bilinear resize that aligns the centres of corner pixels; used only in the head."""
     return F.interpolate(maps, size=tuple(shape), mode="bilinear", align_corners=True)
 
 
 def checkpoint_name(name: str) -> str:
-    """The published file's name of one of our tensors."""
+    """The name in the published file of a tensor of this network."""
     theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
     return theirs + name.removeprefix(ours)
 

@@ -1,8 +1,8 @@
-"""Tiny RoMa, read top-down: the network, its two matchers and XFeat, the small backbone inside.
+"""Tiny RoMa, read top-down: the network, its two matchers and XFeat, its small backbone.
 
 Source: the RoMa authors' small model (after Edstedt et al., arXiv 2305.15404), and Potje et al., XFeat: Accelerated
-Features for Lightweight Image Matching (arXiv 2404.19174). What looks like a slip is what the published weights were
-trained or are run with, and is kept. It knows tensors, not photographs.
+Features for Lightweight Image Matching (arXiv 2404.19174). Apparent slips reproduce how the published weights were
+trained or are run. Operates on tensors only.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .weights import load_strictly
 
 FeatureMaps = Mapping[str, Tensor]
 
-STRIDE = 32  # of the deepest features: images are resized to multiples of it
-BACKBONE = "xfeat.0."  # the backbone's prefix in the published checkpoint; the rest has our names
+STRIDE = 32  # of the deepest features; images are resized to multiples of it
+BACKBONE = "xfeat.0."  # the backbone's prefix in the published checkpoint; other names are equal
 DESCRIPTOR_POWER = 3.0
 PLACES_AT_ONCE = 256
 
 
 class TinyRoMa(nn.Module):
-    """Dense matching of two images by small convolutions alone, split where the work of one image ends.
+    """Dense matching of two images by small convolutions only, with per-image and per-pair work separated.
 
-    `encode` does all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
+    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
     """
 
     def __init__(self, *, exact_softmax: bool = False) -> None:
-        """exact_softmax: coarse targets are the mean over all places of B, not nearly the best (see `coarse_warp`)."""
+        """exact_softmax: coarse targets are the mean over all of B, not roughly the best match (`best_target`)."""
         super().__init__()
         self.exact_softmax = exact_softmax
         self.xfeat = XFeat()
@@ -46,12 +46,12 @@ class TinyRoMa(nn.Module):
     def from_checkpoint(
         cls, state_dict: Mapping[str, Tensor], *, exact_softmax: bool = False, fold: bool = True
     ) -> TinyRoMa:
-        """A network ready for inference, with the weights of a published file.
+        """Build a network ready for inference, with the weights of a published file.
 
         Args:
             state_dict: as published; float tensors of any precision, used as float32.
             exact_softmax: see above; the authors' default is False.
-            fold: merge the batch normalisations into the convolutions before them.
+            fold: merge the batch normalisations into the preceding convolutions.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -64,10 +64,10 @@ class TinyRoMa(nn.Module):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor) -> dict[str, Tensor]:
-        """All that depends on one image alone, to be kept and used for every pair the image is in.
+        """Compute all that depends on one image alone, to be reused for every pair of the image.
 
         Args:
-            image: (B, 3, H, W) in [0, 1]; sides that are no multiples of 32 are shrunk to the next one.
+            image: (B, 3, H, W) in [0, 1]; sides are reduced to multiples of 32.
 
         Returns:
             Tensors with the batch in dim 0: `coarse` (B, 64, h / 8, w / 8), `fine` (B, 24, h / 4, w / 4) and the
@@ -81,19 +81,19 @@ class TinyRoMa(nn.Module):
         return {"coarse": coarse, "fine": fine, "shape": torch.tensor(shape).expand(len(image), 2)}
 
     def encode_coarse(self, image: Tensor) -> dict[str, Tensor]:
-        """What `start` needs of (B, 3, H, W) images, and a `descriptor` (B, D) of each as a whole."""
+        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
         features = self.encode(image)
         return {**features, "descriptor": generalized_mean(features["coarse"], DESCRIPTOR_POWER)}
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = False) -> NetworkMatch:
-        """Warps of pairs of encoded images, of A to B and, if symmetric, of B to A.
+        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
 
         Args:
-            features_A, features_B: of `encode`; row i of both is pair i. For both directions at once they are of one
-                size.
+            features_A, features_B: from `encode`; row i of both is pair i. If symmetric, their sizes must be
+                equal.
 
         Returns:
-            Warps and certainties at the size of the source image. Targets outside the other image are kept.
+            Warps and certainties at the size of the source image. Targets outside the other image are not clamped.
         """
         started = self.start(features_A, features_B, symmetric=symmetric)
         return self.result(self.refine(started, features_A, features_B))
@@ -117,7 +117,7 @@ class TinyRoMa(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Pairs corrected at stride 4, unless `down_to` says to stop before it."""
+        """Correct pairs at stride 4, unless `down_to` stops before it."""
         if state.steps or (down_to is not None and down_to > 4):
             return state
         a, b = features_A["fine"], features_B["fine"]
@@ -128,7 +128,7 @@ class TinyRoMa(nn.Module):
         return Unfinished({**state.tensors, "flow": flow, "certainty": certainty}, state.directions, steps=1)
 
     def result(self, state: Unfinished) -> NetworkMatch:
-        """The warps of pairs, as far as they have come, at the size of the source images."""
+        """The current warps of the pairs, at the size of the source images."""
         height, width = state.tensors["shape"][0].tolist()
         flow, certainty = (resized(state.tensors[name], (height, width)) for name in ("flow", "certainty"))
         warp, probability = flow.permute(0, 2, 3, 1).contiguous(), certainty.sigmoid().squeeze(1)
@@ -138,7 +138,7 @@ class TinyRoMa(nn.Module):
         return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
 
     def _coarse_warp(self, a: Tensor, b: Tensor) -> Tensor:
-        """Targets (B, 2, h, w) of A's places; some at a time, so that their correlations stay in a CPU's cache."""
+        """Targets (B, 2, h, w) of A's cells, in chunks so that their correlations fit a CPU's cache."""
         find = mean_target if self.exact_softmax else best_target
         with torch.autocast(a.device.type, enabled=False):
             places = tokens(a).float() * a.shape[1] ** -0.5
@@ -149,9 +149,9 @@ class TinyRoMa(nn.Module):
     def _corrected(
         self, module: nn.Module, a: Tensor, b: Tensor, flow: Tensor, certainty: Tensor, *, stride: int
     ) -> tuple[Tensor, Tensor]:
-        """Flow and certainty after a matcher has compared A's features with B's at the targets.
+        """Flow and certainty corrected by a matcher that compares A's features with B's at the targets.
 
-        A unit of output moves a target by one pixel of B.
+        One output unit moves a target by one pixel of B.
         """
         delta = module(torch.cat([a, sample(b, flow), flow], dim=1)).float()
         height, width = (stride * side for side in b.shape[-2:])
@@ -160,15 +160,15 @@ class TinyRoMa(nn.Module):
 
 
 def mean_target(correlation: Tensor, b: Tensor) -> Tensor:
-    """The mean place in B (B, N, 2), weighted by the softmax of correlations (B, N, M) over all of B."""
+    """The mean position in B (B, N, 2), weighted by the softmax of correlations (B, N, M) over all of B."""
     return correlation.softmax(dim=2) @ tokens(pixel_grid(b))
 
 
 def best_target(correlation: Tensor, b: Tensor) -> Tensor:
-    """Nearly the best place in B (B, N, 2), as the released model finds it.
+    """Roughly the best position in B (B, N, 2), as in the released model.
 
-    A softmax over every fourth row and column of B, standing for cells of 4x4, and over the best place, whose logit is
-    its row-major index: the correlation was meant. Nearly always that outweighs the rest.
+    A softmax over every fourth row and column of B, each representing a 4x4 cell, and over the best position, whose
+    logit is its row-major index instead of its correlation. It nearly always outweighs the rest.
     """
     best = correlation.max(dim=2, keepdim=True).indices  # on a CPU faster than argmax
     sparse = correlation.unflatten(2, tuple(b.shape[-2:]))[:, :, ::4, ::4].flatten(2)
@@ -179,9 +179,9 @@ def best_target(correlation: Tensor, b: Tensor) -> Tensor:
 
 
 class XFeat(nn.Module):
-    """XFeat's backbone without its heads, under the published names.
+    """XFeat's backbone without its heads, with the published parameter names.
 
-    Source: XFeat, section 3.1. From gray images to features of stride 4 and 8.
+    Source: XFeat, section 3.1. Gray images to features at strides 4 and 8.
     """
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ class XFeat(nn.Module):
         self.block_fusion = nn.Sequential(Layer(64, 64), Layer(64, 64), PointwiseConv2d(64, 64))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine (B, 24, H / 4, W / 4) and coarse (B, 64, H / 8, W / 8) features of (B, 3, H, W) in any units."""
+        """Fine (B, 24, H / 4, W / 4) and coarse (B, 64, H / 8, W / 8) features of (B, 3, H, W) images at any scale."""
         gray = F.instance_norm(image.mean(dim=1, keepdim=True))
         fine = self.block2(self.block1(gray) + self.skip1(gray))
         x3 = self.block3(fine)
@@ -206,7 +206,7 @@ class XFeat(nn.Module):
 
 
 class Layer(nn.Module):
-    """A convolution behind which nothing but normalisation, without a learned scale, and ReLU come."""
+    """A convolution, batch normalisation without learned scale, and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -218,10 +218,10 @@ class Layer(nn.Module):
 
 
 def matcher(in_channels: int, width: int) -> nn.Sequential:
-    """From stacked features and flow to corrections of x, y and certainty."""
+    """Layers from concatenated features and flow to corrections of x, y and certainty."""
     return nn.Sequential(Layer(in_channels, width), *(Layer(width, width) for _ in range(3)), PointwiseConv2d(width, 3))
 
 
 def checkpoint_name(name: str) -> str:
-    """The published file's name of one of our tensors."""
+    """The name in the published file of a tensor of this network."""
     return BACKBONE + name.removeprefix("xfeat.") if name.startswith("xfeat.") else name

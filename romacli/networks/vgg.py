@@ -10,10 +10,10 @@ CONVS_PER_STAGE = (2, 2, 4, 4)
 
 
 class VGG19(nn.Module):
-    """The first stages of VGG19-BN, one for each of `channels`, each halving the size of the one before.
+    """The first stages of VGG19-BN, one for each of `channels`, each half the size of the previous one.
 
     Source: Simonyan and Zisserman (arXiv 1409.1556), configuration E; indices of `layers` as in torchvision.
-    The pool behind the last stage has no weights and its output no reader, so it is left out.
+    The unused pool after the last stage is left out.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:

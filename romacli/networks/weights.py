@@ -1,6 +1,6 @@
-"""Where checkpoints lie and how they are opened: downloads, recorded hashes, strict layouts.
+"""Find, download and read checkpoints: recorded hashes, strict layouts.
 
-It knows files and state dicts, not what the networks do with them; torch is imported only to read one.
+Works on files and state dicts, independent of the networks; torch is imported only to read a file.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes held and the bytes of the whole file."""
+"""Called with the bytes received so far and the size of the whole file."""
 
 OpenUrl = Callable[[urllib.request.Request], Any]
 """Opens a request as `urllib.request.urlopen` does."""
 
 
 def weights_folder() -> Path:
-    """The folder downloads are kept in: $ROMACLI_WEIGHTS_DIR, or romacli in the user's cache."""
+    """The folder of downloaded files: $ROMACLI_WEIGHTS_DIR, or romacli in the user's cache."""
     if folder := os.environ.get("ROMACLI_WEIGHTS_DIR"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "romacli"
 
 
 def expected_path(entry: WeightsEntry) -> Path:
-    """Where the entry's file is, or would be once fetched."""
+    """Where the entry's file is, or would be after download."""
     return (weights_folder() if entry.url else Path(__file__).parent) / entry.file_name
 
 
 def locate(entry: WeightsEntry) -> Path | None:
-    """The entry's file, or None where it has not been fetched."""
+    """The entry's file, or None if it has not been downloaded."""
     path = expected_path(entry)
     return path if path.is_file() else None
 
 
 def download(entry: WeightsEntry, *, progress: Progress | None = None, open_url: OpenUrl | None = None) -> Path:
-    """Fetch the entry's file into the weights folder unless it is there, and return its path.
+    """Download the entry's file into the weights folder unless it is there, and return its path.
 
-    An interrupted download is taken up where it stopped; a second process waits for the first. The file
-    appears whole, with its announced length, or not at all. No published hash is known, so the first one seen
-    is recorded beside the file and later uses are compared with it.
+    An interrupted download resumes where it stopped; a second process waits for the first. The file appears only when
+    complete and of the announced length. As no published hash is known, the first one seen is recorded next to the
+    file, and later uses are compared with it.
 
     Args:
-        progress: called after every piece.
-        open_url: what opens a request, if not urllib over https.
+        progress: called after every chunk.
+        open_url: opens a request; by default urllib over https.
 
     Raises:
-        WeightsError: no connection, or a file of another length; the message says where to place it by hand.
+        WeightsError: no connection, or a file of a different length; the message says where to place it by hand.
     """
     if (path := locate(entry)) is not None:
         return path
@@ -81,7 +81,7 @@ def download(entry: WeightsEntry, *, progress: Progress | None = None, open_url:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
-            f"{entry.url} could not be fetched ({reason}). Run the command again to go on where it stopped, "
+            f"{entry.url} could not be fetched ({reason}). Run the command again to resume, "
             f"or place {entry.file_name} in {path.parent} by hand, or give the file with --weights FILE."
         ) from error
     sha256_of(path)
@@ -90,14 +90,14 @@ def download(entry: WeightsEntry, *, progress: Progress | None = None, open_url:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process fetches this file; the lock is gone with its holder."""
+    """Wait until no other process is fetching this file; the lock ends with the process that holds it."""
     with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _fetch(url: str, path: Path, *, progress: Progress | None, open_url: OpenUrl) -> None:
-    """Complete the part file, check its length and give it its name."""
+    """Complete the part file, check its length and rename it."""
     part = path.with_name(f"{path.name}.part")
     held = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={held}-"})
@@ -106,7 +106,7 @@ def _fetch(url: str, path: Path, *, progress: Progress | None, open_url: OpenUrl
     except urllib.error.HTTPError as error:
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not held:
             raise
-        part.unlink()  # more is held than the file has: it can't be its beginning
+        part.unlink()  # longer than the published file, so not its beginning
         return _fetch(url, path, progress=progress, open_url=open_url)
     with response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
@@ -122,7 +122,7 @@ def _fetch(url: str, path: Path, *, progress: Progress | None, open_url: OpenUrl
 
 
 def _whole_length(headers: Message, *, resumed: bool) -> int:
-    """Bytes of the whole file, as the server states them."""
+    """The size of the whole file in bytes, as stated by the server."""
     stated = headers.get("Content-Range", "").rpartition("/")[2] if resumed else headers.get("Content-Length", "")
     if not stated.isdecimal():
         raise OSError("the server does not state the file's length")
@@ -130,7 +130,7 @@ def _whole_length(headers: Message, *, resumed: bool) -> int:
 
 
 def open_https(request: urllib.request.Request) -> Any:
-    """Open a request, refusing any address on the way that is not https."""
+    """Open a request; refuse any address or redirect that is not https."""
     if request.type != "https":
         raise OSError(f"{request.full_url} is not an https address")
     return urllib.request.build_opener(_HttpsRedirects).open(request, timeout=TIMEOUT_S)
@@ -148,14 +148,14 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hexadecimal.
 
-    In the weights folder it is kept in `<file>.sha256` with the file's size and time, so that it is computed
-    once, and a file that changed under its name is noticed.
+    For files in the weights folder it is stored in `<file>.sha256` with the file's size and time, so it is computed
+    only once, and a changed file is noticed.
 
     Raises:
-        WeightsError: there is no such file, or a file of the weights folder is not the one first seen there.
+        WeightsError: the file does not exist, or a file in the weights folder is not the one first seen there.
     """
     if not path.is_file():
-        raise WeightsError(f"{path} is no file. Check the path given with --weights.")
+        raise WeightsError(f"{path} is not a file. Check the path given with --weights.")
     if path.resolve().parent != weights_folder().resolve():
         return _hash(path)
     sidecar, state = path.with_name(f"{path.name}.sha256"), path.stat()
@@ -167,9 +167,9 @@ def sha256_of(path: Path) -> str:
     if recorded and recorded["sha256"] != sha256:
         raise WeightsError(
             f"{path} is not the file first used under this name (sha256 {sha256[:12]}, was "
-            f"{recorded['sha256'][:12]}). Delete it to fetch it anew, or delete {sidecar.name} to accept it."
+            f"{recorded['sha256'][:12]}). Delete it to fetch it again, or delete {sidecar.name} to accept it."
         )
-    with suppress(OSError):  # in a folder that cannot be written, the hash is computed each time
+    with suppress(OSError):  # if the folder is not writable, the hash is computed each time
         written = sidecar.with_name(f"{sidecar.name}.{os.getpid()}")
         written.write_text(json.dumps({"sha256": sha256, **stamp}) + "\n", encoding="utf-8")
         os.replace(written, sidecar)
@@ -198,33 +198,33 @@ def _read_sidecar(sidecar: Path) -> dict[str, Any]:
     except ValueError:
         recorded = None
     if not isinstance(recorded, dict) or "sha256" not in recorded:
-        raise WeightsError(f"{sidecar} is damaged. Delete it, and it is written anew.")
+        raise WeightsError(f"{sidecar} is damaged. Delete it; it is recomputed at the next use.")
     return recorded
 
 
 def read_state_dict(path: Path, *, within: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a .pth or .safetensors file by name, on the CPU; a .pth file is mapped, not copied.
+    """Read the tensors of a .pth or .safetensors file by name, on the CPU; a .pth file is memory-mapped.
 
-    within: under which name they lie in the file.
+    within: the key of the state dict inside the file.
 
     Raises:
-        WeightsError: the file is missing, truncated or holds something else.
+        WeightsError: the file is missing, truncated or contains something else.
     """
     if not path.is_file():
         raise WeightsError(f"{path} does not exist. Check the path given with --weights.")
     try:
         state = _open_state_dict(path)
-    except Exception as error:  # the readers' errors for foreign bytes have no common kind
+    except Exception as error:  # the readers' errors for foreign bytes have no common base class
         raise WeightsError(f"{path} cannot be read as a checkpoint: {_first_line(error)} {_REMEDY}") from error
     if within is not None and isinstance(state, dict):
         state = state.get(within, state)
     if not _is_state_dict(state):
-        raise WeightsError(f"{path} does not hold named tensors alone, as a checkpoint does. {_REMEDY}")
+        raise WeightsError(f"{path} does not contain only named tensors, as a checkpoint does. {_REMEDY}")
     return state
 
 
 def read_facts(path: Path) -> dict[str, str]:
-    """What a .safetensors file says of itself; nothing for another or a damaged file, which `read_state_dict` names."""
+    """The metadata of a .safetensors file; empty for other or damaged files, which `read_state_dict` reports."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors" or not path.is_file():
@@ -236,7 +236,7 @@ def read_facts(path: Path) -> dict[str, str]:
         return {}
 
 
-_REMEDY = "It may be truncated or another file: fetch it again."
+_REMEDY = "It may be truncated or the wrong file: fetch it again."
 
 
 def _open_state_dict(path: Path) -> Any:
@@ -270,14 +270,14 @@ def load_strictly(
     what: str,
     unread: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """Give a network the tensors of a published state dict, in float32, and set it to inference.
+    """Load a published state dict into a network, in float32, and set it to inference.
 
     Args:
-        net: built on any device, `meta` too.
-        found: by their published names; float tensors of any precision.
-        name_of: the published name of one of the network's tensors.
+        net: built on any device, including `meta`.
+        found: tensors by their published names; float tensors of any precision.
+        name_of: maps the name of one of the network's tensors to its published name.
         what: the network, for messages.
-        unread: shapes by name of what the file holds and the network has no use for.
+        unread: names and shapes of tensors in the file that the network does not use.
 
     Raises:
         WeightsError: a name is missing, unexpected or of another shape.
@@ -289,11 +289,11 @@ def load_strictly(
 
 
 def to_float32(tensor: Tensor) -> Tensor:
-    """Float tensors of any precision as float32, others as they are."""
+    """Convert float tensors of any precision to float32; others are unchanged."""
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-# A name that only the files of one network have.
+# For each network, a name that occurs only in its files.
 _SIGNATURES = {
     "decoder.embedding_decoder.to_out.weight": "RoMa",
     "decoder.embedding_decoder.cab.16.conv1.weight": "DKM",
@@ -307,7 +307,7 @@ _SIGNATURES = {
 
 
 def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str) -> None:
-    """Refuse a state dict whose names or shapes differ from those expected.
+    """Refuse a state dict whose names or shapes differ from the expected ones.
 
     Args:
         found: by name.

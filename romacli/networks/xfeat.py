@@ -1,7 +1,7 @@
-"""XFeat with its heads: keypoints and their descriptors from one small network.
+"""XFeat with its heads: keypoints and descriptors from one small network.
 
-Source: Potje et al., XFeat: Accelerated Features for Lightweight Image Matching (arXiv 2404.19174). Where it reads maps
-at keypoints it is off by a part of a pixel, and so it was trained and is published.
+Source: Potje et al., XFeat: Accelerated Features for Lightweight Image Matching (arXiv 2404.19174). Maps are sampled at
+keypoints with an offset of a fraction of a pixel, as in the published training and code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NMS_SIDE = 5
 
 
 class XFeatDetector(XFeat):
-    """The backbone, and what it says of each place: how much it is a keypoint, and how reliable."""
+    """The backbone with heads for keypoints and their reliability."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class XFeatDetector(XFeat):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor]) -> XFeatDetector:
-        """A network ready for inference, with the weights of a published file; its matcher of patches is not read.
+        """Build a network ready for inference, with the weights of a published file; its patch matcher is ignored.
 
         Raises:
             WeightsError: a name is missing, unexpected or of another shape.
@@ -45,15 +45,15 @@ class XFeatDetector(XFeat):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def detect(self, image: Tensor, count: int, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints of one image, the most reliable first, or descriptors at given places.
+        """Keypoints of one image, most reliable first, or descriptors at given points.
 
         Args:
-            image: (1, 3, H, W) in any units, sides multiples of 32.
-            count: the most there are to be.
-            places: (N, 2) x, y in px, (0, 0) being the centre of the top-left pixel; None to find some.
+            image: (1, 3, H, W) at any scale, sides multiples of 32.
+            count: maximum number of keypoints.
+            places: (N, 2) x, y in px, with (0, 0) the centre of the top-left pixel; None to detect keypoints.
 
         Returns:
-            Places (N, 2), scores (N,) and unit descriptors (N, 64).
+            Points (N, 2), scores (N,) and unit descriptors (N, 64).
         """
         _, features = self(image)
         reliability = self.heatmap_head(features).sigmoid()
@@ -71,7 +71,7 @@ class XFeatDetector(XFeat):
 
 
 def read(maps: Tensor, places: Tensor, shape: Sequence[int], mode: str) -> Tensor:
-    """Values (N, C) of maps (1, C, h, w) at places (N, 2) in px of an image of a shape."""
+    """Values (N, C) of maps (1, C, h, w) at points (N, 2) in px of an image of the given shape."""
     extent = places.new_tensor([shape[1] - 1, shape[0] - 1], dtype=maps.dtype)
     grid = 2 * places.to(maps.dtype) / extent - 1
     return F.grid_sample(maps, grid[None, None], mode=mode, align_corners=False)[0, :, 0].T

@@ -203,7 +203,7 @@ def test_checkpoint_of_another_model(run: Run, photos: Path) -> None:
 def test_weights_that_are_no_file(run: Run, photos: Path, weights: str) -> None:
     result = run("match", photos, "--weights", weights)
     assert result.exit_code == 3
-    assert f"{weights} is no file. Check the path given with --weights." in result.stderr
+    assert f"{weights} is not a file. Check the path given with --weights." in result.stderr
 
 
 @pytest.mark.parametrize("output", ["taken", "taken/job"])

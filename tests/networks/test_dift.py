@@ -83,7 +83,7 @@ def test_only_the_model_meant_is_taken(tmp_path: Path) -> None:
     require_model(model_folder(tmp_path / "right"))
     with pytest.raises(WeightsError, match="Stable Diffusion 1, .* 768 wide"):
         require_model(model_folder(tmp_path / "older", width=768))
-    with pytest.raises(WeightsError, match="base or a relative"):
+    with pytest.raises(WeightsError, match="base or a variant"):
         require_model(model_folder(tmp_path / "base", prediction="epsilon"))
     with pytest.raises(WeightsError, match="cannot be read.*--diffusion"):
         require_model(tmp_path)

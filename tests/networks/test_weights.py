@@ -244,7 +244,7 @@ def test_truncated_files_are_refused_by_name(tmp_path: Path, name: str, kept: fl
 def test_files_without_named_tensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"model": {"w": torch.zeros(1)}}, path)
-    with pytest.raises(WeightsError, match="does not hold named tensors alone"):
+    with pytest.raises(WeightsError, match="does not contain only named tensors"):
         read_state_dict(path)
 
 
