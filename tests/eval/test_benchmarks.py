@@ -11,11 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from support.benchmark_sets import LISTS, WRITERS, objects, write_picture
 from support.rendered import Points, Shuffled
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.eval.benchmarks.asked import upright
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.marked import FundamentalSolver
 from romacli.eval.benchmarks.measures import DenseFigures, JointAccuracy, Shares
@@ -24,7 +26,7 @@ from romacli.eval.benchmarks.solvers import EssentialSolver, HomographySolver, P
 from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.registry import MATCHERS
-from romacli.types import MatcherSpec
+from romacli.types import DenseMatch, MatcherSpec
 
 
 @pytest.fixture
@@ -124,6 +126,38 @@ def test_a_matcher_without_one_direction_is_refused_at_once(written, run):
     result = run(OneWay(matcher), "hpatches", root, "-q")
     assert result.exit_code == 2
     assert "one direction only" in result.stderr
+
+
+def test_satast_reads_warps_at_four_quarter_turns_of_the_second_picture(written, run):
+    root, matcher = written["satast"]
+    matcher.images_encoded = 0
+    result = json.loads(run(matcher, "satast", root, "--protocol", "warp", "--json", "-q").stdout)
+    assert (result["pairs"], result["errors"]) == (2, 2 * 4 * 6)
+    assert matcher.images_encoded == 2 * 2 * 4
+
+    class Upright(Shuffled):
+        """Warps that are right for pictures as they are, whose sizes tell, and miss by half a picture otherwise."""
+
+        def warp(self, pairs):
+            found = matcher.warp(pairs)
+            return [
+                match if match.size_B[0] > match.size_B[1] else replace(match, warp_AB=match.warp_AB + 1)
+                for match in found
+            ]
+
+    half = figures(run(Upright(matcher), "satast", root, "--protocol", "warp", "--json", "-q"))
+    assert half[-1] == pytest.approx(50, abs=2)  # 90 and 270 degrees
+
+
+@pytest.mark.parametrize(("turns", "expected"), [(0, (10, 20)), (1, (20, 30)), (2, (30, 20)), (3, (20, 10))])
+def test_a_place_in_a_turned_picture_is_told_in_the_picture_itself(turns, expected):
+    """(10, 20) px of the turned picture, 40 x 40; by hand."""
+    place = torch.tensor([[[10 / 20 - 1, 20 / 20 - 1]]])
+    grid = torch.arange(4.0).reshape(2, 2)
+    match = DenseMatch(place, torch.ones(1, 1), torch.rot90(grid, -turns)[..., None], grid, (1, 1), (40, 40))
+    found = upright(match, turns)
+    assert ((found.warp_AB[0, 0] + 1) * 20).tolist() == pytest.approx(expected)
+    assert torch.equal(found.warp_BA[..., 0], grid)  # the picture's own pixels again
 
 
 def test_matchers_run_at_the_sizes_of_the_papers_unless_some_are_given(written, monkeypatch):

@@ -13,6 +13,7 @@ from support.depth_sets import PHOTOGRAPH, at_size, photograph, pose, scene, wri
 from support.homography import HomographyMatcher, image_digest
 from support.rendered import SceneMatcher
 
+from romacli.geometry.turns import turn_image, turn_points
 from romacli.images.decode import read_image
 from romacli.synthetic import render_view, warp_between
 
@@ -138,7 +139,11 @@ def satast(root: Path) -> HomographyMatcher:
         names = [f"data/{number}/{side}.png" for side in ("query", "pred")]
         for name, matrix in zip(names, (np.eye(3), turned), strict=True):
             picture = write_picture(root / name, cv2.warpPerspective(texture, matrix, (320 + number, 240)))
-            by_digest[image_digest(picture)] = shift @ np.linalg.inv(matrix) @ np.linalg.inv(shift)
+            plane = shift @ np.linalg.inv(matrix) @ np.linalg.inv(shift)
+            corners = np.array([(0, 0), (320 + number, 0), (0, 240)], np.float32)
+            for turns in range(4):
+                back = cv2.getAffineTransform(turn_points(corners, (320 + number, 240), turns), corners)
+                by_digest[image_digest(turn_image(picture, turns))] = plane @ np.vstack((back, (0, 0, 1)))
         source = rng.uniform(30, 200, (6, 2))
         target = (np.column_stack((source, np.ones(6))) @ turned.T)[:, :2]
         rounds = [{"pts_src": [[1, 1]], "pts_dst": [[9, 9]]}, {"pts_src": source.tolist(), "pts_dst": target.tolist()}]

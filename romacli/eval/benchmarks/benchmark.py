@@ -78,6 +78,7 @@ class Evaluation:
     solver: a WarpReader is given whole warps, in place of samples.
     samples: drawn afresh of each pair's warps, balanced, of so many `points`; a matcher of keypoints gives all its own.
     estimates: made of each sample, after shuffling it.
+    quarters: clockwise turns of the second picture; whole warps are read at each of them.
     measure, published: where they are others than the benchmark's.
     """
 
@@ -86,12 +87,15 @@ class Evaluation:
     samples: int = 1
     points: int = 5000
     estimates: int = 1
+    quarters: tuple[int, ...] = (0,)
     measure: Measure | None = None
     published: tuple[Published, ...] | None = None
 
     def __str__(self) -> str:
         if isinstance(self.solver, WarpReader):
-            return f"{self.about}: {self.solver}"
+            degrees = ", ".join(f"{90 * turns}" for turns in self.quarters)
+            turned = f", all errors with the second picture turned by {degrees} degrees" if any(self.quarters) else ""
+            return f"{self.about}: {self.solver}{turned}"
         each = f", {self.estimates} estimates of each" if self.estimates > 1 else ""
         drawn = f"{self.samples} balanced samples" if self.samples > 1 else "1 balanced sample"
         sampled = f"{drawn} of {self.points} points from the warps of both directions{each}"

@@ -5,33 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from romacli.errors import PartialError, SettingsDifferError, StoreError, UsageError
+from romacli.eval.benchmarks.asked import Quarters, Sampler
 from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task, WarpReader
 from romacli.eval.two_view import correspondences
 from romacli.matchers.matcher import DenseMatcher, Matcher, pair_seed
-from romacli.matchers.sampling import SampleOptions, sample
 from romacli.progress import Progress
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.stop import StopRequest
 from romacli.store.layout import unwritable
-from romacli.types import (
-    Correspondences,
-    DenseMatch,
-    Features,
-    ImageList,
-    Pair,
-    PairList,
-    PairResult,
-    PreparedImage,
-    canonical,
-)
+from romacli.types import DenseMatch, ImageList, Pair, PairList, PairResult, canonical
 from romacli.words import counted
 
 Errors = dict[Pair, list[float]]
@@ -49,49 +39,6 @@ class BenchmarkResult:
     pairs: int
     errors: int
     without_estimate: int
-
-
-class Sampler:
-    """A dense matcher that gives a protocol's samples, one after the other, or its warps as they are."""
-
-    def __init__(self, matcher: DenseMatcher, *, points: int, samples: int = 1, whole: bool = False) -> None:
-        """points: in each of so many samples; whole: warps are given as they are."""
-        self._matcher, self._points, self._samples, self._whole = matcher, points, samples, whole
-        self.name, self.batch_size = matcher.name, matcher.batch_size
-        self.device = getattr(matcher, "device", None)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self._matcher.settings
-
-    def prepare(self, image: np.ndarray) -> PreparedImage:
-        return self._matcher.prepare(image)
-
-    def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
-        return self._matcher.encode(images)
-
-    def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[Any]:
-        """Samples of equal lengths, or whole warps where the protocol reads these.
-
-        Raises:
-            UsageError: the matcher lacks a direction.
-        """
-        warps = self._matcher.warp(pairs)
-        if any(warp.warp_BA is None for warp in warps):
-            raise UsageError(
-                f"model {self.name} warps in one direction only, and the protocol needs both. Use another matcher."
-            )
-        if self._whole:
-            return warps
-        return [self._drawn(warp, seed) for warp, seed in zip(warps, seeds, strict=True)]
-
-    def _drawn(self, warp: DenseMatch, seed: int) -> Correspondences:
-        options = SampleOptions(num_matches=self._points)
-        believing = replace(warp, min_certainty=0.0)  # the papers draw by certainty, however low
-        drawn = [sample(believing, (seed + number) % 2**63, options) for number in range(self._samples)]
-        return Correspondences(
-            *(np.concatenate([getattr(one, part) for one in drawn]) for part in ("keypoints0", "keypoints1", "scores"))
-        )
 
 
 class Record:
@@ -200,7 +147,11 @@ def evaluate(
     samples, reads_warps = 1, isinstance(evaluation.solver, WarpReader)
     if isinstance(matcher, DenseMatcher):
         samples = evaluation.samples
-        asked = Sampler(matcher, points=evaluation.points, samples=samples, whole=reads_warps)
+        asked = (
+            Quarters(matcher, evaluation.quarters)
+            if reads_warps
+            else Sampler(matcher, points=evaluation.points, samples=samples)
+        )
     elif reads_warps:
         raise UsageError(f"model {matcher.name} gives points, and the protocol reads warps. Choose another --protocol.")
     summary = match_images(
@@ -224,14 +175,14 @@ def summarise(
 
 
 def _errors(
-    task: Task, result: PairResult | DenseMatch, evaluation: Evaluation, *, samples: int, turned: bool, seed: int
+    task: Task, result: PairResult | list[DenseMatch], evaluation: Evaluation, *, samples: int, turned: bool, seed: int
 ) -> list[float]:
     """Errors of each estimate of each sample; of points that are no samples, all serve each time."""
     solver = evaluation.solver
     if isinstance(solver, WarpReader):
-        assert isinstance(result, DenseMatch)
-        return list(solver.read(task, _turned(result) if turned else result))
-    assert not isinstance(result, DenseMatch)
+        assert isinstance(result, list)
+        return [error for warps in result for error in solver.read(task, _turned(warps) if turned else warps)]
+    assert not isinstance(result, list)
     found = correspondences(result)
     sides = [found.keypoints1, found.keypoints0] if turned else [found.keypoints0, found.keypoints1]
     rng = np.random.default_rng(pair_seed(*task.names, seed=seed))

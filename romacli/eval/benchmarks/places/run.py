@@ -9,10 +9,11 @@ import numpy as np
 
 from romacli.colmap.intrinsics import camera_of_model
 from romacli.errors import PartialError, UsageError
+from romacli.eval.benchmarks.asked import Sampler
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.places.evaluation import FOCAL_PX, PlaceEvaluation
 from romacli.eval.benchmarks.places.inloc import in_space
-from romacli.eval.benchmarks.run import Record, Sampler
+from romacli.eval.benchmarks.run import Record
 from romacli.eval.two_view import correspondences
 from romacli.localize.pose import Attached, QueryCamera, solve_pose
 from romacli.matchers.matcher import DenseMatcher, Matcher

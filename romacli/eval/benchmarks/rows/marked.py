@@ -64,9 +64,9 @@ ROWS = (
                 points=10_000,
             ),
             "warp": Evaluation(
-                "as the same script's other measure, which also matches the second picture at 90, 180 and 270 degrees "
-                "and counts all errors; here it is not turned",
+                "as the same script's other measure, but for the compression of the second picture as JPEG",
                 MarkedWarps(both=False),
+                quarters=(0, 1, 2, 3),
                 published=(),
             ),
         },
