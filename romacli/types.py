@@ -127,7 +127,7 @@ class Rejected:
 
 
 # How pairs that did not match at first were made to match, and the words for it in messages.
-FOUND_BY = {"scale": "with a part enlarged", "rescue": "begun from SIFT"}
+FOUND_BY = {"scale": "with a part enlarged", "rescue": "started from sparse matches"}
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions, images: Im
     matcher = load_matcher(options.matcher.model, options.matcher_options)
     if keypoints.external and isinstance(matcher, KeypointMatcher):
         keypoints.external.check(images.names, keypoints.aggregate, of_all=True)
-    check_retries(matcher, options.match)
+    check_retries(matcher, options.match, images.names)
     return options, matcher
 
 

@@ -31,6 +31,7 @@ from romacli.run.retries.rescue import Rescue
 from romacli.run.retries.retry import Retry
 from romacli.run.retries.rotations import Rotations
 from romacli.run.retries.scales import Scales
+from romacli.run.retries.sparse import FileMatches, SiftMatches
 from romacli.run.schedule import SMALLEST_CAPACITY, plan
 from romacli.run.stream import Prefetched, RecordThread
 from romacli.stop import StopRequest
@@ -210,8 +211,12 @@ class _Run:
             self._retries.append(Rotations(self._matcher, self._read, capacity_bytes=room))
         if self._options.try_scales and isinstance(self._matcher, CoarseMatcher):
             self._retries.append(Scales(self._matcher, self._read, capacity_bytes=room))
-        if self._options.rescue and getattr(self._matcher, "starts_from_points", False):
-            self._retries.append(Rescue(cast(PointStartMatcher, self._matcher), self._read, capacity_bytes=room))
+        if getattr(self._matcher, "starts_from_points", False):
+            matcher = cast(PointStartMatcher, self._matcher)
+            if self._options.rescue_from:
+                self._retries.append(Rescue(matcher, FileMatches(self._options.rescue_from, self._turns)))
+            if self._options.rescue:
+                self._retries.append(Rescue(matcher, SiftMatches(self._read, capacity_bytes=room)))
         return fit
 
     def left(self, todo: PairList) -> list[Pair]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from romacli.errors import UsageError
@@ -41,6 +42,7 @@ class MatchOptions:
     try_rotations: the loop itself tries rotations if `always`; `auto` leaves that to a later pass.
     try_scales: retry weak pairs with parts of their photographs enlarged.
     rescue: retry weak pairs starting from verified SIFT matches.
+    rescue_from: retry weak pairs starting from verified matches in this folder's features.h5 and matches.h5.
     strict: stop at the first unreadable photograph.
     processes: number of processes that share the device's memory.
     """
@@ -74,6 +76,14 @@ class MatchOptions:
             "and another match per pair that qualifies."
         ),
     ] = False
+    rescue_from: Annotated[
+        Path | None,
+        Option(
+            "The same, starting from the matches in the features.h5 and matches.h5 of this folder, such as a job of "
+            "aliked-lightglue or the output of hloc.",
+            metavar="DIR",
+        ),
+    ] = None
     strict: Annotated[bool, Option("Stop at the first unreadable photograph instead of continuing without it.")] = False
     processes: int = 1
 
@@ -84,6 +94,7 @@ class MatchOptions:
             "try_rotations": self.turns_every_pair or None,
             "try_scales": self.try_scales or None,
             "rescue": self.rescue or None,
+            "rescue_from": self.rescue_from is not None or None,
         }
 
     @property

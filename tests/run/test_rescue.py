@@ -1,4 +1,4 @@
-"""Pairs whose first stage fails: begun from SIFT's verified matches, or left alone where nothing verifies."""
+"""Pairs whose first stage fails: started from verified sparse matches, or left alone if nothing verifies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pytest
 import torch
 from support.homography import HomographyMatcher, image_digest
 
-from romacli.errors import UsageError
+from romacli.errors import InputError, UsageError
 from romacli.geometry.scattered import spread
+from romacli.geometry.turns import turn_points_back
 from romacli.images.decode import read_image
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.run.retries.retry import check_retries
-from romacli.types import CompactWarp, Features, ImageList, PairList, PairResult, Rejected
+from romacli.run.retries.sparse import FileMatches
+from romacli.store.hloc import write_features, write_matches
+from romacli.types import CompactWarp, Features, ImageList, Keypoints, Matches, PairList, PairResult, Rejected
 
 SIZE = (320, 240)
 PAIR = ("0.png", "1.png")
@@ -83,6 +86,64 @@ def test_photographs_of_different_places_stay_rejected(tmp_path: Path) -> None:
     result, matcher = run(tmp_path, shifts, rescue=True)
     assert isinstance(result, Rejected)
     assert not matcher.points
+
+
+def given_matches(folder: Path, count: int, *, size: tuple[int, int] = SIZE) -> Path:
+    """Matches of the pair at random places, off by (80, 40), in files as hloc writes them."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform((90, 50), (310, 230), (count, 2)).astype(np.float32)
+    ones = np.ones(count, np.float32)
+    items = [(PAIR[0], Keypoints(xy, ones), size), (PAIR[1], Keypoints(xy - np.float32((80, 40)), ones), size)]
+    folder.mkdir()
+    write_features(folder / "features.h5", items, provenance={})
+    rows = np.repeat(np.arange(count, dtype=np.int32)[:, None], 2, axis=1)
+    write_matches(folder / "matches.h5", [(PAIR, Matches(rows, ones), count)], provenance={})
+    return folder
+
+
+def unlike(folder: Path) -> dict[str, tuple[int, int]]:
+    """Two photographs of different paint, so that SIFT finds nothing."""
+    shifts = {"0.png": (10, 20), "1.png": (90, 60)}
+    for seed, (name, shift) in enumerate(shifts.items()):
+        save(folder, name, seed, shift)
+    return shifts
+
+
+def test_matches_in_files_begin_a_rejected_pair(tmp_path: Path) -> None:
+    shifts = unlike(tmp_path)
+    result, matcher = run(tmp_path, shifts, rescue_from=given_matches(tmp_path / "given", 60))
+    assert isinstance(result, CompactWarp)
+    assert result.found_by == "rescue"
+    first, second = matcher.points[0]
+    assert len(first) > 50
+    np.testing.assert_allclose(first - second, np.broadcast_to((80.0, 40.0), first.shape), atol=1e-3)
+
+
+def test_matches_in_files_are_of_the_photographs_as_stored(tmp_path: Path) -> None:
+    sideways = FileMatches(given_matches(tmp_path / "given", 60), {PAIR[0]: 1})
+    first, second = sideways.find(PAIR, (SIZE[::-1], SIZE))
+    back = turn_points_back(first, SIZE, 1)
+    np.testing.assert_allclose(back - second, np.broadcast_to((80.0, 40.0), first.shape), atol=1e-3)
+
+
+def test_too_few_matches_in_files_rescue_nothing(tmp_path: Path) -> None:
+    shifts = unlike(tmp_path)
+    for number, count in enumerate((0, 29)):
+        result, matcher = run(tmp_path, shifts, rescue_from=given_matches(tmp_path / str(number), count))
+        assert isinstance(result, Rejected)
+        assert not matcher.points
+
+
+def test_files_of_other_photographs_are_refused(tmp_path: Path) -> None:
+    shifts = unlike(tmp_path)
+    matcher = BlindMatcher({})
+    given = MatchOptions(rescue_from=given_matches(tmp_path / "given", 60, size=(640, 480)))
+    with pytest.raises(InputError, match=r"no keypoints of these photographs"):
+        check_retries(matcher, given, ["other.png"])
+    with pytest.raises(InputError, match=r"0.png is 320x240 px, but another size"):
+        run(tmp_path, shifts, rescue_from=given.rescue_from)
+    with pytest.raises(InputError, match=r"matches.h5 does not exist"):
+        check_retries(matcher, MatchOptions(rescue_from=tmp_path))
 
 
 def test_a_warp_is_spread_between_points() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from romacli.errors import UsageError
 from romacli.matchers.matcher import CoarseMatcher, KeypointMatcher, Matcher
 from romacli.run.options import MatchOptions
+from romacli.run.retries.sparse import FileMatches
 from romacli.types import Correspondences, Features, Pair, PairResult, Rejected
 
 # The overlap below which each way tries a pair, by the option's name. Rotations: photographs of a facade overlapped by
 # up to 4 % upside down, by 20 % and more as they should (mini, 6 of them at half resolution). Scales: copies enlarged
 # by 2.5 overlapped by up to 22 %, by 2 from 54 % on (mini).
-WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.25, "rescue": 0.1}
+WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.25, "rescue": 0.1, "rescue_from": 0.1}
 _CLEAR_GAIN = 2.0
 
 
@@ -32,18 +32,23 @@ class Retry(Protocol):
         ...
 
 
-def check_retries(matcher: Matcher, options: MatchOptions) -> None:
-    """Refuse ways to try pairs again that a matcher has not.
+def check_retries(matcher: Matcher, options: MatchOptions, names: Sequence[str] = ()) -> None:
+    """Check that a matcher supports the requested retries, and that files for them have some of these images.
 
     Raises:
-        UsageError: it has not.
+        UsageError: it does not.
+        InputError: a file does not exist, or has none of the images.
+        StoreError: a file is damaged, or not of hloc's format.
     """
     if options.turns_every_pair and isinstance(matcher, KeypointMatcher):
         raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
     if options.try_scales and not isinstance(matcher, CoarseMatcher):
         raise UsageError(f"--try-scales needs a matcher with a coarse stage, which {matcher.name} has not. Try mini.")
-    if options.rescue and not getattr(matcher, "starts_from_points", False):
-        raise UsageError(f"--rescue needs a matcher that can begin from points, which {matcher.name} cannot. Try mini.")
+    asked = "--rescue" if options.rescue else "--rescue-from" if options.rescue_from else None
+    if asked and not getattr(matcher, "starts_from_points", False):
+        raise UsageError(f"{asked} needs a matcher that can begin from points, which {matcher.name} cannot. Try mini.")
+    if options.rescue_from:
+        FileMatches(options.rescue_from, {}).check(names)
 
 
 def is_weak(result: PairResult, overlap: float) -> bool:
@@ -55,27 +60,3 @@ def least_overlap(result: PairResult) -> float:
     """What another try has to overlap by more than, to be clearly better."""
     assert not isinstance(result, Correspondences)
     return 0.0 if isinstance(result, Rejected) else _CLEAR_GAIN * result.overlap
-
-
-class RecentFeatures:
-    """Features of several views of each photograph, made when asked for; the least recently used go first."""
-
-    def __init__(self, make: Callable[[str], Sequence[Features]], capacity_bytes: int) -> None:
-        self._make = make
-        self._capacity_bytes = capacity_bytes
-        self._held: OrderedDict[str, Sequence[Features]] = OrderedDict()
-
-    def __getitem__(self, name: str) -> Sequence[Features]:
-        if name not in self._held:
-            self._held[name] = self._make(name)
-            while len(self._held) > 1 and self._num_bytes() > self._capacity_bytes:
-                self._held.popitem(last=False)
-        self._held.move_to_end(name)
-        return self._held[name]
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._held.clear()
-
-    def _num_bytes(self) -> int:
-        return sum(features.nbytes for views in self._held.values() for features in views)

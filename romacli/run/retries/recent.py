@@ -1,0 +1,32 @@
+"""Features of photographs kept between retries, as far as memory allows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from romacli.types import Features
+
+
+class RecentFeatures:
+    """Features of several views of each photograph, made when asked for; the least recently used go first."""
+
+    def __init__(self, make: Callable[[str], Sequence[Features]], capacity_bytes: int) -> None:
+        self._make = make
+        self._capacity_bytes = capacity_bytes
+        self._held: OrderedDict[str, Sequence[Features]] = OrderedDict()
+
+    def __getitem__(self, name: str) -> Sequence[Features]:
+        if name not in self._held:
+            self._held[name] = self._make(name)
+            while len(self._held) > 1 and self._num_bytes() > self._capacity_bytes:
+                self._held.popitem(last=False)
+        self._held.move_to_end(name)
+        return self._held[name]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
+    def _num_bytes(self) -> int:
+        return sum(features.nbytes for views in self._held.values() for features in views)
