@@ -1,9 +1,9 @@
-"""Write the figures of man/romacli-mini.7 anew, from the files that the commands named on that page leave.
+"""Update the figures of man/romacli-mini.7 from the files written by the commands named on that page.
 
     python tests/benchmarks/mini_card.py man/romacli-mini.7 --synthetic synthetic.json --photographs photographs.json
 
-What lies between the two marks of the page is replaced; the rest of it is written by hand. The weights' own
-metadata and, where --log names it, the training log are quoted too.
+The text between the two marks of the page is replaced; the rest is written by hand. The metadata of the weights and,
+with --log, the training log are quoted too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Figures = dict[str, Any]
 
 
 def replaced(page: str, figures: Sequence[str]) -> str:
-    """The page with other figures between its marks."""
+    """The page with the figures between its marks replaced."""
     before, _, rest = page.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
@@ -60,13 +60,13 @@ def weights_section(path: Path, log: Path | None) -> Iterator[str]:
 
 
 def curve(log: Path) -> Iterator[str]:
-    """Some lines of the training log, evenly spread, with the figures it has in all of them."""
+    """Evenly spaced lines of the training log, with the columns it has."""
     with log.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("loss")]
     columns = [name for name in ("step", "pairs", "loss", "pck3", "pck1", "coarse", "certainty_auc") if name in rows[0]]
     judged = [row for row in rows if row.get("pck3")] or rows
     chosen = [judged[round(i * (len(judged) - 1) / (LOG_LINES - 1))] for i in range(min(LOG_LINES, len(judged)))]
-    yield from (".PP", "The course of the training, from its log:", ".PP", ".nf")
+    yield from (".PP", "Training progress, from its log:", ".PP", ".nf")
     yield "".join(f"{name:>14}" for name in columns)
     for row in chosen:
         yield "".join(f"{_short(row[name]):>14}" for name in columns)
@@ -96,8 +96,8 @@ def synthetic_section(figures: Figures) -> Iterator[str]:
     yield f"{'calibration error':28}" + "".join(f"{_cell(error):>12}" for error in errors)
     yield from (".fi", ".SS Reliability")
     yield (
-        "Of the pixels to which the network gives a certainty, the share whose place is visible in the other picture "
-        "and found within 3 px of 256:"
+        "Share of the pixels with a given certainty whose point is visible in the other image and found within 3 px "
+        "at 256 px:"
     )
     yield from (".PP", ".nf", f"{'certainty':12}{'single pass':>14}{'pixels':>10}{'as matched':>14}{'pixels':>10}")
     for one, two in zip(single["reliability"]["bins"], matched["reliability"]["bins"], strict=True):
@@ -111,7 +111,7 @@ def unrelated_section(synthetic: Figures, photographs: Figures) -> Iterator[str]
     if not any(measured.values()):
         return
     yield ".SS Unrelated pairs"
-    yield "Pairs of pictures with nothing in common that no verified geometry joins at the default settings:"
+    yield "Pairs of unrelated images without a verified geometry at the default settings:"
     yield from (".PP", ".nf")
     for title, judged in measured.items():
         if judged:
@@ -123,34 +123,34 @@ def unrelated_section(synthetic: Figures, photographs: Figures) -> Iterator[str]
 def photographs_section(figures: Figures) -> Iterator[str]:
     yield from (".SS Photographs", ".nf", "python tests/benchmarks/photographs.py DATA \\-\\-cache CACHE", ".fi", ".PP")
     if "sceaux_sift" in figures:
-        yield "SIFT's verified matches of the facade that the warp finds (px at 448 px; two passes, any certainty):"
+        yield "Verified SIFT matches of the facade that the warp finds (px at 448 px; two passes, any certainty):"
         yield from (".PP", ".nf")
         yield f"{'':34}{'pairs':>5}{'1 px':>9}{'3 px':>9}{'32 px':>9}{'median':>9}"
-        for name, title in (("all", "all that SIFT joins"), ("near", "at most three photographs apart")):
+        for name, title in (("all", "all that SIFT matches"), ("near", "up to three photographs apart")):
             sift = figures["sceaux_sift"][name]
             shares = "".join(f"{_percent(sift[f'within_{limit}']):>9}" for limit in (1, 3, 32))
             yield f"{title:34}{sift['pairs']:5}{shares}{sift['mean_of_medians_px']:6.2f} px"
-        yield from (".fi", ".PP", "Every pair counts alike; the medians are the mean of the pairs' own.")
+        yield from (".fi", ".PP", "All pairs have equal weight; the last column is the mean of the pairs' medians.")
     if "warped_copies" in figures:
-        yield from (".PP", "Places of a changed copy of a photograph of the facade found in it within 3 px at 448 px:")
+        yield from (".PP", "Points of a changed copy of a facade photograph found in it within 3 px at 448 px:")
         yield from (".PP", ".nf")
         rescaled = figures.get("rescaled_copies", {})
         if rescaled:
-            yield f"{'':22}{'as it is':>9}  with \\-\\-try\\-scales"
+            yield f"{'':22}{'default':>9}  with \\-\\-try\\-scales"
         for title in dict.fromkeys([*figures["warped_copies"], *rescaled]):
             shares = [_percent(each[title]) if title in each else "-" for each in (figures["warped_copies"], rescaled)]
             yield f"{title:22}{shares[0]:>9}{shares[1]:>19}" if rescaled else f"{title:22}{shares[0]:>9}"
         yield ".fi"
     if "baselines" in figures:
         yield ".PP"
-        yield "Relative poses of the example scene within 5 degrees of the truth, by the turn between the photographs:"
+        yield "Relative poses of the example scene within 5 degrees of the truth, by the angle between photographs:"
         yield from (".PP", ".nf")
         for angle, row in figures["baselines"].items():
             yield f"{angle:>7}{row['within_5_deg']:>5} of {row['pairs']}{row['matches']:>8.0f} matches a pair"
         yield ".fi"
     if "reconstruct" in figures:
         yield from (".PP", "Models at the default settings, or with a known camera;")
-        yield "poses as medians against COLMAP's model of SIFT features:"
+        yield "pose differences are medians against COLMAP's model from SIFT features:"
         yield from (".PP", ".nf")
         yield f"{'':22}{'images':>9}{'SIFT':>6}{'points':>8}{'track':>7}" + "".join(
             f"{title:>10}" for title in ("error px", "rotation", "position")
@@ -187,21 +187,21 @@ def _short(text: str) -> str:
 
 
 def _measured(path: Path | None) -> Figures:
-    """The figures of a file, if they are those of the weights in the package; none without a file."""
+    """The figures in a file, if measured with the weights in the package; none without a file."""
     if path is None:
         return {}
     figures: Figures = json.loads(path.read_text("utf-8"))
     found = figures.get("weights_sha256") or figures["model"]["weights_sha256"]
     if found != sha256_of(EMBEDDED):
-        raise SystemExit(f"{path} was measured with other weights ({found[:16]}) than the package holds")
+        raise SystemExit(f"{path} was measured with other weights ({found[:16]}) than those in the package")
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
-    parser.add_argument("--synthetic", type=Path, help="of romacli eval synthetic --json")
-    parser.add_argument("--photographs", type=Path, help="of photographs.py --json")
+    parser.add_argument("--synthetic", type=Path, help="output of romacli eval synthetic --json")
+    parser.add_argument("--photographs", type=Path, help="output of photographs.py --json")
     parser.add_argument("--log", type=Path, help="the CSV log of the training")
     options = parser.parse_args()
     synthetic, photographs = (_measured(path) for path in (options.synthetic, options.photographs))
