@@ -1,1 +1,1 @@
-"""Matchers: networks behind one interface, encoding images once and matching pairs in batches."""
+"""Matchers: networks behind one interface that encodes images once and matches pairs in batches."""

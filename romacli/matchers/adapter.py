@@ -1,6 +1,6 @@
-"""From a row of the registry and its adapter to a matcher: settings, files, device and precision.
+"""Build a matcher from a row of the registry and its adapter: settings, files, device and precision.
 
-An adapter is a module with an `ADAPTER`; it says how its network is loaded and what the network is shown.
+An adapter is a module with an `ADAPTER`, which defines how its network is loaded and how its inputs are made.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from romacli.types import Defaults, MatcherSpec, Size
 
 @dataclass(frozen=True)
 class Adapter:
-    """What is particular to a network of the `TwoPassNetwork` kind.
+    """The network-specific parts of a `TwoPassMatcher`.
 
-    load: the network, of the files that its row names and the row itself; it raises WeightsError for others.
-    seeded: the network at its full size with torch's initial weights, of the row.
-    resize, normalise: as those of `TwoPassMatcher`.
-    autocast: whether the network leaves its precision to torch; else it is converted.
+    load: builds the network from its row's files and the row itself; raises WeightsError for other files.
+    seeded: builds the network at full size with torch's initial weights, from the row.
+    resize, normalise: as for `TwoPassMatcher`.
+    autocast: run the network under torch's autocast; otherwise it is converted to the working precision.
     """
 
     load: Callable[[Sequence[Path], MatcherSpec], Any]
@@ -42,10 +42,10 @@ class Adapter:
 
 
 def build(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions) -> TwoPassMatcher:
-    """A matcher with the located checkpoints, or `options.weights` in place of the first.
+    """Build a matcher from local checkpoints, with `options.weights` in place of the first.
 
     Raises:
-        UsageError: sizes, a preset or a number type that the matcher doesn't have.
+        UsageError: a size, preset or number type that the matcher does not support.
         WeightsError: a checkpoint is not on this machine, damaged or of another network.
     """
     settings = decide(spec, options)
@@ -56,7 +56,7 @@ def build(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions) -> TwoPa
 
 
 def build_seeded(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions, seed: int) -> TwoPassMatcher:
-    """The same with initial weights for a seed, whose coarse overlaps say nothing: all pairs are refined."""
+    """The same with initial weights from a seed; their coarse overlaps are meaningless, so all pairs are refined."""
     settings = replace(decide(spec, options), min_coarse_overlap=least_coarse_overlap(options, 0.0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def _matcher(adapter: Adapter, network: Any, settings: DenseSettings, options: M
 
 
 def decide(spec: MatcherSpec, options: MatcherOptions) -> DenseSettings:
-    """All values that results depend on but the hashes of the weights.
+    """All values that results depend on, except the hashes of the weights.
 
     Raises:
         UsageError: see `build`.
@@ -100,7 +100,7 @@ def decide(spec: MatcherSpec, options: MatcherOptions) -> DenseSettings:
 
 
 def _sizes(name: str, defaults: Defaults, options: MatcherOptions) -> tuple[Size, Size | None]:
-    """Of both passes: as given, else by the preset, else the matcher's own."""
+    """The sizes of both passes: as given, else from the preset, else the matcher's defaults."""
     coarse, upsample = defaults.coarse, defaults.upsample
     if options.preset is not None:
         if options.preset not in defaults.presets:
@@ -115,12 +115,12 @@ def _sizes(name: str, defaults: Defaults, options: MatcherOptions) -> tuple[Size
         check_multiple(upsample, defaults.upsample_step, "--upsample-resolution")
     for option, size in (("--coarse-resolution", coarse), ("--upsample-resolution", upsample)):
         if size is not None and min(size) < defaults.smallest:
-            raise UsageError(f"{option} {size[0]}x{size[1]} is too small: model {name} wants {defaults.smallest} px.")
+            raise UsageError(f"{option} {size[0]}x{size[1]} is too small: model {name} needs {defaults.smallest} px.")
     return coarse, upsample
 
 
 def located(spec: MatcherSpec, index: int, options: MatcherOptions | None = None) -> Path:
-    """The file of one of a row's checkpoints.
+    """The local file of one of a row's checkpoints.
 
     Raises:
         WeightsError: it is not on this machine; the message says how to get it.
@@ -132,6 +132,6 @@ def located(spec: MatcherSpec, index: int, options: MatcherOptions | None = None
         raise WeightsError(
             f"--model {spec.name} needs {entry.file_name}, which is not on this machine. "
             f"Run `romacli models download {spec.name}`, or fetch {entry.url} elsewhere and place it in "
-            f"{weights_folder()} (ROMACLI_WEIGHTS_DIR chooses another folder)."
+            f"{weights_folder()} (set ROMACLI_WEIGHTS_DIR for another folder)."
         )
     return path

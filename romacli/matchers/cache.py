@@ -1,4 +1,4 @@
-"""The cache of image features between pairs, counted in bytes; the schedule decides what it holds."""
+"""The cache of image features between pairs, counted in bytes; the schedule decides what it contains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FeatureCache:
         self.peak_bytes = max(self.peak_bytes, self.nbytes)
 
     def release(self, name: str) -> None:
-        """Remove an image; missing ones are ignored, as they may have been unreadable."""
+        """Remove an image. Missing ones are ignored, as they may have been unreadable."""
         features = self._features.pop(name, None)
         if features is not None:
             self.nbytes -= features.nbytes

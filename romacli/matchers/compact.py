@@ -1,7 +1,6 @@
 """Compact records of dense warps: checked in both directions, weighted and strided on the device.
 
-Distances are in long sides of their image, so that they depend neither on the network's square resizing nor on
-resolution.
+Distances are in long sides of their image, and so independent of the network's square resizing and of resolution.
 """
 
 from __future__ import annotations
@@ -18,17 +17,16 @@ from torch import Tensor
 from romacli.geometry.warp import encode_targets
 from romacli.types import CompactWarp, DenseMatch, Size
 
-# The error of a good match, 0.5 px at a long side of 1600: a cell whose forward/backward residual shows this
-# much variance gets weight 1/2.
+# The error of a good match, 0.5 px at a long side of 1600: a cell whose forward/backward residual has this variance
+# gets weight 1/2.
 _GOOD_ERROR = 0.5 / 1600
-# Local variance and zoom are means over windows this wide (a share of the grid): wide enough to smooth single
-# residuals, which are small by chance, and narrow enough to follow texture.
+# Window, as a share of the grid, over which local variance and zoom are averaged: wide enough to smooth single
+# residuals, which may be small by chance, and narrow enough to follow texture.
 _WINDOW = 0.032
-# A cell is kept when more than this of it is usable, and of its window: islands in rejected regions are
-# chance.
+# A cell is kept if more than these shares of it and of its window are usable: islands in rejected regions are chance.
 _MIN_USABLE_OF_CELL = 0.75
 _MIN_USABLE_OF_WINDOW = 0.3
-# Squared zoom outside this range comes from torn warps, not from the scene.
+# A squared zoom outside this range comes from torn warps, not from the scene.
 _ZOOM_SQUARED_RANGE = (0.1, 10.0)
 
 
@@ -39,7 +37,7 @@ class CompactOptions:
     nodes: minimum number of grid cells per side. A cell costs 10 bytes; doubling from 70 on gains one or two points of
         pose AUC on rendered scenes.
     max_cycle_error: maximum forward-backward error, in long sides; 6 px at 1600. Tighter limits hurt wide baselines.
-    min_certainty: the network's certainty from which a pixel counts; each matcher brings its own.
+    min_certainty: minimum certainty of a pixel; each matcher has its own.
     """
 
     nodes: int = 140
@@ -56,18 +54,18 @@ def compact(match: DenseMatch, options: CompactOptions | None = None) -> Compact
 def compact_all(matches: Sequence[DenseMatch], options: CompactOptions | None = None) -> list[CompactWarp]:
     """Check and stride the warps of a batch of pairs, with a single transfer to the host.
 
-    A pixel is usable if the network is certain and the forward-backward error is small. Distances on the way back are
-    counted in the image that shows the place smaller, because neither direction knows it better than that. A cell's
-    weight is f^2 / (f^2 + v / 2), where v is the local mean square of the residual moved to the target by |det J| and f
-    the error of a good match. Where the network tells its precision, what it expects of the squared error takes part in
-    v / 2, as a geometric mean of both.
+    A pixel is usable if the network is certain and the forward-backward error is small. The error is measured in the
+    image that shows the point at the smaller scale, as neither direction is more precise than that. A cell's weight is
+    f^2 / (f^2 + v / 2), where v is the local mean square of the residual, scaled to the target by |det J|, and f the
+    error of a good match. If the network predicts its precision, v / 2 is the geometric mean of this and the predicted
+    squared error.
 
     Args:
         matches: pairs whose warps share one shape (H, W), in both directions.
         options: defaults to `CompactOptions()`.
 
     Raises:
-        ValueError: a match lacks its second direction.
+        ValueError: a match has only one direction.
     """
     options = options or CompactOptions()
     if not matches:
@@ -89,7 +87,7 @@ def compact_all(matches: Sequence[DenseMatch], options: CompactOptions | None = 
 
 
 def _stack(matches: Sequence[DenseMatch]) -> tuple[Tensor, Tensor]:
-    """Warps (2P, H, W, 2) and certainties (2P, H, W) in float32, a pair's two directions side by side."""
+    """Warps (2P, H, W, 2) and certainties (2P, H, W) in float32, a pair's two directions adjacent."""
     warps, certainties = [], []
     for match in matches:
         if match.warp_BA is None or match.certainty_BA is None:
@@ -100,10 +98,10 @@ def _stack(matches: Sequence[DenseMatch]) -> tuple[Tensor, Tensor]:
 
 
 def _predicted_variance(matches: Sequence[DenseMatch], target: Tensor) -> Tensor | None:
-    """The squared error that precisions expect of every target, (2P, H, W) in squared long sides, if all have them.
+    """The predicted squared error of every target, (2P, H, W) in squared long sides, if all pairs have precisions.
 
-    As an average with the observed residual it lowers the error of simulated tracks by 1.5 % where it is right, and
-    raises it by 1 % where it is wrong by a factor of 1.5 here and there.
+    Averaged with the observed residual, it lowers the error of simulated tracks by 1.5 % if it is right, and raises it
+    by 1 % if it is wrong by a factor of 1.5 in places.
     """
     fields: list[Tensor] = []
     for match in matches:
@@ -124,30 +122,30 @@ def _extents(sizes: Sequence[Size]) -> Tensor:
 
 
 def _swap(fields: Tensor) -> Tensor:
-    """For every direction what belongs to the opposite one."""
+    """Exchange the two directions of each pair."""
     return fields.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
 def _stride(shape: Sequence[int], nodes: int) -> int:
-    """The largest stride that divides both sides and leaves at least `nodes` cells each way."""
+    """The largest stride that divides both sides and leaves at least `nodes` cells per side."""
     return next((s for s in range(min(shape) // nodes, 0, -1) if all(side % s == 0 for side in shape)), 1)
 
 
 def _sample(fields: Tensor, warps: Tensor) -> Tensor:
-    """Fields (n, h, w, c) read where warps (n, H, W, 2) lead."""
+    """Sample fields (n, h, w, c) at the targets of warps (n, H, W, 2)."""
     channels_first = fields.permute(0, 3, 1, 2)
     read = F.grid_sample(channels_first, warps, padding_mode="border", align_corners=False)
     return read.permute(0, 2, 3, 1)
 
 
 def _cycle_error(places: Tensor, warps: Tensor, source: Tensor) -> Tensor:
-    """How far from every pixel the way there and back ends, (n, H, W) in long sides of the source."""
+    """The forward-backward error of every pixel, (n, H, W) in long sides of the source."""
     height, width = warps.shape[1:3]
     x = (torch.arange(width, device=warps.device) + 0.5) / width
     y = (torch.arange(height, device=warps.device) + 0.5) / height
     start = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) * source[:, None, None]
     error = _sample(_swap(places), warps) - start
-    # Many times faster on a CPU than a norm over a dimension of two.
+    # On a CPU many times faster than a norm over a dimension of two.
     return torch.hypot(error[..., 0], error[..., 1])
 
 
@@ -174,7 +172,7 @@ def _squared_zoom(places: Tensor, source: Tensor, stride: int) -> Tensor:
 
 
 def _zoom_out(zoom: Tensor, warps: Tensor, stride: int) -> Tensor:
-    """How much smaller (squared, at most 1) the other image shows every cell, if both directions say so."""
+    """Squared ratio, at most 1, by which the other image shows every cell smaller, if both directions agree."""
     nodes = _blocks(warps, stride).mean(dim=(2, 4))
     opposite = _sample(_swap(zoom)[..., None], nodes)[..., 0]
     return torch.maximum(zoom, 1 / opposite).clamp(max=1)
@@ -187,10 +185,9 @@ def _enlarged(grid: Tensor, stride: int) -> Tensor:
 def _pool(
     places: Tensor, cycle: Tensor, usable: Tensor, zoom: Tensor, predicted: Tensor | None, stride: int
 ) -> tuple[Tensor, Tensor]:
-    """Targets (n, gh, gw, 2) of the cells' centres and weights (n, gh, gw), 0 where a cell is not usable."""
+    """Targets (n, gh, gw, 2) of the cells' centres and weights (n, gh, gw), 0 for cells that are not usable."""
     blocks = _blocks(usable, stride)
-    # A pixel counts only together with its mirror image across the centre, which keeps the mean at the
-    # centre.
+    # A pixel counts only together with its mirror image across the centre, so that the mean stays at the centre.
     mirrored = (blocks & blocks.flip(2, 4))[..., None]
     centres = (_blocks(places, stride) * mirrored).sum(dim=(2, 4)) / mirrored.sum(dim=(2, 4)).clamp(min=1)
 
@@ -206,7 +203,7 @@ def _pool(
 
 
 def _record(AB: np.ndarray, BA: np.ndarray, match: DenseMatch) -> CompactWarp:
-    """Pack two (gh, gw, 3) grids of target and weight; a usable cell keeps at least the smallest weight."""
+    """Pack two (gh, gw, 3) grids of target and weight; usable cells keep at least the smallest weight."""
     overlap = float(np.mean([np.count_nonzero(grid[..., 2]) / grid[..., 2].size for grid in (AB, BA)]))
     packed: dict[str, Any] = {}
     for side, grid, size in (("AB", AB, match.size_B), ("BA", BA, match.size_A)):

@@ -1,4 +1,4 @@
-"""The adapter shared by the networks that encode one image and warp a pair in two passes."""
+"""The matcher shared by networks that encode single images and warp pairs in two passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TwoPassNetwork(Protocol):
-    """What RoMa and its relatives offer at network level: `start`, `refine` in one go or two, `result`."""
+    """The interface of RoMa and similar networks: `start`, `refine` in one or two steps, `result`."""
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None, /) -> dict[str, Tensor]: ...
 
@@ -41,10 +41,10 @@ class TwoPassNetwork(Protocol):
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """What the results of a two-pass matcher depend on, all values decided; sizes are (width, height).
+    """The settings that the results of a two-pass matcher depend on, all resolved; sizes are (width, height).
 
-    weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, where it needs that.
-    min_coarse_overlap: by the decoder's warps, below which a pair is not refined.
+    weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, if needed.
+    min_coarse_overlap: overlap of the decoder's warps below which a pair is not refined.
     """
 
     model: str
@@ -58,23 +58,23 @@ class DenseSettings:
     min_coarse_overlap: float = 0.0
 
 
-# A GPU is filled by a few pairs; on a CPU one is as fast and needs least memory.
+# A GPU is filled by a few pairs; on a CPU one pair is as fast and needs the least memory.
 BATCH_ON_GPU = 4
 # Down to this stride the first pass has small maps: it takes more pairs to fill a GPU, and four times as many need less
-# memory than refining. By the maps' sizes; it was not timed on a GPU.
+# memory than refining. Derived from the maps' sizes, not timed on a GPU.
 COARSE_BATCH_ON_GPU = 16
 COARSE_STRIDE = 8
-# In long sides, half a token of a small network. On rendered walks tighter or looser limits told no better.
+# In long sides; half a token of a small network. On rendered walks tighter or looser limits separated no better.
 COARSE_CYCLE_ERROR = 0.03
-# A warp that begins from points has so many cells a side, and is unsure of those that are further than the reach (2 is
-# the width of the image) from the second nearest point.
+# A warp started from points has this many cells per side; its certainty is low beyond this distance (2 is the width of
+# the image) from the second nearest point.
 SPREAD_SIDE, SPREAD_REACH = 32, 0.2
 
 
 def resize(image: np.ndarray, size: Size) -> Tensor:
     """Stretch RGB uint8 (H, W, 3) to (1, 3, height, width) uint8 by antialiased bicubic interpolation.
 
-    Differs from Pillow's bicubic filter, which RoMa uses, by two grey levels at most, at hard edges.
+    Differs from Pillow's bicubic filter, which RoMa uses, by at most two grey levels, at hard edges.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     width, height = size
@@ -84,14 +84,14 @@ def resize(image: np.ndarray, size: Size) -> Tensor:
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Turn (B, 3, H, W) uint8 into float32 with ImageNet's mean and deviation taken out."""
+    """Convert (B, 3, H, W) uint8 to float32, normalised by ImageNet's mean and deviation."""
     mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=image.device).view(1, 3, 1, 1)
     return (image.float() / 255 - mean) / std
 
 
 class TwoPassMatcher:
-    """A dense matcher over any network of the `TwoPassNetwork` kind."""
+    """A dense matcher for any `TwoPassNetwork`."""
 
     def __init__(
         self,
@@ -103,11 +103,11 @@ class TwoPassMatcher:
         resize: Callable[[np.ndarray, Size], Tensor] = resize,
         normalise: Callable[[Tensor], Tensor] = normalise,
     ) -> None:
-        """Take a network on its device; on a CPU this process then keeps freed memory (`keep_freed_memory`).
+        """Take a network on its device; on a CPU this process then reuses freed memory (`keep_freed_memory`).
 
-        autocast: the network leaves its working precision to torch.
-        resize: turns RGB uint8 (H, W, 3) into (1, 3, height, width) of a size, on the host.
-        normalise: turns (B, 3, H, W) of such on the device into what the network reads.
+        autocast: run the network under torch's autocast.
+        resize: resizes RGB uint8 (H, W, 3) to (1, 3, height, width), on the host.
+        normalise: converts resized images (B, 3, H, W) to the network's input, on the device.
         """
         self.name = settings.model
         self.batch_size, self.coarse_batch_size = (
@@ -124,12 +124,12 @@ class TwoPassMatcher:
 
     @property
     def device(self) -> torch.device:
-        """Where features lie and networks run."""
+        """The device of features and network."""
         return self._device
 
     @property
     def network(self) -> TwoPassNetwork:
-        """What encodes and matches, to be looked at."""
+        """The network, for inspection."""
         return self._network
 
     @property
@@ -140,7 +140,7 @@ class TwoPassMatcher:
         return {**vars(self._settings), **sizes, "nodes": self._compact.nodes}
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
-        """Resize RGB uint8 (H, W, 3) to the sizes of both passes; in the network's own way."""
+        """Resize RGB uint8 (H, W, 3) to the sizes of both passes, as the network requires."""
         height, width = image.shape[:2]
         tensors = {"coarse": self._resize(image, self._settings.coarse_resolution)}
         if self._settings.upsample_resolution is not None:
@@ -158,36 +158,36 @@ class TwoPassMatcher:
 
     @torch.inference_mode()
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
-        """What `describe` and `overlap` need of the images, at a fraction of the cost of `encode`."""
+        """The inputs of `describe` and `overlap`, at a fraction of the cost of `encode`."""
         stacked = torch.cat([image.tensors["coarse"] for image in images])
         with self._precision():
             tensors = self._network.encode_coarse(self._normalise(_moved(stacked, self._device)))
         return _unstack(tensors, images)
 
     def describe(self, features: Sequence[Features]) -> np.ndarray:
-        """Descriptors (N, D) float32 of unit length of whole images encoded by `encode_coarse`."""
+        """Global descriptors (N, D) float32 of unit length, of images encoded by `encode_coarse`."""
         return torch.cat([each.tensors["descriptor"] for each in features]).float().cpu().numpy()
 
     @torch.inference_mode()
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
-        """How much two images share by the coarse stage alone: the usable share of the decoder's warps, in [0, 1]."""
+        """The overlap of each pair by the coarse stage: the usable share of the decoder's warps, in [0, 1]."""
         with self._precision():
             return self._overlaps(self._network.start(*_Batch.of(pairs)), pairs)
 
     @torch.inference_mode()
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
-        """The warps of both directions of every pair, whatever their overlap."""
+        """The warps of every pair in both directions, whatever their overlap."""
         with self._precision():
             state = self._network.start(*_Batch.of(pairs))
         return self._refined(state, pairs)
 
     @torch.inference_mode()
     def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
-        """Pairs after the decoder and, where they overlap by its warps, the refiners at coarse strides."""
+        """Run the decoder and, on pairs whose warps overlap, the refiners at coarse strides."""
         with self._precision():
             state = self._network.start(*_Batch.of(pairs))
             least = self._settings.min_coarse_overlap
-            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)  # not asked for
+            overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)  # not needed
             kept = [index for index, overlap in enumerate(overlaps) if overlap >= least]
             started: list[StartedPair | Rejected] = [Rejected(overlap) for overlap in overlaps]
             if kept:
@@ -199,21 +199,21 @@ class TwoPassMatcher:
         return started
 
     def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
-        """Compact, checked warps, or a rejection where too few cells are usable. No random choices are made."""
+        """Compact, checked warps, or a rejection if too few cells are usable. No random choices are made."""
         if not pairs:
             return []
         warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
         return [self._judge(warp) for warp in compact_all(warps, self._compact)]
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
-        """What `start` and `finish` make of a batch of pairs, which stays together as far as none is rejected."""
+        """Run `start` and `finish` on a batch of pairs; it stays one batch if none is rejected."""
         started = self.start(pairs)
         finished = iter(self.finish([each for each in started if isinstance(each, StartedPair)], seeds))
         return [each if isinstance(each, Rejected) else next(finished) for each in started]
 
     @property
     def starts_from_points(self) -> bool:
-        """Whether the network can begin from another's warp, so that `match_from` may be asked."""
+        """Whether the network can start from an external warp, so that `match_from` is available."""
         return hasattr(self._network, "begin")
 
     def match_from(
@@ -222,7 +222,7 @@ class TwoPassMatcher:
         points: Sequence[tuple[np.ndarray, np.ndarray]],
         seeds: Sequence[int],
     ) -> list[PairResult]:
-        """What the refiners and `finish` make of warps spread from pairs of points; six points or more a pair."""
+        """Run the refiners and `finish` on warps interpolated from point pairs, at least six per pair."""
         begin = self._network.begin  # type: ignore[attr-defined]
         started = []
         for pair, places in zip(pairs, points, strict=True):
@@ -259,7 +259,7 @@ class TwoPassMatcher:
 
 
 class _Batch(Mapping[str, Tensor]):
-    """The features of several images as one batch; a tensor is joined when it is asked for, and not kept."""
+    """The features of several images as one batch; each tensor is concatenated on access and not kept."""
 
     def __init__(self, features: Sequence[Features]) -> None:
         self._rows = [each.tensors for each in features]
@@ -284,14 +284,14 @@ class _Batch(Mapping[str, Tensor]):
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; a GPU fetches it from pinned memory, which is faster."""
+    """Move a tensor to a device; for a GPU through pinned memory, which is faster."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> list[Features]:
-    """A batch's features, image by image."""
+    """Split a batch's features by image."""
     return [
         Features({name: tensor[i : i + 1] for name, tensor in tensors.items()}, image.size)
         for i, image in enumerate(images)
@@ -299,7 +299,7 @@ def _unstack(tensors: Mapping[str, Tensor], images: Sequence[PreparedImage]) -> 
 
 
 def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
-    """A batch's warps, pair by pair."""
+    """Split a batch's warps by pair."""
     assert out.warp_BA is not None
     assert out.certainty_BA is not None
     precision_AB, precision_BA = (out.precision_AB, out.precision_BA) if isinstance(out, PreciseMatch) else (None, None)
@@ -319,7 +319,7 @@ def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]
 
 
 def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Join batches of one along dimension 0, name by name."""
+    """Concatenate batches of size 1 along dimension 0, by name."""
     if len(rows) == 1:
         return dict(rows[0])
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Words such as `auto` and `cuda:1` become torch devices and number types."""
+"""Resolve words such as `auto` and `cuda:1` to torch devices and number types."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def resolve_device(word: str) -> torch.device:
-    """The torch device a `--device` word stands for.
+    """The torch device named by `--device`.
 
     Raises:
         UsageError: the word is not a device.
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     if word == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,7 +27,7 @@ def resolve_device(word: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"--device {word} is not a device. Use auto, cpu, cuda, cuda:N or mps.") from error
     if not _is_there(device):
-        raise InputError(f"--device {word} is not there on this machine. Use --device cpu or --device auto.")
+        raise InputError(f"--device {word} is not available on this machine. Use --device cpu or --device auto.")
     return device
 
 
@@ -40,7 +40,7 @@ def _is_there(device: torch.device) -> bool:
 
 
 def resolve_dtype(word: str, device: torch.device) -> torch.dtype:
-    """The number type a `--dtype` word stands for: float16 on CUDA and float32 elsewhere when it is `auto`."""
+    """The number type named by `--dtype`; `auto` is float16 on CUDA and float32 elsewhere."""
     if word == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if word not in DTYPES:
@@ -51,9 +51,9 @@ def resolve_dtype(word: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are faster than in float32; a CPU without units for them emulates them.
+    """Whether matrix products in bfloat16 are faster than in float32; CPUs without bfloat16 units emulate them.
 
-    Measured, in some 20 ms on a CPU: torch names the instructions of some processors only.
+    Measured, in some 20 ms on a CPU, as torch identifies the instruction sets of only some processors.
     """
     if device.type != "cpu":
         return True
@@ -61,9 +61,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
-    """Floating-point operations a second in a product of square matrices, by the library that linear layers use.
+    """Floating-point operations per second in a product of square matrices, with the library that linear layers use.
 
-    side: of the matrices; without it one that fills the device.
+    side: of the matrices; by default large enough to fill the device.
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
@@ -71,7 +71,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None =
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes a second read and written by a copy of more than caches hold in the device's memory."""
+    """Bytes per second read and written by a copy too large for the caches, in the device's memory."""
     num_bytes = 1 << 30 if device.type == "cuda" else 1 << 27
     source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -79,7 +79,7 @@ def copy_rate(device: torch.device) -> float:
 
 
 def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
-    """The least of the seconds that work takes, repeated after one run to warm up."""
+    """The shortest time of several runs, in seconds, after one run to warm up."""
     seconds = []
     for _ in range(repeats + 1):
         wait_for(device)
@@ -91,7 +91,7 @@ def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int 
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

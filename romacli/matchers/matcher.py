@@ -49,10 +49,10 @@ class DenseMatcher(Matcher, Protocol):
 
 @runtime_checkable
 class KeypointMatcher(Matcher, Protocol):
-    """A matcher that can use given keypoints of a photograph, by its name."""
+    """A matcher that can use given keypoints of a photograph, looked up by its name."""
 
     def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
-        """`prepare` for a photograph of a name, upright; turns: the quarters clockwise that it was turned for that."""
+        """`prepare` for a named, upright photograph; turns: the clockwise quarter turns that made it upright."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Memory for a matcher's features: free memory of its device, and handling of exhaustion."""
+"""Memory for a matcher's features: the free memory of its device, and handling of exhaustion."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 
 from romacli.matchers.matcher import Matcher
 
-# Where a machine does not say what it has free.
+# Assumed if the system does not report its free memory.
 _UNKNOWN = 4 << 30
-# Other programs share a computer's memory; a GPU is mostly ours.
+# Other programs share the computer's memory; a GPU is mostly free for this one.
 _SHARE_OF_GPU, _SHARE_OF_COMPUTER = 0.85, 0.5
-# A pair in work takes this many times the features of an image, by the refiners' maps at their finest stride: about
-# 1.8 GB beside 109 MB for RoMa at 560 and 864 in float16. The first stage of a matcher that has two takes more pairs at
+# Matching a pair takes this many times the features of an image, given the refiners' maps at their finest stride: about
+# 1.8 GB against 109 MB for RoMa at 560 and 864 in float16. The first stage of a two-stage matcher takes more pairs at
 # once, but needs less for all of them.
 _WORK_PER_FEATURES = 16
-# Of mallopt(3): blocks below the first size come from memory that is kept until so much is free at its end.
+# For mallopt(3): smaller blocks come from the heap, which is kept until this much is free at its end.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _KEPT_BLOCK, _KEPT_END = 1 << 30, 1 << 29
-# By these a user sets the same.
+# A user sets the same with these variables.
 _MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def free_bytes(matcher: Matcher) -> int:
-    """The memory that the matcher's device can provide now, a conservative part of the free memory."""
+    """The memory that the matcher's device can provide now: a conservative share of its free memory."""
     device = getattr(matcher, "device", None)
     if device is not None and device.type == "cuda":
         import torch
@@ -40,12 +40,12 @@ def free_bytes(matcher: Matcher) -> int:
 
 
 def cache_bytes(free: int, feature_bytes: int, batch_size: int) -> int:
-    """The memory for features next to a batch in progress, at least enough for a pair."""
+    """The memory for features next to a batch in progress; at least enough for one pair."""
     return max(2 * feature_bytes, free - _WORK_PER_FEATURES * batch_size * feature_bytes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device has no memory left; torch has no type of its own for it on a CPU."""
+    """Whether an error means that the device is out of memory; torch has no error type for this on a CPU."""
     words = str(error)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate" in words)
@@ -53,10 +53,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let this process use freed memory again, also of large tensors, instead of returning it to the system.
+    """Make this process reuse freed memory, including large tensors, instead of returning it to the system.
 
-    The system clears every page it gives out: for tensors that live for one layer of a network that took a quarter of
-    RoMa's time on a CPU. Without effect where the C library is not glibc, or the environment already decides.
+    The system clears every page it provides: for tensors that live for one layer of a network, this took a quarter of
+    RoMa's time on a CPU. No effect if the C library is not glibc, or if the environment already sets the behaviour.
     """
     libc = _libc()
     if not hasattr(libc, "mallopt") or any(name in os.environ for name in _MALLOC_VARIABLES):
@@ -89,7 +89,7 @@ def _libc() -> Any:
 
 
 def _free_in_computer() -> int:
-    """Bytes that programs can still have, within the limit of a container."""
+    """Bytes available to programs, within the limit of a container."""
     free = _UNKNOWN
     with suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -98,13 +98,12 @@ def _free_in_computer() -> int:
 
 
 def free_in_groups(membership: Path, mounted: Path) -> Iterator[int]:
-    """Bytes left under each limit that control groups put on this process, those it is nested in among them.
+    """Bytes left under each limit that control groups, including enclosing ones, set for this process.
 
-    Both versions are read, the first where SLURM and older systems still have it. What files take up in the page cache
-    and can be dropped counts as free.
+    Reads both versions; SLURM and older systems still use the first. Droppable page cache counts as free.
 
     Args:
-        membership: the process's `cgroup` file in /proc. mounted: where the groups are mounted.
+        membership: the process's `cgroup` file in /proc. mounted: mount point of the control groups.
     """
     with suppress(OSError, ValueError):
         for line in membership.read_text(encoding="utf-8").splitlines():
@@ -117,7 +116,7 @@ def free_in_groups(membership: Path, mounted: Path) -> Iterator[int]:
 
 
 def _free_up_to(root: Path, path: str, limit: str, used: str, droppable: str) -> Iterator[int]:
-    """What a group and those it lies in have left. Inside a container the path may be that of the host."""
+    """Bytes left in a group and those around it. Inside a container the path may be that of the host."""
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         with suppress(OSError, ValueError):

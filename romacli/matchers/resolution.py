@@ -1,4 +1,4 @@
-"""The sizes photographs are resized to, as users write them; their defaults stand in the registry's rows."""
+"""Parse and check the sizes that photographs are resized to; their defaults are in the registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from romacli.types import Size
 
 
 def parse_resolution(word: str, option: str) -> Size:
-    """Read `560` or `640x480` as (width, height) in px.
+    """Parse `560` or `640x480` as (width, height) in px.
 
     Raises:
         UsageError: neither form, or a side of zero.
@@ -22,7 +22,7 @@ def parse_resolution(word: str, option: str) -> Size:
 
 
 def check_multiple(size: Size, divisor: int, option: str) -> Size:
-    """The size itself when both sides are multiples of `divisor`; otherwise an error that names the next ones."""
+    """Return the size if both sides are multiples of `divisor`; otherwise raise an error with the nearest ones."""
     if any(side % divisor for side in size):
         low, high = ("x".join(str(max(1, side // divisor + up) * divisor) for side in size) for up in (0, 1))
         raise UsageError(

@@ -1,9 +1,9 @@
-"""From a dense match to a given number of correspondences, drawn as RoMa does. For two-view work.
+"""Sample a given number of correspondences from a dense match, as RoMa does, for two-view problems.
 
-Source: RoMa, `sample` with mode "threshold_balanced". We differ where it is faulty: only certainties above the
-matcher's least are drawn, the true ones are returned, and the density is read off a grid, or summed in float32 in
-pieces.
-Independent samples of many pairs share no keypoints, so Structure-from-Motion wants `romacli.keypoints` instead.
+Source: RoMa, `sample` with mode "threshold_balanced". This version differs where that one is faulty: it samples only
+certainties above the matcher's minimum, returns the actual certainties, and reads the density off a grid, or sums it
+in float32 in chunks.
+Independent samples of many pairs share no keypoints; for Structure-from-Motion use `romacli.keypoints`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from romacli.types import Correspondences, DenseMatch
 
 # Kernel density rows computed at once: 256 x 40,000 float32 are 41 MB.
 DENSITY_ROWS = 256
-# A kernel at exp(-80) adds nothing to a sum of 1 or more; those below exp(-87) are denormal, which takes five times as
-# long.
+# A kernel of exp(-80) adds nothing to a sum of 1 or more; below exp(-87) values are denormal and five times as slow.
 LEAST_EXPONENT = -80.0
-# Nodes of the density's grid lie this far apart in normalised units: 31^4 of them in float32 are 4 MB. At RoMa's
-# bandwidth densities are off by 1.4 % in the median; at 0.1 by 3.6 %, at 0.05 by 0.8 % in three times the time.
+# Spacing of the density grid's nodes in normalised units: 31^4 nodes in float32 take 4 MB. At RoMa's bandwidth the
+# median error of densities is 1.4 %; a spacing of 0.1 gives 3.6 %, 0.05 gives 0.8 % in three times the time.
 GRID_CELL = 1 / 15
-# Points further out are moved to the edge, so that the grid is never larger than 55 MB. Images end at 1.
+# Points further out are moved to the edge, so that the grid takes at most 55 MB. Images end at 1.
 GRID_EXTENT = 2.0
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """The reference's values. `certain` and above counts as 1 when drawing; `oversampling` times as many are
-    drawn first and thinned where they are dense; `bandwidth` is in normalised units; a sample with fewer than
-    `min_density` neighbours is hardly ever kept. `exact`: sum the density over all samples, as the reference does,
-    in place of the grid, which is some hundred times as fast."""
+    """The reference's values. Certainties of `certain` and above count as 1 when sampling; `oversampling` times as many
+    are drawn first and thinned where they are dense; `bandwidth` is in normalised units; samples with fewer than
+    `min_density` neighbours are almost never kept. `exact`: sum the density over all samples, as the reference does,
+    instead of the grid, which is about a hundred times as fast."""
 
     num_matches: int = 10_000
     certain: float = 0.05
@@ -46,14 +45,14 @@ class SampleOptions:
 
 
 def sample(match: DenseMatch, seed: int, options: SampleOptions | None = None) -> Correspondences:
-    """Draw correspondences of a pair, spread over both images; the same seed gives the same ones.
+    """Draw correspondences of a pair, spread over both images; equal seeds give equal results.
 
     Args:
         match: warps of one or both directions.
-        seed: as from `pair_seed`, so that results do not depend on the order of pairs.
+        seed: for example from `pair_seed`, so that results do not depend on the order of pairs.
 
     Returns:
-        At most `num_matches` point pairs in COLMAP pixels with their certainties; fewer, or none, where no more
+        At most `num_matches` point pairs in COLMAP pixels with their certainties; fewer, or none, if not enough
         certainties are above the match's `min_certainty`.
     """
     options = options or SampleOptions()
@@ -73,7 +72,7 @@ def sample(match: DenseMatch, seed: int, options: SampleOptions | None = None) -
 
 
 def kernel_density(points: Tensor, bandwidth: float) -> Tensor:
-    """Sum of Gaussian kernels at each of (N, D) points, itself included: (N,), exact and in bounded memory."""
+    """Sum of Gaussian kernels at each of (N, D) points, itself included: (N,), exact, in bounded memory."""
     pieces = []
     for rows in points.split(DENSITY_ROWS):
         exponent = torch.cdist(rows, points).square_().div_(-2 * bandwidth**2).clamp_(min=LEAST_EXPONENT)
@@ -82,10 +81,10 @@ def kernel_density(points: Tensor, bandwidth: float) -> Tensor:
 
 
 def grid_density(points: Tensor, bandwidth: float, cell: float = GRID_CELL) -> Tensor:
-    """An approximation of `kernel_density` by a grid over the points' extent: (N,) for (N, D) points.
+    """Approximate `kernel_density` by a grid over the points' extent: (N,) for (N, D) points.
 
-    Points are spread over the nodes about them, the nodes smoothed along each axis, and read at the points. Spreading
-    and reading by linear weights blur by cell^2 / 6 each, which the smoothing leaves out.
+    Points are spread over the surrounding nodes, the nodes are smoothed along each axis and interpolated at the points.
+    Spreading and interpolating by linear weights each blur by cell^2 / 6, which the smoothing compensates.
 
     Raises:
         ValueError: cells too wide for the bandwidth.
@@ -114,7 +113,7 @@ def grid_density(points: Tensor, bandwidth: float, cell: float = GRID_CELL) -> T
     for axis in range(dimensions):
         offset = torch.arange(nodes[axis], dtype=points.dtype) * cell
         kernel = (bandwidth / variance**0.5) * torch.exp((offset[:, None] - offset) ** 2 / (-2 * variance))
-        grid = torch.tensordot(grid, kernel, ([0], [0]))  # the axis smoothed moves to the end: a round of all
+        grid = torch.tensordot(grid, kernel, ([0], [0]))  # the smoothed axis moves to the end: after all, in order
     grid = grid.reshape(-1)
     density = points.new_zeros(len(points))
     for index, weight in corners:
@@ -123,7 +122,7 @@ def grid_density(points: Tensor, bandwidth: float, cell: float = GRID_CELL) -> T
 
 
 def _candidates(match: DenseMatch) -> tuple[Tensor, Tensor]:
-    """Every believed pixel as (N, 4) normalised xA, yA, xB, yB on the CPU, and its certainty (N,)."""
+    """Pixels above the minimum certainty as (N, 4) normalised xA, yA, xB, yB on the CPU, and their certainty (N,)."""
     points, certainties = [], []
     for warp, certainty, turned in (
         (match.warp_AB, match.certainty_AB, False),
@@ -147,10 +146,10 @@ def pixel_centres(height: int, width: int) -> Tensor:
 
 
 def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Indices drawn without replacement with probability proportional to weights, at most as many as there are.
+    """Draw indices without replacement, with probabilities proportional to weights; at most as many as there are.
 
-    Exponential races (Efraimidis and Spirakis, 2006) have no limit on the number of candidates, unlike
-    torch.multinomial.
+    Exponential races (Efraimidis and Spirakis, 2006), unlike torch.multinomial, have no limit on the number of
+    candidates.
     """
     keys = torch.empty_like(weights).exponential_(generator=generator) / weights
     return keys.topk(min(count, len(weights)), largest=False).indices

@@ -238,7 +238,7 @@ def test_unknown_model_lists_the_known_ones(run: Run, photos: Path) -> None:
         (("--coarse-resolution", "100"), "--coarse-resolution 100x100 must be a multiple of 16"),
         (("--coarse-resolution", "big"), "--coarse-resolution big is not a size"),
         (("--device", "quantum"), "--device quantum is not a device"),
-        (("--device", "cuda:77"), "--device cuda:77 is not there"),
+        (("--device", "cuda:77"), "--device cuda:77 is not available"),
         (("--dtype", "int8"), "--dtype int8 is not known"),
     ],
 )

@@ -137,7 +137,7 @@ def test_devices_and_types_that_are_not_there() -> None:
     assert resolve_device("cpu") == cpu
     assert resolve_dtype("auto", cpu) == torch.float32
     assert resolve_dtype("auto", torch.device("cuda")) == torch.float16
-    with pytest.raises(InputError, match="--device cuda:99 is not there"):
+    with pytest.raises(InputError, match="--device cuda:99 is not available"):
         resolve_device("cuda:99")
     with pytest.raises(UsageError, match="--dtype float16 is not supported on a CPU"):
         resolve_dtype("float16", cpu)

@@ -126,7 +126,7 @@ def test_reduced_precision_stays_near(model: str, weights: Path, match: Match) -
         (["--model", "tiny-roma", "--upsample-resolution", "640"], "has no second pass"),
         (["--model", "roma-v2", "--coarse-resolution", "8"], "must be a multiple of 16"),
         (["--model", "roma-v2", "--upsample-resolution", "642"], "must be a multiple of 4"),
-        (["--model", "dkm-outdoor", "--coarse-resolution", "16"], "too small: model dkm-outdoor wants 32 px"),
+        (["--model", "dkm-outdoor", "--coarse-resolution", "16"], "too small: model dkm-outdoor needs 32 px"),
         (["--model", "dkm-outdoor", "--dtype", "float16", "--device", "cpu"], "float16 is not supported on a CPU"),
         (["--model", "roma-v2", "--preset", "best"], "Choose from: turbo, fast, base, precise"),
         (["--model", "mini", "--preset", "fast"], "--preset fast is not known to model mini. It has none"),

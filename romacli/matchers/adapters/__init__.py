@@ -1,1 +1,1 @@
-"""What is particular to each network behind the seam: one module a network, with an `ADAPTER`."""
+"""The network-specific parts of dense matchers: one module per network, each with an `ADAPTER`."""

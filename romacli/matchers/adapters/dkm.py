@@ -1,4 +1,4 @@
-"""DKM's published checkpoints behind the matcher's seam."""
+"""The adapter for DKM's published checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded model behind the matcher's seam."""
+"""The adapter for the embedded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RoMa's published checkpoints behind the matcher's seam."""
+"""The adapter for RoMa's published checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMa:
     try:
         config = PUBLISHED.varied(**(json.loads(read_facts(roma).get("parts", "{}")) or PUBLISHED.variation))
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{roma} was built from parts that RoMa does not have here. Train it anew.") from error
+        raise WeightsError(f"{roma} was built from parts that RoMa does not have here. Train a new one.") from error
     has_dinov2 = config.coarse_encoder == "dinov2"
     return RoMa.from_checkpoints(read_state_dict(roma), read_state_dict(dinov2) if has_dinov2 else {}, config=config)
 
@@ -40,7 +40,7 @@ ADAPTER = Adapter(_load, _seeded, autocast=False)
 
 
 def in_training(network: RoMa, *, size: Size | None = None) -> TwoPassMatcher:
-    """A network without a file as a matcher of one pass at a size, by default its own, to judge it by."""
+    """A single-pass matcher from a network in training, at the given size or its default, for validation."""
     options = MatcherOptions(coarse_resolution=size, upsample=False, min_overlap=0.0, device="cpu", dtype="float32")
     settings = replace(decide(MATCHERS["roma-outdoor"], options), model="roma")
     return TwoPassMatcher(network, settings, device=next(network.parameters()).device, autocast=False)

@@ -1,7 +1,7 @@
-"""RoMa v2's published checkpoints behind the matcher's seam.
+"""The adapter for RoMa v2's published checkpoints.
 
-Both releases have one layout and need different arithmetic. What is known of a file besides its tensors decides: the
-model it is given to, its name, and whether it was used as the other one before.
+Both releases have the same layout but need different arithmetic. They are told apart by what is known beyond the
+tensors: the model the file is given to, its name, and whether it was used as the other release before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMaV2:
 
 
 def _refuse_the_other_release(path: Path, spec: MatcherSpec) -> None:
-    """Raise WeightsError for a file that is named as the other release's, or has been used as that."""
+    """Raise WeightsError for a file that has the other release's name, or was used as that release before."""
     for name in RELEASES.keys() - {spec.name}:
         entry = registry.MATCHERS[name].weights[0]
         is_known = recorded_sha256(expected_path(entry)) == sha256_of(path) if path.is_file() else False
@@ -51,13 +51,13 @@ def _seeded(spec: MatcherSpec) -> RoMaV2:
 
 
 def _resized(image: np.ndarray, size: Size) -> Tensor:
-    """RGB uint8 (H, W, 3) as (1, 3, height, width) float32, from [0, 1] and not clamped to it."""
+    """RGB uint8 (H, W, 3) as (1, 3, height, width) float32, scaled from [0, 1] and not clamped."""
     picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     return resize_pictures(picture, (size[1], size[0]))
 
 
 def _as_it_is(image: Tensor) -> Tensor:
-    """The network takes mean and deviation out by itself."""
+    """No normalisation: the network normalises by itself."""
     return image
 
 

@@ -1,4 +1,4 @@
-"""Tiny RoMa's published checkpoint behind the matcher's seam."""
+"""The adapter for Tiny RoMa's published checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _seeded(spec: MatcherSpec) -> TinyRoMa:
 
 
 def _in_unit_range(image: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 as float32 in [0, 1]: the network normalises by itself."""
+    """(B, 3, H, W) uint8 as float32 in [0, 1]; the network normalises by itself."""
     return image.float() / 255
 
 

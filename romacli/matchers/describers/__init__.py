@@ -1,1 +1,1 @@
-"""Matchers that describe one image at a time, by name."""
+"""Keypoint matchers: networks that describe one image at a time."""

@@ -1,4 +1,4 @@
-"""Corners of a photograph: where describers look that find no keypoints of their own."""
+"""Corners of a photograph, for describers that detect no keypoints of their own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 
 from romacli.types import Keypoints
 
-# Corners are looked for in a photograph of this long side and lie at least so far apart there.
+# Corners are detected at this long side and are at least this far apart there.
 LONG_SIDE, LEAST_PX = 1280, 4
 _WEAKEST = 1e-4
 
 
 def corners(image: np.ndarray, count: int | None = None) -> Keypoints:
-    """Corners of RGB uint8 (H, W, 3) in COLMAP pixels to a fraction of a pixel, the `count` strongest, strongest first.
+    """The `count` strongest corners of RGB uint8 (H, W, 3) in sub-pixel COLMAP pixels, strongest first.
 
-    Source: Shi and Tomasi, Good Features to Track; a place is the peak of the parabola through its neighbours.
+    Source: Shi and Tomasi, Good Features to Track; positions are the peaks of parabolas through the neighbours.
     """
     height, width = image.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
@@ -24,7 +24,7 @@ def corners(image: np.ndarray, count: int | None = None) -> Keypoints:
         gray = cv2.resize(gray, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     strength = cv2.cornerMinEigenVal(cv2.GaussianBlur(gray, (0, 0), 1.0), 3, ksize=3)
     side = 2 * LEAST_PX + 1
-    # Of neighbours that are equally strong one shall be the peak: no two within reach are scaled alike.
+    # Break ties: no two neighbours within reach are scaled by the same factor.
     order_in_reach = np.arange(side * side, dtype=np.float32).reshape(side, side)
     tiles = [-(-length // side) for length in strength.shape]
     strength = strength * (1 - 1e-6 * np.tile(order_in_reach, tiles)[: strength.shape[0], : strength.shape[1]])
@@ -41,6 +41,6 @@ def corners(image: np.ndarray, count: int | None = None) -> Keypoints:
 
 
 def _offset(before: np.ndarray, here: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Where between -0.5 and 0.5 the parabola through three values has its peak; 0 where they are equal."""
+    """The peak, between -0.5 and 0.5, of the parabola through three values; 0 if they are equal."""
     bend = np.maximum(2 * here - before - after, np.finfo(np.float32).tiny)
     return np.clip((after - before) / (2 * bend), -0.5, 0.5)

