@@ -1,4 +1,4 @@
-"""Draw what a job made of its photographs: the matches of two neighbours, and the model from above.
+"""Draw the result of a job: the matches of two neighbouring photographs, and the model from above.
 
 python examples/draw_overview.py examples/scene/images romacli-out/example examples/scene/overview.jpg
 """
@@ -23,12 +23,12 @@ Image = NDArray[np.uint8]
 NUM_LINES = 120
 SIZE = (480, 360)  # of each of the three pictures, in px
 JPEG_QUALITY = 88
-ABOVE_DEG = 30  # how steeply the model is looked down on, beyond the tilt of its middle camera
+ABOVE_DEG = 30  # angle from which the model is viewed, in addition to the tilt of the middle camera
 CAMERA_COLOUR = (220, 40, 40)
 
 
 def matches_drawn(images: Path, layout: Layout, names: tuple[str, str]) -> list[Image]:
-    """Two photographs with the same colour at the same place of the scene, as (H, W, 3) RGB."""
+    """Two photographs with matches in the same colour, as (H, W, 3) RGB."""
     with MatchesFile(layout.matches) as matches, FeaturesFile(layout.features) as features:
         indices = matches.matches(*names).indices
         keypoints = [features.keypoints(name).xy for name in names]
@@ -54,7 +54,7 @@ def rainbow(count: int) -> list[tuple[int, ...]]:
 
 
 def model_drawn(layout: Layout) -> Image:
-    """The points and cameras of the model, looked down on from the middle camera's side, (H, W, 3) RGB."""
+    """The points and cameras of the model, viewed from above on the middle camera's side, (H, W, 3) RGB."""
     model = load_pycolmap().Reconstruction(layout.sparse / "0")
     points = [point for point in model.points3D.values() if point.track.length() >= 3]
     positions = np.array([point.xyz for point in points])
@@ -83,7 +83,7 @@ def draw_dot(picture: Image, place: NDArray, scale: float, radius: int, colour: 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the matches of two photographs and the model of a job.")
     parser.add_argument("images", type=Path)
-    parser.add_argument("output", type=Path, help="the job's folder")
+    parser.add_argument("output", type=Path, help="output folder of the job")
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
     layout = Layout(arguments.output)

@@ -1,10 +1,10 @@
-"""Fetch freely licensed pictures to train the mini model on, from Debian packages and scikit-image.
+"""Download freely licensed images for training the mini model, from Debian packages and scikit-image.
 
     python examples/fetch_textures.py /tmp/textures
 
-Needs a Debian or Ubuntu machine (`apt-get`, `dpkg`) and pip. The folder afterwards holds train/, validation/
-and LICENSES.txt, which says where each package came from and which copyright file travels with it. Several of
-these works are CC-BY-SA: read LICENSES.txt before passing the photographs on.
+Needs a Debian or Ubuntu machine (`apt-get`, `dpkg`) and pip. The output folder then contains train/, validation/
+and LICENSES.txt, which lists the package of each image and its copyright file. Several of these works are
+CC-BY-SA: read LICENSES.txt before redistributing them.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ LEFT_OUT = (
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MIN_SIDE_PX = 400
 MAX_SIDE_PX = 2000
-MIN_EDGE_FRACTION = 0.03  # of pixels whose gradient passes 40 grey levels: below it there is little to match
-VALIDATION_SHARE = 8  # every eighth source, chosen by a hash of its name, is kept for validation
+MIN_EDGE_FRACTION = 0.03  # share of pixels with a gradient above 40 grey levels: images below have too little texture
+VALIDATION_SHARE = 8  # every eighth source, chosen by a hash of its name, is used for validation
 
 
 def fetch_packages(folder: Path) -> dict[str, str]:
-    """Unpack every package available here into `folder` and return its version by name."""
+    """Download and unpack every package available here into `folder` and return its version by name."""
     versions = {}
     for package in PACKAGES:
         found = subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, text=True)
@@ -66,7 +66,7 @@ def fetch_packages(folder: Path) -> dict[str, str]:
 
 
 def fetch_samples(folder: Path) -> dict[str, str]:
-    """Unpack scikit-image's sample photographs and return the version they came with."""
+    """Download scikit-image's sample photographs and return the version of the package."""
     command = [
         sys.executable,
         "-m",
@@ -89,14 +89,14 @@ def fetch_samples(folder: Path) -> dict[str, str]:
 
 
 def source_of(path: Path) -> str:
-    """Name the photograph a file shows, whatever its resolution or day and night variant."""
-    if "contents" in path.parts:  # Plasma keeps one wallpaper's resolutions below NAME/contents
+    """The name of the motif in a file, without resolution or day and night variant."""
+    if "contents" in path.parts:  # Plasma stores the resolutions of a wallpaper in NAME/contents
         return path.parts[path.parts.index("contents") - 1].lower()
     return re.sub(r"(_\d{3,}x\d{3,}|[-_]?(\d+_)?(light|dark|[ld]))$", "", path.stem.lower())
 
 
 def usable(path: Path) -> np.ndarray | None:
-    """Return the photograph, at most MAX_SIDE_PX wide, or None if it is small, flat or unreadable."""
+    """Return the photograph, at most MAX_SIDE_PX wide, or None if it is small, lacks texture or is unreadable."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or min(image.shape[:2]) < MIN_SIDE_PX or image.ndim != 3 or image.dtype != np.uint8:
         return None
@@ -112,7 +112,7 @@ def usable(path: Path) -> np.ndarray | None:
 
 
 def is_duplicate(image: np.ndarray, thumbnails: list[np.ndarray]) -> bool:
-    """Say whether a photograph was seen before; remembers its thumbnail if not."""
+    """Whether a photograph was seen before; stores its thumbnail if not."""
     thumbnail = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
     if any(np.abs(thumbnail - other).mean() < 4 for other in thumbnails):
         return True
@@ -124,7 +124,7 @@ def collect(unpacked: Path, output: Path) -> int:
     """Copy the usable photographs into train/ and validation/, split by source, and return their number."""
     files = [p for p in sorted(unpacked.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.is_symlink()]
     files = [p for p in files if not any(part in p.as_posix() for part in LEFT_OUT)]
-    files.sort(key=lambda path: -path.stat().st_size)  # the largest of several resolutions comes first
+    files.sort(key=lambda path: -path.stat().st_size)  # largest resolution first
     thumbnails: list[np.ndarray] = []
     count = 0
     for path in files:
@@ -140,7 +140,7 @@ def collect(unpacked: Path, output: Path) -> int:
 
 
 def write_licences(unpacked: Path, output: Path, versions: dict[str, str]) -> None:
-    """Write LICENSES.txt and keep each package's copyright file beside it."""
+    """Write LICENSES.txt and copy each package's copyright file next to it."""
     lines = ["Photographs in train/ and validation/ begin with the name of the package they came from.", ""]
     for package, version in versions.items():
         texts = [*(unpacked / package).rglob("copyright"), *(unpacked / package).rglob("LICENSE*")]

@@ -2,9 +2,9 @@
 
     python examples/render_scene.py examples/scene
 
-writes `images/*.jpg` and their true cameras as a COLMAP text model, `truth/`. Every picture on the walls is
-generated, so the photographs are free of anybody's rights. The same seed gives the same photographs. World
-axes are x right, y down, z away from the middle of the arc; the unit is a metre.
+writes `images/*.jpg` and their true cameras as a COLMAP text model, `truth/`. All textures are generated, so nobody
+else has rights in the photographs. The same seed gives the same photographs. World axes are x right, y down, z away
+from the middle of the arc; the unit is a metre.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ FOCAL_PX = 560.0
 SUPERSAMPLING = 2
 JPEG_QUALITY = 92
 NUM_VIEWS = 15
-ARC_DEG = 119.0  # 8.5 degrees from one photograph to the next
+ARC_DEG = 119.0  # 8.5 degrees between photographs
 RADIUS = 4.6
 TARGET = np.array([0.0, -0.95, 0.0])
 SUN = np.array([-0.5, -0.75, -0.45]) / np.linalg.norm([-0.5, -0.75, -0.45])
-SUNLIGHT, SHADE = 1.15, 0.7  # how much light a surface gets that faces the sun, and one that does not
-SATURATION = 0.35  # random palettes are gaudier than houses
+SUNLIGHT, SHADE = 1.15, 0.7  # light on surfaces facing the sun, and on those facing away
+SATURATION = 0.35  # random palettes are more saturated than real houses
 DOWN = np.array([0.0, 1.0, 0.0])
-OVERLAP = 1.01  # of paving squares, so that no gap shows between them
+OVERLAP = 1.01  # of paving tiles, so that there are no gaps between them
 
 
 def court(rng: Rng) -> list[TexturedPlane]:
-    """Everything that stands in the court, lit by the sun."""
+    """All objects in the court, lit by the sun."""
     return [
         *floor(rng),
         *surrounding_wall(rng),
@@ -57,7 +57,7 @@ def court(rng: Rng) -> list[TexturedPlane]:
 
 
 def floor(rng: Rng, half: float = 6.0, tiles: int = 8) -> Iterator[TexturedPlane]:
-    """Four kinds of paving in squares, so that those behind a camera can be left out."""
+    """Four kinds of paving as square tiles, so that those behind a camera can be skipped."""
     side = tiles * 128
     kinds: tuple[Callable[..., Image], ...] = (cells, bricks, bricks, cells)
     quarters = [blend(kind(rng, side), noise(rng, side), 0.45, tone=(150, 142, 130)) for kind in kinds]
@@ -84,7 +84,7 @@ def surrounding_wall(rng: Rng, radius: float = 4.3, span_deg: float = 222, panel
 def tower(
     rng: Rng, *, centre: tuple[float, float], radius: float, height: float, strips: int = 28
 ) -> Iterator[TexturedPlane]:
-    """A round tower with a flat top, as narrow upright strips."""
+    """A round tower with a flat top, built from narrow vertical strips."""
     masonry = blend(bricks(rng, 1536), clutter(rng, 1536), 0.5, tone=(170, 130, 100))[:768]
     angles = np.linspace(0, 2 * np.pi, strips + 1)
     outward = np.column_stack((np.sin(angles), np.zeros(strips + 1), -np.cos(angles)))
@@ -119,7 +119,7 @@ def crate(
 def board(
     rng: Rng, *, foot: tuple[float, float], width: float, length: float, turn_deg: float, slope_deg: float
 ) -> TexturedPlane:
-    """A slanted board: its lower edge on the floor at `foot`, leaning away from the cameras."""
+    """A slanted board: its lower edge is on the floor at `foot`, and it leans away from the cameras."""
     turn, slope = rotation_about_down(turn_deg), np.radians(slope_deg)
     along = turn[:, 0] * width
     up = (turn[:, 2] * np.cos(slope) - DOWN * np.sin(slope)) * length
@@ -128,13 +128,13 @@ def board(
 
 
 def painted(rng: Rng) -> Image:
-    """What crates and boards wear: signs, mosaics or planks, weathered."""
+    """The texture of crates and boards: signs, mosaics or planks, weathered."""
     kind: Callable[..., Image] = (clutter, cells, facade, clutter)[int(rng.integers(4))]
     return blend(kind(rng, 512), noise(rng, 512), 0.3, tone=rng.uniform(80, 200, 3))
 
 
 def blend(picture: Image, over: Image, share: float, *, tone: tuple[float, ...] | Array) -> Image:
-    """Two pictures mixed, with half of their colour taken away, brighter and drawn towards one tone."""
+    """A blend of two images with half the saturation, brightened and shifted towards one tone."""
     mixed = cv2.addWeighted(picture, 1 - share, over, share, 0).astype(np.float32)
     grey = mixed.mean(axis=-1, keepdims=True)
     calm = grey + SATURATION * (mixed - grey)
@@ -144,7 +144,7 @@ def blend(picture: Image, over: Image, share: float, *, tone: tuple[float, ...] 
 def lit(
     picture: Image, corner: Array, edge_x: Array, edge_y: Array, outward: Array, *, mask: Image | None = None
 ) -> TexturedPlane:
-    """A plane whose picture is as bright as the sun makes it; `outward` points to where it is seen from."""
+    """A textured plane with sunlight applied; `outward` is its outward normal."""
     light = SHADE + (SUNLIGHT - SHADE) * max(0.0, float(SUN @ outward) / float(np.linalg.norm(outward)))
     return TexturedPlane(np.clip(picture * light, 0, 255).astype(np.uint8), corner, edge_x, edge_y, mask)
 
@@ -154,7 +154,7 @@ def rotation_about_down(angle_deg: float) -> Array:
 
 
 def cameras_on_arc(rng: Rng) -> list[Camera]:
-    """Cameras held by hand on the arc: radius, height and aim differ a little from one to the next."""
+    """Hand-held cameras on the arc: radius, height and aim vary slightly."""
     width, height = SIZE
     K = np.array([[FOCAL_PX, 0, width / 2], [0, FOCAL_PX, height / 2], [0, 0, 1.0]])
     cameras = []
@@ -167,7 +167,7 @@ def cameras_on_arc(rng: Rng) -> list[Camera]:
 
 
 def looking_at(target: Array, centre: Array) -> Array:
-    """Rotation of a camera at `centre`, held upright, from the world."""
+    """Rotation from world to camera of an upright camera at `centre`."""
     forward = (target - centre) / np.linalg.norm(target - centre)
     right = np.cross(DOWN, forward)
     right /= np.linalg.norm(right)
@@ -175,7 +175,7 @@ def looking_at(target: Array, centre: Array) -> Array:
 
 
 def take_photograph(planes: list[TexturedPlane], camera: Camera, rng: Rng) -> Image:
-    """The court as a camera with a little noise and falloff towards the corners records it, (H, W, 3) RGB."""
+    """The court as seen by a camera with slight noise and vignetting, (H, W, 3) RGB."""
     scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
     size = (camera.size[0] * SUPERSAMPLING, camera.size[1] * SUPERSAMPLING)
     fine = Camera(scale @ camera.K, camera.R, camera.t, size)
@@ -189,7 +189,7 @@ def take_photograph(planes: list[TexturedPlane], camera: Camera, rng: Rng) -> Im
 
 
 def viewing_rays(camera: Camera) -> NDArray[np.float32]:
-    """(H, W, 3) unit directions in the camera's frame."""
+    """(H, W, 3) unit viewing directions in the camera frame."""
     width, height = camera.size
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     rays = np.stack((x, y, np.ones_like(x)), axis=-1) @ np.linalg.inv(camera.K).T
@@ -203,7 +203,7 @@ def sky(down: Array) -> Array:
 
 
 def write_truth(folder: Path, cameras: dict[str, Camera]) -> None:
-    """The true cameras as a COLMAP text model without points."""
+    """Write the true cameras as a COLMAP text model without points."""
     folder.mkdir(parents=True, exist_ok=True)
     K = next(iter(cameras.values())).K
     intrinsics = " ".join(f"{value:.10g}" for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
@@ -211,7 +211,7 @@ def write_truth(folder: Path, cameras: dict[str, Camera]) -> None:
     lines = []
     for image_id, (name, camera) in enumerate(cameras.items(), start=1):
         pose = " ".join(f"{value:.10f}" for value in (*quaternion(camera.R), *camera.t))
-        lines.append(f"{image_id} {pose} 1 {name}\n\n")  # the empty line is where its keypoints would be
+        lines.append(f"{image_id} {pose} 1 {name}\n\n")  # the empty line stands for the keypoints
     (folder / "images.txt").write_text("".join(lines), encoding="utf-8")
     (folder / "points3D.txt").write_text("", encoding="utf-8")
 

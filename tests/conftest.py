@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests of several rooms; nothing heavy is imported before a fixture is asked for."""
+"""Fixtures shared by the tests of several rooms; heavy imports are delayed until a fixture is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' benchmarks on disk: a writer for each, with small pictures, that gives the matcher that knows them."""
+"""Writers of small data sets in the layout of the papers' benchmarks; each returns a matcher that knows the truth."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SEEDS = (1, 3)
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> np.ndarray:
-    """The picture as it is read again."""
+    """The image as decoded from the written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, rgb[..., ::-1])[1].tobytes())
     return read_image(path)
 
 
 def megadepth(root: Path) -> SceneMatcher:
-    """Two scenes of a pair; the lists share them, and one names a pair the other way round."""
+    """Two scenes with one pair each; the lists share them, and one list names a pair in reverse order."""
     matcher = SceneMatcher()
     for number, name in enumerate(LISTS):
         planes, cameras = scene(SEEDS[number % 2])
@@ -76,7 +76,7 @@ def hpatches(root: Path) -> HomographyMatcher:
     texture = cv2.GaussianBlur(rng.integers(0, 255, (400, 500, 3), np.uint8), (0, 0), 1.5)
     by_digest = {}
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    for name in ("i_wall", "v_wall", "v_talent"):  # the last is left out of the benchmark
+    for name in ("i_wall", "v_wall", "v_talent"):  # the benchmark leaves out the last one
         homographies = [np.eye(3)]
         for _ in range(5):
             matrix = np.eye(3) + rng.normal(size=(3, 3)) * [[0.02, 0.02, 8], [0.02, 0.02, 8], [1e-5, 1e-5, 0]]
@@ -103,7 +103,7 @@ def strecha(root: Path) -> SceneMatcher:
 
 
 def rendered(root: Path, seed: int, names: tuple[str, str], matcher: SceneMatcher) -> tuple[Any, Any]:
-    """Two views of a scene written under their names and learnt. Returns the planes and the cameras."""
+    """Write two views of a scene under their names and teach them to the matcher. Returns its planes and cameras."""
     planes, cameras = scene(seed)
     cameras = tuple(at_size(camera, PHOTOGRAPH) for camera in cameras)
     for name, camera in zip(names, cameras, strict=True):

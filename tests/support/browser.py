@@ -1,4 +1,4 @@
-"""A headless Chromium driven by its own debugging protocol over two pipes; no driver program, no network."""
+"""A headless Chromium controlled through its debugging protocol over two pipes; no driver program, no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS = 120
 
 
 class Browser:
-    """One page. events: what the browser told by itself, such as exceptions and requests."""
+    """One page. events: unsolicited messages of the browser, such as exceptions and requests."""
 
     def __init__(self, folder: Path) -> None:
         assert PROGRAM is not None
@@ -84,7 +84,7 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Return once an expression is true."""
+        """Wait until an expression is true."""
         end = time.monotonic() + SECONDS
         while not self.value(expression):
             assert time.monotonic() < end, f"{expression} did not become true in {SECONDS} s"

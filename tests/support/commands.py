@@ -1,4 +1,4 @@
-"""Running romacli as people do, and reading its files without it."""
+"""Run romacli as users do, and read its files without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def romacli(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run a command in this process, which has loaded what takes seconds."""
+    """Run a command in this process, which has already loaded the slow imports."""
     command = [str(word) for word in words]
     result = CliRunner().invoke(app, command)
     return subprocess.CompletedProcess(command, result.exit_code, result.stdout, result.stderr)
@@ -38,7 +38,7 @@ def romacli_alone(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def result_of(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The JSON object a command printed; its messages explain a failure."""
+    """The JSON object a command printed; on failure, its messages are shown."""
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -62,7 +62,7 @@ def hloc_keypoints(path: Path, name: str) -> np.ndarray:
 
 
 def hloc_matches(path: Path, name0: str, name1: str) -> tuple[np.ndarray, np.ndarray]:
-    """hloc's rule: either order, -1 is no match, columns flipped when stored the other way round."""
+    """hloc's rule: either order, -1 means no match, columns are flipped if stored in reverse order."""
     keys = [f"{a.replace('/', '-')}/{b.replace('/', '-')}" for a, b in ((name0, name1), (name1, name0))]
     with h5py.File(path, "r") as file:
         key = next(key for key in keys if key in file)
@@ -73,7 +73,7 @@ def hloc_matches(path: Path, name0: str, name1: str) -> tuple[np.ndarray, np.nda
 
 
 def hloc_walk(job: Path, images: list[str]) -> dict[tuple[str, str], int]:
-    """What hloc's import does with a job: keypoints of every image, then every line of the list of pairs."""
+    """Read a job as hloc's import does: keypoints of every image, then every line of the list of pairs."""
     sizes = {name: len(hloc_keypoints(job / "features.h5", name)) for name in images}
     counts = {}
     for line in (job / "pairs.txt").read_text(encoding="utf-8").splitlines():

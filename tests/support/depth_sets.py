@@ -1,4 +1,4 @@
-"""Rendered scenes written to disk as MegaDepth and ScanNet are laid out, with few, small files."""
+"""Small rendered scenes on disk in the layout of MegaDepth and ScanNet."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PHOTOGRAPH = (320, 240)
 
 @cache
 def scene(seed: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
-    """Walls and boxes, and two cameras 100 px square."""
+    """Walls and boxes, and two cameras of 100 x 100 px."""
     textures = Textures.load(None, procedural=3, seed=seed)
     return deep_scene(textures, np.random.default_rng(seed), 100)
 
 
 def at_size(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The same field of view stretched to another size."""
+    """The same field of view at another image size."""
     scale = np.diag((size[0] / camera.size[0], size[1] / camera.size[1], 1))
     return replace(camera, K=scale @ camera.K, size=size)
 
 
 def write_megadepth(root: Path, planes: list[TexturedPlane], cameras: tuple[Camera, ...], name: str = "0001") -> Path:
-    """A scene of one pair and, as in the real lists, an image without depth. Returns its list."""
+    """Write a scene of one pair and, as in the real lists, an image without depth. Returns its list."""
     for folder in ("prep_scene_info", f"photos/{name}", f"depths/{name}"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, camera in enumerate(cameras):
@@ -53,7 +53,7 @@ def write_megadepth(root: Path, planes: list[TexturedPlane], cameras: tuple[Came
 
 
 def write_scannet(root: Path, planes: list[TexturedPlane], cameras: tuple[Camera, ...]) -> Path:
-    """A scan of one pair, frames 0 and 10, its depth maps half as large as the pictures. Returns its folder."""
+    """Write a scan of one pair, frames 0 and 10, with depth maps at half the image size. Returns its folder."""
     folder = root / "scans/scans_train/scene0003_01"
     for part in ("color", "depth", "pose", "intrinsic"):
         (folder / part).mkdir(parents=True)
@@ -73,7 +73,7 @@ def write_scannet(root: Path, planes: list[TexturedPlane], cameras: tuple[Camera
 
 
 def photograph(planes, camera: Camera, size: tuple[int, int] = PHOTOGRAPH) -> tuple[np.ndarray, np.ndarray]:
-    """The picture and the depth map, 0 where nothing is seen."""
+    """The image and the depth map, 0 where nothing is visible."""
     rgb, _, inverse_depth = render_view(planes, at_size(camera, size))
     return rgb, np.divide(1, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
 

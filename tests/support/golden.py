@@ -1,4 +1,4 @@
-"""Reading of golden arrays and what a comparison with them finds."""
+"""Reading golden arrays and comparing tensors with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one tensor is from the golden one, and how far it may be."""
+    """The difference between a tensor and its golden array, and the tolerance."""
 
     name: str
     found: float
@@ -33,18 +33,18 @@ class Difference:
 
 
 def meta(golden: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What a golden file says of itself."""
+    """The metadata of a golden file."""
     found: dict[str, Any] = json.loads(bytes(golden["meta"]))
     return found
 
 
 def picture(golden: Mapping[str, np.ndarray], name: str) -> Tensor:
-    """A uint8 picture (H, W, 3) of a golden file as (1, 3, H, W) float32 in [0, 1]."""
+    """A uint8 image (H, W, 3) of a golden file as (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(golden[name]).permute(2, 0, 1)[None].float() / 255
 
 
 def sliced(tensor: Tensor, name: str) -> np.ndarray:
-    """What a golden array holds of a tensor: its name may end in the slices, [:,::4,::2,::2]."""
+    """The part of a tensor that a golden array contains: its name may end in slices, [:,::4,::2,::2]."""
     found = re.search(r"\[(.*)\]$", name)
     if found is None:
         return tensor.numpy()
@@ -55,10 +55,10 @@ def sliced(tensor: Tensor, name: str) -> np.ndarray:
 def compared(
     golden: Mapping[str, np.ndarray], stages: Mapping[str, Tensor], limits: Sequence[tuple[str, float]]
 ) -> list[Difference]:
-    """Differences of all golden arrays that are among the stages.
+    """Differences for all golden arrays that are among the stages.
 
-    limits: (pattern, limit); the first whose pattern is found in a name counts. They are in standard deviations of the
-        golden array, or absolute where negative.
+    limits: (pattern, limit); the first whose pattern occurs in a name applies. In standard deviations of the golden
+        array, or absolute if negative.
     """
     differences = []
     for name in golden:
@@ -73,7 +73,7 @@ def compared(
 
 @contextmanager
 def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect what modules read and write: name/in and name/out, call by call."""
+    """Record inputs and outputs of modules: name/in and name/out, call by call."""
     calls: dict[str, list[Tensor]] = {}
 
     def keep(name: str, value: Tensor | tuple[Tensor, ...]) -> None:

@@ -16,7 +16,7 @@ from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Reje
 
 
 def image_digest(image: np.ndarray) -> str:
-    """A name for an image's pixels, by which the matcher knows its homography."""
+    """A digest of an image's pixels, by which the matcher looks up its homography."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Compact warps between views of one plane, exact or with errors of known size, and true places."""
+"""Compact warps between views of one plane, exact or with errors of known size, and true positions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODES = 48
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (..., 2) moved by a 3x3 homography."""
+    """Points (..., 2) transformed by a 3x3 homography."""
     homogeneous = np.concatenate((points, np.ones((*points.shape[:-1], 1))), axis=-1) @ matrix.T
     return homogeneous[..., :2] / homogeneous[..., 2:]
 
@@ -24,7 +24,7 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 class PlanarViews:
     """Views of the plane: a homography from image to plane and a size for each name.
 
-    noise_px: deviation per axis of the warps, a smooth and a white part of equal variance; outliers: the
+    noise_px: standard deviation per axis of the warps, a smooth and a white part of equal variance; outliers: the
     share of each warp that is wrong by tens of px in blobs.
     """
 
@@ -39,13 +39,13 @@ class PlanarViews:
         return [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
 
     def truth(self, source: str, target: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points of one view lie in another, and which of them it sees."""
+        """Where points of one view are in another, and which of them it sees."""
         matrix = np.linalg.inv(self.plane_from_image[target]) @ self.plane_from_image[source]
         targets = transform(matrix, points)
         return targets, ((targets > 0) & (targets < self.sizes[target])).all(axis=-1)
 
     def read(self, pair: Pair) -> CompactWarp:
-        """The record of a pair; turned round when its names are."""
+        """The record of a pair; in reverse direction if its names are swapped."""
         forward, backward = self._direction(*pair), self._direction(*pair[::-1])
         overlap = float(np.mean([weight.mean() for _, weight in (forward, backward)])) / 255
         return CompactWarp(*forward, *backward, self.sizes[pair[0]], self.sizes[pair[1]], overlap)
@@ -66,7 +66,7 @@ class PlanarViews:
 
 
 def views_along_plane(count: int, *, size: Size = (800, 600), step: float = 80.0, seed: int = 0) -> PlanarViews:
-    """Views that slide along the plane by `step` px each, turned, zoomed and tilted a little."""
+    """Views that move along the plane by `step` px each, with slight rotation, zoom and tilt."""
     rng = np.random.default_rng(seed)
     matrices = {}
     for k in range(count):

@@ -14,7 +14,7 @@ SIZE = (320, 240)
 
 @dataclass(frozen=True)
 class PlanePhotographs:
-    """`plane_from_image` holds a 3x3 matrix in COLMAP pixels for each name, `by_digest` for each image's digest."""
+    """`plane_from_image`: a 3x3 matrix in COLMAP pixels for each name; `by_digest`: the same for each image digest."""
 
     root: Path
     names: tuple[str, ...]
@@ -24,7 +24,7 @@ class PlanePhotographs:
 
 
 def photograph_plane(root: Path, names: list[str], *, seed: int = 0, step: float = 30.0) -> PlanePhotographs:
-    """Write PNG photographs that slide along a plane by `step` px each, slightly turned."""
+    """Write PNG photographs that move along a plane by `step` px each, slightly rotated."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.integers(0, 255, (700, 1200, 3), np.uint8), (0, 0), 1.5)
     matrices, by_digest = {}, {}

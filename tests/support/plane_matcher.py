@@ -1,4 +1,4 @@
-"""The matcher of photographs of a plane under the name `plane`, for processes that load it by name."""
+"""The matcher for photographs of a plane under the name `plane`, for processes that load it by name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FOLDER = Path(__file__).resolve().parent
 HOMOGRAPHIES = "PLANE_HOMOGRAPHIES"
 NODES = "PLANE_NODES"
 SECONDS_A_PAIR = "PLANE_SECONDS_A_PAIR"
-# A process that comes to a pair with this image ends itself: "kill" always, "once FILE" while FILE does not exist.
+# A process that matches a pair with this image kills itself: "kill" always, "once FILE" while FILE does not exist.
 FATAL = "PLANE_FATAL"
 
 
 class PlaneMatcher(HomographyMatcher):
-    """Takes as long as it is told to, and ends its process at one image."""
+    """Takes a configurable time per pair, and kills its process at one image."""
 
     name = "plane"
 
@@ -55,7 +55,7 @@ PLANE = MatcherSpec("plane", build, "a plane with known homographies", "MIT")
 
 
 def environment(folder: Path, plane_from_image: dict[str, np.ndarray], **more: Any) -> dict[str, str]:
-    """What a process needs to know the matcher: its entry point, and the matrices by image digest."""
+    """The environment a process needs to find the matcher: its entry point, and the matrices by image digest."""
     metadata = folder / "plane_matcher-0.dist-info"
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plane-matcher\nVersion: 0\n")

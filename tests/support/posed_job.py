@@ -1,4 +1,4 @@
-"""A job of cameras over a slanted plane, with exact warps in its journal and the true model: nothing is matched."""
+"""A job of cameras above a slanted plane, with exact warps in its journal and the true model: nothing is matched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PosedJob:
 
 
 def through_the_plane(one: Pose, other: Pose, pixels: np.ndarray) -> np.ndarray:
-    """Where the points of the plane that one camera sees at pixels (n, 2) are seen by another, (n, 2)."""
+    """Where another camera sees the points of the plane that one camera sees at pixels (n, 2), (n, 2)."""
     rays = (pixels - np.array(SIZE) / 2) / FOCAL
     directions = np.column_stack((rays, np.ones(len(rays)))) @ one.rotation
     depths = -(one.centre @ NORMAL) / (directions @ NORMAL)
@@ -51,7 +51,7 @@ def _one_way(one: Pose, other: Pose, noise: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def posed_job(root: Path, *, count: int = 5, shift: Callable[[Pair], float] = lambda pair: 0.0) -> PosedJob:
-    """Make the job under `root`. shift: px by which the warps of a pair are wrong."""
+    """Make the job under `root`. shift: error of a pair's warps, px."""
     layout, photographs = Layout(root / "job"), root / "photos"
     centres = [np.array([1.2 * index - 2.4, -0.4, -6.0]) for index in range(count)]
     poses = {f"{index}.png": look_at(centre, np.zeros(3)) for index, centre in enumerate(centres)}
@@ -69,7 +69,7 @@ def posed_job(root: Path, *, count: int = 5, shift: Callable[[Pair], float] = la
 
 
 def write_photograph(path: Path, index: int) -> np.ndarray:
-    """A red photograph that one pixel tells from others, (h, w, 3) RGB."""
+    """A red photograph, unique by one pixel, (h, w, 3) RGB."""
     image = np.full((SIZE[1], SIZE[0], 3), RED, np.uint8)
     image[0, 0] = (RED[0], index, 0)
     path.parent.mkdir(parents=True, exist_ok=True)

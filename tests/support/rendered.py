@@ -1,4 +1,4 @@
-"""Matchers that know the truth of rendered pictures, and what tears it apart."""
+"""Matchers that know the exact warps of rendered images, and one that shuffles them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romacli.types import Correspondences, DenseMatch, Features, PairResult, Pre
 
 
 class SceneMatcher:
-    """Exact warps between pictures of rendered scenes, known by their digests."""
+    """Exact warps between images of rendered scenes, looked up by their digests."""
 
     name = "truth"
     batch_size = 1
@@ -64,7 +64,7 @@ class SceneMatcher:
 
 
 def checked(matches: Sequence[DenseMatch]) -> list[PairResult]:
-    """Warps as a job keeps them; pairs that hardly overlap are rejected."""
+    """Warps as a job stores them; pairs with little overlap are rejected."""
     found = [compact(match, CompactOptions(nodes=64)) for match in matches]
     return [warp if warp.overlap > 0.02 else Rejected(warp.overlap) for warp in found]
 
@@ -98,7 +98,7 @@ class Shuffled:
 
 
 class Points:
-    """A matcher of keypoints: so many exact point pairs of a dense one's warps."""
+    """A keypoint matcher: a given number of exact point pairs from the warps of a dense matcher."""
 
     name = "truth"
     batch_size = 1

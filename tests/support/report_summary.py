@@ -1,4 +1,4 @@
-"""Summary of jobs that never ran, for the report's tests."""
+"""Summaries of jobs that never ran, for the report's tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def summary_of(count: int, pairs: list[PairRow], **changes: Any) -> Summary:
 
 
 def model_of(summary: Summary, *, points: int) -> Model:
-    """Points at random and a camera for every image."""
+    """Random points and a camera for every image."""
     rng = np.random.default_rng(0)
     names = [image.name for image in summary.images]
     return Model(

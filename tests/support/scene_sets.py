@@ -1,4 +1,4 @@
-"""The benchmarks of reconstructions on disk: rendered scenes of few, small photographs, and what knows their warps."""
+"""Reconstruction benchmarks on disk: rendered scenes of a few small photographs, and a matcher that knows the warps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from romacli.store.ply import write_ply
 from romacli.synthetic import Camera, TexturedPlane
 
 SIZE = (320, 240)
-METRES = 0.02  # a unit of the rendered scenes, so that exact warps of small pictures are good to a centimetre
+METRES = 0.02  # per unit of the rendered scenes, so that exact warps of small images are accurate to a centimetre
 
 
 def row_of_cameras(seed: int, count: int) -> tuple[list[TexturedPlane], list[Camera]]:
-    """A scene, and cameras of one kind in a row from the first of its pair to the second and beyond."""
+    """A scene, and identical cameras in a row from the first of its pair to the second and beyond."""
     planes, (first, last) = scene(seed)
     focal = first.K[0, 0] * SIZE[0] / first.size[0]
     K = np.array([[focal, 0, SIZE[0] / 2], [0, focal, SIZE[1] / 2], [0, 0, 1]])
@@ -34,7 +34,7 @@ def row_of_cameras(seed: int, count: int) -> tuple[list[TexturedPlane], list[Cam
 
 
 def written(folder: Path, seed: int, names: list[str], matcher: SceneMatcher) -> list[Camera]:
-    """The cameras of a scene whose pictures are written and learnt."""
+    """The cameras of a scene, whose images are written and taught to the matcher."""
     planes, cameras = row_of_cameras(seed, len(names))
     for name, camera in zip(names, cameras, strict=True):
         matcher.learn(write_picture(folder / name, photograph(planes, camera, SIZE)[0]), planes, camera)
@@ -85,7 +85,7 @@ def eth3d(root: Path, *, count: int = 4) -> SceneMatcher:
 
 
 def _write_scans(folder: Path, planes: list[TexturedPlane], cameras: list[Camera]) -> None:
-    """What each camera sees, as a scan of a scanner in its place, with the motion back."""
+    """The points each camera sees, as a scan from its position, with the transform back."""
     folder.mkdir()
     meshes = []
     for number, camera in enumerate(cameras, 1):

@@ -1,6 +1,6 @@
-"""Deterministic weights and inputs of MATCHA's golden arrays: the rule behind them.
+"""Deterministic weights and inputs for MATCHA's golden arrays.
 
-As in `seeded_weights` a tensor is made of uniform noise that depends on seed, group and name alone. The groups are
+As in `seeded_weights`, a tensor is uniform noise that depends only on seed, group and name. The groups are
 "matcha", the fusion network, and "unet" and "vae", diffusers' networks.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 F32 = np.float32
 NORM = {"matcha": r"\.norm|^dec_norm", "unet": "norm", "vae": "norm"}
-# (pattern, gain, zero-sum filters); the first that is found in a name counts.
+# (pattern, gain, zero-sum filters); the first that occurs in a name applies.
 GAINS = {
     "matcha": (
         (r"^patch_embed", 0.03, False),
@@ -70,7 +70,7 @@ def _rule(name: str, leaf: str, shape: tuple[int, ...], group: str) -> Rule:
 
 
 def field(name: str, shape: tuple[int, ...], seed: int, scale: float = 1.0, *, smooth: int = 0) -> Tensor:
-    """An input of unit variance times `scale`, after as many circular 1-2-1 passes as `smooth` says."""
+    """An input of unit variance times `scale`, after `smooth` circular 1-2-1 passes."""
     x = (SPREAD * uniform(f"{seed}|input|{name}", math.prod(shape))).reshape(shape)
     for _ in range(smooth):
         for axis in (-1, -2):
@@ -81,7 +81,7 @@ def field(name: str, shape: tuple[int, ...], seed: int, scale: float = 1.0, *, s
 
 
 def inputs_of(shapes: Mapping[str, list[int]], seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Semantic and geometric features and DINOv2's, of unit length, for the shapes a golden file tells."""
+    """Semantic, geometric and DINOv2 features of unit length, in the shapes given by a golden file."""
     c = field("c", tuple(shapes["c"]), seed, smooth=1)
     f = field("f", tuple(shapes["f"]), seed, 1.5, smooth=1)
     dino = field("dino", tuple(shapes["dino"]), seed, smooth=1)

@@ -1,7 +1,7 @@
-"""Deterministic weights for RoMa's relatives: the rule behind their golden arrays.
+"""Deterministic weights for the golden arrays of RoMa's relatives.
 
-As in `seeded_weights` a tensor is made of uniform noise that depends on seed, group and name alone. What is made of it
-is said here by one table a group: the first row whose pattern is found in the name counts.
+As in `seeded_weights`, a tensor is uniform noise that depends only on seed, group and name. How it is used is
+given by one table per group: the first row whose pattern occurs in the name applies.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from support.seeded_weights import SPREAD, uniform
 
 F32 = np.float32
 Layout = Mapping[str, tuple[int, ...]]
-CANARIES = (13, 5)  # channels whose index leaves this rest get tiny variances, so that a wrong epsilon shows
+CANARIES = (13, 5)  # channels with this remainder get tiny variances, so that a wrong epsilon shows
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weights of deviation gain / sqrt(inputs), whose filters may sum to zero and whose rows may be scaled."""
+    """Weights of standard deviation gain / sqrt(inputs), optionally with zero-sum filters and scaled rows."""
 
     gain: float
     zero_sum: bool = False
@@ -43,7 +43,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of one deviation around a centre, for thirds of the tensor scaled apart."""
+    """Values with one standard deviation around a centre, optionally scaled differently in thirds of the tensor."""
 
     deviation: float
     centre: float = 0.0
@@ -59,7 +59,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """All four tensors of a normalisation, whose weight and bias may be scaled."""
+    """All four tensors of a normalisation, optionally with scaled weight and bias."""
 
     scale: float = 1.0
     canaries: bool = True
@@ -77,7 +77,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Constant:
-    """What the design fixes, not chance."""
+    """Values fixed by the design rather than random."""
 
     values: Callable[[int], np.ndarray]
 
@@ -176,7 +176,7 @@ def seeded_relative(layout: Layout, *, group: str, seed: int = 6) -> dict[str, t
 def published(
     net: torch.nn.Module, name_of: Callable[[str], str], group: str, **more: tuple
 ) -> dict[str, torch.Tensor]:
-    """The same for a network, under its published names; more: shapes of what its file has besides."""
+    """The same for a network, under its published names; more: shapes of additional tensors in its file."""
     layout = {name_of(name): tuple(value.shape) for name, value in net.state_dict().items()}
     return seeded_relative({**layout, **more}, group=group)
 
@@ -196,12 +196,12 @@ def _array(name: str, shape: tuple[int, ...], *, group: str, seed: int) -> np.nd
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
-    """The nearest values that bfloat16 has, as float32."""
+    """The nearest bfloat16 values, as float32."""
     return torch.from_numpy(np.ascontiguousarray(values)).bfloat16().float().numpy()
 
 
 def digest(state: Mapping[str, torch.Tensor], *, absolute: bool) -> str:
-    """A short hash of all sums, and of those without signs, as the golden files carry it."""
+    """A short hash of all sums, and of the sums of absolute values, as stored in the golden files."""
     sha = hashlib.sha256()
     for name in sorted(state):
         values = state[name].numpy().astype(np.float64)

@@ -1,10 +1,9 @@
-"""Deterministic weights for networks whose published ones are not at hand: the rule behind the golden arrays.
+"""Deterministic weights for networks whose published weights are not available, used for the golden arrays.
 
-Each tensor depends on (seed, group, name, shape) alone. The first 16 bytes of SHA-256("seed|group|name") key
-a
-Philox generator; the upper 24 bits of every 32 are a uniform number in [-1, 1). What is made of it depends on
-the part the tensor plays; the scales keep a random network's activations in a useful range and make wrong
-epsilons visible (one normalisation channel in 13 gets a tiny variance).
+Each tensor depends only on (seed, group, name, shape). The first 16 bytes of SHA-256("seed|group|name") key a
+Philox generator; the upper 24 bits of every 32 are a uniform number in [-1, 1). How it is used depends on the role of
+the tensor; the scales keep a random network's activations in a useful range and make wrong epsilons visible (one
+normalisation channel in 13 gets a tiny variance).
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import torch
 
 SPREAD = np.float32(math.sqrt(3.0))  # of a uniform variable with standard deviation 1
 
-# (part of a name, gain, zero-sum filters); the first that fits counts. Filters that read the output of a ReLU
-# sum to zero, or its positive mean would drown what varies from pixel to pixel.
+# (part of a name, gain, zero-sum filters); the first that fits applies. Filters that read the output of a ReLU
+# sum to zero, or its positive mean would swamp the variation from pixel to pixel.
 DINOV2_GAINS = (
     ("patch_embed", 0.05, False),
     (".attn.qkv.", 2.0, False),
@@ -50,7 +49,7 @@ def seeded_state_dict(layout: Mapping[str, tuple[int, ...]], *, seed: int, group
 
 
 def digest(state: Mapping[str, torch.Tensor]) -> str:
-    """A short hash of all sums, as the golden files carry it: it shows that a generator has drifted."""
+    """A short hash of all sums, as stored in the golden files: it shows that a generator has drifted."""
     sha = hashlib.sha256()
     for name in sorted(state):
         total = np.float64(state[name].numpy().astype(np.float64).sum()).round(3)
@@ -59,7 +58,7 @@ def digest(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def seeded_array(name: str, shape: tuple[int, ...], *, seed: int, group: str) -> np.ndarray:
-    """The array of one tensor: float32, or int64 zero for a counter of batches."""
+    """The array of one tensor: float32, or int64 zero for a batch counter."""
     leaf = name.rpartition(".")[2]
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
@@ -83,7 +82,7 @@ def _matrix(name: str, noise: np.ndarray, gains: tuple[tuple[str, float, bool], 
     weight = noise * np.float32(gain * math.sqrt(3.0) / math.sqrt(noise.shape[1]))
     if zero_sum:
         weight -= weight.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    if name.endswith("out_conv.weight"):  # flows shall leave the image here and there, certainties not saturate
+    if name.endswith("out_conv.weight"):  # flows should leave the image here and there, certainties not saturate
         weight *= np.array([[2.5], [2.5], [0.5]], np.float32)
     return weight
 

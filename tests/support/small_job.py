@@ -1,4 +1,4 @@
-"""A finished job on photographs of a plane, made by the matcher that knows them."""
+"""A finished job on photographs of a plane, made with the matcher that knows them."""
 
 from __future__ import annotations
 

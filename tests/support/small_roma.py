@@ -45,10 +45,10 @@ def small_checkpoints(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tenso
 
 
 def small_roma(**options: bool) -> RoMa:
-    """A small network as `from_checkpoints` makes it."""
+    """A small network as `from_checkpoints` builds it."""
     return RoMa.from_checkpoints(*small_checkpoints(), config=SMALL, **options)
 
 
 def random_images(batch: int, shape: tuple[int, int], seed: int = 1) -> Tensor:
-    """(batch, 3, H, W) with normal values."""
+    """(batch, 3, H, W) normally distributed values."""
     return torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(seed))

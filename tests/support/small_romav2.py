@@ -1,4 +1,4 @@
-"""A RoMa v2 small enough to build and run in milliseconds, with weights of the seeded rule."""
+"""A RoMa v2 small enough to build and run in milliseconds, with seeded weights."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def small_checkpoint(config: RoMaV2Config = SMALL) -> dict[str, Tensor]:
 
 
 def small_romav2(release: str = "2.0.1", *, fold: bool = True) -> RoMaV2:
-    """A small network as `from_checkpoint` makes it."""
+    """A small network as `from_checkpoint` builds it."""
     return RoMaV2.from_checkpoint(small_checkpoint(), release=release, config=SMALL, fold=fold)

@@ -22,7 +22,7 @@ GIVEN = CameraOptions(params=PARAMS)
 
 @dataclass(frozen=True)
 class Scene:
-    """keypoints: COLMAP px by name; matches: (M, 2) rows by pair; poses: the truth, cam_from_world."""
+    """keypoints: COLMAP px by name; matches: (M, 2) rows by pair; poses: the true poses, cam_from_world."""
 
     poses: dict[str, Pose]
     keypoints: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""Databases of simulated views whose focal length nobody knows: points with noise, verified by the project."""
+"""Databases of simulated views with unknown focal length: noisy points, verified by the project's own code."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def turned(x: float, y: float, z: float) -> np.ndarray:
 
 
 def wandering(step: np.ndarray, count: int = 8, seed: int = 0, look_deg: float = 5) -> Poses:
-    """A camera that moves by steps and looks about, as one in a hand or on a car does."""
+    """A camera that moves in steps and looks around, like a hand-held or car-mounted one."""
     rng = np.random.default_rng(seed)
     return [(turned(*rng.normal(0, look_deg, 3)), index * step) for index in range(count)]
 
 
 def _depth(focal: float) -> float:
-    """How many times as far points lie as at 640 px, so that they fill the view."""
+    """The factor by which points are farther away than at 640 px, so that they fill the view."""
     return max(1.0, focal / 640)
 
 
 def orbit(count: int = 10, seed: int = 0, focal: float = 640) -> Poses:
-    """A camera that goes round the points, 9 degrees a step, at a distance that a focal length asks for."""
+    """A camera that orbits the points, 9 degrees a step, at a distance that depends on the focal length."""
     rng, poses, middle = np.random.default_rng(seed), [], 9.5 * _depth(focal)
     for index in range(count):
         angle = np.deg2rad(9 * index)
@@ -57,9 +57,9 @@ def write_views(
 ) -> DatabaseSummary:
     """A database of noisy points in every pair of views within four.
 
-    focal: in px, of each view where they differ.
+    focal: in px, one per view where they differ.
 
-    relief: depths of a plane in shares of its distance; None for a cloud. distortion: k of SIMPLE_RADIAL.
+    relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL.
     """
     rng = np.random.default_rng(seed)
     lengths = focal if isinstance(focal, list) else [focal] * len(poses)
@@ -95,5 +95,5 @@ def write_views(
 
 
 def told(summary: DatabaseSummary) -> list[str]:
-    """What was found out about the cameras, as sentences."""
+    """The findings about the cameras, as sentences."""
     return [*map(str, summary.calibrated), *summary.mixed, *summary.contradicted]
