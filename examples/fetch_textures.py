@@ -56,7 +56,7 @@ def fetch_packages(folder: Path) -> dict[str, str]:
     for package in PACKAGES:
         found = subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, text=True)
         if found.returncode != 0:
-            print(f"{package}: not available here, left out", file=sys.stderr)
+            print(f"{package}: not available here, skipped", file=sys.stderr)
             continue
         archive = next(folder.glob(f"{package}_*.deb"))
         versions[package] = archive.name.split("_")[1].replace("%3a", ":")
@@ -79,7 +79,7 @@ def fetch_samples(folder: Path) -> dict[str, str]:
         "scikit-image",
     ]
     if subprocess.run(command).returncode != 0:
-        print("scikit-image: not available here, left out", file=sys.stderr)
+        print("scikit-image: not available here, skipped", file=sys.stderr)
         return {}
     wheel = next(folder.glob("scikit_image-*.whl"))
     with zipfile.ZipFile(wheel) as archive:

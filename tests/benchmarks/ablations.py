@@ -1,11 +1,11 @@
-"""What the parts of RoMa's decoder are worth on mini: the rows of its table 2 that need no other encoder.
+"""The contribution of the parts of RoMa's decoder on mini: rows of its table 2 that need no other encoder.
 
     python tests/benchmarks/ablations.py ablations.jsonl
 
-Trunk and all that is not asked about are mini's as published, and stay; what a row changes is trained from random
-weights on rendered pairs, the same for all rows. Rows of the coarse decoder are judged with mini's own refiners behind
-it, rows of the refiners' loss with mini's own decoder before them. Each line of the file is a row with one seed; those
-that are there are not made again. At the end the table: mean of the seeds, and their deviation.
+The backbone and all parts not under test keep mini's published weights, frozen; the part that a row changes is trained
+from random weights on rendered pairs, the same for all rows. Rows of the coarse decoder are evaluated with mini's own
+refiners, rows of the refiners' loss with mini's own decoder. Each line of the file is a row with one seed; existing
+lines are not recomputed. At the end a table is printed: mean and standard deviation over the seeds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FIGURES = ("coarse", "robust", "pck1", "pck3", "pck5")
 
 
 class Frozen(MiniTrainable):
-    """Mini with its published weights, of which some parts are new and learn."""
+    """Mini with its published weights, some parts of which are reset and trained."""
 
     def __init__(self, options: TrainOptions, learning: tuple[str, ...]) -> None:
         super().__init__(options, torch.device("cpu"))
@@ -69,7 +69,7 @@ class Frozen(MiniTrainable):
 
 
 class CoarseAlone(Frozen):
-    """The coarse stage, of maps that the trunk made before."""
+    """The coarse stage, on precomputed backbone features."""
 
     def __init__(self, options: TrainOptions) -> None:
         super().__init__(options, ("tokens.", "match_encoder.", "decoder.", "log_token_gain"))
@@ -83,7 +83,7 @@ class CoarseAlone(Frozen):
 
 
 class RefinersAlone(Frozen):
-    """The refiners, behind mini's decoder."""
+    """The refiners, after mini's decoder."""
 
     def __init__(self, options: TrainOptions) -> None:
         super().__init__(replace(options, setup=None), ("refiners.", "log_descriptor_gain"))
@@ -157,14 +157,14 @@ def cpu_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=500, help="of the coarse stage")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of the coarse stage")
     parser.add_argument("--refiner-steps", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=1000, help="to learn from")
+    parser.add_argument("--pairs", type=int, default=1000, help="training pairs")
     parser.add_argument("--judged", type=int, default=64)
-    parser.add_argument("--side", type=int, default=160, help="px")
+    parser.add_argument("--side", type=int, default=160, help="image side, px")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="+", default=list(COARSE), help="of the coarse stage")
+    parser.add_argument("--rows", nargs="+", default=list(COARSE), help="rows of the coarse stage")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

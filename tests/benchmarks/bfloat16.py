@@ -1,11 +1,12 @@
-"""What bfloat16 gains over float32 on a CPU and how far its warps are off, both in one run, pair by pair.
+"""Speed-up of bfloat16 over float32 on a CPU and the difference of its warps, in one run, pair by pair.
 
     PYTHONPATH=.:tests python tests/benchmarks/bfloat16.py --images 4 --coarse 224 --upsample 320 --json bfloat16.json
     PYTHONPATH=.:tests python tests/benchmarks/bfloat16.py PHOTOGRAPHS --model mini
 
-Errors are distances between the two warps' ends in px of the photograph, where float32 is certain, both directions
-together. Pseudo-random weights (`--model seeded`) have RoMa's times, but not its errors: such a network sees no
-likeness and jumps between places where a trained one is sure. The shipped `mini` shows the error on photographs.
+Errors are distances between the targets of the two warps in px of the photograph, where float32 is certain, over both
+directions. Pseudo-random weights (`--model seeded`) have RoMa's times, but not its errors: such a network has no sense
+of similarity and jumps between positions where a trained one is certain. The bundled `mini` shows the error on
+photographs.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def shipped(dtype: str) -> TwoPassMatcher:
 def encodes_in_turns(
     matchers: Sequence[TwoPassMatcher], paths: Sequence[Path]
 ) -> tuple[list[list[Features]], list[list[float]]]:
-    """The features of every photograph by each matcher, and the seconds that each took for it, decoding included."""
+    """The features of every photograph from each matcher, and the seconds each took, decoding included."""
     features: list[list[Features]] = [[] for _ in matchers]
     seconds = []
     for path in paths:
@@ -97,7 +98,7 @@ def encodes_in_turns(
 
 
 def distances_px(exact: DenseMatch, rough: DenseMatch, *, certain: float) -> np.ndarray:
-    """How far rough warps end from exact ones, in px of the image they lead to, where the exact one is certain."""
+    """Distances of rough from exact targets, in px of the target image, where the exact warp is certain."""
     assert exact.warp_BA is not None
     assert exact.certainty_BA is not None
     assert rough.warp_BA is not None
@@ -121,7 +122,7 @@ def summary(
     seconds = np.array(match_s) + shares
     all_distances = np.concatenate(distances)
     if not len(all_distances):
-        raise SystemExit("float32 is certain of nothing on these photographs: there is no error to state.")
+        raise SystemExit("float32 is nowhere certain on these photographs, so there is no error to report.")
     return {
         "seconds_a_pair": dict(zip(DTYPES, np.median(seconds, axis=0).tolist(), strict=True)),
         "times_as_fast": statistics.median((seconds[:, 0] / seconds[:, 1]).tolist()),

@@ -1,9 +1,9 @@
-"""Focal lengths that nobody knows, from the verified pairs of simulated views: how often they are told, and how well.
+"""Unknown focal lengths from the verified pairs of simulated views: how often they are estimated, and how accurately.
 
     PYTHONPATH=.:tests python tests/benchmarks/calibration.py --seeds 5
 
-Correspondences are exact up to 0.5 px of noise; no photograph is rendered and no network runs. A camera goes forward,
-sideways along a strip or round an object and looks about by some degrees, or looks at a plane.
+Correspondences are exact except for 0.5 px of noise; no photograph is rendered and no network runs. A camera moves
+forward, sideways along a strip or around an object and looks around by some degrees, or looks at a plane.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    print("| motion | focal length / side | told | within 5 % | largest error |")
+    print("| motion | focal length / side | estimated | within 5 % | largest error |")
     print("|---|---|---|---|---|")
     for motion in MOTIONS:
         for factor in FACTORS:

@@ -1,11 +1,11 @@
-"""The dense cloud of the example scene against its surfaces: accuracy and completeness.
+"""The dense cloud of the example scene compared with its surfaces: accuracy and completeness.
 
     romacli reconstruct examples/scene/images --pairing sequential --overlap 5 -o job && romacli densify job
     python tests/benchmarks/cloud.py job
 
-Reference points are the centres of all pixels of the true views, in space; those that three views see count for
-completeness. The model is aligned to the true cameras by a similarity. Distances are shares of the extent of the
-scene, the diagonal of the box of all reference points without the outermost percent on each side.
+Reference points are the 3D points of all pixel centres of the true views; those seen by three views count for
+completeness. The model is aligned to the true cameras by a similarity. Distances are relative to the extent of the
+scene: the diagonal of the bounding box of all reference points without the outermost percent on each side.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEPTH_TOLERANCE = 0.01
 
 
 def surfaces() -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) on all surfaces that a view sees, and how many views see each."""
+    """Points (n, 3) on all surfaces visible in a view, and the number of views that see each."""
     planes = render_scene.court(np.random.default_rng([render_scene.SEED, 0]))
     cameras = render_scene.cameras_on_arc(np.random.default_rng([render_scene.SEED, 1]))
     views = [render_view(planes, camera) for camera in cameras]

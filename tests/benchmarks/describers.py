@@ -1,10 +1,10 @@
-"""Matchers of keypoints on real photographs beside mini and SIFT: what models come of them, and at what CPU time.
+"""Keypoint matchers on real photographs compared with mini and SIFT: the resulting models and their CPU time.
 
     python tests/benchmarks/describers.py DATA FOLDER ... --models MODEL ... --cache CACHE
 
-A FOLDER of DATA is one of photographs, or holds them in `images`; with measured cameras in `cameras` the model is
-compared with them. All pairs are matched and nothing is tuned. CPU seconds are user and system time of all that
-`romacli reconstruct` does, and of COLMAP's extraction, matching and mapping for SIFT, whose CACHE counts as no time.
+A FOLDER of DATA contains photographs, or has them in `images`; if it has measured cameras in `cameras`, the model is
+compared with them. All pairs are matched and nothing is tuned. CPU seconds are user and system time of the whole
+`romacli reconstruct`, and for SIFT of COLMAP's extraction, matching and mapping; results in CACHE count as no time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def cpu_seconds() -> float:
 
 
 def model_of(images: Path, name: str, cache: Path, scratch: Path) -> tuple[Path | None, str]:
-    """The largest model that a matcher leads to, or None and why there is none."""
+    """The largest model from a matcher, or None and the reason."""
     if name == SIFT:
         return sift_model(images, cache), "no model"
     words = ("reconstruct", images, "-o", scratch, "--model", name, "--pairing", "exhaustive", "-q")
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--models", nargs="+", default=[SIFT, "mini", "mini-sparse"])
-    parser.add_argument("--cache", type=Path, required=True, help="where SIFT's models are kept")
+    parser.add_argument("--cache", type=Path, required=True, help="folder where SIFT's models are stored")
     options = parser.parse_args()
     for folder in options.folders:
         images = options.data / folder

@@ -1,9 +1,9 @@
 """SIGKILL at random moments of matching, exporting and importing, each followed by the same command.
 
-Photographs of a plane and the matcher that knows them; everything else is the program that people run. After every
-kill all files that are there are read to the end, and every pair seen before is looked for. At the end the job is
-compared with one that was left alone: pairs, warps bit by bit, keypoints, matches and the database's tables. Commands
-are forked from a process that has loaded the libraries, which would take most of the time.
+The photographs show a plane and the matcher knows them; everything else is the real program. After every kill all
+existing files are read completely, and every pair finished before must still be there. At the end the job is compared
+with an undisturbed one: pairs, warps bit by bit, keypoints, matches and the tables of the database. Commands are forked
+from a process that has already loaded the libraries, which would otherwise take most of the time.
 
     PYTHONPATH=.:tests python tests/benchmarks/kills.py --kills 100 --folder kills
 """
@@ -34,7 +34,7 @@ from support.plane_matcher import NODES, SECONDS_A_PAIR, environment
 from romacli.store.journal import Journal
 from romacli.types import Pair, PairResult
 
-# What each command says when its stage begins.
+# The message of each command when its stage begins.
 STAGES = {"matching": "matching:", "exporting": "reading pairs:", "importing": "verifying:"}
 
 
@@ -43,7 +43,7 @@ _FORK.set_forkserver_preload(["romacli.job.job", "romacli.job.outputs.database",
 
 
 def run_command(words: list[str], log: str) -> None:
-    """The life of a forked process: one command, its messages in a file."""
+    """A forked process: runs one command, with its messages in a file."""
     from romacli.cli.app import main
 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -54,7 +54,7 @@ def run_command(words: list[str], log: str) -> None:
 
 
 class Jobs:
-    """Runs commands on one set of photographs, to their end or to a kill."""
+    """Runs commands on one set of photographs, to completion or to a kill."""
 
     def __init__(self, folder: Path, images: int, seconds_a_pair: float) -> None:
         self.photos = folder / "photo graphs"
@@ -74,7 +74,7 @@ class Jobs:
         }[stage]
 
     def finish(self, stage: str, job: Path) -> None:
-        """Run a command to its end, and note how long its stage took."""
+        """Run a command to completion, and record the duration of its stage."""
         process = self._start(stage, job)
         begun = self._wait_for(stage, process)
         process.join()
@@ -82,7 +82,7 @@ class Jobs:
         self._require_success(stage, process)
 
     def kill(self, stage: str, job: Path, share: float) -> tuple[bool, set[frozenset[str]]]:
-        """Kill a command `share` of its stage's time after the stage began.
+        """Kill a command when `share` of the stage's duration has passed since it began.
 
         Returns whether it was still running, and the pairs that were finished just before.
         """
@@ -101,7 +101,7 @@ class Jobs:
         return process
 
     def _wait_for(self, stage: str, process: BaseProcess) -> float:
-        """When the stage began, or the process ended without it."""
+        """The time at which the stage began, or the process ended without it."""
         while process.is_alive() and STAGES[stage] not in self._said():
             time.sleep(0.002)
         if not process.is_alive():
@@ -122,7 +122,7 @@ def finished(job: Path) -> set[frozenset[str]]:
 
 
 def unreadable(job: Path) -> Iterator[str]:
-    """The files of a job that are there and not whole."""
+    """The incomplete files of a job."""
     with Journal.open(job / "journal", verify=True) as journal:
         yield from journal.damaged
     for path in job.glob("*.h5"):
@@ -154,7 +154,7 @@ def results(job: Path) -> dict[Pair, PairResult]:
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """What two finished jobs do not have in common."""
+    """The differences between two finished jobs."""
     first, second = results(one), results(other)
     if first.keys() != second.keys():
         yield f"pairs: {len(first)} and {len(second)}"
@@ -175,7 +175,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 
 
 def kill_and_resume(folder: Path, kills: int, *, images: int, seconds_a_pair: float, seed: int) -> dict[str, object]:
-    """Kill jobs until it has been done so often, and tell what was lost."""
+    """Kill jobs the given number of times, and report what was lost."""
     rng = random.Random(seed)
     jobs = Jobs(folder, images, seconds_a_pair)
     alone = folder / "alone"
@@ -206,7 +206,7 @@ def kill_and_resume(folder: Path, kills: int, *, images: int, seconds_a_pair: fl
 
 
 def make_stale(job: Path, stage: str) -> None:
-    """Remove what would let a command find nothing to do."""
+    """Remove outputs, so that a command has work to do."""
     manifest = json.loads((job / "manifest.json").read_text())
     manifest["views"] = {
         name: noted for name, noted in manifest["views"].items() if stage == "importing" and name == "keypoints"
@@ -215,9 +215,9 @@ def make_stale(job: Path, stage: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Kill jobs at random moments and look for what was lost.")
+    parser = argparse.ArgumentParser(description="Kill jobs at random moments and check that nothing was lost.")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--folder", type=Path, required=True, help="to work in; must not exist")
+    parser.add_argument("--folder", type=Path, required=True, help="working folder; must not exist")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--seconds-a-pair", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,14 +1,14 @@
-"""Queries localized in maps whose true cameras are known: how far off, and how many get a pose; as one JSON object.
+"""Queries localized in maps with known cameras: their errors, and how many get a pose; as one JSON object.
 
     PYTHONPATH=.:tests python tests/benchmarks/localization.py WORK --walks 3
 
-Scenes are the example and rendered walks round courts of their own, each twice: every photograph in the model of all,
-without itself, and every fourth one held out of a model of the others. Models of walks keep the true cameras, that of
-the example is made by `romacli reconstruct` and aligned to them. Held-out queries are localized by hloc's own loop too,
-after the old job has grown by them. What is in WORK is used again.
+The scenes are the example and rendered walks around courts of their own, each used twice: every photograph in the model
+of all without itself, and every fourth one held out of a model of the others. Models of walks keep the true cameras;
+that of the example is made by `romacli reconstruct` and aligned to them. Held-out queries are also localized by hloc's
+own loop, after extending the old job by them. Existing results in WORK are reused.
 
-Distances are shares of the largest distance between two true cameras. The overlap of a query is the largest that a
-photograph of the map has with it, the mean share of each that the other shows.
+Distances are relative to the largest distance between two true cameras. The overlap of a query is its largest overlap
+with a photograph of the map: the mean share of each that the other shows.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from romacli.geometry.epipolar import rotation_angle_deg
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"
 OVERLAPPING = 0.3
-HELD_OUT = 4  # every such photograph
+HELD_OUT = 4  # every fourth photograph
 HLOC_THRESHOLD_PX = 12.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Photographs with their true cameras. overlap: (N, N) of the names. is_given: whether maps keep the cameras."""
+    """Photographs with their true cameras. overlap: (N, N) in the order of names. is_given: whether maps keep the
+    cameras."""
 
     images: Path
     truth: Path
@@ -60,7 +61,7 @@ def example() -> Scene:
 
 
 def walk(folder: Path, seed: int, views: int) -> Scene:
-    """A walk there and back, nearer and farther, photographed at the size of the example."""
+    """A walk there and back, at varying distance, photographed at the image size of the example."""
     planes = render_scene.court(np.random.default_rng(seed))
     walked = retrieval_scenes.cameras_of_walk(np.random.default_rng([seed, 7]), views)
     scale = render_scene.SIZE[0] / retrieval_scenes.SIZE[0]
@@ -77,7 +78,7 @@ def walk(folder: Path, seed: int, views: int) -> Scene:
 
 
 def model_of(scene: Scene, names: list[str], folder: Path) -> Path:
-    """The job of some photographs, made once."""
+    """The job of some photographs, made only once."""
     photographs = folder / "images"
     photographs.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -98,7 +99,7 @@ def localized(queries: Path, job: Path, output: Path) -> dict[str, Pose]:
 
 
 def by_hloc(queries: list[str], map_job: Path, photographs: Path, folder: Path) -> dict[str, Pose]:
-    """Poses by hloc's loop: matches of the grown job, points of the old model, all image by image."""
+    """Poses by hloc's loop: matches of the extended job, points of the old model, image by image."""
     grown = folder / "grown"
     if not grown.exists():
         shutil.copytree(map_job, grown)
@@ -133,7 +134,7 @@ def by_hloc(queries: list[str], map_job: Path, photographs: Path, folder: Path) 
 def errors_of(
     found: dict[str, Pose], queries: list[str], job: Path, scene: Scene
 ) -> dict[str, tuple[float, float, float]]:
-    """Overlap, degrees and shares of the extent of each query."""
+    """Overlap, rotation error in degrees and relative position error of each query."""
     held, truth = read_poses(job / "sparse" / "0"), read_poses(scene.truth)
     names = sorted(held)
     aligned = align_similarity(*(np.array([poses[name].centre for name in names]) for poses in (held, truth)))
@@ -153,7 +154,7 @@ def errors_of(
 
 
 def told(rows: list[tuple[float, float, float]]) -> dict[str, Any]:
-    """Medians, largest and shares of those that overlap, and how many others got a pose."""
+    """Median and largest errors and shares for queries that overlap, and how many others got a pose."""
     near = np.array([row[1:] for row in rows if row[0] >= OVERLAPPING])
     others = [row for row in rows if row[0] < OVERLAPPING]
     return {
@@ -170,9 +171,11 @@ def told(rows: list[tuple[float, float, float]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("work", type=Path, help="folder to work in")
-    parser.add_argument("--walks", type=int, default=3, help="rendered walks beside the example scene")
-    parser.add_argument("--views", type=int, default=24, help="photographs of a walk")
+    parser.add_argument("work", type=Path, help="working folder")
+    parser.add_argument(
+        "--walks", type=int, default=3, help="number of rendered walks, in addition to the example scene"
+    )
+    parser.add_argument("--views", type=int, default=24, help="photographs per walk")
     asked = parser.parse_args()
     scenes = {"example": example()}
     for number in range(asked.walks):

@@ -1,12 +1,12 @@
-"""What a query costs against a map of a thousand images, in times that a photograph is encoded; as one JSON object.
+"""The cost of a query against a map of a thousand images, in encodes of a photograph; as one JSON object.
 
     python tests/benchmarks/localize_scale.py JOB QUERIES WORK --images 1000
 
-JOB is a reconstructed job, QUERIES a folder of photographs that it lacks. The map is the job's model over and over,
-each time with names and points of its own at the same places, over links to the same photographs; descriptors of
-copies are the photographs' own with some noise, and are there before, as in a map that was used. Features of map images
-are held in memory while a run goes on, so two runs tell what a query costs once they are: one of a query, and one of
-five, the same photograph lighter and darker. CPU time of one process with one thread, which has read its weights.
+JOB is a reconstructed job, QUERIES a folder of photographs not in it. The map consists of copies of the job's model,
+each with its own names and points at the same positions, and links to the same photographs; descriptors of copies are
+those of the photographs with some noise, and are precomputed, as in a map used before. Features of map images stay in
+memory during a run, so two runs are made to measure the cost of a further query: one with a single query, and one with
+five, the same photograph made lighter and darker. CPU time of one process with one thread, after loading the weights.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from romacli.store.history import photographs_of
 from romacli.store.layout import Layout
 from romacli.types import ImageList
 
-NOISE = 0.05  # of a descriptor's length
-MORE = 5  # queries of the second run
+NOISE = 0.05  # relative to a descriptor's length
+MORE = 5  # number of queries in the second run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("job", type=Path)
     parser.add_argument("queries", type=Path)
-    parser.add_argument("work", type=Path, help="folder to work in, made anew")
-    parser.add_argument("--images", type=int, default=1000, help="images of the map, at least")
+    parser.add_argument("work", type=Path, help="working folder, recreated")
+    parser.add_argument("--images", type=int, default=1000, help="minimum number of map images")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     shutil.rmtree(asked.work, ignore_errors=True)
@@ -72,7 +72,7 @@ def main() -> None:
     matcher = load_matcher(DEFAULT, MatcherOptions())
     encode_s = statistics.median(cpu(lambda name=name: encoded(matcher, photographs / name)) for name in names)
     query = sorted(asked.queries.iterdir())[0]
-    run_of(asked.work / "first", query, 1, matcher, photographs, model, images)  # its time has warming up in it
+    run_of(asked.work / "first", query, 1, matcher, photographs, model, images)  # includes the warm-up
     one, more = (
         run_of(asked.work / f"of-{count}", query, count, matcher, photographs, model, images) for count in (1, MORE)
     )
@@ -97,7 +97,7 @@ def main() -> None:
 def run_of(
     work: Path, query: Path, count: int, matcher: Matcher, photographs: Path, model: Path, images: Path
 ) -> dict[str, float]:
-    """CPU seconds of reading the map and of localizing a query in so many lights."""
+    """CPU seconds of reading the map and of localizing a query in several exposures."""
     folder, output = work / "queries", work / "out"
     folder.mkdir(parents=True)
     picture = cv2.imread(str(query)).astype(float)
@@ -115,7 +115,7 @@ def run_of(
 
 
 def repeated(source: Path, target: Path, copies: int) -> None:
-    """The model so many times over, written as COLMAP's text and made binary."""
+    """Copies of the model, written as COLMAP text and converted to binary."""
     model = read_model(source)
     target.mkdir(parents=True)
     (target / "cameras.txt").write_text("".join(f"{line}\n" for line in text_of(model, target, "cameras")))
@@ -152,7 +152,7 @@ def text_of(model: Any, folder: Path, name: str) -> list[str]:
 
 
 def describe(matcher: Matcher, photographs: Path, images: Path, output: Path, work: Path) -> None:
-    """Leave the descriptors of all map images where localize keeps them."""
+    """Store the descriptors of all map images where localize expects them."""
     files = sorted(path.relative_to(images) for path in images.rglob("*") if path.is_file())
     names = tuple(sorted({path.name for path in files}))
     described = Describer(matcher, work / "described.h5", Silent())(ImageList(photographs, names))
@@ -178,7 +178,7 @@ def encoded(matcher: Matcher, path: Path) -> None:
 
 
 def cpu(work: Callable[[], Any]) -> float:
-    """CPU seconds that a call takes."""
+    """CPU seconds of a call."""
     start = time.process_time()
     work()
     return time.process_time() - start

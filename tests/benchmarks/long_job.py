@@ -1,6 +1,6 @@
 """A long job from pairs to database: a strip of photographs and the matcher that knows them, killed in every stage.
 
-A command is killed in one stage after another, started again each time, and at last run to its end.
+A command is killed in one stage after another, restarted each time, and finally run to completion.
 
     PYTHONPATH=.:tests python tests/benchmarks/long_job.py --images 1000 --reach 20 --folder long
 """
@@ -34,7 +34,7 @@ SIZE = (800, 600)
 
 
 def write_strip(folder: Path, images: int, reach: int) -> tuple[Path, dict[str, np.ndarray]]:
-    """Photographs that show their number and nothing else, and where on a plane they are, by image digest."""
+    """Photographs that encode only their number, and their positions on a plane by image digest."""
     rng = np.random.default_rng(0)
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -54,7 +54,7 @@ def write_strip(folder: Path, images: int, reach: int) -> tuple[Path, dict[str, 
 
 
 class Watched:
-    """A command with the peak of its memory and its CPU time, read while it runs."""
+    """A command with its peak memory and CPU time, read while it runs."""
 
     def __init__(self, words: list[str], known: dict[str, str], log: Path) -> None:
         self._log = log
@@ -91,7 +91,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Kill:
-    """A command, and where it is killed: `seconds` after it has said something, or after a file has appeared."""
+    """A command and when to kill it: `seconds` after it has printed a message, or after a file has appeared."""
 
     stage: str
     words: Sequence[str]
@@ -119,7 +119,7 @@ def run_killed(kill: Kill, known: dict[str, str], job: Path, log: Path) -> dict[
 
 
 def run_whole(title: str, words: Sequence[str], known: dict[str, str], log: Path) -> dict[str, object]:
-    """Run a command to its end."""
+    """Run a command to completion."""
     start = time.monotonic()
     watched = Watched(list(words), known, log)
     if watched.process.wait() != 0:
@@ -130,11 +130,11 @@ def run_whole(title: str, words: Sequence[str], known: dict[str, str], log: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description="A long job with known warps, killed in every stage.")
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--reach", type=int, default=20, help="images behind each that it is paired with")
-    parser.add_argument("--nodes", type=int, default=140, help="cells of a warp's side; 140 gives 196 kB a pair")
+    parser.add_argument("--reach", type=int, default=20, help="number of following images each is paired with")
+    parser.add_argument("--nodes", type=int, default=140, help="cells per side of a warp; 140 gives 196 kB a pair")
     parser.add_argument("--max-keypoints", type=int, default=8192)
     parser.add_argument("--kill-after", type=float, default=20, help="seconds into matching, tracks, verification")
-    parser.add_argument("--folder", type=Path, required=True, help="to work in; must not exist")
+    parser.add_argument("--folder", type=Path, required=True, help="working folder; must not exist")
     chosen = parser.parse_args()
     photos, matrices = write_strip(chosen.folder, chosen.images, chosen.reach)
     known = environment(chosen.folder / "env", matrices, **{NODES: chosen.nodes})

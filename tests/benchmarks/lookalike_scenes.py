@@ -1,7 +1,8 @@
-"""Rendered scenes of parts that look alike, cameras round or along them, and the warps of a matcher sure of itself.
+"""Rendered scenes with repeated parts, cameras around or along them, and the warps of an overconfident matcher.
 
-A scene has motions that take it to itself but for its distinguishing detail. Of each pair the simulated matcher finds
-the motion by which most is seen in both photographs, and matches nothing where only one of them shows a detail.
+A scene has symmetries that map it to itself except for its distinguishing details. For each pair the simulated matcher
+finds the symmetry under which most is visible in both photographs, and matches nothing where only one of them shows a
+detail.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ Array = np.ndarray
 Rng = np.random.Generator
 SIZE, FOCAL, GRID = (640, 480), 520.0, (60, 80)
 DOWN = np.array([0.0, 1.0, 0.0])
-# How much more than by another motion has to be seen at the true places for the matcher to find these; what it finds
-# nothing at: torn places, glancing views, this share of smooth blots; and the overlap that a job rejects.
+# The matcher finds the true matches unless another symmetry shows more than this factor of them; it matches nothing at
+# depth edges, at glancing views and in this share of smooth blobs; a job rejects pairs below this overlap.
 TRUE_BONUS, GLANCING, BLOTS, FEWEST = 1.1, 0.2, 0.05, 0.02
 NOISE_PX = 0.4
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Planes and cameras; motions x -> R x + t of the scene onto itself, the first of which leaves all in place.
+    """Planes and cameras; symmetries x -> R x + t of the scene, the first of which is the identity.
 
-    is_detail: of each plane, whether it has no counterpart.
+    is_detail: for each plane, whether it has no counterpart.
     """
 
     planes: list[TexturedPlane]
@@ -50,7 +51,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Wall:
-    """A wall of (3,) top left corner, seen from its front; `out` is of unit length."""
+    """A wall given by its top left corner (3,), seen from the front; `out` has unit length."""
 
     corner: Array
     along: Array
@@ -59,7 +60,7 @@ class Wall:
 
 
 def wall_between(left: Sequence[float], right: Sequence[float], height: float) -> Wall:
-    """From a left to a right (x, z) on the floor, as one who looks at its front sees them."""
+    """A wall between left and right (x, z) on the floor, as seen from its front."""
     one, other = (np.array([x, 0.0, z]) for x, z in (left, right))
     along = other - one
     out = np.cross(along, DOWN)
@@ -74,7 +75,7 @@ class Builder:
         self.rng, self.planes, self.details, self.walls = rng, list[TexturedPlane](), list[bool](), list[Wall]()
 
     def face(self, wall: Wall, style: int, panels: int = 10) -> None:
-        """Picture and relief of a wall; the same style is the same to the last pixel."""
+        """Texture and relief of a wall; walls of the same style are identical to the last pixel."""
         rng = np.random.default_rng([style, 77])
         kind: Callable[..., Array] = (facade, bricks, facade, cells)[style % 4]
         picture = render_scene.blend(kind(rng), noise(rng), 0.3, tone=rng.uniform(95, 190, 3))
@@ -87,7 +88,7 @@ class Builder:
         self.walls.append(wall)
 
     def details_on(self, share: float) -> None:
-        """Pictures that are nowhere else, on a share of all walls."""
+        """Unique pictures on a share of all walls."""
         areas = np.array([np.linalg.norm(wall.along) * wall.height for wall in self.walls])
         left = share * areas.sum()
         while left > 0:
@@ -121,12 +122,12 @@ class Builder:
 
 
 def turns(fold: int) -> list[tuple[Array, Array]]:
-    """The motions of what looks the same from `fold` sides of the vertical through the origin."""
+    """The rotations of a scene that looks the same from `fold` sides about the vertical through the origin."""
     return [(Rotation.from_rotvec(DOWN * 2 * np.pi * k / fold).as_matrix(), np.zeros(3)) for k in range(fold)]
 
 
 def steps(step: Array, count: int) -> list[tuple[Array, Array]]:
-    """The motions of `count` equal parts in a row."""
+    """The translations of `count` equal parts in a row."""
     return [(np.eye(3), k * step) for k in sorted(range(1 - count, count), key=abs)]
 
 
@@ -137,7 +138,7 @@ def camera(centre: Array, target: Array) -> Camera:
 
 
 def corners(sides: Sequence[float]) -> list[tuple[float, float]]:
-    """Of a rectangle round the origin, so that walls between them are seen from outside."""
+    """Walls of a rectangle around the origin, facing outwards."""
     x, z = sides[0] / 2, sides[1] / 2
     return [(-x, -z), (x, -z), (x, z), (-x, z), (-x, -z)]
 
@@ -152,7 +153,7 @@ def orbit(rng: Rng, count: int, radius: float, height: float) -> list[Camera]:
 
 
 def walk(rng: Rng, places: Sequence[Array], directions: Sequence[Array]) -> list[Camera]:
-    """Cameras at (3,) places, each looking in a direction, held by hand."""
+    """Hand-held cameras at (3,) positions, each looking in a direction."""
     return [
         camera(place + rng.normal(0, 0.12, 3), place + direction + rng.normal(0, 0.06, 3))
         for place, direction in zip(places, directions, strict=True)
@@ -194,7 +195,7 @@ def houses(rng: Rng, alike: bool, share: float) -> Scene:
 
 
 def facades(rng: Rng, alike: bool, share: float) -> Scene:
-    """A street between two equal fronts: there along one of them, and back along the other."""
+    """A street between two equal facades: along one of them, and back along the other."""
     builder, first, length, width = Builder(rng), 4 * int(rng.integers(1, 1000)), 12.0, 6.0
     x, z = length / 2, width / 2
     builder.face(wall_between((-x, z), (x, z), 4.0), first, 16)
@@ -226,7 +227,7 @@ def corridor(rng: Rng, alike: bool, share: float) -> Scene:
 
 
 def court(rng: Rng, alike: bool, share: float) -> Scene:
-    """The example's, in which nothing looks alike."""
+    """The example scene, in which nothing looks alike."""
     planes = render_scene.court(rng)
     return Scene(planes, np.zeros(len(planes), bool), turns(1), render_scene.cameras_on_arc(rng))
 
@@ -243,7 +244,7 @@ SCENES: dict[str, Callable[[Rng, bool, float], Scene]] = {
 
 
 def make_scene(name: str, share: float | None, seed: int) -> Scene:
-    """share: of the walls, that is like nowhere else; None for the same scene of walls that are all different."""
+    """share: of the walls covered by unique details; None for the same scene with walls that are all different."""
     rng = np.random.default_rng([seed, *name.encode()])
     return SCENES[name](rng, share is not None, share or 0.0)
 
@@ -255,7 +256,7 @@ def photograph(scene: Scene, index: int, rng: Rng) -> Array:
 
 
 class Simulated:
-    """What the matcher says of each pair, and the truth."""
+    """The output of the matcher for each pair, and the truth."""
 
     def __init__(self, scene: Scene, seed: int = 0) -> None:
         self.scene, self._seed = scene, seed
@@ -263,7 +264,7 @@ class Simulated:
         self._seen = [self._points(k) for k in range(len(scene.cameras))]
 
     def _points(self, k: int) -> tuple[Array, Array, Array]:
-        """Of the cells of an image the points (gh, gw, 3) in space, their planes and how squarely they are seen."""
+        """For the cells of an image, the 3D points (gh, gw, 3), their planes and the cosines of the viewing angles."""
         view, camera = self._views[k], self.scene.cameras[k]
         centres = cell_centres(GRID, SIZE).astype(float)
         column, row = centres.astype(int).transpose(2, 0, 1)
@@ -278,7 +279,8 @@ class Simulated:
         return points, plane, squarely
 
     def moved(self, i: int, j: int, motion: int) -> tuple[Array, Array]:
-        """Where the cells of i lie in j after a motion of the scene, (gh, gw, 2) px, and which are seen there."""
+        """The positions in j of the cells of i after a symmetry of the scene, (gh, gw, 2) px, and which are visible
+        there."""
         points, plane, squarely = self._seen[i]
         turn, shift = self.scene.motions[motion]
         camera, view = self.scene.cameras[j], self._views[j]
@@ -296,7 +298,7 @@ class Simulated:
         return np.clip(xy, -SIZE[0], 2 * SIZE[0]), seen
 
     def match(self, i: int, j: int) -> CompactWarp | Rejected:
-        """Smaller number first. Blots of nothing, and noise, follow from the seed."""
+        """The smaller number comes first. Unmatched blobs and noise are determined by the seed."""
         rng = np.random.default_rng([self._seed, i, j])
         shares = [self.moved(i, j, m)[1].mean() * (1 if m else TRUE_BONUS) for m in range(len(self.scene.motions))]
         best = int(np.argmax(shares))
@@ -320,7 +322,8 @@ class Simulated:
         return CompactWarp(there, weights[0], back_again, weights[1], SIZE, SIZE, overlap)
 
     def is_right(self, i: int, j: int, targets: Array, places: Array) -> Array:
-        """Which matches (N, 2) of places in i lead within 4 % of the width to where j sees the same, behind or not."""
+        """Which matches (N, 2) of positions in i are within 4 % of the width of the true position in j, occluded or
+        not."""
         xy, _ = self.moved(i, j, 0)
         column, row = ((places / SIZE * GRID[::-1]).astype(int).clip(0, np.array(GRID[::-1]) - 1)).T
         return np.linalg.norm(xy[row, column] - targets, axis=1) < 0.04 * SIZE[0]

@@ -1,11 +1,11 @@
-"""Images placed right, wrong and not at all where parts of a scene look alike, without and with the filter of pairs.
+"""Images placed right, wrong and not at all where parts of a scene look alike, with and without the pair filter.
 
     PYTHONPATH=. python tests/benchmarks/lookalikes.py --seeds 3
     PYTHONPATH=. python tests/benchmarks/lookalikes.py --scenes hall-2 houses --shares 0.1 --matcher mini
 
-Whole jobs on rendered photographs; matches are simulated unless a matcher is named. An image is wrong that stands more
-than 3 degrees or 5 % of the cameras' extent from where it was, once the model lies on the truth as best most of its
-images can. A pair is true when most of its matches lead to what was photographed.
+Whole jobs on rendered photographs; matches are simulated unless a matcher is named. An image is wrong if it is more
+than 3 degrees or 5 % of the cameras' extent from its true pose, once the model is aligned with the truth by the
+similarity that fits most of its images. A pair is true when most of its matches lead to the true position.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MOST_DEG, MOST_OF_EXTENT = 3.0, 0.05
 
 @dataclass
 class Score:
-    """Images of one or more runs; pairs that the mapper saw, of them true, and true ones there were."""
+    """Images of one or more runs; pairs passed to the mapper, the true ones among them, and all true ones."""
 
     images: int = 0
     right: int = 0
@@ -124,7 +124,7 @@ def is_true(simulated: Simulated, pair: Pair, record: CompactWarp) -> bool:
 
 
 def judge_models(sparse: Path, scene: Scene) -> tuple[int, int]:
-    """Images placed right and wrong in all models; one that several have counts by its best."""
+    """Images placed right and wrong in all models; an image in several counts by its best."""
     truth = {name_of(k): Pose(camera.R, camera.t) for k, camera in enumerate(scene.cameras)}
     centres = np.array([pose.centre for pose in truth.values()])
     extent = float(np.linalg.norm(np.ptp(centres, axis=0)))
@@ -137,7 +137,7 @@ def judge_models(sparse: Path, scene: Scene) -> tuple[int, int]:
 
 
 def right_ones(poses: dict[str, Pose], truth: dict[str, Pose], extent: float) -> set[str]:
-    """The largest set of images that one similarity takes to where they were."""
+    """The largest set of images that one similarity aligns with their true poses."""
     names = sorted(poses)
     mine, theirs = (np.array([one[name].centre for name in names]) for one in (poses, truth))
     best: set[str] = set()
@@ -192,11 +192,17 @@ def cpu_s() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
-    parser.add_argument("--shares", nargs="+", type=float, default=[-1, 0, 0.05, 0.1, 0.2], help="-1: all different")
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        default=[-1, 0, 0.05, 0.1, 0.2],
+        help="shares of unique detail; -1: all walls different",
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--matcher", default="simulated")
-    parser.add_argument("--keep", type=Path, help="folder for the jobs, which are used again")
+    parser.add_argument("--keep", type=Path, help="folder for the jobs, which are reused")
     options = parser.parse_args()
     print("| scene | detail | filter | right | wrong | left out | models | precision | recall | ambiguous | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")

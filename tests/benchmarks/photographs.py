@@ -1,9 +1,9 @@
-"""What a matcher makes of real photographs, beside SIFT: matches, models, unrelated pairs; as one JSON object.
+"""A matcher on real photographs, compared with SIFT: matches, models, unrelated pairs; as one JSON object.
 
     python tests/benchmarks/photographs.py DATA --cache CACHE --json photographs.json
 
-DATA holds the folders sceaux/images, freiburg, berlin/images and toronto, and the intrinsic matrix sceaux/K.txt. SIFT's
-databases and models are made by COLMAP in CACHE once and used again.
+DATA contains the folders sceaux/images, freiburg, berlin/images and toronto, and the intrinsic matrix sceaux/K.txt.
+SIFT's databases and models are made once by COLMAP in CACHE and reused.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from romacli.types import CompactWarp, Features
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"
 FOLDERS = {"sceaux": "sceaux/images", "freiburg": "freiburg", "berlin": "berlin/images", "toronto": "toronto"}
-# Photographs apart, in the order of names.
+# In photographs, in the order of names.
 NEAR = 3
-# The one folder whose calibrated camera is told beside it, and how COLMAP writes such a one.
+# The one folder that comes with a calibrated camera, and its COLMAP model.
 CALIBRATED, CALIBRATED_MODEL = "sceaux, known camera", "PINHOLE"
 # Name, folder, overlap of sequential pairs (None for all pairs).
 RUNS = (
@@ -63,22 +63,22 @@ RUNS = (
     ("berlin", "berlin", None),
     ("toronto", "toronto", None),
 )
-# Zoom and turn of copies, where the truth is exact.
+# Zoom and rotation of copies with exact ground truth.
 WARPED = ((1.5, 0), (2, 0), (3, 0), (4, 0), (1, 20), (1, 45), (1, 90))
 RESCALED = (3, 4)
-GAPS = (2, 4, 6, 8, 10)  # photographs of the example scene, some 8 degrees each
-MIN_SIFT_MATCHES = 100  # of a pair that is a fair question
+GAPS = (2, 4, 6, 8, 10)  # in photographs of the example scene, about 8 degrees each
+MIN_SIFT_MATCHES = 100  # for a pair to be a fair test
 MAX_PAIR_ID = 2**31 - 1  # COLMAP: pair_id = id1 * MAX_PAIR_ID + id2
 
 
 def given_intrinsics(images: Path) -> str:
-    """fx, fy, cx, cy of K.txt beside a folder of photographs, as COLMAP takes them."""
+    """fx, fy, cx, cy from K.txt next to a folder of photographs, in COLMAP's order."""
     k = np.loadtxt(images.parent / "K.txt")
     return ",".join(map(str, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
 
 
 def sift_database(images: Path, cache: Path, camera_params: str | None = None) -> Path:
-    """COLMAP's database of SIFT features and verified matches, all pairs, made when it is not there yet."""
+    """COLMAP's database of SIFT features and verified matches of all pairs, created if missing."""
     database = cache / "database.db"
     if not (cache / "done").exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def sift_database(images: Path, cache: Path, camera_params: str | None = None) -
 
 
 def sift_model(images: Path, cache: Path, camera_params: str | None = None) -> Path | None:
-    """COLMAP's model of SIFT features, with these intrinsics or ones that it finds, or None where it finds none."""
+    """COLMAP's model from SIFT features, with the given or its own intrinsics, or None if there is none."""
     database = sift_database(images, cache, camera_params)
     if not (cache / "sparse").exists():
         try:
@@ -109,7 +109,7 @@ def sift_model(images: Path, cache: Path, camera_params: str | None = None) -> P
 
 
 def sift_matches(database: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """SIFT's verified matches by pair, (N, 2) COLMAP px in each photograph."""
+    """Verified SIFT matches by pair, (N, 2) COLMAP px in each photograph."""
     with closing(sqlite3.connect(database)) as connection:
         names = dict(connection.execute("SELECT image_id, name FROM images"))
         rows = connection.execute("SELECT image_id, rows, cols, data FROM keypoints")
@@ -124,9 +124,9 @@ def sift_matches(database: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.n
 
 
 def agreement_with_sift(matcher: DenseMatcher, images: Path, database: Path) -> dict[str, Any]:
-    """Shares of SIFT's verified matches that the warp places within 1, 3, 32 px at 448 px, mean over the pairs.
+    """Shares of verified SIFT matches that the warp finds within 1, 3, 32 px at 448 px, mean over the pairs.
 
-    `all` are the pairs that SIFT joins, `near` those of them at most NEAR apart in the order of names.
+    `all` are the pairs that SIFT matches, `near` those of them at most NEAR apart in the order of names.
     """
     order = {name: index for index, name in enumerate(list_images(images).names)}
     features: dict[str, Features] = {}
@@ -155,7 +155,7 @@ def agreement_with_sift(matcher: DenseMatcher, images: Path, database: Path) -> 
 
 
 def warped_copies(matcher: DenseMatcher, images: Path) -> dict[str, float]:
-    """Shares of the places of an enlarged or turned copy found within 3 px at 448 px in the photograph itself."""
+    """Shares of the points of an enlarged or rotated copy found within 3 px at 448 px in the photograph itself."""
     shares: dict[str, list[float]] = {}
     for name in list_images(images).names[::5]:
         photograph = read_image(images / name)
@@ -175,7 +175,7 @@ def warped_copies(matcher: DenseMatcher, images: Path) -> dict[str, float]:
 
 
 def rescaled_copies(matcher: CoarseMatcher, images: Path) -> dict[str, float]:
-    """The same of enlarged copies that are matched with --try-scales, of all places; those without weight are lost."""
+    """The same for enlarged copies matched with --try-scales, over all points; those without weight count as lost."""
     shares: dict[str, list[float]] = {}
     for name in list_images(images).names[::5]:
         photograph = read_image(images / name)
@@ -198,7 +198,8 @@ def rescaled_copies(matcher: CoarseMatcher, images: Path) -> dict[str, float]:
 
 
 def _window(image: np.ndarray, side: int, *, zoom: float, turn_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """A square about the middle of a photograph, and the matrix from its normalised places to those of zoom 1."""
+    """A square window around the centre of a photograph, and the matrix from its normalised coordinates to those at
+    zoom 1."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D((0, 0), turn_deg, 1.0)[:, :2]
     matrix = turn / zoom
@@ -209,7 +210,7 @@ def _window(image: np.ndarray, side: int, *, zoom: float, turn_deg: float) -> tu
 
 
 def pairs_apart(scene: Path, gap: int) -> list[PosedPair]:
-    """Every other pair of the example scene's photographs between which `gap` steps lie, with its true pose."""
+    """Every other pair of photographs of the example scene that are `gap` apart, with its true pose."""
     poses = read_poses(scene / "truth")
     camera = (scene / "truth" / "cameras.txt").read_text("utf-8").split()
     fx, fy, cx, cy = map(float, camera[4:8])
@@ -238,7 +239,7 @@ def angle_of(pairs: Sequence[PosedPair]) -> str:
 
 
 def baselines(matcher: DenseMatcher, scene: Path) -> dict[str, dict[str, float]]:
-    """Relative poses of the example scene's photographs by how many lie between them, against its true cameras."""
+    """Relative poses of the example scene by the gap between photographs, compared with its true cameras."""
     return {
         angle_of(pairs): placed(evaluate_pairs(matcher, pairs, scene / "images", PoseOptions(), AggregateOptions()))
         for pairs in (pairs_apart(scene, gap) for gap in GAPS)
@@ -267,7 +268,7 @@ def rescued(matcher: PointStartMatcher, scene: Path) -> dict[str, dict[str, floa
 
 
 def reconstructed(images: Path, reference: Path | None, *, overlap: int | None, words: list[str]) -> dict[str, Any]:
-    """What `romacli reconstruct` makes of a folder, and how far its poses lie from the reference."""
+    """The model from `romacli reconstruct` on a folder, and the difference of its poses from the reference."""
     with TemporaryDirectory() as scratch:
         job = Path(scratch) / "job"
         if overlap is not None:
@@ -297,7 +298,7 @@ def run_cli(*words: object, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def unrelated(matcher: DenseMatcher, data: Path, count: int) -> dict[str, Any]:
-    """Photographs of different places, evenly chosen of all such pairs."""
+    """Photographs of different places, evenly chosen from all such pairs."""
     names = {key: list_images(data / folder) for key, folder in FOLDERS.items()}
     pairs = [
         (one.root / a, other.root / b)
@@ -314,11 +315,11 @@ def unrelated(matcher: DenseMatcher, data: Path, count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="where SIFT's models are kept")
+    parser.add_argument("--cache", type=Path, required=True, help="folder where SIFT's models are stored")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--unrelated", type=int, default=333, help="pairs of different places; 333 are all of them")
-    parser.add_argument("--scene-only", action="store_true", help="views of the example scene far apart, no more")
+    parser.add_argument("--unrelated", type=int, default=333, help="pairs of different places; all of them are 333")
+    parser.add_argument("--scene-only", action="store_true", help="only distant views of the example scene")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(2)
@@ -328,7 +329,7 @@ def main() -> None:
     result: dict[str, Any] = {"weights_sha256": matcher.settings["weights_sha256"]}
 
     def keep(name: str, value: Any) -> None:
-        """Print a figure and write all there are: an interrupted run leaves those it had."""
+        """Print a figure and write all so far: an interrupted run keeps those it had."""
         result[name] = value
         print(name, json.dumps(value), flush=True)
         if options.json:

@@ -1,11 +1,11 @@
-"""What RoMa v2's precision is worth as the weight of a warp: simulated warps whose errors vary over the image.
+"""The value of RoMa v2's precision as the weight of a warp: simulated warps whose errors vary over the image.
 
     PYTHONPATH=tests python tests/benchmarks/precision.py
 
-A photograph is seen by six others through homographies. Each warp errs by smooth noise whose deviation varies over the
-image from 0.1 to 6 px at 320, in both directions alike or in each by itself; the network knows it, or is wrong by a
-factor that varies too. Tracks are averaged over the six predictions as `aggregate` does it, by weights of the compact
-warps: certainty alone, as now without precision, and with it.
+A photograph is seen by six others through homographies. Each warp has smooth noise whose standard deviation varies over
+the image from 0.1 to 6 px at 320, the same in both directions or independent; the network knows it, or is wrong by a
+factor that varies too. Tracks are averaged over the six predictions as in `aggregate`, with the weights of the compact
+warps: from certainty alone, without precision, and with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCE = 4.0  # px
 
 
 def smooth(generator: torch.Generator, channels: int, reach: int) -> Tensor:
-    """(channels, SIDE, SIDE) of unit deviation that changes over `reach` pixels."""
+    """(channels, SIDE, SIDE) noise of unit standard deviation with a correlation length of `reach` pixels."""
     coarse = torch.randn(1, channels, SIDE // reach + 3, SIDE // reach + 3, generator=generator)
     field = F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=True)[0]
     return field / field.std()
@@ -56,14 +56,14 @@ def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def direction(matrix: np.ndarray, deviation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A warp (SIDE, SIDE, 2) that errs by `deviation` network pixels, and where it stays inside."""
+    """A warp (SIDE, SIDE, 2) with an error of `deviation` network pixels, and where it stays inside."""
     exact = torch.from_numpy(from_colmap_pixels(moved(matrix, cell_centres((SIDE, SIDE), SIZE)), SIZE)).float()
     noise = smooth(generator, 2, 6).permute(1, 2, 0) * deviation[..., None]
     return exact + noise * 2 / SIDE, ((exact.abs() < 1).all(-1)).float()
 
 
 def pair(matrix: np.ndarray, generator: torch.Generator, *, shared: bool, wrong_by: float) -> DenseMatch:
-    """A match of the view with the photograph, whose precisions are wrong by a factor of this spread."""
+    """A match of the view with the photograph, whose precisions are wrong by a factor with this spread."""
     spread = torch.log(torch.tensor(60.0)) / 4
     deviations = [0.8 * (spread * smooth(generator, 1, 40)[0]).exp().clamp(0.125, 7.5) for _ in range(2)]
     if shared:
@@ -90,7 +90,7 @@ def weightings(match: DenseMatch) -> Iterator[tuple[str, CompactWarp]]:
 
 
 def consensus_errors(*, shared: bool, wrong_by: float, seed: int) -> dict[str, float]:
-    """Root mean square error in px of averaged tracks, by weighting, over tracks that all of them have."""
+    """Root mean square error in px of averaged tracks, by weighting, over tracks that all weightings have."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     truth = rng.uniform(0.2, 0.8, (TRACKS, 2)) * SIZE
     gathered: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
@@ -118,7 +118,7 @@ def main() -> None:
         for wrong_by in (1.0, 1.5, 2.5):
             rows = [consensus_errors(shared=shared, wrong_by=wrong_by, seed=seed) for seed in range(args.seeds)]
             words = ", ".join(f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0])
-            print(f"{'shared' if shared else 'separate'} errors, told wrong by {wrong_by}: rms px {words}", flush=True)
+            print(f"{'shared' if shared else 'separate'} errors, wrong by {wrong_by}: rms px {words}", flush=True)
 
 
 if __name__ == "__main__":

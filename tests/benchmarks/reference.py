@@ -1,18 +1,19 @@
-"""The authors' package romatch beside ours: same pseudo-random weights, same photographs, same run, pair by pair.
+"""The authors' package romatch compared with romacli: same pseudo-random weights, photographs and run, pair by pair.
 
     PYTHONPATH=.:tests python tests/benchmarks/reference.py --images 8 --coarse 224 --upsample 320 --json small.json
     PYTHONPATH=.:tests python tests/benchmarks/reference.py --images 4 --json full.json
 
-The reference is what its users write, `match(path, path)` for every pair. Ours is what `romacli match` does: each
-photograph is decoded and encoded once, `match` warps a pair both ways and compacts the warps; rejection is off. Pairs
-take turns, so that both meet the same load, and a run that is stopped leaves the figures of the pairs it has done.
-Encodes of all photographs are charged to the pairs in equal shares. Before that one pair is compared, on photographs
-that the reference resized: where warps or certainties differ by more than rounding explains, nothing is timed.
+The reference is what its users write, `match(path, path)` for every pair. romacli's side is what `romacli match` does:
+each photograph is decoded and encoded once, `match` warps a pair in both directions and compacts the warps; rejection
+is off. Pairs alternate between the two, so that both see the same load, and an interrupted run keeps the figures of the
+pairs it has finished. Encodes of all photographs are charged to the pairs in equal shares. First, one pair is compared
+on photographs that the reference resized: if warps or certainties differ by more than rounding explains, nothing is
+timed.
 
-Of some pairs the warps alone are timed too, and sampling from them (`--samples`). The reference sums its density in
-half precision, which fails on a CPU; here it does so in float32, and wants 13 GB for 10,000 matches.
+For some pairs the warps alone are timed too, and sampling from them (`--samples`). The reference sums its density in
+half precision, which fails on a CPU; here it uses float32, which takes 13 GB for 10,000 matches.
 
-Needs romatch 0.1.2 and torchvision, both installed without their dependencies, and of those einops and loguru. Where
+Needs romatch 0.1.2 and torchvision, both installed without their dependencies, and of those einops and loguru. If
 torchvision's compiled part does not fit torch, its operators are declared empty: matching calls none.
 """
 
@@ -53,17 +54,17 @@ from romacli.matchers.sampling import SampleOptions, sample
 from romacli.types import Features, PreparedImage
 
 NEEDED = ("romatch", "torchvision", "einops", "loguru")
-# The limits of tests/networks/test_roma_parity.py.
+# The tolerances of tests/networks/test_roma_parity.py.
 WARP = 2e-4  # normalised coordinates
 CERTAINTY = 2e-3  # probabilities
-# Where two anchors are level, rounding decides, and all about that place differs; a network with pseudo-random weights
-# has some such places. An error in the method moves all pixels.
+# Where two anchors tie, rounding decides, and everything around that position differs; a network with pseudo-random
+# weights has some such positions. An error in the method would move all pixels.
 FLIPPED = 0.05  # share of pixels
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Seconds of our warp alone, of the reference's sampling from its own, and of ours."""
+    """Seconds of romacli's warp alone, of the reference's sampling from its own warp, and of romacli's."""
 
     our_warp: float
     reference: float
@@ -72,7 +73,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Seconds:
-    """What one pair took, encodes not counted."""
+    """Seconds for one pair, without encodes."""
 
     reference: float
     ours: float
@@ -81,8 +82,8 @@ class Seconds:
 
 def main() -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--samples", type=int, default=5, help="pairs that are sampled from, the first ones")
-    parser.add_argument("--matches", type=int, default=10_000, help="matches to sample")
+    parser.add_argument("--samples", type=int, default=5, help="number of first pairs to sample from")
+    parser.add_argument("--matches", type=int, default=10_000, help="matches to sample per pair")
     options = parser.parse_args()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -129,7 +130,7 @@ def main() -> None:
 def in_turns(
     reference: Any, ours: TwoPassMatcher, paths: Sequence[Path], encodes: list[float], *, samples: int, matches: int
 ) -> Iterator[Seconds]:
-    """Each pair by the reference, then by us; what our encodes take, when they are due, goes to `encodes`."""
+    """Each pair by the reference, then by romacli, whose encodes, when they are due, are added to `encodes`."""
     features: dict[Path, Features] = {}
     for index, pair in enumerate(itertools.combinations(paths, 2)):
         reference_s, found = timed(functools.partial(reference.match, *map(str, pair)))
@@ -145,7 +146,7 @@ def in_turns(
 def sampled(
     reference: Any, ours: TwoPassMatcher, found: tuple[Tensor, Tensor], pair: tuple[Features, Features], matches: int
 ) -> Sampling:
-    """Warp a pair again, and sample from the reference's warps, given as found, and from ours."""
+    """Warp a pair again, and sample from the reference's warps, passed in, and from romacli's."""
     warp_s, dense = timed(lambda: ours.warp([pair])[0])
     reference_s, _ = timed(lambda: reference.sample(*found, num=matches))
     ours_s, _ = timed(lambda: sample(replace(dense, min_certainty=0.0), 0, SampleOptions(num_matches=matches)))
@@ -193,7 +194,7 @@ def _declare_operators() -> torch.library.Library | None:
 
 
 def differences(reference: Any, ours: TwoPassMatcher, path_A: Path, path_B: Path) -> dict[str, float]:
-    """Both directions' warps and certainties: largest differences, and the share of pixels beyond the limits."""
+    """Largest differences of warps and certainties in both directions, and the share of pixels out of tolerance."""
     warp, certainty = reference.match(str(path_A), str(path_B))
     width = warp.shape[2] // 2
     theirs = torch.cat([warp[0, :, :width, 2:], warp[0, :, width:, :2]], dim=1)
@@ -215,7 +216,7 @@ def differences(reference: Any, ours: TwoPassMatcher, path_A: Path, path_B: Path
 
 
 def resized_by_pillow(path: Path, *, coarse: int, upsample: int) -> PreparedImage:
-    """A photograph as the reference resizes it: a grey level more or less is enough for a random network to differ."""
+    """A photograph resized as the reference does: one grey level of difference changes a random network's output."""
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     tensors = {
@@ -226,7 +227,7 @@ def resized_by_pillow(path: Path, *, coarse: int, upsample: int) -> PreparedImag
 
 
 def summary(done: Sequence[Seconds], *, encode_share: float) -> dict[str, float]:
-    """Medians over pairs of how many times as fast we are, our pairs with their share of all encodes."""
+    """Median speed-ups over pairs; romacli's pairs include their share of all encodes."""
     rows = [(pair.reference, pair.ours + encode_share) for pair in done]
     ratios = {
         "encode_share_s": encode_share,
@@ -252,7 +253,7 @@ def _median_ratio(rows: Sequence[tuple[float, float]]) -> float:
 
 
 def table(values: Mapping[str, Any]) -> str:
-    """The ratios, and what they go with."""
+    """The ratios and their context."""
     names = [
         name for name in ("match", "match, of sums", "warp alone", "match and sample", "sample alone") if name in values
     ]

@@ -1,4 +1,4 @@
-"""What refinement against the photographs makes of a job: copies of it mapped without and with, known intrinsics."""
+"""Refinement of a job against its photographs: copies of it mapped without and with it, known intrinsics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "romacli"]
-# pycolmap may end its process, so it maps in one of its own.
+# pycolmap may end its process, so it maps in a separate one.
 MAP = """
 import sys
 import pycolmap
@@ -29,11 +29,11 @@ print(f"{model.num_reg_images()} images | {model.num_points3D()} | {model.comput
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", type=Path, help="folder that `romacli match` filled")
+    parser.add_argument("job", type=Path, help="output folder of `romacli match`")
     parser.add_argument("images", type=Path)
-    parser.add_argument("work", type=Path, help="folder for the copies, made anew")
-    parser.add_argument("--camera-params", required=True, help="of a PINHOLE camera: FX,FY,CX,CY")
-    parser.add_argument("--truth", type=Path, help="known poses, as `romacli eval poses` reads them")
+    parser.add_argument("work", type=Path, help="folder for the copies, recreated")
+    parser.add_argument("--camera-params", required=True, help="parameters of a PINHOLE camera: FX,FY,CX,CY")
+    parser.add_argument("--truth", type=Path, help="known poses, in a form that `romacli eval poses` reads")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Refinement on rendered scenes whose warps are exact: error before and after, share refined, false convergence."""
+"""Refinement on rendered scenes with exact warps: error before and after, share refined, false convergence."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ LIGHT: dict[str, Callable[[np.ndarray, Rng], np.ndarray]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20)
-    parser.add_argument("--points", type=int, default=400, help="tried in each scene")
+    parser.add_argument("--points", type=int, default=400, help="points tried in each scene")
     parser.add_argument("--first-seed", type=int, default=0)
     args = parser.parse_args()
     seeds = range(args.first_seed, args.first_seed + args.scenes)
     textures = Textures.load(None, procedural=10, seed=3)
-    print("| scenes | second picture | refined | before px | after px | rms before | rms after | false | ms |")
+    print("| scenes | second image | refined | before px | after px | rms before | rms after | false | ms |")
     print("|---|---|---|---|---|---|---|---|---|")
     for kind, scene in (("flat", flat_scene), ("deep", deep_scene)):
         pairs = [photograph_twice(*scene(textures, np.random.default_rng(k), SIZE_PX)) for k in seeds]
@@ -71,7 +71,7 @@ def main() -> None:
 def judge(
     pair: SyntheticPair, light: Callable[[np.ndarray, Rng], np.ndarray], seed: int, points: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Errors of starts that are off by 1 px an axis, errors after, and which were refined."""
+    """Errors of starting points that are off by 1 px per axis, errors after, and which were refined."""
     rng = np.random.default_rng(seed)
     y, x = rng.integers(20, SIZE_PX - 20, (2, points))
     seen = pair.visible_AB[y, x]

@@ -1,11 +1,11 @@
-"""How fast RoMa v2 and Tiny RoMa match all pairs of 8 images beside their authors' packages, on a CPU.
+"""Speed of RoMa v2 and Tiny RoMa on all pairs of 8 images, compared with their authors' packages, on a CPU.
 
     PYTHONPATH=tests:PACKAGES python tests/benchmarks/relatives.py tiny-roma|roma-v2
 
 PACKAGES is a folder with romav2 2.0.1 or romatch and einops. Both run in this process with the same seeded weights in
-float32, after their warps were found equal, pair by pair in turn; what counts is CPU time, which other work on the
-machine disturbs least. Of RoMa v2 some pairs are timed, and the time of 28 follows from them. The authors fetch
-DINOv3's code at run time: ours, with all 24 blocks that they compute, stands in for it.
+float32, once their warps are found equal, taking turns pair by pair; the measure is CPU time, which other work on the
+machine disturbs least. For RoMa v2 some pairs are timed, and the time of 28 is extrapolated. The authors download
+DINOv3's code at run time: romacli's DINOv3, with all 24 blocks that they compute, replaces it.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ PAIRS = IMAGES * (IMAGES - 1) // 2
 
 
 def pictures(count: int, shape: tuple[int, int]) -> list[Tensor]:
-    """Smooth random pictures (1, 3, H, W) in [0, 1]."""
+    """Smooth random images (1, 3, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     return [resized(torch.rand(1, 3, 12, 16, generator=generator), shape) for _ in range(count)]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process, and what the work returned."""
+    """CPU seconds of this process, and the result of the work."""
     began = time.process_time()
     found = work()
     return time.process_time() - began, found
 
 
 def no_autocast() -> None:
-    """Let both sides compute in float32 wherever they ask for less."""
+    """Make both sides compute in float32 where they ask for less."""
     torch.autocast = lambda *_, **__: contextlib.nullcontext()  # type: ignore[misc, assignment]
 
 
 def stand_in_for_torchvision() -> None:
-    """The layers of VGG19-BN and the conversion of pictures, all that the packages want of it."""
+    """The layers of VGG19-BN and the image conversion, all that the packages use of torchvision."""
     vision, models, transforms = (types.ModuleType(f"torchvision{name}") for name in ("", ".models", ".transforms"))
 
     def vgg19_bn(weights: Any = None) -> Any:
@@ -74,7 +74,7 @@ def stand_in_for_torchvision() -> None:
 
 
 class Descriptor(DINOv3):
-    """DINOv3 as the authors' package calls it, with the blocks whose results they drop."""
+    """DINOv3 as the authors' package runs it, including the blocks whose results they drop."""
 
     def get_intermediate_layers(self, image: Tensor, n: list[int]) -> list[Tensor]:
         x = self.patch_embed(image)
@@ -157,14 +157,14 @@ def tiny_roma(args: argparse.Namespace) -> dict[str, Any]:
         spent["theirs"] += seconds
         seconds, found = timed(lambda i=i, j=j: ours.match(encoded[i][1], encoded[j][1]))
         spent["ours"] += seconds
-        # Where two places are equally good, rounding chooses.
+        # Where two positions are equally good, rounding decides.
         assert float(((found.warp_AB - warp[..., 2:]).abs() < 1e-3).float().mean()) > 0.95
     image_s = sum(seconds for seconds, _ in encoded)
     return result(spent["theirs"], image_s + spent["ours"], image_s / IMAGES, spent["ours"] / PAIRS, shape)
 
 
 def result(theirs_s: float, ours_s: float, image_s: float, pair_s: float, shape: tuple[int, int]) -> dict[str, Any]:
-    """Figures of 8 images; the bound is the ratio if pairs cost as ours do and images were encoded for each of them."""
+    """Figures for 8 images; the bound is the speed-up if pairs cost the same but every pair encoded its images."""
     return {
         "size": f"{shape[1]}x{shape[0]}",
         "theirs_cpu_s": round(theirs_s, 2),
@@ -182,8 +182,8 @@ def result(theirs_s: float, ours_s: float, image_s: float, pair_s: float, shape:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=["roma-v2", "tiny-roma"])
-    parser.add_argument("--side", type=int, default=320, help="of RoMa v2's images")
-    parser.add_argument("--pairs", type=int, default=3, help="of RoMa v2 that are timed")
+    parser.add_argument("--side", type=int, default=320, help="image side for RoMa v2")
+    parser.add_argument("--pairs", type=int, default=3, help="number of RoMa v2 pairs that are timed")
     args = parser.parse_args()
     no_autocast()
     with torch.inference_mode():

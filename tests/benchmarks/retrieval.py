@@ -1,4 +1,4 @@
-"""How many true overlaps a list of pairs finds, by looks, at random and in order; what coarse scores are worth.
+"""Share of true overlaps in lists of pairs chosen by appearance, at random and in sequence; quality of coarse scores.
 
 PYTHONPATH=. python tests/benchmarks/retrieval.py recall --walks 8 --views 20 --photographs FOLDER MODEL
 PYTHONPATH=. python tests/benchmarks/retrieval.py preselect --walks 3 --views 20
@@ -21,7 +21,7 @@ from romacli.pairs import RetrievalOptions, retrieve, sequential
 from romacli.types import PairList
 
 PER_IMAGE = (3, 5, 10, 20)
-# Of a pair worth matching: less is hard for any matcher.
+# For a pair worth matching: less is hard for any matcher.
 MIN_OVERLAP = 0.3
 DESCRIPTOR_LENGTH = 384
 THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -82,7 +82,7 @@ def preselect(collection: scenes.Collection, model: str) -> None:
     counts = ", ".join(f"{np.count_nonzero(overlap >= least)} overlap by {least}" for least in TRUE_OVERLAPS)
     least_default = matcher.settings["min_coarse_overlap"]
     print(f"\n{len(pairs)} candidates, {counts}, {np.count_nonzero(overlap == 0)} do not; ", end="")
-    print(f"{1000 * seconds / len(pairs):.0f} ms of CPU each; refined from {least_default:g} by default\n")
+    print(f"{1000 * seconds / len(pairs):.0f} ms of CPU each; refined from a score of {least_default:g} by default\n")
     for line in curve(scores, overlap):
         print(line)
     for least in TRUE_OVERLAPS:
@@ -91,7 +91,7 @@ def preselect(collection: scenes.Collection, model: str) -> None:
 
 
 def curve(scores: np.ndarray, overlap: np.ndarray) -> list[str]:
-    """The rows of a table: from each coarse score on what is saved, how much is worth matching, and what is kept."""
+    """Table rows: for each threshold on the coarse score, the share saved, the share worth matching, and those kept."""
     lines = [
         "| keep from | not refined | precision | of overlaps 0.5 | of 0.3 | of 0.1 | of none |",
         "|---|---|---|---|---|---|---|",

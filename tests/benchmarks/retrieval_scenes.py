@@ -1,7 +1,7 @@
-"""Photographs whose true overlaps are known: rendered walks there and back, and folders with a COLMAP model.
+"""Photographs with known overlaps: rendered walks there and back, and folders with a COLMAP model.
 
-The overlap of two rendered views is exact: the mean share of each that the other shows. That of two photographs
-is the share of their points in the model that both see, of those of the one that sees fewer.
+The overlap of two rendered views is exact: the mean share of each that the other shows. That of two photographs is the
+number of model points that both see, relative to the points of the one that sees fewer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import render_scene
 
 SIZE = (320, 240)
 FOCAL_PX = 280.0
-# Overlaps are counted at this share of the pictures' resolution.
+# Overlaps are computed at this fraction of the image resolution.
 OVERLAP_SCALE = 0.25
 
 
@@ -37,7 +37,7 @@ class Collection:
 
 
 def joined(collections: list[Collection]) -> Collection:
-    """Several collections as one folder; nothing of one overlaps with another."""
+    """Several collections as one folder; different collections do not overlap."""
     names = tuple(f"{part}/{name}" for part, item in enumerate(collections) for name in item.names)
     overlap = np.zeros((len(names), len(names)))
     start = 0
@@ -49,7 +49,7 @@ def joined(collections: list[Collection]) -> Collection:
 
 
 def rendered_walk(seed: int, views: int) -> Collection:
-    """A walk along an arc round a court of its own and back again, nearer and farther, looking about."""
+    """A walk along an arc around its own court and back, at varying distance, looking around."""
     rng = np.random.default_rng([seed, 7])
     planes = render_scene.court(np.random.default_rng(seed))
     cameras = cameras_of_walk(rng, views)
@@ -61,7 +61,7 @@ def rendered_walk(seed: int, views: int) -> Collection:
 
 
 def photographs(folder: Path, model: Path) -> Collection:
-    """The photographs of a folder that a model registered."""
+    """The photographs of a folder that are registered in a model."""
     seen = read_observations(model)
     names = tuple(sorted(seen))
     overlap = np.zeros((len(names), len(names)))
@@ -74,7 +74,7 @@ def photographs(folder: Path, model: Path) -> Collection:
 
 
 def overlaps(planes: Sequence[TexturedPlane], cameras: Sequence[Camera]) -> np.ndarray:
-    """The overlap (N, N) of every two views, exact but for the smaller pictures it is counted at."""
+    """The overlap (N, N) of every two views, exact except for the reduced resolution."""
     small = [scaled(camera, OVERLAP_SCALE) for camera in cameras]
     shown = [render_view(planes, camera) for camera in small]
     overlap = np.zeros((len(small), len(small)))
@@ -85,13 +85,13 @@ def overlaps(planes: Sequence[TexturedPlane], cameras: Sequence[Camera]) -> np.n
 
 
 def scaled(camera: Camera, scale: float) -> Camera:
-    """The camera with as many times the pixels across and down."""
+    """The camera with its resolution scaled."""
     width, height = camera.size
     return Camera(np.diag([scale, scale, 1]) @ camera.K, camera.R, camera.t, (int(width * scale), int(height * scale)))
 
 
 def cameras_of_walk(rng: np.random.Generator, views: int) -> list[Camera]:
-    """Cameras along an arc round a court and back again, nearer and farther, looking about."""
+    """Cameras along an arc around a court and back, at varying distance, looking around."""
     half = views // 2
     there, back = np.linspace(-75, 75, half), np.linspace(75, -75, views - half)
     return [_camera(rng, turn, outward) for turns, outward in ((there, False), (back, True)) for turn in turns]

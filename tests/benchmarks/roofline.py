@@ -1,11 +1,11 @@
-"""What the parts of a network take on this machine: seconds, operations, bytes, and shares of the device's rates.
+"""The cost of the parts of a network on this machine: seconds, operations, bytes, and shares of the device's rates.
 
     PYTHONPATH=.:tests python tests/benchmarks/roofline.py --model roma-outdoor --seeded-weights --device cpu
     PYTHONPATH=.:tests python tests/benchmarks/roofline.py --model mini --images 6
 
-Named submodules are watched from outside and know nothing of it. Shares are of the rate of products of matrices of the
-same number type, and of the rate of copies; bytes are what operations read and write, each tensor once, so what stays
-in a cache can take that share above 1. Operations are counted in the warm-up.
+Submodules are instrumented from outside, by name. Shares are of the rate of matrix multiplication in the same number
+type, and of the copy rate; bytes are those that operations read and write, each tensor once, so data that stays in a
+cache can raise that share above 1. Operations are counted during warm-up.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class Part:
-    """A method of submodules whose names fit a pattern, level by level.
+    """A method of the submodules whose names match a pattern, level by level.
 
-    has_sizes: told apart by the size of what it returns, as passes over the same weights differ by nothing else.
+    has_sizes: distinguished by the size of the result, as passes over the same weights differ in nothing else.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Part:
     has_sizes: bool = False
 
 
-# By the network's class. A name with braces takes the last word of the submodule's.
+# By the network's class. Braces in a name stand for the last component of the submodule's name.
 PARTS = {
     "RoMa": (
         Part("DINOv2", "dinov2"),
@@ -78,14 +78,14 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Meter:
-    """Something that is read before and after, and what lies between two readings."""
+    """Something read before and after, and the difference between two readings."""
 
     read: Callable[[], Any]
     between: Callable[[Any, Any], Any]
 
 
 def clock(device: torch.device | None) -> Meter:
-    """Seconds: by events on a GPU, which needs not be waited for, and of the wall clock elsewhere."""
+    """Seconds: from events on a GPU, without synchronisation, and from the wall clock elsewhere."""
     if device is None or device.type != "cuda":
         return Meter(time.perf_counter, lambda start, end: end - start)
 
@@ -98,7 +98,7 @@ def clock(device: torch.device | None) -> Meter:
 
 
 class Watch:
-    """Readings of a meter about stages and the parts within them; of parts within parts the outermost counts."""
+    """Readings of a meter around stages and the parts within them; of nested parts the outermost counts."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -108,13 +108,13 @@ class Watch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Readings about a stage, to which the parts that run meanwhile belong."""
+        """Readings around a stage, to which the parts that run meanwhile belong."""
         self._stage, start = name, self._meter.read()
         yield
         self._readings.append((name, "", start, self._meter.read()))
 
     def call(self, name: Callable[[Any], str], work: Callable[[], Any]) -> Any:
-        """What `work` returns, with readings about it; its name may depend on that."""
+        """The result of `work`, with readings around it; the name may depend on the result."""
         if self._inside:
             return work()
         self._inside, start = True, self._meter.read()
@@ -126,9 +126,9 @@ class Watch:
         return value
 
     def totals(self) -> dict[str, dict[str, Any]]:
-        """By stage and part, what lay between readings, and under `REST` what a stage had outside its parts.
+        """By stage and part, the sums between readings, and under `REST` what a stage had outside its parts.
 
-        On a GPU the readings have to have happened: wait for it before.
+        On a GPU, synchronise before calling this.
         """
         totals: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(lambda: 0))
         for stage, part, start, end in self._readings:
@@ -141,7 +141,7 @@ class Watch:
 
 @contextmanager
 def watched(network: nn.Module | None, watch: Watch) -> Iterator[None]:
-    """Watch the parts of a network whose parts are known; another one is left alone."""
+    """Instrument the parts of a network if they are known; others are left unchanged."""
     with ExitStack() as stack:
         for part in PARTS.get(type(network).__name__, ()):
             assert network is not None
@@ -153,7 +153,7 @@ def watched(network: nn.Module | None, watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def _probe(module: nn.Module, part: Part, name: str, watch: Watch) -> Iterator[None]:
-    """Put a watched method before the module's own."""
+    """Replace the module's own method by an instrumented one."""
     method = getattr(module, part.method)
 
     def named(value: Any) -> str:
@@ -172,7 +172,7 @@ def _probe(module: nn.Module, part: Part, name: str, watch: Watch) -> Iterator[N
 
 
 def _size(value: Any) -> str:
-    """Width and height of a refiner's certainty, the last two dimensions of the last thing it returns."""
+    """Width and height of a refiner's certainty, the last two dimensions of the last value it returns."""
     height, width = value[-1].shape[-2:]
     return f"{width}x{height}"
 
@@ -183,11 +183,11 @@ _PICKS = (_ATEN.index_select, _ATEN.gather, _ATEN.index, _ATEN.embedding)
 
 @contextmanager
 def counted() -> Iterator[Meter]:
-    """Count what this thread computes: readings are arrays (floating-point operations, bytes).
+    """Count the work of this thread: readings are arrays (floating-point operations, bytes).
 
-    Operations are those of products, convolutions, attention, factorisations and solves; a multiplication and an
-    addition are two. Bytes are those of what each operation reads and writes, a tensor once. Caches may keep some of
-    it from the memory, and an operation may read a tensor more than once.
+    Operations are those of matrix products, convolutions, attention, factorisations and solves; a multiplication and an
+    addition are two. Bytes are those each operation reads and writes, each tensor once. Caches may serve some of these
+    instead of memory, and an operation may read a tensor more than once.
     """
     flops = FlopCounterMode(
         display=False,
@@ -219,7 +219,7 @@ def _solve_flops(right: Any, factor: Any, *_: Any, **__: Any) -> int:
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the bytes of what operations take and return."""
+    """Sums the bytes of the inputs and outputs of operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,14 +243,14 @@ class _Traffic(TorchDispatchMode):
 
 
 def _moves_nothing(func: Any) -> bool:
-    """Whether an operation is a view, or room for what another writes."""
+    """Whether an operation is a view, or allocates memory that another writes."""
     name = func.overloadpacket.__name__
     returned = [value.alias_info for value in func._schema.returns]
     return "empty" in name or any(alias is not None and not alias.is_write for alias in returned)
 
 
 def _bytes(values: Any) -> int:
-    """Of the tensors among values; what is expanded lies in memory once."""
+    """Bytes of the tensors among values; expanded tensors occupy memory once."""
     tensors = (value for value in tree_leaves(values) if isinstance(value, Tensor))
     return sum(min(tensor.nbytes, tensor.untyped_storage().nbytes()) for tensor in tensors)
 
@@ -259,7 +259,7 @@ STAGES = {"encode": "image", "match": "pair"}
 
 
 def measure(matcher: Any, images: list[np.ndarray], repeats: int) -> dict[str, list[tuple[float, dict[str, float]]]]:
-    """By stage, for each image or pair and repeat: seconds of the wall clock, and of each part."""
+    """By stage, for each image or pair and repeat: wall-clock seconds, in total and for each part."""
     readings: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)
     device = getattr(matcher, "device", None) or torch.device("cpu")
     for _ in range(repeats):
@@ -302,7 +302,7 @@ def work_of(matcher: Any, images: list[np.ndarray]) -> dict[str, dict[str, np.nd
 
 
 def rows_of(readings: Any, work: Any, products: float, copies: float) -> Iterator[dict[str, Any]]:
-    """A row for each stage as a whole, `part` being empty, and one for each of its parts."""
+    """A row for each whole stage, with an empty `part`, and one for each of its parts."""
     for stage, each in readings.items():
         whole = sum(work[stage].values(), np.zeros(2))
         yield _row(stage, "", statistics.median(seconds for seconds, _ in each), whole, products, copies)

@@ -1,10 +1,10 @@
-"""What long lists of pairs take: CPU time, memory and bytes of each step, each in a process of its own.
+"""Cost of long lists of pairs: CPU time, memory and bytes of each step, each in a separate process.
 
     PYTHONPATH=. python tests/benchmarks/scale.py --pairs 1000000 --folder scale
     PYTHONPATH=. python tests/benchmarks/scale.py --pairs 20000 --nodes 140 --folder scale --steps journal scan verify
 
-Records have `--nodes` cells a side: 4 gives some 0.3 kB a pair, 140 a full payload of 196 kB. Every image is paired
-with the 20 behind it.
+Records have `--nodes` cells per side: 4 gives about 0.3 kB a pair, 140 a full payload of 196 kB. Every image is paired
+with the 20 after it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZE = (1600, 1200)
 
 @dataclass(frozen=True)
 class Size:
-    """How large a step is. matches: of a pair, in exports and databases."""
+    """The size of a step. matches: per pair, in exports and databases."""
 
     folder: Path
     pairs: int
@@ -66,7 +66,7 @@ class Size:
 
 
 def step_lists(size: Size) -> None:
-    """Write the list of pairs and of photographs, and read them."""
+    """Write the lists of pairs and photographs, and read them."""
     write_pairs(size.folder / "pairs.txt", PairList(tuple(size.list_pairs())))
     assert len(read_pairs(size.folder / "pairs.txt", size.names).pairs) == size.pairs
     write_images(size.folder / "images.json", {name: KnownImage((stamp,), SIZE) for name, stamp in size.stamps.items()})
@@ -79,7 +79,7 @@ def step_plan(size: Size) -> None:
 
 
 def step_shard(size: Size) -> None:
-    """Find a shard's piece."""
+    """Find the pairs of a shard."""
     piece(order_of_work(size.list_pairs()), Shard(3, 8))
 
 
@@ -104,7 +104,7 @@ def step_scan(size: Size) -> None:
 
 
 def step_verify(size: Size) -> None:
-    """Open the journal with every payload's checksum."""
+    """Open the journal and verify the checksum of every payload."""
     with Journal.open(size.folder / "journal", "scale", verify=True) as journal:
         assert len(journal) == size.pairs
 
@@ -156,7 +156,7 @@ STEPS: dict[str, tuple[Callable[[Size], None], tuple[str, ...]]] = {
 
 
 def measure(name: str, size: Size, connection: Any) -> None:
-    """Run a step in this process and tell what it took beyond the libraries."""
+    """Run a step in this process and report its cost beyond the libraries."""
     import romacli.colmap.database  # noqa: F401
 
     before, cpu, wall = _peak_bytes(), time.process_time(), time.perf_counter()
@@ -186,9 +186,9 @@ def _size(path: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the steps of a job by its number of pairs.")
     parser.add_argument("--pairs", type=int, default=100_000)
-    parser.add_argument("--nodes", type=int, default=4, help="cells of a warp's side")
-    parser.add_argument("--capacity", type=int, default=100, help="images that a plan holds at once")
-    parser.add_argument("--matches", type=int, default=20, help="of a pair, in the export and the import")
+    parser.add_argument("--nodes", type=int, default=4, help="cells per side of a warp")
+    parser.add_argument("--capacity", type=int, default=100, help="images that a plan keeps in memory")
+    parser.add_argument("--matches", type=int, default=20, help="matches per pair, in the export and the import")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     chosen = parser.parse_args()

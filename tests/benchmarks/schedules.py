@@ -1,4 +1,4 @@
-"""Loads and planning time of schedules, on lists of pairs such as jobs have. Simulated; follows from the seed.
+"""Loads and planning time of schedules on typical lists of pairs. Simulated, deterministic given the seed.
 
 Usage: python tests/benchmarks/schedules.py [--images 10000] [--seed 0] [--only retrieval]
 """
@@ -22,7 +22,7 @@ def exhaustive(count: int) -> list[Pair]:
 
 
 def sequential(count: int, *, overlap: int = 10, every: int = 10, revisits: int = 30, seed: int = 0) -> list[Pair]:
-    """A walk that crosses its own path: each image with the next ones, each tenth with those nearest to it."""
+    """A walk that crosses its own path: each image with the next ones, every tenth with those nearest to it."""
     turn = np.linspace(0, 2 * np.pi * max(1, count / 1500), count)
     walk = np.stack([np.sin(3.03 * turn), np.sin(4.01 * turn)], 1)
     walk += np.random.default_rng(seed).normal(0, 0.003, walk.shape)
@@ -32,7 +32,7 @@ def sequential(count: int, *, overlap: int = 10, every: int = 10, revisits: int 
 
 
 def retrieval(count: int, *, neighbours: int = 20, wrong: float = 0.0, seed: int = 0) -> list[Pair]:
-    """Each image of a square with those nearest to it, a share of them exchanged for any."""
+    """Each image in a square with those nearest to it, a share of which is replaced by random ones."""
     random = np.random.default_rng(seed)
     edges = np.array(_to_nearest(random.random((count, 2)), np.arange(count), neighbours))
     bad = random.random(len(edges)) < wrong
@@ -61,8 +61,8 @@ def cases(count: int, seed: int) -> Iterator[tuple[str, list[Pair], tuple[int, .
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the lists that are not exhaustive")
-    parser.add_argument("--only", default="", help="cases whose name begins so")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the lists that are not exhaustive")
+    parser.add_argument("--only", default="", help="only cases whose name begins with this")
     options = parser.parse_args()
     print(
         "| pairs | capacity | loads a pair | times the lower bound | CPU microseconds a pair |\n|---|---|---|---|---|"

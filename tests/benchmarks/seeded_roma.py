@@ -1,4 +1,4 @@
-"""RoMa of the published size with pseudo-random weights, and the words that every timing goes with."""
+"""RoMa of the published size with pseudo-random weights, and the details to report with every timing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def seeded_checkpoints() -> tuple[Weights, Weights]:
 def seeded_matcher(
     checkpoints: tuple[Weights, Weights], *, coarse: int, upsample: int, dtype: torch.dtype = torch.float32
 ) -> TwoPassMatcher:
-    """Our matcher with these weights on the CPU, for squares of these sides; it rejects no pair."""
+    """romacli's matcher with these weights on the CPU, for square images of these sides; it rejects no pair."""
     settings = DenseSettings(
         model="roma-seeded",
         weights_sha256="",
@@ -56,12 +56,12 @@ def seeded_matcher(
 
 
 def encoded(matcher: TwoPassMatcher, path: Path) -> Features:
-    """A photograph from its file to its features."""
+    """A photograph, from file to features."""
     return matcher.encode([matcher.prepare(read_image(path))])[0]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the wall clock, and what came out."""
+    """Wall-clock seconds, and the result."""
     start = time.perf_counter()
     value = work()
     return time.perf_counter() - start, value
@@ -78,12 +78,16 @@ def photographs(folder: Path, count: int) -> list[Path]:
 def parser_for(description: str) -> argparse.ArgumentParser:
     """The options that programs with these weights share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=SCENE, help="of photographs (the example scene)")
-    parser.add_argument("--images", type=int, default=8, help="the first of the folder, matched in all pairs")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=SCENE, help="folder of photographs (default: the example scene)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=8, help="number of first images in the folder, matched in all pairs"
+    )
     parser.add_argument("--coarse", type=int, default=560, help="side of the first pass in px, a multiple of 14")
     parser.add_argument("--upsample", type=int, default=864, help="side of the second pass in px, a multiple of 8")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where figures go, after every pair")
+    parser.add_argument("--json", type=Path, help="file for the figures, written after every pair")
     return parser
 
 
@@ -104,7 +108,7 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path | None, values: dict[str, Any]) -> None:
-    """Replace the file as a whole: a run may be stopped at any pair."""
+    """Replace the file atomically: a run may be stopped at any pair."""
     if path is None:
         return
     part = path.with_name(path.name + ".part")

@@ -1,7 +1,7 @@
-"""What tracks cost on long jobs: CPU time per pair and resident memory per image, records read from a journal.
+"""The cost of tracks on long jobs: CPU time per pair and resident memory per image, records read from a journal.
 
 The records are of a strip of overlapping photographs of a plane, with errors of a pixel and wrong regions. They are
-written once into a folder, about 200 kB a pair, and used again when they are all there.
+written once into a folder, about 200 kB a pair, and reused if complete.
 
     python tests/benchmarks/track_scale.py --images 1000 --reach 20 --folder strip
 """
@@ -32,7 +32,7 @@ OUTLIERS = 0.1
 
 
 def make_pairs(images: int, reach: int) -> list[Pair]:
-    """Every image with the `reach` images behind it."""
+    """Every image with the `reach` images after it."""
     return [(_name(i), _name(j)) for i in range(images) for j in range(i + 1, min(i + 1 + reach, images))]
 
 
@@ -64,7 +64,7 @@ class Strip:
         return cls(reach, np.array(fields, np.float32) * NOISE_PX, np.array(wrong))
 
     def record(self, i: int, j: int) -> CompactWarp:
-        """The record of images i and j, the same whenever it is made."""
+        """The record of images i and j, always the same."""
         rng = np.random.default_rng([i, j])
         (target_AB, weight_AB), (target_BA, weight_BA) = self._direction(i, j, rng), self._direction(j, i, rng)
         overlap = float(np.mean([(weight > 0).mean() for weight in (weight_AB, weight_BA)]))
@@ -89,7 +89,7 @@ class Strip:
 
 
 def write_journal(folder: Path, pairs: Sequence[Pair], strip: Strip) -> None:
-    """Append the records that the folder's journal lacks."""
+    """Append the records that are missing in the folder's journal."""
     with Journal.open(folder, FINGERPRINT) as held:
         missing = [pair for pair in pairs if pair not in held]
     if missing:
@@ -99,7 +99,7 @@ def write_journal(folder: Path, pairs: Sequence[Pair], strip: Strip) -> None:
 
 
 class PeakMemory:
-    """Watches the resident memory of this process while it is entered."""
+    """Watches the resident memory of this process while entered."""
 
     def __enter__(self) -> PeakMemory:
         self.start_bytes = self.peak_bytes = _resident_bytes()
@@ -122,7 +122,7 @@ def _resident_bytes() -> int:
 
 
 class Clock:
-    """Notes the CPU seconds of every piece of work that `aggregate` announces."""
+    """Records the CPU seconds of every stage that `aggregate` announces."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[str, float]] = []
@@ -140,7 +140,7 @@ class Clock:
 
 
 def measure(folder: Path, pairs: Sequence[Pair], images: int) -> dict[str, float]:
-    """Make tracks of a journal's records and say what it took."""
+    """Build tracks from a journal's records and report the cost."""
     clock, wall = Clock(), time.perf_counter()
     with Journal.open(folder, FINGERPRINT) as journal, PeakMemory() as memory:
         result = aggregate(pairs, journal.read, progress=clock)
@@ -163,8 +163,8 @@ def measure(folder: Path, pairs: Sequence[Pair], images: int) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure tracks on a long strip of simulated pairs.")
     parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--reach", type=int, default=20, help="images behind each that it is paired with")
-    parser.add_argument("--folder", type=Path, required=True, help="of the journal; 200 kB a pair")
+    parser.add_argument("--reach", type=int, default=20, help="number of following images each is paired with")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the journal; 200 kB a pair")
     chosen = parser.parse_args()
     pairs = make_pairs(chosen.images, chosen.reach)
     write_journal(chosen.folder, pairs, Strip.with_errors(chosen.reach))

@@ -1,7 +1,7 @@
-"""Scenes whose warps are known exactly, and dense matches that err as a network's do.
+"""Scenes with exact warps, and dense matches with errors like a network's.
 
-A scene is about 12 units across with z up; pixels are COLMAP's. Nothing is rendered and no network runs: a warp
-is computed from the geometry and then spoiled by a noise model. Everything follows from the seeds.
+A scene is about 12 units across with z up; pixels are COLMAP's. Nothing is rendered and no network runs: a warp is
+computed from the geometry and then degraded by a noise model. Everything is determined by the seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from romacli.geometry.warp import cell_centres
 from romacli.types import DenseMatch, Size
 
 SCENE_RADIUS = 6.0
-# What lies further than this is sky to the matcher.
+# Anything farther than this is sky to the matcher.
 FARTHEST = 60.0
 IMAGE_SIZE: Size = (1600, 1200)
 FIELD_OF_VIEW_DEG = 58.0
@@ -27,7 +27,7 @@ FIELD_OF_VIEW_DEG = 58.0
 
 @dataclass(frozen=True)
 class Solid:
-    """A box or an ellipsoid with half axes `half` (3,), turned by `turn` rad about the vertical."""
+    """A box or an ellipsoid with half axes `half` (3,), rotated by `turn` rad about the vertical."""
 
     centre: np.ndarray
     half: np.ndarray
@@ -35,7 +35,7 @@ class Solid:
     is_box: bool
 
     def first_hits(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-        """How many times its length each of (n, 3) rays goes before it meets the solid; infinite if never."""
+        """The distance at which each of (n, 3) rays meets the solid, in ray lengths; infinite if never."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         to_unit = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) / self.half[:, None]
         start, step = to_unit @ (origin - self.centre), rays @ to_unit.T
@@ -60,7 +60,7 @@ def _through_unit_ball(start: np.ndarray, step: np.ndarray) -> tuple[np.ndarray,
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera, its principal point in the middle."""
+    """A pinhole camera with its principal point at the centre."""
 
     name: str
     pose: Pose
@@ -72,12 +72,12 @@ class View:
         return np.array(self.size) / 2
 
     def rays(self, points: np.ndarray) -> np.ndarray:
-        """Directions (n, 3) in the world through (n, 2) pixels, one unit deep in the camera."""
+        """World directions (n, 3) through (n, 2) pixels, with unit depth in the camera."""
         in_camera = np.column_stack(((points - self.middle) / self.focal_px, np.ones(len(points))))
         return in_camera @ self.pose.rotation
 
     def project(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (n, 2) and depths (n,) of points in the world; the pixels mean nothing at depths up to 0."""
+        """Pixels (n, 2) and depths (n,) of world points; pixels are meaningless at depths up to 0."""
         in_camera = world @ self.pose.rotation.T + self.pose.translation
         depth = in_camera[:, 2]
         safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
@@ -94,13 +94,13 @@ class Scene:
     solids: tuple[Solid, ...]
 
     def depths(self, view: View, points: np.ndarray) -> np.ndarray:
-        """How deep (n,) the scene lies behind (n, 2) pixels; infinite in the sky."""
+        """Depth (n,) of the scene at (n, 2) pixels; infinite in the sky."""
         rays = view.rays(points)
         depth = np.min([solid.first_hits(view.pose.centre, rays) for solid in self.solids], axis=0)
         return np.where(depth < FARTHEST, depth, np.inf)
 
     def follow(self, source: View, target: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where what a view shows at (n, 2) pixels lies in another view, and which of it that view sees."""
+        """Where points that a view shows at (n, 2) pixels are in another view, and which of them it sees."""
         depth = self.depths(source, points)
         in_sky = np.isinf(depth)
         world = source.pose.centre + np.where(in_sky, FARTHEST, depth)[:, None] * source.rays(points)
@@ -125,14 +125,14 @@ def make_scene(seed: int) -> Scene:
 
 
 def _solid(rng: np.random.Generator, *, spread: float, half: np.ndarray, is_box: bool) -> Solid:
-    """A solid somewhere within a share of the scene; boxes stand on the ground, rounded ones are half sunk."""
+    """A solid at a random position in a share of the scene; boxes stand on the ground, rounded ones are half sunk."""
     x, y = rng.uniform(-spread, spread, 2) * SCENE_RADIUS
     return Solid(np.array([x, y, half[2] - 0.3 if is_box else 0.0]), half, rng.uniform(0, np.pi), is_box)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a scene is photographed: views on an arc about it, and up to which distance in the row they are paired."""
+    """How a scene is photographed: views on an arc around it, and up to which distance in the row they are paired."""
 
     num_views: int
     arc_deg: float
@@ -151,7 +151,7 @@ LAYOUTS = {
 
 
 def views_around(layout: Layout, seed: int, size: Size = IMAGE_SIZE) -> list[View]:
-    """Views from irregular places at 1.5 to 2.6 scene radii, 20 to 45 degrees above the ground."""
+    """Views from irregular positions at 1.5 to 2.6 scene radii, 20 to 45 degrees above the ground."""
     rng = np.random.default_rng([seed, 2])
     focal = size[0] / 2 / np.tan(np.radians(FIELD_OF_VIEW_DEG / 2))
     views = []
@@ -178,16 +178,18 @@ def _look_at(centre: np.ndarray, aim: np.ndarray, *, roll: float) -> Pose:
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How a simulated match errs. Pixels are those of the target image.
+    """Errors of a simulated match. Pixels are those of the target image.
 
-    sigma_px: deviation per axis where two views differ little; it grows with the angle between them and with zoom.
-    white, common: shares of that variance that differ from node to node, and that all pairs of a source image have
-        in common, so that averaging over pairs cannot remove them; the rest is smooth and differs from pair to pair.
-    correlation: reach of smooth noise, a share of the grid.
-    outliers: share of the grid that is wrong by tens of px in blobs and certain of it; larger in pairs that hardly
+    sigma_px: standard deviation per axis where two views differ little; it grows with the angle between them and with
+    zoom.
+    white, common: shares of that variance that vary from node to node, and that are common to all pairs of a source
+    image,
+        so that averaging over pairs cannot remove them; the rest is smooth and varies from pair to pair.
+    correlation: correlation length of smooth noise, as a share of the grid.
+    outliers: share of the grid that is wrong by tens of px in blobs, with high certainty; larger in pairs that hardly
         overlap.
     agreed: share of these blobs that the other direction confirms, as with repeated structure.
-    smear: how far, a share of the grid, the warp is blurred across depth edges.
+    smear: width of the blur of the warp across depth edges, as a share of the grid.
     """
 
     sigma_px: float = 1.0
@@ -213,7 +215,7 @@ class _Direction:
 
 @dataclass(frozen=True)
 class Capture:
-    """Views of a scene and what a dense matcher of known faults says of them, on a grid of `nodes` x `nodes`."""
+    """Views of a scene and the output of a dense matcher with known errors, on a grid of `nodes` x `nodes`."""
 
     scene: Scene
     views: Sequence[View]
@@ -223,7 +225,7 @@ class Capture:
     seed: int = 0
 
     def follow(self, i: int, j: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where (n, 2) points of view i truly lie in view j, and which of them it sees."""
+        """The true positions in view j of (n, 2) points of view i, and which of them it sees."""
         return self.scene.follow(self.views[i], self.views[j], points)
 
     def dense(self, i: int, j: int) -> DenseMatch:
@@ -235,7 +237,8 @@ class Capture:
     def _direction(self, i: int, j: int) -> _Direction:
         truth, visible = self.follow(i, j, self._centres(i).reshape(-1, 2).astype(np.float64))
         truth, visible = truth.reshape(self.nodes, self.nodes, 2), visible.reshape(self.nodes, self.nodes)
-        # Behind the camera and at its horizon a projection runs away; outside the image any place is as good.
+        # Behind the camera and at its horizon a projection diverges; outside the image the exact position does not
+        # matter.
         long_side = max(self.views[j].size)
         truth = np.clip(truth, -long_side, 2 * long_side)
         if self.noise == EXACT:
@@ -276,13 +279,13 @@ class Capture:
         return size * hard * np.sum(parts, axis=0)
 
     def _magnification(self, i: int) -> float:
-        """Pixels a unit of the scene takes in a view, on average."""
+        """Average number of pixels per unit of the scene in a view."""
         view = self.views[i]
         depths = self.scene.depths(view, cell_centres((20, 20), view.size).reshape(-1, 2).astype(np.float64))
         return float(view.focal_px / np.median(depths[np.isfinite(depths)]))
 
     def _finish(self, i: int, j: int, own: _Direction, other: _Direction) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised warp and certainty of a direction, with what the other is wrong about in agreement."""
+        """Normalised warp and certainty of a direction, including the errors on which the other direction agrees."""
         warp, logits = own.warp.copy(), own.logits.copy()
         size_i, size_j = self.views[i].size, self.views[j].size
         landing = other.warp[other.agreed]
@@ -301,7 +304,7 @@ class Capture:
         return cell_centres((self.nodes, self.nodes), self.views[i].size)
 
     def _smooth(self, rng: np.random.Generator, reach: float, channels: int = 1) -> np.ndarray:
-        """Noise (n, n, channels) of unit deviation that varies over `reach` times the correlation length."""
+        """Noise (n, n, channels) of unit standard deviation that varies over `reach` times the correlation length."""
         knots = max(3, round(1 / (reach * self.noise.correlation)) + 2)
         coarse = rng.standard_normal((knots, knots, channels))
         fine = cv2.resize(coarse, (self.nodes, self.nodes), interpolation=cv2.INTER_CUBIC)
@@ -316,6 +319,6 @@ class Capture:
 def make_capture(
     layout: Layout, seed: int, *, noise: NoiseModel | None = None, nodes: int = 280, size: Size = IMAGE_SIZE
 ) -> Capture:
-    """A scene of its own for every seed, photographed in a layout and matched with errors of the same seed."""
+    """A different scene for every seed, photographed in a layout and matched with errors of the same seed."""
     views = views_around(layout, seed, size)
     return Capture(make_scene(seed), views, layout.pairs, noise or NoiseModel(), nodes, seed)

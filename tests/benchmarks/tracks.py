@@ -1,7 +1,7 @@
-"""How good tracks are beside samples and votes on the same simulated warps: poses, points, matches, time.
+"""Quality of tracks compared with samples and votes on the same simulated warps: poses, points, matches, time.
 
-Every seed is a scene of its own. Intrinsics are known; warps, samples, keypoints, verification and mapping follow
-from the seed.
+Every seed is a different scene. Intrinsics are known; warps, samples, keypoints, verification and mapping are
+determined by the seed.
 
     python tests/benchmarks/tracks.py --layouts arc-16 --seeds 0 1 2 --json arc.json
 """
@@ -43,7 +43,7 @@ MATCHES_CHECKED_PER_PAIR = 200
 
 
 class Captured(Protocol):
-    """A photographed scene: its views, its pairs, what a matcher says of a pair, and the truth."""
+    """A photographed scene: its views, its pairs, the matcher's output for a pair, and the truth."""
 
     views: Sequence[View]
     pairs: Sequence[tuple[int, int]]
@@ -55,14 +55,14 @@ class Captured(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many correspondences a pair gives, and which of them count."""
+    """How many correspondences to draw per pair, and which of them to keep."""
 
     count: int
     min_certainty: float
     max_cycle_px: float = np.inf
 
 
-# RoMa's own sampling, and the same behind the checks that the compact warps have passed.
+# RoMa's own sampling, and the same with the checks that the compact warps have passed.
 FREE = Sampling(5_000, 0.05)
 SAMPLING = {
     "independent": FREE,
@@ -71,21 +71,21 @@ SAMPLING = {
     "vote-6": Sampling(20_000, 0.2, 6.0),
 }
 FILTERED_VOTES = ("vote-3", "vote-6")
-# The project's own methods, which are given the compact warps alone.
+# The project's own methods, which only get the compact warps.
 OF_RECORDS = {"aggregate-cells": "cells", "tracks": "tracks"}
 METHODS = (*SAMPLING, *OF_RECORDS)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the methods are given: for every pair its record, and samples of every kind asked for."""
+    """The inputs of the methods: for every pair its record, and samples of every kind needed."""
 
     records: Mapping[Pair, CompactWarp]
     samples: Mapping[Sampling, Mapping[Pair, Samples]]
 
 
 def gather(capture: Captured, methods: Sequence[str], seed: int) -> Inputs:
-    """Match every pair once, and keep of it what the methods need."""
+    """Match every pair once, and keep what the methods need."""
     kinds = {SAMPLING[method] for method in methods if method in SAMPLING}
     records: dict[Pair, CompactWarp] = {}
     samples: dict[Sampling, dict[Pair, Samples]] = {kind: {} for kind in kinds}
@@ -99,7 +99,7 @@ def gather(capture: Captured, methods: Sequence[str], seed: int) -> Inputs:
 
 
 def combine(method: str, inputs: Inputs, options: AggregateOptions) -> Result:
-    """Keypoints and matches of all images, by one of the methods; private keypoints know no limit."""
+    """Keypoints and matches of all images, by one of the methods; private keypoints have no limit."""
     if method in OF_RECORDS:
         chosen = replace(options, method=OF_RECORDS[method])
         made = aggregate(list(inputs.records), inputs.records.__getitem__, chosen)
@@ -112,7 +112,7 @@ def combine(method: str, inputs: Inputs, options: AggregateOptions) -> Result:
 
 
 def match_quality(capture: Captured, result: Result) -> dict[str, float]:
-    """The median true error of matches in px and the share of bad ones, from some of every pair's."""
+    """The median true error of matches in px and the share of bad ones, on a sample from every pair."""
     errors = []
     for pair, rows in result.matches.items():
         some = np.linspace(0, len(rows) - 1, min(len(rows), MATCHES_CHECKED_PER_PAIR)).astype(int)
@@ -122,7 +122,7 @@ def match_quality(capture: Captured, result: Result) -> dict[str, float]:
 
 
 def keep_true(capture: Captured, result: Result, limit_px: float) -> Result:
-    """The same without the matches further off than a limit, by the truth: what perfect choice would leave."""
+    """The same without matches whose true error exceeds a limit: what a perfect selection would keep."""
     matches = {
         pair: rows[_true_errors(capture, result, pair, rows) < limit_px] for pair, rows in result.matches.items()
     }
@@ -130,7 +130,7 @@ def keep_true(capture: Captured, result: Result, limit_px: float) -> Result:
 
 
 def _true_errors(capture: Captured, result: Result, pair: Pair, rows: np.ndarray) -> np.ndarray:
-    """How far each of (n, 2) matches is off in the second image, px; infinite where it is not in view."""
+    """True error in px of each of (n, 2) matches in the second image; infinite where the point is not in view."""
     i, j = ([view.name for view in capture.views].index(name) for name in pair)
     points0, points1 = (result.keypoints[name][rows[:, side]] for side, name in enumerate(pair))
     truth, visible = capture.follow(i, j, points0.astype(np.float64))
@@ -138,7 +138,7 @@ def _true_errors(capture: Captured, result: Result, pair: Pair, rows: np.ndarray
 
 
 def map_views(capture: Captured, result: Result, options: MapperOptions) -> tuple[dict[str, Pose], dict[str, float]]:
-    """Verify and map with known intrinsics: the poses of the largest model, and what it holds."""
+    """Verify and map with known intrinsics: the poses of the largest model, and its figures."""
     view = capture.views[0]
     camera = CameraSpec("PINHOLE", view.size, (view.focal_px, view.focal_px, *view.middle), "given")
     with TemporaryDirectory() as scratch:
@@ -164,7 +164,7 @@ def map_views(capture: Captured, result: Result, options: MapperOptions) -> tupl
 
 
 def pose_quality(views: Sequence[View], poses: Mapping[str, Pose]) -> dict[str, float]:
-    """The area under recall over the relative poses of all pairs of views; an image left out counts as wrong."""
+    """The area under recall over the relative poses of all pairs of views; unregistered images count as wrong."""
     errors = np.array([_relative_error(one, other, poses) for one, other in combinations(views, 2)])
     return {"registered": len(poses)} | {f"auc_{limit:g}": area_under_recall(errors, limit) for limit in AUC_LIMITS_DEG}
 
@@ -191,7 +191,7 @@ def area_under_recall(errors: np.ndarray, limit: float) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared: methods, each mapped by every mapper with so many threads; what is kept of their matches."""
+    """The configurations to compare: methods, each with every mapper, the number of threads, and keypoint options."""
 
     methods: Sequence[str]
     mappers: Sequence[Literal["incremental", "global"]]
@@ -209,7 +209,7 @@ def run_seed(
     for method in settings.methods:
         start = time.process_time()
         result = others[method](capture, seed) if method in others else combine(method, inputs, settings.options)
-        # Other code also simulates the warps and samples them in its time.
+        # The time of other code includes simulating and sampling the warps.
         cpu_ms = float("nan") if method in others else 1000 * (time.process_time() - start) / len(capture.pairs)
         if settings.true_within_px is not None:
             result = keep_true(capture, result, settings.true_within_px)
@@ -253,7 +253,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def differences(rows: Sequence[Mapping[str, Any]], filtered_votes: Sequence[str] = FILTERED_VOTES) -> str:
-    """By how much tracks are ahead in AUC@0.1, seed by seed, of the filtered vote that does better on that seed."""
+    """The lead of tracks in AUC@0.1, seed by seed, over the better filtered vote on that seed."""
     lines = []
     for layout, mapper in dict.fromkeys((row["layout"], row["mapper"]) for row in rows):
         found = {method: _of(rows, layout, mapper, method) for method in filtered_votes}
@@ -276,11 +276,11 @@ def main(
     capture_scene: Callable[[Layout, int, NoiseModel, int], Captured],
     other_votes: Mapping[str, Callable[[Captured, int], Result]] = MappingProxyType({}),
 ) -> None:
-    """Run what the command line asks for and print tables.
+    """Run the command line and print tables.
 
     Args:
-        capture_scene: of layout, seed, noise and nodes.
-        other_votes: filtered votes of other code by their names, of a capture and a seed.
+        capture_scene: function of layout, seed, noise and nodes.
+        other_votes: filtered votes of other code by name, as functions of a capture and a seed.
     """
     parser = argparse.ArgumentParser(description="Compare tracks with samples and votes on simulated warps.")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
@@ -293,10 +293,10 @@ def main(
     parser.add_argument("--max-keypoints", type=int, default=AggregateOptions().max_keypoints, help="per image")
     for name in ("tolerance", "sweeps", "refinements"):
         default = getattr(AggregateOptions, name)
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="of tracks")
-    parser.add_argument("--true-within", type=float, help="px; keep only matches that the truth finds this near")
-    parser.add_argument("--threads", type=int, default=2, help="of verification and mapping")
-    parser.add_argument("--json", type=Path, help="write every row here, after each seed")
+        parser.add_argument(f"--{name}", type=type(default), default=default, help="option of tracks")
+    parser.add_argument("--true-within", type=float, help="px; keep only matches with a true error below this")
+    parser.add_argument("--threads", type=int, default=2, help="for verification and mapping")
+    parser.add_argument("--json", type=Path, help="file for every row, written after each seed")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     options = AggregateOptions(

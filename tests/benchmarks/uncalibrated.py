@@ -1,11 +1,12 @@
-"""Models of simulated views whose focal length nobody knows: images registered, focal length, mappers that ran.
+"""Models of simulated views with unknown focal length: images registered, focal length, mappers that ran.
 
     PYTHONPATH=.:tests python tests/benchmarks/uncalibrated.py --seeds 5
     PYTHONPATH=.:tests python tests/benchmarks/uncalibrated.py --motions forward strip --factors 0.5 3 --rendered
 
-With --rendered whole jobs run on rendered photographs, a minute of CPU each. Otherwise correspondences are exact up to
-0.5 px of noise; no photograph is rendered and no network runs. A camera goes forward, sideways along a strip or round
-an object, looking about by a tenth of its view; or at a plane with relief of a tenth of its distance; or it only turns.
+With --rendered whole jobs run on rendered photographs, a minute of CPU each. Otherwise correspondences are exact except
+for 0.5 px of noise; no photograph is rendered and no network runs. A camera moves forward, sideways along a strip or
+around an object, looking around by a tenth of its view; or at a plane with relief of a tenth of its distance; or it
+only rotates.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ VIEWS = 12
 
 @dataclass(frozen=True)
 class Outcome:
-    """registered: 0 where no model came out; error: of the focal length, relative; said: the mappers that ran, or why
-    there is no model."""
+    """registered: 0 without a model; error: relative error of the focal length; said: the mappers that ran, or the
+    reason."""
 
     calibrated: bool
     registered: int
@@ -114,9 +115,9 @@ def main() -> None:
     parser.add_argument("--motions", nargs="+", choices=MOTIONS, default=list(MOTIONS))
     parser.add_argument("--factors", nargs="+", type=float, default=list(FACTORS), help="focal length / longer side")
     parser.add_argument("--rendered", action="store_true", help="whole jobs, on rendered photographs")
-    parser.add_argument("--verbose", action="store_true", help="what each scene's mappers said, too")
+    parser.add_argument("--verbose", action="store_true", help="also print the mappers' messages for each scene")
     options = parser.parse_args()
-    print("| motion | f / side | calibrated | all registered | and f within 5 % | worst f | only turns | CPU s |")
+    print("| motion | f / side | calibrated | all registered | and f within 5 % | worst f | only rotates | CPU s |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows(
         options.motions, options.factors, options.seeds, rendered=options.rendered, verbose=options.verbose

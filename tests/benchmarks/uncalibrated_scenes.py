@@ -22,7 +22,7 @@ TOWARDS_CAMERAS = np.array([0.0, 0.0, -1.0])
 def write_photographs(folder: Path, motion: str, factor: float, seed: int, views: int) -> None:
     """`views` JPEG files of a motion, their focal length `factor` times the longer side, without EXIF data.
 
-    Cameras stand so far away that the scene fills the view, and look about by a fortieth of it.
+    Cameras are far enough away that the scene fills the view, and look around by a fortieth of it.
     """
     rng, away = np.random.default_rng([seed, 11]), max(1.0, factor)
     planes = wall(rng, away) if motion == "relief" else render_scene.court(np.random.default_rng(seed))
@@ -38,7 +38,7 @@ def write_photographs(folder: Path, motion: str, factor: float, seed: int, views
 
 
 def wall(rng: np.random.Generator, away: float) -> list[TexturedPlane]:
-    """A wall 14 m wide, and panels before it by up to a tenth of the cameras' distance."""
+    """A wall 14 m wide, with panels in front of it by up to a tenth of the cameras' distance."""
     planes = [_upright(facade(rng), np.array([-7.0, -5.0, 0.0]), 14.0, 10.0)]
     for _ in range(60):
         corner = np.append(rng.uniform([-6.5, -4.5], [5.5, 3.5]), -away * rng.uniform(0.02, 0.4))
@@ -53,7 +53,7 @@ def _upright(picture: np.ndarray, corner: np.ndarray, width: float, height: floa
 
 
 def _place(motion: str, along: float, away: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Where a camera stands after a share of its way, and how far it is turned about the vertical in degrees."""
+    """The position of a camera after a share of its path, and its rotation about the vertical in degrees."""
     if motion == "orbit":
         angle, radius = 90 * (along - 0.5), 4.4 * away * rng.uniform(0.9, 1.1)
         x, z = np.sin(np.deg2rad(angle)) * radius, -np.cos(np.deg2rad(angle)) * radius

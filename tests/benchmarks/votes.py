@@ -1,4 +1,4 @@
-"""What tracks are compared with: samples drawn from a dense match, kept private or put to hloc's vote."""
+"""Methods that tracks are compared with: samples drawn from a dense match, kept private or merged by hloc's vote."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Result:
 def draw(
     match: DenseMatch, count: int, seed: list[int], *, min_certainty: float, max_cycle_px: float = np.inf
 ) -> Samples:
-    """Draw up to `count` correspondences from both directions, spread as RoMa spreads them.
+    """Draw up to `count` correspondences from both directions, spread as in RoMa.
 
-    Above `min_certainty` all count alike, below it in proportion. With a limit to the way there and back, samples
-    beyond it or below `min_certainty` are left out.
+    Above `min_certainty` all have equal weight, below it in proportion. With a limit on the forward-backward error,
+    samples beyond it or below `min_certainty` are left out.
     """
     rng = np.random.default_rng(seed)
     warps = [_to_pixels(match.warp_AB, match.size_B), _to_pixels(match.warp_BA, match.size_A)]
@@ -65,7 +65,7 @@ def _to_pixels(warp: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _read(grid: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
-    """A grid over an image read at (n, 2) pixels, bilinear."""
+    """A grid over an image sampled at (n, 2) pixels, bilinear."""
     places = (points * (np.array(grid.shape[1::-1]) / size) - 0.5).astype(np.float32)
     pieces = np.array_split(places, len(places) // 30_000 + 1)  # cv2.remap takes no more than 32,767 rows
     read = [
@@ -75,7 +75,7 @@ def _read(grid: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _thin(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """At most `count` rows of (n, 4) point pairs, those in crowded places less often."""
+    """At most `count` rows of (n, 4) point pairs, thinned where they are dense."""
     _, cell, crowd = np.unique(
         (points // _DENSITY_CELL_PX).astype(np.int64), axis=0, return_inverse=True, return_counts=True
     )
@@ -118,7 +118,7 @@ def vote(samples: Mapping[Pair, Samples], *, max_keypoints: int, cell_px: int = 
 
 @dataclass(frozen=True)
 class _Ballot:
-    """The keypoints (k, 2) of an image, best voted first, and the row of the one in each cell, -1 for none."""
+    """The keypoints (k, 2) of an image, most votes first, and the row of the one in each cell, -1 for none."""
 
     points: np.ndarray
     row_of_cell: np.ndarray
@@ -140,7 +140,7 @@ class _Ballot:
         return cls((bins[winners] * bin_px).astype(np.float32), row_of_cell, cell_px)
 
     def nearest(self, points: np.ndarray, radius: float) -> np.ndarray:
-        """The row of the nearest keypoint within the radius of each of (n, 2) points, -1 where there is none."""
+        """The row of the nearest keypoint within the radius of each of (n, 2) points, -1 if there is none."""
         cells = np.rint(points / self.cell_px).astype(np.int64)
         best, distance = np.full(len(points), -1), np.full(len(points), radius, np.float64)
         for step in np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), axis=-1).reshape(-1, 2):
