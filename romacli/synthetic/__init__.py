@@ -1,6 +1,6 @@
 """Scenes with exact warps, noise and textures, for training, evaluation, tests and examples.
 
-This room knows planes, cameras and grey levels; it knows no networks.
+Planes, cameras and grey levels only; independent of networks.
 """
 
 from __future__ import annotations

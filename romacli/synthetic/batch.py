@@ -1,4 +1,4 @@
-"""Pairs as tensors, as networks are trained and judged on them."""
+"""Pairs as tensors, in the form networks are trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pairs import SyntheticPair
 
 
 def stacked(pairs: Sequence[SyntheticPair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch for both directions: all images A and then all images B, and their truths.
+    """Return a batch for both directions: all images A, then all images B, with their true warps.
 
     Returns:
         images: (2B, 3, S, S) uint8 RGB.

@@ -1,4 +1,4 @@
-"""What light, lens and sensor do to pictures, as `photometric` does it, for a whole batch on any device."""
+"""The effects of light, lens and sensor in `photometric`, for a whole batch on any device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 KERNEL_PX = 9
 SHADOW_SIDES = 5
 BLOCK_PX = 8
-# Quantisation tables of the JPEG standard, annex K, for quality 50.
+# Quantisation tables of the JPEG standard, annex K, at quality 50.
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -33,7 +33,7 @@ YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0
 
 
 class Dice:
-    """Random numbers for a batch of pictures, shaped to spread over (V, C, H, W)."""
+    """Random numbers for a batch of pictures, shaped to broadcast over (V, C, H, W)."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self.count, self.generator = count, generator
@@ -44,16 +44,16 @@ class Dice:
         return low + (high - low) * drawn
 
     def chance(self, share: float) -> Tensor:
-        """(V, 1, 1, 1) bool, true for about that share of the pictures."""
+        """(V, 1, 1, 1) bool, true with this probability."""
         return self.uniform(0, 1) < share
 
 
 def photograph_all(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """Return pictures under other light: shadows, blur, exposure, colour, noise and JPEG, each by chance.
+    """Return pictures under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         rgb: (V, 3, S, S) float32 in [0, 255].
-        generator: decides what happens and how strongly; on the same device.
+        generator: determines which effects and how strong; on the same device.
 
     Returns:
         (V, 3, S, S) uint8.
@@ -69,7 +69,7 @@ def photograph_all(rgb: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def light(dice: Dice, size: int) -> Tensor:
-    """Return a gain (V, 1, S, S) from a cast shadow with straight sides, and from uneven illumination."""
+    """Return a gain (V, 1, S, S) from a cast shadow with straight edges and uneven illumination."""
     centres = (torch.arange(size, device=dice.generator.device) + 0.5) / size
     x, y = centres[None, None, None, :] - dice.uniform(0, 1), centres[None, None, :, None] - dice.uniform(0, 1)
     angles = dice.uniform(0, 2 * math.pi, SHADOW_SIDES, 1, 1)
@@ -82,7 +82,7 @@ def light(dice: Dice, size: int) -> Tensor:
 
 
 def blur_kernels(dice: Dice) -> Tensor:
-    """Return a kernel (V, 1, K, K) for each picture: out of focus, moved, sharpened, or most often none."""
+    """Return one kernel (V, 1, K, K) per picture: defocus, motion blur, sharpening, or most often none."""
     steps = torch.arange(KERNEL_PX, device=dice.generator.device, dtype=torch.float32) - KERNEL_PX // 2
     x, y = steps[None, None, None, :], steps[None, None, :, None]
     untouched = ((x == 0) & (y == 0)).float().expand(dice.count, -1, -1, -1)
@@ -101,7 +101,7 @@ def blur_kernels(dice: Dice) -> Tensor:
 
 
 def blur(rgb: Tensor, kernels: Tensor) -> Tensor:
-    """Return pictures (V, 3, S, S) convolved with a kernel (V, 1, K, K) each."""
+    """Return pictures (V, 3, S, S) convolved with their kernels (V, 1, K, K)."""
     count = len(rgb)
     padded = F.pad(rgb, (KERNEL_PX // 2,) * 4, mode="reflect").reshape(
         1, -1, *(s + KERNEL_PX - 1 for s in rgb.shape[2:])
@@ -110,7 +110,7 @@ def blur(rgb: Tensor, kernels: Tensor) -> Tensor:
 
 
 def tone(rgb: Tensor, dice: Dice) -> Tensor:
-    """Return pictures with other exposure, white balance, contrast and gamma; seldom as a negative."""
+    """Return pictures with changed exposure, white balance, contrast and gamma; rarely a negative."""
     mean = rgb.mean(dim=(1, 2, 3), keepdim=True) / 255
     value = rgb / 255 * dice.uniform(0.6, 1.35) * dice.uniform(0.88, 1.12, 3, 1, 1)
     value = ((value - mean) * dice.uniform(0.6, 1.4) + mean + dice.uniform(-0.1, 0.1)).clamp(1e-3, 1)
@@ -119,7 +119,7 @@ def tone(rgb: Tensor, dice: Dice) -> Tensor:
 
 
 def jpeg(rgb: Tensor, quality: Tensor) -> Tensor:
-    """Return pictures (V, 3, S, S) as JPEG without subsampled colours leaves them.
+    """Return pictures (V, 3, S, S) after JPEG compression without chroma subsampling.
 
     Args:
         quality: (V, 1, 1, 1), 1 to 100.

@@ -1,4 +1,4 @@
-"""Random scenes seen twice: two pictures, the exact warps between them, and what both of them see."""
+"""Random scenes seen twice: two pictures, the exact warps between them, and the regions visible in both."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .textures import Crop, Textures
 
 Rng = np.random.Generator
 
-UNRELATED_SHARE = 0.1  # pairs of two different scenes, where nothing is visible
-FLAT_SHARE = 0.25  # one endless plane under strong perspective, rotation and scale
-MIN_VISIBLE = 0.12  # of each image: less teaches little
+UNRELATED_SHARE = 0.1  # of pairs with two different scenes, where nothing is visible in both
+FLAT_SHARE = 0.25  # of scenes with one endless plane under strong perspective, rotation and scale
+MIN_VISIBLE = 0.12  # share of each image; smaller overlaps contribute little to training
 ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class SyntheticPair:
-    """Two pictures of one scene (or of two, when nothing is visible) and where their pixels meet.
+    """Two pictures of one scene (or of two, then nothing is visible) and the warps between them.
 
     Attributes:
         image_A, image_B: (S, S, 3) uint8 RGB.
-        warp_AB, warp_BA: (S, S, 2) float32, for each pixel x and y in px of the other image, where the centre
-            of the top-left pixel is (0.5, 0.5).
-        visible_AB, visible_BA: (S, S) bool, whether the other image shows that point. The warp means nothing
-            elsewhere.
+        warp_AB, warp_BA: (S, S, 2) float32, for each pixel x and y in px of the other image, with (0.5, 0.5) the
+            centre of the top-left pixel.
+        visible_AB, visible_BA: (S, S) bool, whether the other image shows the point. Elsewhere the warp is
+            meaningless.
     """
 
     image_A: Image
@@ -44,10 +44,10 @@ def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) 
     """Return a random pair of pictures, `size` px square.
 
     Args:
-        textures: what to paint the planes with.
-        rng: decides everything; the same state gives the same pair.
+        textures: for the planes.
+        rng: determines everything; equal states give equal pairs.
         size: in px.
-        light: change the light between the two pictures; without, they agree to a few grey levels.
+        light: change the light between the two pictures; otherwise they agree to a few grey levels.
     """
     if rng.random() < UNRELATED_SHARE:
         first, second = _related_pair(textures, rng, size), _related_pair(textures, rng, size)
@@ -70,13 +70,13 @@ def _related_pair(textures: Textures, rng: Rng, size: int) -> SyntheticPair:
 
 
 def random_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
-    """Return a flat or a deep scene; its cameras may see little of it in common."""
+    """Return a flat or a deep scene; its cameras may share little of the view."""
     scene = flat_scene if rng.random() < FLAT_SHARE else deep_scene
     return scene(textures, rng, size)
 
 
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
-    """Return what two cameras see of the planes, with exact warps both ways."""
+    """Return two cameras' pictures of the planes, with exact warps in both directions."""
     camera_A, camera_B = cameras
     view_A, view_B = render_view(planes, camera_A), render_view(planes, camera_B)
     warp_AB, visible_AB = warp_between(camera_A, view_A, camera_B, view_B)
@@ -90,7 +90,7 @@ def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
     aspect = crop.pixels.shape[1] / crop.pixels.shape[0]
     plane = _panel(crop, np.zeros(3), np.diag((aspect, 1.0, 0.0)), endless=True)
     distance = rng.uniform(0.6, 1.1)
-    zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the two
+    zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the cameras
     cameras = []
     for sign in (1, -1):
         focal = size * rng.uniform(0.8, 1.5)
@@ -103,9 +103,9 @@ def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
 
 
 def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
-    """Return walls, boxes, columns and cut-outs at several depths, and two cameras that move among them."""
+    """Return walls, boxes, columns and cut-outs at several depths, and two cameras among them."""
     depth = rng.uniform(3, 6)
-    field = rng.uniform(0.65, 1.3)  # width of the view over its depth
+    field = rng.uniform(0.65, 1.3)  # width of the view divided by its depth
     planes = _walls(textures, rng, depth, depth * field * 1.3)
     for _ in range(int(rng.integers(0, 6))):
         z = depth * rng.uniform(0.35, 0.85)
@@ -129,7 +129,7 @@ def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
 
 
 def _walls(textures: Textures, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
-    """A single wall, flat or with relief, or the corner of a room; now and then with a floor."""
+    """A single wall, flat or with relief, or the corner of a room; sometimes with a floor."""
     middle = np.array([0, 0, depth])
     if rng.random() < 0.5:
         turn = _rotation((rng.normal(0, 0.2), rng.normal(0, 0.35), rng.normal(0, 0.08)))
@@ -150,7 +150,7 @@ def _walls(textures: Textures, rng: Rng, depth: float, extent: float) -> list[Te
 
 
 def _box(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
-    """The three faces of a box that the origin can see."""
+    """The three faces of a box that are visible from the origin."""
     turn = _rotation((rng.normal(-0.2, 0.3), rng.uniform(-np.pi / 4, np.pi / 4), 0))
     edges = side * rng.uniform(0.4, 1.0, 3)
     faces = []
@@ -183,7 +183,7 @@ def _folded_wall(textures: Textures, rng: Rng, middle: Array, extent: float) -> 
 
 
 def _strips(crop: Crop, rim: Array, height: float) -> list[TexturedPlane]:
-    """A texture bent along a rim (N, 3): flat upright strips from point to point."""
+    """A texture bent along a rim (N, 3): flat upright strips between consecutive points."""
     cuts = np.linspace(0, crop.pixels.shape[1], len(rim)).astype(int)
     down = np.array([0, height, 0])
     strips = [crop.columns(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
@@ -203,7 +203,7 @@ def _cut_out(textures: Textures, rng: Rng, centre: Array, side: float) -> list[T
 def _panel(
     crop: Crop, centre: Array, frame: Array, *, mask: Image | None = None, endless: bool = False
 ) -> TexturedPlane:
-    """A plane around its centre; the first two columns of `frame` are its edges."""
+    """A plane given by its centre; the first two columns of `frame` are its edges."""
     edge_x, edge_y = frame[:, 0], frame[:, 1]
     return TexturedPlane(crop.pixels, centre - (edge_x + edge_y) / 2, edge_x, edge_y, mask, endless, crop.excerpt)
 
@@ -227,11 +227,11 @@ def _looking_at(centre: Array, target: Array, roll: float, focal: float, size: i
 
 
 def _roll(rng: Rng, *, strong: float) -> float:
-    """Most cameras are held upright; one in five is not."""
+    """A roll angle: most cameras are held upright, one in five is not."""
     return float(rng.normal(0, 0.1) if rng.random() < 0.8 else rng.uniform(-strong, strong))
 
 
 def _rotation(angles: tuple[float, float, float]) -> Array:
-    """About x, then y, then z, in radians."""
+    """The rotation about x, then y, then z, in radians."""
     x, y, z = (cv2.Rodrigues(np.eye(3)[axis] * angle)[0] for axis, angle in enumerate(angles))
     return z @ y @ x

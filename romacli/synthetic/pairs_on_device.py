@@ -1,4 +1,4 @@
-"""Random pairs whose scenes are drawn on a CPU and rendered, all at once, where the network lives."""
+"""Random pairs whose scenes are generated on a CPU and rendered in one batch on the network's device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, random_scene
 from .rasterise import Atlas, AtlasIndex, ViewTable, render, view_table, warps
 from .textures import Textures
 
-SPARE_SHARE = 0.1  # scenes drawn beyond those wanted: a few have too little in common to be kept
+SPARE_SHARE = 0.1  # extra scenes, as some are discarded for too little overlap
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """Some more random pairs than wanted, not yet rendered.
+    """Slightly more random pairs than requested, not yet rendered.
 
     Attributes:
-        count: of pairs wanted.
+        count: of pairs requested.
         views: of all pairs, A in the first half.
-        seed: of the light.
+        seed: for the light.
     """
 
     count: int
@@ -31,10 +31,10 @@ class PairTable:
 
 
 def sample_pairs(textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int) -> PairTable:
-    """Return random pairs of pictures `size` px square; the generator decides everything.
+    """Return random pairs of pictures `size` px square; the generator determines everything.
 
     Args:
-        textures: what to paint the scenes with.
+        textures: for the scenes.
         index: of an atlas of the same pictures.
     """
     pairs = []
@@ -47,11 +47,11 @@ def sample_pairs(textures: Textures, index: AtlasIndex, rng: Rng, size: int, cou
 
 @torch.no_grad()
 def render_pairs(table: PairTable, atlas: Atlas, *, lit: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch as `stacked` does, on the atlas's device.
+    """Return a batch in the form of `stacked`, on the atlas's device.
 
     Args:
-        table: of `sample_pairs`.
-        lit: change the light between the two pictures; without, they agree to a few grey levels.
+        table: from `sample_pairs`.
+        lit: change the light between the two pictures; otherwise they agree to a few grey levels.
     """
     device = atlas.texels.device
     views_table = table.views.to(device)

@@ -1,4 +1,4 @@
-"""What light, lens and sensor do to a picture, in random amounts; the geometry stays as it is."""
+"""Random effects of light, lens and sensor on a picture; the geometry is unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Rng = np.random.Generator
 
 
 def photograph(image: Image, rng: Rng) -> Image:
-    """Return the picture under other light: shadows, blur, exposure, colour, noise and JPEG, each by chance.
+    """Return the picture under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        rng: decides what happens and how strongly.
+        rng: determines which effects and how strong.
     """
     light = _light(image.shape[:2], rng)
     if light is not None:
@@ -38,7 +38,7 @@ def _compressed(image: Image, quality: int) -> Image:
 
 
 def _light(shape: tuple[int, int], rng: Rng) -> NDArray[np.float32] | None:
-    """A gain for every pixel, from a cast shadow and uneven illumination; None for neither."""
+    """A gain for every pixel, from a cast shadow and uneven illumination; None if neither."""
     shadow, uneven = rng.random(2) < 0.3
     if not (shadow or uneven):
         return None
@@ -68,7 +68,7 @@ def _blur(image: Image, rng: Rng) -> Image:
 
 
 def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
-    # Alike both ways from the centre, or the picture would move.
+    # Symmetric about the centre, or the picture would shift.
     half = length // 2
     along = np.round(half * np.array([np.cos(angle), np.sin(angle)])).astype(int)
     start, end = (tuple(int(v) for v in half + sign * along) for sign in (-1, 1))
@@ -78,7 +78,7 @@ def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
 
 
 def _tone_curves(mean: float, rng: Rng) -> Image:
-    """Exposure, white balance, contrast and gamma as one (1, 256, 3) table; seldom a negative or mixed up."""
+    """Exposure, white balance, contrast and gamma as one (1, 256, 3) table; rarely inverted."""
     value = np.linspace(0, 1, 256)[:, None] * rng.uniform(0.6, 1.35) * rng.uniform(0.88, 1.12, 3)
     value = (value - mean) * rng.uniform(0.6, 1.4) + mean + rng.uniform(-0.1, 0.1)
     value = np.clip(value, 1e-3, 1)

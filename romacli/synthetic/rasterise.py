@@ -1,8 +1,8 @@
-"""The renderer for many views at once, on any device: the same pictures, warps and visibility as `scenes`.
+"""A renderer for many views at once, on any device, with the same pictures, warps and visibility as `scenes`.
 
-Pictures stay on the device as an atlas; a batch of scenes is a table of small matrices, made on the CPU. For
-each plane in turn all views ask which of their pixels it covers and whether it is nearest; colours are read
-once, of the plane that won.
+Pictures stay on the device as an atlas; a batch of scenes is a table of small matrices, computed on the CPU. Planes are
+processed in turn: for all views, the pixels that each covers and where it is nearest. Colours are read once, from the
+nearest plane.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ Scene = tuple[Sequence[TexturedPlane], tuple[Camera, Camera]]
 
 @dataclass(frozen=True)
 class AtlasIndex:
-    """Where the pictures of an atlas lie, level by level.
+    """Positions of an atlas's pictures, level by level.
 
     Attributes:
-        starts: (pictures, levels) number of the first texel; the smallest level is repeated.
+        starts: (pictures, levels) index of the first texel; the smallest level is repeated.
         shapes: (pictures, levels, 2) height and width.
     """
 
@@ -58,7 +58,7 @@ class Atlas:
 
     Attributes:
         texels: (T, 3) uint8 RGB, picture by picture, row by row.
-        index: where they lie.
+        index: their positions.
     """
 
     texels: Tensor
@@ -66,7 +66,7 @@ class Atlas:
 
     @classmethod
     def of(cls, textures: Textures, device: torch.device) -> Atlas:
-        """Place a pool of pictures on a device; it takes 4 bytes a pixel."""
+        """Copy a pool of pictures to a device; takes 4 bytes per pixel."""
         pyramids = [_down_to_smallest(pyramid) for pyramid in textures.pyramids]
         depth = max(len(pyramid) for pyramid in pyramids)
         starts, shapes, start = [], [], 0
@@ -87,18 +87,18 @@ class Atlas:
 
 @dataclass(frozen=True)
 class ViewTable:
-    """What V views show, plane by plane; view v and view (v + V / 2) mod V show the same scene.
+    """The contents of V views, plane by plane; views v and (v + V / 2) mod V show the same scene.
 
     Attributes:
         size: px, side of the pictures.
-        masked: (P) whether the plane of that number has a mask in any view.
-        inverse_depth: (V, P, 3) a, b, c of a x + b y + c; zeros where there is no such plane.
-        texture_from_image: (V, P, 9) homographies, in rows.
+        masked: (P) whether the plane with that index has a mask in any view.
+        inverse_depth: (V, P, 3) a, b, c of a x + b y + c; zeros where there is no plane.
+        texture_from_image: (V, P, 9) homographies, row-major.
         texture_size: (V, P, 2) width and height of the textures.
         endless: (V, P) bool.
         mask: (V, P) row of `masks`, -1 for none.
         masks: (M, side, side) uint8, opaque above 127.
-        level_from_texture: (V, P, 6) affine to the pixels of a picture's level, in rows.
+        level_from_texture: (V, P, 6) affine to the pixels of a picture's level, row-major.
         level_start, level_shape: (V, P) and (V, P, 2) of that level in the atlas.
         rays, shift: (V, 9) and (V, 3), x_other ~ rays x + shift / depth.
         related: (V,) bool, whether both views show one scene.
@@ -128,12 +128,12 @@ class ViewTable:
 
 @dataclass(frozen=True)
 class Views:
-    """What the views of a table see.
+    """The rendered views of a table.
 
     Attributes:
-        rgb: (V, 3, S, S) float32 in [0, 255], grey where nothing is seen.
+        rgb: (V, 3, S, S) float32 in [0, 255], grey where there is no plane.
         plane_index: (V, S, S) int64, -1 for none.
-        inverse_depth: (V, S, S) float32, 0 where nothing is seen.
+        inverse_depth: (V, S, S) float32, 0 where there is no plane.
     """
 
     rgb: Tensor
@@ -142,7 +142,7 @@ class Views:
 
 
 def view_table(pairs: Sequence[tuple[Scene, Scene]], index: AtlasIndex) -> ViewTable:
-    """Return the table for pairs of pictures: the first camera of one scene, the second of another or the same."""
+    """Return the table for pairs of views: the first camera of one scene, the second of another or the same."""
     views = [(planes, camera) for (planes, (camera, _)), _ in pairs]
     views += [(planes, camera) for _, (planes, (_, camera)) in pairs]
     count, depth = len(views), max(len(planes) for planes, _ in views)
@@ -185,7 +185,7 @@ def view_table(pairs: Sequence[tuple[Scene, Scene]], index: AtlasIndex) -> ViewT
 
 
 def render(table: ViewTable, atlas: Atlas) -> Views:
-    """Return what all views of a table see; table and atlas lie on the same device."""
+    """Render all views of a table; table and atlas must be on the same device."""
     u, v = _centres(table)
     count, depth = table.mask.shape
     inverse_depth = u.new_zeros((count, table.size, table.size))
@@ -205,10 +205,10 @@ def render(table: ViewTable, atlas: Atlas) -> Views:
 
 
 def warps(table: ViewTable, views: Views) -> tuple[Tensor, Tensor]:
-    """Return where each pixel of every view lies in its partner, and whether that sees it.
+    """Return the target of each pixel in its partner view, and whether it is visible there.
 
     Returns:
-        (V, S, S, 2) float32 normalised, meaningless (but finite) where nothing is seen; (V, S, S) bool.
+        (V, S, S, 2) float32 normalised, meaningless (but finite) where there is no plane; (V, S, S) bool.
     """
     u, v = _centres(table)
     size, half = table.size, len(table.mask) // 2
@@ -233,7 +233,7 @@ def warps(table: ViewTable, views: Views) -> tuple[Tensor, Tensor]:
 def _plane_row(
     plane: TexturedPlane, camera: Camera, region: tuple[slice, slice], index: AtlasIndex
 ) -> dict[str, NDArray | int]:
-    assert plane.excerpt is not None, "only planes painted from the atlas can be rendered here"
+    assert plane.excerpt is not None, "only planes textured from the atlas can be rendered here"
     rows, columns = region
     homography = image_from_texture(plane, camera)
     to_region = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1.0]])
@@ -281,7 +281,7 @@ def _transformed(homography: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Te
 
 
 def _opaque(table: ViewTable, plane: int, x: Tensor, y: Tensor) -> Tensor:
-    """Whether a plane's mask is opaque at places (V, S, S) given as shares of its sides."""
+    """Whether a plane's mask is opaque at points (V, S, S), given as fractions of its sides."""
     mask = table.mask[:, plane, None, None]
     start = mask.clamp(min=0) * MASK_PX**2
     side = torch.full_like(start, MASK_PX)
@@ -290,7 +290,7 @@ def _opaque(table: ViewTable, plane: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _colours(table: ViewTable, atlas: Atlas, plane_index: Tensor) -> Tensor:
-    """The colours (V, 3, S, S) of the planes that won, in [0, 255]."""
+    """The colours (V, 3, S, S) of the nearest planes, in [0, 255]."""
     u, v = _centres(table)
     views = torch.arange(len(plane_index), device=u.device)[:, None, None]
     shown = views * table.mask.shape[1] + plane_index.clamp(min=0)  # (V, S, S) rows of the flattened table
@@ -306,12 +306,12 @@ def _colours(table: ViewTable, atlas: Atlas, plane_index: Tensor) -> Tensor:
 
 
 def _mirrored(place: Tensor, side: Tensor) -> Tensor:
-    """Fold places back into [0, side], as between two mirrors."""
+    """Reflect coordinates into [0, side], as between two mirrors."""
     return side - (side - place.remainder(2 * side)).abs()
 
 
 def _bilinear(texels: Tensor, start: Tensor, shape: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Texels (..., C) as float32 at COLMAP pixels of rasters that begin at `start`; the border is repeated."""
+    """Sample texels (..., C) as float32 at COLMAP pixels of rasters that begin at `start`; borders are repeated."""
     height, width = shape
     x, y = colmap_to_hloc(torch.stack((x, y), dim=-1)).unbind(-1)
     x, y = torch.minimum(x.clamp(min=0), width - 1), torch.minimum(y.clamp(min=0), height - 1)

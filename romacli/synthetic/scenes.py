@@ -1,7 +1,7 @@
-"""Textured planes seen by pinhole cameras: pictures, a depth for every pixel, exact warps between views.
+"""Textured planes seen by pinhole cameras: pictures, per-pixel depth and exact warps between views.
 
-Pixel coordinates are COLMAP's: (0.5, 0.5) is the centre of the top-left pixel. Camera axes are x right, y
-down, z forward.
+Pixel coordinates are COLMAP's: (0.5, 0.5) is the centre of the top-left pixel. Camera axes are x right, y down,
+z forward.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Array = NDArray[np.float64]
 Image = np.ndarray  # uint8; (H, W, 3) RGB, or (H, W) as a mask
 
 BACKGROUND_GREY = 127
-MIN_DEPTH = 0.05  # a bounded plane with a corner nearer than this is left out of the picture
+MIN_DEPTH = 0.05  # bounded planes with a corner nearer than this are not drawn
 MAX_INVERSE_DEPTH = 20.0
 MIN_INVERSE_DEPTH = 1e-6
-DEPTH_TOLERANCE = 0.985  # of the occluder's inverse depth: the z-buffer is read at the nearest pixel
+DEPTH_TOLERANCE = 0.985  # of the occluder's inverse depth, as the z-buffer is read at the nearest pixel
 SMALLEST_LEVEL_PX = 48
 
 
@@ -34,7 +34,7 @@ class Camera:
 
     Attributes:
         K: (3, 3) intrinsics in COLMAP pixels.
-        R, t: (3, 3) and (3,), the camera from the world.
+        R, t: (3, 3) and (3,), camera from world.
         size: (width, height) of its image in px.
     """
 
@@ -46,10 +46,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Where in a pool of pictures a texture was taken from.
+    """The origin of a texture in a pool of pictures.
 
     Attributes:
-        picture: its number.
+        picture: its index.
         picture_from_texture: (3, 3) affine, pixels of the texture to pixels of the whole picture.
     """
 
@@ -59,15 +59,15 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class TexturedPlane:
-    """A parallelogram in space that wears a picture.
+    """A textured parallelogram in space.
 
     Attributes:
         texture: (h, w, 3) uint8 RGB.
-        origin: (3,) where the texture's top-left corner lies.
+        origin: (3,) position of the texture's top-left corner.
         edge_x, edge_y: (3,) from there along the texture's width and height.
-        mask: (h', w') uint8 spanning the same parallelogram, opaque above 127; None is opaque everywhere.
-        endless: the picture continues beyond the parallelogram, mirrored again and again.
-        excerpt: where the texture comes from, for renderers that have the pictures already.
+        mask: (h', w') uint8 over the same parallelogram, opaque above 127; None is opaque everywhere.
+        endless: the texture continues beyond the parallelogram, repeatedly mirrored.
+        excerpt: the origin of the texture, for renderers that already have the pictures.
     """
 
     texture: Image
@@ -80,7 +80,7 @@ class TexturedPlane:
 
     @cached_property
     def levels(self) -> tuple[Image, ...]:
-        """The texture at full, half, quarter ... resolution, so that shrinking does not alias."""
+        """The texture at full, half, quarter ... resolution, to avoid aliasing when it is shrunk."""
         levels = [self.texture]
         while min(levels[-1].shape[:2]) > SMALLEST_LEVEL_PX:
             levels.append(cv2.pyrDown(levels[-1]))
@@ -88,23 +88,23 @@ class TexturedPlane:
 
     @property
     def world_from_texture(self) -> Array:
-        """(3, 3) matrix that takes homogeneous texture pixels to points in space."""
+        """(3, 3) matrix from homogeneous texture pixels to points in space."""
         height, width = self.texture.shape[:2]
         return np.column_stack((self.edge_x / width, self.edge_y / height, self.origin))
 
     @property
     def normal(self) -> Array:
-        """(3,) the plane is {X : normal . X = normal . origin}; not of unit length."""
+        """(3,) normal of the plane {X : normal . X = normal . origin}; not of unit length."""
         return np.cross(self.edge_x, self.edge_y)
 
 
 class View(NamedTuple):
-    """What a camera sees.
+    """A camera's rendered view.
 
     Attributes:
-        rgb: (H, W, 3) uint8, grey where nothing is seen.
-        plane_index: (H, W) int32, which plane each pixel shows, -1 for none.
-        inverse_depth: (H, W) float32, 1 / z in the camera's frame, 0 where nothing is seen.
+        rgb: (H, W, 3) uint8, grey where there is no plane.
+        plane_index: (H, W) int32, the plane at each pixel, -1 for none.
+        inverse_depth: (H, W) float32, 1 / z in the camera's frame, 0 where there is no plane.
     """
 
     rgb: Image
@@ -113,7 +113,7 @@ class View(NamedTuple):
 
 
 def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
-    """Return the picture a camera takes of the planes, with what each pixel shows and how far it is."""
+    """Return a camera's picture of the planes, with the plane and inverse depth at each pixel."""
     width, height = camera.size
     rgb = np.full((height, width, 3), BACKGROUND_GREY, np.uint8)
     plane_index = np.full((height, width), -1, np.int32)
@@ -138,10 +138,10 @@ def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
 def warp_between(
     camera_A: Camera, view_A: View, camera_B: Camera, view_B: View
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return where each pixel of A lies in B, and whether B sees it.
+    """Return the target of each pixel of A in B, and whether it is visible there.
 
     Returns:
-        warp: (H, W, 2) float32 x, y in px of B; meaningless (but finite) where A saw nothing.
+        warp: (H, W, 2) float32 x, y in px of B; meaningless (but finite) where A shows no plane.
         visible: (H, W) bool, inside B's image and not behind another plane there.
     """
     rotation = camera_B.R @ camera_A.R.T
@@ -185,7 +185,7 @@ def _apply(homography: np.ndarray, points: np.ndarray) -> Array:
 
 
 def region_of(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
-    """Return the rows and columns a plane may cover, or None when it is out of sight."""
+    """Return the rows and columns a plane may cover, or None if it is out of sight."""
     width, height = camera.size
     if plane.endless:
         return slice(0, height), slice(0, width)
@@ -243,17 +243,17 @@ def _for_opencv(homography: Array, plane: TexturedPlane, raster: Image) -> Array
 
 
 def _level(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> int:
-    """The pyramid level whose texels are about as large as the pixels that show them."""
+    """The pyramid level whose texels are about as large as the pixels they cover."""
     level = np.round(np.log2(max(texels_per_pixel(plane, homography, shape), 1e-3)))
     return int(np.clip(level, 0, len(plane.levels) - 1))
 
 
 def texels_per_pixel(plane: TexturedPlane, homography: Array, shape: tuple[int, int]) -> float:
-    """Return how many texels of its texture a pixel that shows the plane covers along a side, in the median.
+    """Return the median number of texels per pixel side where an image shows the plane.
 
     Args:
         homography: (3, 3) texture px to image px.
-        shape: (width, height) of the part of the image that is drawn.
+        shape: (width, height) of the drawn part of the image.
     """
     if plane.endless:
         width, height = shape

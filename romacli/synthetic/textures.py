@@ -1,4 +1,4 @@
-"""Pictures to paint on planes: photographs from a folder, and procedural ones for what photographs lack."""
+"""Pictures used as textures: photographs from a folder, and procedural ones for what photographs lack."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ CROP_ATTEMPTS = 6
 
 
 class Crop(NamedTuple):
-    """A piece of a picture: (h, w, 3) uint8 RGB, and where it was taken from."""
+    """A crop of a picture: (h, w, 3) uint8 RGB, and its origin."""
 
     pixels: Image
     excerpt: Excerpt
 
     def columns(self, start: int, stop: int) -> Crop:
-        """Return the piece between two columns."""
+        """Return the part between two columns."""
         moved = self.excerpt.picture_from_texture @ _translation(start, 0)
         return Crop(np.ascontiguousarray(self.pixels[:, start:stop]), Excerpt(self.excerpt.picture, moved))
 
 
 @dataclass(frozen=True)
 class Textures:
-    """A pool of pictures and the chance of drawing each.
+    """A pool of pictures with sampling probabilities.
 
     Attributes:
         pyramids: each picture at full, half, quarter ... resolution.
-        weights: (N,) they sum to 1.
+        weights: (N,), sum to 1.
     """
 
     pyramids: tuple[tuple[Image, ...], ...]
@@ -51,10 +51,10 @@ class Textures:
 
     @classmethod
     def load(cls, folder: Path | None, *, procedural: int, seed: int) -> Textures:
-        """Return the photographs of a folder, if one is given, and `procedural` generated pictures.
+        """Load the photographs of a folder, if given, and generate `procedural` pictures.
 
         Raises:
-            InputError: the folder holds no photograph, or one that cannot be read.
+            InputError: the folder contains no photograph, or one that cannot be read.
         """
         photographs = [] if folder is None else [read_photograph(path) for path in photographs_in(folder)]
         generated = procedural_textures(procedural, np.random.default_rng(seed))
@@ -62,20 +62,20 @@ class Textures:
 
     @classmethod
     def of(cls, photographs: Sequence[Image], generated: Sequence[Image]) -> Textures:
-        """Return a pool that draws pictures by their longer side squared, since large ones hold more."""
+        """Return a pool that samples pictures by their longer side squared, as large ones contain more."""
         pictures = [*photographs, *generated]
         weights = np.array([float(max(image.shape)) ** 2 for image in pictures])
         return cls(tuple(_pyramid(image) for image in pictures), weights / weights.sum())
 
     def halves(self) -> tuple[Textures, Textures]:
-        """Return every other picture and the rest: two pools with nothing in common."""
+        """Split the pool into two by alternating pictures, with nothing in common."""
         parts = [(self.pyramids[start::2], self.weights[start::2]) for start in (0, 1)]
         return tuple(Textures(pyramids, weights / weights.sum()) for pyramids, weights in parts)  # type: ignore[return-value]
 
     def crop(self, rng: Rng) -> Crop:
         """Return a random crop of a random picture, at most about 640 px on its shorter side.
 
-        Crops without texture (sky, paper) are drawn again a few times, then kept: real scenes have them too.
+        Crops without texture (sky, paper) are redrawn a few times, then kept: real scenes have them too.
         """
         for _ in range(CROP_ATTEMPTS):
             picture = int(rng.choice(len(self.weights), p=self.weights))
@@ -93,12 +93,12 @@ def photographs_in(folder: Path) -> list[Path]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(f"{folder} holds no JPEG or PNG photographs. Fill it, or leave it out.")
+        raise InputError(f"{folder} contains no JPEG or PNG photographs. Add some, or leave the option out.")
     return paths
 
 
 def read_photograph(path: Path) -> Image:
-    """Return a photograph as (H, W, 3) RGB, at most `MAX_PHOTOGRAPH_PX` on its longer side."""
+    """Read a photograph as (H, W, 3) RGB, at most `MAX_PHOTOGRAPH_PX` on its longer side."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise InputError(f"{path} cannot be read as an image. Convert it to JPEG or PNG, or leave it out.")
@@ -107,7 +107,7 @@ def read_photograph(path: Path) -> Image:
 
 
 def procedural_textures(count: int, rng: Rng) -> list[Image]:
-    """Return generated pictures, the kinds in turn: noise, cells, shapes and letters, facades, bricks."""
+    """Return generated pictures, cycling through facades, clutter, cells, bricks and noise."""
     kinds: tuple[Callable[[Rng], Image], ...] = (facade, clutter, cells, bricks, noise)
     return [kinds[i % len(kinds)](rng) for i in range(count)]
 
@@ -144,7 +144,7 @@ def clutter(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
 
 
 def facade(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
-    """Return a wall with rows of windows: repeated structure with small differences, as houses have."""
+    """Return a wall with rows of windows: repeated structure with small differences, as on houses."""
     image = _to_uint8(noise(rng, side) * 0.3 + rng.integers(60, 170, 3))
     rows, columns = int(rng.integers(3, 10)), int(rng.integers(3, 12))
     frame = _colour(rng)
@@ -167,7 +167,7 @@ def facade(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
 
 
 def bricks(rng: Rng, side: int = PROCEDURAL_PX) -> Image:
-    """Return courses of bricks, tiles or planks, each stone a little different from the next."""
+    """Return courses of bricks, tiles or planks, each slightly different."""
     height, width = int(rng.integers(14, 60)), int(rng.integers(30, 160))
     mortar, base, variation = rng.uniform(60, 220, 3), rng.uniform(50, 200, 3), rng.uniform(5, 30)
     offset, gap = rng.choice([0.0, 0.5, 0.33]), int(rng.integers(1, 5))
@@ -207,7 +207,7 @@ def _colour(rng: Rng, low: int = 0, high: int = 255) -> tuple[int, ...]:
 
 
 def _palette(rng: Rng, count: int) -> NDArray[np.float64]:
-    """Colours around one random tone, from nearly uniform to gaudy."""
+    """Colours around one random tone, from nearly uniform to vivid."""
     return rng.uniform(40, 215, 3) + rng.normal(0, rng.uniform(15, 80), (count, 1)) + rng.normal(0, 20, (count, 3))
 
 
@@ -223,7 +223,7 @@ def _pyramid(image: Image) -> tuple[Image, ...]:
 
 
 def _random_crop(pyramid: tuple[Image, ...], rng: Rng) -> tuple[Image, NDArray[np.float64]]:
-    """A piece of a picture, and the matrix (3, 3) from its pixels to those of the whole picture."""
+    """A random crop of a picture, and the matrix (3, 3) from its pixels to those of the whole picture."""
     shorter = min(pyramid[0].shape[:2])
     side = max(shorter * rng.uniform(0.3, 1.0), min(shorter, 256))
     level = min(max(0, int(np.ceil(np.log2(side / 700)))), len(pyramid) - 1)
@@ -252,7 +252,7 @@ def _translation(x: float, y: float) -> NDArray[np.float64]:
 
 
 def _scaling(small: Sequence[int], large: Sequence[int]) -> NDArray[np.float64]:
-    """From pixels of a (height, width) picture to those of the same picture at another size."""
+    """The matrix from pixels of a (height, width) picture to those of the same picture at another size."""
     return np.diag((large[1] / small[1], large[0] / small[0], 1.0))
 
 

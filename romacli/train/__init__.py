@@ -1,1 +1,1 @@
-"""Training of mini and RoMa: losses, pairs, and one loop for both."""
+"""Training of mini, RoMa and MATCHA's fusion network: losses, pairs, and one loop for all."""

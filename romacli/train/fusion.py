@@ -1,6 +1,6 @@
-"""How MATCHA's fusion network is trained: over two frozen feature maps of mini's trunk, at a size for one GPU or a CPU.
+"""Training of MATCHA's fusion network: on two frozen feature maps of mini's trunk, at a size for one GPU or a CPU.
 
-Its authors train it over Stable Diffusion's; what it learns there needs their data. This shows that it learns.
+Its authors train on Stable Diffusion's features; their results need their data. This setup shows that it learns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAST_RATE = 0.01
 
 
 class FusedTrunk(nn.Module):
-    """Mini's trunk, which stays as it is, and the fusion network over its features at strides 16 and 8."""
+    """Mini's frozen trunk, and the fusion network on its features at strides 16 and 8."""
 
     def __init__(self, trunk: Trunk, fusion: Fusion) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class FusedTrunk(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The semantic and the geometric map of images (B, 3, H, W), ImageNet-normalised; as the trunk gives them."""
+        """The trunk's semantic and geometric maps of images (B, 3, H, W), ImageNet-normalised."""
         pyramid = self.trunk(images)
         return pyramid[SEMANTIC_STRIDE], pyramid[GEOMETRIC_STRIDE]
 
@@ -62,18 +62,18 @@ class FusedTrunk(nn.Module):
         return F_s, F_g
 
     def described(self, images: Tensor) -> Tensor:
-        """Unit descriptors (B, C, H / 8, W / 8) that the network makes."""
+        """The network's unit descriptors (B, C, H / 8, W / 8)."""
         F_s, F_g = self(images)
         return merge(F_g, F_s, mode="light")
 
     def joined(self, images: Tensor) -> Tensor:
-        """The same of both maps side by side, which nothing was learnt for."""
+        """Both input maps concatenated: an untrained baseline."""
         c, f = self.features(images)
         return F.normalize(torch.cat([F.normalize(each, dim=1) for each in (f, resized(c, f.shape[-2:]))], 1), dim=1)
 
 
 class FusionTrainable(Trainable):
-    """The fusion network at one size, in float32."""
+    """The fusion network, trained at one size in float32."""
 
     network: FusedTrunk
     clip_norm = 1.0
@@ -82,7 +82,7 @@ class FusionTrainable(Trainable):
     def __init__(self, options: TrainOptions, device: torch.device, devices: int = 1) -> None:
         sizes = options.sizes or SIZES
         if len(sizes) != 1 or sizes[0] % SEMANTIC_STRIDE or sizes[0] <= 0:
-            raise UsageError(f"--sizes of fusion is one multiple of {SEMANTIC_STRIDE}, such as 224.")
+            raise UsageError(f"--sizes of fusion must be one multiple of {SEMANTIC_STRIDE}, such as 224.")
         config = options.config if isinstance(options.config, FusionConfig) else SMALL
         fusion = read_fusion(options.start) if options.start else Fusion(config)
         super().__init__(FusedTrunk(load_mini(EMBEDDED).trunk, fusion).to(device), sizes, "float32")
@@ -107,19 +107,19 @@ class FusionTrainable(Trainable):
         return f"{LAYOUT} {self.network.fusion.config}"
 
     def exported(self, facts: Mapping[str, str]) -> bytes:
-        """The layout of MATCHA's published checkpoint, in float32, with the network's sizes."""
+        """The network in the layout of MATCHA's published checkpoint, in float32, with its sizes."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.fusion.state_dict().items()}
         config = json.dumps(asdict(self.network.fusion.config))
         return save(tensors, {"layout": LAYOUT, "config": config, **facts})
 
 
 def read_fusion(path: Path) -> Fusion:
-    """A network that was trained here, as it goes on training.
+    """Load a network trained by `romacli train`, to continue training.
 
     Raises:
-        WeightsError: the file is missing or something else.
+        WeightsError: the file is missing or contains something else.
     """
     facts, state = read_weights(path)
     if facts.get("layout") != LAYOUT:
-        raise WeightsError(f"{path} holds no fusion network of `romacli train`. Give one, or leave --from out.")
+        raise WeightsError(f"{path} contains no fusion network from `romacli train`. Give one, or leave --from out.")
     return Fusion.from_checkpoint(state, config=FusionConfig(**json.loads(facts["config"])), fold=False)

@@ -1,4 +1,4 @@
-"""The training loop: pairs in, weights out, resumable at any checkpoint. It knows no network in particular."""
+"""The training loop: pairs in, weights out, resumable from any checkpoint. Independent of the network."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ TRAINABLES: dict[str, Callable[[TrainOptions, torch.device, int], Trainable]] = 
 def train(
     options: TrainOptions, *, validate: Validate | None = None, say: Callable[[str], None] = lambda sentence: None
 ) -> TrainState:
-    """Train a network and return its last state; the weights are in `options.output`.
+    """Train a network and return its final state; the weights are written to `options.output`.
 
-    The weight file holds the averaged weights of the last checkpoint while training, so an interrupted run
-    leaves a usable network and continues when started again. At the end it holds those that did best.
-    Processes that `torchrun` started train together; the first one writes.
+    During training the weight file contains the averaged weights of the last checkpoint, so an interrupted run
+    leaves a usable network and continues when restarted. At the end it contains the best weights.
+    Processes started by `torchrun` train together; the first one writes.
 
     Args:
-        validate: judges the averaged weights now and then; without, the last ones count as the best.
-        say: told what the validations found.
+        validate: evaluates the averaged weights periodically; without it the last weights count as the best.
+        say: receives the results of validations.
 
     Raises:
         UsageError: there is nothing to train on, or no time to train.
-        InputError: the pairs, the first weights or the checkpoint cannot be read.
+        InputError: the pairs, the initial weights or the checkpoint cannot be read.
         RomacliError: the loss stopped being finite and did not recover.
     """
     check(options)
@@ -54,7 +54,7 @@ def train(
     with joined(options.device) as ranks:
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        torch.manual_seed(options.seed)  # the same first weights everywhere
+        torch.manual_seed(options.seed)  # the same initial weights in all processes
         state = restored(options, TRAINABLES[options.model](options, ranks.device, ranks.count))
         torch.manual_seed(options.seed + ranks.rank)
         _train(state, options, ranks, Record(options, validate, say) if ranks.is_first else None)
@@ -62,7 +62,7 @@ def train(
 
 
 def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Record | None) -> None:
-    """Take steps until the schedule ends; `record` is that of the process that writes."""
+    """Train until the schedule ends; `record` is given only in the process that writes."""
     progress = multiprocessing.Value("d", state.progress(options))
     source = pair_source(options, ranks.device)
     stream = batches(
@@ -97,10 +97,10 @@ def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Recor
 
 
 def train_step(state: TrainState, learner: nn.Module, batch: Batch, phase: Phase) -> dict[str, Tensor] | None:
-    """Take one step and return the losses; None says that the gradient was not finite and the step not taken.
+    """Take one step and return the losses; None if the gradient was not finite and the step was skipped.
 
     Args:
-        learner: the state's trainable, or what stands for it among several processes.
+        learner: the state's trainable, or its wrapper for several processes.
     """
     loss, losses = learner.train()(batch, phase)
     state.optimizer.zero_grad(set_to_none=True)

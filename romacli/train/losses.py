@@ -1,8 +1,8 @@
-"""What networks are trained to get right, as functions from tensors to one number each.
+"""Training losses, as functions from tensors to one number each.
 
-Warps are normalised (align_corners=False); ground truth comes as a dense warp with a visibility mask and is
-read at the cell centres of whatever grid a prediction lives on. The losses are those of RoMa (arXiv
-2305.15404, section 3.4), but for the descriptors', which RoMa trains through its correlation.
+Warps are normalised (align_corners=False). The ground truth is a dense warp with a visibility mask, sampled at the cell
+centres of the prediction's grid. The losses are those of RoMa (arXiv 2305.15404, section 3.4), except for that of the
+descriptors, which RoMa trains through its correlation.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ REACH_CELLS = (
     5.0,
     4.0,
     4.0,
-)  # a refiner of stride 8, 4, 2 is not asked to repair a start further off than this
-SURE_ERROR_CELLS = 1.5  # of stride 2, so 3 px: a pass's last certainty means visible, and the warp this near
+)  # a refiner of stride 8, 4, 2 is not trained on starts further off than this
+SURE_ERROR_CELLS = 1.5  # of stride 2, so 3 px: a pass's last certainty means visible and within this error
 ROMA_CHARBONNIER_SCALE = 1e-4  # of half the side, times the stride: the paper's c = 0.03 px at 560 px
 ROMA_CERTAINTY_WEIGHT = 0.01
 ROMA_PIXEL = 2 / 512  # the unit of the reach below, normalised
-# A refiner is asked to repair a start this far off, in its own strides; that of stride 16 any.
+# A refiner is trained on starts up to this error, in its own strides; at stride 16 on any.
 ROMA_REACH = {16: math.inf, 8: 8.0, 4: 8.0, 2: 4.0, 1: 4.0}
 NCE_QUERIES = 128  # points per image in the descriptor loss
-NCE_RADIUS = 4  # cells around the true match among which a descriptor must find it
-LEAST_POSITIVES = 32  # of a pair that fusion is trained on
-SEMANTIC_POINTS = 64  # of a pair, in place of annotated keypoints
+NCE_RADIUS = 4  # cells around the true match among which a descriptor must identify it
+LEAST_POSITIVES = 32  # per pair, to be used for training fusion
+SEMANTIC_POINTS = 64  # per pair, in place of annotated keypoints
 GEOMETRIC_SCALE, CONTRAST_SCALE, FLOW_TEMPERATURE = 0.2, 1 / 0.07, 0.02  # MATCHA's
-GEOMETRIC_WEIGHT, SEMANTIC_WEIGHT = 0.25, 0.1  # the same: one of four geometric losses
+GEOMETRIC_WEIGHT, SEMANTIC_WEIGHT = 0.25, 0.1  # MATCHA's; the first because one of its four geometric losses is used
 WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
 
 
@@ -53,11 +53,11 @@ def mini_loss(
 
     Args:
         network: for the learned temperatures of the contrastive losses.
-        encoded: features of A and B stacked along the batch, as `trace` saw them.
+        encoded: features of A and B concatenated along the batch, the inputs of `trace`.
         trace: both directions of the batch, A to B in the first half.
         warp: (2B, S, S, 2) true warps, normalised.
-        visible: (2B, S, S) bool, where they hold.
-        robust: refiners are asked by the generalised Charbonnier loss, otherwise by the mean distance.
+        visible: (2B, S, S) bool, where they are valid.
+        robust: train refiners with the generalised Charbonnier loss, otherwise with the mean distance.
     """
     shape = (int(trace.anchor_logits.shape[1]), int(trace.anchor_logits.shape[2]))
     truth, seen = ground_truth_at(warp, visible, shape)
@@ -91,17 +91,17 @@ def mini_loss(
 def roma_loss(
     trace: Trace, warp: Tensor, visible: Tensor, *, classifies: bool = True, robust: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return RoMa's sum of losses, and each of them by name for the log.
+    """Return the sum of RoMa's losses, and each of them by name for the log.
 
-    Source: section 3.4, the coarse loss and those of all refiners; that a refiner of stride 8 and below is not
-    asked to repair what is far off is from the authors' code.
+    Source: section 3.4, the coarse loss and those of all refiners. Excluding large initial errors from refiners of
+    stride 8 and below follows the authors' code.
 
     Args:
         trace: both directions of the batch, A to B in the first half.
         warp: (2B, S, S, 2) true warps, normalised.
-        visible: (2B, S, S) bool, where they hold.
-        classifies: the decoder answers with anchors, otherwise with coordinates.
-        robust: refiners are asked by the generalised Charbonnier loss, otherwise by the mean distance.
+        visible: (2B, S, S) bool, where they are valid.
+        classifies: the decoder outputs anchor logits, otherwise coordinates.
+        robust: train refiners with the generalised Charbonnier loss, otherwise with the mean distance.
     """
     truth, seen = ground_truth_at(warp, visible, _shape(trace.anchor_logits))
     losses = {
@@ -129,10 +129,10 @@ def roma_loss(
 
 
 def fusion_loss(F_s: Tensor, F_g: Tensor, truth: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return MATCHA's losses of the fused maps, weighted and summed, and each of them by name for the log.
+    """Return MATCHA's losses on the fused maps, weighted and summed, and each of them by name for the log.
 
     Source: Xue et al., MATCHA (arXiv 2501.14945): dual softmax on the geometric map, contrast and dense flow on the
-    semantic one. Its noise on annotated points is left out, for rendered truth has none, and so are the losses of
+    semantic one. Its noise on annotated points is omitted, as rendered truth has none, and so are the losses of
     heads that descriptors do not need.
 
     Args:
@@ -158,34 +158,34 @@ def fusion_loss(F_s: Tensor, F_g: Tensor, truth: Tensor, seen: Tensor) -> tuple[
 
 
 def positives(truth: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells (N,) of A and of B, row-major, that show the same place, one to one.
+    """Matching cells (N,) of A and of B, row-major, one to one.
 
     Args:
-        truth: (h, w, 2) normalised, where the centres of B's cells are in A. seen: (h, w) bool.
+        truth: (h, w, 2) normalised positions in A of the centres of B's cells. seen: (h, w) bool.
     """
     height, width = seen.shape
     column, row = ((truth + 1) / 2 * truth.new_tensor([width, height])).long().unbind(-1)
     inside = seen & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     b = inside.flatten().nonzero()[:, 0]
     a = (row * width + column).flatten()[b]
-    # Of several cells of B in one of A the last counts; cells are numbered from 1.
+    # If several cells of B are in one of A, the last one counts; cells are numbered from 1.
     partner = torch.zeros(height * width, dtype=torch.long, device=b.device).scatter_reduce(0, a, b + 1, "amax")
     a = partner.nonzero()[:, 0]
     return a, partner[a] - 1
 
 
 def dual_softmax_loss(logits: Tensor) -> Tensor:
-    """Return the mean cross entropy of the diagonal of (N, N) logits along rows, and that along columns, summed."""
+    """Return the mean cross entropy of the diagonal of (N, N) logits along rows plus that along columns."""
     right = torch.arange(len(logits), device=logits.device)
     return F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)
 
 
 def flow_loss(queries: Tensor, maps: Tensor, cells: Tensor) -> Tensor:
-    """Return the mean distance in cells of the softly most similar place from the true one.
+    """Return the mean distance in cells between the soft-argmax of the similarities and the true position.
 
     Args:
         queries: (N, C) unit descriptors of one image. maps: (C, h, w) of the other.
-        cells: (N,) of it, row-major, that are true.
+        cells: (N,) true cells of the other, row-major.
     """
     height, width = maps.shape[-2:]
     weights = (queries @ maps.flatten(1) / FLOW_TEMPERATURE).softmax(dim=1)
@@ -195,14 +195,14 @@ def flow_loss(queries: Tensor, maps: Tensor, cells: Tensor) -> Tensor:
 
 
 def anchor_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:
-    """Return the mean of -log pi_k(x) over the points seen, where k is the anchor nearest to the true match.
+    """Return the mean of -log pi_k(x) over visible points, where k is the anchor nearest to the true match.
 
     Source: RoMa section 3.4, the coarse loss: the Kullback-Leibler divergence of regression by classification.
 
     Args:
         logits: (B, side * side, h, w), anchors row-major.
         truth: (B, h, w, 2) normalised.
-        seen: (B, h, w) bool, which of them count.
+        seen: (B, h, w) bool, the points that count.
     """
     side = math.isqrt(logits.shape[1])
     column, row = ((truth + 1) * (side / 2)).long().clamp(0, side - 1).unbind(-1)
@@ -211,28 +211,28 @@ def anchor_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:
 
 
 def robust_loss(distance: Tensor, scale: float) -> Tensor:
-    """Return the mean of scale^a ((distance / scale)^2 + 1)^(a / 2), a = 0.5, or 0 for no distance at all.
+    """Return the mean of scale^a ((distance / scale)^2 + 1)^(a / 2), a = 0.5, or 0 if there are no distances.
 
-    Source: RoMa section 3.4, the generalised Charbonnier loss: like L2 near 0, so that refinement is smooth,
-    and with a gradient that falls with the root of the distance, so that outliers are let go.
+    Source: RoMa section 3.4, the generalised Charbonnier loss: like L2 near 0, for smooth refinement, and with a
+    gradient that falls with the square root of the distance, to ignore outliers.
 
     Args:
         distance: (N,) between predicted and true targets.
-        scale: where the behaviour changes, in the same unit.
+        scale: the distance where the behaviour changes, in the same unit.
     """
     penalty = scale**CHARBONNIER_ALPHA * ((distance / scale).square() + 1) ** (CHARBONNIER_ALPHA / 2)
     return penalty.sum() / max(len(distance), 1)
 
 
 def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) -> Tensor:
-    """Return the cross entropy over a grid of `side` squared classes; the nearest four share the target.
+    """Return the cross entropy over a grid of `side` squared classes, with the target shared by the nearest four.
 
-    Source: RoMa section 3.3, regression by classification; RoMa's target is the nearest anchor alone.
+    Source: RoMa section 3.3, regression by classification; RoMa's target is the nearest anchor only.
 
     Args:
         logits: (B, h, w, side * side), row-major.
         truth: (B, h, w, 2) normalised.
-        seen: (B, h, w) bool, which of them count.
+        seen: (B, h, w) bool, the points that count.
         side: classes along each axis.
     """
     if not seen.any():
@@ -244,7 +244,7 @@ def classification_loss(logits: Tensor, truth: Tensor, seen: Tensor, side: int) 
 
 
 def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the four cells (N, 4) around positions (N, 2), and their weights; centres are whole numbers."""
+    """Return the four cells (N, 4) around positions (N, 2), and their weights; cell centres are at integers."""
     position = position.clamp(0, side - 1 - 1e-4)
     base = position.floor()
     x, y = (position - base).unbind(-1)
@@ -255,7 +255,7 @@ def bilinear_targets(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def distance_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean distance of a warp from the truth, normalised: what DKM trains both of its stages with.
+    """Return the mean normalised distance between a warp and the truth, the loss of both of DKM's stages.
 
     Args:
         warp, truth: (B, h, w, 2).
@@ -267,7 +267,7 @@ def distance_loss(warp: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
 def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor, *, robust: bool = True) -> Tensor:
     """Return the mean generalised Charbonnier penalty of the errors, in cells of the warp's own grid.
 
-    Source: RoMa section 3.4, alpha = 0.5; shifted so that it is 0 for no error.
+    Source: RoMa section 3.4, alpha = 0.5; shifted to be 0 for zero error.
 
     Args:
         robust: otherwise the mean error itself.
@@ -286,11 +286,11 @@ def certainty_loss(logits: Tensor, right: Tensor) -> Tensor:
 
 
 def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tensor) -> Tensor:
-    """Return the cross entropy of finding the true match among the cells around it.
+    """Return the cross entropy of identifying the true match among the cells around it.
 
-    The refiners' local correlation carries no gradient, so descriptors learn here: random visible points of A
-    are compared with the (2r+2)^2 cells around their true match in B, the four nearest of which share the
-    target bilinearly.
+    The refiners' local correlation carries no gradient, so descriptors are trained here: random visible points of A
+    are compared with the (2r+2)^2 cells around their true match in B, with the target shared bilinearly by the
+    four nearest.
 
     Args:
         descriptors: (2B, C, h, w) unit vectors, A in the first half, B in the second.

@@ -1,4 +1,4 @@
-"""How the mini network is trained: three sizes, from one pass to two, and the losses of its stages."""
+"""Training of the mini network: three sizes, first with one pass and then with two, and the losses of its stages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .options import TrainOptions
 from .setups import chosen, mini_config
 from .trainable import Batch, Phase, Trainable
 
-SIZES = (192, 224, 320)  # many small pairs first, when pairs count most; at last as photographs are matched
+SIZES = (192, 224, 320)  # many small pairs first, when their number matters most; finally as photographs are matched
 PHASE_ENDS = (0.35, 0.78)
-COARSE_SHARE = 0.6  # of the last size: the side of the first of its two passes
+COARSE_SHARE = 0.6  # side of the first of two passes, as a share of the last size
 STRIDE = 16
 LEARNING_RATE = 2e-3
-CONSTANT_SHARE = 0.2  # of the schedule at full learning rate, before the cosine
-LAST_RATE = 0.01  # of the full learning rate, at the very end
+CONSTANT_SHARE = 0.2  # share of the schedule at full learning rate, before the cosine decay
+LAST_RATE = 0.01  # share of the full learning rate at the very end
 
 
 class MiniTrainable(Trainable):
-    """The mini network; bfloat16 where the device is faster with it."""
+    """The mini network; in bfloat16 if that is faster on the device."""
 
     network: Mini
     clip_norm = 3.0
@@ -44,11 +44,13 @@ class MiniTrainable(Trainable):
             config = mini_config(options.setup, config)
         network = read_mini(options.start) if options.start else Mini(config)
         if setup is not None and network.config != config:
-            raise UsageError(f"{options.start} is not mini by --setup {options.setup}. Leave --from or --setup out.")
+            raise UsageError(
+                f"{options.start} does not fit --setup {options.setup} of mini. Leave --from or --setup out."
+            )
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
         super().__init__(network.to(device), options.sizes or SIZES, precision)
         if len(self.sizes) != len(SIZES) or any(side % STRIDE or side <= 0 for side in self.sizes):
-            raise UsageError(f"--sizes of mini are {len(SIZES)} multiples of {STRIDE}, such as 192,224,320.")
+            raise UsageError(f"--sizes of mini must be {len(SIZES)} multiples of {STRIDE}, such as 192,224,320.")
         self.robust = setup is None or setup.robust
         self.learning_rate = options.learning_rate or LEARNING_RATE
 
@@ -83,6 +85,6 @@ class MiniTrainable(Trainable):
         return f"{LAYOUT} {config_to_json(self.network.config)}" + ("" if self.robust else " by mean distances")
 
     def exported(self, facts: Mapping[str, str]) -> bytes:
-        """Half precision: the difference is not seen in the matches."""
+        """The weight file, in half precision: matches show no difference."""
         tensors = {key: value.detach().cpu().half().contiguous() for key, value in weights_of(self.network).items()}
         return save(tensors, {"layout": LAYOUT, "config": config_to_json(self.network.config), **facts})

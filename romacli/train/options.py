@@ -1,4 +1,4 @@
-"""What a training is asked to do."""
+"""Options of a training run."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ def _sides(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `train` needs to know; the defaults are the recipe of the shipped weights.
+    """Settings of `train`; the defaults are the recipe of the included weights.
 
     Attributes:
-        output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt lie beside it, and
+        output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt are next to it, and
             with validation the best weights so far as .best.safetensors.
-        model: which network: a name in `MODELS`.
-        setup: row of RoMa's table 2 to train, of mini or roma: I to VIII (see `setups`); None for the network's own.
-        data: where pairs come from: a name in `DATA`.
-        data_dir: folder of photographs with depth and pose, for all `data` but synthetic.
-        smallest_window: share of each side of such a photograph that a random window keeps at least.
-        textures: folder of photographs to paint scenes with; None uses procedural textures alone.
-        procedural: how many generated textures to add.
+        model: the network: a name in `MODELS`.
+        setup: row of RoMa's table 2 to train, for mini or roma: I to VIII (see `setups`); None for the network's own.
+        data: the source of pairs: a name in `DATA`.
+        data_dir: folder of photographs with depth and pose, for all `data` except synthetic.
+        smallest_window: minimum share of each side of such a photograph that a random window keeps.
+        textures: folder of photographs used as textures; None uses only procedural ones.
+        procedural: number of generated textures to add.
         minutes: length of the schedule in wall-clock time.
         steps: length of the schedule in steps instead; overrides `minutes`.
         sizes: px, sides of the training pairs in the phases of the schedule; None for the network's own.
-        batch_size: pairs a step on each device, each used in both directions.
-        learning_rate: of AdamW at its highest; None for the network's own.
+        batch_size: pairs per step on each device, each used in both directions.
+        learning_rate: AdamW's peak learning rate; None for the network's own.
         seed: of the weights and of the pairs.
-        workers: processes that make pairs; 0 makes them between the steps.
+        workers: processes that compute pairs; 0 computes them between the steps.
         threads: CPU threads of the network.
-        device: where the network lives, such as cpu or cuda.
-        checkpoint_minutes: how often the state is saved.
-        validate_minutes: how often the averaged weights are judged.
-        start: weights to begin with in place of random ones; mini takes their configuration.
+        device: the network's device, such as cpu or cuda.
+        checkpoint_minutes: interval between checkpoints.
+        validate_minutes: interval between validations of the averaged weights.
+        start: initial weights instead of random ones; mini takes their configuration.
         dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
-        vgg: torchvision's VGG19-BN weights for RoMa's fine features to begin with; None begins at random.
-        resnet: the same of ResNet-50, which setups I to IV see with.
-        resume: continue from the checkpoint beside `output` if there is one.
+        vgg: torchvision's VGG19-BN weights to initialise RoMa's fine features; None for random ones.
+        resnet: the same for ResNet-50, the encoder of setups I to IV.
+        resume: continue from the checkpoint next to `output`, if there is one.
         config: widths and depths of the network, a MiniConfig, RoMaConfig or FusionConfig; None for the network's own.
     """
 
@@ -116,28 +116,30 @@ class TrainOptions:
 
 
 def check(options: TrainOptions) -> None:
-    """Refuse what cannot be trained.
+    """Refuse options that cannot be trained.
 
     Raises:
         UsageError: there is nothing to train on, or no time to train.
     """
     if options.output.is_dir():
-        raise UsageError(f"--output {options.output} is a folder. Name the weight file to write, *.safetensors.")
+        raise UsageError(f"--output {options.output} is a folder. Give the weight file to write, *.safetensors.")
     if options.model not in MODELS:
         raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
     if options.model != "roma" and (options.dinov2 or options.vgg or options.resnet):
         raise UsageError(f"--dinov2, --vgg and --resnet are parts of RoMa, not of {options.model}. Leave them out.")
     if options.setup is not None and options.model == "fusion":
-        raise UsageError("--setup is a row of RoMa's ablations, which fusion has no part in. Leave it out.")
+        raise UsageError("--setup is a row of RoMa's ablations, which do not include fusion. Leave it out.")
     if options.data not in DATA:
         raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
     if (options.data == "synthetic") != (options.data_dir is None):
-        raise UsageError("--data megadepth and --data scannet need --data-dir DIR, --data synthetic goes without.")
+        raise UsageError("--data megadepth and --data scannet need --data-dir DIR; --data synthetic takes none.")
     if options.data != "synthetic" and options.textures is not None:
-        raise UsageError(f"--textures paints the scenes of --data synthetic, not {options.data}. Leave one out.")
+        raise UsageError(f"--textures is for the scenes of --data synthetic, not {options.data}. Leave one out.")
     if not 0 < options.smallest_window <= 1:
-        raise UsageError(f"--smallest-window {options.smallest_window:g} is no share. Give more than 0, at most 1.")
+        raise UsageError(
+            f"--smallest-window {options.smallest_window:g} is not a fraction. Give more than 0, at most 1."
+        )
     if options.steps is None and options.minutes <= 0:
         raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
     if options.data == "synthetic" and options.textures is None and options.procedural == 0:
-        raise UsageError("--procedural 0 without --textures leaves nothing to paint scenes with. Give either.")
+        raise UsageError("--procedural 0 without --textures leaves no textures for the scenes. Give either.")

@@ -1,4 +1,4 @@
-"""The processes that train together, as `torchrun` starts them: one for each device."""
+"""The processes that train together, as started by `torchrun`: one per device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from romacli.errors import UsageError
 from romacli.matchers.device import resolve_device
 
-VALIDATION_LIMIT = timedelta(hours=2)  # the others wait as long for the one that validates
+VALIDATION_LIMIT = timedelta(hours=2)  # how long the others wait while one process validates
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Ranks:
     """This process among those that train together.
 
     Attributes:
-        rank: its number; the first one writes.
-        count: of processes.
+        rank: its index; the first one writes.
+        count: number of processes.
         device: its own.
     """
 
@@ -38,13 +38,13 @@ class Ranks:
         return self.rank == 0
 
     def wrapped(self, module: nn.Module) -> nn.Module:
-        """Return a module whose gradients are averaged over all processes, with the weights of the first."""
+        """Wrap a module so that gradients are averaged over all processes; weights are the first process's."""
         if self.count == 1:
             return module
         return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def agreed(self, value: float) -> float:
-        """Return the first process's value: clocks differ, and all must come to the same end."""
+        """Return the first process's value: clocks differ, and all must end at the same step."""
         if self.count == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
@@ -52,26 +52,26 @@ class Ranks:
         return shared.item()
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             dist.barrier()
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks, also before it has joined the others."""
+    """Whether this process writes and prints, even before it has joined the others."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` has started beside this one; without it, train alone.
+    """Join the other processes started by `torchrun`; without it, train alone.
 
     Args:
-        device: a word for it; of a `cuda` without number each process takes its own.
+        device: as given to `--device`; with `cuda` and no number, each process takes its own.
 
     Raises:
-        UsageError: the device has a number that several processes would share.
-        InputError: the device is not there.
+        UsageError: the device has a number, so several processes would share it.
+        InputError: the device is not available.
     """
     count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if count == 1:

@@ -1,4 +1,4 @@
-"""What is written down while training: the log, checkpoints, and the weights that did best."""
+"""The files written during training: the log, checkpoints, and the best weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .state import TrainState, best_path, export, replace_file, save_checkpoint
 LOG_EVERY_STEPS = 50
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-"""Judges a network in evaluation mode. The first figure decides which weights are best: the larger, the better."""
+"""Evaluates a network in evaluation mode. The first figure selects the best weights; larger is better."""
 
 
 class Record:
-    """The files beside a run's output, kept up to date as it goes on."""
+    """The files next to a run's output, updated during training."""
 
     def __init__(self, options: TrainOptions, validate: Validate | None, say: Callable[[str], None]) -> None:
         self._options = options
@@ -35,7 +35,7 @@ class Record:
         options.output.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, state: TrainState, losses: dict[str, Tensor] | None) -> None:
-        """Take in the losses of a step, None for a skipped one, and write what has become due."""
+        """Add the losses of a step, None if it was skipped, and write whatever is due."""
         if losses is not None:
             self._losses.append(losses)
         now = time.monotonic()
@@ -47,7 +47,7 @@ class Record:
             self._save(state)
 
     def finish(self, state: TrainState) -> None:
-        """Write all that is left; the output then holds the best weights, where they were judged."""
+        """Write everything that remains; if validated, the output then contains the best weights."""
         if state.validated_step != state.step:
             self._judge(state)
         self._save(state)
@@ -91,15 +91,15 @@ class Record:
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Append a row to a CSV file; columns it has not had so far are added, and empty in the rows before.
+    """Append a row to a CSV file; new columns are added, and are empty in earlier rows.
 
     Raises:
-        InputError: the file is no such log.
+        InputError: the file is not such a log.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a log of a training. Move it away, or give another --output.") from error
+        raise InputError(f"{path} is not a log of a training run. Move it away, or give another --output.") from error
     rows = csv.reader(io.StringIO(text))
     columns = next(rows, [])
     wanted = [*columns, *(name for name in row if name not in columns)]

@@ -1,4 +1,4 @@
-"""What a training will take, found by its first steps."""
+"""Estimate the cost of a training run from its first steps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .options import TrainOptions, check
 from .ranks import joined
 from .state import restored
 
-_BYTES = 4  # of a number: weights, their average and AdamW's two memories are float32
+_BYTES = 4  # per number: weights, their average and AdamW's two moments are float32
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a training will take on one device.
+    """The cost of a training run on one device.
 
     Attributes:
-        steps: of the whole schedule; from the time of a step where minutes say how long.
-        pairs: on all of them.
-        parameters: that are trained; the frozen ones are not counted.
-        seconds_per_step: of the largest pairs, after a first one.
-        memory_gb: at most, of the device, or of the whole process on a CPU.
-        disk_gb: of the weights, the best ones and the checkpoint.
+        steps: of the whole schedule; derived from the time of a step if the schedule is in minutes.
+        pairs: over all steps and devices.
+        parameters: number trained, without frozen ones.
+        seconds_per_step: on the largest pairs, after a first step.
+        memory_gb: peak, of the device, or of the whole process on a CPU.
+        disk_gb: for the weights, the best ones and the checkpoint.
     """
 
     steps: int
@@ -41,11 +41,11 @@ class Rehearsal:
 
 
 def rehearse(options: TrainOptions) -> Rehearsal:
-    """Take two steps on the largest pairs of the schedule, and keep nothing.
+    """Take two steps on the largest pairs of the schedule, and write nothing.
 
     Raises:
         UsageError: there is nothing to train on, or no time to train.
-        InputError: the pairs or the first weights cannot be read.
+        InputError: the pairs or the initial weights cannot be read.
     """
     check(options)
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""How RoMa is trained: DINOv2 frozen, VGG19 slowly, the rest from its own losses."""
+"""Training of RoMa: DINOv2 frozen, VGG19 at a low learning rate, the rest at the full one."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .trainable import Batch, Phase, Trainable
 
 SIZES = (560,)  # 448 in the paper's ablations
 STRIDE = 56  # a multiple of the patches' 14 px and of the pyramid's 8
-# Of the decoder and the refiners, for a batch of 8; the encoder's is a twentieth (appendix B).
+# For the decoder and the refiners at a batch of 8; the encoder's is a twentieth (appendix B).
 LEARNING_RATE = 1e-4
 ENCODER_SHARE = 5e-6 / 1e-4
-LAST_STEPS = 0.9  # of the schedule: from there on at a tenth of the rate, as in the authors' code
+LAST_STEPS = 0.9  # of the schedule; after it, a tenth of the rate, as in the authors' code
 ENCODERS = ("vgg.", "resnet.", "fine_resnet.")
 
 
 class RoMaTrainable(Trainable):
-    """RoMa at one size and in one pass; bfloat16 on a GPU, but for what the network keeps in float32."""
+    """RoMa at one size and in one pass; bfloat16 on a GPU, except for what the network keeps in float32."""
 
     network: RoMa
-    clip_norm = 0.01  # the authors'
+    clip_norm = 0.01  # as in the authors' code
     frozen = (DINOV2_PREFIX,)
 
     def __init__(self, options: TrainOptions, device: torch.device, devices: int = 1) -> None:
         sizes = options.sizes or SIZES
         if len(sizes) != 1 or sizes[0] % STRIDE or sizes[0] <= 0:
-            raise UsageError(f"--sizes of roma is one multiple of {STRIDE}, such as 448 or 560.")
+            raise UsageError(f"--sizes of roma must be one multiple of {STRIDE}, such as 448 or 560.")
         config = options.config if isinstance(options.config, RoMaConfig) else PUBLISHED
         setup = chosen(options.setup)
         if setup is not None:
@@ -78,18 +78,18 @@ class RoMaTrainable(Trainable):
         return repr(self.network.config) + ("" if self.robust else " by mean distances")
 
     def exported(self, facts: Mapping[str, str]) -> bytes:
-        """The layout of RoMa's published checkpoints, in float32, with the parts it was built from."""
+        """The layout of RoMa's published checkpoints, in float32, with the components it was built from."""
         tensors = {checkpoint_name(k): v.detach().cpu().contiguous() for k, v in self.trained().items()}
         return save(tensors, {"parts": json.dumps(self.network.config.variation), **facts})
 
 
 def _initial(options: TrainOptions, config: RoMaConfig) -> RoMa:
-    """The network of given weights, or a random one behind DINOv2 and, if given, an encoder's published weights."""
+    """A network with given weights, or random ones on DINOv2 and, if given, an encoder's published weights."""
     has_dinov2 = config.coarse_encoder == "dinov2"
     parts = {"--dinov2": has_dinov2, "--vgg": config.fine_encoder == "vgg19", "--resnet": not has_dinov2}
     for option, used in parts.items():
         if getattr(options, option[2:]) is not None and not used:
-            raise UsageError(f"{option} is no part of setup {options.setup or 'VII'}. Leave it out.")
+            raise UsageError(f"{option} is not used by setup {options.setup or 'VII'}. Leave it out.")
     if options.start is not None:
         roma = read_state_dict(options.start)
     else:
@@ -108,7 +108,7 @@ def _initial(options: TrainOptions, config: RoMaConfig) -> RoMa:
 
 
 def _features(path: Path, roma: Mapping[str, Tensor], theirs: str, ours: str, what: str) -> dict[str, Tensor]:
-    """An encoder's tensors under RoMa's names, out of torchvision's file with all of the network."""
+    """An encoder's tensors under RoMa's names, from torchvision's file of the whole network."""
     names = {theirs + name.removeprefix(ours): name for name in roma if name.startswith(ours)}
     found = {key: value for key, value in read_state_dict(path).items() if key in names}
     expected = {k: tuple(roma[name].shape) for k, name in names.items() if k in found or "num_batches" not in k}

@@ -1,4 +1,4 @@
-"""The rows of RoMa's table 2: what its parts are worth, each a change of the row before it."""
+"""The rows of RoMa's table 2, the ablations: each changes one component of the row before."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Setup:
 
     Attributes:
         coarse: encoder of the coarse features: resnet50 or dinov2, which stays frozen.
-        fine: encoder of the fine features: that of the coarse ones, resnet50 (one of its own) or vgg19.
-        transformer: the coarse decoder attends to the whole picture; otherwise it is of convolutions.
-        classifies: it answers with anchors, by section 3.3; otherwise with coordinates, as DKM's.
-        robust: refiners are trained with the generalised Charbonnier loss; otherwise with the mean distance, as DKM's.
+        fine: encoder of the fine features: shared (the coarse one), resnet50 (a separate one) or vgg19.
+        transformer: the coarse decoder attends to the whole image; otherwise it is convolutional.
+        classifies: it outputs anchor logits, see section 3.3; otherwise coordinates, like DKM's.
+        robust: refiners are trained with generalised Charbonnier loss; otherwise with the mean distance, as in DKM.
     """
 
     coarse: str
@@ -38,11 +38,11 @@ SETUPS = {
     "VII": Setup("dinov2", "vgg19", transformer=True, classifies=True, robust=True),
     "VIII": Setup("dinov2", "vgg19", transformer=False, classifies=True, robust=True),
 }
-BORROWED = {"III": "VGG19", "V": "DINOv2"}  # what mini has nothing for
+BORROWED = {"III": "VGG19", "V": "DINOv2"}  # encoders without a counterpart in mini
 
 
 def chosen(name: str | None) -> Setup | None:
-    """Return the row of a name; None for none.
+    """Return the row with this name; None for None.
 
     Raises:
         UsageError: there is no such row.
@@ -55,16 +55,16 @@ def chosen(name: str | None) -> Setup | None:
 
 
 def mini_config(name: str, base: MiniConfig) -> MiniConfig:
-    """Return mini's counterpart of a row: without the cosines that it adds to logits, which RoMa does not.
+    """Return mini's counterpart of a row: without the cosines it adds to logits, which RoMa does not.
 
     Raises:
-        UsageError: the row changes nothing that mini has, or is none.
+        UsageError: the row changes nothing in mini, or does not exist.
     """
     setup = chosen(name)
     assert setup is not None
     if name in BORROWED:
         raise UsageError(
-            f"--setup {name} brings in {BORROWED[name]}, and mini has trunks of its own: it would be the row before. "
+            f"--setup {name} adds {BORROWED[name]}, but mini has its own trunks: it would equal the row before. "
             "Give --model roma, or another row."
         )
     return replace(
@@ -77,7 +77,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
 
 
 def roma_config(setup: Setup, base: RoMaConfig) -> RoMaConfig:
-    """Return RoMa with the parts of a row, at the sizes of `base`."""
+    """Return RoMa with the components of a row, at the sizes of `base`."""
     return base.varied(
         coarse_encoder=setup.coarse,
         fine_encoder=setup.fine,

@@ -1,4 +1,4 @@
-"""What changes while training, and how it is kept: checkpoints and weight files, whole or not at all."""
+"""The state of a training run, and its files: checkpoints and weights, written atomically."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NOT_IN_THE_RECIPE = ("output", "config", "textures", "data_dir", "dinov2", "vgg"
 
 @dataclass
 class TrainState:
-    """All that changes while training; what a checkpoint holds.
+    """Everything that changes during training; the content of a checkpoint.
 
     Attributes:
         best: the deciding figure of the best validation so far.
-        validated_step: the step after which the weights were last judged.
+        validated_step: the step of the last validation.
     """
 
     trainable: Trainable
@@ -43,25 +43,25 @@ class TrainState:
     validated_step: int = -1
 
     def progress(self, options: TrainOptions) -> float:
-        """Return the fraction of the schedule that is done."""
+        """Return the completed fraction of the schedule."""
         if options.steps is not None:
             return self.step / options.steps
         return self.elapsed_s / (options.minutes * 60)
 
     def set_learning_rate(self, progress: float) -> None:
-        """Follow the network's schedule, behind a linear warm-up in steps."""
+        """Follow the network's schedule, after a linear warm-up in steps."""
         share = min(1.0, (self.step + 1) / WARM_UP_STEPS) * self.trainable.rate_at(progress)
         for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
             group["lr"] = highest * share
 
     def update_average(self) -> None:
-        """Follow the weights with an exponential average, faster while young."""
+        """Update the exponential average of the weights, faster at first."""
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         average_into(self.average, self.trainable, 1 - decay)
 
     @torch.no_grad()
     def repair_statistics(self) -> None:
-        """Put averages in the place of batch norm statistics that a bad batch has left not finite."""
+        """Replace batch norm statistics that a bad batch has made non-finite by their averages."""
         averages = dict(self.average.network.named_buffers())
         for name, buffer in self.trainable.network.named_buffers():
             if not torch.isfinite(buffer).all():
@@ -72,17 +72,17 @@ _COUNTS = ("step", "pairs", "elapsed_s", "skipped", "best", "validated_step")
 
 
 def checkpoint_path(output: Path) -> Path:
-    """Return where a run keeps its state."""
+    """Return the path of a run's checkpoint."""
     return output.with_suffix(".checkpoint.pt")
 
 
 def best_path(output: Path) -> Path:
-    """Return where a run with validation keeps its best weights."""
+    """Return the path of the best weights of a run with validation."""
     return output.with_suffix(".best.safetensors")
 
 
 def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
-    """Return the state of a run's checkpoint, or that of its beginning.
+    """Return the state in a run's checkpoint, or the initial one.
 
     Raises:
         InputError: the checkpoint is damaged, or of another network.
@@ -97,7 +97,7 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
     try:
         stored = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read as a checkpoint. Remove it to begin anew.") from error
+        raise InputError(f"{path} cannot be read as a checkpoint. Remove it to start again.") from error
     if stored.get("fingerprint") != trainable.fingerprint():
         raise InputError(f"{path} was made with another network configuration. Remove it, or give another --output.")
     trainable.restore(stored["network"])
@@ -109,7 +109,7 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
 
 
 def save_checkpoint(state: TrainState, output: Path) -> None:
-    """Save all of the state beside the output."""
+    """Save the whole state next to the output."""
     path = checkpoint_path(output)
     temporary = path.with_name(path.name + ".partial")
     torch.save(
@@ -126,12 +126,12 @@ def save_checkpoint(state: TrainState, output: Path) -> None:
 
 
 def export(state: TrainState, options: TrainOptions, path: Path) -> None:
-    """Write the averaged weights to a file that matchers read, with how they came about."""
+    """Write the averaged weights, with their recipe, to a file that matchers can load."""
     replace_file(path, state.average.exported(_facts(state, options)))
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file new content, all or nothing."""
+    """Replace a file's content atomically."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(content)
     os.replace(temporary, path)
@@ -151,7 +151,7 @@ def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The git commit of the code that trains, if it lies in a repository and git is there."""
+    """The git commit of the training code, if it is in a repository and git is installed."""
     command = ["git", "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

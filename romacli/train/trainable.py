@@ -1,4 +1,4 @@
-"""The seam between the loop and the networks it trains."""
+"""The interface between the loop and the networks it trains."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images (2B, 3, S, S) uint8, A in the first half, and their true warps and visibility (see `stacked`)."""
+"""Images (2B, 3, S, S) uint8, A in the first half, with their true warps and visibility (see `stacked`)."""
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch on a device."""
+    """Move a batch to a device."""
     images, warp, visible = (tensor.to(device, non_blocking=True) for tensor in batch)
     return images, warp, visible
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What a part of the schedule trains at: the pairs' side, and the coarse pass's side if there are two."""
+    """The sizes of a part of the schedule: the pairs' side, and the coarse pass's side if there are two."""
 
     size: int
     coarse_size: int | None = None
 
 
 class Trainable(nn.Module, ABC):
-    """A network with its losses and its recipe: all that differs between the networks the loop can train.
+    """A network with its losses and recipe: everything specific to a network that the loop can train.
 
-    Calling it gives the loss, so that it can be wrapped for several devices as one module.
+    Calling it returns the loss, so that it can be wrapped as one module for several devices.
 
     Attributes:
-        network: what is trained.
-        clip_norm: the gradient is shortened to this length.
-        betas: how long AdamW remembers gradients and their squares.
-        frozen: first parts of the names of tensors that stay as they came. They belong to another file and
-            are neither averaged nor stored.
+        network: the network to train.
+        clip_norm: maximum norm of the gradient.
+        betas: AdamW's decay rates for gradients and their squares.
+        frozen: prefixes of tensors that are not trained. They belong to another file and are neither averaged
+            nor stored.
         sizes: px, sides of the pairs in the phases of its schedule.
-        precision: in which its products are computed, for the record.
+        precision: of its matrix products, for the record.
     """
 
     clip_norm: ClassVar[float]
@@ -60,30 +60,30 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def phase_at(self, progress: float) -> Phase:
-        """Return what to train at a fraction of the schedule."""
+        """Return the sizes to train at, at a fraction of the schedule."""
 
     @abstractmethod
     def rate_at(self, progress: float) -> float:
-        """Return the learning rate at a fraction of the schedule, as a share of the highest."""
+        """Return the learning rate at a fraction of the schedule, relative to the peak."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what the optimiser moves, with the highest learning rate `lr` of each group."""
+        """Return the optimiser's parameter groups, with the peak learning rate `lr` of each."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return what a checkpoint must have in common with this network."""
+        """Return a string that must be equal in a checkpoint and this network."""
 
     @abstractmethod
     def exported(self, facts: Mapping[str, str]) -> bytes:
-        """Return the network as a weight file with `facts` in its metadata."""
+        """Return the content of a weight file, with `facts` in its metadata."""
 
     def trained(self) -> dict[str, Tensor]:
-        """Return all tensors of the network but the frozen ones, by name."""
+        """Return all tensors of the network except the frozen ones, by name."""
         return {name: value for name, value in self.network.state_dict().items() if not name.startswith(self.frozen)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take in what `trained` returned."""
+        """Load tensors as returned by `trained`."""
         self.network.load_state_dict({**self.network.state_dict(), **tensors})
 
     def copied(self) -> Self:

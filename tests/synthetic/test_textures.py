@@ -58,7 +58,7 @@ def test_photographs_are_read_as_rgb(tmp_path):
 
 
 def test_folder_without_photographs_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"holds no JPEG or PNG photographs"):
+    with pytest.raises(InputError, match=r"contains no JPEG or PNG photographs"):
         Textures.load(tmp_path, procedural=0, seed=0)
 
 

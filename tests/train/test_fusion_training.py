@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_said(options: TrainOptions, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="one multiple of 16"):
         train(replace(options, sizes=(100,)))
     save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="holds no fusion network"):
+    with pytest.raises(WeightsError, match="contains no fusion network"):
         train(replace(options, start=tmp_path / "other.safetensors"))
 
 

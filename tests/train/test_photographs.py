@@ -190,14 +190,14 @@ def code_in_list(root):
         (spoil_depth, r"1 of 4 files of scene 0001 are missing, first .*depths/0001/1\.h5"),
         (cut_depth, r"0\.h5 cannot be read as a depth map"),
         (spoil_dataset, r"0\.h5 cannot be read as a depth map"),
-        (flat_depth, r"0\.h5 holds depths of shape \(9,\)"),
+        (flat_depth, r"0\.h5 contains depths of shape \(9,\)"),
         (remove_lists, r"no scene lists prep_scene_info/\*\.npy"),
         (cut_list, r"0001\.npy cannot be read as a scene list"),
-        (plain_list, r"0001\.npy cannot be read as a scene list: it holds numbers"),
+        (plain_list, r"0001\.npy cannot be read as a scene list: it contains only numbers"),
         (without_poses, r"0001\.npy lacks poses"),
-        (beyond, r"0001\.npy does not fit together"),
+        (beyond, r"0001\.npy is inconsistent"),
         (of_no_file, r"Scene 0001 lists pairs of image 2, but no file"),
-        (only_tests, r"All 1 scenes in .* are kept for tests"),
+        (only_tests, r"All 1 scenes in .* are reserved for tests"),
         (too_little_overlap, r"None of 1 pair in 1 scene overlaps more than 0\.01"),
         (code_in_list, r"0001\.npy .*wants to call builtins\.print"),
     ],
@@ -250,13 +250,13 @@ def other_columns(root):
     ("damage", "message"),
     [
         (cut_png, r"depth/10\.png cannot be read as a 16-bit depth map"),
-        (lost_pose, r"pose/0\.txt holds no finite 4 x 4 matrix"),
+        (lost_pose, r"pose/0\.txt contains no finite 4 x 4 matrix"),
         (no_pose, r"pose/0\.txt cannot be read as a matrix"),
         (no_color, r"1 of 7 files of scene scene0003_01 are missing, first .*color/0\.jpg"),
         (no_pairs, r"no lists of pairs scannet_indices/\*\.npz"),
         (cut_npz, r"scene0003_01\.npz cannot be read as a list of pairs"),
         (code_in_npz, r"scene0003_01\.npz cannot be read as a list of pairs"),
-        (other_columns, r"holds name \(3, 2\) and score \(1,\)"),
+        (other_columns, r"contains name \(3, 2\) and score \(1,\)"),
     ],
 )
 def test_damaged_scannet_is_named(tmp_path, damage, message):
@@ -293,7 +293,7 @@ def test_scannet_numbers_views_by_frame(tmp_path):
         ({"data": "megadepth"}, "need --data-dir"),
         ({"data_dir": "here"}, "need --data-dir"),
         ({"data": "scannet", "data_dir": "here", "textures": "there"}, "not scannet"),
-        ({"smallest_window": 0.0}, "--smallest-window 0 is no share"),
+        ({"smallest_window": 0.0}, "--smallest-window 0 is not a fraction"),
     ],
 )
 def test_contradicting_options_are_refused(tmp_path, change, message):

@@ -127,7 +127,7 @@ def test_damaged_checkpoint_is_named(options):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": None, "minutes": 0}, "no time to train"), ({"procedural": 0}, "nothing to paint scenes with")],
+    [({"steps": None, "minutes": 0}, "no time to train"), ({"procedural": 0}, "no textures for the scenes")],
 )
 def test_schedule_that_cannot_start_is_refused(options, change, message):
     with pytest.raises(UsageError, match=message):

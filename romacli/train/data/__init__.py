@@ -1,1 +1,1 @@
-"""Where training pairs come from: rendered scenes, or photographs with depth and pose."""
+"""Sources of training pairs: rendered scenes, or photographs with depth and pose."""

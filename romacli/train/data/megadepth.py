@@ -19,10 +19,10 @@ from .photographs import first_line
 from .posed import PosedView
 
 LISTS = "prep_scene_info"
-LEAST_OVERLAPS = (0.01, 0.35)  # RoMa's two mixtures
+LEAST_OVERLAPS = (0.01, 0.35)  # of RoMa's two mixtures
 TEST_SCENES = {"0015", "0022"}
 PHOTO_TOURISM_SCENES = {"0008", "0019", "0021", "0024", "0025", "0032", "0063", "1589"}  # tests of IMC 2021
-# LoFTR leaves these out of its training.
+# Excluded from LoFTR's training.
 DOUBTFUL_SCENES = {
     "0121", "0133", "0168", "0178", "0229", "0349", "0412", "0430", "0443", "1001", "5014", "5015", "5016",
 }  # fmt: skip
@@ -53,15 +53,15 @@ class MegaDepthScene:
     def files(self, number: int) -> tuple[Path, Path]:
         image, depth = self.image_paths[number], self.depth_paths[number]
         if image is None or depth is None:
-            raise InputError(f"Scene {self.name} lists pairs of image {number}, but no file for it. Prepare it anew.")
+            raise InputError(f"Scene {self.name} lists pairs of image {number}, but no file for it. Prepare it again.")
         return self.root / image, self.root / depth
 
 
 def megadepth_scenes(root: Path) -> list[MegaDepthScene]:
-    """Return the training scenes of a MegaDepth folder.
+    """Return the training scenes in a MegaDepth folder.
 
     Raises:
-        InputError: there are none, or a list of them is damaged.
+        InputError: there are none, or a scene list is damaged.
     """
     lists = sorted((root / LISTS).glob("*.npy"))
     if not lists:
@@ -70,15 +70,15 @@ def megadepth_scenes(root: Path) -> list[MegaDepthScene]:
         )
     scenes = [read_scene(root, path) for path in lists if path.stem not in LEFT_OUT]
     if not scenes:
-        raise InputError(f"All {len(lists)} scenes in {root / LISTS} are kept for tests. Add scenes to train on.")
+        raise InputError(f"All {len(lists)} scenes in {root / LISTS} are reserved for tests. Add scenes to train on.")
     return scenes
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:
-    """Return a depth map (H, W) in its scene's own scale, 0 where it is not known.
+    """Read a depth map (H, W) in its scene's own scale, 0 where unknown.
 
     Raises:
-        InputError: the file is missing, cut off or no depth map.
+        InputError: the file is missing, truncated or not a depth map.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -86,42 +86,42 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a depth map: {first_line(error)}. Fetch it again.") from error
     if depth.ndim != 2:
-        raise InputError(f"{path} holds depths of shape {depth.shape}, expected (H, W). Fetch it again.")
+        raise InputError(f"{path} contains depths of shape {depth.shape}, expected (H, W). Fetch it again.")
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
 def read_scene_list(path: Path) -> Mapping[str, Any]:
-    """Return the dictionary in a scene list.
+    """Read the dictionary in a scene list.
 
-    NumPy stores it as a pickle, which can run any code when it is read: here it may hold arrays, numbers and
-    text, and nothing else.
+    NumPy stores it as a pickle, which can run arbitrary code when read: only arrays, numbers and text are accepted
+    here.
 
     Raises:
-        InputError: the file is cut off, no such list, or holds something else.
+        InputError: the file is truncated, not a scene list, or contains other types.
     """
     try:
         with path.open("rb") as file:
             found = read_array(file)
     except DAMAGE as error:
-        raise InputError(f"{path} cannot be read as a scene list: {first_line(error)}. Prepare it anew.") from error
+        raise InputError(f"{path} cannot be read as a scene list: {first_line(error)}. Prepare it again.") from error
     if isinstance(found, np.ndarray) and found.shape == ():
         found = found.item()
     if isinstance(found, np.ndarray) and not found.dtype.hasobject:
-        raise InputError(f"{path} cannot be read as a scene list: it holds numbers. Prepare it anew.")
+        raise InputError(f"{path} cannot be read as a scene list: it contains only numbers. Prepare it again.")
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds no dictionary, as a scene list does. Prepare it anew.")
+        raise InputError(f"{path} contains no dictionary, as a scene list does. Prepare it again.")
     return found
 
 
 def read_scene(root: Path, path: Path) -> MegaDepthScene:
-    """A scene by its list.
+    """Read a scene from its list.
 
     Raises:
         InputError: the list is damaged.
     """
     found = read_scene_list(path)
     if missing := [key for key in KEYS if key not in found]:
-        raise InputError(f"{path} lacks {', '.join(missing)}. Prepare it anew.")
+        raise InputError(f"{path} lacks {', '.join(missing)}. Prepare it again.")
     columns = {key: found[key] for key in KEYS}
     pairs = np.asarray(columns.pop("pairs"), np.int64).reshape(-1, 2)
     overlaps = np.asarray(columns.pop("overlaps"), np.float64).reshape(-1)
@@ -131,5 +131,5 @@ def read_scene(root: Path, path: Path) -> MegaDepthScene:
         or len(overlaps) != len(pairs)
         or (len(pairs) and not 0 <= pairs.min() <= pairs.max() < min(counts))
     ):
-        raise InputError(f"{path} does not fit together: its columns differ in length. Prepare it anew.")
+        raise InputError(f"{path} is inconsistent: its columns differ in length. Prepare it again.")
     return MegaDepthScene(root, path.stem, pairs=pairs, overlaps=overlaps, **columns)

@@ -1,4 +1,4 @@
-"""Random pairs out of scenes of photographs with depth and pose."""
+"""Random pairs from scenes of photographs with depth and pose."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from romacli.words import counted
 
 from .posed import PosedView, TrainingView, Window, at_size, warp_from_depth
 
-MAX_PAIRS = 100_000  # a scene counts no more than as many
-SCENE_WEIGHT = 0.25  # a scene of n pairs is drawn n^0.25 times as often as one of a single pair, as for RoMa
+MAX_PAIRS = 100_000  # more pairs do not increase a scene's weight
+SCENE_WEIGHT = 0.25  # a scene of n pairs is drawn n^0.25 times as often as one with a single pair, as for RoMa
 MIRRORED_SHARE = 0.5
 
 
 class Scene(Protocol):
-    """Views of one place by number, and which of them make pairs.
+    """Views of one place by number, and the pairs among them.
 
     Attributes:
         name: for messages.
         pairs: (n, 2) numbers of views.
-        overlaps: (n,) how much of one is seen in the other, in [0, 1].
+        overlaps: (n,) share of one view that is visible in the other, in [0, 1].
     """
 
     @property
@@ -42,22 +42,22 @@ class Scene(Protocol):
     def overlaps(self) -> NDArray[np.float64]: ...
 
     def view(self, number: int) -> PosedView:
-        """Read a view; raises InputError where a file is missing or damaged."""
+        """Read a view; raises InputError if a file is missing or damaged."""
         ...
 
     def files(self, number: int) -> tuple[Path, ...]:
-        """The files that `view` reads."""
+        """The files read by `view`."""
         ...
 
 
 @dataclass(frozen=True)
 class PhotographedPairs:
-    """Pairs drawn by scene first, then evenly within it.
+    """Pairs sampled by scene first, then uniformly within it.
 
     Attributes:
-        groups: a scene with some of its pairs (n, 2).
-        chances: of the groups; they sum to 1.
-        smallest_window: share of each side that a random window keeps at least; 1 takes whole images.
+        groups: scenes with selected pairs (n, 2).
+        chances: sampling probabilities of the groups; sum to 1.
+        smallest_window: minimum share of each side that a random window keeps; 1 takes whole images.
     """
 
     groups: tuple[tuple[Scene, NDArray[np.int64]], ...]
@@ -68,10 +68,10 @@ class PhotographedPairs:
     def of(
         cls, scenes: Sequence[Scene], *, least_overlaps: Sequence[float], smallest_window: float = 1.0
     ) -> PhotographedPairs:
-        """Return a mixture, in equal parts, of the pairs that overlap more than each of some bounds.
+        """Return a mixture, in equal parts, of the pairs above each overlap bound.
 
         Raises:
-            InputError: no pair overlaps as much, or files of the pairs are missing.
+            InputError: no pair has such an overlap, or files of the pairs are missing.
         """
         groups = [
             (scene, chosen)
@@ -92,7 +92,7 @@ class PhotographedPairs:
         return cls(tuple(groups), weights / weights.sum(), smallest_window)
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
-        """Return `count` random pairs of `size` px square; the generator decides everything."""
+        """Return `count` random pairs of `size` px square; the generator determines everything."""
         pairs = [self._pair(rng, size) for _ in range(count)]
         forward = [warp_from_depth(view_A, view_B) for view_A, view_B in pairs]
         backward = [warp_from_depth(view_B, view_A) for view_A, view_B in pairs]
@@ -122,13 +122,13 @@ class PhotographedPairs:
 
 
 def mirrored(batch: Batch) -> Batch:
-    """Return the batch with left and right exchanged in all images."""
+    """Flip all images of the batch left to right."""
     images, warp, visible = batch
     return images.flip(3), warp.flip(2) * warp.new_tensor([-1, 1]), visible.flip(2)
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of a reader says, as part of a sentence."""
+    """Return the first line of a reader's error, as part of a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -139,5 +139,5 @@ def _require_files(scene: Scene, pairs: NDArray[np.int64]) -> None:
     if missing:
         raise InputError(
             f"{len(missing)} of {len(wanted)} files of scene {scene.name} are missing, first {missing[0]}. "
-            "Fetch them, or take the scene out of the list."
+            "Fetch them, or remove the scene from the list."
         )

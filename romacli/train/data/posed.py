@@ -14,17 +14,17 @@ from romacli.geometry.warp import cell_centres
 from romacli.matchers.dense import resize
 from romacli.types import Size
 
-DEPTH_TOLERANCE = 0.05  # relative, between the depth predicted in B and B's own: DKM and RoMa's check
+DEPTH_TOLERANCE = 0.05  # relative, between the depth predicted in B and B's own; DKM's and RoMa's check
 SAME_SURFACE = 1.05  # neighbouring depths within this factor are interpolated, others are not
 
 
 @dataclass(frozen=True)
 class PosedView:
-    """A photograph with what is known of its geometry.
+    """A photograph with its geometry.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        depth: (h, w) float32 along the optical axis over the same field of view, 0 where it is not known.
+        depth: (h, w) float32 along the optical axis over the same field of view, 0 where unknown.
         K: (3, 3) intrinsics in COLMAP pixels of the image.
         cam_from_world: (4, 4).
     """
@@ -47,11 +47,11 @@ class Window:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """A view at the size it is trained at.
+    """A view at the training size.
 
     Attributes:
         image: (1, 3, H, W) uint8 RGB.
-        inverse_depth: (H, W) float32, 0 where the depth is not known.
+        inverse_depth: (H, W) float32, 0 where the depth is unknown.
         K: (3, 3) intrinsics in COLMAP pixels of this image.
         cam_from_world: (4, 4).
     """
@@ -63,7 +63,7 @@ class TrainingView:
 
 
 def at_size(view: PosedView, window: Window, size: Size) -> TrainingView:
-    """Return a window of a view stretched to `size` (width, height), with intrinsics and depth to match."""
+    """Return a window of a view stretched to `size` (width, height), with matching intrinsics and depth."""
     height, width = view.image.shape[:2]
     piece = view.image[window.top : window.top + window.height, window.left : window.left + window.width]
     scale_x, scale_y = size[0] / window.width, size[1] / window.height
@@ -76,10 +76,10 @@ def at_size(view: PosedView, window: Window, size: Size) -> TrainingView:
 
 
 def inverse_depth_at(depth: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return inverse depths (...) at COLMAP pixels (..., 2) of a depth map; 0 where it is not known.
+    """Return inverse depths (...) at COLMAP pixels (..., 2) of a depth map; 0 where unknown.
 
-    Bilinear where the four pixels around lie on one surface, which is exact on planes; the nearest pixel's
-    elsewhere, as DKM and RoMa read all of them.
+    Bilinear where the four surrounding pixels are on one surface, which is exact on planes; elsewhere that of the
+    nearest pixel, which DKM and RoMa use everywhere.
     """
     height, width = depth.shape
     x, y = np.moveaxis(colmap_to_hloc(points), -1, 0)
@@ -96,11 +96,11 @@ def inverse_depth_at(depth: NDArray[np.float32], points: NDArray[np.float32]) ->
 
 
 def warp_from_depth(view_A: TrainingView, view_B: TrainingView) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return where each pixel of A lies in B, and whether B sees it.
+    """Return the target of each pixel of A in B, and whether it is visible there.
 
     Returns:
-        warp: (H, W, 2) float32 COLMAP pixels of B; meaningless (but finite) where A's depth is not known.
-        visible: (H, W) bool, the depths in both images are known and agree within 5 %, inside B.
+        warp: (H, W, 2) float32 COLMAP pixels of B; meaningless (but finite) where A's depth is unknown.
+        visible: (H, W) bool, inside B, with both depths known and equal within 5 %.
     """
     camB_from_camA = view_B.cam_from_world @ np.linalg.inv(view_A.cam_from_world)
     warp, predicted = reproject(
@@ -110,7 +110,7 @@ def warp_from_depth(view_A: TrainingView, view_B: TrainingView) -> tuple[NDArray
     inside = (warp > 0).all(axis=-1) & (warp < (width, height)).all(axis=-1)
     place = np.clip(warp, 0, (width - 1, height - 1)).astype(int)
     own = view_B.inverse_depth[place[..., 1], place[..., 0]]
-    # |d_predicted - d_own| < tolerance * d_own, with both turned upside down.
+    # |d_predicted - d_own| < tolerance * d_own, in terms of inverse depths.
     agrees = np.abs(own - predicted) < DEPTH_TOLERANCE * predicted
     limit = 4 * max(width, height)
     return np.clip(warp, -limit, limit), inside & agrees & (own > 0) & (predicted > 0)

@@ -1,4 +1,4 @@
-"""ScanNet as prepared for LoFTR, DKM and RoMa: lists of pairs, frames with depth in PNG, poses in text."""
+"""ScanNet as prepared for LoFTR, DKM and RoMa: pair lists, frames with depth as PNG, poses as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNITS_PER_METRE = 1000
 
 @dataclass(frozen=True)
 class ScanNetScene:
-    """The frames of one scan that make pairs; numbers of views are those of the frames.
+    """The frames of one scan that form pairs; views are numbered by frame.
 
     Attributes:
         folder: with color/N.jpg, depth/N.png, pose/N.txt and intrinsic/intrinsic_color.txt.
@@ -42,7 +42,7 @@ class ScanNetScene:
 
     @cached_property
     def intrinsics(self) -> NDArray[np.float64]:
-        """(3, 3); those of the colour images serve for the depth maps, which show nearly the same."""
+        """(3, 3), of the colour images; also used for the depth maps, whose intrinsics are nearly the same."""
         return read_matrix(self.folder / "intrinsic" / "intrinsic_color.txt")[:3, :3]
 
     def view(self, number: int) -> PosedView:
@@ -61,10 +61,10 @@ class ScanNetScene:
 
 
 def scannet_scenes(root: Path) -> list[ScanNetScene]:
-    """Return the scans of a ScanNet folder that have pairs to train on.
+    """Return the scans in a ScanNet folder that have training pairs.
 
     Raises:
-        InputError: there are none, or a list of pairs is damaged.
+        InputError: there are none, or a pair list is damaged.
     """
     lists = sorted((root / LISTS).glob("*.npz"))
     if not lists:
@@ -82,10 +82,10 @@ def scannet_scenes(root: Path) -> list[ScanNetScene]:
 
 
 def read_pairs(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return (n, 4) scan, part, frame and frame of each pair, and (n,) overlaps.
+    """Read (n, 4) scan, part, frame and frame of each pair, and (n,) overlaps.
 
     Raises:
-        InputError: the file is cut off, or no such list.
+        InputError: the file is truncated, or not a pair list.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -93,15 +93,15 @@ def read_pairs(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as a list of pairs: {first_line(error)}. Fetch it again.") from error
     if names.ndim != 2 or names.shape[1] != 4 or overlaps.shape != names.shape[:1]:
-        raise InputError(f"{path} holds name {names.shape} and score {overlaps.shape}, expected (n, 4) and (n,).")
+        raise InputError(f"{path} contains name {names.shape} and score {overlaps.shape}, expected (n, 4) and (n,).")
     return names, overlaps
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:
-    """Return a depth map (H, W) in metres, 0 where it is not known.
+    """Read a depth map (H, W) in metres, 0 where unknown.
 
     Raises:
-        InputError: the file is missing, cut off or no 16-bit depth map.
+        InputError: the file is missing, truncated or not a 16-bit depth map.
     """
     data = path.read_bytes() if path.is_file() else b""
     depth = (
@@ -113,15 +113,15 @@ def read_depth(path: Path) -> NDArray[np.float32]:
 
 
 def read_matrix(path: Path) -> NDArray[np.float64]:
-    """Return a finite (4, 4) matrix from a text file.
+    """Read a finite (4, 4) matrix from a text file.
 
     Raises:
-        InputError: the file is missing or holds none; ScanNet writes infinities where tracking was lost.
+        InputError: the file is missing or contains none; ScanNet writes infinities where tracking was lost.
     """
     try:
         matrix = np.loadtxt(path, dtype=np.float64)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a matrix: {first_line(error)}. Extract it again.") from error
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise InputError(f"{path} holds no finite 4 x 4 matrix. Take its frame out of the lists of pairs.")
+        raise InputError(f"{path} contains no finite 4 x 4 matrix. Remove its frame from the pair lists.")
     return matrix

@@ -27,20 +27,20 @@ SCENES: dict[str, tuple[Callable[[Path], Sequence[Scene]], tuple[float, ...]]] =
 
 
 class PairSource(Protocol):
-    """Pairs without end, with their true warps: begun in any process, finished where the network lives."""
+    """An endless source of pairs with true warps: begun in any process, finished on the network's device."""
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Any:
-        """Return `count` random pairs of `size` px square, as far as a CPU makes them; `rng` decides everything."""
+        """Compute the CPU part of `count` random pairs of `size` px square; `rng` determines everything."""
         ...
 
     def finished(self, begun: Any, device: torch.device) -> Batch:
-        """Return what was begun as a batch on the device."""
+        """Complete pairs from `begun` to a batch on the device."""
         ...
 
 
 @dataclass(frozen=True)
 class RenderedPairs:
-    """Pairs of random scenes, rendered by the CPU."""
+    """Pairs of random scenes, rendered on the CPU."""
 
     textures: Textures
 
@@ -52,7 +52,7 @@ class RenderedPairs:
 
 
 class DevicePairs:
-    """Pairs of random scenes, drawn by the CPU and rendered by the device."""
+    """Pairs of random scenes, generated on the CPU and rendered on the device."""
 
     def __init__(self, textures: Textures) -> None:
         self._textures = textures
@@ -68,7 +68,7 @@ class DevicePairs:
 
 
 def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
-    """Return the source a run asks for.
+    """Return the source that the options select.
 
     Raises:
         InputError: its files are missing or damaged.

@@ -1,4 +1,4 @@
-"""Pairs made ahead of the steps that use them, by processes of their own."""
+"""Pairs computed ahead of the training steps, in separate processes."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def batches(
     progress: Synchronized[float],
     pin_memory: bool,
 ) -> Iterator[Any]:
-    """Yield what the source begins, without end, at the size that the schedule has come to.
+    """Yield begun pairs of the source endlessly, at the current size of the schedule.
 
     Args:
-        workers: processes to make them in; 0 makes them when they are asked for.
-        seeds: begin the random numbers, which go on with the number of the worker.
-        phase_at: says the pairs' size at a fraction of the schedule.
-        progress: that fraction, shared with the workers.
-        pin_memory: place batches where a GPU can fetch them by itself.
+        workers: processes that compute pairs; 0 computes them on demand.
+        seeds: first parts of the random seed; the last part is the worker's number.
+        phase_at: returns the phase, with the pairs' size, at a fraction of the schedule.
+        progress: this fraction, shared with the workers.
+        pin_memory: put batches in pinned memory, for faster transfer to a GPU.
 
     Raises:
-        RomacliError: as the source, also from within a worker.
+        RomacliError: from the source, also when it runs in a worker.
     """
     stream = _Stream(source, batch_size, seeds, phase_at, progress)
     cv2.setNumThreads(1)  # OpenCV's thread pool does not survive the fork of the workers
-    context = "fork" if workers else None  # textures and lists are shared, not copied
+    context = "fork" if workers else None  # to share textures and lists instead of copying them
     loader = DataLoader(
         stream, batch_size=None, num_workers=workers, multiprocessing_context=context, pin_memory=pin_memory
     )
@@ -68,6 +68,6 @@ class _Stream(IterableDataset[Any]):
         while True:
             try:
                 yield self.source.begun(rng, self.phase_at(self.progress.value).size, self.batch_size)
-            except RomacliError as error:  # raised in a worker it would lose its words in a traceback
+            except RomacliError as error:  # raised in a worker, its message would be lost in a traceback
                 yield error
                 return
