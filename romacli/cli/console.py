@@ -46,15 +46,16 @@ class Console:
 
     def begin(self, title: str, total: int) -> None:
         self._close()
+        is_another = title != self._title
         self._title, self._done, self._total = title, 0, total
         self._started = self._spoken = time.monotonic()
-        if self.quiet:
+        if self.quiet or not total:
             return
         if sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(title, total=total, rate="")
             self._bar.start()
-        else:
+        elif is_another:
             self._line(f"{title}: {total} to do")
 
     def advance(self, count: int = 1) -> None:

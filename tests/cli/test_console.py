@@ -55,6 +55,16 @@ def test_short_work_and_quiet_work_say_little(clock: Clock, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
+def test_nothing_to_do_and_further_rounds_are_not_announced(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    listener = Console()
+    with listener:
+        listener.begin("matching keypoints", 0)
+        for _ in range(3):
+            listener.begin("refining", 5)
+            listener.advance(5)
+    assert capsys.readouterr().err.splitlines() == ["refining: 5 to do"]
+
+
 def test_a_terminal_has_them_in_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
