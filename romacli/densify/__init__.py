@@ -1,1 +1,1 @@
-"""A dense cloud from the warps and the poses of a finished job."""
+"""A dense point cloud from the warps and poses of a finished job."""

@@ -1,4 +1,4 @@
-"""A finished job's warps and model into a dense cloud; nothing is matched again."""
+"""Turn a finished job's warps and model into a dense point cloud, without matching again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LONG_SIDE = 1600
 
 @dataclass(frozen=True)
 class DensifySummary:
-    """What a cloud holds. mean_views: images that agree on a point; uncoloured: images whose photograph is gone."""
+    """The result. mean_views: images that agree on a point; uncoloured: images whose photographs are missing."""
 
     points: int
     images: int
@@ -54,14 +54,14 @@ def densify(
     *,
     depth_maps: Path | None = None,
 ) -> DensifySummary:
-    """Write the dense cloud of a job and, beside it, which images see each point.
+    """Write the dense cloud of a job and, next to it, the images that see each point.
 
     Args:
-        images: the folder of the photographs, for colours; None for where they were matched.
-        cloud: the PLY file. depth_maps: a folder for the depth map of each image, if they are wanted.
+        images: folder of the photographs, for colours; by default the one used for matching.
+        cloud: the PLY file. depth_maps: a folder for the depth map of each image, if wanted.
 
     Raises:
-        InputError: the folder holds no job or no model, or the model is not one of the job's photographs.
+        InputError: the folder contains no job or no model, or the model is not of the job's photographs.
         NothingFoundError: no three images agree on any point.
         StoreError: a file cannot be written.
     """
@@ -97,8 +97,8 @@ def densify(
     _write(cloud, fused, maps, depth_maps)
     if uncoloured:
         progress.warn(
-            f"{counted(len(uncoloured), 'photograph is', 'photographs are')} gone or changed, so points of theirs are "
-            f"grey: {first_few(uncoloured)}. Name their folder with --images"
+            f"{counted(len(uncoloured), 'photograph is', 'photographs are')} missing or changed, so their points are "
+            f"grey: {first_few(uncoloured)}. Give their folder with --images"
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))
     return DensifySummary(len(fused), len(maps), used // 2, views, tuple(uncoloured))
@@ -115,7 +115,7 @@ def _write(cloud: Path, fused: Cloud, maps: Sequence[DepthMap], depth_maps: Path
 
 @dataclass(frozen=True)
 class _Source:
-    """The model and the warps of a job. pairs: by image name, the others it has a warp with, best overlap first."""
+    """The model and the warps of a job. pairs: each image's pairs with a warp, largest overlap first."""
 
     cameras: Sequence[PosedCamera]
     journal: Journal
@@ -127,11 +127,11 @@ class _Source:
         manifest = read_manifest(layout.manifest)
         if manifest is None:
             raise InputError(
-                f"{layout.root} holds no job. Run `romacli reconstruct` with --output {layout.root} first."
+                f"{layout.root} contains no job. Run `romacli reconstruct` with --output {layout.root} first."
             )
         model = layout.sparse / "0"
         if not model.is_dir():
-            raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+            raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
         cameras = read_cameras(model)
         sizes = {camera.name: camera.size for camera in cameras}
         journal = open_journal(layout, manifest)
@@ -141,14 +141,14 @@ class _Source:
             masks = masks_of(noted_masks(layout), sizes)
             if not any(pairs.values()):
                 raise InputError(
-                    f"{layout.root} holds no warp between images of its model. Dense clouds need a dense matcher, such "
-                    "as mini."
+                    f"{layout.root} contains no warp between images of its model. Dense clouds need a dense matcher, "
+                    "such as mini."
                 )
             opened.pop_all()
         return cls(cameras, journal, pairs, masks)
 
     def partners(self, camera: PosedCamera, most: int) -> dict[str, Pair]:
-        """The images that overlap most with one, each with its pair."""
+        """The images with the largest overlaps with this one, each with its pair."""
         return {next(name for name in pair if name != camera.name): pair for pair in self.pairs[camera.name][:most]}
 
     def warp(self, pair: Pair) -> CompactWarp | None:
@@ -179,12 +179,12 @@ def _require_sizes(model: Path, pair: Pair, matched: tuple[Size, Size], sizes: d
         if size != sizes[name]:
             raise InputError(
                 f"{model} has {name} at {sizes[name][0]}x{sizes[name][1]} px, but it was matched at "
-                f"{size[0]}x{size[1]}. Make the model anew with `romacli reconstruct`."
+                f"{size[0]}x{size[1]}. Build the model again with `romacli reconstruct`."
             )
 
 
 def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], options: DensifyOptions) -> DepthMap:
-    """The depths of an image on the grid of its warps, without colours yet."""
+    """The depths of an image on the grid of its warps, still without colours."""
     by_name = {other.name: other for other in source.cameras}
     sights: list[Sight] = []
     shape, rays = (2, 2), np.zeros((2, 2, 2))
@@ -213,7 +213,7 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
 
 
 def _colours(folder: Path | None, camera: PosedCamera, shape: tuple[int, int]) -> np.ndarray | None:
-    """What the photograph shows at the cells of a grid, (gh, gw, 3) uint8 RGB, None where it is gone or has changed."""
+    """A photograph's colours at the cells of a grid, (gh, gw, 3) uint8 RGB; None if it is missing or has changed."""
     try:
         photograph = read_image(folder / camera.name) if folder else None
     except (ImageError, InputError):

@@ -1,8 +1,8 @@
-"""Depth of one image by the warps that lead from it into others of known pose. Pure; knows no files.
+"""Depth of one image from its warps into other images with known poses. Pure functions without file access.
 
-Rays are places at depth 1 in a camera's own frame. For a ray r of this image and a warp's target u in another, depth d
-solves (u q3 - q12) d = t12 - u t3 with q = R r, where (R, t) takes this camera's frame to the other's
-(Hartley and Zisserman, Multiple View Geometry, 12.2, with the first camera's ray held).
+Rays are points at depth 1 in a camera's own frame. For a ray r of this image and a warp's target u in another, depth d
+solves (u q3 - q12) d = t12 - u t3 with q = R r, where (R, t) maps this camera's frame to the other's
+(Hartley and Zisserman, Multiple View Geometry, 12.2, with the first camera's ray fixed).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from romacli.densify.options import DensifyOptions
 
 @dataclass(frozen=True)
 class Sight:
-    """What another image says of n rays of this one.
+    """Another image's observations of n rays of this one.
 
-    pose: from this camera's frame to the other's. targets: (n, 2) rays in the other, NaN where the warp says nothing.
-    weights: (n,) in [0, 1]. per_px: px of the other at a long side of 1600 for a unit of its rays.
+    pose: from this camera's frame to the other's. targets: (n, 2) rays in the other, NaN where the warp has none.
+    weights: (n,) in [0, 1]. per_px: px per unit of the other's rays, at a long side of 1600.
     """
 
     pose: Pose
@@ -32,9 +32,9 @@ class Sight:
 
 @dataclass(frozen=True)
 class Depth:
-    """Depths (n,) along the rays, 0 where views do not agree, and how exact they are.
+    """Depths (n,) along the rays, 0 where views do not agree, and their uncertainty.
 
-    sigmas: (n,) standard deviation as a share of the depth, for targets exact to a px at 1600. supports: (views, n),
+    sigmas: (n,) standard deviation as a share of the depth, for target errors of 1 px at 1600. supports: (views, n),
     which of the other images agree.
     """
 
@@ -44,9 +44,9 @@ class Depth:
 
 
 def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: DensifyOptions) -> Depth:
-    """The depth of each ray (n, 2) on which most sights agree, refined by all that do.
+    """The depth of each ray (n, 2) on which most sights agree, refined by all that agree.
 
-    A sight agrees with a depth when the point is seen within `max_error` of its target and its own depth is the same
+    A sight agrees with a depth if its reprojection error is within `max_error` and its own depth is the same
     within `depth_tolerance`.
     """
     count, views = len(rays), len(sights)
@@ -66,7 +66,7 @@ def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: Densi
 
 @dataclass(frozen=True)
 class _Line:
-    """A sight's equations a d = b of n rays, the depths that solve them (0 where none does), and its scale."""
+    """A sight's equations a d = b for n rays, their solutions (0 if there is none), and its scale."""
 
     a: np.ndarray
     b: np.ndarray
@@ -91,21 +91,21 @@ class _Line:
         return cls(a, b, turned[:, 2], float(moved[2]), depths, sight.weights, sight.per_px)
 
     def errors(self, depths: np.ndarray) -> np.ndarray:
-        """How far (n,) from the targets points at these depths are seen, in px at 1600."""
+        """Reprojection errors (n,) of points at these depths, in px at 1600."""
         with np.errstate(divide="ignore", invalid="ignore"):
             off = (self.a * depths[:, None] - self.b) / (self.away * depths + self.offset)[:, None]
         return self.per_px * np.hypot(off[:, 0], off[:, 1])
 
 
 def _angles_deg(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Angles (n,) between vectors (n, 3)."""
+    """Angles (n,) in degrees between vectors (n, 3)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
     return np.degrees(np.arccos(np.clip(np.nan_to_num(cosines, nan=1.0), -1, 1)))
 
 
 def _votes(depths: np.ndarray, line: _Line, options: DensifyOptions) -> np.ndarray:
-    """What a sight gives for depths (n,): 0 where it disagrees or is silent, else 1/2 to 1 by its error."""
+    """A sight's votes for depths (n,): 0 if it disagrees or has no target, else 1/2 to 1 by its error."""
     with np.errstate(invalid="ignore"):
         errors = line.errors(depths)
         agrees = (depths > 0) & (line.depths > 0) & (errors < options.max_error)
@@ -114,7 +114,7 @@ def _votes(depths: np.ndarray, line: _Line, options: DensifyOptions) -> np.ndarr
 
 
 def _refined(depths: np.ndarray, supports: np.ndarray, lines: Sequence[_Line]) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares over all sights that agree, in px, and the deviation it leaves as a share of the depth."""
+    """Least-squares depths in px over all agreeing sights, and their standard deviation as a share of the depth."""
     top, bottom = np.zeros(len(depths)), np.zeros(len(depths))
     for line, agrees in zip(lines, supports, strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Depth maps of many images into one cloud: each surface once, where enough images agree. Pure; knows no files."""
+"""Fuse depth maps of many images into one cloud: each surface once, where enough images agree. No file access."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from romacli.densify.options import DensifyOptions
 from romacli.mapping.cameras import PosedCamera
 
-# Of neighbouring cells, relative.
+# Maximum relative difference of depths in neighbouring cells.
 _SAME_SURFACE = 0.05
 
 
 @dataclass(frozen=True)
 class DepthMap:
-    """Depths (gh, gw) at the centres of a grid over an image, 0 where nothing is known, and what belongs to them.
+    """Depths (gh, gw) at the centres of a grid over an image, 0 where unknown, with related data.
 
-    rays: (gh, gw, 2), places at depth 1. sigmas: (gh, gw), deviation as a share of the depth. colours: (gh, gw, 3)
-    uint8 RGB.
+    rays: (gh, gw, 2), points at depth 1. sigmas: (gh, gw), standard deviation as a share of the depth.
+    colours: (gh, gw, 3) uint8 RGB.
     """
 
     camera: PosedCamera
@@ -29,13 +29,13 @@ class DepthMap:
     colours: np.ndarray
 
     def points(self, cells: np.ndarray) -> np.ndarray:
-        """The places (n, 3) in the world that cells, by flat index, see."""
+        """World points (n, 3) of cells, given by flat index."""
         directions = np.column_stack((self.rays.reshape(-1, 2)[cells], np.ones(len(cells))))
         pose = self.camera.pose
         return (directions * self.depths.ravel()[cells, None] - pose.translation) @ pose.rotation
 
     def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The flat index (n,) of the cell that sees each point (n, 3) of the world, -1 for none, and its depth (n,)."""
+        """For world points (n, 3), the flat index (n,) of the cell each projects to, -1 for none, and its depth."""
         seen = points @ self.camera.pose.rotation.T + self.camera.pose.translation
         (gh, gw), (width, height) = self.depths.shape, self.camera.size
         places = self.camera.pixels(seen) * (gw / width, gh / height)
@@ -46,9 +46,9 @@ class DepthMap:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points: xyz (n, 3) in the world, normals (n, 3) of unit length towards their image, colours (n, 3) uint8 RGB.
+    """Points: xyz (n, 3) in the world, unit normals (n, 3) facing their image, colours (n, 3) uint8 RGB.
 
-    visible: for each point the indices of the depth maps that agree on it.
+    visible: for each point, the indices of the depth maps that agree on it.
     """
 
     xyz: np.ndarray
@@ -61,9 +61,9 @@ class Cloud:
 
 
 def fuse(maps: Sequence[DepthMap], neighbours: Sequence[Sequence[int]], options: DensifyOptions) -> Cloud:
-    """Join depth maps: a cell that another map agrees with is used up there, and their points are averaged.
+    """Fuse depth maps: cells that agree with another map are averaged into one point and used only once.
 
-    neighbours: for each map the indices of those it is compared with.
+    neighbours: for each map, the indices of the maps it is compared with.
     """
     is_free = [found.depths.ravel() > 0 for found in maps]
     parts = []
@@ -106,14 +106,14 @@ def _precision(found: DepthMap, cells: np.ndarray) -> np.ndarray:
 
 
 def _agreeing(points: np.ndarray, other: DepthMap, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which points (n, 3) another map has at the same depth, and in which of its cells."""
+    """Mask of points (n, 3) with the same depth in another map, and their cells there."""
     cells, depths = other.cells(points)
     theirs = np.where(cells >= 0, other.depths.ravel()[cells], 0)
     return (theirs > 0) & (np.abs(theirs - depths) < tolerance * depths), cells
 
 
 def _normals(found: DepthMap) -> np.ndarray:
-    """Unit normals (gh, gw, 3) by neighbouring cells of the same surface; towards the camera where there are none."""
+    """Unit normals (gh, gw, 3) from neighbouring cells on the same surface; towards the camera if there are none."""
     points = found.points(np.arange(found.depths.size)).reshape(*found.depths.shape, 3)
     towards = found.camera.pose.centre - points
     along = _difference(points, found.depths, axis=1)
@@ -127,7 +127,7 @@ def _normals(found: DepthMap) -> np.ndarray:
 
 
 def _difference(points: np.ndarray, depths: np.ndarray, *, axis: int) -> np.ndarray:
-    """The steps to the next cell and from the one before, added where they stay on one surface, 0 where none does."""
+    """The sum of the steps to the next and from the previous cell; steps between different surfaces count as 0."""
     steps = np.diff(points, axis=axis)
     one, other = (depths[:-1], depths[1:]) if axis == 0 else (depths[:, :-1], depths[:, 1:])
     whole = (one > 0) & (other > 0) & (np.abs(one - other) < _SAME_SURFACE * one)

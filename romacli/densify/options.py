@@ -10,7 +10,7 @@ from romacli.options import Option
 
 @dataclass(frozen=True)
 class DensifyOptions:
-    """How depth is estimated and checked. Errors are px at a long side of 1600.
+    """How depth is estimated and checked. Errors are in px at a long side of 1600.
 
     depth_tolerance: maximum relative difference of consistent depths. min_angle_deg: minimum triangulation angle.
     """

@@ -1,1 +1,1 @@
-"""A finished job in the formats of other programs."""
+"""Export a finished job to the formats of other programs."""

@@ -1,4 +1,4 @@
-"""A job handed on: its formats written into a folder that appears whole."""
+"""Write a job in another format into a new folder, atomically."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
     """Write a job in a format into a new folder, and return its files.
 
     Args:
-        name: of a row of `FORMATS`. images: the folder of the photographs; None for where they were matched.
+        name: of a row of `FORMATS`. images: folder of the photographs; by default the one used for matching.
 
     Raises:
-        UsageError: no such format, or one that has no such camera.
-        InputError: the job has no model, or photographs are gone.
-        StoreError: the folder holds something already, or cannot be written.
+        UsageError: unknown format, or one that does not support the job's camera models.
+        InputError: the job has no model, or photographs are missing.
+        StoreError: the folder is not empty, or cannot be written.
     """
     if name not in FORMATS:
         raise UsageError(f"format {name} is not known. Choose from: {', '.join(FORMATS)}.")
     model = layout.sparse / "0"
     if name != "matches" and not model.is_dir():
-        raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+        raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} is there already and not empty. Remove it, or choose another --output.")
+        raise StoreError(f"{folder} already exists and is not empty. Remove it, or choose another --output.")
     source = Source(layout, model, images or photographs_of(layout))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

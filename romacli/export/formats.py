@@ -1,4 +1,4 @@
-"""The table of formats: each a function that writes a folder, and a row."""
+"""The table of formats: for each a row and a function that writes a folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from romacli.errors import InputError, UsageError
 from romacli.pairs import read_pairs
 from romacli.store.layout import Layout, written_whole
 
-# From COLMAP's camera axes, x right, y down, z ahead, to OpenGL's: x right, y up, z behind.
+# From COLMAP's camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward).
 _TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-# COLMAP's camera models that have no parameters but those of nerfstudio's OPENCV.
+# COLMAP's camera models whose parameters are all among those of nerfstudio's OPENCV.
 _OPENCV = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
-# OpenMVG's cameras for COLMAP's: the type, and where its distortion stands and in which order.
+# OpenMVG's counterparts of COLMAP's camera models: type, field of the distortion and order of its parameters.
 _FISHEYE = ("fisheye", "fisheye", ("k1", "k2", "k3", "k4"))
 _OPENMVG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "SIMPLE_PINHOLE": ("pinhole", "", ()),
@@ -32,17 +32,17 @@ _OPENMVG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "RADIAL_FISHEYE": _FISHEYE,
     "OPENCV_FISHEYE": _FISHEYE,
 }
-# Types whose pinhole part OpenMVG reads from an object of its own.
+# Types whose pinhole parameters OpenMVG reads from a nested object.
 _NESTED = ("pinhole_brown_t2", "fisheye")
-# cereal's marks: of a name or pointer that is met first, and of a pointer to the very type that is declared.
+# cereal's flags: for the first occurrence of a name or pointer, and for a pointer of exactly the declared type.
 _NEW, _PLAIN = 1 << 31, 1 << 30
-# Focal lengths across and down that differ by less are one.
+# Focal lengths in x and y with a smaller relative difference are treated as equal.
 _ONE_FOCAL = 1e-3
 
 
 @dataclass(frozen=True)
 class Source:
-    """A job, the model to hand on and the folder of its photographs, None where nobody knows it."""
+    """A job, the model to export and the folder of its photographs, or None if unknown."""
 
     layout: Layout
     model: Path
@@ -52,10 +52,10 @@ class Source:
         """The folder of the photographs.
 
         Raises:
-            InputError: nobody knows it, or it lacks some of the model's.
+            InputError: it is unknown, or lacks some of the model's photographs.
         """
         if self.photographs is None:
-            raise InputError(f"{self.layout.root} does not tell where its photographs are. Give --images DIR.")
+            raise InputError(f"{self.layout.root} does not record where its photographs are. Give --images DIR.")
         names = [image.name for image in _model(self.model).images.values() if image.has_pose]
         gone = sorted(name for name in names if not (self.photographs / name).is_file())
         if gone:
@@ -68,7 +68,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """A row. write: fills an empty folder from a source."""
+    """A row of the table. write: fills an empty folder from a source."""
 
     name: str
     summary: str
@@ -76,7 +76,7 @@ class Format:
 
 
 def write_undistorted(source: Source, folder: Path) -> None:
-    """Photographs without distortion in images/, PINHOLE cameras in sparse/0: what Gaussian splatting reads."""
+    """Undistorted photographs in images/, PINHOLE cameras in sparse/0: the input of Gaussian splatting."""
     load_pycolmap().undistort_images(folder, source.model, source.images())
     plain = folder / "sparse"
     for path in plain.glob("*.bin"):
@@ -88,7 +88,7 @@ def write_undistorted(source: Source, folder: Path) -> None:
 
 
 def write_nerfstudio(source: Source, folder: Path) -> None:
-    """transforms.json with cameras of the photographs as they are, and the points as sparse_pc.ply."""
+    """transforms.json with cameras for the photographs as they are, and the points as sparse_pc.ply."""
     model, images = _model(source.model), source.images()
     frames = []
     for image in _posed(model):
@@ -114,14 +114,14 @@ def write_text(source: Source, folder: Path) -> None:
 
 
 def write_ply(source: Source, folder: Path) -> None:
-    """The model's points with their colours as points.ply."""
+    """The model's coloured points as points.ply."""
     _model(source.model).export_PLY(folder / "points.ply")
 
 
 def write_bundler(source: Source, folder: Path) -> None:
     """bundle.out and list.txt in Bundler's format.
 
-    Source: Bundler's user manual, version 0.4: cameras look along -z, pixels are counted from the image's middle, y up.
+    Source: Bundler's user manual, version 0.4: cameras look along -z; pixels are relative to the image centre, y up.
     """
     model = _model(source.model)
     images = _posed(model)
@@ -142,11 +142,11 @@ def write_bundler(source: Source, folder: Path) -> None:
 
 
 def write_openmvg(source: Source, folder: Path) -> None:
-    """sfm_data.json of OpenMVG: views, intrinsics, extrinsics and structure.
+    """OpenMVG's sfm_data.json: views, intrinsics, extrinsics and structure.
 
-    Pixels are counted from the centre of the top left one there, half a pixel less than COLMAP's. Ids of views and
-    poses are those of COLMAP's images, of intrinsics those of its cameras, of features the rows of keypoints.
-    Source: SfM_Data's serialization in OpenMVG, version 0.3, by cereal.
+    Its pixel origin is the centre of the top-left pixel, half a pixel from COLMAP's. Ids of views and poses are those
+    of COLMAP's images, ids of intrinsics those of its cameras, ids of features the rows of keypoints.
+    Source: the serialization of SfM_Data in OpenMVG, version 0.3, by cereal.
     """
     model, photographs = _model(source.model), source.images()
     images = _posed(model)
@@ -220,17 +220,15 @@ def _openmvg_structure(model: Any) -> list[dict[str, Any]]:
 
 
 def write_matches(source: Source, folder: Path) -> None:
-    """matches.txt: two names a line, then a line of two keypoint numbers for each match, and an empty line."""
+    """matches.txt: for each pair a line with two names, a line of two keypoint indices per match, and a blank line."""
     if not source.layout.matches.exists():
-        raise InputError(f"{source.layout.root} holds no matches.h5. Run `romacli match` with this --output first.")
+        raise InputError(f"{source.layout.root} contains no matches.h5. Run `romacli match` with this --output first.")
     from romacli.store.hloc import MatchesFile
 
     listed = read_pairs(source.layout.pairs, None).pairs.pairs
     names = {name for pair in listed for name in pair}
     if blank := next((name for name in sorted(names) if len(name.split()) > 1), None):
-        raise InputError(
-            f"{blank} has a blank in its name, where readers of this format end it. Rename the photographs."
-        )
+        raise InputError(f"{blank} has a blank in its name, which ends a name in this format. Rename the photographs.")
     with (
         MatchesFile(source.layout.matches) as file,
         written_whole(folder / "matches.txt") as temporary,
@@ -256,7 +254,7 @@ FORMATS = {
 
 
 def _model(folder: Path) -> Any:
-    from romacli.colmap.poses import read_model  # not at the top: `--help` lists the formats and is instant
+    from romacli.colmap.poses import read_model  # not at the top: `--help` lists the formats and must be fast
 
     return read_model(folder)
 
@@ -266,10 +264,10 @@ def _posed(model: Any) -> list[Any]:
 
 
 def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
-    """A camera's parameters by nerfstudio's words: fl_x, fl_y, cx, cy and what its distortion has.
+    """A camera's parameters under nerfstudio's names: fl_x, fl_y, cx, cy and its distortion.
 
     Raises:
-        UsageError: its model is none of these.
+        UsageError: its model is not in `models`.
     """
     if camera.model.name not in models:
         raise UsageError(
@@ -285,16 +283,16 @@ def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
 
 
 def _one_focal(camera: Any) -> float:
-    """The one focal length of a camera.
+    """The single focal length of a camera.
 
     Raises:
-        UsageError: it has another down than across.
+        UsageError: the focal lengths in x and y differ.
     """
     across, *down = (float(camera.params[index]) for index in camera.focal_length_idxs())
     if any(abs(each / across - 1) > _ONE_FOCAL for each in down):
         raise UsageError(
-            f"this format has one focal length a camera, and camera {camera.camera_id} has {across:g} px across and "
-            f"{down[0]:g} px down. Make the model with a --camera-model of one, such as SIMPLE_RADIAL."
+            f"this format has one focal length per camera, but camera {camera.camera_id} has {across:g} px in x and "
+            f"{down[0]:g} px in y. Build the model with a --camera-model that has one, such as SIMPLE_RADIAL."
         )
     return (across + sum(down)) / (1 + len(down))
 

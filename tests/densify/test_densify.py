@@ -90,7 +90,7 @@ def test_photographs_that_are_gone_leave_points_grey_and_are_named(job: PosedJob
 
 
 def test_what_cannot_be_made_dense_is_a_sentence(job: PosedJob, tmp_path: Path) -> None:
-    assert "holds no job" in run(tmp_path).stderr
+    assert "contains no job" in run(tmp_path).stderr
     two = posed_job(tmp_path / "two", count=2)
     few = run(two.layout.root)
     assert few.exit_code == 5
@@ -98,7 +98,7 @@ def test_what_cannot_be_made_dense_is_a_sentence(job: PosedJob, tmp_path: Path) 
     shutil.rmtree(two.layout.journal)
     assert "need a dense matcher" in run(two.layout.root).stderr
     shutil.rmtree(two.layout.sparse)
-    assert "holds no model" in run(two.layout.root).stderr
+    assert "contains no model" in run(two.layout.root).stderr
     other = tmp_path / "other"
     shutil.copytree(job.layout.root, other)
     cameras = other / "sparse" / "0" / "cameras.txt"
