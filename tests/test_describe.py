@@ -1,4 +1,4 @@
-"""Keypoints with descriptors in a file, and jobs that take them from there."""
+"""Keypoints with descriptors in a file, and jobs that read them from there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_job_takes_stored_descriptors_as_they_are(
         assert result_of(romacli(*words))["matched"] == 1
         found[name] = len(hloc_matches(tmp_path / name / "matches.h5", *NAMES)[0])
     assert abs(found["own"] - found["stored"]) <= 0.05 * found["own"]
-    monkeypatch.setattr(MiniDescriber, "describe", None)  # not asked any more
+    monkeypatch.setattr(MiniDescriber, "describe", None)  # no longer called
     matcher = load_matcher("mini-sparse", MatcherOptions(keypoints=str(tmp_path / "local.h5")))
     assert isinstance(matcher, SparseMatcher)
     prepared = matcher.prepare_named("0.png", read_image(photos / "0.png"), 0)

@@ -1,4 +1,4 @@
-"""Words agree with the program: help, man pages and README name every command, and their examples parse."""
+"""Documentation agrees with the program: help, man pages and README name every command, and their examples parse."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ README_OPTIONS = {
 
 
 def commands(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command and group below the program, with the words that call it."""
+    """Every command and group of the program, with the words that call it."""
     command = command or typer.main.get_command(app)
     for name, part in getattr(command, "commands", {}).items():
         yield (*words, name), part
@@ -93,7 +93,7 @@ def test_man_names_every_command_and_option(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=NAMES)
 def test_readme_names_every_command(words: tuple[str, ...]) -> None:
-    page = MAN / "romacli-eval-benchmarks.7"  # the README has their list
+    page = MAN / "romacli-eval-benchmarks.7"  # listed by the README
     text = page.read_text(encoding="utf-8").replace("\\-", "-") if words[-1] in BENCHMARKS else README
     assert re.search(rf"\bromacli {' '.join(words)}\b", text)
 
@@ -135,7 +135,7 @@ def test_readme_python_runs_and_has_the_shapes_it_says() -> None:
 
 
 def required(specs: Iterable[str]) -> Iterator[str]:
-    """Names of the distributions installed here that requirements lead to, themselves included."""
+    """Names of the distributions installed here that requirements lead to, including their own."""
     todo, seen = list(map(Requirement, specs)), set()
     while todo:
         one = todo.pop()

@@ -1,4 +1,4 @@
-"""The floors of the house: a room imports only from lower floors, and some libraries belong to one room."""
+"""The floors of the package: a room imports only from lower floors, and some libraries belong to one room."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda path: path.name)
 def test_no_folder_is_a_drawer(folder: Path) -> None:
-    most = {"cli": 27, "networks": 16}.get(folder.name, 14)  # a file for each command, for each network
+    most = {"cli": 27, "networks": 16}.get(folder.name, 14)  # one file per command, per network
     assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= most
 
 

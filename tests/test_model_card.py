@@ -1,4 +1,4 @@
-"""The page of the embedded model speaks of the weights that are in the package."""
+"""The page of the bundled model describes the weights in the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spellings of names that mean the same file, and guesses at names that mean none."""
+"""Spellings of names that mean the same file, and suggestions for names that match none."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HELD = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/sub/1.jpg", "Hof.JPG", "my photo.jpg
         ("hof.jpg", "Hof.JPG"),
         ("photos/hof.jpg", "Hof.JPG"),
         ("c/1.jpg", None),  # never another folder's file of the same name
-        ("1.jpg", None),  # which of them?
+        ("1.jpg", None),  # ambiguous
         ("a/only.jpg", None),
         ("my foto.jpg", "my photo.jpg"),
         ("my photo.png", "my photo.jpg"),

@@ -1,4 +1,4 @@
-"""Programs beside the package, which few tests run, still find in it what they import."""
+"""Programs outside the package, which few tests run, still find what they import from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scripts import: every public name is there, with the types it asks for, and paths may be text."""
+"""The public interface for scripts: every public name exists, with the types it takes, and paths may be strings."""
 
 from __future__ import annotations
 

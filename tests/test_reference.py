@@ -1,4 +1,4 @@
-"""The programs that time RoMa beside the authors' package and beside its own bfloat16."""
+"""The programs that time RoMa against the authors' package and against its own bfloat16."""
 
 from __future__ import annotations
 

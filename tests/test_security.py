@@ -1,4 +1,4 @@
-"""What is read is data: nothing is run of it, names stay in their folders, downloads come over TLS."""
+"""Input is data: nothing in it is executed, names stay in their folders, downloads use TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from romacli.store.manifest import write_manifest
 from romacli.types import Manifest, PairList
 
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
-# Reads what NumPy pickled through an unpickler that makes arrays, numbers and strings only.
+# Reads NumPy pickles through an unpickler that creates only arrays, numbers and strings.
 RESTRICTED_PICKLE = "store/pickled.py"
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
 MUST_SAY = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}

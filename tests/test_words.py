@@ -1,4 +1,4 @@
-"""Numbers agree with their nouns, wherever a sentence counts."""
+"""Numbers agree with their nouns in every message."""
 
 from __future__ import annotations
 

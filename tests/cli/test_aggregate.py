@@ -49,7 +49,7 @@ def job_of(photographs: PlanePhotographs, output: Path) -> Job:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
-    """Photographs, with a finished job in `job` beside them."""
+    """Photographs, with a finished job next to them in `job`."""
     folder = tmp_path_factory.mktemp("plane")
     photographs = photograph_plane(folder / "photos", NAMES)
     run_job(job_of(photographs, folder / "job"), Silent(), StopRequest())

@@ -1,4 +1,4 @@
-"""Every bad input gets a sentence that names the thing, an exit code, and leaves finished work alone."""
+"""Every bad input gets a message that names it and an exit code, and leaves finished work unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`romacli check` finds what is damaged, mends what it can and tells the rest."""
+"""`romacli check` finds damage, repairs what it can and reports the rest."""
 
 from __future__ import annotations
 

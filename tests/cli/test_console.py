@@ -1,4 +1,4 @@
-"""What long work says on the way and at its end, on a terminal and in a log."""
+"""The messages of long work, during it and at its end, on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romacli.cli.console import Console
 
 
 class Clock:
-    """A clock that goes on by hand."""
+    """A clock advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""How commands end: one form for every error, one JSON object, and work that goes on when nobody reads."""
+"""How commands end: one form for every error, one JSON object, and work that continues when nobody reads its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`romacli eval` as people run it, on pairs rendered for the occasion."""
+"""`romacli eval` as users run it, on pairs rendered for the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 320
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory) -> tuple[Path, Path]:
-    """Two pairs of views of rendered scenes, one of them turned, and the list of their poses."""
+    """Two pairs of views of rendered scenes, one of them rotated, and the list of their poses."""
     root = tmp_path_factory.mktemp("eval")
     images = root / "Bilder ü"
     images.mkdir()

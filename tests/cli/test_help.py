@@ -1,4 +1,4 @@
-"""What a first look at the program costs and says: help without heavy imports, the version, completions."""
+"""First contact with the program: help without heavy imports, the version, completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands' parameters are made of the options that dataclasses declare."""
+"""Command parameters are built from the options that dataclasses declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importing pycolmap does to the process, in processes of their own."""
+"""Side effects of importing pycolmap, in separate processes."""
 
 from __future__ import annotations
 

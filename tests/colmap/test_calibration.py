@@ -1,4 +1,4 @@
-"""Focal lengths from fundamental matrices: found where pairs tell them, and nothing invented where they do not."""
+"""Focal lengths from fundamental matrices: found where the pairs determine them, and not invented elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who shares a camera, and what users are told when that is impossible."""
+"""Which images share a camera, and the messages when that is impossible."""
 
 from __future__ import annotations
 

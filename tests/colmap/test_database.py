@@ -1,4 +1,4 @@
-"""What is in the file, read with sqlite3 alone; and what happens to files that are in the way."""
+"""The content of the file, read with sqlite3 alone; and what happens to files that are in the way."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_database_that_is_open_elsewhere_is_left_alone(written, scene):
 
 
 def crash_while_changing(path):
-    """Leave a database as a program does that is killed in the middle of a change."""
+    """Leave a database as a program does that is killed in the middle of a transaction."""
     program = (
         "import os, sqlite3, sys\n"
         "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"

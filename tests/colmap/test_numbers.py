@@ -1,4 +1,4 @@
-"""Numbers that stay when a job grows, as models made before and other programs need."""
+"""Ids that stay the same when a job grows, as existing models and other programs need them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ["b.jpg", "c.jpg", "d.jpg", "f.jpg"]
 
 
 def part(scene: Scene, names: list[str]) -> Scene:
-    """The scene as it is without its other images."""
+    """The scene without some of its images."""
     matches = {pair: rows for pair, rows in scene.matches.items() if {*pair} <= {*names}}
     return Scene({n: scene.poses[n] for n in names}, {n: scene.keypoints[n] for n in names}, matches)
 
@@ -54,7 +54,7 @@ def test_colmap_goes_on_from_a_model_of_the_smaller_job(tmp_path: Path, fewer: i
     scene.write(path)
     (tmp_path / "more").mkdir()
     pycolmap, model = load_pycolmap(), tmp_path / "sparse" / "0"
-    if fewer:  # as romacli-formats(7) says
+    if fewer:  # as described in romacli-formats(7)
         former, model = pycolmap.Reconstruction(model), tmp_path / "triangulated"
         model.mkdir()
         pycolmap.triangulate_points(former, path, tmp_path / "photos", model, clear_points=True)

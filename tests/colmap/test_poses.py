@@ -64,7 +64,7 @@ def test_one_turned_camera_shows_by_its_angle():
     turn = Rotation.from_euler("y", 10, degrees=True).as_matrix()
     turned["4.jpg"] = Pose(turn @ poses["4.jpg"].rotation, turn @ poses["4.jpg"].translation)
     errors = compare_poses(turned, poses)
-    # The common rotation takes its share of the one error: a ninth.
+    # The common rotation absorbs its share of the one error: a ninth.
     assert errors.rotation_deg[4] == pytest.approx(10 * 8 / 9, abs=0.1)
     assert np.delete(errors.rotation_deg, 4) == pytest.approx(10 / 9, abs=0.1)
     assert errors.position.max() < 1e-9

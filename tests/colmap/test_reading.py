@@ -1,4 +1,4 @@
-"""A model and a database read back are what was written."""
+"""A model and a database read back equal what was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COLMAP's rig file: which images are of one camera and one frame, and what is said of files that fit nothing."""
+"""COLMAP's rig file: which images belong to one camera and one frame, and the messages for files that do not fit."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_camera_without_a_place_in_its_rig_is_named(rig):
 
 @pytest.mark.parametrize(("mapper", "is_placed"), [("incremental", True), ("global", True), ("auto", False)])
 def test_cameras_of_a_rig_keep_their_places(rig, tmp_path, mapper, is_placed):
-    """Two cameras 0.4 apart, moved together round a box of points; the model's scale is the rig's where it has one."""
+    """Two cameras 0.4 apart, moved together around a box of points; the model has the rig's scale if that is given."""
     rng = np.random.default_rng(0)
     world = rng.uniform(-1, 1, (250, 3)) * [1.5, 1.1, 1.0]
     keypoints = {}

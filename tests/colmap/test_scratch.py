@@ -1,4 +1,4 @@
-"""What lies beside a database or a model while it is built, and what is left of it after a kill."""
+"""Temporary files next to a database or a model while it is built, and after a kill."""
 
 from __future__ import annotations
 

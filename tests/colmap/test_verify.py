@@ -1,4 +1,4 @@
-"""True matches stay, false ones go, and nothing depends on threads."""
+"""True matches are kept, false ones removed, and the result does not depend on threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dense cloud of exact warps lies on the true surface; wrong warps, missing photographs and models are dealt with."""
+"""A dense cloud from exact warps lies on the true surface; wrong warps, missing photographs and models are handled."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_points_lie_on_the_surface_once_each(job: PosedJob) -> None:
     values = json.loads(result.stdout)
     points = points_of(job.layout.cloud)
     assert values["points"] == len(points)
-    # About once a cell of what several cameras see, not once a cell and camera.
+    # About one point per cell that several cameras see, not one per cell and camera.
     assert 0.5 * GRID[0] * GRID[1] < len(points) < 2.5 * GRID[0] * GRID[1]
     assert np.abs(points["xyz"] @ NORMAL).max() < 0.01
     assert np.abs(points["normal"] @ NORMAL).min() > 0.99

@@ -1,4 +1,4 @@
-"""The shipped scene through the command line: photographs in, hloc files, a database and true cameras out."""
+"""The bundled example scene through the command line: photographs in, hloc files, a database and true cameras out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from support.commands import (
 from romacli.colmap.poses import align_similarity, read_poses
 
 SCENE = REPOSITORY / "examples" / "scene"
-MAX_POSITION_ERROR = 0.01  # of the largest distance between two true cameras
-USED_CONFIGS = {2, 3, 4, 5, 6, 9}  # of COLMAP's two-view geometries; its mappers pass over the others
+MAX_POSITION_ERROR = 0.01  # relative to the largest distance between two true cameras
+USED_CONFIGS = {2, 3, 4, 5, 6, 9}  # of COLMAP's two-view geometries; its mappers skip the others
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A job that is killed and continued gives what an uninterrupted one gives."""
+"""A job that is killed and resumed gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_signal_ends_waiting_for_pairs_at_once(folder: Path, tmp_path: Path, num
     process.stdin.flush()
     while bytes_unread(process.stdin):
         time.sleep(0.05)
-    time.sleep(0.2)  # from the read that brought the comment to the one that waits
+    time.sleep(0.2)  # between the read that returned the comment and the one that waits
     process.send_signal(number)
     try:
         assert process.wait(timeout=20) == code

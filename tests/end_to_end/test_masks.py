@@ -1,4 +1,4 @@
-"""Masks through the command line: on rendered photographs, and on a street where people walk."""
+"""Masks through the command line: on rendered photographs, and on a street with pedestrians."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK = ["--coarse-resolution", "192", "--upsample-resolution", "384", "--no-ref
 
 
 def share_in_black(job: Path, masks: Path, name: str) -> float:
-    """How many of an image's keypoints lie on black pixels of its mask."""
+    """How many of an image's keypoints are on black pixels of its mask."""
     keypoints = hloc_keypoints(job / "features.h5", name)
     assert len(keypoints) > 100
     black = cv2.imread(str(masks / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 0
@@ -67,7 +67,7 @@ def test_masks_that_keep_nothing_or_ignore_nothing_are_named(tmp_path: Path) -> 
         mask[:share] = 255
         cv2.imwrite(str(masks / f"{name}.png"), mask)
     words = ("match", tmp_path / "photos", "-o", job, *LENIENT, "--mask-dir", masks)
-    for _ in range(2):  # a run that finds all up to date says it again
+    for _ in range(2):  # a run that finds everything up to date says it again
         run = romacli(*words)
         assert run.returncode == 0
         warnings = [line for line in run.stderr.splitlines() if "the masks of" in line]

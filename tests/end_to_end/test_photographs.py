@@ -1,4 +1,4 @@
-"""Real photographs through the command line, when the folder of them lies beside the repository."""
+"""Real photographs through the command line, if their folder is next to the repository."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_network_that_knows_nothing_ends_with_a_model_or_says_why_not(
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     torch.save(SEEDED[model](), tmp_path / "seeded.pth")
-    # Every pair and every place counts, or chance would leave nothing to map.
+    # Every pair and every match counts, or random weights would leave nothing to map.
     every = ("--min-overlap", 0, "--min-certainty", 0, "--weights", tmp_path / "seeded.pth")
     run = romacli_alone("reconstruct", folder, "-o", tmp_path / "out", "--model", model, *every, *words)
     assert run.returncode in (0, 5), run.stderr
@@ -93,7 +93,8 @@ def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(
 
 
 def test_a_model_of_photographs_is_used_in_every_way(tmp_path: Path) -> None:
-    """Nine of a walk are mapped; one that stays out is localized and another joins; then cloud and exports."""
+    """Nine photographs of a walk are mapped; one left out is localized and another is registered; then cloud and
+    exports."""
     folder = DATA / "sceaux" / "images"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")

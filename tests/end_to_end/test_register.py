@@ -1,4 +1,4 @@
-"""A finished map is used, and killed on the way: localize, densify, register, and hloc's own loop on the old map."""
+"""A finished map in use, with kills on the way: localize, densify, register, and hloc's own loop on the old map."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def copy(names: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photographs, and a job with the model of them."""
+    """A folder with photographs, and a job with their model."""
     root = tmp_path_factory.mktemp("mapped")
     copy(OLD, root / "photos")
     words = ["-o", root / "job", "--camera-mode", "single", "--json", "-q"]
@@ -50,7 +50,7 @@ def kill_after_a_record(journal: Path, *words: object) -> None:
 
 
 def localized_as_hloc_does(model: Path, job: Path) -> dict[str, Pose]:
-    """Poses of the new photographs by the points that their matches have in a model."""
+    """Poses of the new photographs from the model points of their matches."""
     held = read_model(model)
     camera = next(iter(held.cameras.values()))
     poses = {}

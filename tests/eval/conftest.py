@@ -1,4 +1,4 @@
-"""What tests of benchmarks share."""
+"""Fixtures shared by the tests of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
-    """The folder of each benchmark and the matcher that knows it, made by the module's WRITERS when asked for."""
+    """The folder of each benchmark and the matcher that knows it, made on demand by the module's WRITERS."""
 
     class Written(dict[str, tuple[Path, Any]]):
         def __missing__(self, name: str) -> tuple[Path, Any]:

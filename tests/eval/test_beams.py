@@ -1,4 +1,4 @@
-"""Points against the beams of laser scanners, as ETH3D's evaluator judges them."""
+"""Points against the beams of laser scanners, evaluated as by ETH3D."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from romacli.eval.benchmarks.scenes.beams import BEAM_RADIUS, BEAM_SPREAD, accur
 
 TOLERANCES = (0.01, 0.02, 0.05)
 HERE = np.eye(4)
-WALL = np.array([[2.0, 0, 0]])  # one beam, which ended 2 m off
-UNKNOWN = (0.0, 0.0, 0.0)  # nothing that counts
+WALL = np.array([[2.0, 0, 0]])  # one beam, which ended 2 m away
+UNKNOWN = (0.0, 0.0, 0.0)  # not counted
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ UNKNOWN = (0.0, 0.0, 0.0)  # nothing that counts
         ((1, 0, 0), UNKNOWN),  # in space that the beam crossed: counts, and is wrong
         ((1.97, 0, 0), (0, 0, 1)),
         ((2.03, 0, 0), (0, 0, 1)),
-        ((2, 0.0015, 0), (1, 1, 1)),  # the beam's radius is 1.125 mm and 0.192 mm a metre
+        ((2, 0.0015, 0), (1, 1, 1)),  # the beam's radius is 1.125 mm plus 0.192 mm per metre
         ((2, 0.0016, 0), UNKNOWN),
         ((-1, 0, 0), UNKNOWN),
     ],
@@ -35,14 +35,14 @@ def test_points_behind_a_wall_and_beside_all_beams_do_not_count_and_those_before
     right = (2.005, 0, 0)
     points = np.array([right, (3, 0, 0), (0, 0, 2), (1, 0.0014, 0)])
     assert accuracy(points, [(WALL, HERE)], TOLERANCES) == [1, 1, 1]
-    # 3 cm behind the wall nothing is known at 1 and 2 cm; 3 cm before it is wrong at these.
+    # 3 cm behind the wall, nothing is known at 1 and 2 cm; 3 cm in front of it is wrong at these.
     points = np.array([right, (1, 0, 0), (1.97, 0, 0), (2.03, 0, 0)])
     assert accuracy(points, [(WALL, HERE)], TOLERANCES) == pytest.approx([1 / 3, 1 / 3, 3 / 4])
 
 
 def test_one_scan_that_knows_is_enough_and_one_that_says_near_wins() -> None:
     points = np.array([(2.005, 0, 0), (3, 0, 0)])  # the second is hidden from the first scanner
-    across = np.array([[0, 1.0, 0, 3], [-1, 0, 0, -1], [0, 0, 1, 0], [0, 0, 0, 1]])  # it stands at (3, -1, 0)
+    across = np.array([[0, 1.0, 0, 3], [-1, 0, 0, -1], [0, 0, 1, 0], [0, 0, 0, 1]])  # the scanner is at (3, -1, 0)
     beam = np.array([[-4.0, 0, 0]])  # towards (3, 3, 0)
     assert accuracy(points, [(WALL, HERE), (beam, across)], TOLERANCES) == [0.5] * 3
     ends_there = np.array([[-1.0, 0, 0], [-4, 0, 0]])

@@ -1,4 +1,4 @@
-"""The papers' benchmarks on tiny data in their layouts: the truth scores 100, shuffled truth by chance."""
+"""The papers' benchmarks on tiny data in their layouts: the truth scores 100, shuffled truth at chance level."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def figures(result: Result) -> list[float]:
     return list(json.loads(result.stdout)["figures"].values())
 
 
-# Protocols that differ from a benchmark's first by their repeats alone are left out.
+# Protocols that differ from a benchmark's first only in their repeats are left out.
 OWN = [(name, next(iter(BENCHMARKS[name].evaluations))) for name in WRITERS]
 OWN += [("wxbs", "warp"), ("wxbs", "loma"), ("satast", "warp"), ("megadepth-dense", "romatch")]
 
@@ -52,11 +52,11 @@ OWN += [("wxbs", "warp"), ("wxbs", "loma"), ("satast", "warp"), ("megadepth-dens
 def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, protocol, written, run):
     root, matcher = written[name]
     words = (name, root, "--protocol", protocol, "--json", "-q")
-    several = BENCHMARKS[name].evaluations[protocol].samples > 1  # which cost most
+    several = BENCHMARKS[name].evaluations[protocol].samples > 1  # the most expensive ones
     true = figures(run(matcher, *words, "--limit", 4 if name == "satast" else 1 if several else 2))
     torn = figures(run(Shuffled(matcher), *words, "--limit", 1))
     if "dense" in name:
-        assert true[0] < (0.2 if name == "megadepth-dense" else 0.6)  # ScanNet's K counts from pixel centres
+        assert true[0] < (0.2 if name == "megadepth-dense" else 0.6)  # ScanNet's K refers to pixel centres
         assert torn[0] > 50
         true, torn = true[1:], torn[1:4]
     if protocol == "loma":
@@ -70,7 +70,7 @@ def test_pictures_are_encoded_once_and_pairs_named_twice_count_twice(written, ru
     root, matcher = written["megadepth1500"]
     matcher.images_encoded = 0
     values = json.loads(run(matcher, "megadepth1500", root, "--protocol", "one-sample", "--json", "-q").stdout)
-    assert min(values["figures"].values()) > 90  # of the pair named the other way round, too
+    assert min(values["figures"].values()) > 90  # including the pair named in reverse order
     assert matcher.images_encoded == 8  # two pairs in each of two scenes' folders
     assert (values["pairs"], values["errors"], values["comparable"]) == (5, 25, False)
 
@@ -94,7 +94,7 @@ def test_an_interrupted_run_goes_on_where_it_was(written, run, tmp_path):
     file.write_text("".join(lines[:6]) + lines[6][:20])
     matcher.images_encoded = 0
     assert figures(run(matcher, "hpatches", root, "-o", file, "--json", "-q")) == whole
-    assert matcher.images_encoded == 6  # the other sequence alone
+    assert matcher.images_encoded == 6  # only the other sequence
     assert sorted(file.read_text().splitlines()) == sorted("".join(lines).splitlines())
     refused = run(matcher, "hpatches", root, "-o", file, "--seed", "1")
     assert refused.exit_code == 2
@@ -136,7 +136,7 @@ def test_satast_reads_warps_at_four_quarter_turns_of_the_second_picture(written,
     assert matcher.images_encoded == 2 * 2 * 4
 
     class Upright(Shuffled):
-        """Warps that are right for pictures as they are, whose sizes tell, and miss by half a picture otherwise."""
+        """Warps that are right for unrotated images, recognised by their sizes, and off by half an image otherwise."""
 
         def warp(self, pairs):
             found = matcher.warp(pairs)
@@ -146,18 +146,18 @@ def test_satast_reads_warps_at_four_quarter_turns_of_the_second_picture(written,
             ]
 
     half = figures(run(Upright(matcher), "satast", root, "--protocol", "warp", "--json", "-q"))
-    assert half[-1] == pytest.approx(50, abs=2)  # 90 and 270 degrees
+    assert half[-1] == pytest.approx(50, abs=2)  # all but 90 and 270 degrees
 
 
 @pytest.mark.parametrize(("turns", "expected"), [(0, (10, 20)), (1, (20, 30)), (2, (30, 20)), (3, (20, 10))])
 def test_a_place_in_a_turned_picture_is_told_in_the_picture_itself(turns, expected):
-    """(10, 20) px of the turned picture, 40 x 40; by hand."""
+    """(10, 20) px of the rotated image, 40 x 40; worked out by hand."""
     place = torch.tensor([[[10 / 20 - 1, 20 / 20 - 1]]])
     grid = torch.arange(4.0).reshape(2, 2)
     match = DenseMatch(place, torch.ones(1, 1), torch.rot90(grid, -turns)[..., None], grid, (1, 1), (40, 40))
     found = upright(match, turns)
     assert ((found.warp_AB[0, 0] + 1) * 20).tolist() == pytest.approx(expected)
-    assert torch.equal(found.warp_BA[..., 0], grid)  # the picture's own pixels again
+    assert torch.equal(found.warp_BA[..., 0], grid)  # the image's own pixels again
 
 
 def test_matchers_run_at_the_sizes_of_the_papers_unless_some_are_given(written, monkeypatch):
@@ -272,7 +272,7 @@ def test_corner_errors_are_those_worked_out_by_hand():
     assert corner_error(np.diag([2, 1, 1.0]), np.eye(3), (11, 6)) == pytest.approx(5)
     task = Task(("a", "b"), ((640, 480), (1280, 960)), np.eye(3))
     points = np.array([[1, 1], [600, 5], [9, 400], [500, 450]], np.float32)
-    # 5 px in a picture twice as large as the protocol's are 2.5.
+    # 5 px in an image twice as large as the protocol's are 2.5.
     assert HomographySolver().errors(task, points, points + np.float32([3, 4])) == pytest.approx([2.5], abs=1e-3)
     assert HomographySolver().errors(task, points[:3], points[:3]) == (math.inf,)
 
@@ -306,7 +306,7 @@ def test_a_pair_that_sees_too_little_has_no_error_of_its_warp():
 
 
 def test_epipolar_errors_count_both_pictures():
-    # Between views that moved sideways lines are rows: 3 px apart in each picture, the root of 9 + 9.
+    # Between views that moved sideways epipolar lines are rows: 3 px apart in each image, the root of 9 + 9.
     task = Task(("a", "b"), ((100, 100), (100, 100)), np.array([[10.0, 20, 40, 23], [10, 20, 30, 20]]))
     nothing = np.zeros((3, 2))
     assert FundamentalSolver(sideways=True).errors(task, nothing, nothing) == pytest.approx([18**0.5, 0])
@@ -317,7 +317,7 @@ def test_areas_pool_all_errors_and_may_count_the_last_twice():
     row = BENCHMARKS["scannet1500"]
     tasks = [Task((name, "x"), ((1, 1), (1, 1)), None) for name in "ab"]
     errors = {("a", "x"): [0.0, 4.0], ("b", "x"): [math.inf, math.inf]}
-    # Recall rises to 1/4 at once, by errors of 0; from there to 1/2 at 4 deg; then it stays to 5 deg.
+    # Recall rises to 1/4 immediately, by errors of 0; from there to 1/2 at 4 deg; then it is constant up to 5 deg.
     usual = summarise(row, row.evaluations["roma"], tasks, errors)
     assert usual.figures["5"] == pytest.approx(100 * (4 * (0.25 + 0.5) / 2 + 1 * 0.5) / 5)
     twice = summarise(row, row.evaluations["romatch"], tasks, errors)

@@ -1,4 +1,4 @@
-"""Distances between clouds, and the command that tells them."""
+"""Distances between clouds, and the command that reports them."""
 
 from __future__ import annotations
 

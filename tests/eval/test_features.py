@@ -1,4 +1,4 @@
-"""Frozen features: neighbours by a kernel, the linear layer, the networks they come from, and the command."""
+"""Frozen features: kernel nearest neighbours, the linear layer, the networks they come from, and the command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ CELLS, SIDE = 12, 96
 
 
 def shifted_pairs(count: int = 4) -> Encoded:
-    """Pairs whose second picture is the first moved by a quarter; features tell places, behind louder noise."""
+    """Pairs whose second image is the first shifted by a quarter; features encode positions, followed by stronger
+    noise."""
     rng = torch.Generator().manual_seed(0)
     grid, fine = pixel_grid(CELLS, CELLS), pixel_grid(SIDE, SIDE)
     shift = torch.tensor([0.5, 0.0])

@@ -31,7 +31,7 @@ def truth() -> dict[str, Pose]:
 
 
 def moved(poses: dict[str, Pose]) -> dict[str, Pose]:
-    """The same cameras in another frame, half as large."""
+    """The same cameras in another frame at half the scale."""
     world, found = turned(33, 0), {}
     for name, pose in poses.items():
         rotation = pose.rotation @ world.T
@@ -58,7 +58,7 @@ def text(path: Path, poses: dict[str, Pose]) -> Path:
 
 
 def colmap(folder: Path, poses: dict[str, Pose]) -> Path:
-    """A COLMAP model in text, of cameras without points."""
+    """A COLMAP text model of cameras without points."""
     folder.mkdir(parents=True)
     (folder / "cameras.txt").write_text("1 PINHOLE 100 80 100 100 50 40\n")
     (folder / "points3D.txt").write_text("")
@@ -83,9 +83,9 @@ def test_errors_are_in_degrees_and_in_the_unit_of_the_truth(truth: dict[str, Pos
     rotation = turned(1.0) @ pose.rotation
     poses["d.jpg"] = Pose(rotation, -rotation @ pose.centre)
     found = evaluate_poses(poses, truth)
-    assert found.rotation_deg[2] == pytest.approx(0.8, abs=0.05)  # the best rotation shares it out
+    assert found.rotation_deg[2] == pytest.approx(0.8, abs=0.05)  # the best rotation spreads the error
     assert found.position.max() < 1e-9
-    # Four of ten pairs are 1 degree off, one by one.
+    # Four of ten pairs are 1 degree off, each on its own.
     assert found.auc[0.3] == pytest.approx(0.6, abs=0.01)
     assert found.auc[10.0] == pytest.approx(0.6 + 0.4 * 0.95, abs=0.03)
     poses = moved(truth)

@@ -1,4 +1,4 @@
-"""InLoc and Aachen on rendered scenes: the poses of the truth lie in the server's file; shuffled truth leaves none."""
+"""InLoc and Aachen on rendered scenes: true poses end up in the server's file; shuffled truth leaves none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from romacli.types import MatcherSpec
 
 QUERY, FLOOR = "query/iphone7/IMG_1.JPG", "database/cutouts/DUC1/024"
 FOCAL, QUERY_SIZE = 4032 * 28 / 36, (800, 600)
-TURN, SHIFT = cv2.Rodrigues(np.array([0.0, 0.3, 0.1]))[0], np.array([1.0, 2, 3])  # of the building from the scan
+TURN, SHIFT = cv2.Rodrigues(np.array([0.0, 0.3, 0.1]))[0], np.array([1.0, 2, 3])  # from the scan to the building
 
 
 def element(kind: int, body: bytes) -> bytes:
@@ -47,7 +47,7 @@ def element(kind: int, body: bytes) -> bytes:
 
 
 def mat_file(name: str, values: np.ndarray) -> bytes:
-    """A file of level 5 with one compressed array of doubles, its name as a small element where it fits."""
+    """A level 5 file with one compressed array of doubles, its name as a small element where it fits."""
     small = len(name) <= 4
     label = struct.pack("<HH", 1, len(name)) + name.encode().ljust(4, b"\0") if small else element(1, name.encode())
     body = element(6, struct.pack("<II", 6, 0)) + element(5, np.array(values.shape, "<i4").tobytes()) + label
@@ -90,7 +90,7 @@ def run(monkeypatch):
 
 
 def errors(path: Path, camera: Camera) -> tuple[float, float]:
-    """Of the only pose in a file: deg, and a share of the distance to the scene."""
+    """Errors of the only pose in a file: degrees, and distance relative to that of the scene."""
     name, *numbers = path.read_text().split()
     assert name == "IMG_1.JPG"
     w, *vector = map(float, numbers[:4])
@@ -138,7 +138,7 @@ def test_points_lie_where_the_scan_says_and_nowhere_where_it_saw_nothing(tmp_pat
     points = np.array([[0.5, 0.5], [1.0, 0.5], [2.0, 1.0], [2.5, 1.5]])
     found = in_space(tmp_path, "database/cutouts/DUC1/024/DUC_a.jpg", points)
     np.testing.assert_allclose(found[:2], [[10, 1, 2], [11.5, 2.5, 3.5]])
-    np.testing.assert_allclose(found[2], scan[0, 2] + [10, 0, 0])  # one of four about it is missing: the nearest
+    np.testing.assert_allclose(found[2], scan[0, 2] + [10, 0, 0])  # one of four neighbours is missing: the nearest
     assert np.isnan(found[3]).all()
 
 
@@ -177,7 +177,7 @@ def test_what_is_missing_is_named(name, words, tmp_path, run):
 def city_model(
     root: Path, poses: dict[str, Pose], K: np.ndarray, size: Any, tracks: Any, *, from_corner: bool = True
 ) -> str:
-    """The model of VisualSFM, of points and the pictures that see them. Returns a camera as the lists have it."""
+    """VisualSFM's model of points and the images that see them. Returns a camera in the format of the lists."""
     model = root / "3D-models/aachen_v_1_1"
     model.mkdir(parents=True)
     intrinsics = f"SIMPLE_RADIAL {size[0]} {size[1]} {K[0, 0]} {K[0, 2]} {K[1, 2]} 0"
@@ -202,7 +202,7 @@ def city_model(
 
 
 def aachen(root: Path, *, from_corner: bool = True) -> tuple[HomographyMatcher, dict[str, Pose]]:
-    """Five pictures by day of a slanted plane with points, and a query each by day and by night."""
+    """Five daytime images of a slanted plane with points, and one query each by day and by night."""
     rng = np.random.default_rng(0)
     poses = {f"db/{index}.png": look_at(np.array([1.2 * index - 2.4, -0.4, -6.0]), np.zeros(3)) for index in range(5)}
     queries = {

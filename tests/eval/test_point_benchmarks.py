@@ -1,4 +1,4 @@
-"""The papers' benchmarks of points on tiny data in their layouts: the truth scores 100, shuffled truth by chance."""
+"""The papers' point benchmarks on tiny data in their layouts: the truth scores 100, shuffled truth at chance level."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = np.random.default_rng(1).uniform(0.1, 0.9, (10, 2))
 
 
 class Pictures(HomographyMatcher):
-    """Pictures of noise, between which everything keeps its place relative to the sides."""
+    """Noise images; corresponding points have the same position relative to the image sides."""
 
     def __init__(self) -> None:
         self.known: dict[str, np.ndarray] = {}
@@ -50,7 +50,7 @@ class Pictures(HomographyMatcher):
 
 
 def pixels(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As annotators count: pixels' centres from 0."""
+    """Annotators' coordinates: pixel centres at integers."""
     return points * size - 0.5
 
 
@@ -134,7 +134,7 @@ def test_the_truth_scores_100_and_shuffled_truth_scores_chance(name, protocol, t
     words = (name, tmp_path, "--json", "--protocol", protocol)
     assert set(told(run(matcher, *words))["figures"].values()) == {100.0}
     figures = list(told(run(Shuffled(matcher), *words))["figures"].values())
-    # Of places all over a picture a few per cent lie within a tenth of a side from any point.
+    # A few per cent of random positions in an image are within a tenth of a side of any point.
     assert figures[0] == 0
     assert figures[2] < 25
 

@@ -1,4 +1,4 @@
-"""AUC against hand-worked curves, and poses from exact, turned, noisy and shuffled point pairs of known motion."""
+"""AUC against hand-worked curves, and poses from exact, rotated, noisy and shuffled point pairs of known motion."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_too_few_matches_are_an_infinite_error(count):
 
 def test_auc_worked_by_hand():
     errors = np.array([2.0, 6.0, math.inf])
-    # Recall rises to 1/3 at 2 and to 2/3 at 6, where the second lies outside a threshold of 5.
+    # Recall rises to 1/3 at 2 and to 2/3 at 6, the latter beyond the threshold of 5.
     assert pose_auc(errors, 5) == pytest.approx((2 * (1 / 3) / 2 + 3 * (1 / 3)) / 5)
     assert pose_auc(errors, 10) == pytest.approx((2 / 6 + 4 * (1 / 3 + 2 / 3) / 2 + 4 * 2 / 3) / 10)
     assert pose_auc(np.array([math.inf]), 5) == 0

@@ -70,7 +70,7 @@ MATCH = {
 
 def test_romas_operations_are_those_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_correlation, "CHUNK_BYTES", 1 << 40)  # one step: nothing is computed here
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # on one, tokens are padded
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # with one, tokens are padded
     with FakeTensorMode(), torch.inference_mode(), counted() as meter:
         network, watch = RoMa().eval(), Watch(meter)
         with watched(network, watch):
@@ -83,7 +83,7 @@ def test_romas_operations_are_those_of_its_layers(monkeypatch: pytest.MonkeyPatc
     }
     assert sum(gflop["encode"].values()) == pytest.approx(1998.3, rel=1e-3)
     assert gflop["encode"] == pytest.approx({**ENCODE, REST: 0}, rel=1e-2)
-    # At stride 16 the correlation is one product with all of the other image and the padding about it.
+    # At stride 16 the correlation is one product with the whole other image and its padding.
     assert gflop["match"].pop("refiner 16 at 40x40") > 2 * 55.6
     assert gflop["match"] == pytest.approx({**MATCH, REST: 0}, rel=1e-2)
     assert sum(gflop["match"].values()) == pytest.approx(2546.5 - 2 * (55.6 + 1.8) - 16.8, rel=2e-3)

@@ -1,4 +1,4 @@
-"""The papers' benchmarks of reconstructions on rendered scenes: the truth scores 100, shuffled truth nothing."""
+"""The papers' reconstruction benchmarks on rendered scenes: the truth scores 100, shuffled truth nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_truth_scores_100_and_shuffled_truth_nothing(name, tmp_path, written
     if name == "texture-poor":
         file.write_text(file.read_text().splitlines(keepends=True)[0])
         assert told(run(matcher, *words, "-o", file))["figures"] == pytest.approx(figures, rel=0.05)
-        assert matcher.images_encoded == encoded  # matches are kept beside the errors
+        assert matcher.images_encoded == encoded  # matches are stored next to the errors
     torn = told(run(Shuffled(matcher), *words))["figures"]
     assert all(figure in (0, None) for figure in torn.values())
 
@@ -76,7 +76,7 @@ def test_bags_have_columns_and_those_without_any_are_left_open(tmp_path, run):
     ]
     measure = BagAreas("the error", (5, 10), bags=(5, 10, 25))
     assert measure.columns == ("5", "10", "10 of 5", "10 of 10", "10 of 25")
-    # No error at all, one of two without an estimate, none with one.
+    # No errors at all, one of two without an estimate, none with one.
     figures = measure.figures(tasks, [[0.0], [0.0, math.inf], [math.inf]])
     assert figures[:4] == pytest.approx((50, 50, 75, 0))
     assert math.isnan(figures[4])

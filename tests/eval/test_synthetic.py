@@ -27,7 +27,7 @@ def identity_pair(side=64):
 
 
 class Oracle(Mini):
-    """Answers every pair with the identity, shifted by `shift` px of 64 and surer on the left."""
+    """Returns the identity for every pair, shifted by `shift` px of 64 and more certain on the left."""
 
     def __init__(self, shift: float) -> None:
         super().__init__(MiniConfig(trunk_channels=(8, 8, 8, 8), decoder_width=12, fourier_channels=8))
@@ -59,7 +59,7 @@ def test_same_seed_gives_the_same_pairs_and_another_seed_others():
 
 
 class Adapter:
-    """A dense matcher that answers with the identity on a grid finer than the truth's, shifted by px of 64."""
+    """A dense matcher that returns the identity on a grid finer than the truth's, shifted by px of 64."""
 
     def __init__(self, shift: float) -> None:
         self.shift = shift
@@ -93,7 +93,7 @@ def test_certainty_that_is_high_where_the_warp_is_right_ranks_above_chance():
 
 def test_validation_shares_no_generated_texture_with_training():
     ours = validation_textures(None, replace(RECIPE, procedural=3))
-    for seed in range(3):  # those of training count from 0
+    for seed in range(3):  # seeds of training count from 0
         theirs = Textures.load(None, procedural=3, seed=seed)
         assert not any(np.array_equal(a[0], b[0]) for a in ours.pyramids for b in theirs.pyramids)
 
@@ -105,7 +105,7 @@ def test_fingerprint_tells_another_picture():
 
 
 def test_the_recipe_still_makes_the_pairs_its_published_figures_were_measured_on():
-    """Whoever changes the generator changes the validation set: then measure anew and change these."""
+    """A change of the generator changes the validation set: then measure again and update these values."""
     pairs = validation_pairs(validation_textures(None, replace(RECIPE, procedural=3)), 4, size=64)
     assert [pair.visible_AB.mean() for pair in pairs] == pytest.approx([1, 1, 0.403, 0.499], abs=0.02)
     middles = [np.median(pair.warp_AB.reshape(-1, 2), axis=0) for pair in pairs]

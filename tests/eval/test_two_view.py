@@ -12,7 +12,7 @@ NAMES = ("view0.jpg", "view1.jpg")
 
 
 class Blind:
-    """Answers every pair with the same result, whatever it shows."""
+    """Returns the same result for every pair, whatever it shows."""
 
     def __init__(self, result) -> None:
         self.result = result

@@ -1,4 +1,4 @@
-"""Each format holds the cameras and points of the model, as its readers take them."""
+"""Each format contains the cameras and points of the model, as its readers read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of walls that look alike but for a detail, told by the warps of a matcher that is sure of itself."""
+"""Pairs of walls that look alike except for a detail, detected from the warps of an overconfident matcher."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from romacli.store.manifest import read_manifest
 from romacli.types import CompactWarp, Pair
 
 SIZE, GRID, STEP_PX = (320, 240), (48, 64), 40
-# Left, top, width and height of what is on one wall alone, in px of the wall.
+# Left, top, width and height in px of details that only one wall has.
 POSTERS = {"front": (200, 60, 70, 80), "back": (330, 100, 80, 70)}
 
 
@@ -48,7 +48,7 @@ def on_poster(points: np.ndarray, posters: dict[str, tuple[int, int, int, int]])
 
 
 def warp(pair: Pair, *, has_posters: bool = True) -> CompactWarp:
-    """The warp of two photographs of walls, which is a shift, with nothing at posters of one of them alone."""
+    """The warp of two photographs of walls: a shift, without matches at posters that only one of them has."""
     parts = []
     for one, other in (pair, pair[::-1]):
         points = cell_centres(GRID, SIZE) + (place_of(one), 0)
@@ -79,7 +79,7 @@ def test_a_hole_that_both_images_match_with_others_is_missing() -> None:
     assert shares["back/2", "front/2"] > 0.1
     holes = find_missing(views, views.edges[[*shares].index(("back/2", "front/2"))], witnesses).holes
     points = Lattice.over(SIZE).places() * 10 + (place_of("back/2"), 0)
-    assert on_poster(points[holes[0]], POSTERS).mean() > 0.7  # but for cells at the edge
+    assert on_poster(points[holes[0]], POSTERS).mean() > 0.7  # except for cells at the edge
 
 
 def test_a_detail_that_many_pairs_miss_speaks_for_those_that_match_it() -> None:
@@ -89,7 +89,7 @@ def test_a_detail_that_many_pairs_miss_speaks_for_those_that_match_it() -> None:
     unique = count_unique(views, found, [edge for edge in views.edges if not same_wall(views.pair_of(edge))])
     of = dict(zip(map(views.pair_of, views.edges), unique, strict=True))
     assert of["front/2", "front/3"] > 20
-    assert max(count for pair, count in of.items() if not same_wall(pair)) < of["front/2", "front/3"] / 2  # by edges
+    assert max(count for pair, count in of.items() if not same_wall(pair)) < of["front/2", "front/3"] / 2  # at edges
     assert not count_unique(views, found, []).any()
 
 
@@ -104,7 +104,7 @@ def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> Non
 def test_a_pair_that_shows_no_detail_falls_with_those_that_do() -> None:
     views = views_of(count=11)
     judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
-    assert judged["back/10", "front/10"].share < 0.02  # which alone speaks for it
+    assert judged["back/10", "front/10"].share < 0.02  # too small a share to drop it on its own
     assert not judged["back/10", "front/10"].is_kept
 
 

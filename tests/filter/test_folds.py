@@ -1,4 +1,4 @@
-"""Models that lay parts of a scene onto each other, told by warps that lead elsewhere."""
+"""Models that collapse different parts of a scene onto each other, detected from warps that disagree."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_one_seam_or_a_pair_that_is_dropped_says_nothing() -> None:
 
 
 def shifted(pair: Pair) -> float:
-    """Px by which warps between the first three images and the others lead elsewhere."""
+    """Px by which the warps between the first three images and the others are off."""
     return 150.0 if (pair[0] < "3.png") != (pair[1] < "3.png") else 0.0
 
 

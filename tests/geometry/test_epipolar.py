@@ -68,7 +68,7 @@ def test_sampson_error_is_the_distance_a_point_was_moved_off_its_line():
     lines = np.column_stack((points0, np.ones(200))) @ true_fundamental().T
     normals = lines[:, :2] / np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
     error = sampson_error(true_fundamental(), points0, points1 + 2 * normals)
-    # Half of the move may be made up in the first image, where the line is as near.
+    # Half of the shift can be compensated in the first image, whose line is as near.
     assert error.max() < 2
     assert error.min() > 2 / np.sqrt(2) - 0.3
 

@@ -26,6 +26,6 @@ def test_ground_truth_needs_all_four_pixels_visible_and_alike():
     warp = pixel_grid(64, 64)[None].clone()
     visible = torch.ones(1, 64, 64, dtype=torch.bool)
     visible[0, 8, 8] = False
-    warp[0, 24:, 40:] += 0.8  # an edge in depth
+    warp[0, 24:, 40:] += 0.8  # a depth edge
     _, seen = ground_truth_at(warp, visible, (4, 4))
     assert seen[0].int().tolist() == [[0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1]]

@@ -1,4 +1,4 @@
-"""Points, sizes and warps of turned images, against arrays turned pixel by pixel."""
+"""Points, sizes and warps of rotated images, against arrays rotated pixel by pixel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_one_turn_is_clockwise():
 
 @given(turns_A=st.integers(0, 5), turns_B=st.integers(0, 5), shape=st.sampled_from([(6, 6), (8, 5)]))
 def test_warps_between_turned_images_are_those_between_the_images(turns_A, turns_B, shape):
-    """An affine motion, written down between the turned images, is read between the stored ones."""
+    """An affine motion defined between the rotated images is recovered between the stored ones."""
 
     def motion(points):
         return points * 0.7 + (5, 20)

@@ -1,4 +1,4 @@
-"""What a photograph's pixels and size are, format by format, and what is said of files that have none."""
+"""Pixels and size of a photograph, format by format, and the messages for files that have none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.errors import ImageError
 from romacli.images.decode import image_size, is_flat, is_stretched, read_image
 
-HEIGHT, WIDTH = 30, 44  # unequal and no multiples of 8, so that turned or padded images show
+HEIGHT, WIDTH = 30, 44  # different, and not multiples of 8, so that rotated or padded images are detected
 _Y, _X = np.mgrid[:HEIGHT, :WIDTH]
 RGB = np.stack([_X * 5, _Y * 8, (_X + _Y) * 3], axis=-1).astype(np.uint8)
 GRAY = RGB[..., 0]
@@ -111,7 +111,7 @@ LOSSY = {
     "restarts.jpg": (encoded(RGB, "JPEG", quality=95, subsampling=0, restart_marker_blocks=2), RGB),
 }
 UNKNOWN_TO_COLMAP = (".webp", ".gif", ".jp2", ".j2k", ".pam", ".ras")
-LOSSY_TOLERANCE = 8  # of 255; 3 to 6 measured, where a swap of channels or a turn makes 200
+LOSSY_TOLERANCE = 8  # of 255; 3 to 6 measured, where swapped channels or a rotation give 200
 
 
 def written(folder: Path, name: str, data: bytes) -> Path:
@@ -170,7 +170,7 @@ def test_size_is_that_of_the_pixels(folder, name):
 
 @pytest.mark.parametrize("name", [name for name in (*EXACT, *LOSSY) if not name.endswith(UNKNOWN_TO_COLMAP)])
 def test_size_and_orientation_are_those_colmap_takes(folder, name):
-    """COLMAP's database is what coordinates are for; what it cannot read aside."""
+    """Coordinates are for COLMAP's database; formats that COLMAP cannot read are excluded."""
     pycolmap = load_pycolmap()
     data, expected = (EXACT | LOSSY)[name]
     path = written(folder, name, data)
@@ -199,7 +199,7 @@ def refusal(read, path: Path) -> str:
 JPEG = LOSSY["rgb.jpg"][0]
 PNG = EXACT["rgb.png"][0]
 THUMBNAIL = oriented(1)
-THUMBNAIL[0x927C] = JPEG  # an embedded JPEG with an end marker of its own
+THUMBNAIL[0x927C] = JPEG  # an embedded JPEG with its own end marker
 CUT_OFF = {
     "half.jpg": JPEG[: len(JPEG) // 2],
     "no_end.jpg": JPEG[:-2],
@@ -225,7 +225,7 @@ DETAILED = cv2.GaussianBlur(NOISE, (0, 0), 2)
 
 
 def damaged(data: bytes, replacement: bytes) -> bytes:
-    """A file with other bytes in its middle, and its end as it was."""
+    """A file with other bytes in its middle and its end unchanged."""
     middle = len(data) // 2
     return data[:middle] + replacement + data[middle + len(replacement) :]
 
@@ -246,7 +246,7 @@ def test_a_jpeg_damaged_inside_is_refused_by_name(folder, mode, replacement, opt
 def test_a_block_of_zeros_that_decodes_is_damage(folder):
     data = encoded(DETAILED, "JPEG", quality=90)
     refused = 0
-    for place in range(len(data) // 4, len(data) // 2, 97):  # at some, libjpeg ends where it should
+    for place in range(len(data) // 4, len(data) // 2, 97):  # at some positions libjpeg ends where it should
         path = written(folder, "a.jpg", data[:place] + bytes(300) + data[place + 300 :])
         refused += "photos/a.jpg is damaged inside" in refusal(read_image, path)
     assert refused == len(range(len(data) // 4, len(data) // 2, 97))
@@ -269,7 +269,7 @@ def test_a_jpeg_filled_up_before_its_end_is_whole(folder, padding):
 
 
 def test_a_jpeg_with_an_odd_header_is_whole(folder):
-    """Some cameras write a range of coefficients that means nothing; libjpeg warns, and reads every pixel."""
+    """Some cameras write a meaningless range of coefficients; libjpeg warns, and reads every pixel."""
     data = encoded(DETAILED, "JPEG")
     scan = data.index(b"\xff\xda")
     spectral_end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big") - 2
@@ -282,7 +282,7 @@ def test_a_jpeg_with_an_odd_header_is_whole(folder):
 @pytest.mark.parametrize(("low", "span"), [(7200, 200), (0, 1023), (100, 16383)])
 def test_a_narrow_range_of_16_bits_is_stretched(folder, low, span, extension, channels):
     values = np.random.default_rng(0).integers(low, low + span + 1, (HEIGHT, WIDTH, channels)).astype(np.uint16)
-    values[0, 0], values[-1, -1] = 65535, 0  # pixels that are hot, and dead
+    values[0, 0], values[-1, -1] = 65535, 0  # hot and dead pixels
     values[..., 3:] = 65535  # opaque
     path = written(folder, f"a{extension}", cv2.imencode(extension, values)[1].tobytes())
     red = read_image(path)[..., 0]

@@ -1,4 +1,4 @@
-"""HEIC and raw files: read where their packages are installed, and a sentence where they are not."""
+"""HEIC and raw files: read if their packages are installed, with a message if not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def heic(orientation: int = 1) -> bytes:
 
 
 def dng(orientation: int = 1) -> bytes:
-    """A raw file of a sensor whose right half saw more light: an uncompressed Bayer mosaic."""
+    """A raw file of a sensor whose right half received more light: an uncompressed Bayer mosaic."""
     pytest.importorskip("rawpy")
     mosaic = np.full((HEIGHT, WIDTH), 4000, "<u2")
     mosaic[:, WIDTH // 2 :] = 40000

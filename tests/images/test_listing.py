@@ -1,4 +1,4 @@
-"""Which files are photographs, in which order, and what is said when there are none."""
+"""Which files are photographs, in which order, and the messages when there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which mask belongs to which photograph, what of a grid it leaves, and what is said of masks that fit nothing."""
+"""Which mask belongs to which photograph, what it keeps of a grid, and the messages for masks that do not fit."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_only_black_is_ignored(photos, colour):
     assert np.argwhere(kept).tolist() == [[5, 7]]
 
 
-LABELS = np.tile((~LEFT).astype(np.uint8), (SIZE[1], 1))  # 1 keeps, and only at the right
+LABELS = np.tile((~LEFT).astype(np.uint8), (SIZE[1], 1))  # 1 keeps, and occurs only on the right
 WHITE = np.full((*SIZE[::-1], 3), 255, np.uint8)
 PALETTE = Image.fromarray(LABELS)
 PALETTE.putpalette([0, 0, 0, 1, 0, 0])
@@ -169,6 +169,6 @@ def test_masks_among_the_photographs_are_no_photographs(photos):
 @pytest.mark.parametrize("shape", [(30, 44), (7, 5), (10, 11), (64, 64)])
 def test_a_cell_is_kept_when_no_black_pixel_reaches_into_it(shape):
     kept = np.random.default_rng(0).random(SIZE[::-1]) > 0.02
-    fine = np.kron(kept, np.ones(shape, bool))  # every pixel split so that cells are whole numbers of parts
+    fine = np.kron(kept, np.ones(shape, bool))  # every pixel is split so that cells have a whole number of parts
     expected = fine.reshape(shape[0], SIZE[1], shape[1], SIZE[0]).all(axis=(1, 3))
     np.testing.assert_array_equal(kept_cells(kept, shape), expected)

@@ -1,4 +1,4 @@
-"""What EXIF tells about the camera, against COLMAP's reading of the same file and hand-worked values."""
+"""Camera data in EXIF, against COLMAP's reading of the same file and hand-worked values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def photograph(tmp_path):
 
 
 def bitmap(path):
-    """Return COLMAP's view of a file. pycolmap has to be the last native import: see OpenCV's PNG writer."""
+    """COLMAP's view of a file. pycolmap must be the last native import: see OpenCV's PNG writer."""
     import cv2  # noqa: F401
 
     pycolmap = pytest.importorskip("pycolmap")
@@ -95,7 +95,7 @@ def test_the_focal_length_agrees_with_colmap(photograph):
         (2, 2540.0, (400, 300), 500.0),
         (3, 1000.0, (400, 300), 500.0),
         (4, 100.0, (400, 300), 500.0),
-        (3, 1000.0, (300, 400), 500.0),  # turned upright after it was taken
+        (3, 1000.0, (300, 400), 500.0),  # rotated upright after it was taken
         (3, 2000.0, (800, 600), 500.0),  # halved after it was taken
     ],
 )

@@ -1,4 +1,4 @@
-"""From hloc files to a database and a model: which images are imported, and what is made anew."""
+"""From hloc files to a database and a model: which images are imported, and what is rebuilt."""
 
 from __future__ import annotations
 
@@ -150,14 +150,14 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
     manifest = read_manifest(layout.manifest)
     assert manifest is not None
     noted = manifest.outputs[database_output(layout, layout.database)]["holds"]
-    noted["calibrated"] = [str(found)]  # as jobs held them once
+    noted["calibrated"] = [str(found)]  # as older jobs stored them
     write_manifest(layout.manifest, manifest)
     assert "a guess" in focal_lengths(layout, layout.database, model)[0].source
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()).calibrated == ()
 
 
 def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:
-    """A black photograph taken at a place of the southern hemisphere."""
+    """A black photograph taken in the southern hemisphere."""
     exif = Image.Exif()
     exif[Base.Software] = "1"
     tags = {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: (latitude, 0.0, 0.0), GPS.GPSLongitudeRef: "E"}
@@ -174,7 +174,7 @@ def priors(database: Path) -> dict[str, list[float]]:
 
 
 def looked_at(database: Path) -> None:
-    """What COLMAP leaves of a database that it merely opens."""
+    """The changes COLMAP makes to a database that it merely opens."""
     pycolmap = load_pycolmap()
     pycolmap.Database.open(database).close()
 

@@ -1,4 +1,4 @@
-"""What speaks against a model: places, jumps, contradictions and weak links, each on numbers made for it."""
+"""Evidence against a model: positions, jumps, contradictions and weak links, each on constructed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a job whose pairs or photographs are not what they were."""
+"""Jobs whose pairs or photographs have changed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def list_pairs(options: JobOptions, *pairs: str) -> JobOptions:
 
 
 def files(options: JobOptions) -> tuple[set[str], int]:
-    """The images of the features file, the pairs of the matches file."""
+    """The images in the features file, the pairs in the matches file."""
     with (
         FeaturesFile(options.output / "features.h5") as features,
         MatchesFile(options.output / "matches.h5") as matches,
@@ -227,14 +227,14 @@ def test_a_shard_does_not_begin_anew(options: JobOptions) -> None:
 
 
 def show_instead(photographs: PlanePhotographs, name: str, pixels: np.ndarray) -> None:
-    """Put another picture at a photograph's place, which the matcher takes for the same view."""
+    """Replace a photograph by another image, which the matcher treats as the same view."""
     path = photographs.root / name
     path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     photographs.by_digest[image_digest(read_image(path))] = photographs.plane_from_image[name]
 
 
 def made_before_stretching(options: JobOptions) -> None:
-    """Take from a finished job what jobs of earlier versions lack."""
+    """Remove from a finished job what jobs of earlier versions lack."""
     layout = Layout(options.output)
     manifest = read_manifest(layout.manifest)
     assert "%" in manifest.settings["sixteen_bit"]

@@ -1,4 +1,4 @@
-"""A job with a map grows: keypoints that database or model refer to stay, or it is refused."""
+"""A job with a map grows: keypoints that database or model refer to are kept, or the run is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Told(Silent):
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
-    """Photographs, and a job of the first three with its database beside them."""
+    """Photographs, and a job of the first three with its database next to them."""
     root = tmp_path_factory.mktemp("mapped")
     made = photograph_plane(root / "photos", OLD + NEW)
     for name in NEW:

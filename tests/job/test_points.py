@@ -1,4 +1,4 @@
-"""Jobs of a matcher of keypoints, from photographs to hloc's files and COLMAP's database."""
+"""Jobs of a keypoint matcher, from photographs to hloc's files and COLMAP's database."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ NAMES = ["0.png", "1.png", "2.png"]
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
-    """Photographs of a plane, one of which has EXIF data by which it is stored lying on its side."""
+    """Photographs of a plane, one of which is stored rotated, with an EXIF orientation."""
     plane = photograph_plane(tmp_path_factory.mktemp("plane") / "photos", NAMES)
     upright = read_image(plane.root / "1.png")
     exif = Image.Exif()
-    exif[0x112] = 6  # to be turned clockwise by a quarter
+    exif[0x112] = 6  # rotate clockwise by a quarter turn
     Image.fromarray(np.rot90(upright)).save(plane.root / "1.png", exif=exif)
     plane.plane_from_image["1.png"] = plane.plane_from_image["1.png"] @ [[0, -1, 320], [1, 0, 0], [0, 0, 1]]
     return plane
 
 
 def errors(scene: PlanePhotographs, job: Path, name0: str, name1: str) -> np.ndarray:
-    """How far from each other on the plane the two ends of matches are, in px."""
+    """The distance on the plane between the two ends of matches, in px."""
     indices, _ = hloc_matches(job / "matches.h5", name0, name1)
     ends = []
     for name, rows in ((name0, indices[:, 0]), (name1, indices[:, 1])):

@@ -1,4 +1,4 @@
-"""Keypoints of a job refined against its photographs: what is written, what stays, and what interruptions leave."""
+"""Keypoints of a job refined against its photographs: what is written, what is kept, and after interruptions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Told(Silent):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> PlanePhotographs:
-    """Photographs under `photos`, with a finished job in `job` beside them."""
+    """Photographs in `photos`, with a finished job next to them in `job`."""
     return plane_job(tmp_path_factory.mktemp("made"), refine=True)[1]
 
 

@@ -1,4 +1,4 @@
-"""Photographs as macOS spells their names, and lists, masks, HDF5 files, models and databases as all others do."""
+"""Photographs with names as macOS spells them; lists, masks, HDF5 files, models and databases as others do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a job is, told at every stage of it."""
+"""The progress of a job, as reported at every stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs stored turned without a word in EXIF are found where they hardly match, and matched so."""
+"""Photographs stored rotated without EXIF orientation are detected where they hardly match, and matched rotated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 
 
 class Upright(HomographyMatcher):
-    """Knows a plane, and as networks do sees nothing where one photograph is turned against the other."""
+    """Knows a plane, but like a network finds nothing if one photograph is rotated against the other."""
 
     coarse = 0
 
@@ -67,7 +67,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upright:
         known[image_digest(image)] = matrix
         back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])
         matrix, image = matrix @ back, turn_image(image, 1)
-    for name in NAMES:  # what trials of other photographs see
+    for name in NAMES:  # the images that trials of other photographs use
         image, matrix = read_image(Path("photos") / name), plane.plane_from_image[name]
         for _ in range(4):
             known.setdefault(image_digest(image), matrix)
@@ -120,7 +120,7 @@ def test_starved_images_come_with_partners_that_match_others() -> None:
 
 
 def again(*words: object) -> tuple[dict, int]:
-    """What a run with rotations tells, and how many pairs it says it tries again."""
+    """What a run with rotations reports, and how many pairs it says it retries."""
     words = ("match", *JOB, "--json", "--try-rotations", "always", *words)
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What becomes of the hloc files when their making is interrupted."""
+"""The hloc files after their creation is interrupted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ["0.png", "1.png", "2.png"]
 
 
 class SignalAt(Silent):
-    """Sends a signal at the beginning of a piece of work, and remembers what was begun."""
+    """Sends a signal when a stage begins, and records which stages began."""
 
     def __init__(self, title: str, stop: StopRequest) -> None:
         self._title, self._stop = title, stop

@@ -10,7 +10,7 @@ from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.spacing import close_pairs
 from romacli.types import CompactWarp
 
-# Half the seeds in each direction and no room for more: a quarter of the default's work.
+# Half the seeds in each direction and room for no more: a quarter of the default's work.
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=2500)
 
 
@@ -75,7 +75,7 @@ def test_matches_are_one_to_one_and_every_keypoint_has_one(noisy):
 def test_keypoints_keep_their_distance_and_stay_inside(noisy):
     views, result = noisy
     for name, points in result.keypoints.items():
-        # Refinement may bring two a little nearer than the suppression radius of 3.5 px at 1600.
+        # Refinement may bring two a little closer than the suppression radius of 3.5 px at 1600.
         rows, others = close_pairs(points.xy, points.xy, 0.5 * 3.5 * 800 / 1600)
         np.testing.assert_array_equal(rows, others)
         assert ((points.xy >= 0) & (points.xy <= views.sizes[name])).all()

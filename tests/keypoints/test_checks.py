@@ -1,4 +1,4 @@
-"""What a user is told of warps that contradict each other, images that nothing joins, copies and watermarks."""
+"""Warnings about warps that contradict each other, unconnected images, copies and watermarks."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def named(*numbers: int) -> Pair:
 
 
 def usable_in(record: CompactWarp, share: float) -> CompactWarp:
-    """The same warps, trusted in the first rows of both images only."""
+    """The same warps, usable only in the first rows of both images."""
     rows = (np.arange(NODES) < share * NODES)[:, None].astype(np.uint8)
     return replace(record, weight_AB=record.weight_AB * rows, weight_BA=record.weight_BA * rows)
 
 
 def shifted(views: PlanarViews, name: str, x: float, y: float) -> PlanarViews:
-    """The same views but for one, which sees the plane so many px aside."""
+    """The same views, except for one that sees the plane shifted by (x, y) px."""
     aside = views.plane_from_image[name] @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
     return replace(views, plane_from_image=views.plane_from_image | {name: aside})
 
@@ -91,7 +91,7 @@ def test_warps_that_agree_nowhere_are_not_blamed_on_single_pairs() -> None:
 def test_a_pair_is_blamed_only_where_the_others_of_its_triangle_are_backed() -> None:
     backed = {(0, 1, 2): 0.1, (0, 2, 3): 0.9, (1, 2, 4): 0.8}
     assert contradicting(backed) == [(0, 1)]
-    assert contradicting({(0, 1, 2): 0.1, (0, 2, 3): 0.9}) == []  # (0, 1) or (1, 2), who knows
+    assert contradicting({(0, 1, 2): 0.1, (0, 2, 3): 0.9}) == []  # (0, 1) or (1, 2): ambiguous
     assert contradicting({}) == []
 
 

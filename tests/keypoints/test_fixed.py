@@ -1,4 +1,4 @@
-"""Keypoints of some images that stay while others are added: no row moves, and the new ones are as good as ever."""
+"""Keypoints of some images stay while others are added: no row moves, and the new ones are as good as without them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def grown(views: PlanarViews, before: Aggregation, method: str = "tracks", **mor
 
 @pytest.fixture(scope="module")
 def both(views: PlanarViews) -> tuple[Aggregation, Aggregation]:
-    """A job of three views, and the same grown to five."""
+    """A job of three views, and the same extended to five."""
     return before_and_after(views, "tracks")
 
 
@@ -57,7 +57,7 @@ def test_new_images_match_old_ones_and_each_other_as_without(
     before, after = both
     anew = aggregate(views.pairs, views.read, AggregateOptions(spacing=FEW))
     for pair in views.pairs:
-        if set(pair) & set(NEW):  # old images have keypoints only where others of them look
+        if set(pair) & set(NEW):  # old images have keypoints only where other old images see them
             assert len(after.matches_of(pair)) > 0.6 * len(anew.matches_of(pair)), pair
     assert np.median(match_errors(views, after)) < 1.2 * np.median(match_errors(views, anew)) + 0.05
     assert after.summary.num_tracks > before.summary.num_tracks

@@ -1,4 +1,4 @@
-"""Masked places give and receive no matches, whichever way keypoints are made."""
+"""Masked areas have no matches in either direction, whatever the keypoint method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listener:
 
 
 def mask(seed: int) -> np.ndarray:
-    """Black bars and specks, which no grid of cells lies on; (H, W) bool."""
+    """Black bars and specks that are not aligned with any grid of cells; (H, W) bool."""
     rng = np.random.default_rng(seed)
     kept = np.ones(SIZE[::-1], bool)
     left, top = rng.integers(100, 500), rng.integers(100, 400)

@@ -1,4 +1,4 @@
-"""The other ways from warps to keypoints, held to the same planes as tracks."""
+"""The other methods from warps to keypoints, tested on the same planes as tracks."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def test_a_cell_puts_its_keypoint_where_most_votes_fall() -> None:
     result = aggregate(flat.pairs, flat.read, AggregateOptions(method="cells"))
     votes = result.keypoints["view0.jpg"].scores
     assert (np.diff(votes) <= 0).all()
-    assert votes.sum() <= 2 * 48**2  # a vote a usable cell and direction, at most
+    assert votes.sum() <= 2 * 48**2  # at most one vote per usable cell and direction
 
 
 def grid_anchors(views: PlanarViews, *, moved_px: float = 0.0) -> dict[str, Keypoints]:
-    """The same 140 points of the plane seen in every view, each moved by so much in some direction."""
+    """The same 140 points of the plane seen in every view, each moved by `moved_px` in a random direction."""
     x, y = np.meshgrid(np.arange(300, 760, 33.0), np.arange(120, 500, 40.0))
     points = np.stack((x, y), axis=-1).reshape(-1, 2)
     anchors = {}
@@ -86,7 +86,7 @@ def test_given_keypoints_are_kept_and_matched_to_themselves() -> None:
 
 @pytest.mark.parametrize(("max_distance", "matched"), [(6.0, True), (1.5, False)])
 def test_the_radius_decides_how_far_a_given_keypoint_may_lie(max_distance: float, matched: bool) -> None:
-    views = views_along_plane(2)  # 800 px: distances given at 1600 halve
+    views = views_along_plane(2)  # 800 px wide: distances given at 1600 halve
     anchors = grid_anchors(views, moved_px=1.0)
     result = aggregate(views.pairs, views.read, AggregateOptions(max_distance=max_distance), anchors=anchors)
     share = len(result.matches_of(("view0.jpg", "view1.jpg"))) / len(anchors["view0.jpg"])

@@ -1,4 +1,4 @@
-"""Point pairs that share keypoints because their coordinates are the same."""
+"""Point pairs that share keypoints because their coordinates are equal."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def crowd_and_few():
 
 
 def cells(points: np.ndarray) -> set[tuple[int, int]]:
-    """The cells, 32 by 32 of an image of 320 x 240 px, that hold a point."""
+    """The cells, 32 by 32 of an image of 320 x 240 px, that contain a point."""
     return {(int(x), int(y)) for x, y in points / (10, 7.5)}
 
 

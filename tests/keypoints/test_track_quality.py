@@ -13,7 +13,7 @@ from romacli.types import CompactWarp, Pair
 
 LAYOUT = Layout(num_views=5, arc_deg=47, reach=4)
 SIZE = (1600, 1200)
-# A quarter of the default's tracks; half as many nodes as a network gives leave the errors as they are.
+# A quarter of the default's tracks; half as many nodes as a network outputs leave the errors unchanged.
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=2500)
 NODES = 140
 

@@ -51,7 +51,7 @@ def test_table_counts_in_how_many_images_a_track_is_seen():
     rows_0, rows_1 = table.common(0, 1)
     assert (rows_0.tolist(), rows_1.tolist()) == ([0, 2], [0, 1])
     table.drop_shorter_than(2)
-    assert [ids.tolist() for ids in table.ids] == [[0, 1], [0, 1], [1]]  # what is left is numbered anew
+    assert [ids.tolist() for ids in table.ids] == [[0, 1], [0, 1], [1]]  # the remaining ones are renumbered
     assert table.lengths.tolist() == [2, 3]
     table.start(1, np.full((2, 2), 7, np.float32))
     assert table.lengths.tolist() == [2, 3, 1, 1]
@@ -78,7 +78,7 @@ def test_images_are_visited_best_connected_first():
 
 
 def test_a_match_needs_the_warp_of_its_own_pair():
-    """Two images whose warp says otherwise get no match from a track that reaches both through a third."""
+    """Two images whose warp disagrees get no match from a track that reaches both through a third."""
     views = views_along_plane(3)
     names = ("view0.jpg", "view2.jpg")
 

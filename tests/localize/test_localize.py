@@ -1,4 +1,4 @@
-"""Queries are posed by exact warps as exactly as these are; what has no pose says why, and nothing is invented."""
+"""Exact warps give exact poses of queries; a query without a pose has a reason, and nothing is invented."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAR = np.array([400.0, 0.0, 0.0])
 
 
 class PosedMatcher(HomographyMatcher):
-    """Exact warps of the plane, and descriptors by where on it a photograph looks."""
+    """Exact warps of the plane, and descriptors that depend on where on it a photograph looks."""
 
     def encode_coarse(self, images):
         return [Features(image.tensors, image.size) for image in images]
@@ -144,7 +144,7 @@ def quaternion(rotation: np.ndarray) -> tuple[float, ...]:
 
 
 def write_poses(path: Path, poses: dict[str, Pose]) -> Path:
-    """Poses, one a line."""
+    """Poses, one per line."""
     lines = [
         f"{name} {' '.join(map(str, (*quaternion(pose.rotation), *pose.translation)))}\n"
         for name, pose in poses.items()
@@ -171,7 +171,7 @@ def test_rough_poses_choose_map_images(walk: Walk, tmp_path: Path) -> None:
 def test_of_map_images_that_share_no_points_one_group_gives_the_pose(walk: Walk) -> None:
     model = walk.job.layout.sparse / "0"
     images = (model / "images.txt").read_text().splitlines()
-    for row in (7, 9):  # what the last two images see become points of their own, elsewhere
+    for row in (7, 9):  # the points of the last two images become separate ones, elsewhere
         x, y, ids = (images[row].split()[part::3] for part in range(3))
         images[row] = " ".join(f"{a} {b} {int(each) + NUM_POINTS}" for a, b, each in zip(x, y, ids, strict=True))
     (model / "images.txt").write_text("\n".join(images) + "\n")

@@ -1,4 +1,4 @@
-"""Images added to a model: posed where they were, and nothing that was there loses its id, its place or its frame."""
+"""Images added to a model get their true poses, and no existing id, position or frame changes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def part(scene: Scene, names: list[str]) -> Scene:
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """Eight views on an arc; the last shows nothing of the others."""
+    """Eight views on an arc; the last sees nothing that the others see."""
     made = make_scene(8, seed=1)
     return replace(made, matches={pair: rows for pair, rows in made.matches.items() if "007.jpg" not in pair})
 
 
 @pytest.fixture
 def mapped(scene: Scene, tmp_path: Path) -> Path:
-    """A folder with a model of five of the views in `sparse`, and a database that has grown to all."""
+    """A folder with a model of five of the views in `sparse`, and a database extended to all."""
     database = tmp_path / "database.db"
     part(scene, scene.names[:5]).write(database)
     reconstruct(database, tmp_path, tmp_path / "sparse", OPTIONS)

@@ -1,4 +1,4 @@
-"""A model beside its photographs' GPS positions: residuals in metres, and the model moved to where they are."""
+"""A model compared with its photographs' GPS positions: residuals in metres, and the model moved to these positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORIGIN = (48.5, 9.0, 412.0)
 
 
 def on_the_globe(metres, origin=ORIGIN):
-    """Latitude, longitude and altitude of places (N, 3) a few hundred m east, north and up of an origin."""
+    """Latitude, longitude and altitude of positions (N, 3) a few hundred m east, north and up of an origin."""
     places = np.tile(origin, (len(metres), 1))
     for _ in range(5):
         left = metres - east_north_up(places, origin)
@@ -30,7 +30,7 @@ def on_the_globe(metres, origin=ORIGIN):
 
 @pytest.fixture(scope="module")
 def walk():
-    """Camera centres in a model's frame by name, and the places in m they stand for."""
+    """Camera centres in a model's frame by name, and the positions in m they correspond to."""
     rng = np.random.default_rng(0)
     places = rng.uniform(-50, 50, (12, 3)) * [1, 1, 0.1]
     centres = 0.03 * places @ Rotation.random(rng=rng).as_matrix().T + [5, -2, 1]
@@ -100,7 +100,7 @@ def test_unusual_positions_are_believed(place):
 
 @pytest.fixture
 def mapped(tmp_path):
-    """A model of six photographs with a database whose priors are the truth in metres."""
+    """A model of six photographs with a database whose priors are the true positions in metres."""
     scene = make_scene(6)
     metres = np.array([pose.centre for pose in scene.poses.values()]) @ Rotation.from_euler("x", 90, True).as_matrix()
     gps = dict(zip(scene.names, on_the_globe(20 * metres), strict=True))

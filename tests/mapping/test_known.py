@@ -1,4 +1,4 @@
-"""Points triangulated at poses that are known, and models that fit no photographs."""
+"""Points triangulated with known poses, and models that do not fit the photographs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def model(scene, tmp_path_factory):
-    """A model of the last four images, each with a camera of its own."""
+    """A model of the last four images, each with its own camera."""
     folder = tmp_path_factory.mktemp("known")
     some = make_scene(NAMES)
     some.poses.pop(NAMES[0])

@@ -1,4 +1,4 @@
-"""A mapper that is doubted: what runs after it, which model is kept, and what is said."""
+"""A doubtful model: which mapper runs next, which model is kept, and the messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_of(database):
 
 
 def without_last_images(kept):
-    """The incremental mapper, blind to the pairs of all images after the first `kept`."""
+    """The incremental mapper, without the pairs of images after the first `kept`."""
 
     def mapped(database, image_root, output, options, content, progress):
         blind = database.with_name("blind.db")
@@ -114,7 +114,7 @@ def test_a_model_whose_camera_ran_away_comes_last():
 def test_progress_never_passes_the_images_there_are():
     heard = []
     placed = HighWater(heard.append, 5)
-    for _ in range(3):  # models given up, and begun again
+    for _ in range(3):  # models given up and restarted
         placed.first_pair()
         for _ in range(7):
             placed.add()

@@ -1,4 +1,4 @@
-"""Both mappers on scenes whose poses are known, and what becomes of the folders around them."""
+"""Both mappers on scenes with known poses, and their effect on the output folders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_keypoints_that_are_not_sure_join_the_model_where_they_fit_and_move_no_c
     for name, xy in exact.keypoints.items():
         draw = rng.random(len(xy))
         sure[name] = draw > 0.25
-        # All of the others are off by the same, which would turn a camera; some show another place.
+        # All of the others have the same offset, which would rotate a camera; some are elsewhere.
         wrong[name], angle = draw < 0.03, rng.uniform(0, 2 * np.pi, len(xy))
         far = 25 * np.stack((np.cos(angle), np.sin(angle)), axis=1)
         places[name] = np.where(wrong[name][:, None], xy + far, xy + np.where(sure[name], 0, 0.6)[:, None])
@@ -174,7 +174,7 @@ def test_photographs_that_colmap_cannot_read_are_registered_all_the_same(tmp_pat
 def test_gps_gives_the_model_its_scale_where_the_mapper_is_told_to_use_it(tmp_path):
     scene = make_scene(6)
     centres = {name: pose.centre for name, pose in scene.poses.items()}
-    metres_per_degree = 111_320  # of latitude; of longitude too, at the equator
+    metres_per_degree = 111_320  # per degree of latitude; and of longitude at the equator
     gps = {name: (z / metres_per_degree, x / metres_per_degree, 40 - y) for name, (x, y, z) in centres.items()}
     scene.write(tmp_path / "a.db", gps=gps)
     options = MapperOptions(settings=(("use_prior_position", True),), **FIXED)

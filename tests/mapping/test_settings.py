@@ -1,4 +1,4 @@
-"""Options of COLMAP's mappers by name: what is set, and what is said of names and values that do not fit."""
+"""Options of COLMAP's mappers by name: what is set, and the messages for names and values that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs of a camera that only turns are told from those of a plane in front of one that moves."""
+"""Photographs of a camera that only rotates are distinguished from those of a plane by a camera that moves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
 def views(
     poses: list[tuple[np.ndarray, np.ndarray]], *, focal: float, points: np.ndarray, noise_px: float = 0.5
 ) -> list[PlanarPair | None]:
-    """Every view of the points with every other."""
+    """Every view of the points paired with every other."""
     rng = np.random.default_rng(0)
     K = np.array([[focal, 0, SIZE[0] / 2], [0, focal, SIZE[1] / 2], [0, 0, 1]])
     seen = []

@@ -178,7 +178,7 @@ def test_seeded_roma_is_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class SmallRoMa(RoMa):
-    """RoMa whose sizes are small unless told otherwise."""
+    """RoMa with small sizes unless others are given."""
 
     def __init__(self, config: RoMaConfig = SMALL) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""The coarse stage alone: what it encodes is what matching uses, and it tells like from unlike."""
+"""The coarse stage alone: its encodings are those used for matching, and it separates similar from unrelated pairs."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_what_the_network_knows_of_its_error_takes_part_in_the_weight():
 
 
 def test_a_precision_counts_in_pixels_of_the_target():
-    # The same error in px of a wide target is the larger a share of its long side, the narrower the picture is.
+    # The same error in px of a wide target is a larger share of its long side the narrower the image is.
     wide = replace(homography_match(np.eye(3)), size_A=(640, 480), size_B=(640, 480))
     noise = 1e-3 * torch.randn(*SHAPE, 2, generator=torch.Generator().manual_seed(0))
     across, down = torch.tensor([[1.0, 0], [0, 1e4]]), torch.tensor([[1e4, 0], [0, 1.0]])
@@ -141,7 +141,7 @@ def test_resolution_of_either_image_changes_nothing_but_pixels(resolution):
 
 
 def test_a_zoom_keeps_the_direction_into_the_smaller_picture():
-    """A matcher good to 2 px of the wide picture errs by 8 px of one that shows the place 4 times larger."""
+    """A matcher accurate to 2 px of the wide image has an error of 8 px in an image at 4 times the scale."""
     zoom = np.array([[4, 0, -960], [0, 4, -720], [0, 0, 1.0]])
     match = homography_match(zoom)
     rng = np.random.default_rng(0)
@@ -153,7 +153,7 @@ def test_a_zoom_keeps_the_direction_into_the_smaller_picture():
 
 
 def test_a_collapsed_warp_is_not_excused_by_its_zoom():
-    """Blocks that lead to one point each look like a zoom; the other direction knows that there is none."""
+    """Blocks that map to one point each look like a zoom; the other direction shows that there is none."""
     match = homography_match(np.eye(3))
     blocks = match.warp_AB.unflatten(1, (4, 24)).unflatten(0, (4, 24))
     collapsed = blocks.mean(dim=(1, 3), keepdim=True).expand_as(blocks).flatten(2, 3).flatten(0, 1)
@@ -163,7 +163,7 @@ def test_a_collapsed_warp_is_not_excused_by_its_zoom():
 
 @pytest.mark.parametrize("zoom", [0.6, 1.0, 1.8])
 def test_weight_tells_the_error_in_the_target_whatever_the_zoom(zoom):
-    """Errors of 0.5 px at 1600 in the target give weight 1/2, be they seen through a zoom or not."""
+    """Errors of 0.5 px at 1600 in the target give weight 1/2, with a zoom or without."""
     centre = np.array([[1, 0, 320], [0, 1, 240], [0, 0, 1.0]])
     match = homography_match(centre @ np.diag([zoom, zoom, 1]) @ np.linalg.inv(centre))
     error = 2 * 0.5 / 1600

@@ -1,4 +1,4 @@
-"""XFeat and ALIKED, with LightGlue behind them, at the seam."""
+"""XFeat and ALIKED followed by LightGlue, through the matcher interface."""
 
 from __future__ import annotations
 

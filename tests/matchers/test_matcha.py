@@ -1,4 +1,4 @@
-"""MATCHA and its relatives behind the seam of describers, over small networks."""
+"""MATCHA and its relatives through the describer interface, on small networks."""
 
 from __future__ import annotations
 

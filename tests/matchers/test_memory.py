@@ -13,7 +13,7 @@ import torch
 from romacli.matchers import memory
 from romacli.matchers.memory import free_in_groups
 
-# Above 32 MiB glibc gives every freed block back.
+# glibc returns every freed block above 32 MiB to the system.
 SIZE = 64 << 20
 TIMES = 16
 PROGRAM = f"""
@@ -33,7 +33,7 @@ on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C l
 
 
 def tensors_mapped(**given: str) -> float:
-    """How many of some large tensors, one after the other, the system had to find memory for."""
+    """How many of several large tensors, allocated in turn, needed new memory from the system."""
     known = {key: value for key, value in os.environ.items() if key not in memory._MALLOC_VARIABLES} | given
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=known, capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -1,4 +1,4 @@
-"""The embedded model as ONNX graphs: what they give is compared by onnxruntime, where it is installed."""
+"""The bundled model as ONNX graphs, whose output is compared by onnxruntime where it is installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def traced(function, *inputs):
-    """What a function gives when its graph is recorded, as an export does."""
+    """The output of a function while its graph is recorded, as in an export."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.trace(function, inputs, check_trace=False)(*inputs)

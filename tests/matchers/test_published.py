@@ -1,7 +1,7 @@
-"""The published checkpoints where they lie: layout, a pair whose answer is known, and one published table.
+"""The published checkpoints, if present: layout, a pair with a known answer, and one published table.
 
-`pytest -m weights` looks for them in the weights folder; for the table ROMACLI_MEGADEPTH_1500 names the folder of the
-benchmark's data, as `romacli eval list` shows it.
+`pytest -m weights` looks for them in the weights folder; for the table, ROMACLI_MEGADEPTH_1500 names the folder of the
+benchmark's data, as `romacli eval list` describes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from romacli.networks.weights import locate
 
 pytestmark = pytest.mark.weights
 PUBLISHED = [name for name, spec in MATCHERS.items() if spec.defaults and spec.weights[0].url]
-# Under which the table of the benchmark has them.
+# Their names in the benchmark's table.
 METHODS = {"roma-outdoor": "RoMa", "roma-v2": "RoMa v2", "dkm-outdoor": "DKM v3"}
 TOLERANCE = 1.0  # other samples than theirs
 

@@ -1,4 +1,4 @@
-"""RoMa's relatives behind the seam, and a matcher added as a newcomer would: one file and one row."""
+"""RoMa's relatives through the matcher interface, and a matcher added as a contributor would: one file and one row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Match = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files under the published names, with seeded values; those of RoMa v2 are of a small network."""
+    """A folder of files under the published names, with seeded values; those of RoMa v2 are for a small network."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.device("meta"):
         tiny, dkm = TinyRoMa(), DKM()
@@ -173,7 +173,7 @@ def test_seeded_relatives_are_built_without_files(monkeypatch: pytest.MonkeyPatc
 
 
 class Mean:
-    """A network for the seam: the whole image's mean colour, and a warp that changes nothing."""
+    """A network for the interface: the mean colour of the whole image, and an identity warp."""
 
     def to(self, device: torch.device) -> Mean:
         return self

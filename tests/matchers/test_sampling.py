@@ -15,7 +15,7 @@ from romacli.types import DenseMatch
 
 
 def shifted(certainty: torch.Tensor) -> DenseMatch:
-    """B shows what A shows, a quarter of the width further left."""
+    """B shows the same as A, shifted left by a quarter of the width."""
     height, width = certainty.shape
     grid = pixel_centres(height, width)
     shift = torch.tensor([0.5, 0.0])
@@ -116,7 +116,7 @@ def test_exact_and_grid_samples_are_spread_alike() -> None:
     assert abs(in_corner[0] - in_corner[1]) < 0.02
 
 
-# A process of its own, whose peak is not that of other tests. The warp of a pair at 864 x 864 is there beforehand.
+# A separate process, whose peak is not that of other tests. The warp of a pair at 864 x 864 already exists there.
 MEMORY = """
 import resource
 import torch

@@ -158,7 +158,7 @@ def test_small_photographs_are_refused(matcher: SparseMatcher) -> None:
 
 
 class Broken:
-    """Describes everything by what is not a number."""
+    """Returns NaN descriptors for everything."""
 
     finds = True
     settings: dict[str, Any] = {}  # noqa: RUF012
@@ -201,7 +201,7 @@ def test_tiles_and_batches_find_the_same(monkeypatch):
     for options in ({}, {"ratio": 0.95}, {"least": 0.3}):
         expected = mutual_nearest(first, second, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(nearest, "CACHED", ())  # as devices without such a cache
+            patch.setattr(nearest, "CACHED", ())  # as on devices without such a cache
             found = mutual_nearest(first, second, **options)
         for (rows, scores), (tiled_rows, tiled_scores) in zip(found, expected, strict=True):
             assert rows.tolist() == tiled_rows.tolist()

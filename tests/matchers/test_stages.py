@@ -1,4 +1,4 @@
-"""The two stages of matching: pairs without overlap end after the first, the others are what they would be alone."""
+"""The two stages of matching: pairs without overlap end after the first; the others give the same result as alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(a: PairResult, b: PairResult) -> bool:
 
 
 def middle(overlaps: list[float]) -> float:
-    """A threshold that some of the overlaps pass and some do not."""
+    """A threshold that some of the overlaps pass and others do not."""
     distinct = sorted(set(overlaps))
     assert len(distinct) > 1
     return (distinct[len(distinct) // 2 - 1] + distinct[len(distinct) // 2]) / 2
@@ -101,7 +101,7 @@ def test_results_do_not_depend_on_batches_or_order(least, order: int, sizes: tup
         assert type(found[index]) is type(result)
         if isinstance(result, Rejected) or sizes == (1, 1):
             assert same(found[index], result)
-        else:  # batches differ in rounding, which the check of both directions can turn into a cell
+        else:  # batches differ by rounding, which the forward-backward check can turn into a whole cell
             assert found[index].overlap == pytest.approx(result.overlap, abs=0.01)
 
 

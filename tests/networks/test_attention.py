@@ -34,7 +34,7 @@ def test_it_is_softmax_attention(shape: tuple[int, ...], dtype: torch.dtype, tol
 
 def test_what_all_keys_have_in_common_costs_no_precision() -> None:
     q, k, v = queries_keys_values((1, 4, 300, 64), torch.bfloat16)
-    shifted = k + 32  # scores of hundreds, which rounded are off by whole units
+    shifted = k + 32  # scores of hundreds, which rounding changes by whole units
     parts = 4 * q, shifted, v
     error = (attention(*parts).double() - exact(*parts)).abs().mean()
     naive = torch.softmax((4 * q * 64**-0.5) @ shifted.transpose(2, 3), dim=-1) @ v

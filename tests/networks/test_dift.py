@@ -1,4 +1,4 @@
-"""Features of a denoiser against arrays of the authors' code over diffusers, and what is refused."""
+"""Denoiser features against arrays of the authors' code with diffusers, and what is refused."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from romacli.networks.dkm import CLASSIFIER, DKM, checkpoint_name
 from romacli.networks.output import NetworkMatch
 
 CASES = sorted(GOLDEN.glob("golden_dkm*.npz")) + sorted((PARITY / "dkm").glob("golden_dkm_t*.npz"))
-# In standard deviations of the golden tensor, negative ones absolute; what refiners read and write has grown along the
+# In standard deviations of the golden tensor, negative ones absolute; differences at the refiners have grown along the
 # flow. (The authors' code on one thread against two: refiners' inputs 2e-3, outputs 5e-3.)
 LIMITS = (
     ("dfn", 3e-4),
@@ -74,7 +74,7 @@ def images(golden: Mapping[str, np.ndarray], side: str) -> list[Tensor]:
 def stages(
     net: DKM, calls: Mapping[str, list[Tensor]], a: Mapping[str, Tensor], b: Mapping[str, Tensor], *, symmetric: bool
 ) -> dict[str, Tensor]:
-    """The tensors under the golden files' names: c/ of the first pass, u/ of the second."""
+    """The tensors under the golden files' names: c/ for the first pass, u/ for the second."""
     both = (lambda ours: torch.cat(ours)) if symmetric else (lambda ours: ours[0])
     found: dict[str, Tensor] = {}
     for stride in ("32", "16"):
@@ -99,7 +99,7 @@ def stages(
 
 
 def results(golden: Mapping[str, np.ndarray], match: NetworkMatch) -> list[Difference]:
-    """Differences of the only pair's warps and of its certainties, side by side."""
+    """Differences of the only pair's warps and of its certainties, concatenated."""
     found = compared(golden, {"warp_A_to_B": match.warp_AB[0]}, LIMITS)
     certainty = match.certainty_AB[0]
     if match.warp_BA is not None and match.certainty_BA is not None:
@@ -128,7 +128,7 @@ def test_a_pair_in_two_stages_and_in_batches_is_the_same(net: DKM) -> None:
     state = net.refine(net.start(a, b), a, b, down_to=8)
     staged = net.result(net.refine(state, a, b))
     torch.testing.assert_close(staged.warp_BA, whole.warp_BA)
-    # Pair 1 is pair 0 the other way round.
+    # Pair 1 is pair 0 in reverse order.
     torch.testing.assert_close(whole.warp_AB[0], whole.warp_BA[1], atol=1e-4, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""XFeat, ALIKED, DISK and LightGlue: with published weights against arrays of their packages' code, and without any."""
+"""XFeat, ALIKED, DISK and LightGlue: with published weights against arrays of their packages' code, and without."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_deformable_convolution_that_moves_nothing_is_a_convolution() -> None:
     layer.offset_conv.weight.zero_()
     layer.offset_conv.bias.zero_()
     torch.testing.assert_close(layer(x), layer.regular_conv(x), atol=1e-5, rtol=0)
-    # One row down: as if the image had been moved up.
+    # One row down: as if the image had been shifted up.
     layer.offset_conv.bias[0::2] = 1
     moved = torch.nn.functional.pad(x, (0, 0, 0, 1))[:, :, 1:]
     torch.testing.assert_close(layer(x)[:, :, 1:-1], layer.regular_conv(moved)[:, :, 1:-1], atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ from romacli.networks.parts.local_correlation import local_correlation
 
 
 def sampled_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor:
-    """The definition: y is sampled anew for every place of the window."""
+    """By definition: y is sampled separately for every position of the window."""
     height, width = y.shape[-2:]
     places = range(-radius, radius + 1)
     window = [

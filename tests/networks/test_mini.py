@@ -40,7 +40,7 @@ TINY = MiniConfig(
 def network() -> Mini:
     torch.manual_seed(0)
     network = Mini(TINY)
-    with torch.no_grad():  # zero at the start of training, which would hide what the refiners do
+    with torch.no_grad():  # zero at the start of training, which would hide the effect of the refiners
         for refiner in network.refiners.values():
             refiner.output.weight.normal_(std=0.1)
             refiner.output.bias.normal_(std=1.0)
@@ -164,7 +164,7 @@ def test_posterior_equals_a_plain_solve_of_the_normal_equations():
 def test_decoded_anchor_is_the_mean_of_its_neighbourhood_worked_by_hand():
     logits = torch.full((1, 16), -30.0)
     logits[0, [5, 6]] = 0.0  # row 1, columns 1 and 2
-    logits[0, 15] = -0.5  # far away: no part of the mean
+    logits[0, 15] = -0.5  # far away: not part of the mean
     torch.testing.assert_close(decode_anchors(logits, 4), torch.tensor([[0.0, -0.25]]))
 
 

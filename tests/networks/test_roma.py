@@ -242,7 +242,7 @@ def test_posterior_equals_a_plain_gaussian_process_regression() -> None:
 
 
 def plain_decode(logits: Tensor, side: int) -> tuple[float, float]:
-    """Five anchors about the best on the flat index, averaged by probability; one pixel."""
+    """Five anchors around the best one in the flat index, averaged by probability; one pixel."""
     probabilities = logits.double().softmax(0)
     best, total, x, y = int(logits.argmax()), 0.0, 0.0, 0.0
     for offset in (-1, 0, 1, -side, side):

@@ -25,10 +25,10 @@ PARITY = TESTS.parents[1] / "shared" / "parity"
 CASES = sorted(GOLDEN.glob("golden_synth*.npz")) + sorted(PARITY.glob("golden_[st]*_*.npz"))
 UNITS = sorted(GOLDEN.glob("golden_units.npz")) + sorted(PARITY.glob("golden_units.npz"))
 
-# Largest differences allowed. Relative ones are in standard deviations of the golden tensor: early stages
-# differ by the order of summation alone, what the refiners read and write also by what has grown along the
-# flow. (The authors' code against itself without oneDNN: features 5e-5, logits 1.5e-4, refiners' inputs up to
-# 5e-3; ours with and without folded normalisations: their outputs up to 1.2e-2 at the finest level.)
+# Largest differences allowed. Relative ones are in standard deviations of the golden tensor: early stages differ only
+# by the order of summation, inputs and outputs of the refiners also by what has accumulated along the flow. (The
+# authors' code against itself without oneDNN: features 5e-5, logits 1.5e-4, refiners' inputs up to 5e-3; romacli's with
+# and without folded normalisations: their outputs up to 1.2e-2 at the finest level.)
 RELATIVE = {
     "feat": 2e-4,
     "proj": 2e-4,
@@ -41,14 +41,14 @@ RELATIVE = {
 }
 FLOW = 2e-4  # normalised coordinates
 CERTAINTY = 2e-3  # probabilities
-LOGIT = 5e-3  # certainties on the way
-EDGE_SHARE = 1e-3  # of pixels whose target lies on the image's edge, so that only one side is 0
-ANCHOR_MARGIN = 2e-3  # of logits, below which rounding may choose another anchor
+LOGIT = 5e-3  # intermediate certainties
+EDGE_SHARE = 1e-3  # of pixels whose target is on the image's edge, so that only one side is 0
+ANCHOR_MARGIN = 2e-3  # of logits; below it rounding may choose another anchor
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one tensor is from the golden one, and how far it may be."""
+    """The difference between a tensor and its golden array, and the tolerance."""
 
     name: str
     found: float
@@ -94,7 +94,7 @@ def images(golden: Mapping[str, np.ndarray], meta: dict, size: str) -> Tensor:
 
 @contextmanager
 def recorded(net: RoMa) -> Iterator[dict[str, Tensor]]:
-    """Collect the stages' tensors under the golden files' names: c/ of the first pass, u/ of the second."""
+    """Record the stages' tensors under the golden files' names: c/ for the first pass, u/ for the second."""
     stages: dict[str, Tensor] = {}
     calls: dict[str, int] = defaultdict(int)
 
@@ -128,7 +128,7 @@ def recorded(net: RoMa) -> Iterator[dict[str, Tensor]]:
 
 
 def derived(stages: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the golden files hold besides the modules' inputs and outputs."""
+    """The tensors in the golden files other than the modules' inputs and outputs."""
     rows, cols = stages["c/proj16"].shape[-2:]
     decoded = stages["c/decoded"].transpose(1, 2).unflatten(2, (rows, cols))
     logits = decoded[:, :-1]
@@ -168,7 +168,7 @@ def compare_anchors(golden: Mapping[str, np.ndarray], stages: Mapping[str, Tenso
 
 
 def results(match: NetworkMatch) -> dict[str, Tensor]:
-    """The only pair's warps, and its certainties side by side."""
+    """The only pair's warps, and its certainties concatenated."""
     if match.warp_BA is None or match.certainty_BA is None:
         return {"warp_A_to_B": match.warp_AB[0], "certainty": match.certainty_AB[0]}
     certainty = torch.cat([match.certainty_AB[0], match.certainty_BA[0]], dim=1)
@@ -188,7 +188,7 @@ def compare_results(golden: Mapping[str, np.ndarray], found: Mapping[str, Tensor
 
 
 def sliced(tensor: Tensor, golden_name: str) -> np.ndarray:
-    """What a golden array holds of a tensor: its name ends in the slices, [:,::4,::2,::2]."""
+    """The part of a tensor that a golden array contains: its name ends in the slices, [:,::4,::2,::2]."""
     steps = re.findall(r":(?::(\d+))?(?:,|])", golden_name)
     return tensor[tuple(slice(None, None, int(step or 1)) for step in steps)].numpy()
 

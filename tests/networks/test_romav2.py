@@ -21,8 +21,8 @@ from romacli.networks.romav2 import PUBLISHED, RoMaV2, increments, resize
 
 CASES = sorted(GOLDEN.glob("golden_romav2_s*.npz")) + sorted((PARITY / "romav2").glob("golden_romav2_t*.npz"))
 UNITS = sorted(GOLDEN.glob("golden_romav2_units.npz"))
-# In standard deviations of the golden tensor, negative ones absolute. What refiners read and write has grown along the
-# flow; a rotation in bfloat16 rounds now one way and now the other, so that all behind it differs more.
+# In standard deviations of the golden tensor, negative ones absolute. Differences at the refiners have grown along the
+# flow; a bfloat16 rotation rounds differently from case to case, so everything after it differs more.
 FLOAT32 = (
     ("dino|mv_projector|vgg|^im_", 2e-4),
     ("mv_|pos_emb|match_emb", 2e-4),
@@ -159,7 +159,7 @@ def results(
     *,
     threshold: float | None,
 ) -> list[Difference]:
-    """Differences of warps, overlaps and precisions; overlaps above the authors' threshold count as 1 with them."""
+    """Differences of warps, overlaps and precisions; the authors count overlaps above their threshold as 1."""
     found = {"warp_AB": match.warp_AB, "overlap_AB": match.overlap_AB[..., None]}
     if match.precision_AB is not None:
         found["precision_AB"] = match.precision_AB
@@ -177,7 +177,7 @@ def results(
 
 
 def thresholded(golden: Mapping[str, np.ndarray], match: PreciseMatch, threshold: float) -> list[Difference]:
-    """How many overlaps clear of the threshold are on its other side."""
+    """How many overlaps that are clear of the threshold are on the wrong side of it."""
     differences = []
     for name in golden:
         if name.startswith("overlap"):
@@ -244,7 +244,7 @@ def test_a_pair_in_two_stages_and_in_batches_is_the_same() -> None:
     a, b = net.encode(low, high), net.encode(low.flip(0), high.flip(0))
     whole = net.match(a, b)
     staged = net.result(net.refine(net.refine(net.start(a, b), a, b, down_to=4), a, b))
-    # Pair 1 is pair 0 the other way round.
+    # Pair 1 is pair 0 in reverse order.
     for name in ("warp", "overlap", "precision"):
         forward, backward = getattr(whole, f"{name}_AB"), getattr(whole, f"{name}_BA")
         torch.testing.assert_close(getattr(staged, f"{name}_BA"), backward)

@@ -18,7 +18,7 @@ from romacli.networks.tiny_roma import TinyRoMa, XFeat, checkpoint_name
 from romacli.networks.weights import load_strictly, read_state_dict, weights_folder
 
 CASES = sorted(GOLDEN.glob("golden_tiny*.npz")) + sorted(PARITY.glob("golden_tiny[01].npz"))
-# In standard deviations; those of the refined flow and certainty are a few times what float64 changes.
+# In standard deviations; those of the refined flow and certainty are a few times the effect of float64.
 LIMITS = (("fine|coarse$|coarse\\[", 2e-4), ("flow|warp", 5e-4), ("certainty", 2e-3))
 XFEAT_SHA256 = "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b"
 

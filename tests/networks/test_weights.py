@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves CONTENT at any path; `cut` ends a response early, `ranges` says if parts can be asked for."""
+    """Serves CONTENT at any path; `cut` ends a response early, `ranges` says if range requests are supported."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -89,7 +89,7 @@ def entry(server: FileServer) -> WeightsEntry:
 
 
 def fetch(entry: WeightsEntry, **options: Any) -> Path:
-    """Download over plain http, as only a test may."""
+    """Download over plain http, which is allowed in tests only."""
     return download(entry, open_url=lambda request: urllib.request.urlopen(request, timeout=5), **options)
 
 

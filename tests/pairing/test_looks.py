@@ -1,4 +1,4 @@
-"""Pairs by how photographs look: descriptors are kept and used again, and the coarse stage thins candidates out."""
+"""Pairs by appearance: descriptors are stored and reused, and the coarse stage thins out candidates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from romacli.types import Features, PreparedImage
 
 
 class GreyMatcher:
-    """Looks at the mean grey: descriptors are angles, and the overlap falls with the difference."""
+    """Uses the mean grey: descriptors are angles, and the overlap falls with the difference."""
 
     name = "grey"
     batch_size = 2
@@ -56,7 +56,7 @@ class GreyMatcher:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six photographs in pairs of like grey."""
+    """Six photographs in pairs of similar grey."""
     for index, grey in enumerate((10, 200, 100, 12, 202, 102)):
         (tmp_path / "ä b").mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / "ä b" / f"{index}.png"), np.full((8, 8, 3), grey, np.uint8))

@@ -1,4 +1,4 @@
-"""Sources of pairs on files: EXIF positions, models, databases, and what is said when they don't fit the folder."""
+"""Pair sources on files: EXIF positions, models, databases, and the messages when they do not fit the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new source of pairs is one file and one row: its options, its command, and what it refuses come with it."""
+"""A new pair source is one file and one row: its options, its command and its refusals come with it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MODULES = (
 
 @pytest.fixture
 def with_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The program as it is with the row in the table."""
+    """The program with the added row in the table."""
     monkeypatch.setitem(SOURCES, HUB.name, HUB)
     for module in MODULES:
         reload(module)

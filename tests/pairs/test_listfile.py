@@ -19,7 +19,7 @@ NAMES = ("a.jpg", "b.jpg", "sub/c.jpg", "my photo.jpg", "über 1.jpg")
 
 @pytest.fixture
 def pairs_file(tmp_path, monkeypatch):
-    """Return a function that writes `pairs.txt` to the working folder, so that messages name it shortly."""
+    """Return a function that writes `pairs.txt` to the working folder, so that messages show its short name."""
     monkeypatch.chdir(tmp_path)
 
     def write(content: str | bytes) -> Path:
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_written_is_a_store_error(tmp_path):
         write_pairs(tmp_path / "nowhere" / "pairs.txt", PairList((("a", "b"),)))
 
 
-# Spaces of every kind, digits and # within names; what no line can hold is the subject of a test above.
+# Spaces of every kind, digits and # within names; names that no line can contain are tested above.
 NAME = st.text(st.sampled_from("ab#1. /\u00a0\u2028\u3000\x0bü"), min_size=1, max_size=5).filter(
     lambda name: name.strip() and not name.lstrip().startswith("#")
 )

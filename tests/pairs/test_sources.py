@@ -1,4 +1,4 @@
-"""Every source of pairs: rules that all keep, oracles in plain loops, and places where distances go wrong."""
+"""Every pair source: rules that all follow, plain-loop oracles, and places where distances go wrong."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ OPTIONS = RefineOptions()
 
 @pytest.fixture(scope="module")
 def pairs() -> list[SyntheticPair]:
-    """Planes under strong perspective, their warps exact."""
+    """Planes under strong perspective, with exact warps."""
     textures = Textures.load(None, procedural=10, seed=3)
     return [photograph_twice(*flat_scene(textures, np.random.default_rng(seed), 640)) for seed in range(4)]
 
@@ -25,7 +25,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def plaster(side: int = 640) -> np.ndarray:
-    """Texture everywhere, of 8 bits."""
+    """Texture everywhere, in 8 bits."""
     rough = np.random.default_rng(4).normal(128, 300, (side, side)).astype(np.float32)
     return np.clip(cv2.GaussianBlur(rough, (0, 0), 2.5), 0, 255).astype(np.uint8)
 
@@ -53,7 +53,7 @@ def compressed(image: np.ndarray) -> np.ndarray:
 
 
 def errors(pairs: list[SyntheticPair], light) -> tuple[np.ndarray, np.ndarray, Alignment]:
-    """The errors of starts that are off by 1 px an axis, and what is left of them, in px of the target."""
+    """Errors of starting points that are off by 1 px per axis, and errors after alignment, in px of the target."""
     before, found, truths = [], [], []
     for seed, pair in enumerate(pairs):
         rng = np.random.default_rng(seed)

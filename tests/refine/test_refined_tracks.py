@@ -24,7 +24,7 @@ def views() -> PlanarViews:
 def photographs(views: PlanarViews) -> list[Photograph]:
     texture = cv2.resize(bricks(np.random.default_rng(2)), (1536, 1536), interpolation=cv2.INTER_CUBIC)
     texture = cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY)
-    # Integer coordinates of OpenCV are centres of pixels; the plane's origin lies within the texture.
+    # OpenCV has pixel centres at integer coordinates; the plane's origin is inside the texture.
     centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     into = np.array([[1, 0, 500], [0, 1, 500], [0, 0, 1.0]])
     return [
@@ -62,7 +62,7 @@ def tracks(views: PlanarViews) -> Tracks:
 
 
 def disagreement(views: PlanarViews, ids: list[np.ndarray], xy: list[np.ndarray], chosen: list[np.ndarray]) -> float:
-    """The median distance of a track's observations on the plane from their mean there."""
+    """The median distance of a track's observations on the plane from their mean."""
     on_plane = [
         transform(views.plane_from_image[name], places[rows].astype(float))
         for name, places, rows in zip(views.sizes, xy, chosen, strict=True)

@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads, sorts, shows its pictures, and suits dark rooms and paper."""
+"""The report in a real browser: it loads, sorts, shows its images, and works in dark mode and in print."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNT = 6
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser that has the report of a small job open and drawn."""
+    """A browser with the report of a small job, loaded and drawn."""
     import cv2
 
     pairs = [verified_pair(i, j, 10 + 7 * ((3 * i + 5 * j) % 11)) for i in range(COUNT) for j in range(i + 1, COUNT)]
@@ -57,7 +57,7 @@ def column(browser: Browser, index: int) -> list[str]:
 
 
 def click(browser: Browser, heading: str) -> str | None:
-    """Click a heading of the table of pairs beside its words; the direction it is then sorted in."""
+    """Click a heading of the table of pairs next to its text; returns the resulting sort direction."""
     return browser.value(
         "(() => { const heading = [...document.querySelectorAll('#pairs th')]"
         f".find(th => th.textContent === '{heading}'); heading.click();"
@@ -90,7 +90,7 @@ def test_pictures_are_shown(browser: Browser) -> None:
 
 
 def test_the_table_of_pairs_sorts_by_a_click(browser: Browser) -> None:
-    # At first the weakest of the pairs that have matches, rejected ones last.
+    # Initially the weakest of the pairs that have matches come first, rejected ones last.
     first = column(browser, 5)
     assert first[-1] == "–"
     inliers = [int(text) for text in first[:-1]]
@@ -160,7 +160,7 @@ def test_nothing_is_cut_off(browser: Browser, width: int) -> None:
 
 def test_it_follows_the_colour_scheme_and_prints_light(browser: Browser) -> None:
     def brightness() -> tuple[float, float]:
-        """Of the paper, and of the words in a figure, from 0 to 255."""
+        """The brightness of the page and of the text in a figure, from 0 to 255."""
         colours = browser.value(
             "[getComputedStyle(document.body).backgroundColor,"
             " getComputedStyle(document.querySelector('[data-figure=stages] .ytick text')).fill]"

@@ -1,4 +1,4 @@
-"""What a report tells of jobs that worked, that stopped half-way and that never matched."""
+"""Reports of jobs that worked, that stopped half-way and that never matched."""
 
 from __future__ import annotations
 

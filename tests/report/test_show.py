@@ -1,4 +1,4 @@
-"""What a picture of a pair shows: the stored warp, the matches, and what is missing."""
+"""The image of a pair: the stored warp, the matches, and what is missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def show(*words: object) -> Result:
 
 
 def through(photographs: PlanePhotographs, xy: np.ndarray, pair: tuple[str, str]) -> np.ndarray:
-    """Where places of the first image truly are in the second."""
+    """The true positions in the second image of points in the first."""
     matrix = np.linalg.inv(photographs.plane_from_image[pair[1]]) @ photographs.plane_from_image[pair[0]]
     return cv2.perspectiveTransform(xy[None].astype(np.float64), matrix)[0]
 

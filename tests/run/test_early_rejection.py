@@ -1,4 +1,4 @@
-"""A matcher of two stages in the loop: pairs without overlap end early, memory is found for the others."""
+"""A two-stage matcher in the loop: pairs without overlap end early, and the others are fitted into memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SMALL_CACHE = 3 * 9 * 8
 
 
 class StagedPlane(HomographyMatcher):
-    """Knows a plane, and gives up early on pairs whose overlap is below `least`; short of memory where told so.
+    """Knows a plane, and rejects pairs whose overlap is below `least` at the first stage; simulates limited memory.
 
-    most_started, most_finished: pairs a stage has memory for at once.
+    most_started, most_finished: number of pairs that each stage has memory for.
     """
 
     batch_size, coarse_batch_size = 2, 8
@@ -60,7 +60,7 @@ class StagedPlane(HomographyMatcher):
 
 
 class Told(Silent):
-    """Keeps warnings."""
+    """Records warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -76,7 +76,7 @@ def photographs(tmp_path: Path) -> PlanePhotographs:
 
 @pytest.fixture
 def truth(photographs: PlanePhotographs) -> dict[Pair, PairResult]:
-    """What every pair gives when nothing is rejected."""
+    """The result of every pair when nothing is rejected."""
     return run(photographs, photographs.matcher)[0]
 
 

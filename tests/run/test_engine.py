@@ -1,4 +1,4 @@
-"""Pieces find a process whatever happens to processes."""
+"""Pieces of work find a process whatever happens to processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PIECES: list[list[Pair]] = [[(f"{k}", f"{k + 1}"), (f"{k}", f"{k + 2}")] for k i
 
 
 class FakePool:
-    """Processes that match a pair at a time and die when they are told to."""
+    """Processes that match one pair at a time and die on request."""
 
     def __init__(self, size: int, dies: Callable[[Pair], bool]) -> None:
         self.size, self._dies = size, dies
@@ -185,7 +185,7 @@ def test_ray_that_is_not_installed_is_a_sentence(photographs: PlanePhotographs, 
 
 
 class FakeRay:
-    """A cluster of two nodes, one of which has gone."""
+    """A cluster of two nodes, one of which is gone."""
 
     def __init__(self, **resources: float) -> None:
         self._resources = resources

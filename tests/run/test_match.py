@@ -145,7 +145,7 @@ def test_error_of_the_journal_ends_the_run(photographs: PlanePhotographs) -> Non
 
 
 class Starved(HomographyMatcher):
-    """Runs out of memory above so many pairs at once, or once it has encoded so many images without a pause."""
+    """Runs out of memory above a number of pairs at once, or after encoding a number of images without a pause."""
 
     def __init__(self, photographs: PlanePhotographs, *, most_pairs: int = 99, encodes: Sequence[int] = ()) -> None:
         super().__init__(photographs.by_digest)
@@ -164,7 +164,7 @@ class Starved(HomographyMatcher):
 
 
 class Told(Silent):
-    """Keeps warnings."""
+    """Records warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []

@@ -67,7 +67,7 @@ def test_a_star_is_not_gone_round_for_ever(capacity: int) -> None:
 
 
 def test_an_image_of_many_pairs_comes_to_its_partners() -> None:
-    """A walk of 200 whose every tenth image sees two far places, ten images at each."""
+    """A walk of 200 images, every tenth of which sees two distant places, ten images at each."""
     walk = [(a, a + 1) for a in range(199)]
     seen_again = [
         (hub, (hub + away + step) % 200) for hub in range(0, 200, 10) for away in (60, 110) for step in range(10)
@@ -79,7 +79,7 @@ def test_an_image_of_many_pairs_comes_to_its_partners() -> None:
 
 
 def test_covisibility_graph_is_near_the_bound_however_it_is_listed() -> None:
-    """A grid of places, each seen with those around it."""
+    """A grid of places, each paired with its neighbours."""
     side = 30
     around = [(0, 1), (1, 0), (1, 1), (1, -1)]
     graph = [

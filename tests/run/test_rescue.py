@@ -29,7 +29,7 @@ PAIR = ("0.png", "1.png")
 
 
 class BlindMatcher(HomographyMatcher):
-    """Sees nothing until points tell it where to look; then it knows the plane."""
+    """Sees nothing until points show it where to look; then it knows the plane."""
 
     starts_from_points = True
 
@@ -46,7 +46,7 @@ class BlindMatcher(HomographyMatcher):
 
 
 def save(folder: Path, name: str, seed: int, shift: tuple[int, int]) -> None:
-    """A part of a surface of blobs, by the seed of its paint and where it is cut."""
+    """A part of a surface of blobs, given by the seed of its texture and the position of the crop."""
     rng = np.random.default_rng(seed)
     paint = np.full((400, 500), 128, np.uint8)
     for _ in range(900):
@@ -89,7 +89,7 @@ def test_photographs_of_different_places_stay_rejected(tmp_path: Path) -> None:
 
 
 def given_matches(folder: Path, count: int, *, size: tuple[int, int] = SIZE) -> Path:
-    """Matches of the pair at random places, off by (80, 40), in files as hloc writes them."""
+    """Matches of the pair at random positions, offset by (80, 40), in files as hloc writes them."""
     rng = np.random.default_rng(0)
     xy = rng.uniform((90, 50), (310, 230), (count, 2)).astype(np.float32)
     ones = np.ones(count, np.float32)
@@ -102,7 +102,7 @@ def given_matches(folder: Path, count: int, *, size: tuple[int, int] = SIZE) -> 
 
 
 def unlike(folder: Path) -> dict[str, tuple[int, int]]:
-    """Two photographs of different paint, so that SIFT finds nothing."""
+    """Two photographs with different textures, so that SIFT finds nothing."""
     shifts = {"0.png": (10, 20), "1.png": (90, 60)}
     for seed, (name, shift) in enumerate(shifts.items()):
         save(folder, name, seed, shift)
@@ -168,7 +168,7 @@ def test_the_embedded_network_begins_from_points() -> None:
     places = np.random.default_rng(1).uniform(2, 62, (40, 2)).astype(np.float32)
     with torch.inference_mode():
         result = matcher.match_from([(features, features)], [(places, places)], [0])[0]
-    # Refiners without training leave the warp where it began.
+    # Untrained refiners leave the warp at its start.
     assert isinstance(result, CompactWarp)
     assert result.overlap > 0.5
 

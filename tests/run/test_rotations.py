@@ -1,4 +1,4 @@
-"""Photographs that lie on their side: seen upright, matched, and recorded in the frame they are stored in."""
+"""Photographs stored on their side: matched upright, and recorded in the frame they are stored in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAIRS = PairList((("0.png", "1.png"), ("1.png", "2.png"), ("0.png", "2.png")))
 
 
 class UprightMatcher(HomographyMatcher):
-    """Knows a plane, and as networks do sees nothing where one photograph is turned against the other."""
+    """Knows a plane, but like a network finds nothing if one photograph is rotated against the other."""
 
     def match(self, pairs: list[tuple[Features, Features]], seeds: list[int]) -> list[CompactWarp | Rejected]:
         found = super().match(pairs, seeds)
@@ -34,13 +34,13 @@ class UprightMatcher(HomographyMatcher):
 
 
 def _right_way(features: Features) -> np.ndarray:
-    """Where in the plane an image's rows lead, as a unit vector."""
+    """The direction of an image's rows in the plane, as a unit vector."""
     return features.tensors["plane_from_image"][0, :2, 0].numpy()
 
 
 @pytest.fixture
 def scene(tmp_path: Path):
-    """Photographs of a plane, the second of which is stored lying on its side; truth in stored frames."""
+    """Photographs of a plane, the second of which is stored on its side; the truth is in stored frames."""
     plane = photograph_plane(tmp_path / "photos", NAMES)
     truth, known = dict(plane.plane_from_image), {}
     stored = turn_image(read_image(tmp_path / "photos" / "1.png"), 3)
@@ -49,7 +49,7 @@ def scene(tmp_path: Path):
         image, matrix = stored if name == "1.png" else read_image(tmp_path / "photos" / name), truth[name]
         for _ in range(4):
             known[image_digest(image)] = matrix
-            back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])  # from turned clockwise to as it was
+            back = np.array([[0, 1, 0], [-1, 0, image.shape[0]], [0, 0, 1.0]])  # from rotated clockwise to the original
             matrix, image = matrix @ back, turn_image(image, 1)
     return tmp_path / "photos", stored, truth, UprightMatcher(known)
 
@@ -105,7 +105,7 @@ def test_turned_photographs_are_tried_and_recorded_as_stored(scene, orientation)
     assert (summary.matched, summary.turned, summary.rejected) == (3, 2, 0)
     for pair, result in results.items():
         require_true(result, pair, truth)
-    lying = {None: 1, 3: 3, 8: 2}[orientation]  # what is left to turn once EXIF's turn was made
+    lying = {None: 1, 3: 3, 8: 2}[orientation]  # the rotation that remains after applying EXIF's
     assert [results[pair].quarter_turns for pair in PAIRS.pairs] == [lying, -lying % 4, 0]
 
 
@@ -138,7 +138,7 @@ def test_pairs_that_match_are_not_tried_again(scene):
 
 
 class CoarseMatcher(UprightMatcher):
-    """Says no more of a pair than its overlap."""
+    """Returns only the overlap of a pair."""
 
     def match(self, pairs: list[tuple[Features, Features]], seeds: list[int]) -> list[CompactWarp | Rejected]:
         return [Rejected(result.overlap) for result in super().match(pairs, seeds)]

@@ -1,4 +1,4 @@
-"""Photographs from near and far: found with a part enlarged, and recorded in the frames of the whole photographs."""
+"""Near and distant photographs: found with a part enlarged, and recorded in the frames of the whole photographs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from romacli.store.journal import Journal, JournalWriter
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, PreparedImage, Rejected
 
 SIZE = (240, 160)
-PLANE = 400.0  # its side, in units that grey levels count 1/255 of
+PLANE = 400.0  # side length, in units of 1/255 grey level
 FARTHEST = 2.2  # ratio of scales that the matcher bridges
 
 
 class NearMatcher(HomographyMatcher):
-    """Reads off colours where in the plane a photograph was taken, and sees nothing where scales differ too much."""
+    """Reads from colours where in the plane a photograph was taken, and finds nothing if scales differ too much."""
 
     coarse_batch_size = 1
 
@@ -60,13 +60,13 @@ class NearMatcher(HomographyMatcher):
         return zip(pairs, super().match(list(pairs), list(seeds)), strict=True)
 
     def _near(self, a: Features, b: Features) -> bool:
-        """Whether what both show has about the same size in them, each stretched to a square."""
+        """Whether their contents have about the same size when each is stretched to a square."""
         extents = [float(f.tensors["plane_from_image"][0, 0, 0]) * f.size[0] for f in (a, b)]
         return max(extents) / min(extents) < FARTHEST
 
 
 def photograph(path: Path, centre: tuple[float, float], across: float) -> np.ndarray:
-    """A picture whose colours tell places of the plane; returns plane_from_image."""
+    """An image whose colours encode positions in the plane; returns plane_from_image."""
     per_px = across / SIZE[0]
     matrix = np.array([[per_px, 0, centre[0] - across / 2], [0, per_px, centre[1] - per_px * SIZE[1] / 2], [0, 0, 1]])
     plane = cell_centres(SIZE[::-1], SIZE) * per_px + matrix[:2, 2]

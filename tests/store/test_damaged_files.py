@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it ends in a result or a sentence: no traceback, no hang, no memory it asks for."""
+"""Reading ends in a result or an error message, whatever a file contains: no traceback, hang or excessive memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PREFIX = struct.Struct("<4sIQII")
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder for one of many examples, gone afterwards."""
+    """A folder for one of many examples, removed afterwards."""
     with TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -60,7 +60,7 @@ def journal_bytes() -> bytes:
 
 @st.composite
 def mutations(draw):
-    """How bytes are changed: by a seed, so that hypothesis need not know how long they are."""
+    """Changes of bytes, given by a seed so that hypothesis need not know the length of the data."""
     return draw(st.integers(0, 2**32)), draw(st.integers(1, 6))
 
 
@@ -85,7 +85,7 @@ def mutated(content: bytes, how: tuple[int, int]) -> bytes:
 
 
 def use_journal(folder: Path) -> None:
-    """All that can be asked of a journal."""
+    """All queries of a journal."""
     for verify in (False, True):
         with Journal.open(folder, verify=verify) as journal:
             for pair in journal.pairs:
@@ -203,7 +203,7 @@ def test_damaged_hloc_files_are_read_or_refused(how):
 
 
 def test_attributes_that_lie_in_a_heap_are_left_alone(tmp_path):
-    """HDF5 may read a damaged one for ever."""
+    """HDF5 may read a damaged file forever."""
     with h5py.File(tmp_path / "features.h5", "w") as file:
         file.attrs.update({"heap": "v", "fixed": np.bytes_(b"v"), "number": 3, "several": np.array([b"v", b"w"])})
     with FeaturesFile(tmp_path / "features.h5") as features:

@@ -84,7 +84,7 @@ def turned(result):
 
 
 def is_read(journal, pair, result):
-    """Whether the result comes back; what does not is refused by a StoreError, never changed."""
+    """Whether the result is read back; otherwise it must be refused by a StoreError, never changed."""
     try:
         found = journal.read(pair)
     except StoreError:

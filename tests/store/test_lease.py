@@ -45,7 +45,7 @@ def in_another_process(leases: Path) -> subprocess.Popen[str]:
 
 
 def forged(path: Path, **changed: object) -> Callable[[], None]:
-    """A lease of another machine, and what makes it beat once."""
+    """A lease from another machine, and a function that renews it once."""
     content = {"host": "far", "machine": "another", "pid": 7, "started": "1", "name": "job", "plan": None, **changed}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**content, "beat": "000000000001"}))

@@ -1,4 +1,4 @@
-"""HDF5 files in somebody's hands, left so by a killed program, and damaged: three sentences."""
+"""HDF5 files in use by another program, left open by a killed one, and damaged: three messages."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def textures() -> Textures:
-    """Smooth pictures, so small that crops keep their resolution: then only interpolation differs."""
+    """Smooth images, so small that crops keep their resolution: then only interpolation differs."""
     coarse = np.random.default_rng(2).integers(0, 255, (6, 20, 20, 3), dtype=np.uint8)
     return Textures.of([cv2.resize(image, (300, 300), interpolation=cv2.INTER_CUBIC) for image in coarse], [])
 
@@ -37,9 +37,9 @@ def scenes(textures):
 
 @pytest.fixture(scope="module")
 def rendered(scenes, atlas):
-    """Of every scene: the table's views and warps, and what the other renderer makes of it."""
+    """For every scene: the table's views and warps, and the output of the other renderer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("scenes", "rasterise"):  # they shrink pictures differently
+        for module in ("scenes", "rasterise"):  # they downscale images differently
             patch.setattr(f"romacli.synthetic.{module}.texels_per_pixel", lambda *_: 1.0)
         table = view_table([(scene, scene) for scene in scenes], atlas.index)
         views = render(table, atlas)
@@ -113,7 +113,7 @@ def test_pictures_of_two_scenes_have_nothing_in_common(scenes, atlas):
 
 
 def test_nothing_is_left_on_the_cpu(rendered, atlas):
-    """The meta device computes shapes alone, and refuses tensors of another device as a GPU does."""
+    """The meta device only computes shapes, and like a GPU refuses tensors of another device."""
     meta = torch.device("meta")
     table = rendered[0].to(meta)
     views = render(table, atlas.to(meta))

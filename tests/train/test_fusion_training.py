@@ -1,4 +1,4 @@
-"""MATCHA's fusion network, trained over mini's features."""
+"""MATCHA's fusion network, trained on mini's features."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ def test_what_does_not_fit_is_said(options: TrainOptions, tmp_path: Path) -> Non
 
 
 def test_cells_that_show_the_same_place_are_paired_one_to_one() -> None:
-    truth = torch.tensor([[[-0.9, -0.9], [-0.6, -0.9]], [[0.5, 0.5], [1.5, 0.5]]])  # of cells 0 to 3; the last outside
+    truth = torch.tensor([[[-0.9, -0.9], [-0.6, -0.9]], [[0.5, 0.5], [1.5, 0.5]]])  # of cells 0 to 3; last one outside
     a, b = positives(truth, torch.ones(2, 2, dtype=torch.bool))
     assert a.tolist() == [0, 3]
-    assert b.tolist() == [1, 2]  # two cells lie in the first: the last counts
+    assert b.tolist() == [1, 2]  # two cells map to the first: the last counts
     assert len(positives(truth, torch.zeros(2, 2, dtype=torch.bool))[0]) == 0
 
 
 def test_losses_are_those_worked_out_by_hand() -> None:
     assert dual_softmax_loss(torch.zeros(4, 4)) == pytest.approx(2 * np.log(4))
     assert dual_softmax_loss(50 * torch.eye(4)) == pytest.approx(0, abs=1e-6)
-    maps = torch.nn.functional.one_hot(torch.arange(6)).float().T.reshape(6, 2, 3)  # each cell its own direction
+    maps = torch.nn.functional.one_hot(torch.arange(6)).float().T.reshape(6, 2, 3)  # a direction for each cell
     cells = torch.tensor([0, 5])
     queries = maps.flatten(1).T[cells]
     assert flow_loss(queries, maps, cells) == pytest.approx(0, abs=1e-5)

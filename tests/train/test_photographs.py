@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def inner(planes, camera):
-    """Pixels whose neighbours all show the same plane: no edge in depth is near."""
+    """Pixels whose neighbours all show the same plane: no depth edge is near."""
     _, index, _ = render_view(planes, camera)
     same = cv2.erode(index.astype(np.float32), np.ones((5, 5))) == cv2.dilate(index.astype(np.float32), np.ones((5, 5)))
     return same & (index >= 0)
@@ -50,7 +50,7 @@ def test_warp_from_files_equals_the_exact_warp(tmp_path, monkeypatch, kind, seed
     both = clear & visible & truth.visible_AB
     assert both.mean() > 0.3
     error = np.linalg.norm(warp - truth.warp_AB, axis=-1)[both]
-    assert error.max() < (0.02 if kind == "megadepth" else 0.1)  # ScanNet's depth comes in millimetres
+    assert error.max() < (0.02 if kind == "megadepth" else 0.1)  # ScanNet stores depth in millimetres
     assert (visible == truth.visible_AB)[clear].mean() > 0.97
     assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - truth.image_A)[clear].mean() < 12
 

@@ -67,7 +67,7 @@ def test_two_processes_train_one_network_and_one_writes(tmp_path):
     alone = TrainOptions(output, procedural=1, steps=1, sizes=(64, 64, 64), batch_size=2, workers=0, config=TINY)
     train(alone)
     first, second = train_on_two(output, steps=3)
-    learned = [name for name in first["network"] if "running" not in name]  # batch norm counts each process's own
+    learned = [name for name in first["network"] if "running" not in name]  # batch norm statistics are per process
     assert all(torch.equal(first["network"][name], second["network"][name]) for name in learned)
     assert (first["steps"], first["pairs"], second["pairs"]) == (3, 2 + 8, 2 + 8)
     assert (first["judged"], second["judged"]) == (1, 0)

@@ -1,4 +1,4 @@
-"""A training at full scale in small: said beforehand, then from a folder of MegaDepth to `eval megadepth1500`."""
+"""A full-scale training in miniature: rehearsed, then run from a folder of MegaDepth to `eval megadepth1500`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_rehearsal_tells_steps_and_leaves_nothing(tmp_path):
     assert 1000 < found.parameters < 1e6
     assert found.seconds_per_step > 0
     assert found.memory_gb > 0.05
-    # Half precision twice, and four numbers of four bytes in the checkpoint.
+    # Twice in half precision, and four times four bytes in the checkpoint.
     assert found.disk_gb * 1e9 > 16 * found.parameters
     assert not list(tmp_path.iterdir())
 

@@ -82,7 +82,7 @@ def test_dinov2_is_neither_moved_nor_stored(options):
 
 
 def gradients(trainable, wanted, options):
-    """The parts of the network that a loss of some names reaches."""
+    """The parts of the network that losses with given names reach."""
     trainable.zero_grad()
     _, losses = trainable(batch(options), Phase(SIDE))
     sum(value for name, value in losses.items() if name in wanted).backward()

@@ -27,7 +27,7 @@ from romacli.train.trainable import Phase
 
 SIDE = 56
 OF_MINI = [name for name in SETUPS if name not in ("III", "V")]
-# Of the paper's size: parameters that are trained, in millions.
+# At the paper's size: trained parameters in millions.
 MILLIONS = {"I": 47.9, "II": 49.4, "III": 58.5, "IV": 115.6, "V": 107.1, "VI": 111.3, "VII": 111.3, "VIII": 51.55}
 
 

@@ -88,7 +88,7 @@ def test_interrupted_run_continues_where_its_checkpoint_was(options, monkeypatch
     assert after["step"] == 8
     assert logged(short, "step") == list(range(1, 9))
     moved = after["network"]["tokens.weight"] - before["network"]["tokens.weight"]
-    assert 0 < moved.abs().max() < 0.02  # two more steps, not a new beginning
+    assert 0 < moved.abs().max() < 0.02  # two more steps, not a fresh start
 
 
 def test_finished_run_is_not_trained_again(options):
@@ -140,7 +140,7 @@ def test_a_folder_is_no_output(options, tmp_path):
 
 
 def spoil(monkeypatch, spoilt):
-    """Let the loss be infinite at the steps that `spoilt` says yes to."""
+    """Make the loss infinite at the steps where `spoilt` returns true."""
     step, forward = iter(range(10**6)), MiniTrainable.forward
 
     def spoilt_forward(self, batch, phase):
