@@ -70,14 +70,6 @@ def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None =
     return 2 * side**3 / fastest_s(lambda: pointwise(matrix, matrix, None), device)
 
 
-def copy_rate(device: torch.device) -> float:
-    """Bytes per second read and written by a copy too large for the caches, in the device's memory."""
-    num_bytes = 1 << 30 if device.type == "cuda" else 1 << 27
-    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * num_bytes / fastest_s(lambda: target.copy_(source), device)
-
-
 def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
     """The shortest time of several runs, in seconds, after one run to warm up."""
     seconds = []

@@ -350,12 +350,6 @@ def read_provenance(path: Path) -> dict[str, str] | None:
         return None
 
 
-def list_names(path: Path) -> list[str]:
-    """The names of all images in a features file, sorted."""
-    with FeaturesFile(path) as file:
-        return file.names()
-
-
 @contextmanager
 def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
     """Yield a function that adds groups to a new file, which replaces `path` if the block succeeds."""

@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from romacli.eval.photographs import generate_photographs
 from romacli.images.listing import list_images
 from romacli.images.upright import read_upright
-from romacli.matchers.device import copy_rate, product_rate, wait_for
+from romacli.matchers.device import fastest_s, product_rate, wait_for
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded
 
@@ -322,6 +322,14 @@ def _row(stage: str, part: str, seconds: float, work: np.ndarray, products: floa
         "of_products": round(flops / seconds / products, 4) if seconds else 0.0,
         "of_copies": round(num_bytes / seconds / copies, 4) if seconds else 0.0,
     }
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second read and written by a copy too large for the caches, in the device's memory."""
+    num_bytes = 1 << 30 if device.type == "cuda" else 1 << 27
+    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / fastest_s(lambda: target.copy_(source), device)
 
 
 def main() -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks import roofline
 
 from romacli.matchers import device as devices
-from romacli.matchers.device import copy_rate, fastest_s, has_fast_bfloat16, product_rate
+from romacli.matchers.device import fastest_s, has_fast_bfloat16, product_rate
 
 
 @pytest.mark.parametrize(("bfloat16_rate", "expected"), [(2.0, True), (0.5, False)])
@@ -21,6 +22,7 @@ def test_the_fastest_run_after_the_first_counts(monkeypatch):
 
 
 def test_rates_are_of_what_is_multiplied_and_moved(monkeypatch):
-    monkeypatch.setattr(devices, "fastest_s", lambda work, device: work() is not None and 0.5)
+    for room in (devices, roofline):
+        monkeypatch.setattr(room, "fastest_s", lambda work, device: work() is not None and 0.5)
     assert product_rate(torch.device("cpu"), torch.float32, side=64) == 2 * 64**3 / 0.5
-    assert copy_rate(torch.device("cpu")) == 2 * (1 << 27) / 0.5
+    assert roofline.copy_rate(torch.device("cpu")) == 2 * (1 << 27) / 0.5

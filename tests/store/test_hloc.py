@@ -16,7 +16,6 @@ from romacli.store.hloc import (
     FeaturesFile,
     MatchesFile,
     check_names,
-    list_names,
     pair_key,
     read_provenance,
     write_features,
@@ -38,6 +37,11 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a.jpg", "Straße 1/bild ä.jpg", "deep/er/c.JPG", "b-b_b.jpg"]
 PROVENANCE = {"romacli": "0.1.0", "weights": "sha256:ab"}
+
+
+def list_names(path):
+    with FeaturesFile(path) as file:
+        return file.names()
 
 
 # What readers of hloc's files do, from the description of the format alone.
