@@ -1,1 +1,1 @@
-"""Query photographs into a finished model: matched with its images, attached to its points, posed."""
+"""Localize query photographs in a finished model: match them with its images, attach its points, solve poses."""

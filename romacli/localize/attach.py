@@ -1,4 +1,4 @@
-"""Points of a map seen in a query: every observation carried there by its image's warp, agreed on by all. Pure."""
+"""Map points in a query: each observation transferred by its image's warp, then merged by agreement. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where one map image's warp sees points of the map in a query.
+    """Map points that one map image's warp transfers to a query.
 
     ids: (n,) of the points. places: (n, 2) COLMAP pixels of the query. weights: (n,) in (0, 1].
     """
@@ -22,22 +22,22 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Places:
-    """Points of the map with one place each in the query: ids (n,), places (n, 2) and how many images agree (n,)."""
+    """Map points with one position each in the query: ids (n,), places (n, 2), number of agreeing images (n,)."""
 
     ids: np.ndarray
     places: np.ndarray
     views: np.ndarray
 
     def best(self, count: int) -> Places:
-        """At most so many, those that most images agree on."""
+        """At most `count` points, those that most images agree on."""
         chosen = np.argsort(-self.views, kind="stable")[:count]
         return Places(self.ids[chosen], self.places[chosen], self.views[chosen])
 
 
 def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Places:
-    """One place for each point: the weighted mean of those within a tolerance of the one with most weight round it.
+    """Merge each point's positions: the weighted mean of those within a tolerance of the best-supported one.
 
-    A point that most of the weight disagrees about is left out.
+    Points on which less than half of the weight agrees are left out.
     """
     if not sightings:
         return Places(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, np.int64))
@@ -58,7 +58,7 @@ def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Places:
 
 
 def _medoids(group: np.ndarray, places: np.ndarray, weights: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """For each group of sorted rows, the row with most weight within the tolerance, itself included."""
+    """For each group of sorted rows, the row with the most weight within the tolerance, its own included."""
     starts = np.searchsorted(group, np.arange(group[-1] + 1))
     sizes = np.diff(np.append(starts, len(group)))
     support = weights.astype(np.float64).copy()

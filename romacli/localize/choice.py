@@ -1,4 +1,4 @@
-"""Which map images a query is matched with: those that look like it, a list's, or those that look where it may be."""
+"""Choose the map images a query is matched with: similar ones, a list's, or those with overlapping view frusta."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from romacli.progress import Progress
 from romacli.run.options import MatchOptions
 from romacli.types import ImageList
 
-# By query, its map images, the best first; and by query, why it has none.
+# For each query, its map images, best first; and for queries without any, the reason.
 Chosen = tuple[dict[str, list[str]], dict[str, str]]
 
 
@@ -33,7 +33,7 @@ def choose(
     matching: MatchOptions,
     progress: Progress,
 ) -> Chosen:
-    """Choose map images for every query that can be read, never itself.
+    """Choose map images for every readable query, never the query itself.
 
     Raises:
         InputError: a list of pairs or poses names other photographs.
@@ -55,7 +55,7 @@ def _listed(path: Path, queries: Queries) -> Chosen:
                 chosen[query].append(image)
                 break
     if not any(chosen.values()):
-        raise InputError(f"{path} holds no pair of a query and a map image. Give other --pairs.")
+        raise InputError(f"{path} contains no pair of a query and a map image. Give other --pairs.")
     return chosen, {query: f"{path} pairs it with no map image" for query, images in chosen.items() if not images}
 
 
@@ -87,12 +87,12 @@ def _alike(queries: Queries, describer: Describer, options: LocalizeOptions) -> 
 
 
 def _near(path: Path, queries: Queries, target: Map, options: LocalizeOptions) -> Chosen:
-    """By rough poses, whose cameras look at the same part of space."""
+    """Choose by approximate poses: map images that see the same part of the scene."""
     poses = respelled(read_written_poses(path), queries.listed)
     known = [name for name in queries.readable if name in poses]
     if not known:
         raise InputError(
-            f"{path} has a pose of {with_guess(min(poses), queries.listed)}, but of no query, such as "
+            f"{path} has a pose for {with_guess(min(poses), queries.listed)}, but for no query, such as "
             f"{queries.listed[0]}. Names are relative to the folder of queries."
         )
     views = {name: _view(poses[name], queries.readable[name], target) for name in known}
@@ -110,13 +110,13 @@ def _near(path: Path, queries: Queries, target: Map, options: LocalizeOptions) -
     for name, best in zip(asked, found, strict=True):
         others = [images[row] for row in best if images[row] != queries.itself.get(name)]
         chosen[name] = others[: options.num_matched]
-    unknown = f"{path} has no pose of it"
-    nowhere = f"from its pose in {path} it looks at nothing that a map image shows"
+    unknown = f"{path} has no pose for it"
+    nowhere = f"from its pose in {path} it sees nothing that a map image shows"
     return chosen, {name: nowhere if name in poses else unknown for name in queries.readable if not chosen[name]}
 
 
 def _view(pose: Pose, query: Query, target: Map) -> View:
-    """What a query looks at from a rough pose, by the points of the map that lie in its view."""
+    """The view from a query's approximate pose, with the depths of the map points inside it."""
     edges = edges_of(query.camera.camera)
     seen = target.xyz @ pose.rotation.T + pose.translation
     x, y, depth = seen.T

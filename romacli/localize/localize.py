@@ -1,4 +1,4 @@
-"""Queries against a map: chosen map images, dense matches, poses; what is matched is kept."""
+"""Localize queries in a map: choose map images, match, solve poses; matches are kept for later runs."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from romacli.words import counted, first_few
 
 @dataclass(frozen=True)
 class Localized:
-    """What became of a query.
+    """The result for a query.
 
-    points: of the map that it sees; map_images: by which. frame: queries that have one pose with it, itself included,
-    if a rig took it; frame_inliers: of all of them. why: the reason where it has no pose; fallback: the map image whose
-    pose it has instead.
+    points: number of map points it sees; map_images: those they come from. frame: queries that share its rig pose,
+    itself included; frame_inliers: of all of them. why: the reason if it has no pose; fallback: the map image whose
+    pose it got instead.
     """
 
     name: str
@@ -60,16 +60,16 @@ def localize(
     progress: Progress,
     stop: StopRequest,
 ) -> list[Localized]:
-    """Find where queries were taken, and write the files of store/localized.py into the output folder.
+    """Localize queries and write the files of store/localized.py into the output folder.
 
     Raises:
         InputError: there are no queries, or a list, poses, a rig or the map's photographs do not fit them.
-        UsageError: the matcher gives points, no warps, or cannot try pairs as asked for.
+        UsageError: the matcher returns points instead of warps, or cannot retry pairs as requested.
         NothingFoundError: no query has a pose; the files say why.
     """
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
-            f"localize carries the map's points through dense warps, and {matcher.name} gives none. Choose another "
+            f"localize transfers the map's points by dense warps, and {matcher.name} has none. Choose another "
             "--matcher, such as mini."
         )
     check_retries(matcher, matching)
@@ -78,7 +78,7 @@ def localize(
         if queries.itself:
             progress.say(
                 f"{counted(len(queries.itself), 'query is a photograph', 'queries are photographs')} of the map, and "
-                f"matched with the others alone: {first_few(list(queries.itself))}"
+                f"matched only with the others: {first_few(list(queries.itself))}"
             )
         pairs, unpaired = choose(queries, target, output, matcher, options, matching, progress)
         journal, summary = _matched(queries, target, pairs, output, matcher, matching, progress, stop)
@@ -117,7 +117,7 @@ def _matched(
     progress: Progress,
     stop: StopRequest,
 ) -> tuple[Journal, MatchSummary]:
-    """Match each query with its map images, but for what has a record."""
+    """Match each query with its map images, except for pairs that already have a record."""
     target.require_photographs({image for images in pairs.values() for image in images})
     wanted = [
         (queries.readable[query].file, queries.map_files[image]) for query, images in pairs.items() for image in images
@@ -139,9 +139,9 @@ def _of_frame(
     failures: Mapping[str, str],
     output: Path,
 ) -> dict[str, Localized]:
-    """What becomes of the queries that have one pose; their points are kept.
+    """The results for queries that share one pose; their points are written.
 
-    failures: why a query that cannot be read, or that has no map images, has no pose of itself.
+    failures: why a query cannot be read or has no map images, and so has no pose of its own.
     """
     rows = {name: Localized(name, queries.folder / name, why=failures.get(name, "")) for name in names}
     readable = [name for name in names if name in queries.readable and (name not in failures or not pairs.get(name))]
@@ -159,7 +159,7 @@ def _of_frame(
 def _with_fallback(
     query: Localized, target: Map, pairs: Mapping[str, Sequence[str]], options: LocalizeOptions
 ) -> Localized:
-    """The query with the pose of the map image that comes first, where it has none and that is asked for."""
+    """The query, with the pose of its first map image if it has none and that is requested."""
     if query.pose or options.fallback is not Fallback.retrieval or not pairs.get(query.name):
         return query
     image = pairs[query.name][0]
@@ -170,7 +170,7 @@ def _with_fallback(
 
 
 def values_of(query: Localized) -> dict[str, Any]:
-    """A query as JSON values."""
+    """A query's result as JSON values."""
     pose = query.pose
     values: dict[str, Any] = {"name": query.name, "posed": pose is not None, "points": query.points}
     if pose is not None:

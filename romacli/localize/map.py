@@ -1,4 +1,4 @@
-"""A model and its photographs, as queries are localized in it."""
+"""A model with its photographs, in which queries are localized."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from romacli.words import counted, first_few
 
 @dataclass(frozen=True)
 class Map:
-    """A model with points, and where its photographs lie.
+    """A model with points, and its photographs.
 
-    images: the folder of photographs. files: by name in the model, its file there, for images that see points. model:
-    (pycolmap.Reconstruction), None where `observations` and `places` hold all there is of one: the points that images
-    see, as `seen` gives them, and all points (n, 3) by their ids. job: the folder that it belongs to, if any.
+    images: the folder of photographs. files: for images that see points, their files in that folder, by their names in
+    the model. model: (pycolmap.Reconstruction), or None if `observations` (the points that images see, as from `seen`)
+    and `places` (all points (n, 3), indexed by id) are given instead. job: the folder it belongs to, if any.
     """
 
     folder: Path
@@ -54,11 +54,11 @@ class Map:
 
     @cached_property
     def views(self) -> Mapping[str, View]:
-        """What each image looks at, of those in `files`."""
+        """The views of the images in `files`."""
         return {name: view for name, view in views_of(self.model).items() if name in self.files}
 
     def seen(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The points that an image sees: their ids (n,) and places (n, 2)."""
+        """The points that an image sees: ids (n,) and positions (n, 2)."""
         if name not in self.observations:
             points = [point for point in self.image_of[name].points2D if point.has_point3D()]
             self.observations[name] = (
@@ -79,15 +79,15 @@ class Map:
         return self.model.cameras[self.image_of[name].camera_id]
 
     def only_camera(self, size: Size) -> Any | None:
-        """The camera of a model that has but one, if photographs of this size may be its too."""
+        """The camera of a model with a single one, if it fits photographs of this size."""
         cameras = list(self.model.cameras.values()) if self.model else []
         return cameras[0] if len(cameras) == 1 and (cameras[0].width, cameras[0].height) == size else None
 
     def require_photographs(self, names: Iterable[str]) -> None:
-        """Pass silently when photographs have the sizes of the model's cameras; what cannot be read passes too.
+        """Check that photographs have the sizes of the model's cameras; unreadable ones are skipped.
 
         Raises:
-            InputError: one has another.
+            InputError: one has a different size.
         """
         for name in sorted(names) if self.model else ():
             camera, path = self.camera(name), self.images / self.files[name]
@@ -97,43 +97,43 @@ class Map:
                 continue
             if size != (camera.width, camera.height):
                 raise InputError(
-                    f"{path} is {size[0]}x{size[1]} px, its camera in {self.folder} has {camera.width}x{camera.height}."
-                    " Give the photographs that the model was made of with --images."
+                    f"{path} is {size[0]}x{size[1]} px, but its camera in {self.folder} has "
+                    f"{camera.width}x{camera.height}. Give the photographs that the model was built from with --images."
                 )
 
 
 def open_map(model: Path, images: Path | None, progress: Progress) -> Map:
-    """Read a model, of a job or any, with the folder of its photographs.
+    """Read a model, from a job or elsewhere, and find its photographs.
 
     Args:
         model: the folder of a COLMAP model, or of a job.
-        images: of the photographs; None for where the job's were matched.
+        images: folder of the photographs; by default the one the job matched.
 
     Raises:
-        InputError: there is no model, it has no points, nobody knows where its photographs are, or all are gone.
+        InputError: there is no model, it has no points, or its photographs are unknown or all missing.
     """
     layouts = (Layout(model), Layout(model.absolute().parent.parent))
     job = next((layout for layout in layouts if layout.manifest.exists()), None)
     folder = layouts[0].sparse / "0" if job is layouts[0] else model
     if job is layouts[0] and not folder.is_dir():
-        raise InputError(f"{model} holds no model. Run `romacli reconstruct` with this --output first.")
+        raise InputError(f"{model} contains no model. Run `romacli reconstruct` with this --output first.")
     read = read_model(folder)
     images = images or (photographs_of(job) if job else None)
     if images is None:
-        raise InputError(f"{model} does not tell where its photographs are. Name their folder with --images DIR.")
+        raise InputError(f"{model} does not record where its photographs are. Give their folder with --images DIR.")
     names = [image.name for image in read.images.values() if image.has_pose and image.num_points3D]
     if not names:
-        raise InputError(f"{folder} holds no image that sees points. Localization needs a model with points.")
+        raise InputError(f"{folder} contains no image that sees points. Localization needs a model with points.")
     files = spelled(names, files_under(images))
     gone = sorted(set(names) - files.keys())
     if not files:
         raise InputError(
-            f"{images} holds none of the {len(gone)} photographs of {folder}, such as {gone[0]}. Give the folder that "
-            "the names of the model are relative to with --images."
+            f"{images} contains none of the {len(gone)} photographs of {folder}, such as {gone[0]}. With --images give "
+            "the folder that the names in the model are relative to."
         )
     if gone:
         progress.warn(
-            f"{images} lacks {len(gone)} of {counted(len(names), 'photograph')} of {folder}, which no query is matched "
-            f"with: {first_few(gone)}"
+            f"{images} lacks {len(gone)} of {counted(len(names), 'photograph')} of {folder}; no query is matched "
+            f"with them: {first_few(gone)}"
         )
     return Map(folder, images, files, read, job=job)

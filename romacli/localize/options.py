@@ -20,7 +20,7 @@ class Fallback(Choice):
 class LocalizeOptions:
     """Which map images a query is matched with, and when its pose is accepted.
 
-    tolerance: maximum distance, in px at a long side of 1600, between predictions by several map images of one point.
+    tolerance: maximum distance, in px at a long side of 1600, between positions of one point from several map images.
     """
 
     panel: ClassVar[Panel] = Panel.mapping

@@ -1,4 +1,4 @@
-"""The pose of a query from points of the map, by COLMAP's LO-RANSAC and refinement."""
+"""The pose of a query from map points, by COLMAP's LO-RANSAC and refinement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GUESSED_FOCAL = 1.2
 
 @dataclass(frozen=True)
 class QueryCamera:
-    """A query's camera (pycolmap.Camera), and whether its focal length is known, to be refined, or to be found."""
+    """A query's camera (pycolmap.Camera); its focal length is known, or to be refined, or to be estimated."""
 
     camera: Any
     refine: bool = False
@@ -28,11 +28,11 @@ class QueryCamera:
 
 @dataclass(frozen=True)
 class QueryPose:
-    """cam_from_world as a quaternion (w, x, y, z) and a translation, with what speaks for it.
+    """cam_from_world as a quaternion (w, x, y, z) and a translation, with its support.
 
-    inliers: (n,) bool, of the points it was found from. camera: (pycolmap.Camera), refined or not. covariance: (6, 6)
-    of rotation and translation, of the rig's pose where the query is one of a rig's; None where COLMAP gives none.
-    projected: (n, 2) where it sees the points, COLMAP pixels.
+    inliers: (n,) bool, among the points used. camera: (pycolmap.Camera), possibly refined. covariance: (6, 6) of
+    rotation and translation, or of the rig's pose if the query is from a rig; None if COLMAP returns none.
+    projected: (n, 2) projections of the points, COLMAP pixels.
     """
 
     qvec: tuple[float, ...]
@@ -45,7 +45,7 @@ class QueryPose:
 
 @dataclass(frozen=True)
 class Attached:
-    """A query with what it sees: places (n, 2), COLMAP pixels, of points (n, 3) of the map. cam_from_rig: as in
+    """A query and its observations: places (n, 2), COLMAP pixels, of map points (n, 3). cam_from_rig: as in
     `RigCamera`."""
 
     camera: QueryCamera
@@ -55,7 +55,7 @@ class Attached:
 
 
 def solve_pose(query: Attached, *, max_error_px: float, seed: int) -> QueryPose | None:
-    """The pose that most of a query's points agree on; None where there is none."""
+    """The pose that most of a query's points agree on, or None if there is none."""
     pycolmap = load_pycolmap()
     estimation, refinement = pycolmap.AbsolutePoseEstimationOptions(), pycolmap.AbsolutePoseRefinementOptions()
     estimation.estimate_focal_length = query.camera.estimate
@@ -70,7 +70,7 @@ def solve_pose(query: Attached, *, max_error_px: float, seed: int) -> QueryPose 
 
 
 def solve_rig(queries: Sequence[Attached], *, max_error_px: float, seed: int) -> list[QueryPose] | None:
-    """The pose of a rig that most points of all its cameras' queries agree on, as those of the queries."""
+    """The rig pose that most points of all its queries agree on, as poses of the queries; None if there is none."""
     pycolmap = load_pycolmap()
     options = pycolmap.RANSACOptions()
     options.max_error, options.random_seed = max_error_px, seed
@@ -115,16 +115,16 @@ def _rigid(qvec: Sequence[float], tvec: Sequence[float]) -> Any:
 
 
 def guessed_camera(size: Size, focal_px: float | None) -> QueryCamera:
-    """A camera whose focal length EXIF data tell, to be refined, or that is to be found with the pose."""
+    """A camera with the focal length from EXIF data, to be refined, or with one to be estimated with the pose."""
     camera = camera_of_model("SIMPLE_RADIAL", focal_px or _GUESSED_FOCAL * max(size), size)
     return QueryCamera(camera, refine=focal_px is not None, estimate=focal_px is None)
 
 
 def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
-    """Read hloc's list of queries with intrinsics, `NAME MODEL WIDTH HEIGHT PARAMS...` a line.
+    """Read hloc's list of queries with intrinsics, `NAME MODEL WIDTH HEIGHT PARAMS...` per line.
 
     Raises:
-        InputError: it is missing or empty, or a line is not of that form.
+        InputError: the file is missing or empty, or a line is malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -136,12 +136,12 @@ def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
             name, *words = _split(line)
             found[name] = _camera(f"{path}:{number}", words)
     if not found:
-        raise InputError(f"{path} lists no query. Write `NAME MODEL WIDTH HEIGHT PARAMS...`, one a line.")
+        raise InputError(f"{path} lists no query. Write `NAME MODEL WIDTH HEIGHT PARAMS...`, one per line.")
     return found
 
 
 def _split(line: str) -> Sequence[str]:
-    """Name, model and numbers; a name may hold blanks, a model is the last word that is none."""
+    """Split into name, model and numbers; names may contain blanks, the model is the last word that is not a number."""
     words = line.split()
     numbers = next((index for index, word in enumerate(reversed(words)) if not _is_number(word)), len(words))
     model = len(words) - 1 - numbers
@@ -165,7 +165,7 @@ def _camera(place: str, words: Sequence[str]) -> QueryCamera:
     except (ValueError, UsageError) as error:
         reason = f" ({error})" if isinstance(error, UsageError) else ""
         raise InputError(
-            f"{place} is not `NAME MODEL WIDTH HEIGHT PARAMS...`{reason}. Write one query a line."
+            f"{place} is not `NAME MODEL WIDTH HEIGHT PARAMS...`{reason}. Write one query per line."
         ) from error
     pycolmap = load_pycolmap()
     return QueryCamera(pycolmap.Camera(model=model, width=size[0], height=size[1], params=values))

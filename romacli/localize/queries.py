@@ -1,4 +1,4 @@
-"""Queries before they are matched: where they lie, by which camera they were taken, and which were taken together."""
+"""Queries before matching: their files, cameras, and which were taken together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONG_SIDE = 1600
 class Query:
     """A photograph to localize.
 
-    file: its name under the common root. per_px: its px to one at a long side of 1600. sensor: the camera of a rig that
+    file: its name under the common root. per_px: its px per px at a long side of 1600. sensor: the rig camera that
     took it.
     """
 
@@ -41,11 +41,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries and map images under one root, so that one loop matches them.
+    """Queries and map images under one root, so that they can be matched as one image list.
 
-    folder: of the queries. listed: names of all of them. readable: those that can be read, by name. map_files: by name
-    in the map, its images under the root. itself: a query's name in the map, where it is one of its photographs.
-    failures: why others cannot be read.
+    folder: of the queries. listed: all their names. readable: those that can be read, by name. map_files: the map's
+    images under the root, by their names in the map. itself: for queries that are photographs of the map, their names
+    there. failures: why the others cannot be read.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class Queries:
     failures: Mapping[str, str]
 
     def frames(self, rigs: RigFile | None) -> list[list[str]]:
-        """The queries that one pose is found for, in their order: one each, or those of a moment of a rig."""
+        """Queries grouped by pose, in order: single ones, or those taken simultaneously by a rig."""
         frames: dict[Any, list[str]] = {}
         for name in self.listed:
             camera = rigs.camera_of(name) if rigs else None
@@ -68,10 +68,10 @@ class Queries:
 
 
 def read_queries(folder: Path, target: Map, options: LocalizeOptions) -> Queries:
-    """Look at the photographs of a folder, or those of the list in it.
+    """Inspect the photographs of a folder, or those of the list in it.
 
     Raises:
-        InputError: there are none; a list names others, or says another size; a rig does not fit them.
+        InputError: there are none; a list names others, or gives another size; a rig does not fit them.
     """
     found = list_images(folder).names
     listed = respelled(read_query_list(options.query_list), found) if options.query_list else {}
@@ -108,8 +108,8 @@ def _check_rigs(rigs: RigFile, names: Sequence[str]) -> None:
     for camera in (camera for rig in rigs.rigs for camera in rig):
         if not camera.is_placed:
             raise InputError(
-                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation, and a frame "
-                "has one pose only where these are known. Add them."
+                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation, which a "
+                "common pose of a frame needs. Add them."
             )
 
 
@@ -121,13 +121,13 @@ def _camera(
     target: Map,
     options: LocalizeOptions,
 ) -> QueryCamera:
-    """Of the list, of the rig, of the map where one took all, by EXIF data, or to be found."""
+    """The camera from the list, the rig, the map's only camera or EXIF data; otherwise one to be estimated."""
     if listed is not None:
         told = listed.camera.width, listed.camera.height
         if told != metadata.size:
             raise InputError(
-                f"{options.query_list}: {name} has {told[0]}x{told[1]} px there, the photograph has "
-                f"{metadata.size[0]}x{metadata.size[1]}. Give the intrinsics of this size."
+                f"{options.query_list}: {name} has {told[0]}x{told[1]} px there, but the photograph has "
+                f"{metadata.size[0]}x{metadata.size[1]}. Give the intrinsics for this size."
             )
         return listed
     if sensor is not None and sensor.model is not None and sensor.params is not None:
@@ -137,8 +137,8 @@ def _camera(
     guessed = guessed_camera(metadata.size, metadata.focal_length_px)
     if sensor is not None and guessed.estimate:
         raise InputError(
-            f"{name} has no intrinsics, which a rig's pose cannot find: no focal length in its EXIF data, no "
-            f"camera_params of {sensor.prefix} in the rig file. Add them, or give --query-list."
+            f"{name} has no intrinsics, which cannot be estimated with a rig's pose: no focal length in its EXIF data, "
+            f"and no camera_params of {sensor.prefix} in the rig file. Add them, or give --query-list."
         )
     return guessed
 
@@ -159,6 +159,6 @@ def _camera_of_rig(sensor: RigCamera, metadata: ImageMetadata, options: Localize
 
 
 def _is_copy(path: Path, name: str, target: Map) -> bool:
-    """Whether the map has a photograph of the same name and content."""
+    """Whether the map has a photograph with the same name and content."""
     same = target.images / target.files[name] if name in target.files else None
     return same is not None and path.is_file() and filecmp.cmp(path, same, shallow=False)

@@ -1,4 +1,4 @@
-"""New photographs into a finished model of a job: matched, posed, triangulated, and everything that was there kept."""
+"""Add new photographs to a job's finished model: match, pose and triangulate them, and keep everything else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from romacli.words import counted, first_few
 
 @dataclass(frozen=True)
 class Registered:
-    """What became of new photographs. model, matched: None where there were none. without: those that have no pose."""
+    """The result. model, matched: None if there were no new photographs. without: those without a pose."""
 
     added: Sequence[str] = ()
     without: Sequence[str] = ()
@@ -45,21 +45,21 @@ class Registered:
 def register(options: JobOptions, asked: RegisterOptions, progress: Progress, stop: StopRequest) -> Registered:
     """Add the photographs of a folder that the model in `sparse/0` lacks to the job and to the model.
 
-    Ids of images, cameras and points, keypoints and frame stay. What an earlier run finished is used again.
+    Ids of images, cameras and points, keypoints and the coordinate frame stay. Earlier results are reused.
 
     Args:
-        options: of the job; the folder holds its photographs beside the new ones, or lies inside theirs. pairs or
-            pairing: which of the new photographs are matched with what; None for those that look alike.
+        options: of the job; its folder contains the model's photographs and the new ones, or is inside the former.
+            pairs or pairing: how the new photographs are paired; by default with similar ones.
 
     Raises:
-        InputError: there is no model, or the folder is another one.
+        InputError: there is no model, or the folder does not fit it.
         NothingFoundError: no photograph could be added.
     """
     layout = Layout(options.output)
     if options.overwrite:
-        raise UsageError("--overwrite would remove the model that photographs are to be added to. Leave it out.")
+        raise UsageError("--overwrite would remove the model to which photographs are added. Leave it out.")
     if not (layout.manifest.exists() and (layout.sparse / "0").is_dir()):
-        raise InputError(f"{layout.root} holds no model. Run `romacli reconstruct` with this --output first.")
+        raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
     posed = read_model(layout.sparse / "0").poses.keys()
     with stop.at_once():
         root, new = _new(options, layout, posed)
@@ -86,7 +86,7 @@ def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[P
     """The folder of all photographs, and the names of those to add.
 
     Raises:
-        InputError: the folder neither holds the model's photographs nor lies among them.
+        InputError: the folder neither contains the model's photographs nor is inside their folder.
     """
     folder, known = options.images.folder, photographs_of(layout)
     names = listed_images(options).names
@@ -97,13 +97,13 @@ def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[P
         inside = folder.resolve().relative_to(known.resolve()).as_posix()
         return known, [f"{inside}/{name}" for name in names if f"{inside}/{name}" not in posed]
     raise InputError(
-        f"{folder} lacks {len(gone)} of the model's {len(posed)} photographs, {gone[0]} first. COLMAP wants all in one "
+        f"{folder} lacks {len(gone)} of the model's {len(posed)} photographs, {gone[0]} first. COLMAP needs all in one "
         f"folder: put the new ones into {known or 'that of the others'} or a folder inside it, and give either."
     )
 
 
 def _job(options: JobOptions, root: Path, new: Sequence[str], layout: Layout, progress: Progress) -> Job:
-    """The job with its pairs of before and those of the new photographs."""
+    """The job with its earlier pairs and those of the new photographs."""
     plain = replace(
         options,
         images=ImageOptions(root),
@@ -120,7 +120,7 @@ def _job(options: JobOptions, root: Path, new: Sequence[str], layout: Layout, pr
 def _pairs(
     options: JobOptions, job: Job, new: set[str], progress: Progress
 ) -> tuple[Sequence[Pair], Mapping[str, str]]:
-    """The pairs that a new photograph is in, and what could not be read of those that were looked at."""
+    """The pairs that include a new photograph, and the photographs that could not be read for them."""
     describer = Describer(
         job.matcher,
         options.pairing.descriptors or job.layout.global_features,
@@ -144,5 +144,5 @@ def _pairs(
         )
     chosen = [pair for pair in found.pairs if new & set(pair)]
     if not chosen:
-        raise InputError(f"no pair holds a new photograph, such as {first_few(sorted(new), 1)}. Give other --pairs.")
+        raise InputError(f"no pair has a new photograph, such as {first_few(sorted(new), 1)}. Give other --pairs.")
     return chosen, describer.failures

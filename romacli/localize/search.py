@@ -1,4 +1,4 @@
-"""The pose of a query, or of the queries of a rig's moment, by the points of the map that its matches attach to it."""
+"""The pose of a query, or of simultaneous queries of a rig, from the map points attached by its matches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from romacli.store.journal import Journal
 from romacli.store.localized import QueryPoints
 from romacli.types import CompactWarp, Pair
 
-# A pose is solved from no more points than this, those that most images agree on.
+# Maximum number of points for solving a pose; those that most images agree on are used.
 _MOST_POINTS = 20_000
 
 
 @dataclass(frozen=True)
 class Found:
-    """The points of a query by some map images, and its pose by them if that is believed."""
+    """The points of a query from some map images, and the accepted pose, if any."""
 
     query: str
     places: Places
@@ -33,7 +33,7 @@ class Found:
 
     @property
     def points(self) -> QueryPoints:
-        """The same to be kept."""
+        """The points in the form that is stored."""
         ids, places = self.places.ids, self.places.places
         if self.pose is None:
             return QueryPoints(ids, places, np.full(places.shape, np.nan), np.zeros(len(ids), bool))
@@ -42,11 +42,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Frame:
-    """What was found of the queries that have one pose. inliers: of all of them. why: there is no pose."""
+    """The results of queries that share one pose. inliers: of all of them. why: the reason if there is no pose."""
 
     found: Sequence[Found] = ()
     inliers: int = 0
-    why: str = "it overlaps none of the map images that it was matched with"
+    why: str = "it overlaps none of the map images it was matched with"
 
     @property
     def num_points(self) -> int:
@@ -55,7 +55,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Search:
-    """What poses are found by: the records of pairs of a query's file and a map image's."""
+    """Solves poses from the records of pairs of query and map image files."""
 
     target: Map
     journal: Journal
@@ -64,10 +64,10 @@ class Search:
     seed: int
 
     def frame(self, queries: Mapping[Query, Sequence[str]]) -> Frame:
-        """The best of the poses by each group of the map images that queries were matched with.
+        """The best of the poses from each group of map images.
 
         Args:
-            queries: those that one pose is found for, each with its map images.
+            queries: those that share one pose, each with its map images.
         """
         sightings = {query: self._sightings(query, images) for query, images in queries.items()}
         images = [*dict.fromkeys(image for seen in sightings.values() for image in seen)]
@@ -81,7 +81,7 @@ class Search:
         return max(tries, key=lambda frame: (not frame.why, frame.inliers, frame.num_points))
 
     def _sightings(self, query: Query, images: Sequence[str]) -> dict[str, Sighting]:
-        """Where the warps of map images see their points in a query, of those that overlap."""
+        """For each overlapping map image, its points transferred to the query by its warp."""
         found = {}
         for image in images:
             sighting = _sighting(self.journal, (query.file, self.map_files[image]), self.target.seen(image))
@@ -90,7 +90,7 @@ class Search:
         return found
 
     def _tried(self, sightings: Mapping[Query, Mapping[str, Sighting]], group: Collection[str]) -> Frame:
-        """What one group of map images finds."""
+        """Solve the pose from one group of map images."""
         found, attached = [], []
         for query, seen in sightings.items():
             used = {image: sighting for image, sighting in seen.items() if image in group}
@@ -105,7 +105,7 @@ class Search:
         poses = self._poses(attached, self.options.max_error * max(query.per_px for query in sightings))
         inliers = sum(int(pose.inliers.sum()) for pose in poses or ())
         if poses is None or inliers < max(self.options.min_inliers, self.options.min_inlier_ratio * count):
-            return Frame(found, inliers, f"{inliers} of its {count} points agree on a pose, which is too few")
+            return Frame(found, inliers, f"{inliers} of its {count} points agree on a pose, too few")
         return Frame([replace(each, pose=pose) for each, pose in zip(found, poses, strict=True)], inliers, "")
 
     def _poses(self, attached: Sequence[Attached], max_error_px: float) -> list[QueryPose] | None:
@@ -116,7 +116,7 @@ class Search:
 
 
 def _sighting(journal: Journal, pair: Pair, seen: tuple[np.ndarray, np.ndarray]) -> Sighting | None:
-    """Where a map image's warp sees its points in the query, the first of the pair; None where nothing overlaps."""
+    """A map image's points transferred to the query, the first of the pair; None if there is no overlap."""
     ids, places = seen
     record = journal.read(pair) if pair in journal else None
     if not isinstance(record, CompactWarp):

@@ -160,8 +160,8 @@ def test_rough_poses_choose_map_images(walk: Walk, tmp_path: Path) -> None:
     assert result.exit_code == 4, result.stderr
     rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
     assert len(rows["b.png"]["map_images"]) == 3
-    assert "rough.txt has no pose of it" in rows["a/near.png"]["why"]
-    assert "looks at nothing that a map image shows" in rows["lost.png"]["why"]
+    assert "rough.txt has no pose for it" in rows["a/near.png"]["why"]
+    assert "sees nothing that a map image shows" in rows["lost.png"]["why"]
     assert_right(poses_in(walk.job.layout.root.parent / "out" / "poses.txt"), walk.poses, {"b.png"})
     strangers = run(walk, "--near", write_poses(tmp_path / "rough.txt", {"queries/b.png": rough["b.png"]}))
     assert strangers.exit_code == 3
@@ -223,7 +223,7 @@ def test_photographs_of_the_map_may_be_spelled_otherwise_but_not_be_others(walk:
     assert "lacks 1 of 5 photographs" in result.stderr
     assert set(json.loads(result.stdout)["results"][0]["map_images"]) == {"caf\u00e9.png", "1.png", "2.png", "3.png"}
     (walk.job.layout.sparse / "0" / "cameras.txt").write_text("1 SIMPLE_PINHOLE 320 240 350 160 120\n")
-    assert "was made of" in run(walk).stderr
+    assert "was built from" in run(walk).stderr
 
 
 def test_a_query_of_the_map_is_posed_without_itself(walk: Walk) -> None:
@@ -261,7 +261,7 @@ def test_a_fallback_is_marked(walk: Walk) -> None:
     [
         ("b.png PINHOLE 640 480 700", "takes fx, fy, cx, cy"),
         ("b.png", "NAME MODEL WIDTH HEIGHT"),
-        ("b.png SIMPLE_PINHOLE 320 240 350 160 120", "320x240 px there, the photograph has 640x480"),
+        ("b.png SIMPLE_PINHOLE 320 240 350 160 120", "320x240 px there, but the photograph has 640x480"),
         ("gone.png SIMPLE_PINHOLE 640 480 700 320 240", "lacks: gone.png"),
         ("", "lists no query"),
     ],
@@ -279,7 +279,7 @@ def test_maps_that_cannot_serve_are_refused(walk: Walk, tmp_path: Path) -> None:
     points = walk.job.layout.sparse / "0" / "points3D.txt"
     (tmp_path / "empty").mkdir()
     elsewhere = run(walk, "--images", tmp_path / "empty", images=False)
-    assert "holds none of the 5 photographs" in elsewhere.stderr
+    assert "contains none of the 5 photographs" in elsewhere.stderr
     points.write_text("")
     images = walk.job.layout.sparse / "0" / "images.txt"
     images.write_text("".join(f"{line}\n\n" for line in images.read_text().splitlines()[::2]))
@@ -289,7 +289,7 @@ def test_maps_that_cannot_serve_are_refused(walk: Walk, tmp_path: Path) -> None:
 def test_a_matcher_without_warps_is_refused(walk: Walk) -> None:
     result = run(walk, "--matcher", "mini-sparse")
     assert result.exit_code == 2
-    assert "gives none" in result.stderr
+    assert "has none" in result.stderr
 
 
 def test_points_are_where_most_of_the_weight_is() -> None:
