@@ -1,8 +1,8 @@
-# make demo    install, then match and reconstruct the example scene, draw it and report on it
+# make demo    install, then match and reconstruct the example scene, draw it and write its report
 # make test    install with the development tools, then run all tests: about twelve minutes on two cores
 # make check   the quick tests, in less than a minute
 # make lint    style and types
-# make man     write the man pages anew from the program's own help
+# make man     regenerate the man pages from the program's help
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/draw_overview.py examples/scene/images $(DEMO) $(DEMO)/overview.jpg
 	$(BIN)/romacli report $(DEMO)
 	@echo "hloc files: $(DEMO)/features.h5 and matches.h5; COLMAP: $(DEMO)/database.db and $(DEMO)/sparse/0"
-	@echo "look at $(DEMO)/report.html and $(DEMO)/overview.jpg, the first picture of README"
+	@echo "look at $(DEMO)/report.html and $(DEMO)/overview.jpg, the first image of the README"
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile

@@ -1,11 +1,11 @@
 #!/bin/sh
-# A job in pieces by GNU parallel, on this machine or on those of a login file (ssh) that share this folder and OUT:
+# Run a job in shards with GNU parallel, on this machine or those of a login file (ssh) that share this folder and OUT:
 #
 #     examples/gnu_parallel.sh PHOTOS PAIRS OUT [PIECES] [PARALLEL'S OPTIONS...]
 #     examples/gnu_parallel.sh photos pairs.txt job 32 --sshloginfile nodes.txt --jobs 1
 #
-# A piece that fails is tried twice more, and what the others matched is collected all the same. Run it again after a
-# power cut: finished pairs are kept.
+# A shard that fails is retried twice, and the results of the others are merged in any case. Run it again after a power
+# cut: finished pairs are kept.
 set -eu
 
 photos=$1 pairs=$2 out=$3 pieces=${4:-8}
@@ -14,5 +14,5 @@ photos=$1 pairs=$2 out=$3 pieces=${4:-8}
 seq 0 $((pieces - 1)) |
     parallel --quote --workdir . --retries 3 "$@" \
         romacli match "$photos" --pairs "$pairs" -o "$out" --quiet --shard "{}/$pieces" ||
-    echo "not every piece came to its end" >&2
+    echo "not every shard was completed" >&2
 romacli merge "$out"

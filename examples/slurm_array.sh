@@ -1,12 +1,12 @@
 #!/bin/bash
-# A job in eight pieces on a SLURM cluster, from the root of a checkout or with romacli installed:
+# Run a job in eight shards on a SLURM cluster, from the root of a checkout or with romacli installed:
 #
 #     sbatch --array=0-7 examples/slurm_array.sh PHOTOS PAIRS OUT
 #     sbatch --dependency=afterany:ID examples/slurm_array.sh PHOTOS PAIRS OUT
 #
-# The second line waits for the array, whose ID the first printed, and collects it. Tasks that were killed are submitted
-# again with the number of all pieces behind OUT, which SLURM no longer knows: `sbatch --array=3 ... OUT 8`. Finished
-# pairs are kept. OUT has to lie on a file system that all nodes share.
+# The second line waits for the array, whose ID the first printed, and merges the shards. Resubmit killed tasks with the
+# number of all shards after OUT, which SLURM no longer knows: `sbatch --array=3 ... OUT 8`. Finished pairs are kept.
+# OUT must be on a file system that all nodes share.
 #SBATCH --job-name=romacli
 #SBATCH --ntasks=1
 #SBATCH --gpus-per-task=1

@@ -93,8 +93,7 @@ def test_pairs_in_order_and_pairs_that_look_alike_register_the_same_photographs(
 
 
 def test_a_model_of_photographs_is_used_in_every_way(tmp_path: Path) -> None:
-    """Nine photographs of a walk are mapped; one left out is localized and another is registered; then cloud and
-    exports."""
+    """Nine photographs are mapped; one left out is localized and another is registered; then cloud and exports."""
     folder = DATA / "sceaux" / "images"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")

@@ -28,8 +28,7 @@ CELLS, SIDE = 12, 96
 
 
 def shifted_pairs(count: int = 4) -> Encoded:
-    """Pairs whose second image is the first shifted by a quarter; features encode positions, followed by stronger
-    noise."""
+    """Pairs whose second image is the first shifted by a quarter; features are positions, then stronger noise."""
     rng = torch.Generator().manual_seed(0)
     grid, fine = pixel_grid(CELLS, CELLS), pixel_grid(SIDE, SIDE)
     shift = torch.tensor([0.5, 0.0])
