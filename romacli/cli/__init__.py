@@ -1,1 +1,1 @@
-"""The front door: the only place with Typer, rich and exit codes; a file for each command."""
+"""The command line: the only place with Typer, rich and exit codes; one file per command."""

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(JobChoice, KeypointOptions, TalkOptions)
 def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> None:
-    """Make a job's keypoints and matches again from its stored warps, with other settings.
+    """Recompute a job's keypoints and matches from its stored warps, with other settings.
 
     Nothing is matched. Omitted options take their defaults, except masks, which are kept from the previous run.
     Keypoints are refined as by `refine`, if the photographs are available. `colmap-import`, `match`, `reconstruct` and

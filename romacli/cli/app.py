@@ -122,7 +122,7 @@ def _with_values(words: Sequence[str]) -> list[str]:
 
 
 def _end(error: BaseException, words: Sequence[str]) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help is its message
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
         error.show()  # type: ignore[attr-defined]
         return exit_code(error)
     tell(error, as_json="--json" in words)

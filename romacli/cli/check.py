@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(CheckOptions, TalkOptions)
 def check(job: CheckOptions, talk: TalkOptions) -> None:
-    """Verify a job's journal and everything made from it, and report damage.
+    """Verify a job's journal and everything derived from it, and report damage.
 
     Lists the pairs that have to be matched again. Exit code 6 if damage remains.
     """
@@ -55,7 +55,7 @@ def check(job: CheckOptions, talk: TalkOptions) -> None:
             f"{counted(summary.files, 'file')}, {summary.pairs - len(summary.missing)} of "
             f"{counted(summary.pairs, 'pair')} done, "
             f"{counted(len(summary.findings), 'finding')}, {len(summary.findings) - left} of them "
-            f"mended; see {job.job}",
+            f"repaired; see {job.job}",
             as_json=talk.as_json,
         )
     if left:

@@ -132,7 +132,7 @@ def _bar() -> Bar:
 
 
 def _rate(seconds_each: float) -> str:
-    return f"{1 / seconds_each:.1f} a second" if 0 < seconds_each < 1 else f"{seconds_each:.1f} s each"
+    return f"{1 / seconds_each:.1f} per second" if 0 < seconds_each < 1 else f"{seconds_each:.1f} s each"
 
 
 def _duration(seconds: float) -> str:

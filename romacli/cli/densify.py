@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 @takes(CloudOptions, DensifyOptions, TalkOptions)
 def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) -> None:
-    """Make a dense, coloured point cloud of a reconstructed job from its stored warps, without matching again.
+    """Build a dense, coloured point cloud of a reconstructed job from its stored warps, without matching again.
 
     A point is kept if at least --min-views images agree on its position and depth. The cloud has normals; a .vis file
     lists the images that see each point, as from COLMAP's `stereo_fusion`.

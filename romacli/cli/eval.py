@@ -373,7 +373,7 @@ def _pose_table(result: PoseResult, count: int, seeds: int) -> str:
         [
             *lines,
             "",
-            f"matches       {result.matches:>8.0f} a pair",
+            f"matches       {result.matches:>8.0f} per pair",
             f"precision     {_number(result.precision):>8} of them within SuperGlue's 5e-4 of the true epipolar lines",
             f"inliers       {_number(result.inliers):>8} of them; shuffled {_number(result.shuffled_inliers)}",
             f"without pose  {result.without_pose:>8} pairs",

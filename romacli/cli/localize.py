@@ -53,7 +53,7 @@ def localize(
     """Find the poses of query photographs in a model, by dense matches with its images.
 
     Writes OUT/poses.txt, lines `NAME qw qx qy qz tx ty tz` as benchmarks read them, and OUT/localized.json with
-    inliers, covariance, the map images used, and why a query has no pose; OUT/points/ holds each query's 2D-3D matches.
+    inliers, covariance, the map images used, and why a query has no pose; OUT/points/ has each query's 2D-3D matches.
     Run the same command again to resume.
     """
     from romacli.localize.localize import localize as run

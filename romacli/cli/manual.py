@@ -1,6 +1,6 @@
-"""The man pages of section 1, written from the commands' own help: `python -m romacli.cli.manual FOLDER`.
+"""The man pages of section 1, generated from the commands' help: `python -m romacli.cli.manual FOLDER`.
 
-Knows roff and the command tree; what a command does is said where it is defined.
+Handles only roff and the command tree; commands are documented where they are defined.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ FORMATS = f"{PROGRAM}-formats(7)"
 
 OUTPUT_FILES = {
     "OUT/manifest.json": "The settings of the job. A run with other settings is refused.",
-    "OUT/pairs.txt": "The pairs of the job, in hloc's grammar.",
-    "OUT/journal/": "A record for each finished pair, from which the other files are made.",
+    "OUT/pairs.txt": "The pairs of the job, in hloc's format.",
+    "OUT/journal/": "A record for each finished pair, from which the other files are derived.",
     "OUT/features.h5": "Keypoints of each image in hloc's layout.",
     "OUT/matches.h5": "Matches of each pair in hloc's layout.",
     "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
-    "OUT/sparse/0": "The largest COLMAP model; smaller ones lie beside it as 1, 2, ...",
-    "OUT/dense/fused.ply": "The dense cloud; fused.ply.vis beside it has the images that see each point.",
-    "OUT/report.html": "The report; OUT/report.json beside it has the same in numbers.",
-    "OUT/runs.jsonl": "What was run in the folder and how long it took, a line for each piece of work.",
+    "OUT/sparse/0": "The largest COLMAP model; smaller ones are next to it as 1, 2, ...",
+    "OUT/dense/fused.ply": "The dense cloud; fused.ply.vis next to it lists the images that see each point.",
+    "OUT/report.html": "The report; OUT/report.json next to it has the same figures.",
+    "OUT/runs.jsonl": "What was run in the folder and how long it took, one line per task.",
 }
-WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMACLI_WEIGHTS_DIR says otherwise."}
+WEIGHTS_FILES = {"$XDG_CACHE_HOME/romacli": "Downloaded checkpoints, unless ROMACLI_WEIGHTS_DIR is set."}
 FILES = {
     PROGRAM: OUTPUT_FILES | WEIGHTS_FILES,
     "match": {path: OUTPUT_FILES[path] for path in list(OUTPUT_FILES)[:5]} | WEIGHTS_FILES,
@@ -47,22 +47,22 @@ FILES = {
     "densify": {path: OUTPUT_FILES[path] for path in ("OUT/dense/fused.ply", "OUT/runs.jsonl")},
     "report": {path: OUTPUT_FILES[path] for path in ("OUT/report.html", "OUT/runs.jsonl")},
     "localize": {
-        "OUT/poses.txt": "NAME qw qx qy qz tx ty tz of each query with a pose, the camera from the world.",
+        "OUT/poses.txt": "NAME qw qx qy qz tx ty tz for each query with a pose, camera from world.",
         "OUT/localized.json": "Each query: pose, camera, inliers, covariance, map images, or why it has no pose.",
-        "OUT/journal/": "A record for each pair matched, so that nothing is matched twice.",
+        "OUT/journal/": "A record for each matched pair, so that nothing is matched twice.",
     }
     | WEIGHTS_FILES,
     "models": WEIGHTS_FILES,
 }
-MODEL = {"ROMACLI_MODEL": "The matcher where --model is not given."}
+MODEL = {"ROMACLI_MODEL": "The matcher if --model is not given."}
 WEIGHTS = {
-    "ROMACLI_WEIGHTS_DIR": "Folder of downloaded checkpoints, and where they are looked for without a network.",
-    "XDG_CACHE_HOME": "The user's cache, ~/.cache by default; checkpoints lie in its folder romacli.",
+    "ROMACLI_WEIGHTS_DIR": "Folder of downloaded checkpoints; they are also read from there without a network.",
+    "XDG_CACHE_HOME": "The user's cache, ~/.cache by default; checkpoints are in its folder romacli.",
 }
 CPU = {
-    "OMP_WAIT_POLICY": "PASSIVE unless set: on a CPU, threads that have nothing to do sleep.",
-    "MALLOC_MMAP_THRESHOLD_": "Where this, MALLOC_TRIM_THRESHOLD_ or GLIBC_TUNABLES is set, the C library keeps freed "
-    "memory as they say; else romacli lets it keep most, for speed on a CPU.",
+    "OMP_WAIT_POLICY": "PASSIVE unless set: on a CPU, idle threads sleep.",
+    "MALLOC_MMAP_THRESHOLD_": "If this, MALLOC_TRIM_THRESHOLD_ or GLIBC_TUNABLES is set, the C library keeps freed "
+    "memory accordingly; otherwise romacli makes it keep most, for speed on a CPU.",
 }
 ENVIRONMENT = {
     PROGRAM: MODEL | WEIGHTS | CPU,
@@ -76,7 +76,7 @@ ENVIRONMENT = {
 
 
 def pages() -> dict[str, str]:
-    """The man pages as roff, by file name: one of the program, and one of each of its commands."""
+    """The man pages as roff, by file name: one for the program, and one for each command."""
     root = typer.main.get_command(app)
     context = root.make_context(PROGRAM, [], resilient_parsing=True)
     names = [PROGRAM, *(f"{PROGRAM}-{name}" for name in _subcommands(root))]
@@ -131,7 +131,7 @@ def _subcommands(command: Any) -> dict[str, Any]:
 
 
 def _parts(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
-    """The commands a page tells of: a group's sub-commands, or the command itself."""
+    """The commands documented on a page: a group's sub-commands, or the command itself."""
     subcommands = _subcommands(command)
     if not subcommands:
         yield command, context

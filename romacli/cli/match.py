@@ -83,7 +83,7 @@ def describe(job: Job, console: Console, *, as_json: bool) -> None:
     console.result(
         values,
         f"{values['remaining']} of {counted(values['pairs'], 'pair')} to match, {counted(values['encodes'], 'encode')} "
-        f"({values['encodes_per_pair']:.2f} a pair, {counted(values['capacity'], 'image')} held), "
+        f"({values['encodes_per_pair']:.2f} per pair, {counted(values['capacity'], 'image')} cached), "
         f"about {values['seconds']:.0f} s and {values['journal_bytes'] / 1e6:.0f} MB",
         as_json=as_json,
     )

@@ -21,7 +21,7 @@ app = typer.Typer(help="List matchers, locate their weights, and download them."
 
 @dataclass(frozen=True)
 class NameOption:
-    name: Annotated[str, Option("A matcher of `romacli models list`.", metavar="NAME", is_argument=True)]
+    name: Annotated[str, Option("A matcher from `romacli models list`.", metavar="NAME", is_argument=True)]
 
 
 @dataclass(frozen=True)

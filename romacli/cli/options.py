@@ -1,4 +1,4 @@
-"""Command parameters made from the options that rooms declare, and the options of commands themselves.
+"""Command parameters generated from options declared elsewhere, and options of the commands themselves.
 
 Underscores are read as hyphens, and hloc's and COLMAP's option names are accepted as aliases.
 """
@@ -111,7 +111,7 @@ def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]
 
 
 def _keyword(field: str, option: Option) -> str:
-    """The parameter name of an option; options with the same name are one."""
+    """The parameter name of an option; options with the same name share one."""
     name = option.flag(field).removeprefix("--").replace("-", "_")
     return f"{name}_" if iskeyword(name) else name
 
@@ -183,7 +183,7 @@ def _typer(field: str, kind: Any, option: Option, panel: Panel | None) -> Parame
 
 
 def _inner(kind: Any) -> Any:
-    """X of X and of X | None."""
+    """X for both X and X | None."""
     return next(iter(get_args(kind)), kind)
 
 

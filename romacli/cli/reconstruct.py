@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from romacli.report.focal import FocalLength
     from romacli.stop import StopRequest
 
-# Focal lengths printed; the others are in the result.
+# Number of focal lengths printed; the result has all of them.
 _MOST_TOLD = 3
 
 
@@ -138,7 +138,7 @@ def _mapped(
     console: Console,
     stop: StopRequest,
 ) -> tuple[ReconstructionSummary, FoldSummary | None]:
-    """The model, and where pairs are filtered what a look at it found."""
+    """The model, and if pairs are filtered, the result of inspecting it."""
     from romacli.job.outputs.folded import look_after
     from romacli.job.outputs.model import make_model
 

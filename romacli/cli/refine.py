@@ -29,7 +29,7 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
     """Refine a job's keypoints to sub-pixel precision by aligning the photographs around them.
 
     `match`, `reconstruct`, `aggregate` and `merge` do this by default, except for external keypoints. Keypoints and
-    matches are made again with the job's last settings. Tracks first move to nearby texture; observations that the
+    matches are recomputed with the job's last settings. Tracks first move to nearby texture; observations that the
     photographs do not confirm join a model last and move no camera. features.h5 gets a covariance, a quality and a
     shift per keypoint. Photographs that changed or disappeared since they were matched are reported and skipped.
     """

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> None:
     """Add photographs to a finished model by matching, posing and triangulating them; the rest of the model is kept.
 
-    IMAGES holds the job's photographs and the new ones, or is a folder of new ones inside theirs. Each new one is
+    IMAGES contains the job's photographs and the new ones, or is a folder of new ones inside theirs. Each new one is
     matched with the most similar photographs, or by --pairs or --pairing. Keypoints, ids and the frame of the model are
     kept. Run the same command again to resume, and to retry photographs without a pose.
     """

@@ -12,20 +12,20 @@ from romacli.types import CompactWarp, Size
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of whole px of an image: from (left, top), of a size (width, height)."""
+    """A rectangle of whole px in an image, with its (left, top) corner and (width, height)."""
 
     left: int
     top: int
     size: Size
 
     def cut(self, image: np.ndarray) -> np.ndarray:
-        """The part of an image (H, W, ...)."""
+        """Crop an image (H, W, ...) to the box."""
         width, height = self.size
         return np.ascontiguousarray(image[self.top : self.top + height, self.left : self.left + width])
 
 
 def halves(size: Size) -> list[Box]:
-    """The nine boxes of half an image's sides, a quarter of a side apart."""
+    """The nine boxes with half the image's sides, a quarter of a side apart."""
     part = ((size[0] + 1) // 2, (size[1] + 1) // 2)
     room = (size[0] - part[0], size[1] - part[1])
     return [Box(room[0] * column // 2, room[1] * row // 2, part) for row in range(3) for column in range(3)]

@@ -17,7 +17,7 @@ def sampson_error(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) 
         points0, points1: (N, 2) in the frame of the matrix.
 
     Returns:
-        (N,) distance in the points' unit; infinite where both points lie on their epipoles.
+        (N,) distance in the points' unit; infinite where both points are on their epipoles.
 
     Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., eq. 11.9; its square root.
     """
@@ -33,7 +33,7 @@ def symmetric_epipolar_error(matrix: np.ndarray, points0: np.ndarray, points1: n
         matrix, points0, points1: as for `sampson_error`.
 
     Returns:
-        (N,) in the points' unit squared; infinite where a point lies on its epipole.
+        (N,) in the points' unit squared; infinite where a point is on its epipole.
 
     Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., eq. 11.10.
     """
@@ -75,7 +75,7 @@ def relative_pose_error(
         translation, true_translation: (3,), of any length: two views do not fix the scale.
 
     Returns:
-        Angles in [0, 180]; the second is 180 where one translation is zero and its direction unknown.
+        Angles in [0, 180]; the second is 180 if a translation is zero, so that its direction is unknown.
     """
     lengths = np.linalg.norm(translation) * np.linalg.norm(true_translation)
     if lengths == 0:

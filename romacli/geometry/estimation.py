@@ -16,7 +16,7 @@ MIN_POINTS_ESSENTIAL = 6
 
 
 def _ransac(score: int, local_optimisation: int, *, max_error: float, max_trials: int, seed: int) -> cv2.UsacParams:
-    """Settings of OpenCV's RANSAC framework with a seed of our own; its flags always start from the same one."""
+    """Settings of OpenCV's RANSAC framework with a given seed; its flags always use the same one."""
     params = cv2.UsacParams()
     params.score, params.loMethod = score, local_optimisation
     params.threshold = max_error
@@ -51,10 +51,10 @@ def estimate_fundamental(
 
     Args:
         points0, points1: (N, 2) px.
-        max_error_px: largest Sampson error of an inlier.
+        max_error_px: maximum Sampson error of an inlier.
 
     Returns:
-        F (3, 3) with x1^T F x0 = 0, or None where there is none; (N,) bool, the inliers.
+        F (3, 3) with x1^T F x0 = 0, or None if there is none; (N,) bool, the inliers.
 
     Raises:
         EstimationError: OpenCV fails on these points.
@@ -84,10 +84,10 @@ def estimate_essential(
 
     Args:
         points0, points1: (N, 2) normalised camera coordinates (x / z, y / z), undistorted.
-        max_error: largest Sampson error of an inlier, in the same unit: pixels divided by the focal length.
+        max_error: maximum Sampson error of an inlier, in the same unit: pixels divided by the focal length.
 
     Returns:
-        E (3, 3) with x1^T E x0 = 0, or None where there is none; (N,) bool, the inliers.
+        E (3, 3) with x1^T E x0 = 0, or None if there is none; (N,) bool, the inliers.
 
     Raises:
         EstimationError: OpenCV fails on these points.
@@ -95,8 +95,8 @@ def estimate_essential(
     if len(points0) < MIN_POINTS_ESSENTIAL:
         return None, np.zeros(len(points0), bool)
     points0, points1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
-    # On normalised points OpenCV's MAGSAC score is several times less accurate than MSAC. Five points need fewer
-    # trials than F's seven: 3000 find a motion with 30 % inliers.
+    # On normalised points OpenCV's MAGSAC score is several times less accurate than MSAC. Five-point samples need fewer
+    # trials than the seven-point samples for F: 3000 find a motion with 30 % inliers.
     params = _ransac(cv2.SCORE_METHOD_MSAC, cv2.LOCAL_OPTIM_INNER_LO, max_error=max_error, max_trials=3000, seed=seed)
     camera = np.eye(3)
     with _estimating("essential matrix"):
@@ -105,7 +105,7 @@ def estimate_essential(
 
 
 def pose_from_essential(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose, of the four poses in an essential matrix, the one with most points in front of both cameras.
+    """Choose, among the four poses of an essential matrix, the one with the most points in front of both cameras.
 
     Args:
         matrix: E (3, 3) with x1^T E x0 = 0.

@@ -12,25 +12,25 @@ Position = tuple[float, float, float]
 _EQUATOR_M = 6378137.0
 _ECCENTRICITY_SQUARED = 6.69437999014e-3
 _MEAN_RADIUS_M = 6371008.8
-# Mines and balloons; less than 2^32 / 10^5, the smallest height from a negative number read as unsigned.
+# Mines and balloons; below 2^32 / 10^5, the smallest height that results from reading a negative number as unsigned.
 _HEIGHTS_M = (-5_000.0, 40_000.0)
 
 
 def position_fault(latitude: float, longitude: float, height: float) -> str | None:
     """Why a position in degrees and m is implausible, as the end of a sentence; None if plausible."""
     if not all(map(math.isfinite, (latitude, longitude, height))):
-        return "is no number"
+        return "is not a number"
     if latitude == longitude == 0:
-        return "is 0, 0, which devices without a fix write"
+        return "is 0, 0, as written by devices without a fix"
     if abs(latitude) > 90 or abs(longitude) > 180:
-        return f"is {latitude:g}, {longitude:g}, no latitude within 90 and longitude within 180 degrees"
+        return f"is {latitude:g}, {longitude:g}, outside 90 degrees of latitude and 180 of longitude"
     if not _HEIGHTS_M[0] <= height <= _HEIGHTS_M[1]:
         return f"has the altitude {height:.0f} m"
     return None
 
 
 def to_metres(geographic: np.ndarray) -> np.ndarray:
-    """Earth-centred metres (N, 3) of (N, 3) latitudes and longitudes in degrees and heights in m, by WGS 84.
+    """Convert (N, 3) latitudes and longitudes in degrees and heights in m to earth-centred metres (N, 3), by WGS 84.
 
     This frame has no singularities at the poles or the date line.
     """
@@ -43,7 +43,7 @@ def to_metres(geographic: np.ndarray) -> np.ndarray:
 
 
 def east_north_up(geographic: np.ndarray, origin: Position) -> np.ndarray:
-    """Metres (N, 3) east, north and up of an origin, of positions (N, 3) as `to_metres` takes them."""
+    """Metres (N, 3) east, north and up of an origin, for positions (N, 3) as for `to_metres`."""
     latitude, longitude = np.radians(origin[:2])
     east = [-np.sin(longitude), np.cos(longitude), 0]
     up = [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]

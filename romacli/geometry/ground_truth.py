@@ -9,7 +9,7 @@ from torch import Tensor
 def ground_truth_at(warp: Tensor, visible: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the true warp (B, h, w, 2) at the centres of another grid, and where it is defined (B, h, w).
 
-    Bilinear between the nearest pixels; undefined where one of them is not visible, or where they differ by more than
+    Bilinear between the nearest pixels; undefined if one of them is not visible, or if they differ by more than
     about eight pixels, as across a depth edge.
     """
     rows, columns = (_neighbours(n, m, warp.device) for n, m in zip(shape, warp.shape[1:3], strict=True))
@@ -23,7 +23,7 @@ def ground_truth_at(warp: Tensor, visible: Tensor, shape: tuple[int, int]) -> tu
 
 
 def _neighbours(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest of `size` pixels on either side of `count` cell centres along one axis, and how far between."""
+    """The nearest of `size` pixels on both sides of `count` cell centres along one axis, and the position between."""
     centre = ((torch.arange(count, device=device) + 0.5) * (size / count) - 0.5).clamp(0, size - 1)
     before = centre.floor()
     return before.long(), centre.ceil().long(), centre - before

@@ -13,16 +13,16 @@ Floats = NDArray[np.floating]
 def reproject(
     inverse_depth: NDArray[np.float32], K_A: Floats, K_B: Floats, *, rotation: Floats, translation: Floats
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return where each pixel of A lies in B, x_B ~ K_B (R d K_A^-1 x_A + t).
+    """Return the projection of each pixel of A into B, x_B ~ K_B (R d K_A^-1 x_A + t).
 
     Args:
-        inverse_depth: (H, W) 1 / d of A's pixels, along the optical axis; 0 where it is not known.
+        inverse_depth: (H, W) 1 / d of A's pixels, along the optical axis; 0 if unknown.
         K_A, K_B: (3, 3) intrinsics in COLMAP pixels, with (0, 0, 1) as last row.
         rotation, translation: (3, 3) and (3,), camB_from_camA.
 
     Returns:
         (H, W, 2) x and y in COLMAP pixels of B, and (H, W) the inverse depth in B; 0, with a meaningless position,
-        where that of A is unknown or the point lies behind B.
+        where A's is unknown or the point is behind B.
     """
     rays = (K_B @ rotation @ np.linalg.inv(K_A)).astype(np.float32)
     shift = (K_B @ translation).astype(np.float32)

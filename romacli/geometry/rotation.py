@@ -11,10 +11,10 @@ import numpy as np
 from romacli.errors import EstimationError
 from romacli.types import Size
 
-# Focal lengths tried, in longer sides of the image.
+# Focal lengths tried, in units of the image's long side.
 _FOCAL_LENGTHS = np.geomspace(0.4, 4.0, 60)
-# A rotation's homography leaves this much of an orthogonal matrix; a camera that moves by a fiftieth of the distance
-# to a plane leaves more.
+# Maximum deviation from an orthogonal matrix for a rotation's homography; a camera that moves by a fiftieth of the
+# distance to a plane exceeds it.
 _MOST_DEVIATION = 0.015
 _FEWEST_INLIERS = 0.9
 _FEWEST_POINTS = 8
@@ -22,7 +22,7 @@ _FEWEST_POINTS = 8
 
 @dataclass(frozen=True)
 class PlanarPair:
-    """A homography (3, 3), x1 ~ H x0 in px from the pictures' centres, and the share of the points that follow it."""
+    """A homography (3, 3), x1 ~ H x0 in px relative to the image centres, and its share of inliers."""
 
     homography: np.ndarray
     share: float
@@ -55,9 +55,9 @@ def are_from_one_place(pairs: Sequence[PlanarPair | None]) -> bool:
     """Whether nearly all pairs are explained by a rotating camera of one focal length.
 
     A plane seen by a moving camera also gives homographies, but these are not rotations at any focal length, or fit
-    better the longer it is: if the longest one fits best, the answer is no.
+    better the longer it is: if the longest one fits best, the result is False.
 
-    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 19.4: K R K^-1 of cameras that turn.
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 19.4: K R K^-1 of rotating cameras.
     """
     planar = [pair for pair in pairs if pair is not None and pair.share >= _FEWEST_INLIERS]
     if not planar or len(planar) < _FEWEST_INLIERS * len(pairs):
@@ -69,7 +69,7 @@ def are_from_one_place(pairs: Sequence[PlanarPair | None]) -> bool:
 
 
 def _deviation(pair: PlanarPair, focal: float) -> float:
-    """How far K^-1 H K is from a rotation: the largest entry of M^T M - I, once M has determinant 1."""
+    """Deviation of K^-1 H K from a rotation: the largest entry of M^T M - I, with M scaled to determinant 1."""
     scale = np.diag([focal * pair.long_side, focal * pair.long_side, 1.0])
     turned = np.linalg.inv(scale) @ pair.homography @ scale
     turned /= np.cbrt(np.linalg.det(turned))

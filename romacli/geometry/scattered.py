@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-# The nearest pairs that say where a cell leads, weighted by 1 / (distance^2 + _SOFT^2); distances are normalised, 2 to
-# the width of the image.
+# Number of nearest pairs that determine a cell's target, weighted by 1 / (distance^2 + _SOFT^2); distances are
+# normalised, with 2 the width of the image.
 _NEAREST, _SOFT = 6, 0.02
-# Pulls the local affine map towards a shift, where the nearest pairs lie along a line.
+# Regularises the local affine map towards a translation, for nearest pairs along a line.
 _STIFFNESS = 0.02
 
 
 def spread(here: np.ndarray, there: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A warp through pairs of points, and how far its cells are from them.
+    """Interpolate a warp through point pairs, with the distance of its cells from them.
 
     Args:
-        here, there: (N, 2) normalised, N of six or more.
+        here, there: (N, 2) normalised, N at least six.
 
     Returns:
         (side, side, 2) normalised targets of the cells' centres; (side, side) distances to the second nearest point.
@@ -27,7 +27,7 @@ def spread(here: np.ndarray, there: np.ndarray, side: int) -> tuple[np.ndarray, 
     near = np.take_along_axis(distances, nearest, axis=1)
     weights = 1 / (near**2 + _SOFT**2)
     weights /= weights.sum(axis=1, keepdims=True)
-    # An affine map around every cell, (x, y, 1) to a target: a small least squares each.
+    # An affine map (x, y, 1) to target for every cell, by a small least-squares problem each.
     offsets = here[nearest] - cells[:, None]
     known = np.concatenate((offsets, np.ones((*near.shape, 1))), axis=-1)
     normal = np.einsum("nki,nk,nkj->nij", known, weights, known) + _STIFFNESS * np.diag([1, 1, 0])

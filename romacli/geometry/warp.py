@@ -75,7 +75,7 @@ class WarpField:
     def __init__(self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size) -> None:
         """Prepare (gh, gw, 2) targets in COLMAP pixels and (gh, gw) weights in [0, 1] for reading."""
         if min(weights.shape) < 2:
-            raise ValueError(f"a warp of {weights.shape} nodes cannot be read between them, expected at least (2, 2)")
+            raise ValueError(f"a warp of {weights.shape} nodes cannot be interpolated, expected at least (2, 2)")
         gh, gw = weights.shape
         self.source_size = source_size
         self.target_size = target_size
@@ -87,7 +87,7 @@ class WarpField:
         self._weights = np.where(whole, _smallest_of_four(weights), 0).astype(np.float32).ravel()
 
     def at(self, points: np.ndarray, *, with_jacobian: bool = False) -> WarpSample:
-        """Read the warp at (n, 2) COLMAP pixels of the source image."""
+        """Sample the warp at (n, 2) COLMAP pixels of the source image."""
         gh, gw = self._shape
         (width, height), (x, y) = self.source_size, np.asarray(points, np.float32).T
         per_px_x, per_px_y = np.float32(gw / width), np.float32(gh / height)
@@ -121,7 +121,7 @@ class WarpField:
 
 @dataclass(frozen=True)
 class _Surface:
-    """One target coordinate as a patch between every four nodes: origin + a along + b (down + a twist)."""
+    """One target coordinate as patches between four nodes each: origin + a along + b (down + a twist)."""
 
     origin: np.ndarray
     along: np.ndarray
@@ -135,14 +135,14 @@ class _Surface:
         return cls(nodes[:-1, :-1], along[:-1], down[:, :-1], np.diff(along, axis=0))
 
     def is_whole(self, cell: float) -> np.ndarray:
-        """Which patches are one surface rather than torn across a depth edge."""
+        """Mask of patches that are one surface rather than torn across a depth edge."""
         limit = _MAX_SPAN_CELLS * cell
         diagonal, other_diagonal = self.along + self.down + self.twist, self.along - self.down
         spans = (np.abs(diagonal) < limit) & (np.abs(other_diagonal) < limit)
         return spans & (np.abs(self.twist) < _MAX_BEND_CELLS * cell)
 
     def flattened(self) -> _Surface:
-        """The same patches in one row, to be read by index."""
+        """The same patches in one row, to be indexed."""
         return _Surface(self.origin.ravel(), self.along.ravel(), self.down.ravel(), self.twist.ravel())
 
     def read(self, patch: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
 
 
 def lie_in(cells: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
-    """Which points (..., 2) in COLMAP pixels lie in a marked cell of a (gh, gw) bool grid over an image; (...) bool."""
+    """Mask (...) of points (..., 2) in COLMAP pixels inside the marked cells of a (gh, gw) bool grid over an image."""
     shape = np.array(cells.shape)
     place = np.floor(np.asarray(points, np.float64)[..., ::-1] * shape / (size[1], size[0])).astype(np.intp)
     row, column = np.moveaxis(np.clip(place, 0, shape - 1), -1, 0)
@@ -191,7 +191,7 @@ def masked(record: CompactWarp, kept_A: np.ndarray | None, kept_B: np.ndarray | 
     """A stored pair without cells that are masked or lead to masked cells, in either direction.
 
     Args:
-        kept_A, kept_B: (gh, gw) bool, the cells of each image that count; None if all do.
+        kept_A, kept_B: (gh, gw) bool, the cells of each image to keep; None keeps all.
     """
 
     def left(weights: np.ndarray, targets: np.ndarray, size: Size, *kept: np.ndarray | None) -> np.ndarray:

@@ -45,7 +45,7 @@ def test_a_log_has_what_how_fast_and_how_long(clock: Clock, capsys: pytest.Captu
     assert lines[-2:] == ["matching: 40 done in 1:20", "all matched"]
     work(Console(), clock, seconds_each=0.25, parts=100)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "matching: 60 of 100, 4.0 a second, 0:10 left"
+    assert lines[1] == "matching: 60 of 100, 4.0 per second, 0:10 left"
 
 
 def test_short_work_and_quiet_work_say_little(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,4 +80,4 @@ def test_a_terminal_has_them_in_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             listener.advance()
     assert "matching" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
-    assert "a second" in terminal.getvalue() or "s each" in terminal.getvalue()
+    assert "per second" in terminal.getvalue() or "s each" in terminal.getvalue()
