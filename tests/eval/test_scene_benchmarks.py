@@ -107,7 +107,7 @@ def put(pattern: str, text: str) -> Any:
         ("imc2021", unlink("5bag_000.txt"), "holds no bags"),
         ("imc2021", unlink("calibration_2.h5"), "calibration_2.h5 cannot be read as a calibration"),
         ("imc2021", unlink("2.jpg"), "lacks 1 of 5 pictures"),
-        ("texture-poor", put("poses/1.txt", "1 2 3"), "expected (4, 4)"),
+        ("texture-poor", put("poses/1.txt", "1 2 3"), "expected 4 x 4"),
         ("texture-poor", unlink("intrins/1.txt"), "lacks intrins/1.txt"),
     ],
 )

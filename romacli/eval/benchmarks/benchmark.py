@@ -169,6 +169,35 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
     return {name: read_metadata(root / name).size for name in names}
 
 
+def tasks_of(root: Path, found: Sequence[tuple[Pair, Any]]) -> list[Task]:
+    """Pairs and what is known of them, with the sizes of the pictures.
+
+    Raises:
+        InputError: a picture is missing or is none.
+    """
+    sizes = sizes_of(root, (name for pair, _ in found for name in pair))
+    return [Task(pair, (sizes[pair[0]], sizes[pair[1]]), truth) for pair, truth in found]
+
+
+def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
+    """The table (rows, columns) of numbers in a text file, of one of some shapes; None for any number of rows.
+
+    Raises:
+        InputError: the file is missing or holds something else.
+    """
+    import numpy as np
+
+    try:
+        found = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as numbers. Unpack the data again.") from error
+    rows, columns = found.shape
+    if (rows, columns) not in shapes and (None, columns) not in shapes or not rows or not np.isfinite(found).all():
+        expected = " or ".join(f"{height or 'any'} x {width}" for height, width in shapes)
+        raise InputError(f"{path} holds {rows} x {columns} numbers, expected {expected}. Unpack the data again.")
+    return found
+
+
 def require(root: Path, parts: Sequence[str]) -> None:
     """Check that files or folders of the data are there.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.eval.benchmarks.data import scannet as posed_scannet
 from romacli.eval.throughput import spread
 from romacli.images.decode import read_image
@@ -45,12 +45,13 @@ def read_megadepth(root: Path) -> list[Task]:
     files = {(scene.name, number): scene.files(number) for scene, *pair in chosen for number in pair}
     require(root, sorted({depth.relative_to(root).as_posix() for _, depth in files.values()}))
     names = {key: image.relative_to(root).as_posix() for key, (image, _) in files.items()}
-    sizes = sizes_of(root, names.values())
-    tasks = []
-    for scene, i, j in chosen:
-        pair = names[scene.name, i], names[scene.name, j]
-        tasks.append(Task(pair, (sizes[pair[0]], sizes[pair[1]]), DepthTruth(partial(_prepared, scene, i, j))))
-    return tasks
+    return tasks_of(
+        root,
+        [
+            ((names[scene.name, i], names[scene.name, j]), DepthTruth(partial(_prepared, scene, i, j)))
+            for scene, i, j in chosen
+        ],
+    )
 
 
 def _prepared(scene: prepared.MegaDepthScene, i: int, j: int) -> tuple[PosedView, PosedView]:

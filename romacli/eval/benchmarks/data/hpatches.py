@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, tasks_of
 
 FOLDER = "hpatches-sequences-release"
 OTHERS = range(2, 7)
@@ -29,22 +29,18 @@ def read(root: Path) -> list[Task]:
     if not sequences:
         raise InputError(f"{root / FOLDER} holds no sequences i_* and v_*. Unpack the release there.")
     require(root, [f"{sequence}/H_1_{k}" for sequence in sequences for k in OTHERS])
-    sizes = sizes_of(root, (f"{sequence}/{k}.ppm" for sequence in sequences for k in (1, *OTHERS)))
-    tasks = []
-    for sequence in sequences:
-        first = f"{sequence}/1.ppm"
-        for k in OTHERS:
-            other = f"{sequence}/{k}.ppm"
-            homography = _homography(root / sequence / f"H_1_{k}")
-            tasks.append(Task((first, other), (sizes[first], sizes[other]), homography))
-    return tasks
+    return tasks_of(
+        root,
+        [
+            ((f"{sequence}/1.ppm", f"{sequence}/{k}.ppm"), _homography(root / sequence / f"H_1_{k}"))
+            for sequence in sequences
+            for k in OTHERS
+        ],
+    )
 
 
 def _homography(path: Path) -> np.ndarray:
-    try:
-        matrix = np.loadtxt(path, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a matrix. Unpack the release again.") from error
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
-        raise InputError(f"{path} holds no homography, 3 x 3 numbers were expected. Unpack the release again.")
+    matrix = read_numbers(path, (3, 3))
+    if not np.linalg.det(matrix):
+        raise InputError(f"{path} holds no homography: its determinant is 0. Unpack the data again.")
     return matrix

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.eval.benchmarks.marked import ScaledTruth
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 
@@ -41,8 +41,7 @@ def read(root: Path) -> list[Task]:
             found.append(((f"{scene}/images/{one}.jpg", f"{scene}/images/{other}.jpg"), ScaledTruth(truth, scale)))
     if not found:
         raise InputError(f"{root / 'train'} lists no pair that sees a tenth of each other. Fetch its tables again.")
-    sizes = sizes_of(root, (name for names, _ in found for name in names))
-    tasks = [Task(names, (sizes[names[0]], sizes[names[1]]), truth) for names, truth in found]
+    tasks = tasks_of(root, found)
     check_intrinsics(root, [Task(task.names, task.sizes, task.truth.posed) for task in tasks])
     return tasks
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 from romacli.store.pickled import read_arrays
 from romacli.types import Pair
@@ -23,9 +23,7 @@ def read(root: Path, lists: tuple[str, ...]) -> list[Task]:
         InputError: a list or a photograph is missing, a list is damaged, or K is of another resolution.
     """
     require(root, lists)
-    pairs = [pair for name in lists for pair in _pairs(root / name)]
-    sizes = sizes_of(root, (name for names, _ in pairs for name in names))
-    tasks = [Task(names, (sizes[names[0]], sizes[names[1]]), truth) for names, truth in pairs]
+    tasks = tasks_of(root, [pair for name in lists for pair in _pairs(root / name)])
     check_intrinsics(root, tasks)
     return tasks
 

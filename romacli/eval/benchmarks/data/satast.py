@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.geometry.coordinates import hloc_to_colmap
 
 FOLDER = "annotations-v1"
@@ -25,8 +25,7 @@ def read(root: Path) -> list[Task]:
     found = [(names, points) for names, points in map(_annotation, paths) if len(points)]
     if not found:
         raise InputError(f"{root / FOLDER} holds no annotations with points. Fetch them again.")
-    sizes = sizes_of(root, (name for names, _ in found for name in names))
-    return [Task(names, (sizes[names[0]], sizes[names[1]]), points) for names, points in found]
+    return tasks_of(root, found)
 
 
 def _annotation(path: Path) -> tuple[tuple[str, str], np.ndarray]:

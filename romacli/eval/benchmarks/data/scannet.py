@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 from romacli.store.pickled import read_arrays
 
@@ -32,21 +32,18 @@ def read(root: Path) -> list[Task]:
         (f"{scan}/color/{int(a)}.jpg", f"{scan}/color/{int(b)}.jpg")
         for scan, (*_, a, b) in zip(scans, names, strict=True)
     ]
-    sizes = sizes_of(root, (name for pair in frames for name in pair))
     cameras = {scan: _intrinsics(root / scan / "intrinsic/intrinsic_color.txt") for scan in dict.fromkeys(scans)}
-    tasks = []
-    for scan, pair, pose in zip(scans, frames, poses.reshape(-1, 3, 4).astype(np.float64), strict=True):
-        truth = PosedTruth((cameras[scan], cameras[scan]), pose[:, :3], pose[:, 3])
-        tasks.append(Task(pair, (sizes[pair[0]], sizes[pair[1]]), truth))
+    truths = [
+        PosedTruth((cameras[scan], cameras[scan]), pose[:, :3], pose[:, 3])
+        for scan, pose in zip(scans, poses.reshape(-1, 3, 4).astype(np.float64), strict=True)
+    ]
+    tasks = tasks_of(root, list(zip(frames, truths, strict=True)))
     check_intrinsics(root, tasks)
     return tasks
 
 
 def _intrinsics(path: Path) -> np.ndarray:
-    try:
-        matrix = np.loadtxt(path, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a matrix. Extract the scan again.") from error
-    if matrix.shape not in ((3, 3), (4, 4)) or not np.isfinite(matrix).all() or not matrix[0, 0] * matrix[1, 1]:
-        raise InputError(f"{path} holds no camera matrix, 4 x 4 numbers were expected. Extract the scan again.")
+    matrix = read_numbers(path, (3, 3), (4, 4))
+    if not matrix[0, 0] * matrix[1, 1]:
+        raise InputError(f"{path} holds no camera matrix: a focal length is 0. Extract the scan again.")
     return matrix[:3, :3]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from romacli.colmap.pose_files import SUFFIX, read_strecha
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 
 
@@ -30,13 +30,13 @@ def read(root: Path) -> list[Task]:
     if several := [name for name, found in paths.items() if len(found) > 1]:
         raise InputError(f"{root} holds {several[0]} more than once. Name the folder of one scene.")
     names = {name: found[0].relative_to(root).as_posix() for name, found in paths.items()}
-    sizes = sizes_of(root, names.values())
     known = {names[name]: read_strecha(path) for name, path in cameras.items()}
-    tasks = []
+    found = []
     for pair in combinations(known, 2):
         (K0, first), (K1, second) = (known[name] for name in pair)
         rotation = second.rotation @ first.rotation.T
         translation = second.translation - rotation @ first.translation
-        tasks.append(Task(pair, (sizes[pair[0]], sizes[pair[1]]), PosedTruth((K0, K1), rotation, translation)))
+        found.append((pair, PosedTruth((K0, K1), rotation, translation)))
+    tasks = tasks_of(root, found)
     check_intrinsics(root, tasks)
     return tasks

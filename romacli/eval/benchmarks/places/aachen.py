@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, require, sizes_of, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 from romacli.eval.throughput import spread
 from romacli.localize.pose import read_query_list
@@ -93,11 +93,7 @@ def read_pairs(root: Path) -> list[Task]:
         raise InputError(f"{root / MODEL / NVM} has no pictures that share a tenth to a half of their points.")
     chosen = [(int(one[row]), int(other[row])) for row in spread(fitting.tolist(), _MOST_PAIRS)]
     names = [f"{IMAGES}/{name}" for name in model.names]
-    sizes = sizes_of(root, (names[number] for pair in chosen for number in pair))
-    tasks = []
-    for i, j in chosen:
-        truth = _relative(model, i, j)
-        tasks.append(Task((names[i], names[j]), (sizes[names[i]], sizes[names[j]]), truth))
+    tasks = tasks_of(root, [((names[i], names[j]), _relative(model, i, j)) for i, j in chosen])
     check_intrinsics(root, tasks)
     return tasks
 

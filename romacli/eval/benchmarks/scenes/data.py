@@ -10,7 +10,7 @@ import numpy as np
 
 from romacli.colmap.poses import Pose, read_model, read_poses
 from romacli.errors import InputError
-from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
+from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, sizes_of
 from romacli.eval.benchmarks.scenes.scans import scans_of
 from romacli.eval.benchmarks.scenes.scene import Scene, Subset
 from romacli.types import Size
@@ -92,7 +92,7 @@ def read_posed(root: Path) -> list[Task]:
         names = sorted(path.name for path in (folder / "images").iterdir() if path.is_file() and path.name[0] != ".")
         require(folder, [f"{part}/{Path(name).stem}.txt" for name in names for part in ("poses", "intrins")])
         poses = {name: _pose(folder / f"poses/{Path(name).stem}.txt") for name in names}
-        intrinsics = {name: _matrix(folder / f"intrins/{Path(name).stem}.txt", (3, 3)) for name in names}
+        intrinsics = {name: read_numbers(folder / f"intrins/{Path(name).stem}.txt", (3, 3)) for name in names}
         scene = Scene(folder / "images", sizes_of(folder / "images", names), poses, intrinsics)
         tasks.append(_task(folder.relative_to(root).as_posix(), _WHOLE, scene, tuple(names)))
     return tasks
@@ -112,7 +112,7 @@ def _calibration(path: Path) -> Pose:
 
 
 def _pose(path: Path) -> Pose:
-    matrix = _matrix(path, (4, 4))
+    matrix = read_numbers(path, (4, 4))
     return _checked(matrix[:3, :3], matrix[:3, 3], path)
 
 
@@ -120,13 +120,3 @@ def _checked(rotation: np.ndarray, translation: np.ndarray, path: Path) -> Pose:
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > _MOST_DEFECT or np.linalg.det(rotation) < 0:
         raise InputError(f"{path} holds no rotation. Unpack the data again.")
     return Pose(rotation, translation)
-
-
-def _matrix(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        matrix = np.loadtxt(path, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a matrix. Unpack the data again.") from error
-    if matrix.shape != shape or not np.isfinite(matrix).all():
-        raise InputError(f"{path} holds a matrix of {matrix.shape}, expected {shape}. Unpack the data again.")
-    return matrix
