@@ -1,1 +1,1 @@
-"""The folder of photographs: names, pixels, metadata."""
+"""Photographs in a folder: names, pixels, metadata."""

@@ -1,4 +1,4 @@
-"""A file's pixels and size in stored orientation: like COLMAP, this ignores EXIF orientation.
+"""Pixels and size of an image file in stored orientation; like COLMAP, EXIF orientation is ignored.
 
 OpenCV decodes, because Pillow saturates 16-bit images. JPEG is decoded by simplejpeg, which reports damage that OpenCV
 only prints to the terminal. Pillow reads headers.
@@ -25,7 +25,7 @@ from .jpeg import MAX_PIXELS, cut_off, is_jpeg, read_jpeg
 if TYPE_CHECKING:
     from PIL import Image
 
-# Percentage of darkest and brightest 16-bit pixels ignored in finding the range: hot pixels, glints.
+# Percentage of darkest and brightest 16-bit pixels ignored when determining the range: hot pixels, glints.
 _TONES_LEFT_OUT = 0.1
 SIXTEEN_BIT = f"narrow ranges stretched, {_TONES_LEFT_OUT} to {100 - _TONES_LEFT_OUT} %"
 # A range below 14 bits is narrow, leaving at most 64 of 256 levels; one below 16 levels is noise.
@@ -147,7 +147,7 @@ def image_size(path: Path) -> Size:
     """Return (width, height) in px as stored, from the header if Pillow knows the format.
 
     Raises:
-        ImageError: the file cannot be opened or is no image.
+        ImageError: the file cannot be opened or is not an image.
     """
     if RAW.has(path.name):
         _read_bytes(path, 1)
@@ -215,7 +215,7 @@ def _unopenable(path: Path, error: OSError) -> ImageError:
 
 def _of_32_bits(path: Path) -> ImageError:
     return ImageError(
-        f"{path} holds 32-bit values, whose range of brightness is unknown. "
+        f"{path} contains 32-bit values, whose range of brightness is unknown. "
         "Save it with 8 or 16 bits per channel, or leave it out."
     )
 

@@ -17,7 +17,7 @@ from romacli.types import Size
 
 @dataclass(frozen=True)
 class Extra:
-    """A format behind `pip install 'romacli[name]'`, by the package that reads it."""
+    """A format that needs `pip install 'romacli[name]'`, with the package that reads it."""
 
     name: str
     package: str
@@ -53,7 +53,7 @@ def remedy(names: Sequence[str]) -> str:
 
 
 def is_heif(start: bytes) -> bool:
-    """Tell by a file's first bytes whether it is HEIC."""
+    """Whether a file is HEIC, by its first bytes."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
 
 
@@ -90,7 +90,7 @@ def raw_size(path: Path) -> Size:
 
 
 def raw_orientation(path: Path) -> int:
-    """EXIF's orientation of a raw file."""
+    """The EXIF orientation of a raw file."""
     with _opened_raw(path) as raw:
         return _ORIENTATION_OF_FLIP.get(int(raw.sizes.flip), 1)
 

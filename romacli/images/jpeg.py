@@ -1,4 +1,4 @@
-"""Strict JPEG decoding: files that libjpeg would fill up with grey or garbage are refused."""
+"""Strict JPEG decoding: refuses files whose missing parts libjpeg would fill with grey or garbage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romacli.errors import ImageError
 MAX_PIXELS = 2**30  # OpenCV's limit
 
 _START, _LAST_BYTES = b"\xff\xd8\xff", b"\xff\xd9"
-# Codes of markers: Huffman tables, the end, a scan; and of frames, the one whose scans hold whole coefficients.
+# Marker codes: Huffman tables, the end, a scan; and frames whose scans contain whole coefficients.
 _TABLES, _END, _SCAN, _SEQUENTIAL = 0xC4, 0xD9, 0xDA, (0xC0, 0xC1)
 # In entropy-coded data FF is followed by 00 or a restart marker, and FF FF pads; all else is the next marker.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
@@ -25,7 +25,7 @@ _ZEROS = bytes(64)
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Tell by its first bytes whether a file is a JPEG."""
+    """Whether a file is a JPEG, by its first bytes."""
     return data.startswith(_START)
 
 
@@ -35,14 +35,14 @@ def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
     Returns None for other formats, and for JPEGs that libjpeg cannot convert to RGB (CMYK) or does not support.
 
     Raises:
-        ImageError: it is cut off, or damaged inside.
+        ImageError: it is truncated, or damaged inside.
     """
     if not is_jpeg(data):
         return None
     import simplejpeg
 
     end = next((position for code, position in _segments(data) if code == _END), None)
-    if end is None and not data.endswith(_LAST_BYTES):  # foreign bytes inside can look like a segment without end
+    if end is None and not data.endswith(_LAST_BYTES):  # stray bytes inside can look like a segment without end
         raise cut_off(path)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -87,7 +87,7 @@ def _is_padding(complaint: str, data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield code and offset of markers, segment by segment, skipping those of embedded thumbnails."""
+    """Yield the code and offset of each marker, skipping those in embedded thumbnails."""
     position = 2
     while marker := _MARKER.search(data, position):
         yield marker[1][0], marker.start()

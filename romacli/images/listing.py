@@ -35,18 +35,18 @@ def list_images(root: str | Path, *, names_file: str | Path | None = None) -> Im
     """List the photographs under a folder, or those named in a file.
 
     Names are POSIX, relative to `root`, in natural order (img2 before img10). Hidden files and folders are
-    left out, as are the copies and masks of data sets, see `LeftOut`; links to folders are followed, except back into a
-    folder that holds them.
+    left out, as are the copies and masks of data sets, see `LeftOut`; links to folders are followed, except back into
+    an enclosing folder.
 
     Args:
         root: the folder of photographs.
-        names_file: a UTF-8 text file, one name relative to `root` on a line; blank lines and lines that begin
-            with # are skipped. Files named here count regardless of their extension; names are compared regardless of
-            Unicode normalisation.
+        names_file: a UTF-8 text file, one name relative to `root` per line; blank lines and lines starting
+            with # are skipped. Files named here are used regardless of their extension; names are compared regardless
+            of Unicode normalisation.
 
     Raises:
-        InputError: the folder or file is missing or cannot be read, holds no photographs, or holds names that pair
-            lists cannot represent.
+        InputError: the folder or file is missing or cannot be read, contains no photographs, or contains names that
+            pair lists cannot represent.
     """
     root = Path(root)
     _require_folder(root)
@@ -83,9 +83,9 @@ def _photographs_under(root: Path) -> tuple[list[str], LeftOut]:
         return [name for name in photographs if name not in copies], LeftOut(tuple(pictures), twins, others)
     wanted = " ".join(extensions)
     if not files:
-        raise InputError(f"{root} is empty. Give the folder that holds the photographs ({wanted}).")
+        raise InputError(f"{root} is empty. Give the folder that contains the photographs ({wanted}).")
     raise InputError(
-        f"{root} holds no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
+        f"{root} contains no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
         f"{wanted}. {remedy(files)}, or give another folder."
     )
 
@@ -112,7 +112,7 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
     lines = (line.strip() for line in _read_text(names_file).split("\n"))
     names = dict.fromkeys(_normalised(line) for line in lines if line and not line.startswith("#"))
     if not names:
-        raise InputError(f"{names_file} holds no names. Write one name relative to {root} on each line.")
+        raise InputError(f"{names_file} contains no names. Write one name relative to {root} on each line.")
     missing = [name for name in names if not is_file_inside(root, name)]
     if missing:
         files = list(_walk(root))
@@ -141,7 +141,7 @@ def _normalised(name: str) -> str:
 
 
 def is_file_inside(root: Path, name: str) -> bool:
-    """Whether a relative name leads to a file within a folder."""
+    """Whether a relative name refers to a file inside a folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and os.path.isfile(root / name)
 
@@ -155,10 +155,10 @@ def _require_folder(root: Path) -> None:
         mode = root.stat().st_mode
     except OSError as error:
         raise InputError(
-            f"{root} cannot be opened: {error.strerror}. Give the folder that holds the photographs."
+            f"{root} cannot be opened: {error.strerror}. Give the folder that contains the photographs."
         ) from error
     if not stat.S_ISDIR(mode):
-        raise InputError(f"{root} is a file, not a folder. Give the folder that holds the photographs.")
+        raise InputError(f"{root} is a file, not a folder. Give the folder that contains the photographs.")
 
 
 def _require_portable(root: Path, name: str) -> None:
@@ -166,14 +166,14 @@ def _require_portable(root: Path, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{root} holds {ascii(name)}, a name that is not valid UTF-8. Rename it.") from error
+        raise InputError(f"{root} contains {ascii(name)}, a name that is not valid UTF-8. Rename it.") from error
     if re.search(r"[\x00-\x1f\x7f]", name):
         raise InputError(
-            f"{root} holds {ascii(name)}, a name with a tab, line break or other control character, "
-            "which pair lists cannot hold. Rename it."
+            f"{root} contains {ascii(name)}, a name with a tab, line break or other control character, "
+            "which pair lists cannot represent. Rename it."
         )
     if name.lstrip().startswith("#"):
-        raise InputError(f"{root} holds {name}; in a pair list a leading # starts a comment. Rename it.")
+        raise InputError(f"{root} contains {name}; in a pair list a leading # starts a comment. Rename it.")
 
 
 def _with_extension(names: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
@@ -206,7 +206,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # os.path.isdir takes broken and circular links for files: reading them will report it.
+    # os.path.isdir treats broken and circular links as files: reading them will report it.
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 

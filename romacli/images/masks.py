@@ -1,6 +1,6 @@
-"""Masks of photographs: black (0 in every channel) and transparent pixels are ignored, all others count.
+"""Masks of photographs: black (0 in every channel) and transparent pixels are ignored, all others are used.
 
-Stored values are compared without scaling, so that 1 of 16 bits is not black.
+Stored values are compared without scaling, so 1 of 16 bits is not black.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MASK_EXTENSION = ".png"
 
 @dataclass(frozen=True)
 class Masks:
-    """The mask files of photographs, by name; all pixels of a photograph without one count."""
+    """The mask files of photographs, by name; photographs without one are used whole."""
 
     files: Mapping[str, tuple[Path, ...]]
 
@@ -45,7 +45,7 @@ class Masks:
                 _require_size(path, mask_sizes[path], name, size)
 
     def read(self, name: str) -> np.ndarray | None:
-        """Which pixels of a photograph count, (H, W) bool, or None if all do."""
+        """The used pixels of a photograph, (H, W) bool, or None if all are."""
         kept = [_kept(read_samples(path)) for path in self.files.get(name, ())]
         if not kept:
             return None
@@ -59,7 +59,8 @@ def find_masks(root: Path | None, names: Sequence[str], options: MaskOptions) ->
         root: the folder of photographs, whose masks may exceed `names`; None if unknown, then other masks are ignored.
 
     Raises:
-        InputError: the folder or file does not exist, holds a mask without a photograph, or no mask of any photograph.
+        InputError: the folder or file does not exist, contains a mask without a photograph, or no mask of any
+            photograph.
     """
     by_name: dict[str, tuple[Path, ...]] = {}
     if options.mask_dir is not None:
@@ -85,7 +86,7 @@ def without_masks(images: ImageList, options: MaskOptions) -> ImageList:
 
 
 def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Which cells of a (gh, gw) grid over an image contain no black pixel, as (gh, gw) bool.
+    """Mask of the cells in a (gh, gw) grid over an image that contain no black pixel, (gh, gw) bool.
 
     Args:
         kept: (H, W) bool, False where the mask is black.
@@ -98,7 +99,7 @@ def kept_cells(kept: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _kept(samples: np.ndarray) -> np.ndarray:
-    """Which pixels count, (H, W) bool, by the samples of a mask: grey, or colour with optional alpha."""
+    """The used pixels, (H, W) bool, from the samples of a mask: grey, or colour with optional alpha."""
     if samples.ndim == 2:
         return samples != 0
     kept = (samples[..., :3] != 0).any(axis=2)
@@ -118,7 +119,7 @@ def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str
         raise InputError(f"{folder} is not a folder. Give --mask-dir the folder of the masks.")
     files = files_under(folder)
     if root is not None and folder.resolve() == root.resolve():
-        raise InputError(f"{folder} holds the photographs themselves. Give --mask-dir a separate folder of masks.")
+        raise InputError(f"{folder} contains the photographs themselves. Give --mask-dir a separate folder of masks.")
     _require_png(folder, files)
     masks = {name[: -len(_MASK_EXTENSION)]: name for name in files if name.lower().endswith(_MASK_EXTENSION)}
     whole, bare = spelled(names, masks), spelled(map(_without_extension, names), masks)
@@ -131,7 +132,7 @@ def _masks_in(folder: Path, root: Path | None, names: Sequence[str]) -> dict[str
         _refuse_orphans(folder, orphans, root)
     if not found:
         raise InputError(
-            f"{folder} holds no mask of the {len(names)} photographs. That of {names[0]} is {names[0]}.png or "
+            f"{folder} contains no mask of the {len(names)} photographs. That of {names[0]} is {names[0]}.png or "
             f"{_without_extension(names[0])}.png, black where pixels are ignored."
         )
     return {name: folder / masks[key] for name, key in found.items()}
@@ -143,7 +144,7 @@ def _refuse_orphans(folder: Path, orphans: Sequence[str], root: Path) -> None:
         inside = root / "images"  # of a data set whose root was given
         advice = f"Give {inside} for the photographs" if inside.is_dir() else "Rename or remove the mask"
         raise InputError(
-            f"{folder / first} is the mask of no photograph{others}: {root} holds no "
+            f"{folder / first} is the mask of no photograph{others}: {root} contains no "
             f"{first[: -len(_MASK_EXTENSION)]}, with any extension. {advice}."
         )
 

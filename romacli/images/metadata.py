@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm, mm, um
-_FILM_DIAGONAL_MM = math.hypot(36, 24)  # equivalents compare diagonals, so that any aspect ratio has one
-# Focal lengths outside are wrong tags: 0.1 sees 157 degrees, 100 half a degree.
+_FILM_DIAGONAL_MM = math.hypot(36, 24)  # equivalents compare diagonals, so they exist for any aspect ratio
+# Focal lengths outside this range are wrong tags: 0.1 covers 157 degrees, 100 half a degree.
 _FOCAL_LENGTHS_PER_SIDE = (0.1, 100.0)
 
-# Metadata of files opened before, by path, bytes and modification time in ns.
+# Metadata of files already opened, by path, bytes and modification time in ns.
 _SETTLED_NS = 2_000_000_000  # FAT and some network file systems store times to two seconds
 _headers: dict[tuple[Path, int, int], ImageMetadata] = {}
 
@@ -53,11 +53,11 @@ class ImageMetadata:
 def read_metadata(path: Path) -> ImageMetadata:
     """Return a photograph's size and EXIF metadata, with None for missing or implausible values.
 
-    A file is opened once per process unless its size or modification time changes; one written a moment ago may change
-    without a new modification time, and is opened each time.
+    A file is opened once per process unless its size or modification time changes; one just written may change without
+    a new modification time, and is opened each time.
 
     Raises:
-        ImageError: the file cannot be opened or is no image.
+        ImageError: the file cannot be opened or is not an image.
     """
     try:
         state = path.stat()
@@ -104,7 +104,7 @@ def _exif(image: Image.Image) -> Image.Exif:
 
     if image.format == "TIFF":
         return image.getexif()
-    exif = Image.Exif()  # image.getexif() would decode a PNG without EXIF, looking for it after the pixels
+    exif = Image.Exif()  # image.getexif() would decode a PNG without EXIF, to look for it after the pixels
     exif.load(image.info.get("exif", b""))
     return exif
 

@@ -34,7 +34,7 @@ class ImageOptions:
         """
         folder = self.images or self.image_dir
         if folder is None:
-            raise UsageError("IMAGES is missing: name the folder of photographs.")
+            raise UsageError("IMAGES is missing: give the folder of photographs.")
         return folder
 
 

@@ -1,4 +1,4 @@
-"""Upright photographs, as networks see them; coordinates remain those of the stored pixels."""
+"""Upright photographs, as needed by networks; coordinates remain those of the stored pixels."""
 
 from __future__ import annotations
 

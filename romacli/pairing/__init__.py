@@ -1,1 +1,1 @@
-"""Sources of pairs: for each its options and the files and photographs it reads; `pairs` does the choosing."""
+"""Sources of pairs: each with its options and the files and photographs it reads; `pairs` implements the choice."""

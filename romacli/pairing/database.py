@@ -28,7 +28,7 @@ def find(options: DatabaseOptions, request: Request) -> PairList:
 
     images, database = request.images, options.reference_database
     if database is None:
-        raise UsageError("from-database pairing reads a COLMAP database. Name it with --reference-database FILE.")
+        raise UsageError("from-database pairing reads a COLMAP database. Give it with --reference-database FILE.")
     listed = read_listed_pairs(database, min_inliers=options.min_inliers)
     meant = spelled({name for pair in listed for name in pair}, images.names)
     listed = [(meant.get(a, a), meant.get(b, b)) for a, b in listed]

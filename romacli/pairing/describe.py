@@ -23,7 +23,7 @@ from romacli.words import counted
 
 # The settings of a matcher that its descriptors depend on.
 _SETTINGS = ("model", "weights_sha256", "backbone_sha256", "coarse_resolution", "dtype")
-# Images between writes of the file, which a kill can lose.
+# Images between writes of the file; a kill loses at most these.
 _KEPT_EVERY = 2000
 
 
@@ -61,7 +61,7 @@ class Describer:
         return Described(names, rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
     def _foreign(self, images: ImageList) -> dict[str, GlobalFeature] | None:
-        """The descriptors of another tool's file, None where the file is ours or yet to be made."""
+        """The descriptors in another tool's file; None if the file is romacli's or does not exist."""
         if self.path is None or not self.path.exists():
             return None
         with GlobalFeaturesFile(self.path) as file:
@@ -105,7 +105,7 @@ class Describer:
         return self.matcher
 
     def _held(self, images: ImageList, provenance: dict[str, str]) -> dict[str, GlobalFeature]:
-        """What the file has of these images, by these weights."""
+        """The file's descriptors of these images, if made with these weights."""
         if self.path is None or not self.path.exists():
             return {}
         with GlobalFeaturesFile(self.path) as file:

@@ -1,4 +1,4 @@
-"""All photographs with all others."""
+"""Every photograph with every other."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ _NAMES_SHOWN = 5
 def believed(
     gps: Mapping[str, Position], faults: Mapping[str, str], number: int, progress: Progress
 ) -> dict[str, Position]:
-    """The positions to go by, once it is said which photographs have one that cannot be true, or no altitude.
+    """The usable positions, with warnings about photographs whose position is implausible or lacks an altitude.
 
     Args:
         gps: (latitude, longitude, altitude) by name; an altitude of 0 may be a missing one.
-        faults: by name, what is wrong with a position that is not among `gps`.
+        faults: by name, what is wrong with a position that is not in `gps`.
         number: of all photographs.
     """
     if faults:
@@ -39,6 +39,6 @@ def believed(
 
 
 def named(faults: Mapping[str, str]) -> str:
-    """The first few photographs with what is wrong with their positions."""
+    """The first few photographs with implausible positions, and the reasons."""
     shown = "; ".join(f"that of {name} {fault}" for name, fault in list(faults.items())[:_NAMES_SHOWN])
     return shown + (f"; and {len(faults) - _NAMES_SHOWN} more" if len(faults) > _NAMES_SHOWN else "")

@@ -30,10 +30,10 @@ def match_kept(
     stop: StopRequest | None = None,
     title: str = "matching",
 ) -> tuple[Journal, MatchSummary]:
-    """Match the pairs that have no record of the photographs as they are, and open the journal that has them all.
+    """Match the pairs without a record of the current photographs, and open the journal that contains all.
 
     Args:
-        folder: holds a folder for each choice of settings. settings: what results depend on beside the matcher's.
+        folder: contains one folder per combination of settings. settings: what results depend on besides the matcher.
 
     Raises:
         Stopped: by a signal; results so far are kept.

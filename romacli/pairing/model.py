@@ -1,4 +1,4 @@
-"""Photographs that a COLMAP model shows to look at the same things: by the poses of cameras, or by shared points."""
+"""Photographs that see the same part of the scene in a COLMAP model: by camera poses, or by shared points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from romacli.types import ImageList, PairList
 if TYPE_CHECKING:
     from romacli.mapping.views import View
 
-# Without points in a model, the scene is assumed to lie within these depths, in diameters of the camera positions.
+# For a model without points, the scene is assumed to be within these depths, in diameters of the camera positions.
 _DEPTHS_WITHOUT_POINTS = (0.1, 1.0)
 
 
@@ -35,7 +35,7 @@ class ModelOptions(PartnerOptions):
             UsageError: none is given.
         """
         if self.reference_model is None:
-            raise UsageError(f"{source} pairing reads a COLMAP model. Name its folder with --reference-model DIR.")
+            raise UsageError(f"{source} pairing reads a COLMAP model. Give its folder with --reference-model DIR.")
         return self.reference_model
 
 
@@ -104,8 +104,8 @@ def _frusta(views: Sequence[View], folder: Path, progress: Progress) -> list[Fru
     without = sum(view.depths is None for view in views)
     if without:
         progress.warn(
-            f"{without} images of {folder} see no points; what they show is taken to be between "
-            f"{_DEPTHS_WITHOUT_POINTS[0]:g} and {_DEPTHS_WITHOUT_POINTS[1]:g} diameters of the cameras' places away"
+            f"{without} images of {folder} see no points; their scene is assumed to be between "
+            f"{_DEPTHS_WITHOUT_POINTS[0]:g} and {_DEPTHS_WITHOUT_POINTS[1]:g} diameters of the camera positions away"
         )
     near, far = (share * diameter for share in _DEPTHS_WITHOUT_POINTS)
     return [

@@ -1,4 +1,4 @@
-"""The options of all pair sources, as a job takes them: the source's name and its options."""
+"""The options of all pair sources as a job takes them: the source's name and its options."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _OfJobs:
 
 
 def _of_all_sources() -> Iterator[tuple[str, Any, Any]]:
-    """Each option of all sources once, for a dataclass of them all."""
+    """Each option of all sources once, for a dataclass with all of them."""
     seen = set()
     for source in SOURCES.values():
         defaults = {part.name: part.default for part in fields(source.options)}

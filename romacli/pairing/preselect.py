@@ -1,4 +1,4 @@
-"""Which of many candidate pairs overlap, by the coarse stage alone: the first of two stages of matching."""
+"""Select the overlapping pairs among many candidates with the coarse stage alone, before matching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from romacli.words import counted
 
 
 class CoarseStage:
-    """The coarse stage of a matcher as a matcher of its own, which says of each pair no more than its overlap."""
+    """The coarse stage of a matcher, as a matcher that returns only the overlap of each pair."""
 
     def __init__(self, matcher: CoarseMatcher) -> None:
         self.name = matcher.name
@@ -27,7 +27,7 @@ class CoarseStage:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Scores are what they are, whatever is rejected later."""
+        """The settings without thresholds, as scores do not depend on what is rejected later."""
         return {**self._matcher.settings, "min_overlap": None, "min_coarse_overlap": None, "stage": "coarse"}
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
@@ -50,21 +50,21 @@ def preselect(
     options: MatchOptions,
     progress: Progress,
 ) -> PairList:
-    """Keep the candidates whose images overlap, as far as the coarse stage can tell.
+    """Keep the candidates whose images overlap, as judged by the coarse stage.
 
-    Scores are kept in a journal, so that a run that was stopped goes on from there. Pairs of photographs that cannot
-    be read stay, for matching to report.
+    Scores are kept in a journal, so a stopped run resumes from there. Pairs with unreadable photographs are kept, for
+    matching to report.
 
     Args:
-        folder: where the journals of such scores lie, one folder for each choice of settings.
-        min_overlap: the least overlap to keep, in [0, 1].
+        folder: contains the journals of scores, one folder per combination of settings.
+        min_overlap: minimum overlap of a kept pair, in [0, 1].
 
     Raises:
         UsageError: the matcher's coarse stage cannot run alone.
         NothingFoundError: no candidate overlaps.
     """
     if not isinstance(matcher, CoarseMatcher):
-        raise UsageError(f"--preselect runs a matcher's coarse stage alone, which '{matcher.name}' has not. Try mini.")
+        raise UsageError(f"--preselect runs a matcher's coarse stage alone, but '{matcher.name}' has none. Try mini.")
     journal, _ = match_kept(folder, images, candidates, CoarseStage(matcher), options, progress, title="preselecting")
     with journal:
         overlap = {pair: journal.overlap(pair) for pair in candidates.pairs if pair in journal}

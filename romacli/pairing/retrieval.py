@@ -1,4 +1,4 @@
-"""Photographs that look alike, by one descriptor of each."""
+"""Similar photographs, by one descriptor each."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def check(options: LookAlikeOptions, images: ImageList) -> None:
 
 
 def _listed(options: LookAlikeOptions, images: ImageList) -> list[list[str] | None]:
-    """The names of both lists, None for a list that is not given.
+    """The names in both lists, None for a list that is not given.
 
     Raises:
-        InputError: a file cannot be read, is empty, or names others than the photographs of the job.
+        InputError: a file cannot be read, is empty, or names photographs that are not in the job.
     """
     return [None if path is None else _names_in(path, images) for path in (options.query_list, options.database_list)]
 

@@ -1,4 +1,4 @@
-"""Photographs in the order of their names, and loops where the way comes back."""
+"""Photographs in the order of their names, and loop closures."""
 
 from __future__ import annotations
 

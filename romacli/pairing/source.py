@@ -1,4 +1,4 @@
-"""What a source of pairs is, and what sources share."""
+"""The definition of a pair source, and helpers that sources share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Describe = Callable[[ImageList], Described]
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is given besides its options. describe: None where it does not look at photographs."""
+    """The input of a source apart from its options. describe: None if it needs no descriptors."""
 
     images: ImageList
     progress: Progress
@@ -44,10 +44,10 @@ class Request:
 class Source:
     """A row of the table of sources.
 
-    options: a dataclass whose docstring is the command's help. find: the pairs, each in natural order. example: what
-    follows `romacli pairs NAME`. advice: what to change when no pair is found. looks: whether it looks at photographs,
-    by its options; always, never, or where `switch` is on. switch: a field that gives meaning to those in `switched`.
-    check: raises where the photographs cannot give what is asked.
+    options: a dataclass whose docstring is the command's help. find: returns the pairs, each in natural order. example:
+    arguments after `romacli pairs NAME`. advice: what to change if no pair is found. looks: whether it always needs the
+    photographs' descriptors; if not, only when `switch` is on. switch: a field that enables those in `switched`.
+    check: raises if the photographs do not suffice for the options.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Source:
     check: Callable[[Any, ImageList], None] = lambda options, images: None
 
     def looks_at_photographs(self, options: Any) -> bool:
-        """Whether it needs descriptors, hence a matcher."""
+        """Whether it needs descriptors, and so a matcher."""
         return self.looks or self.is_switched_on(options)
 
     def is_switched_on(self, options: Any) -> bool:
@@ -69,7 +69,7 @@ class Source:
 
 
 def held(images: ImageList, known: Collection[str], source: Path, progress: Progress) -> list[str]:
-    """The photographs that a model or database knows, in natural order.
+    """The photographs that are in a model or database, in natural order.
 
     Raises:
         InputError: fewer than two.

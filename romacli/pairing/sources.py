@@ -1,4 +1,4 @@
-"""The table of sources of pairs, and pairs from one of them."""
+"""The table of pair sources, and choosing pairs with one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCES = {source.name: source for source in (EXHAUSTIVE, SEQUENTIAL, RETRIEVAL,
 
 
 def source_named(name: str) -> Source:
-    """A row of the table.
+    """The row with this name.
 
     Raises:
         UsageError: no such source.
@@ -31,17 +31,17 @@ def source_named(name: str) -> Source:
 
 
 def source_of(options: Any) -> Source:
-    """The source whose options these are."""
+    """The source that these options belong to."""
     return next(source for source in SOURCES.values() if type(options) is source.options)
 
 
 def looks_at_photographs(options: Any) -> bool:
-    """Whether the source of these options needs descriptors of the photographs, hence a matcher."""
+    """Whether the source of these options needs descriptors of the photographs, and so a matcher."""
     return source_of(options).looks_at_photographs(options)
 
 
 def check_pairing(options: Any, images: ImageList) -> None:
-    """Pass silently when the photographs can give what is asked, before long work begins.
+    """Check before long work that the photographs suffice for the options.
 
     Raises:
         UsageError: there are too few of them.
@@ -51,15 +51,15 @@ def check_pairing(options: Any, images: ImageList) -> None:
 
 
 def choose_pairs(images: ImageList, options: Any, progress: Progress, *, describe: Describe | None = None) -> PairList:
-    """The pairs that a source finds among the photographs of a folder, each in natural order.
+    """Choose pairs among the photographs of a folder with a source, each in natural order.
 
     Args:
-        options: those of a source in `SOURCES`.
-        describe: gives the descriptors that retrieval compares; needed where the source looks at photographs.
+        options: of a source in `SOURCES`.
+        describe: computes the descriptors for retrieval; required if the source needs them.
 
     Raises:
-        UsageError: options that make no sense.
-        InputError: what the source reads is missing, damaged, or of other photographs; or no pair comes out.
+        UsageError: invalid options.
+        InputError: the source's input is missing, damaged, or of other photographs; or no pair is found.
     """
     source = source_of(options)
     source.check(options, images)

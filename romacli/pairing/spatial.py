@@ -55,7 +55,7 @@ def find(options: SpatialOptions, request: Request) -> PairList:
 
 
 def _places(options: SpatialOptions, request: Request) -> list[tuple[float, float, float]]:
-    """A position for every photograph: the file's, or else its EXIF data's.
+    """A position for every photograph, from the file or else from its EXIF data.
 
     Raises:
         InputError: some have none; the message says which.
@@ -71,14 +71,14 @@ def _places(options: SpatialOptions, request: Request) -> list[tuple[float, floa
             f"{counted(unused, 'other file; it is', 'other files; they are')} left out"
         )
     if options.cartesian and options.positions is None:
-        raise UsageError("--cartesian tells how to read a file of positions. Name it with --positions FILE.")
+        raise UsageError("--cartesian applies to a file of positions. Give it with --positions FILE.")
     unknown = [name for name in images.names if name not in known]
     exif = {} if options.cartesian else {name: read_metadata(images.root / name) for name in unknown}
     faults = {name: told.gps_fault for name, told in exif.items() if told.gps_fault is not None}
     gps = {name: told.gps for name, told in exif.items() if told.gps is not None}
     if missing := [name for name in unknown if name not in gps]:
         where = "in its EXIF data" if options.positions is None else f"in {options.positions} or in its EXIF data"
-        unbelievable = f"A position that cannot be true counts as none: {named(faults)}. " if faults else ""
+        unbelievable = f"Implausible positions are ignored: {named(faults)}. " if faults else ""
         count = "none" if len(missing) == len(images) else f"{len(images) - len(missing)}"
         raise InputError(
             f"{count} of {counted(len(images), 'photograph')} in {images.root} have a position {where}; "

@@ -1,4 +1,4 @@
-"""Image pairs chosen from names, positions, poses or descriptors: pure functions behind the sources in `pairing`."""
+"""Image pairs chosen by names, positions, poses or descriptors: pure functions behind the sources in `pairing`."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from .nearest import nearest, undirected
 
 
 def covisible(names: Sequence[str], observations: np.ndarray, *, num_matched: int, min_shared_points: int) -> PairList:
-    """Pair every image with the `num_matched` that share most points with it.
+    """Pair every image with the `num_matched` images that share the most points with it.
 
     Args:
-        observations: (M, 2) of an image, as a row of the names, and a point that it sees.
-        min_shared_points: fewer do not make a pair; at least 1.
+        observations: (M, 2) of an image, as its index in `names`, and a point that it sees.
+        min_shared_points: minimum of a pair; at least 1.
     """
     image, point = np.unique(np.asarray(observations, np.int64).reshape(-1, 2), axis=0).T
     count, num_points = len(names), int(point.max(initial=-1)) + 1
@@ -31,7 +31,7 @@ def covisible(names: Sequence[str], observations: np.ndarray, *, num_matched: in
         for row, index in enumerate(range(block.start, block.stop)):
             points = point[starts[index] : starts[index + 1]]
             long = lengths[points]
-            # Where the tracks of these points lie in `seen_by`, one run after another.
+            # Indices in `seen_by` of these points' tracks, concatenated.
             entries = np.arange(long.sum()) + np.repeat(ends[points] - np.cumsum(long), long)
             shared[row] = np.bincount(seen_by[entries], minlength=count)
             shared[row, index] = 0
@@ -43,10 +43,10 @@ def covisible(names: Sequence[str], observations: np.ndarray, *, num_matched: in
 
 
 def clusters(observations: Sequence[np.ndarray]) -> list[list[int]]:
-    """Groups of images that are joined by shared points, the first of each in their order.
+    """Group images that are connected by shared points; groups are ordered by their first image.
 
     Args:
-        observations: the points (n,) that each image sees, as any numbers.
+        observations: the points (n,) that each image sees, as any integers.
     """
     ids, points = np.unique(np.concatenate([np.zeros(0, np.int64), *observations]), return_inverse=True)
     group = np.arange(len(observations))

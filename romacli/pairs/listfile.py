@@ -1,4 +1,4 @@
-"""The text file of pairs that hloc and COLMAP read, and the tab that lets its names hold spaces."""
+"""The text file of pairs that hloc and COLMAP read; tabs allow names with spaces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romacli.errors import InputError, PairsError, StoreError
 from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
 
-_GRAMMAR = "A line is two names, separated by a tab when they hold spaces; a third column may hold a number."
+_GRAMMAR = "A line is two names, separated by a tab if they contain spaces; a third column may be a number."
 _NAMES_SHOWN = 5
 # Tabs and line breaks separate; a # starts a comment; a byte order mark at the start of a file is dropped.
 _UNWRITABLE = re.compile(r"[\t\n\r]|^\s*#|^\ufeff|^\s*$|[\ud800-\udfff]")
@@ -20,27 +20,27 @@ _UNWRITABLE = re.compile(r"[\t\n\r]|^\s*#|^\ufeff|^\s*$|[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ReadPairs:
-    """A list of pairs as read; `duplicates` counts the lines that repeated or reversed an earlier pair."""
+    """A list of pairs as read; `duplicates` counts lines that repeat or reverse an earlier pair."""
 
     pairs: PairList
     duplicates: int
 
 
 def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
-    """Read pairs of image names and check each of them against the images there are.
+    """Read pairs of image names and check each against the known images.
 
-    A line is two words, or two names separated by a tab when they hold spaces; a third, numeric column is
-    ignored; lines that begin with # and blank lines are skipped. Of a pair and its reverse the first is kept.
+    A line is two words, or two names separated by a tab if they contain spaces; a third, numeric column is
+    ignored; blank lines and lines starting with # are skipped. Of a pair and its reverse the first is kept.
     Names are compared regardless of Unicode normalisation.
 
     Args:
         path: a UTF-8 text file, or "-" for standard input.
-        names: the images that pairs may name; None takes a list that `write_pairs` wrote as it stands.
+        names: the images that pairs may name; None accepts a list from `write_pairs` unchecked.
 
     Raises:
         InputError: the file cannot be read.
-        PairsError: a line is malformed, pairs an image with itself or names an unknown image, or the file holds no
-            pairs.
+        PairsError: a line is malformed, pairs an image with itself or names an unknown image, or the file contains
+            no pairs.
     """
     source, text = _read_text(path)
     known = frozenset(names or ())
@@ -60,15 +60,15 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     if unknown and names is not None:
         raise PairsError(_unknown_names(source, unknown, names))
     if not kept:
-        raise PairsError(f"{source} holds no pairs. {_GRAMMAR}")
+        raise PairsError(f"{source} contains no pairs. {_GRAMMAR}")
     return ReadPairs(PairList(tuple(kept)), duplicates)
 
 
 def format_pairs(pairs: PairList) -> str:
-    """Return one line for each pair: two words as hloc reads them, or a tab between names that hold spaces.
+    """Format one line per pair: two words as in hloc, or a tab between names with spaces.
 
     Raises:
-        PairsError: a name that no line can hold.
+        PairsError: a name cannot be written in a line.
     """
     names = {name for pair in pairs.pairs for name in pair}
     for name in sorted(names):
@@ -81,7 +81,7 @@ def write_pairs(path: Path, pairs: PairList) -> None:
     """Write the lines of `format_pairs` to a file.
 
     Raises:
-        PairsError: a name that no line can hold.
+        PairsError: a name cannot be written in a line.
         StoreError: the file cannot be written.
     """
     text = format_pairs(pairs)
@@ -105,7 +105,7 @@ def _read_text(path: Path | str) -> tuple[str, str]:
 
 
 def _rows(text: str, known: frozenset[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the columns of each line that is neither blank nor a comment."""
+    """Yield the number and columns of each line that is neither blank nor a comment."""
     for line_number, line in enumerate(text.split("\n"), start=1):
         content = line.rstrip("\r")
         if content.strip() and not content.lstrip().startswith("#"):
@@ -113,7 +113,7 @@ def _rows(text: str, known: frozenset[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(line: str, known: frozenset[str]) -> list[str]:
-    """Split a line at its tabs where it has any, unless only its words are known names."""
+    """Split a line at its tabs, if any, unless only its words are known names."""
     words = line.split()
     if "\t" not in line:
         return words
@@ -157,7 +157,7 @@ def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -
 
 def _require_writable(name: str) -> None:
     if _UNWRITABLE.search(name):
-        raise PairsError(f"a list of pairs cannot hold the name {ascii(name)}. Rename the image.")
+        raise PairsError(f"a list of pairs cannot represent the name {ascii(name)}. Rename the image.")
 
 
 def _holds_space(name: str) -> bool:

@@ -17,7 +17,7 @@ class MergedPairs:
 
 
 def merge(lists: Sequence[PairList]) -> MergedPairs:
-    """Join lists in their order; of a pair and its reverse the first is kept."""
+    """Concatenate lists in order; of a pair and its reverse the first is kept."""
     kept: dict[Pair, None] = {}
     added = []
     for pairs in lists:

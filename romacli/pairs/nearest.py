@@ -1,4 +1,4 @@
-"""The best partners of every image by a score, a block of rows at a time: never the whole matrix."""
+"""The highest-scoring partners of every image, computed in blocks of rows without the whole matrix."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Score = Callable[[slice], np.ndarray]
 
 
 def nearest(score: Score, shape: tuple[int, int], k: int) -> np.ndarray:
-    """The `k` columns of the highest score in every row.
+    """The `k` columns with the highest scores in every row.
 
     Args:
-        score: gives the scores (rows, columns) of a slice of rows; -inf where a column may never be chosen.
-        shape: (rows, columns) of the whole.
+        score: returns the scores (rows, columns) of a slice of rows; -inf excludes a column.
+        shape: (rows, columns) of the whole matrix.
 
     Returns:
-        (rows, min(k, columns)) int64 columns, the best first and the lower of equals first; `NOBODY` where a
+        (rows, min(k, columns)) int64 columns, highest score first, ties by the lower column; `NOBODY` where a
         row has fewer.
     """
     rows, columns = shape
@@ -49,11 +49,11 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def undirected(names: Sequence[str], rows: np.ndarray, columns: np.ndarray) -> PairList:
-    """The pairs of images (rows[i], columns[i]) without repetition, in the order of the names.
+    """The unique pairs of images (rows[i], columns[i]), in the order of the names.
 
     Args:
-        names: of the images that rows and columns count.
-        rows, columns: of one shape; entries where either is `NOBODY` are left out.
+        names: of the images that rows and columns index.
+        rows, columns: of the same shape; entries where either is `NOBODY` are left out.
     """
     first, second = np.minimum(rows, columns).ravel(), np.maximum(rows, columns).ravel()
     kept = (first != NOBODY) & (first != second)

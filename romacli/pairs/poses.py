@@ -17,7 +17,7 @@ _SAMPLES = (6, 6, 4)
 
 @dataclass(frozen=True)
 class Frustum:
-    """What a camera sees: x_cam = rotation (3, 3) x_world + translation (3,).
+    """A camera's view: x_cam = rotation (3, 3) x_world + translation (3,).
 
     left, top, right, bottom: the edges of the image at depth 1. near, far: depth range of the scene, in world units.
     """
@@ -40,15 +40,15 @@ def posed(
     max_rotation_deg: float,
     min_frustum_overlap: float,
 ) -> PairList:
-    """Pair every image with the `num_matched` whose frusta share most with its own.
+    """Pair every image with the `num_matched` images whose frusta overlap its own the most.
 
-    The overlap of two frusta is the mean of the shares of each that lie in the other, at points spread evenly
-    over the image and over inverse depth; nothing is known of what hides what.
+    The overlap of two frusta is the mean of the shares of each inside the other, at points spread evenly over the
+    image and over inverse depth. Occlusion is not considered.
 
     Args:
-        frusta: row by row those of the names.
-        max_rotation_deg: of one camera against the other, all axes counted; more makes no pair.
-        min_frustum_overlap: less makes no pair; in [0, 1].
+        frusta: one per name.
+        max_rotation_deg: maximum rotation between the cameras of a pair, about any axis.
+        min_frustum_overlap: minimum overlap of a pair, in [0, 1].
     """
     count, many = len(names), _Frusta.of(frusta)
 
@@ -72,7 +72,7 @@ def looking_alike(
     max_rotation_deg: float,
     min_frustum_overlap: float,
 ) -> list[list[int]]:
-    """For each query the `num_matched` frusta that share most with its own, the best first, as `posed` counts it."""
+    """For each query, the `num_matched` frusta that overlap its own the most, best first; overlap as in `posed`."""
     asked, many = _Frusta.of(queries), _Frusta.of(frusta)
 
     def score(block: slice) -> np.ndarray:
@@ -102,7 +102,7 @@ class _Frusta:
         )
 
     def overlaps(self, asked: _Frusta, index: int, max_rotation_deg: float, least: float) -> np.ndarray:
-        """How much of one of the asked each of these shares, (n,); -inf where it is too little."""
+        """The overlap (n,) of one frustum of `asked` with each of these; -inf if it is too small."""
         overlaps = np.full(len(self.points), -np.inf)
         traces = np.einsum("nij,ij->n", self.rotations, asked.rotations[index])
         others = np.flatnonzero(traces >= 1 + 2 * np.cos(np.radians(min(max_rotation_deg, 180.0))) - 1e-9)
@@ -114,7 +114,7 @@ class _Frusta:
 
 
 def _samples(frustum: Frustum) -> np.ndarray:
-    """Points (n, 3) of the world, spread over a frustum."""
+    """World points (n, 3) spread over a frustum."""
     across, down, deep = ((np.arange(number) + 0.5) / number for number in _SAMPLES)
     x = frustum.left + across * (frustum.right - frustum.left)
     y = frustum.top + down * (frustum.bottom - frustum.top)
@@ -124,7 +124,7 @@ def _samples(frustum: Frustum) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, rotations: np.ndarray, translations: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The share of points (..., n, 3) in each frustum; depths a factor 2 off still count."""
+    """The share of points (..., n, 3) in each frustum; depths up to a factor of 2 outside still count."""
     camera = points @ np.swapaxes(rotations, -1, -2) + translations[..., None, :]
     left, top, right, bottom, near, far = np.moveaxis(edges[..., None], -2, 0)
     x, y, depth = np.moveaxis(camera, -1, 0)

@@ -9,19 +9,19 @@ from romacli.errors import InputError
 from romacli.geometry.globe import Position, position_fault
 
 _GRAMMAR = (
-    "A line is a name, then latitude and longitude in degrees or x and y in m, then a height or z if there is one; "
+    "A line is a name, then latitude and longitude in degrees or x and y in m, then optionally a height or z; "
     "separated by tabs, commas or spaces."
 )
 
 
 def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
-    """Read the place of each photograph that a file names.
+    """Read the positions of photographs from a file.
 
-    Blank lines and lines that begin with # are skipped. A line with a tab is split at tabs, one with a comma at
-    commas, so that names may hold spaces. Without a third number it is 0.
+    Blank lines and lines starting with # are skipped. A line with a tab is split at tabs, one with a comma at
+    commas, so names may contain spaces. A missing third number is 0.
 
     Args:
-        cartesian: the numbers are x, y, z in m; otherwise latitude and longitude in degrees and a height in m.
+        cartesian: the numbers are x, y, z in m; otherwise latitude and longitude in degrees and height in m.
 
     Raises:
         InputError: the file cannot be read, or a line is invalid or repeats a name.
@@ -49,7 +49,7 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
             raise InputError(f"{place}: {name} already has a position. Remove one of them.")
         found[name] = position
     if not found:
-        raise InputError(f"{path} holds no positions. {_GRAMMAR}")
+        raise InputError(f"{path} contains no positions. {_GRAMMAR}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Every image with those that follow it, for photographs taken one after another."""
+"""Pairs of each image with those that follow it, for photographs taken in sequence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def sequential(names: Sequence[str], *, overlap: int, quadratic: bool = False) -
 
     Args:
         names: image names in the order they were taken.
-        overlap: how many following images each is paired with, at least 1.
-        quadratic: also pair each with the images 1, 2, 4, ... 2^(overlap - 1) further on, which ties a long
-            path together at little cost. COLMAP 4.2 pairs with these alone, we with both.
+        overlap: number of following images each is paired with, at least 1.
+        quadratic: also pair each with the images 1, 2, 4, ... 2^(overlap - 1) further on, which connects a long
+            path at little cost. COLMAP 4.2 uses only these; here both are used.
 
     Raises:
         UsageError: the overlap is below 1.

@@ -1,4 +1,4 @@
-"""Images taken near each other, from positions on the globe or in a frame of their own."""
+"""Pairs of images taken near each other, from geographic or Cartesian positions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .nearest import nearest, undirected
 
 
 def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: float, max_num_neighbors: int) -> PairList:
-    """Pair every image with the nearest `max_num_neighbors` others within a distance.
+    """Pair every image with its nearest `max_num_neighbors` others within a distance.
 
     Args:
-        positions: (N, 3) metres, row by row those of the names.
-        max_distance_m: the largest distance, along the straight line.
+        positions: (N, 3) metres, one row per name.
+        max_distance_m: maximum straight-line distance.
 
     Raises:
         UsageError: a limit is not above zero.
@@ -29,7 +29,7 @@ def spatial(names: Sequence[str], positions: np.ndarray, *, max_distance_m: floa
 
     def score(block: slice) -> np.ndarray:
         squared = squares[block, None] + squares - 2 * centred[block] @ centred.T
-        # The product rounds to centimetres across a continent; that is nothing beside the error of a position.
+        # The product rounds to centimetres across a continent, far below the error of a position.
         scores = -np.maximum(squared, 0)
         scores[scores < -(max_distance_m**2)] = -np.inf
         rows = np.arange(len(names))[block]

@@ -43,7 +43,7 @@ def test_no_such_folder(run: Run) -> None:
 def test_folder_missing_from_the_command(run: Run) -> None:
     result = run("match")
     assert result.exit_code == 2
-    assert "IMAGES is missing: name the folder of photographs." in result.stderr
+    assert "IMAGES is missing: give the folder of photographs." in result.stderr
 
 
 def test_empty_folder(run: Run, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_pair_naming_a_missing_image(run: Run, photos: Path) -> None:
         ("1.png\n", "pairs.txt:1: one name"),
         ("1.png 2.png\n1.png 2.png 3.png\n", "pairs.txt:2: the third column"),
         ("1.png 2.png 0.5 x\n", "pairs.txt:1: 4 columns"),
-        ("# nothing\n\n", "pairs.txt holds no pairs"),
+        ("# nothing\n\n", "pairs.txt contains no pairs"),
         ("1.png 1.png\n", "1.png"),
     ],
 )

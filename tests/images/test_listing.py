@@ -108,7 +108,7 @@ def test_links_that_lead_nowhere_are_listed_for_reading_to_name_them(photos):
 
 def test_missing_folder_and_file_instead_of_folder(photos):
     fill(photos, "a.jpg")
-    remedy = "Give the folder that holds the photographs."
+    remedy = "Give the folder that contains the photographs."
     assert refusal(Path("fotos")) == f"fotos cannot be opened: No such file or directory. {remedy}"
     assert refusal(photos / "a.jpg") == f"photos/a.jpg is a file, not a folder. {remedy}"
 
@@ -190,13 +190,13 @@ def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(photos, monkeypatc
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a\tb.jpg", "photos holds 'a\\tb.jpg', a name with a tab, line break or other control character, "),
-        ("a\nb.jpg", "photos holds 'a\\nb.jpg', a name with a tab, line break or other control character, "),
+        ("a\tb.jpg", "photos contains 'a\\tb.jpg', a name with a tab, line break or other control character, "),
+        ("a\nb.jpg", "photos contains 'a\\nb.jpg', a name with a tab, line break or other control character, "),
         (
             os.fsdecode(b"caf\xe9.jpg"),
-            "photos holds 'caf\\udce9.jpg', a name that is not valid UTF-8. Rename it.",
+            "photos contains 'caf\\udce9.jpg', a name that is not valid UTF-8. Rename it.",
         ),
-        ("#1.jpg", "photos holds #1.jpg; in a pair list a leading # starts a comment. Rename it."),
+        ("#1.jpg", "photos contains #1.jpg; in a pair list a leading # starts a comment. Rename it."),
     ],
 )
 def test_names_that_the_formats_cannot_hold_are_refused(photos, name, message):
@@ -230,7 +230,7 @@ def test_a_names_file_that_names_what_is_not_there(photos):
     ("content", "message"),
     [
         (None, "names.txt cannot be read: No such file or directory. Give a text file of names."),
-        (b"# none\n\n", "names.txt holds no names. Write one name relative to photos on each line."),
+        (b"# none\n\n", "names.txt contains no names. Write one name relative to photos on each line."),
         (b"caf\xe9.jpg\n", "names.txt is not UTF-8 text. Save it as UTF-8, one name on each line."),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_mask_of_no_photograph_is_named(photos):
     write(Path("masks/b.png"), black_left())
     write(Path("masks/c.jpg.png"), black_left())
     assert refusal(photos, NAMES, MaskOptions(Path("masks"))) == (
-        "masks/c.jpg.png is the mask of no photograph: photos holds no c.jpg, with any extension. "
+        "masks/c.jpg.png is the mask of no photograph: photos contains no c.jpg, with any extension. "
         "Rename or remove the mask."
     )
 
@@ -147,9 +147,9 @@ def test_masks_of_photographs_that_are_not_listed_may_stay(photos):
     ("options", "message"),
     [
         (MaskOptions(Path("nowhere")), "nowhere is not a folder. Give --mask-dir the folder of the masks."),
-        (MaskOptions(Path("photos")), "photos holds the photographs themselves. Give --mask-dir a separate folder"),
+        (MaskOptions(Path("photos")), "photos contains the photographs themselves. Give --mask-dir a separate folder"),
         (MaskOptions(camera_mask=Path("hood.png")), "hood.png is not a file. Give --camera-mask one image"),
-        (MaskOptions(Path("empty")), "empty holds no mask of the 2 photographs. That of a/größe 1.jpg is a/größe 1"),
+        (MaskOptions(Path("empty")), "empty contains no mask of the 2 photographs. That of a/größe 1.jpg is a/größe 1"),
         (MaskOptions(Path("jpegs")), "jpegs/b.jpg is not PNG, and lossy formats do not preserve black. Save"),
     ],
 )

@@ -78,8 +78,8 @@ def test_repeated_and_reversed_pairs_keep_the_first_and_are_counted(pairs_file):
         ("a.jpg b.jpg sub/c.jpg\n", "pairs.txt:1: the third column, 'sub/c.jpg', is not a number. "),
         ("my photo.jpg\tb.jpg\tx\n", "pairs.txt:1: the third column, 'x', is not a number. "),
         ("\n#\na.jpg a.jpg\n", "pairs.txt:3: a.jpg is paired with itself. Remove the line."),
-        ("", "pairs.txt holds no pairs. A line is two names"),
-        ("# nothing\n\n", "pairs.txt holds no pairs. "),
+        ("", "pairs.txt contains no pairs. A line is two names"),
+        ("# nothing\n\n", "pairs.txt contains no pairs. "),
         (b"a.jpg b.jpg\n\xfcber.jpg a.jpg\n", "pairs.txt:2: not UTF-8 text. Save the file as UTF-8."),
         ("a.jpg b.jpg".encode("utf-16"), "pairs.txt:1: not UTF-8 text. "),
         (
@@ -140,7 +140,7 @@ def test_names_without_spaces_are_written_as_hloc_reads_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg", "#1.jpg", "  # x", "\ufeffa", " ", "", "a\udcff"])
 def test_names_that_no_line_can_hold_are_refused(name):
-    with pytest.raises(PairsError, match=r"a list of pairs cannot hold the name '.*'\. Rename the image\."):
+    with pytest.raises(PairsError, match=r"a list of pairs cannot represent the name '.*'\. Rename the image\."):
         format_pairs(PairList((("a.jpg", name),)))
 
 

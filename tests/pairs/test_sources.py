@@ -260,7 +260,7 @@ def test_positions_with_tabs_commas_spaces_and_byte_order_mark(tmp_path):
         ("a.jpg 1 nan", "positions.txt:1"),
         ("a.jpg 120 9", "positions.txt:1: 120, 9 is not a latitude"),
         ("name lat lon", "positions.txt:1"),
-        ("# nothing", "holds no positions"),
+        ("# nothing", "contains no positions"),
     ],
 )
 def test_positions_that_make_no_sense_are_named_with_their_line(tmp_path, text, sentence):
