@@ -46,6 +46,13 @@ class SyntheticOptions:
         int, Option("Number of these pairs to also match like photographs, in two passes; slower.", min=0)
     ] = 64
     unrelated: Annotated[int, Option("Number of pairs of unrelated scenes to match and verify; slower.", min=0)] = 64
+    hard: Annotated[
+        bool,
+        Option(
+            "Render harder pairs: turns of up to 80 degrees, scales of up to 4, repeated motifs, railings, night, and "
+            "unrelated scenes that repeat the same motif."
+        ),
+    ] = False
     output: Table = None
 
 
@@ -150,7 +157,13 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import matcher_named
 
-    recipe = replace(RECIPE, pairs=flags.count, matched=min(flags.matched, flags.count), unrelated=flags.unrelated)
+    recipe = replace(
+        RECIPE,
+        pairs=flags.count,
+        matched=min(flags.matched, flags.count),
+        unrelated=flags.unrelated,
+        hard=flags.hard,
+    )
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
@@ -159,7 +172,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     with Console(quiet=talk.quiet) as console:
         console.begin("rendering pairs", 1)
         textures = validation_textures(flags.textures, recipe)
-        pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed)
+        pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed, hard=recipe.hard)
         results: dict[str, ValidationResult] = {}
         if matcher_named(chosen.model).has_single_pass:
             console.begin("single pass", len(pairs))

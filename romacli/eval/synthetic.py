@@ -18,6 +18,7 @@ from romacli.matchers.matcher import DenseMatcher
 from romacli.networks.mini import Mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.school import HARD, ORDINARY, REPEATED
 
 from .certainty import Reliability, area_under_roc, reliability
 
@@ -37,6 +38,7 @@ class Recipe:
         procedural: how many generated textures are added to the photographs.
         matched: how many of the pairs are also matched as photographs are, which takes several times as long.
         unrelated: how many pictures of two different scenes are matched and verified besides.
+        hard: whether the pairs are of the hard school.
     """
 
     pairs: int = 256
@@ -45,6 +47,7 @@ class Recipe:
     procedural: int = 40
     matched: int = 64
     unrelated: int = 64
+    hard: bool = False
 
 
 RECIPE = Recipe()
@@ -83,14 +86,22 @@ def validation_textures(photographs: Path | None, recipe: Recipe = RECIPE) -> Te
     Raises:
         InputError: the folder holds no photograph, or one that cannot be read.
     """
-    return Textures.load(photographs, procedural=recipe.procedural, seed=recipe.seed)
+    repeated = REPEATED if recipe.hard else 0
+    return Textures.load(photographs, procedural=recipe.procedural, seed=recipe.seed, repeated=repeated)
 
 
 def validation_pairs(
-    textures: Textures, count: int = RECIPE.pairs, *, size: int = RECIPE.size, seed: int = RECIPE.seed
+    textures: Textures,
+    count: int = RECIPE.pairs,
+    *,
+    size: int = RECIPE.size,
+    seed: int = RECIPE.seed,
+    hard: bool = RECIPE.hard,
 ) -> list[SyntheticPair]:
     """Return a fixed list of pairs; the same arguments give the same pairs."""
-    return [sample_pair(textures, np.random.default_rng([seed, index]), size) for index in range(count)]
+    school = HARD if hard else ORDINARY
+    rngs = (np.random.default_rng([seed, index]) for index in range(count))
+    return [sample_pair(textures, rng, size, school=school) for rng in rngs]
 
 
 def fingerprint(pairs: Sequence[SyntheticPair]) -> str:

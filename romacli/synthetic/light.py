@@ -10,6 +10,7 @@ from torch import Tensor
 
 KERNEL_PX = 9
 SHADOW_SIDES = 5
+LAMPS = 4
 BLOCK_PX = 8
 # Quantisation tables of the JPEG standard, annex K, at quality 50.
 LUMINANCE = (
@@ -48,17 +49,20 @@ class Dice:
         return self.uniform(0, 1) < share
 
 
-def photograph_all(rgb: Tensor, generator: torch.Generator) -> Tensor:
+def photograph_all(rgb: Tensor, generator: torch.Generator, at_night: Tensor | None = None) -> Tensor:
     """Return pictures under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         rgb: (V, 3, S, S) float32 in [0, 255].
         generator: determines which effects and how strong; on the same device.
+        at_night: (V,) bool, pictures without daylight.
 
     Returns:
         (V, 3, S, S) uint8.
     """
     dice = Dice(len(rgb), generator)
+    if at_night is not None and at_night.any():
+        rgb = torch.where(at_night[:, None, None, None], (rgb * lamps(dice, rgb.shape[-1])).clamp(max=255), rgb)
     rgb = (rgb * light(dice, rgb.shape[-1])).clamp(0, 255)
     rgb = blur(rgb, blur_kernels(dice)).clamp(0, 255)
     rgb = tone(rgb, dice)
@@ -66,6 +70,18 @@ def photograph_all(rgb: Tensor, generator: torch.Generator) -> Tensor:
     rgb = torch.where(dice.chance(0.6), rgb + grain, rgb).clamp(0, 255).round()
     rgb = torch.where(dice.chance(0.2), jpeg(rgb, dice.uniform(25, 85)), rgb)
     return rgb.clamp(0, 255).round().to(torch.uint8)
+
+
+def lamps(dice: Dice, size: int) -> Tensor:
+    """Return a gain (V, 3, S, S) at night: dim bluish light, and pools of warm light."""
+    centres = (torch.arange(size, device=dice.generator.device) + 0.5) / size
+    gain = dice.uniform(0.1, 0.35) * centres.new_tensor((0.8, 0.9, 1.15)).view(1, 3, 1, 1)
+    x = centres[None, None, None, :] - dice.uniform(-0.1, 1.1, LAMPS, 1, 1)
+    y = centres[None, None, :, None] - dice.uniform(-0.1, 1.1, LAMPS, 1, 1)
+    pools = (-(x.square() + y.square()) / (2 * dice.uniform(0.08, 0.4, LAMPS, 1, 1).square())).exp()
+    pools = pools * dice.uniform(0.4, 1.6, LAMPS, 1, 1) * (dice.uniform(0, 1, LAMPS, 1, 1) < 0.6)
+    warmth = torch.cat((torch.ones_like(dice.uniform(0, 1)), dice.uniform(0.7, 0.9), dice.uniform(0.35, 0.7)), dim=1)
+    return gain + pools.sum(dim=1, keepdim=True) * warmth
 
 
 def light(dice: Dice, size: int) -> Tensor:

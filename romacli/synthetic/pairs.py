@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .photometric import photograph
 from .scenes import Array, Camera, Image, TexturedPlane, render_view, warp_between
+from .school import ORDINARY, School
 from .textures import Crop, Textures
 
 Rng = np.random.Generator
@@ -40,7 +41,9 @@ class SyntheticPair:
     visible_BA: NDArray[np.bool_]
 
 
-def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) -> SyntheticPair:
+def sample_pair(
+    textures: Textures, rng: Rng, size: int, *, light: bool = True, school: School = ORDINARY
+) -> SyntheticPair:
     """Return a random pair of pictures, `size` px square.
 
     Args:
@@ -48,31 +51,48 @@ def sample_pair(textures: Textures, rng: Rng, size: int, *, light: bool = True) 
         rng: determines everything; equal states give equal pairs.
         size: in px.
         light: change the light between the two pictures; otherwise they agree to a few grey levels.
+        school: how hard they are.
     """
     if rng.random() < UNRELATED_SHARE:
-        first, second = _related_pair(textures, rng, size), _related_pair(textures, rng, size)
+        first, second = (_related_pair(pool, rng, size, school) for pool in unrelated_textures(textures, rng, school))
         nothing = np.zeros((size, size), np.bool_)
         pair = SyntheticPair(first.image_A, second.image_B, first.warp_AB, second.warp_BA, nothing, nothing.copy())
     else:
-        pair = _related_pair(textures, rng, size)
+        pair = _related_pair(textures, rng, size, school)
     if not light:
         return pair
-    image_A, image_B = photograph(pair.image_A, rng), photograph(pair.image_B, rng)
+    dark = dark_side(rng, school)
+    image_A, image_B = (
+        photograph(image, rng, at_night=side == dark) for side, image in enumerate((pair.image_A, pair.image_B))
+    )
     return SyntheticPair(image_A, image_B, pair.warp_AB, pair.warp_BA, pair.visible_AB, pair.visible_BA)
 
 
-def _related_pair(textures: Textures, rng: Rng, size: int) -> SyntheticPair:
+def unrelated_textures(textures: Textures, rng: Rng, school: School) -> tuple[Textures, Textures]:
+    """The textures of two scenes that have nothing in common, or only a motif."""
+    is_alike = school.alike and textures.repeated and rng.random() < school.alike
+    return textures.alike(rng) if is_alike else (textures, textures)
+
+
+def dark_side(rng: Rng, school: School) -> int | None:
+    """Which picture of a pair is taken at night, 0 or 1; most often none."""
+    return int(rng.integers(2)) if school.night and rng.random() < school.night else None
+
+
+def _related_pair(textures: Textures, rng: Rng, size: int, school: School) -> SyntheticPair:
     for _ in range(ATTEMPTS):
-        pair = photograph_twice(*random_scene(textures, rng, size))
+        pair = photograph_twice(*random_scene(textures, rng, size, school))
         if min(pair.visible_AB.mean(), pair.visible_BA.mean()) > MIN_VISIBLE:
             break
     return pair
 
 
-def random_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+def random_scene(
+    textures: Textures, rng: Rng, size: int, school: School = ORDINARY
+) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
     """Return a flat or a deep scene; its cameras may share little of the view."""
     scene = flat_scene if rng.random() < FLAT_SHARE else deep_scene
-    return scene(textures, rng, size)
+    return scene(textures, rng, size, school)
 
 
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
@@ -84,13 +104,15 @@ def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]
     return SyntheticPair(view_A.rgb, view_B.rgb, warp_AB, warp_BA, visible_AB, visible_BA)
 
 
-def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+def flat_scene(
+    textures: Textures, rng: Rng, size: int, school: School = ORDINARY
+) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
     """Return one endless plane and two cameras that differ by a strong homography."""
-    crop = textures.crop(rng)
+    crop = _Painter(textures, school).crop(rng)
     aspect = crop.pixels.shape[1] / crop.pixels.shape[0]
     plane = _panel(crop, np.zeros(3), np.diag((aspect, 1.0, 0.0)), endless=True)
     distance = rng.uniform(0.6, 1.1)
-    zoom = rng.uniform(0, 1.1) * rng.choice([-0.5, 0.5])  # up to a factor of three between the cameras
+    zoom = rng.uniform(0, school.zoom) * rng.choice([-0.5, 0.5])
     cameras = []
     for sign in (1, -1):
         focal = size * rng.uniform(0.8, 1.5)
@@ -102,21 +124,28 @@ def flat_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
     return [plane], (cameras[0], cameras[1])
 
 
-def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+def deep_scene(
+    textures: Textures, rng: Rng, size: int, school: School = ORDINARY
+) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
     """Return walls, boxes, columns and cut-outs at several depths, and two cameras among them."""
+    painter = _Painter(textures, school)
     depth = rng.uniform(3, 6)
     field = rng.uniform(0.65, 1.3)  # width of the view divided by its depth
-    planes = _walls(textures, rng, depth, depth * field * 1.3)
+    planes = _walls(painter, rng, depth, depth * field * 1.3)
     for _ in range(int(rng.integers(0, 6))):
         z = depth * rng.uniform(0.35, 0.85)
         spread = z * field
         centre = np.array([rng.uniform(-0.5, 0.5) * spread, rng.uniform(-0.5, 0.5) * spread, z])
         kind = rng.choice(3, p=[0.4, 0.15, 0.45])
         piece = (_box, _column, _cut_out)[kind]
-        planes += piece(textures, rng, centre, spread * rng.uniform(0.15, 0.6))
+        planes += piece(painter, rng, centre, spread * rng.uniform(0.15, 0.6))
     target = np.array([0, 0, depth * rng.uniform(0.6, 1.0)])
-    swing = np.interp(rng.random(), [0, 0.6, 1], [0.08, 0.35, 0.75])
-    reach = 0.35 if rng.random() < 0.7 else 0.6
+    if school.thin and rng.random() < school.thin:
+        planes += _railing(painter, rng, depth * rng.uniform(0.4, 0.8), field)
+    swing = np.interp(rng.random(), [0, 0.6, 1], [0.08, *school.swing])
+    reach = school.reach[0] if rng.random() < 0.7 else school.reach[1]
+    if school.near and rng.random() < school.near:
+        swing, reach = swing / 10, reach / 10
     focal = size / field * np.exp(rng.uniform(-0.25, 0.15))
     cameras = []
     for _ in range(2):
@@ -128,28 +157,40 @@ def deep_scene(textures: Textures, rng: Rng, size: int) -> tuple[list[TexturedPl
     return planes, (cameras[0], cameras[1])
 
 
-def _walls(textures: Textures, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
+@dataclass(frozen=True)
+class _Painter:
+    """Chooses the textures of a scene."""
+
+    textures: Textures
+    school: School
+
+    def crop(self, rng: Rng) -> Crop:
+        is_repeated = self.school.repeated and self.textures.repeated and rng.random() < self.school.repeated
+        return self.textures.repeated_crop(rng) if is_repeated else self.textures.crop(rng)
+
+
+def _walls(painter: _Painter, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
     """A single wall, flat or with relief, or the corner of a room; sometimes with a floor."""
     middle = np.array([0, 0, depth])
     if rng.random() < 0.5:
         turn = _rotation((rng.normal(0, 0.2), rng.normal(0, 0.35), rng.normal(0, 0.08)))
         side = extent * rng.uniform(0.7, 1.4)
-        planes = [_panel(textures.crop(rng), middle, turn * side, endless=True)]
+        planes = [_panel(painter.crop(rng), middle, turn * side, endless=True)]
         if rng.random() < 0.5:
-            planes += _folded_wall(textures, rng, middle * 0.85, extent)
+            planes += _folded_wall(painter, rng, middle * 0.85, extent)
     else:
         angle = rng.uniform(0.3, 1.2) * rng.choice([-1, 1])
         planes = [
-            _panel(textures.crop(rng), middle, _rotation((0, yaw, 0)) * extent, endless=True)
+            _panel(painter.crop(rng), middle, _rotation((0, yaw, 0)) * extent, endless=True)
             for yaw in (angle, angle - np.sign(angle) * np.pi / 2)
         ]
     if rng.random() < 0.4:
         floor = middle + (0, extent * rng.uniform(0.15, 0.4), -extent / 2)
-        planes.append(_panel(textures.crop(rng), floor, _rotation((np.pi / 2, 0, 0)) * extent, endless=True))
+        planes.append(_panel(painter.crop(rng), floor, _rotation((np.pi / 2, 0, 0)) * extent, endless=True))
     return planes
 
 
-def _box(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+def _box(painter: _Painter, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
     """The three faces of a box that are visible from the origin."""
     turn = _rotation((rng.normal(-0.2, 0.3), rng.uniform(-np.pi / 4, np.pi / 4), 0))
     edges = side * rng.uniform(0.4, 1.0, 3)
@@ -159,27 +200,27 @@ def _box(textures: Textures, rng: Rng, centre: Array, side: float) -> list[Textu
         towards_viewer = -np.sign(turn[:, axis] @ centre) or 1.0
         middle = centre + turn[:, axis] * towards_viewer * edges[axis] / 2
         frame = np.column_stack((turn[:, x] * edges[x], turn[:, y] * edges[y]))
-        faces.append(_panel(textures.crop(rng), middle, frame))
+        faces.append(_panel(painter.crop(rng), middle, frame))
     return faces
 
 
-def _column(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+def _column(painter: _Painter, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
     """The front half of a round column, as narrow flat strips."""
     radius, height = side * rng.uniform(0.2, 0.5), side * rng.uniform(1, 3)
     angles = np.linspace(-np.pi / 2, np.pi / 2, 8)
     rim = np.column_stack((np.sin(angles), np.zeros(len(angles)), -np.cos(angles))) * radius
     turn = _rotation((rng.normal(0, 0.1), rng.normal(0, 0.2), rng.normal(0, 0.1)))
-    return _strips(textures.crop(rng), rim @ turn.T + centre, height)
+    return _strips(painter.crop(rng), rim @ turn.T + centre, height)
 
 
-def _folded_wall(textures: Textures, rng: Rng, middle: Array, extent: float) -> list[TexturedPlane]:
+def _folded_wall(painter: _Painter, rng: Rng, middle: Array, extent: float) -> list[TexturedPlane]:
     """A wall with relief: bays, pilasters, rock, as upright strips between random depths."""
     folds = int(rng.integers(5, 13))
     across = np.linspace(-0.8, 0.8, folds) + rng.normal(0, 0.3 / folds, folds)
     depth = rng.normal(0, rng.uniform(0.02, 0.1), folds)
     rim = np.column_stack((np.sort(across), np.zeros(folds), depth)) * extent
     turn = _rotation((rng.normal(0, 0.1), rng.normal(0, 0.3), rng.normal(0, 0.05)))
-    return _strips(textures.crop(rng), rim @ turn.T + middle, extent * 1.6)
+    return _strips(painter.crop(rng), rim @ turn.T + middle, extent * 1.6)
 
 
 def _strips(crop: Crop, rim: Array, height: float) -> list[TexturedPlane]:
@@ -193,11 +234,26 @@ def _strips(crop: Crop, rim: Array, height: float) -> list[TexturedPlane]:
     ]
 
 
-def _cut_out(textures: Textures, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
+def _railing(painter: _Painter, rng: Rng, depth: float, field: float) -> list[TexturedPlane]:
+    """Thin bars at a depth, evenly spaced over part of the view, upright or lying."""
+    crop = painter.crop(rng)
+    count, extent = int(rng.integers(2, 9)), depth * field * rng.uniform(0.4, 1.2)
+    width = extent / count * rng.uniform(0.05, 0.25)
+    along, across = np.array([extent, 0, 0]), np.array([0, extent * rng.uniform(0.5, 1.5), 0])
+    if rng.random() < 0.3:
+        along, across = across, along
+    middle = np.array([*rng.uniform(-0.3, 0.3, 2) * depth * field, depth])
+    step = along / count
+    edge = step / np.linalg.norm(step) * width
+    starts = middle - along / 2 - across / 2 + step * np.arange(count)[:, None]
+    return [TexturedPlane(crop.pixels, start, edge, across, excerpt=crop.excerpt) for start in starts]
+
+
+def _cut_out(painter: _Painter, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:
     """A flat panel, often with the outline of a blob."""
     turn = _rotation((rng.normal(0, 0.4), rng.normal(0, 0.5), rng.normal(0, 0.4)))
     frame = np.column_stack((turn[:, 0] * side * rng.uniform(0.6, 1.5), turn[:, 1] * side))
-    return [_panel(textures.crop(rng), centre, frame, mask=_blob(rng) if rng.random() < 0.6 else None)]
+    return [_panel(painter.crop(rng), centre, frame, mask=_blob(rng) if rng.random() < 0.6 else None)]
 
 
 def _panel(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .light import photograph_all
-from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, random_scene
+from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, random_scene, unrelated_textures
 from .rasterise import Atlas, AtlasIndex, ViewTable, render, view_table, warps
+from .school import school_of
 from .textures import Textures
 
 SPARE_SHARE = 0.1  # extra scenes, as some are discarded for too little overlap
@@ -23,26 +25,37 @@ class PairTable:
         count: of pairs requested.
         views: of all pairs, A in the first half.
         seed: for the light.
+        at_night: (2 P,) bool, the views without daylight.
     """
 
     count: int
     views: ViewTable
     seed: int
+    at_night: Tensor
 
 
-def sample_pairs(textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int) -> PairTable:
+def sample_pairs(
+    textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int, *, hard: float = 0.0
+) -> PairTable:
     """Return random pairs of pictures `size` px square; the generator determines everything.
 
     Args:
         textures: for the scenes.
         index: of an atlas of the same pictures.
+        hard: fraction of pairs of the hard school.
     """
-    pairs = []
+    pairs, dark = [], []
     for _ in range(count + 1 + int(count * SPARE_SHARE)):
-        scene = random_scene(textures, rng, size)
-        other = random_scene(textures, rng, size) if rng.random() < UNRELATED_SHARE else scene
-        pairs.append((scene, other))
-    return PairTable(count, view_table(pairs, index), int(rng.integers(2**62)))
+        school = school_of(rng, hard)
+        if rng.random() < UNRELATED_SHARE:
+            first, second = unrelated_textures(textures, rng, school)
+            pairs.append((random_scene(first, rng, size, school), random_scene(second, rng, size, school)))
+        else:
+            scene = random_scene(textures, rng, size, school)
+            pairs.append((scene, scene))
+        dark.append(dark_side(rng, school))
+    at_night = np.stack([np.array(dark) == side for side in (0, 1)]).ravel()
+    return PairTable(count, view_table(pairs, index), int(rng.integers(2**62)), torch.from_numpy(at_night))
 
 
 @torch.no_grad()
@@ -63,7 +76,8 @@ def render_pairs(table: PairTable, atlas: Atlas, *, lit: bool = True) -> tuple[T
     rows = torch.cat((first, first + len(kept)))
     rgb = views.rgb[rows]
     if lit:
-        images = photograph_all(rgb, torch.Generator(device).manual_seed(table.seed))
+        generator = torch.Generator(device).manual_seed(table.seed)
+        images = photograph_all(rgb, generator, table.at_night.to(device)[rows])
     else:
         images = rgb.round().to(torch.uint8)
     return images, warp[rows], visible[rows]

@@ -10,13 +10,16 @@ Image = np.ndarray  # (H, W, 3) uint8 RGB
 Rng = np.random.Generator
 
 
-def photograph(image: Image, rng: Rng) -> Image:
+def photograph(image: Image, rng: Rng, *, at_night: bool = False) -> Image:
     """Return the picture under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         rng: determines which effects and how strong.
+        at_night: dim, bluish light and some warm lamps instead of daylight.
     """
+    if at_night:
+        image = np.clip(image * _lamps(image.shape[:2], rng), 0, 255).astype(np.uint8)
     light = _light(image.shape[:2], rng)
     if light is not None:
         image = np.clip(image * light[..., None], 0, 255).astype(np.uint8)
@@ -52,6 +55,17 @@ def _light(shape: tuple[int, int], rng: Rng) -> NDArray[np.float32] | None:
     if uneven:
         coarse = rng.uniform(0.55, 1.45, (3, 3)).astype(np.float32)
         gain *= cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return gain
+
+
+def _lamps(shape: tuple[int, int], rng: Rng) -> NDArray[np.float32]:
+    """A gain (H, W, 3) for every pixel and channel: dim bluish light, and pools of warm light."""
+    x, y = (np.arange(side, dtype=np.float32) / max(shape) for side in shape[::-1])
+    gain = np.full((*shape, 3), rng.uniform(0.1, 0.35), np.float32) * np.array([0.8, 0.9, 1.15], np.float32)
+    for _ in range(int(rng.integers(1, 5))):
+        (left, top), reach = rng.uniform(-0.1, 1.1, 2), rng.uniform(0.08, 0.4)
+        pool = np.exp(-((x[None] - left) ** 2 + (y[:, None] - top) ** 2) / (2 * reach**2)) * rng.uniform(0.4, 1.6)
+        gain += pool[..., None] * np.array([1.0, rng.uniform(0.7, 0.9), rng.uniform(0.35, 0.7)])
     return gain
 
 

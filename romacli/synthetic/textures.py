@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,32 +44,40 @@ class Textures:
     Attributes:
         pyramids: each picture at full, half, quarter ... resolution.
         weights: (N,), sum to 1.
+        repeated: how many of the last pictures repeat a motif; an even number, as neighbours share one. Their weight is
+            0: only `repeated_crop` draws them.
     """
 
     pyramids: tuple[tuple[Image, ...], ...]
     weights: NDArray[np.float64]
+    repeated: int = 0
 
     @classmethod
-    def load(cls, folder: Path | None, *, procedural: int, seed: int) -> Textures:
+    def load(cls, folder: Path | None, *, procedural: int, seed: int, repeated: int = 0) -> Textures:
         """Load the photographs of a folder, if given, and generate `procedural` pictures.
+
+        repeated: pictures to add that repeat motifs of these, an even number.
 
         Raises:
             InputError: the folder contains no photograph, or one that cannot be read.
         """
         photographs = [] if folder is None else [read_photograph(path) for path in photographs_in(folder)]
         generated = procedural_textures(procedural, np.random.default_rng(seed))
-        return cls.of(photographs, generated)
+        motifs = repeated_pictures([*photographs, *generated], repeated, np.random.default_rng([seed, repeated]))
+        return cls.of(photographs, generated, motifs)
 
     @classmethod
-    def of(cls, photographs: Sequence[Image], generated: Sequence[Image]) -> Textures:
+    def of(cls, photographs: Sequence[Image], generated: Sequence[Image], motifs: Sequence[Image] = ()) -> Textures:
         """Return a pool that samples pictures by their longer side squared, as large ones contain more."""
         pictures = [*photographs, *generated]
         weights = np.array([float(max(image.shape)) ** 2 for image in pictures])
-        return cls(tuple(_pyramid(image) for image in pictures), weights / weights.sum())
+        pyramids = tuple(_pyramid(image) for image in [*pictures, *motifs])
+        return cls(pyramids, np.append(weights / weights.sum(), np.zeros(len(motifs))), len(motifs))
 
     def halves(self) -> tuple[Textures, Textures]:
-        """Split the pool into two by alternating pictures, with nothing in common."""
-        parts = [(self.pyramids[start::2], self.weights[start::2]) for start in (0, 1)]
+        """Split the pool, except repeated motifs, into two by alternating pictures, with nothing in common."""
+        count = len(self.pyramids) - self.repeated
+        parts = [(self.pyramids[start:count:2], self.weights[start:count:2]) for start in (0, 1)]
         return tuple(Textures(pyramids, weights / weights.sum()) for pyramids, weights in parts)  # type: ignore[return-value]
 
     def crop(self, rng: Rng) -> Crop:
@@ -79,9 +87,23 @@ class Textures:
         """
         for _ in range(CROP_ATTEMPTS):
             picture = int(rng.choice(len(self.weights), p=self.weights))
-            pixels, picture_from_texture = _random_crop(self.pyramids[picture], rng)
-            if _roughness(pixels) > MIN_ROUGHNESS:
+            crop = self._crop_of(picture, rng)
+            if _roughness(crop.pixels) > MIN_ROUGHNESS:
                 break
+        return crop
+
+    def repeated_crop(self, rng: Rng) -> Crop:
+        """Return a random crop of a random picture of a repeated motif."""
+        return self._crop_of(len(self.pyramids) - 1 - int(rng.integers(self.repeated)), rng)
+
+    def alike(self, rng: Rng) -> tuple[Textures, Textures]:
+        """Return two pools of one picture each, which repeat the same motif and differ in detail."""
+        first = len(self.pyramids) - 2 * (1 + int(rng.integers(self.repeated // 2)))
+        only = np.eye(len(self.pyramids))
+        return tuple(replace(self, weights=only[first + part], repeated=0) for part in (0, 1))  # type: ignore[return-value]
+
+    def _crop_of(self, picture: int, rng: Rng) -> Crop:
+        pixels, picture_from_texture = _random_crop(self.pyramids[picture], rng)
         return Crop(pixels, Excerpt(picture, picture_from_texture))
 
 
@@ -110,6 +132,32 @@ def procedural_textures(count: int, rng: Rng) -> list[Image]:
     """Return generated pictures, cycling through facades, clutter, cells, bricks and noise."""
     kinds: tuple[Callable[[Rng], Image], ...] = (facade, clutter, cells, bricks, noise)
     return [kinds[i % len(kinds)](rng) for i in range(count)]
+
+
+def repeated_pictures(pictures: Sequence[Image], count: int, rng: Rng) -> list[Image]:
+    """Return pictures that repeat motifs cut from others, as facades and pavings do; neighbours share a motif.
+
+    The elements differ by little; a few details, other ones in each picture, tell where one is.
+    """
+    made: list[Image] = []
+    while len(made) < count:
+        picture = pictures[int(rng.integers(len(pictures)))]
+        height, width = (int(side * rng.uniform(0.1, 0.35)) for side in picture.shape[:2])
+        top, left = int(rng.integers(picture.shape[0] - height)), int(rng.integers(picture.shape[1] - width))
+        rows, columns = (int(number) for number in rng.integers(3, 9, 2))
+        shape = (PROCEDURAL_PX // columns, PROCEDURAL_PX // rows)
+        motif = cv2.resize(picture[top : top + height, left : left + width], shape, interpolation=cv2.INTER_AREA)
+        made += [_repeated(motif, rows, columns, rng) for _ in range(2)]
+    return made[:count]
+
+
+def _repeated(motif: Image, rows: int, columns: int, rng: Rng) -> Image:
+    gain = np.kron(rng.normal(1, 0.04, (rows, columns)), np.ones(motif.shape[:2]))[..., None]
+    weather = (noise(rng, max(gain.shape[:2]))[: gain.shape[0], : gain.shape[1]].astype(np.float32) - 120) * 0.08
+    image = np.ascontiguousarray(_to_uint8(np.tile(motif, (rows, columns, 1)) * gain + weather))
+    for _ in range(int(rng.integers(1, 9))):
+        _draw_shape(image, rng, largest=60)
+    return image
 
 
 def noise(rng: Rng, side: int = PROCEDURAL_PX) -> Image:

@@ -34,6 +34,7 @@ class TrainOptions:
         smallest_window: minimum share of each side of such a photograph that a random window keeps.
         textures: folder of photographs used as textures; None uses only procedural ones.
         procedural: number of generated textures to add.
+        hard: fraction of rendered pairs of the hard school (see `romacli.synthetic.school`).
         minutes: length of the schedule in wall-clock time.
         steps: length of the schedule in steps instead; overrides `minutes`.
         sizes: px, sides of the training pairs in the phases of the schedule; None for the network's own.
@@ -76,6 +77,15 @@ class TrainOptions:
         Option("Photographs used as textures of the scenes. Default: generated textures only.", metavar="DIR"),
     ] = None
     procedural: Annotated[int, Option("Number of generated textures to add; each takes memory.", min=0)] = 100
+    hard: Annotated[
+        float,
+        Option(
+            "Fraction of rendered pairs with turns of up to 80 degrees, scales of up to 4, repeated motifs, railings, "
+            "or one picture at night.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0
     minutes: Annotated[float, Option("Length of the schedule in minutes. Longer trains better.")] = 60.0
     steps: Annotated[int | None, Option("Length of the schedule in steps, instead of --minutes.", min=1)] = None
     sizes: Annotated[

@@ -98,6 +98,15 @@ def test_validation_shares_no_generated_texture_with_training():
         assert not any(np.array_equal(a[0], b[0]) for a in ours.pyramids for b in theirs.pyramids)
 
 
+def test_the_hard_recipe_has_other_pairs_of_the_same_seeds():
+    hard = replace(RECIPE, procedural=3, hard=True)
+    ordinary, harder = (
+        validation_pairs(validation_textures(None, recipe), 2, size=64, hard=recipe.hard)
+        for recipe in (replace(hard, hard=False), hard)
+    )
+    assert fingerprint(ordinary) != fingerprint(harder)
+
+
 def test_fingerprint_tells_another_picture():
     pair = identity_pair(16)
     darker = replace(pair, image_B=pair.image_B // 2)

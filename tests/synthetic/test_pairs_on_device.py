@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ SIZE, COUNT = 96, 12
 
 @pytest.fixture(scope="module")
 def textures() -> Textures:
-    return Textures.load(None, procedural=5, seed=0)
+    return Textures.load(None, procedural=5, seed=0, repeated=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def atlas(textures) -> Atlas:
     return Atlas.of(textures, torch.device("cpu"))
 
 
-def pairs(textures, atlas, seed, **kwargs):
-    table = sample_pairs(textures, atlas.index, np.random.default_rng(seed), SIZE, COUNT)
+def pairs(textures, atlas, seed, *, hard=0.0, **kwargs):
+    table = sample_pairs(textures, atlas.index, np.random.default_rng(seed), SIZE, COUNT, hard=hard)
     return render_pairs(table, atlas, **kwargs)
 
 
@@ -39,8 +41,20 @@ def test_batch_has_the_promised_shapes_and_repeats_with_its_seed(textures, atlas
     assert not torch.equal(images, other[0])
 
 
-def test_visible_pixels_look_alike_before_the_light_changes(textures, atlas):
-    images, warp, visible = pairs(textures, atlas, 3, lit=False)
+def test_hard_pairs_are_rendered_and_some_are_dark(textures, atlas):
+    table = sample_pairs(textures, atlas.index, np.random.default_rng(4), SIZE, COUNT, hard=1.0)
+    dark = table.at_night.view(2, -1)
+    assert dark.any()
+    assert not dark.all(dim=0).any()
+    night = render_pairs(table, atlas)
+    day = render_pairs(replace(table, at_night=torch.zeros_like(table.at_night)), atlas)
+    assert night[0].float().mean() < day[0].float().mean()
+    torch.testing.assert_close(night[1], day[1])
+
+
+@pytest.mark.parametrize("hard", [0.0, 1.0])
+def test_visible_pixels_look_alike_before_the_light_changes(textures, atlas, hard):
+    images, warp, visible = pairs(textures, atlas, 3, lit=False, hard=hard)
     warp = to_colmap_pixels(warp, (SIZE, SIZE)).numpy() - np.float32(0.5)
     medians = []
     for view in range(2 * COUNT):

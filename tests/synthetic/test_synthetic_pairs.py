@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.pairs import deep_scene, flat_scene, unrelated_textures
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.school import HARD, ORDINARY
 
 SIZE = 96
 
 
 @pytest.fixture(scope="module")
 def textures() -> Textures:
-    return Textures.load(None, procedural=5, seed=0)
+    return Textures.load(None, procedural=5, seed=0, repeated=4)
 
 
-@pytest.fixture(scope="module")
-def plain_pairs(textures):
-    return [sample_pair(textures, np.random.default_rng([3, i]), SIZE, light=False) for i in range(30)]
+@pytest.fixture(scope="module", params=[ORDINARY, HARD], ids=["ordinary", "hard"])
+def plain_pairs(request, textures):
+    rngs = (np.random.default_rng([3, i]) for i in range(30))
+    return [sample_pair(textures, rng, SIZE, light=False, school=request.param) for rng in rngs]
 
 
 def test_same_seed_gives_the_same_pair(textures):
@@ -72,3 +77,37 @@ def test_light_changes_grey_levels_but_not_size():
     assert changed.shape == image.shape
     assert changed.dtype == np.uint8
     assert not np.array_equal(changed, image)
+
+
+def test_hard_pairs_turn_and_zoom_further(textures):
+    widest, largest = [], []
+    for school in (ORDINARY, HARD):
+        turns, scales = [], []
+        for seed in range(200):
+            _, (camera_A, camera_B) = deep_scene(textures, np.random.default_rng(seed), SIZE, school)
+            turns.append(np.degrees(np.arccos(np.clip(camera_A.R[2] @ camera_B.R[2], -1, 1))))
+            _, cameras = flat_scene(textures, np.random.default_rng(seed), SIZE, school)
+            scales.append(abs(np.diff([np.log(np.linalg.norm(camera.t) / camera.K[0, 0]) for camera in cameras])[0]))
+        widest.append(np.percentile(turns, 99))
+        largest.append(np.exp(np.percentile(scales, 95)))
+    assert widest[0] < 60 < 75 < widest[1]
+    assert largest[0] < 3.6 < largest[1] < 6
+
+
+def test_night_is_dark_with_warm_lamps():
+    grey = np.full((64, 64, 3), 150, np.uint8)
+    nights = [photograph(grey, np.random.default_rng(seed), at_night=True).astype(float) for seed in range(40)]
+    days = [photograph(grey, np.random.default_rng(seed)).astype(float) for seed in range(40)]
+    assert np.median([night.mean() for night in nights]) < 0.8 * np.median([day.mean() for day in days])
+    assert np.median([night.std() for night in nights]) > np.median([day.std() for day in days])
+
+
+def test_look_alike_scenes_share_a_motif_and_no_picture(textures):
+    school = replace(HARD, alike=1.0)
+    first, second = unrelated_textures(textures, np.random.default_rng(0), school)
+    drawn = [pool.crop(np.random.default_rng(1)).excerpt.picture for pool in (first, second)]
+    assert drawn[1] == drawn[0] + 1
+    one, other = (textures.pyramids[picture][0].astype(int) for picture in drawn)
+    assert not np.array_equal(one, other)
+    assert np.median(np.abs(one - other)) < 25
+    assert unrelated_textures(textures, np.random.default_rng(0), ORDINARY) == (textures, textures)

@@ -49,6 +49,17 @@ def test_large_pictures_are_drawn_more_often():
     np.testing.assert_allclose(textures.weights, (0.8, 0.2))
 
 
+def test_repeated_motifs_are_drawn_only_when_asked_for():
+    textures = Textures.load(None, procedural=5, seed=0, repeated=4)
+    assert len(textures.pyramids) == 9
+    plain = Textures.load(None, procedural=5, seed=0)
+    for seed in range(20):
+        crops = [pool.crop(np.random.default_rng(seed)) for pool in (textures, plain)]
+        np.testing.assert_array_equal(crops[0].pixels, crops[1].pixels)
+        assert textures.repeated_crop(np.random.default_rng(seed)).excerpt.picture >= 5
+    assert sum(len(half.pyramids) for half in textures.halves()) == 5
+
+
 def test_photographs_are_read_as_rgb(tmp_path):
     image = np.zeros((50, 60, 3), np.uint8)
     image[..., 2] = 250  # red, as OpenCV orders channels

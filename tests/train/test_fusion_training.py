@@ -40,7 +40,7 @@ def test_steps_on_one_pair_reduce_the_loss_and_match_better_than_both_maps_joine
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = sample_pair(Textures.load(None, procedural=2, seed=0), np.random.default_rng(1), SIDE)
-    monkeypatch.setattr(source, "sample_pair", lambda *_: pair)
+    monkeypatch.setattr(source, "sample_pair", lambda *_, **__: pair)
     trained = train(replace(options, learning_rate=1e-2))
     with options.output.with_suffix(".csv").open(encoding="utf-8") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]

@@ -59,7 +59,7 @@ def batch(options):
 
 def test_fifteen_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_match(options, monkeypatch):
     pair = sample_pair(Textures.load(None, procedural=2, seed=0), np.random.default_rng(1), SIDE)
-    monkeypatch.setattr(source, "sample_pair", lambda *_: pair)
+    monkeypatch.setattr(source, "sample_pair", lambda *_, **__: pair)
     train(options)
     with options.output.with_suffix(".csv").open(encoding="utf-8") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]

@@ -53,7 +53,7 @@ def trainable(options):
 def test_twenty_steps_on_one_pair_reduce_the_loss_and_leave_weights_that_load(options, monkeypatch):
     textures = Textures.load(None, procedural=2, seed=0)
     pair = sample_pair(textures, np.random.default_rng(1), 64)
-    monkeypatch.setattr(source, "sample_pair", lambda *_: pair)
+    monkeypatch.setattr(source, "sample_pair", lambda *_, **__: pair)
     train(replace(options, sizes=(64, 64, 64)))
     losses = logged(options, "loss")
     assert len(losses) == 20

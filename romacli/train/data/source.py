@@ -14,6 +14,7 @@ from romacli.synthetic import Textures, sample_pair
 from romacli.synthetic.batch import stacked
 from romacli.synthetic.pairs_on_device import PairTable, render_pairs, sample_pairs
 from romacli.synthetic.rasterise import Atlas
+from romacli.synthetic.school import REPEATED, school_of
 from romacli.train.options import TrainOptions
 from romacli.train.trainable import Batch, moved
 
@@ -40,12 +41,14 @@ class PairSource(Protocol):
 
 @dataclass(frozen=True)
 class RenderedPairs:
-    """Pairs of random scenes, rendered on the CPU."""
+    """Pairs of random scenes, rendered on the CPU. hard: fraction of hard ones."""
 
     textures: Textures
+    hard: float = 0.0
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
-        return stacked([sample_pair(self.textures, rng, size) for _ in range(count)])
+        schools = [school_of(rng, self.hard) for _ in range(count)]
+        return stacked([sample_pair(self.textures, rng, size, school=school) for school in schools])
 
     def finished(self, begun: Batch, device: torch.device) -> Batch:
         return moved(begun, device)
@@ -54,12 +57,12 @@ class RenderedPairs:
 class DevicePairs:
     """Pairs of random scenes, generated on the CPU and rendered on the device."""
 
-    def __init__(self, textures: Textures) -> None:
-        self._textures = textures
+    def __init__(self, textures: Textures, hard: float = 0.0) -> None:
+        self._textures, self._hard = textures, hard
         self._atlas = Atlas.of(textures, torch.device("cpu"))
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> PairTable:
-        return sample_pairs(self._textures, self._atlas.index, rng, size, count)
+        return sample_pairs(self._textures, self._atlas.index, rng, size, count, hard=self._hard)
 
     def finished(self, begun: PairTable, device: torch.device) -> Batch:
         if self._atlas.texels.device != device:
@@ -74,8 +77,11 @@ def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
         InputError: its files are missing or damaged.
     """
     if options.data_dir is None:
-        textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed)
-        return RenderedPairs(textures) if device.type == "cpu" else DevicePairs(textures)
+        repeated = REPEATED if options.hard else 0
+        textures = Textures.load(
+            options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated
+        )
+        return (RenderedPairs if device.type == "cpu" else DevicePairs)(textures, options.hard)
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
         scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window
