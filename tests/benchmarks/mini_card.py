@@ -74,8 +74,20 @@ def curve(log: Path) -> Iterator[str]:
 
 
 def synthetic_section(figures: Figures) -> Iterator[str]:
-    recipe, single, matched = figures["recipe"], figures["single_pass"], figures["as_matched"]
     yield from (".SS Rendered pairs", ".nf", r"romacli eval synthetic \-\-textures textures/validation", ".fi", ".PP")
+    yield from accuracy_table(figures)
+    yield ".SS Reliability"
+    yield from reliability_table(figures["single_pass"], figures["as_matched"])
+
+
+def hard_section(figures: Figures) -> Iterator[str]:
+    yield from (".SS Hard rendered pairs", ".nf")
+    yield from (r"romacli eval synthetic \-\-hard \-\-textures textures/validation", ".fi", ".PP")
+    yield from accuracy_table(figures)
+
+
+def accuracy_table(figures: Figures) -> Iterator[str]:
+    recipe, single, matched = figures["recipe"], figures["single_pass"], figures["as_matched"]
     yield (
         f"{recipe['pairs']} pairs of {recipe['size']} px, seed {recipe['seed']}, fingerprint {figures['fingerprint']}; "
         f"as matched: the first {recipe['matched']} of them, in two passes at "
@@ -94,7 +106,10 @@ def synthetic_section(figures: Figures) -> Iterator[str]:
         yield f"{title:28}{_cell(single[name]):>12}{_cell(matched[name]):>12}"
     errors = (result["reliability"]["expected_error"] for result in (single, matched))
     yield f"{'calibration error':28}" + "".join(f"{_cell(error):>12}" for error in errors)
-    yield from (".fi", ".SS Reliability")
+    yield ".fi"
+
+
+def reliability_table(single: Figures, matched: Figures) -> Iterator[str]:
     yield (
         "Share of the pixels with a given certainty whose point is visible in the other image and found within 3 px "
         "at 256 px:"
@@ -201,12 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("--synthetic", type=Path, help="output of romacli eval synthetic --json")
+    parser.add_argument("--hard", type=Path, help="output of romacli eval synthetic --hard --json")
     parser.add_argument("--photographs", type=Path, help="output of photographs.py --json")
     parser.add_argument("--log", type=Path, help="the CSV log of the training")
     options = parser.parse_args()
-    synthetic, photographs = (_measured(path) for path in (options.synthetic, options.photographs))
+    synthetic, hard, photographs = map(_measured, (options.synthetic, options.hard, options.photographs))
     figures = [*weights_section(EMBEDDED, options.log)]
     figures += synthetic_section(synthetic) if synthetic else ()
+    figures += hard_section(hard) if hard else ()
     figures += unrelated_section(synthetic, photographs)
     figures += photographs_section(photographs) if photographs else ()
     options.page.write_text(replaced(options.page.read_text("utf-8"), figures), encoding="utf-8")
