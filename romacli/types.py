@@ -141,6 +141,7 @@ class CompactWarp:
     quarter_turns: clockwise quarter turns applied to the upright B for the pair to match. The warps refer to the
         images as stored, whatever its value.
     found_by: how a pair that did not match at first was made to match, a key of `FOUND_BY`, or "".
+    precise: whether the network predicted its precision, which is then part of the weights.
     """
 
     target_AB: np.ndarray
@@ -152,6 +153,7 @@ class CompactWarp:
     overlap: float
     quarter_turns: int = 0
     found_by: str = ""
+    precise: bool = False
 
     def __post_init__(self) -> None:
         for side in ("AB", "BA"):

@@ -16,6 +16,9 @@ from romacli.types import CompactWarp, Size
 _ROOM = 1 / 8
 _LARGEST_CODE = np.iinfo(np.uint16).max
 
+# The error of a good match, 0.5 px at a long side of 1600: a target that errs by so much has weight 1/2.
+GOOD_ERROR = 0.5 / 1600
+
 # A patch of four nodes is one surface only while it stays nearly a parallelogram and is not torn apart: depth
 # edges and wrong matches bend more than this share of a cell or stretch over more than so many cells. Tuned
 # on rendered scenes, with cells counted in the target image so that images of different resolution are
@@ -52,6 +55,12 @@ def decode_targets(steps: np.ndarray, size: Size) -> np.ndarray:
     return steps * np.float32(target_step(size)) - np.float32(target_margin(size))
 
 
+def precisions_of(weights: np.ndarray, size: Size) -> np.ndarray:
+    """What weights (n,) in [0, 1] say of targets in an image of this size: inverse variance per axis, 1 / px²."""
+    weights = np.minimum(weights, 1 - 1e-6)
+    return 2 * weights / (1 - weights) / (GOOD_ERROR * max(size)) ** 2
+
+
 @dataclass(frozen=True)
 class WarpSample:
     """A warp sampled at n points.
@@ -69,16 +78,20 @@ class WarpField:
     """One direction of a stored warp, readable at any pixel of the source image.
 
     Between four nodes the warp is bilinear, and it is extrapolated by half a cell beyond the outermost nodes. The
-    weight is 0 outside the image, next to unusable nodes, and where the nodes do not form one surface.
+    weight is 0 outside the image, next to unusable nodes, and where the nodes do not form one surface. `precise` says
+    whether the network's own precision is in the weights.
     """
 
-    def __init__(self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size) -> None:
+    def __init__(
+        self, targets: np.ndarray, weights: np.ndarray, *, source_size: Size, target_size: Size, precise: bool = False
+    ) -> None:
         """Prepare (gh, gw, 2) targets in COLMAP pixels and (gh, gw) weights in [0, 1] for reading."""
         if min(weights.shape) < 2:
             raise ValueError(f"a warp of {weights.shape} nodes cannot be interpolated, expected at least (2, 2)")
         gh, gw = weights.shape
         self.source_size = source_size
         self.target_size = target_size
+        self.precise = precise
         self._shape = gh, gw
         cell = max(target_size[0] / gw, target_size[1] / gh)
         surfaces = [_Surface.through(np.asarray(targets[..., axis], np.float32)) for axis in (0, 1)]
@@ -174,7 +187,13 @@ def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
             getattr(record, f"weight_{source}{target}"),
         )
         decoded = decode_targets(codes, sizes[target])
-        return WarpField(decoded, weights / np.float32(255), source_size=sizes[source], target_size=sizes[target])
+        return WarpField(
+            decoded,
+            weights / np.float32(255),
+            source_size=sizes[source],
+            target_size=sizes[target],
+            precise=record.precise,
+        )
 
     return field("A", "B"), field("B", "A")
 

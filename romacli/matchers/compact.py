@@ -14,12 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.geometry.warp import encode_targets
+from romacli.geometry.warp import GOOD_ERROR, encode_targets
 from romacli.types import CompactWarp, DenseMatch, Size
 
-# The error of a good match, 0.5 px at a long side of 1600: a cell whose forward/backward residual has this variance
-# gets weight 1/2.
-_GOOD_ERROR = 0.5 / 1600
 # Window, as a share of the grid, over which local variance and zoom are averaged: wide enough to smooth single
 # residuals, which may be small by chance, and narrow enough to follow texture.
 _WINDOW = 0.032
@@ -199,7 +196,7 @@ def _pool(
         expected = _blocks(predicted * usable, stride).mean(dim=(2, 4)) / share.clamp(min=_MIN_USABLE_OF_CELL)
         error = (error * expected).sqrt()
     kept = (share > _MIN_USABLE_OF_CELL) & (window_share > _MIN_USABLE_OF_WINDOW)
-    return centres, kept * _GOOD_ERROR**2 / (_GOOD_ERROR**2 + error)
+    return centres, kept * GOOD_ERROR**2 / (GOOD_ERROR**2 + error)
 
 
 def _record(AB: np.ndarray, BA: np.ndarray, match: DenseMatch) -> CompactWarp:
@@ -209,4 +206,5 @@ def _record(AB: np.ndarray, BA: np.ndarray, match: DenseMatch) -> CompactWarp:
     for side, grid, size in (("AB", AB, match.size_B), ("BA", BA, match.size_A)):
         packed[f"target_{side}"] = encode_targets(grid[..., :2] * max(size), size)
         packed[f"weight_{side}"] = np.ceil(grid[..., 2] * 255).astype(np.uint8)
-    return CompactWarp(**packed, size_A=match.size_A, size_B=match.size_B, overlap=overlap)
+    precise = match.precision_AB is not None and match.precision_BA is not None
+    return CompactWarp(**packed, size_A=match.size_A, size_B=match.size_B, overlap=overlap, precise=precise)

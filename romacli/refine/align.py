@@ -13,6 +13,8 @@ _CHUNK = 1024
 # What remains of error where there is no noise: reading between pixels, and surfaces that are not flat.
 _FLOOR_PX = 0.02
 _LEAST_GAIN = 1e-3
+# Starts are not known better: warps are stored in steps and read between cells.
+_LEAST_START_PX = 0.1
 # Of a patch: where more of it is black or white, what lies between tells too little.
 _MOST_CLIPPED = 0.1
 # Steps are damped by this share of a patch's variance. Where its slopes are hardly more, along an edge, they would seem
@@ -44,12 +46,14 @@ def align(
     starts: np.ndarray,
     affines: np.ndarray,
     options: RefineOptions,
+    precisions: np.ndarray | None = None,
 ) -> Alignment:
     """Move `starts` until the patches around them look like those around `places`, whatever gain and offset.
 
     Args:
         places: (n, 2) COLMAP pixels of the source. starts: (n, 2) of the target, right within `options.reach_px`.
-        affines: (n, 2, 2) target px per source px around each place.
+        affines: (n, 2, 2) target px per source px around each place. precisions: (n,) 1 / px², the inverse variance per
+        axis of starts, 0 where it is not known; a place that the photographs fix less well stays nearer to its start.
     """
     whole = [rows.astype(np.float64) for rows in (places, starts, affines)]
     parts = []
@@ -57,11 +61,17 @@ def align(
         rows = slice(start, start + _CHUNK)
         parts.append(_align_chunk(source, target, whole[0][rows], whole[1][rows], whole[2][rows], options))
     found = Alignment(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Alignment)))
-    return _confirmed(found, source, target, whole, options)
+    precisions = np.zeros(len(places)) if precisions is None else precisions
+    return _confirmed(found, source, target, whole, precisions, options)
 
 
 def _confirmed(
-    found: Alignment, source: Photograph, target: Photograph, whole: list[np.ndarray], options: RefineOptions
+    found: Alignment,
+    source: Photograph,
+    target: Photograph,
+    whole: list[np.ndarray],
+    precisions: np.ndarray,
+    options: RefineOptions,
 ) -> Alignment:
     """Believe what wider patches lead back to where it came from, unlike wrong texture and patches over an edge.
 
@@ -78,12 +88,22 @@ def _confirmed(
         there = affines[some] @ off
         found.source_covariance[some] += off @ off.transpose(0, 2, 1)
         found.covariance[some] += there @ there.transpose(0, 2, 1)
+        told = some[precisions[some] > 0]
+        _draw_to_starts(found, told, starts[told], precisions[told])
         deviation = np.sqrt(np.linalg.eigvalsh(found.covariance[some])[:, 1])
         # The farther a place went the surer it has to be: wrong texture is seldom near the start.
         shift = np.linalg.norm(found.xy[some] - starts[some], axis=1) / 2 ** (levels - 1)
         sure = (deviation < options.max_deviation_px) & (deviation * shift < options.max_doubt_px2)
         found.good[some] = back.good & sure
     return replace(found, xy=np.where(found.good[:, None], found.xy, starts))
+
+
+def _draw_to_starts(found: Alignment, rows: np.ndarray, starts: np.ndarray, precisions: np.ndarray) -> None:
+    """Average places with their starts, each by its inverse covariance."""
+    by_start = np.minimum(precisions, _LEAST_START_PX**-2)[:, None, None]
+    kept = np.linalg.inv(np.eye(2) + found.covariance[rows] * by_start)
+    found.xy[rows] = starts + (kept @ (found.xy[rows] - starts)[..., None])[..., 0]
+    found.covariance[rows] = kept @ found.covariance[rows]
 
 
 def _align_chunk(

@@ -9,7 +9,7 @@ from itertools import repeat
 
 import numpy as np
 
-from romacli.geometry.warp import WarpField
+from romacli.geometry.warp import WarpField, precisions_of
 from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
@@ -27,20 +27,22 @@ _LEAST_AREA = 0.05
 
 @dataclass(frozen=True)
 class Links:
-    """Observations of one track in two images: rows (m,) in the first and in the second, and the shear between.
+    """Observations of one track in two images: rows (m,) int32 in the first and in the second, and the shear between.
 
-    affines: (m, 2, 2) float32, px of the second image per px of the first.
+    affines: (m, 2, 2) float32, px of the second image per px of the first; precisions: (m,) float32 1 / px² of the
+    second image, the inverse variance per axis of a warp whose network tells, 0 for others.
     """
 
     first: np.ndarray
     second: np.ndarray
     affines: np.ndarray
+    precisions: np.ndarray
 
     @classmethod
     def of(
         cls, first: np.ndarray, second: np.ndarray, ways: tuple[WarpField, WarpField], xy: tuple[np.ndarray, np.ndarray]
     ) -> Links:
-        """Links where a warp speaks, either way; where both do, the mean of the shears.
+        """Links where a warp speaks, either way; where both do, the mean of the shears and precisions.
 
         Args:
             first, second: (m,) rows that belong together. ways: the warps there and back. xy: (m, 2) their places.
@@ -51,10 +53,17 @@ class Links:
         turnable = (back.weights > 0) & (np.abs(np.linalg.det(back.jacobians)) > _LEAST_AREA)
         turned = np.linalg.inv(np.where(turnable[:, None, None], back.jacobians, np.eye(2, dtype=np.float32)))
         votes = np.stack((there.weights > 0, turnable)).astype(np.float32)
-        total = np.maximum(votes.sum(axis=0), 1)[:, None, None]
-        affines = (there.jacobians * votes[0][:, None, None] + turned * votes[1][:, None, None]) / total
+        total = np.maximum(votes.sum(axis=0), 1)
+        affines = (there.jacobians * votes[0][:, None, None] + turned * votes[1][:, None, None]) / total[:, None, None]
+        told = [
+            precisions_of(sample.weights, way.target_size) * way.precise
+            for way, sample in zip(ways, (there, back), strict=True)
+        ]
+        told[1] /= np.abs(np.linalg.det(turned))
+        precisions = ((np.stack(told) * votes).sum(axis=0) / total).astype(np.float32)
         spoken = votes.any(axis=0)
-        return cls(first[spoken], second[spoken], affines[spoken])
+        first, second = (rows[spoken].astype(np.int32) for rows in (first, second))
+        return cls(first, second, affines[spoken], precisions[spoken])
 
 
 @dataclass(frozen=True)
@@ -116,29 +125,44 @@ def refine_tracks(
 class _Ways:
     """Links both ways round, from what may be settled to what is to be aligned.
 
-    source, target: (m,) observations; affines: (m, 2, 2) float32; closeness: (m,) in [0, 1], the lower the more one
-    view shrinks or shears what the other shows.
+    source, target: (m,) int32 observations; affines: (m, 2, 2) float32; precisions: (m,) float32 1 / px² of the target,
+    0 where none is told; closeness: (m,) float32 in [0, 1], the lower the more one view shrinks or shears what the
+    other shows.
     """
 
     source: np.ndarray
     target: np.ndarray
     affines: np.ndarray
+    precisions: np.ndarray
     closeness: np.ndarray
 
     @classmethod
     def of(cls, links: Mapping[Edge, Links], starts: np.ndarray, smallest_area: float) -> _Ways:
-        ordered = [(i, j, links[i, j]) for i, j in sorted(links)]
-        none = np.zeros(0, np.int64)
-        first = np.concatenate([none, *(starts[i] + link.first for i, _, link in ordered)])
-        second = np.concatenate([none, *(starts[j] + link.second for _, j, link in ordered)])
-        affines = np.concatenate([np.zeros((0, 2, 2), np.float32), *(link.affines for *_, link in ordered)])
-        area = np.abs(np.linalg.det(affines))
-        sound = (area > smallest_area) & (area < 1 / smallest_area)
-        first, second, affines = first[sound], second[sound], affines[sound]
-        both = np.concatenate((affines, np.linalg.inv(affines))).astype(np.float32)
-        singular = np.linalg.svd(both, compute_uv=False)
-        closeness = np.minimum(singular[:, 1], 1 / singular[:, 0])
-        return cls(np.concatenate((first, second)), np.concatenate((second, first)), both, closeness)
+        # Link by link: temporary arrays over all of them would take as much memory again.
+        starts = starts.astype(np.int32)
+        no_rows, no_numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        there, back = [(no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)], []
+        for (i, j), link in sorted(links.items()):
+            area = np.abs(np.linalg.det(link.affines))
+            sound = (area > smallest_area) & (area < 1 / smallest_area)
+            first, second = link.first[sound] + starts[i], link.second[sound] + starts[j]
+            affines, precisions = link.affines[sound], link.precisions[sound]
+            turned = np.linalg.inv(affines)
+            there.append((first, second, affines, precisions, _closeness(affines)))
+            back.append((second, first, turned, precisions * area[sound], _closeness(turned)))
+        return cls(*(np.concatenate(column) for column in zip(*there, *back, strict=True)))
+
+    def start_variances(self, count: int, untold_px: float) -> np.ndarray:
+        """Variances per axis (count,) px² of observations as the warps place them, by the mean of their precisions."""
+        told = self.precisions > 0
+        total = np.bincount(self.target[told], self.precisions[told], count)
+        times = np.bincount(self.target[told], minlength=count)
+        return np.where(total > 0, times / np.maximum(total, 1e-12), untold_px**2)
+
+
+def _closeness(affines: np.ndarray) -> np.ndarray:
+    singular = np.linalg.svd(affines, compute_uv=False)
+    return np.minimum(singular[:, 1], 1 / singular[:, 0])
 
 
 class _Table:
@@ -159,7 +183,8 @@ class _Table:
         self._ways = _Ways.of(links, self._starts, options.smallest_area)
         self._options = options
         self.xy = np.concatenate([np.zeros((0, 2)), *xy])
-        self.covariance = np.tile(np.eye(2) * options.start_px**2, (count, 1, 1))
+        self._start_variance = self._ways.start_variances(count, options.start_px)
+        self.covariance = np.eye(2) * self._start_variance[:, None, None]
         self.quality = np.zeros(count)
         self._moves = np.zeros((count, 2))
         self._untried = np.ones(len(self._ways.source), bool)
@@ -245,7 +270,8 @@ class _Table:
         shown, sought = read(int(self._image[source[0]])), read(int(self._image[target[0]]))
         if shown is None or sought is None:
             return None
-        return align(shown, sought, self.xy[source], self.xy[target], self._ways.affines[work], self._options)
+        ways, places = self._ways, (self.xy[source], self.xy[target])
+        return align(shown, sought, *places, ways.affines[work], self._options, ways.precisions[work])
 
     def learn(self, work: np.ndarray, found: Alignment | None) -> None:
         """Note what came of a group; what it aligned serves others from the next round on."""
@@ -276,7 +302,7 @@ class _Table:
     def result(self) -> RefinedTracks:
         lost = ~self._in_tracks_of(self._settled)
         self.xy[lost] -= self._moves[lost]
-        self.covariance[lost] = np.eye(2) * self._options.start_px**2
+        self.covariance[lost] = np.eye(2) * self._start_variance[lost, None, None]
         cuts = self._starts[1:-1]
         return RefinedTracks(
             *(np.split(values.astype(np.float32), cuts) for values in (self.xy, self.covariance, self.quality))

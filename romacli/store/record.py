@@ -198,6 +198,8 @@ def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
             header |= {"quarter_turns": int(result.quarter_turns)}
         if result.found_by:
             header |= {"found_by": result.found_by}
+        if result.precise:
+            header |= {"precise": True}
     elif isinstance(result, Correspondences):
         header |= {"kind": "correspondences"}
     if not isinstance(result, Correspondences):
@@ -230,6 +232,7 @@ def join(header: dict[str, Any], payload: bytearray) -> PairResult:
             overlap=overlap,
             quarter_turns=quarter_turns_in(header),
             found_by=found_by_in(header),
+            precise=header.get("precise") is True,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedError("header and arrays contradict each other") from error
@@ -248,6 +251,7 @@ def turned(result: PairResult) -> PairResult:
             overlap=result.overlap,
             quarter_turns=-result.quarter_turns % 4,
             found_by=result.found_by,
+            precise=result.precise,
         )
     if isinstance(result, Correspondences):
         return Correspondences(result.keypoints1, result.keypoints0, result.scores)

@@ -81,6 +81,7 @@ def test_what_the_network_knows_of_its_error_takes_part_in_the_weight():
     plain = np.median(without.weight_AB[4:-4, 4:-4])
     assert right < 0.6 * plain < plain < left
     one_way = compact(replace(match, precision_AB=precision), OPTIONS)
+    assert [record.precise for record in (told, without, one_way)] == [True, False, False]
     np.testing.assert_array_equal(one_way.weight_AB, without.weight_AB)
 
 

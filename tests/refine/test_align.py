@@ -131,6 +131,26 @@ def test_where_surfaces_hide_each_other_hardly_a_refined_place_is_off_by_a_pixel
     assert (after[found.good] > 1).mean() < 0.01
 
 
+def test_a_known_start_draws_a_place_to_it_and_one_that_is_not_known_does_not() -> None:
+    noise = np.random.default_rng(0).normal(0, 25, (2, 640, 640))
+    pictures = [np.clip(plaster() + grain, 0, 255).astype(np.uint8) for grain in noise]
+    source, target = (Photograph.prepare(picture, OPTIONS.levels) for picture in pictures)
+    places = np.stack(np.meshgrid(np.arange(100.0, 500, 20), np.arange(100.0, 500, 20)), axis=-1).reshape(-1, 2)
+    starts = places + np.random.default_rng(1).normal(0, 0.1, places.shape)
+    shear = np.tile(np.eye(2), (len(places), 1, 1))
+    free, untold, told = (
+        align(source, target, places, starts, shear, OPTIONS, precisions)
+        for precisions in (None, np.zeros(len(places)), np.full(len(places), 0.1**-2))
+    )
+    np.testing.assert_array_equal(untold.xy, free.xy)
+    assert told.good.sum() >= free.good.sum() > 100
+    off, drawn = (np.linalg.norm(found.xy - places, axis=1)[free.good & told.good] for found in (free, told))
+    assert np.median(drawn) < 0.9 * np.median(off)
+    deviations = [np.sqrt(np.linalg.eigvalsh(found.covariance)[free.good, 1]) for found in (free, told)]
+    assert (deviations[1] < deviations[0]).all()
+    assert deviations[1].max() < 0.1
+
+
 def test_no_patch_reaches_into_a_mask() -> None:
     image = plaster()
     kept = np.ones(image.shape, bool)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -100,6 +102,25 @@ def test_what_is_not_refined_keeps_its_place_and_a_wide_covariance(photographs, 
             covariance[quality == 0], np.broadcast_to(np.eye(2), ((quality == 0).sum(), 2, 2))
         )
         assert np.median(np.trace(covariance[quality > 0], axis1=1, axis2=2)) < 0.1
+
+
+def test_what_is_not_refined_is_as_sure_as_a_network_says(views, tracks) -> None:
+    ids, xy, links = tracks
+    names = list(views.sizes)
+
+    def of_precision(i: int, j: int) -> Links:
+        _, first, second = np.intersect1d(ids[i], ids[j], return_indices=True)
+        record = views.read((names[i], names[j]))
+        halves = {name: getattr(record, name) // 2 for name in ("weight_AB", "weight_BA")}
+        ways = warp_fields(replace(record, **halves, precise=True))
+        return Links.of(first, second, ways, (xy[i][first], xy[j][second]))
+
+    result = refine_tracks(ids, xy, {edge: of_precision(*edge) for edge in links}, lambda image: None)
+    # A weight of a half stands for 0.5 px at a long side of 1600, 0.15 at 480, over both axes.
+    variances = np.concatenate(result.covariance)[:, [0, 1], [0, 1]]
+    linked = variances[:, 0] < 1
+    assert linked.mean() > 0.9
+    assert np.median(np.sqrt(variances[linked])) == pytest.approx(0.15 / np.sqrt(2), rel=0.1)
 
 
 def test_tracks_move_whole_to_where_they_can_be_refined(views, photographs, tracks) -> None:

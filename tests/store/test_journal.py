@@ -50,6 +50,7 @@ def warp(seed=0, shape_A=(3, 4), shape_B=(5, 2)):
         size_A=(640, 480),
         size_B=(300, 400),
         overlap=float(rng.random()),
+        precise=bool(seed % 2),
     )
 
 
@@ -77,7 +78,7 @@ def same(a, b):
 def turned(result):
     if isinstance(result, CompactWarp):
         names = ("target_BA", "weight_BA", "target_AB", "weight_AB", "size_B", "size_A", "overlap")
-        return CompactWarp(*(getattr(result, name) for name in names))
+        return CompactWarp(*(getattr(result, name) for name in names), precise=result.precise)
     if isinstance(result, Correspondences):
         return Correspondences(result.keypoints1, result.keypoints0, result.scores)
     return result
