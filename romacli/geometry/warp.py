@@ -16,7 +16,7 @@ from romacli.types import CompactWarp, Size
 _ROOM = 1 / 8
 _LARGEST_CODE = np.iinfo(np.uint16).max
 
-# The error of a good match, 0.5 px at a long side of 1600: a target that errs by so much has weight 1/2.
+# The error of a good match, 0.5 px at a long side of 1600: a target with this error has weight 1/2.
 GOOD_ERROR = 0.5 / 1600
 
 # A patch of four nodes is one surface only while it stays nearly a parallelogram and is not torn apart: depth
@@ -56,7 +56,7 @@ def decode_targets(steps: np.ndarray, size: Size) -> np.ndarray:
 
 
 def precisions_of(weights: np.ndarray, size: Size) -> np.ndarray:
-    """What weights (n,) in [0, 1] say of targets in an image of this size: inverse variance per axis, 1 / px²."""
+    """Inverse variance per axis, 1 / px², of targets with weights (n,) in [0, 1], in an image of this size."""
     weights = np.minimum(weights, 1 - 1e-6)
     return 2 * weights / (1 - weights) / (GOOD_ERROR * max(size)) ** 2
 
@@ -78,8 +78,8 @@ class WarpField:
     """One direction of a stored warp, readable at any pixel of the source image.
 
     Between four nodes the warp is bilinear, and it is extrapolated by half a cell beyond the outermost nodes. The
-    weight is 0 outside the image, next to unusable nodes, and where the nodes do not form one surface. `precise` says
-    whether the network's own precision is in the weights.
+    weight is 0 outside the image, next to unusable nodes, and where the nodes do not form one surface. `precise`
+    is whether the network's predicted precision is part of the weights.
     """
 
     def __init__(

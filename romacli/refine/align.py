@@ -13,7 +13,7 @@ _CHUNK = 1024
 # What remains of error where there is no noise: reading between pixels, and surfaces that are not flat.
 _FLOOR_PX = 0.02
 _LEAST_GAIN = 1e-3
-# Starts are not known better: warps are stored in steps and read between cells.
+# Starts are not more exact than this: warps are quantised and interpolated between cells.
 _LEAST_START_PX = 0.1
 # Of a patch: where more of it is black or white, what lies between tells too little.
 _MOST_CLIPPED = 0.1
@@ -53,7 +53,7 @@ def align(
     Args:
         places: (n, 2) COLMAP pixels of the source. starts: (n, 2) of the target, right within `options.reach_px`.
         affines: (n, 2, 2) target px per source px around each place. precisions: (n,) 1 / px², the inverse variance per
-        axis of starts, 0 where it is not known; a place that the photographs fix less well stays nearer to its start.
+        axis of starts, 0 if unknown; the result is the mean with the start, weighted by inverse covariances.
     """
     whole = [rows.astype(np.float64) for rows in (places, starts, affines)]
     parts = []
@@ -99,7 +99,7 @@ def _confirmed(
 
 
 def _draw_to_starts(found: Alignment, rows: np.ndarray, starts: np.ndarray, precisions: np.ndarray) -> None:
-    """Average places with their starts, each by its inverse covariance."""
+    """Average positions with their starts, weighted by inverse covariances."""
     by_start = np.minimum(precisions, _LEAST_START_PX**-2)[:, None, None]
     kept = np.linalg.inv(np.eye(2) + found.covariance[rows] * by_start)
     found.xy[rows] = starts + (kept @ (found.xy[rows] - starts)[..., None])[..., 0]

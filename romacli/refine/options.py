@@ -20,8 +20,8 @@ class RefineOptions:
     twice as far for each level more; min_correlation: of patches that agree; max_deviation_px: where the photographs
     fix a place less well, it stays; max_doubt_px2: the same for the deviation times the way from the start, at one
     level; smallest_area: of the warp between two views, by which one may shrink the other; start_px: deviation per axis
-    of what is not refined, where no network tells; carried: of what its track moved it by besides, as a share; rounds:
-    so many other views are tried, one after the other.
+    of what is not refined, unless the network predicts it; carried: of what its track moved it by besides, as a share;
+    rounds: so many other views are tried, one after the other.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints

@@ -30,7 +30,7 @@ class Links:
     """Observations of one track in two images: rows (m,) int32 in the first and in the second, and the shear between.
 
     affines: (m, 2, 2) float32, px of the second image per px of the first; precisions: (m,) float32 1 / px² of the
-    second image, the inverse variance per axis of a warp whose network tells, 0 for others.
+    second image, inverse variance per axis of the warp, 0 if the network does not predict it.
     """
 
     first: np.ndarray
@@ -126,7 +126,7 @@ class _Ways:
     """Links both ways round, from what may be settled to what is to be aligned.
 
     source, target: (m,) int32 observations; affines: (m, 2, 2) float32; precisions: (m,) float32 1 / px² of the target,
-    0 where none is told; closeness: (m,) float32 in [0, 1], the lower the more one view shrinks or shears what the
+    0 if unknown; closeness: (m,) float32 in [0, 1], the lower the more one view shrinks or shears what the
     other shows.
     """
 
@@ -138,7 +138,7 @@ class _Ways:
 
     @classmethod
     def of(cls, links: Mapping[Edge, Links], starts: np.ndarray, smallest_area: float) -> _Ways:
-        # Link by link: temporary arrays over all of them would take as much memory again.
+        # Link by link, as temporary arrays over all of them would double the memory.
         starts = starts.astype(np.int32)
         no_rows, no_numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
         there, back = [(no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)], []
@@ -153,7 +153,7 @@ class _Ways:
         return cls(*(np.concatenate(column) for column in zip(*there, *back, strict=True)))
 
     def start_variances(self, count: int, untold_px: float) -> np.ndarray:
-        """Variances per axis (count,) px² of observations as the warps place them, by the mean of their precisions."""
+        """Variance per axis (count,) px² of observations before refinement, from the mean precision of their warps."""
         told = self.precisions > 0
         total = np.bincount(self.target[told], self.precisions[told], count)
         times = np.bincount(self.target[told], minlength=count)
