@@ -11,33 +11,13 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 
 from romacli import __version__
-from romacli.cli import (
-    aggregate,
-    bench,
-    benchmarks,
-    check,
-    colmap_import,
-    densify,
-    describe,
-    export,
-    filter,
-    follow,
-    localize,
-    match,
-    merge,
-    models,
-    pairs,
-    reconstruct,
-    refine,
-    register,
-    report,
-    show,
-    status,
-    train,
-)
-from romacli.cli import eval as evaluation
 from romacli.cli.console import Console, Unheard, exit_code, tell
+from romacli.cli.mapping import colmap_import, densify, export, filter, localize, reconstruct, register
+from romacli.cli.matching import aggregate, check, match, merge, pairs, refine, status
+from romacli.cli.measuring import bench, benchmarks, models, train
+from romacli.cli.measuring import eval as evaluation
 from romacli.cli.options import PANELS, normalise
+from romacli.cli.viewing import describe, follow, report, show
 from romacli.errors import RomacliError
 from romacli.run.options import TryRotations
 

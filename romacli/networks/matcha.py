@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dinov2 import MLP, Attention, PatchEmbedding
+from .backbones.dinov2 import MLP, Attention, PatchEmbedding
 from .parts.attention import attention
 from .parts.folding import fold_batchnorm
 from .parts.maps import resized

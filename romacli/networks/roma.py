@@ -14,7 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .dinov2 import DINOv2, DINOv2Config, TransformerBlock
+from .backbones.dinov2 import DINOv2, DINOv2Config, TransformerBlock
+from .backbones.vgg import VGG19
 from .output import NetworkMatch, Unfinished
 from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
@@ -23,7 +24,6 @@ from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.residual import ResidualBlock, ResNet50
 from .parts.solve import solve_positive_definite
-from .vgg import VGG19
 from .weights import require_layout, to_float32
 
 FeatureMaps = Mapping[str, Tensor]

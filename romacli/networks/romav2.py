@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dinov2 import TransformerBlock
-from .dinov3 import DINOv3, DINOv3Config, Periods
+from .backbones.dinov2 import TransformerBlock
+from .backbones.dinov3 import DINOv3, DINOv3Config, Periods
+from .backbones.vgg import VGG19
 from .output import PreciseMatch, Unfinished
 from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
@@ -24,7 +25,6 @@ from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.rotary import rotation
 from .roma import FeatureMaps, Float32Conv2d, Float32Linear, Float32Sequential, Level, without_autocast
-from .vgg import VGG19
 from .weights import load_strictly
 
 RELEASES = ("2.0.0", "2.0.1")

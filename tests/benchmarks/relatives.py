@@ -26,7 +26,7 @@ from support.seeded_relatives import seeded_relative
 from support.small_romav2 import small_checkpoint
 from torch import Tensor, nn
 
-from romacli.networks.dinov3 import DINOv3, DINOv3Config
+from romacli.networks.backbones.dinov3 import DINOv3, DINOv3Config
 from romacli.networks.parts.maps import resized
 from romacli.networks.parts.rotary import rotation
 from romacli.networks.romav2 import PUBLISHED, RoMaV2, resize

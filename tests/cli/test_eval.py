@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.commands import result_of, romacli
 
-from romacli.cli.eval import _pose_table, _synthetic_table
+from romacli.cli.measuring.eval import _pose_table, _synthetic_table
 from romacli.eval.certainty import Reliability
 from romacli.eval.relative_pose import PoseResult
 from romacli.eval.statistics import Interval
@@ -109,7 +109,7 @@ def test_tables_show_the_numbers():
     area = {5.0: Interval(0.25, 0.125, 0.375)}
     text = _pose_table(PoseResult(area, {5.0: Interval(0.0, 0, 0)}, 0.5, 99.6, 0.75, 0.1, 2), 4, 5)
     assert re.search(r"at 5 deg +0\.250 +0\.125 to 0\.375 +0\.000\n", text)
-    assert re.search(r"matches +100 a pair", text)
+    assert re.search(r"matches +100 per pair", text)
 
 
 def test_weights_of_another_kind_are_refused(tmp_path):

@@ -17,10 +17,10 @@ from romacli.errors import UsageError, WeightsError
 from romacli.eval.features.maps import FeatureMap, feature_map
 from romacli.eval.features.options import StudyOptions
 from romacli.eval.features.study import Encoded, encoded, judge, kernel_neighbours, train
-from romacli.networks.dinov2 import DINOv2, DINOv2Config
+from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
+from romacli.networks.backbones.vgg import VGG19
 from romacli.networks.mini import pixel_grid
 from romacli.networks.parts.residual import ResNet50
-from romacli.networks.vgg import VGG19
 from romacli.networks.xfeat import XFeatDetector
 from romacli.synthetic import Textures, sample_pair
 

@@ -10,7 +10,7 @@ import pytest
 from support.commands import REPOSITORY
 from support.plane import photograph_plane
 
-from romacli.cli.bench import table
+from romacli.cli.measuring.bench import table
 from romacli.eval import throughput
 from romacli.eval.photographs import generate_photographs
 from romacli.eval.throughput import Bench, Compared, Run, spread

@@ -17,8 +17,8 @@ from romacli.matchers.describers.matcha import Parts, diffusion_folder, matcher_
 from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
 from romacli.matchers.options import MatcherOptions, SparseOptions
 from romacli.matchers.registry import load_matcher, load_seeded, matcher_named
+from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.dift import GEOMETRIC, Layer
-from romacli.networks.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.matcha import Fusion, FusionConfig
 from romacli.types import Correspondences
 

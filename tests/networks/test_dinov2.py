@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from romacli.networks.dinov2 import DINOv2, DINOv2Config, TransformerBlock
+from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config, TransformerBlock
 
 CONFIG = DINOv2Config(dim=8, depth=2, heads=2, position_side=5)
 

@@ -19,7 +19,7 @@ from romacli.eval.statistics import pose_auc
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.matchers.describers.matcha import dino_features
 from romacli.matchers.describers.nearest import mutual_nearest
-from romacli.networks.dinov2 import DINOv2, DINOv2Config
+from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.matcha import Fusion, FusionConfig, extended, merge, sampled, soft_targets
 
 SMALL = FusionConfig(

@@ -13,9 +13,9 @@ from support.plane import photograph_plane
 from typer.testing import CliRunner
 
 import romacli.cli.app
-import romacli.cli.match
-import romacli.cli.pairs
-import romacli.cli.reconstruct
+import romacli.cli.mapping.reconstruct
+import romacli.cli.matching.match
+import romacli.cli.matching.pairs
 import romacli.job.options
 import romacli.pairing.options
 from romacli.options import Option
@@ -40,9 +40,9 @@ HUB = Source("hub", HubOptions, find, "photos/ --hub 3", "Give two or more.")
 MODULES = (
     romacli.pairing.options,
     romacli.job.options,
-    romacli.cli.pairs,
-    romacli.cli.match,
-    romacli.cli.reconstruct,
+    romacli.cli.matching.pairs,
+    romacli.cli.matching.match,
+    romacli.cli.mapping.reconstruct,
     romacli.cli.app,
 )
 

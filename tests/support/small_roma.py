@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from romacli.networks.dinov2 import DINOv2Config
+from romacli.networks.backbones.dinov2 import DINOv2Config
 from romacli.networks.roma import Level, RoMa, RoMaConfig, checkpoint_name
 
 SMALL = RoMaConfig(

@@ -67,7 +67,7 @@ def _xfeat(name: str, file: Path | None, seed: int) -> FeatureMap:
 
 
 def _vgg19(name: str, file: Path | None, seed: int) -> FeatureMap:
-    from romacli.networks.vgg import VGG19
+    from romacli.networks.backbones.vgg import VGG19
 
     network = VGG19((64, 128, 256, 512))
     _load(network, _required(name, file, "torchvision's VGG19-BN"), "VGG19-BN", prefix="features.", renamed="layers.")
@@ -83,7 +83,7 @@ def _resnet50(name: str, file: Path | None, seed: int) -> FeatureMap:
 
 
 def _dinov2(name: str, file: Path | None, seed: int) -> FeatureMap:
-    from romacli.networks.dinov2 import DINOv2, DINOv2Config
+    from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 
     state = read_state_dict(_required(name, file, "DINOv2's published"))
     if "patch_embed.proj.weight" not in state or "pos_embed" not in state:

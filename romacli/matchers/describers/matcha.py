@@ -19,8 +19,8 @@ from romacli.matchers.describers.sparse import Described, SparseMatcher, fitting
 from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
+from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.dift import GEOMETRIC, SEMANTIC, Dift, load_dift, require_diffusers, seed_of
-from romacli.networks.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.matcha import Fusion, extended, merge, sampled
 from romacli.networks.weights import load_strictly, read_state_dict, sha256_of, weights_folder
 from romacli.types import MatcherSpec, Size

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import typer
 
-from romacli.cli.aggregate import tell_keypoints
 from romacli.cli.console import Console, stopping
+from romacli.cli.matching.aggregate import tell_keypoints
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, JobImages, MatchedJob, Replacing
 

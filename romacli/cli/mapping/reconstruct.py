@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.match import describe, introduce, match_values, raise_failures
+from romacli.cli.matching.match import describe, introduce, match_values, raise_failures
 from romacli.cli.options import DryRunOptions, TalkOptions, takes
 from romacli.errors import UsageError
 from romacli.filter.options import FilterOptions

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from romacli.cli.console import Console, stopping
-from romacli.cli.match import match_values, raise_failures
+from romacli.cli.matching.match import match_values, raise_failures
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
 from romacli.job.options import JobOptions

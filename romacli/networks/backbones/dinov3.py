@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from romacli.networks.parts.rotary import rotation
+
 from .dinov2 import PatchEmbedding, TransformerBlock
-from .parts.rotary import rotation
 
 STORAGE_TOKENS = 4
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.attention import attention
-from .parts.pointwise import Linear
-from .parts.rotary import Rotation
+from romacli.networks.parts.attention import attention
+from romacli.networks.parts.pointwise import Linear
+from romacli.networks.parts.rotary import Rotation
 
 
 @dataclass(frozen=True)

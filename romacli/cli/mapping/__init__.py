@@ -1,0 +1,1 @@
+"""Commands from matches to COLMAP models, and what is made of these."""

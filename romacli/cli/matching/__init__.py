@@ -1,0 +1,1 @@
+"""Commands from photographs to a job with its keypoints and matches."""

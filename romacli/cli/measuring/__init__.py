@@ -1,0 +1,1 @@
+"""Commands on matchers: their weights, speed, accuracy and training."""

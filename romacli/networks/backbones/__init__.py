@@ -1,0 +1,1 @@
+"""Networks that give others their features."""
