@@ -21,7 +21,7 @@ from romacli.errors import UsageError, WeightsError
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
-from romacli.networks.matcha import Fusion, FusionConfig, merge
+from romacli.networks.matcha import Fusion, FusionConfig
 from romacli.networks.mini import Trunk, load_mini, read_weights
 from romacli.networks.parts.maps import resized
 
@@ -31,7 +31,8 @@ from .trainable import Batch, Phase, Trainable
 
 LAYOUT = "romacli-fusion-1"
 SEMANTIC_STRIDE, GEOMETRIC_STRIDE = 16, 8
-SMALL = FusionConfig(256, 128, 64, 64, width=128, blocks=2, heads=4, head_width=128)
+# Channels of the fused maps in the published proportion.
+SMALL = FusionConfig(256, 128, 192, 64, width=128, blocks=2, heads=4, head_width=128)
 SIZES = (224,)
 LEARNING_RATE = 1e-3
 LAST_RATE = 0.01
@@ -62,14 +63,18 @@ class FusedTrunk(nn.Module):
         return F_s, F_g
 
     def described(self, images: Tensor) -> Tensor:
-        """The network's unit descriptors (B, C, H / 8, W / 8)."""
-        F_s, F_g = self(images)
-        return merge(F_g, F_s, mode="light")
+        """Unit descriptors (B, C, H / 8, W / 8): both fused maps side by side."""
+        return side_by_side(*self(images))
 
     def joined(self, images: Tensor) -> Tensor:
-        """Both input maps concatenated: an untrained baseline."""
-        c, f = self.features(images)
-        return F.normalize(torch.cat([F.normalize(each, dim=1) for each in (f, resized(c, f.shape[-2:]))], 1), dim=1)
+        """The same of the maps that were fused, with nothing learned."""
+        return side_by_side(*self.features(images))
+
+
+def side_by_side(semantic: Tensor, geometric: Tensor) -> Tensor:
+    """Both maps at unit length, the semantic one at the grid of the other, as one map at unit length."""
+    semantic = resized(semantic, geometric.shape[-2:])
+    return F.normalize(torch.cat([F.normalize(each, dim=1) for each in (geometric, semantic)], dim=1), dim=1)
 
 
 class FusionTrainable(Trainable):
