@@ -20,7 +20,7 @@ from romacli.errors import ImageError
 from romacli.types import Size
 
 from .extras import RAW, is_heif, raw_size, read_heif, read_raw, teach_pillow_heif
-from .jpeg import MAX_PIXELS, cut_off, is_jpeg, read_jpeg
+from .jpeg import MAX_PIXELS, cut_off, is_jpeg, lacks_end, read_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -234,6 +234,18 @@ def _undecodable(path: Path) -> ImageError:
 
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a JPEG or PNG file stops before its end; nothing is decoded.
+
+    Raises:
+        ImageError: the file cannot be opened or is empty.
+    """
+    start = _read_bytes(path, len(_PNG_START))
+    if is_jpeg(start):
+        return lacks_end(_read_bytes(path))
+    return start == _PNG_START and not _png_has_end(_read_bytes(path))
 
 
 def _png_has_end(data: bytes) -> bool:

@@ -41,8 +41,7 @@ def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
         return None
     import simplejpeg
 
-    end = next((position for code, position in _segments(data) if code == _END), None)
-    if end is None and not data.endswith(_LAST_BYTES):  # stray bytes inside can look like a segment without end
+    if lacks_end(data):
         raise cut_off(path)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -54,7 +53,7 @@ def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
         except ValueError as error:
             if _UNKNOWN.search(str(error)):
                 return None
-            if not _ODDITY.search(str(error)) and not _is_padding(str(error), data[:end]):
+            if not _ODDITY.search(str(error)) and not _is_padding(str(error), data[: _end(data)]):
                 raise _damaged(path, str(error)) from error
             image = _decode(data, wanted, strict=False)
         else:
@@ -63,6 +62,16 @@ def read_jpeg(path: Path, data: bytes) -> np.ndarray | None:
     except ValueError:
         return None
     return image if wanted == "RGB" else None
+
+
+def lacks_end(data: bytes) -> bool:
+    """Whether a JPEG stops before its end."""
+    # Stray bytes inside can look like a segment without end.
+    return not data.endswith(_LAST_BYTES) and _end(data) is None
+
+
+def _end(data: bytes) -> int | None:
+    return next((position for code, position in _segments(data) if code == _END), None)
 
 
 def cut_off(path: Path) -> ImageError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from romacli.errors import InputError
 from romacli.types import DenseMatch, Pair, Size
-from romacli.words import first_few
+from romacli.words import counted, first_few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,8 +155,9 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
     """The sizes of pictures by their headers.
 
     Raises:
-        InputError: some are missing, or one is no picture.
+        InputError: some are missing or cut off, or one is no picture.
     """
+    from romacli.images.decode import is_cut_off
     from romacli.images.metadata import read_metadata
 
     names = list(dict.fromkeys(names))
@@ -165,6 +166,11 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
         raise InputError(
             f"{root} lacks {len(missing)} of {len(names)} pictures that its lists name, first {missing[0]}. Unpack the "
             "data again, or finish the download; `romacli eval list` says how they lie."
+        )
+    if cut := [name for name in names if is_cut_off(root / name)]:
+        raise InputError(
+            f"{root} holds {counted(len(cut), 'picture')} cut off before the end, first {cut[0]}. Unpack the data "
+            "again, or finish the download."
         )
     return {name: read_metadata(root / name).size for name in names}
 
