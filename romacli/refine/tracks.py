@@ -106,10 +106,12 @@ def refine_tracks(
     options = options or RefineOptions()
     table = _Table(ids, xy, links, options, fixed or {})
     with ThreadPoolExecutor(threads) as pool:
-        chosen = table.choose()
+        chosen, sought = table.choose(), set[int]()
         for batch in batches(sorted(table.works(chosen))):
-            for image in sorted({image for edge in batch for image in edge}):
+            new = {image for edge in batch for image in edge} - sought
+            for image in sorted(new):
                 table.find_seeds(image, read(image))
+            sought |= new
         table.move_seeds(allows)
         for _ in range(options.rounds):
             works = table.works(table.choose())

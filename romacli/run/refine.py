@@ -98,7 +98,7 @@ class Refinement:
     ) -> Refined:
         """Refine the keypoints of an aggregation, but for those of `held` images, to which the others are aligned.
 
-        Each photograph is decoded once a round where memory allows it.
+        Photographs are decoded once where memory holds all, else about once a round.
         """
         shelf = _Shelf(self, graph, kept, progress)
         if shelf.is_empty:
@@ -190,9 +190,10 @@ class _Shelf:
         capacity = max(2, _HELD_BYTES // (Photograph.BYTES_PER_PX * largest))
         with ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
             for step in plan([self._graph.pair_of(edge) for edge in edges], capacity).steps:
-                for name in step.release:
+                # Where all fit, they stay for the rounds to come.
+                for name in step.release if len(numbers) > capacity else ():
                     self._held.pop(numbers[name], None)
-                loaded = [numbers[name] for name in step.encode]
+                loaded = [numbers[name] for name in step.encode if numbers[name] not in self._held]
                 for image, photograph in zip(loaded, pool.map(self._load, loaded), strict=True):
                     if photograph is not None:
                         self._held[image] = photograph
