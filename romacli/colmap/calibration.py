@@ -1,43 +1,48 @@
-"""Focal lengths of uncalibrated cameras, from all fundamental matrices of a database.
-
-For the true focal lengths, E = K1^T F K0 has two equal singular values. Each pair gives a residual at every focal
-length; these are combined robustly, so that a few wrong pairs have little influence.
-"""
+"""Uncalibrated cameras from all fundamental matrices of a database: focal lengths, distortion and centres."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from romacli.geometry.distortion import fit_fundamental
+from romacli.geometry.focal import STEP, best_centre, best_focal, drawn_anew, focal_curves, sharp_focal, shifted
+from romacli.types import Size
 from romacli.words import counted
 
-from .access import images_of
+from .access import PAIR_BASE, images_of
 from .cameras import DEFAULT_FOCAL_FACTOR
 
-# In longer sides of the image.
-_FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 _ROUNDS = 3
 _FEWEST_PAIRS = 6
-# Residuals are truncated here.
-_MOST_RESIDUAL = 0.1
-# The estimate must be sharp: a few per cent of spread over bootstraps, and clearly better than 1.5 times it.
-_MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
-_DRAWS = 60
+# Bounds farther apart than this factor are worthless.
+_WIDEST = 2.0
+# Pairs within one camera, and matches of each, from which distortion and centre are estimated.
+_MOST_OWN, _MATCHES = 100, 300
+# Per longer side squared, from fisheyes to pincushions; then by finer steps near the best.
+_DISTORTIONS = np.array([-3.2, -1.6, -0.8, -0.4, -0.2, -0.1, 0, 0.1, 0.2, 0.4, 0.8])
+# In longer sides: optical axes of whole photographs are hardly farther off the middle, and those of cropped ones are.
+_OFF_CENTRE, _CROPPED = 0.02, 0.04
+# How much better another centre has to explain the pairs, and what distortion at the edge only fisheyes have.
+_CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 # Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
-_NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2}
+_NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2, 5: 2, 8: 1, 9: 1}
+# Models without distortion, and fisheyes.
+_PINHOLES, _FISHEYES = (0, 1), (5, 8, 9)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The focal length of a camera in px, by `pairs` pairs: low and high enclose 90 % of the answers of pairs drawn
-    anew. before: what the database had, in px; is_prior: out of EXIF data."""
+    """The focal length of a camera in px, by `pairs` pairs, from low to high: what pairs drawn anew, another distortion
+    and a centre off the middle make of it. before: what the database had, in px; is_prior: out of EXIF data."""
 
     camera: int
     focal_length_px: float
@@ -84,75 +89,178 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Lens:
+    """What the pairs of a camera say against its model.
+
+    edge: by how much of its distance the middle of a longer edge lies nearer the centre than without distortion;
+    centre_px: where the optical axis meets the photographs, if that is far from their middle; is_set: and is taken.
+    """
+
+    camera: int
+    size: Size
+    edge: float
+    centre_px: tuple[float, float] | None = None
+    is_set: bool = False
+
+    def __str__(self) -> str:
+        if self.centre_px is not None:
+            near, middle = ("({:.0f}, {:.0f}) px".format(*place) for place in (self.centre_px, np.array(self.size) / 2))
+            taken = " The model uses that" if self.is_set else " If so, give --camera-params this centre"
+            return (
+                f"camera {self.camera}: by its pairs the optical axis meets the photographs near {near}, and not in "
+                f"their middle, {middle}. Were they cropped?{taken}; whole photographs are better"
+            )
+        return (
+            f"camera {self.camera}: by its pairs the photographs are as distorted as a fisheye's, by "
+            f"{100 * self.edge:.0f} % at the edge. --camera-model OPENCV_FISHEYE is for such lenses"
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What pairs say of the cameras of a database."""
+
+    calibrations: tuple[Calibration, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
+    lenses: tuple[Lens, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Camera:
+    model: int
+    size: Size
+    params: np.ndarray
+    is_prior: bool
+
+    @property
+    def side(self) -> float:
+        return float(max(self.size))
+
+    @property
+    def focal(self) -> float:
+        """In longer sides."""
+        return float(self.params[0]) / self.side
+
+
+@dataclass(frozen=True)
+class _Distortion:
+    """See `fit_fundamental`; factors: by which focal lengths change with the bounds of the value."""
+
+    value: float
+    factors: list[float]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A focal length and its bounds, in longer sides, by `pairs` pairs."""
+
+    focal: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(frozen=True)
 class _Pairs:
-    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, and (N, 2) the rows of cameras and the
-    ids of images."""
+    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, (N, 2) the rows of cameras and the ids
+    of images; the distortion that the matrices are free of, by row of the camera."""
 
     matrices: np.ndarray
     cameras: np.ndarray
     images: np.ndarray
+    distortions: Mapping[int, _Distortion] = field(default_factory=dict)
 
 
-def calibrate_database(path: Path) -> tuple[tuple[Calibration, ...], tuple[Mixture, ...]]:
+def calibrate_database(path: Path) -> Findings:
     """Set the focal length of cameras without a prior, where pairs determine it.
 
-    Cameras with a prior are not changed, but returned if pairs contradict it. Nothing is changed where pairs do not
+    Cameras with a prior are not changed, but found if pairs contradict it. Nothing is changed where pairs do not
     determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
     """
     with closing(sqlite3.connect(path)) as database:
-        rows = database.execute("SELECT camera_id, model, width, height, params, prior_focal_length FROM cameras")
-        cameras = {row[0]: row[1:] for row in rows.fetchall()}
-        known = [camera for camera, row in cameras.items() if row[0] in _NUM_FOCAL]
-        sides = {camera: float(max(cameras[camera][1:3])) for camera in known}
-        before = {camera: float(np.frombuffer(cameras[camera][3], np.float64)[0]) / sides[camera] for camera in known}
-        priors = {camera for camera in known if cameras[camera][4]}
-        pairs = _read_pairs(database, {camera: cameras[camera][1:3] for camera in known})
+        cameras = _read_cameras(database)
+        pairs = _without_distortion(database, _read_pairs(database, cameras), cameras)
+        lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
+        pairs = _about_centres(pairs, cameras, lenses)
+        priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
+        answers = _focal_lengths(pairs, list(cameras), priors)
         found = []
-        for camera, answer in focal_lengths(pairs, known, {camera: before[camera] for camera in priors}).items():
-            focal, low, high, count = answer
-            side = sides[camera]
-            calibration = Calibration(
-                camera, focal * side, low * side, high * side, count, before[camera] * side, camera in priors
-            )
-            if camera not in priors:
-                params = np.frombuffer(cameras[camera][3], np.float64).copy()
-                params[: _NUM_FOCAL[cameras[camera][0]]] = calibration.focal_length_px
-                database.execute("UPDATE cameras SET params = ? WHERE camera_id = ?", (params.tobytes(), camera))
-            if camera not in priors or calibration.contradicts:
-                found.append(calibration)
+        for number, camera in cameras.items():
+            answer = answers.get(number)
+            if not camera.is_prior:
+                _write(database, number, camera, answer, lenses.get(number))
+            if answer is not None:
+                focal, low, high = (camera.side * length for length in (answer.focal, answer.low, answer.high))
+                before, is_prior = float(camera.params[0]), camera.is_prior
+                calibration = Calibration(number, focal, low, high, answer.pairs, before, is_prior)
+                if not is_prior or calibration.contradicts:
+                    found.append(calibration)
         database.commit()
-        untold = {camera: sides[camera] for camera in known if camera not in priors}
-        return tuple(found), tuple(_mixtures(database, pairs, known, untold))
+        return Findings(tuple(found), tuple(_mixtures(database, pairs, cameras)), tuple(lenses.values()))
 
 
-def _mixtures(
-    database: sqlite3.Connection, pairs: _Pairs, cameras: Sequence[int], sides: Mapping[int, float]
-) -> Iterator[Mixture]:
-    """Photographs that do not fit their shared camera, among cameras with `sides` (px) shared without evidence."""
+def _write(
+    database: sqlite3.Connection, number: int, camera: _Camera, answer: _Answer | None, lens: Lens | None
+) -> None:
+    """Give a camera its focal length and its centre, where they are known."""
+    params, count = camera.params.copy(), _NUM_FOCAL[camera.model]
+    if answer is not None:
+        params[:count] = answer.focal * camera.side
+    if lens is not None and lens.is_set:
+        params[count : count + 2] = lens.centre_px
+    database.execute("UPDATE cameras SET params = ? WHERE camera_id = ?", (params.tobytes(), number))
+
+
+def _about_centres(pairs: _Pairs, cameras: Mapping[int, _Camera], lenses: Mapping[int, Lens]) -> _Pairs:
+    """The pairs relative to the optical axes of cameras without a prior."""
+    off = np.zeros((len(cameras), 2))
+    for row, (number, camera) in enumerate(cameras.items()):
+        if (lens := lenses.get(number)) is not None and lens.is_set:
+            off[row] = (np.array(lens.centre_px) - np.array(camera.size) / 2) / camera.side
+    first, second = off[pairs.cameras].transpose(1, 0, 2)
+    return replace(pairs, matrices=shifted(pairs.matrices, first, second))
+
+
+def _lenses(pairs: _Pairs, cameras: Mapping[int, _Camera]) -> Iterator[Lens]:
+    """Cameras that seem to be fisheyes or to have their centre far from the middle."""
+    for row, (number, camera) in enumerate(cameras.items()):
+        edge = -pairs.distortions[row].value / 4 if row in pairs.distortions else 0.0
+        own = _own(pairs, row)
+        if edge > _FISHEYE_EDGE and camera.model not in _FISHEYES:
+            yield Lens(number, camera.size, edge)
+        elif len(own) >= _FEWEST_PAIRS:
+            place, contrast = best_centre(pairs.matrices[own])
+            if np.hypot(*place) > _CROPPED and contrast > _CLEAR:
+                x, y = np.array(camera.size) / 2 + camera.side * np.array(place)
+                yield Lens(number, camera.size, edge, (float(x), float(y)), not camera.is_prior)
+
+
+def _mixtures(database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera]) -> Iterator[Mixture]:
+    """Photographs that do not fit the camera that they share without evidence."""
     name_of = dict(database.execute("SELECT image_id, name FROM images"))
-    for row, camera in enumerate(cameras):
+    for row, (number, camera) in enumerate(cameras.items()):
         mine = (pairs.cameras == row).all(axis=1)
         images = np.unique(pairs.images[mine])
-        if camera not in sides or len(images) < _FEWEST_SHARING:
+        if camera.is_prior or len(images) < _FEWEST_SHARING:
             continue
         own = _Pairs(pairs.matrices[mine], np.zeros_like(pairs.cameras[mine]), pairs.images[mine])
-        usual = float(_FOCAL_LENGTHS[np.argmin(_curves(own, 0, np.ones(1)).sum(axis=1))])
+        usual = _focal_alone(own.matrices)
         alone = replace(own, cameras=np.searchsorted(images, own.images))
         lengths = {}
         for place, image in enumerate(images.tolist()):
             curves = _curves(alone, place, np.full(len(images), usual))
-            if curves.shape[1] >= _FEWEST_PAIRS and (answer := _answer(curves)):
+            if curves.shape[1] >= _FEWEST_PAIRS and (answer := sharp_focal(curves)):
                 lengths[image] = answer[0]
         odd = [image for image, length in lengths.items() if abs(np.log(length / usual)) > np.log(_MOST_APART)]
         if odd:
-            px = sides[camera] * np.array([np.median([lengths[image] for image in odd]), usual])
-            yield Mixture(camera, tuple(name_of[image] for image in odd), len(images), float(px[0]), float(px[1]))
+            px = camera.side * np.array([np.median([lengths[image] for image in odd]), usual])
+            yield Mixture(number, tuple(name_of[image] for image in odd), len(images), float(px[0]), float(px[1]))
 
 
-def focal_lengths(
-    pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]
-) -> dict[int, tuple[float, float, float, int]]:
-    """By camera the focal length, its bounds, in longer sides, and the number of pairs.
+def _focal_lengths(pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]) -> dict[int, _Answer]:
+    """The focal lengths of cameras, by their numbers.
+
+    The bounds hold what pairs drawn anew say, and what distortion that fits as well and a centre off by 2 % change.
 
     Args:
         priors: known focal lengths, used for the other cameras; they are estimated too.
@@ -164,78 +272,139 @@ def focal_lengths(
         for row, camera in enumerate(cameras):
             curves[row] = _curves(pairs, row, current)
             if camera not in priors and curves[row].shape[1] >= _FEWEST_PAIRS:
-                current[row] = _FOCAL_LENGTHS[np.argmin(curves[row].sum(axis=1))]
+                current[row] = best_focal(curves[row])
         if np.array_equal(before, current):
             break
     found = {}
     for row, camera in enumerate(cameras):
-        if curves[row].shape[1] >= _FEWEST_PAIRS and (answer := _answer(curves[row])):
-            found[camera] = (*answer, curves[row].shape[1])
+        if curves[row].shape[1] >= _FEWEST_PAIRS and (answer := sharp_focal(curves[row])):
+            factors = [[bound / answer[0] for bound in answer[1:]], [1 / STEP, STEP], *_factors_off_centre(pairs, row)]
+            if row in pairs.distortions:
+                factors.append(pairs.distortions[row].factors)
+            logs = np.log(factors)
+            low, high = (side * np.sqrt((np.maximum(side * logs, 0).max(axis=1) ** 2).sum()) for side in (-1, 1))
+            if high - low < np.log(_WIDEST):
+                focal = answer[0]
+                found[camera] = _Answer(focal, focal * np.exp(low), focal * np.exp(high), curves[row].shape[1])
     return found
 
 
 def _curves(pairs: _Pairs, row: int, focal: np.ndarray) -> np.ndarray:
     """(focal lengths, pairs) residuals of the pairs of one camera at each of its focal lengths."""
-    mine = pairs.cameras == row
-    chosen = mine.any(axis=1)
-    matrices, rows = pairs.matrices[chosen], pairs.cameras[chosen]
-    own = [np.where(rows[:, side] == row, np.nan, focal[rows[:, side]]) for side in (0, 1)]
-    curves = np.empty((len(_FOCAL_LENGTHS), len(matrices)))
-    for index, length in enumerate(_FOCAL_LENGTHS):
-        first, second = (np.where(np.isnan(values), length, values) for values in own)
-        curves[index] = residuals(matrices, first, second)
-    return np.minimum(curves, _MOST_RESIDUAL)
+    chosen = (pairs.cameras == row).any(axis=1)
+    ends = np.where(pairs.cameras == row, np.nan, focal[pairs.cameras])[chosen]
+    return focal_curves(pairs.matrices[chosen], ends[:, 0], ends[:, 1])
 
 
-def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How far K1^T F K0 are from essential matrices: (a^2 - b^2) / (a^2 + b^2) of their two singular values.
-
-    Args:
-        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths of both cameras in the same unit.
-    """
-    one = np.ones(len(matrices))
-    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
-    essential = matrices * rows[:, :, None] * columns[:, None, :]
-    square = essential @ essential.transpose(0, 2, 1)
-    trace, of_square = np.trace(square, axis1=1, axis2=2), np.trace(square @ square, axis1=1, axis2=2)
-    return np.sqrt(np.maximum(2 * of_square - trace**2, 0)) / np.maximum(trace, 1e-300)
+def _own(pairs: _Pairs, row: int) -> np.ndarray:
+    """Rows of some pairs of a camera with itself, spread over all of them."""
+    own = np.flatnonzero((pairs.cameras == row).all(axis=1))
+    return own[np.linspace(0, len(own) - 1, min(len(own), _MOST_OWN)).round().astype(int)]
 
 
-def _answer(curves: np.ndarray) -> tuple[float, float, float] | None:
-    """The focal length that fits most pairs and its bounds; None if it is not sharp."""
-    total = curves.sum(axis=1)
-    best = int(np.argmin(total))
-    focal = _FOCAL_LENGTHS[best]
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, curves.shape[1], (_DRAWS, curves.shape[1]))
-    again = [_FOCAL_LENGTHS[np.argmin(curves[:, drawn].sum(axis=1))] for drawn in draws]
-    low, high = np.quantile(again, (0.05, 0.95))
-    beside = [total[np.searchsorted(_FOCAL_LENGTHS, focal * by).clip(0, len(total) - 1)] for by in (1 / 1.5, 1.5)]
-    is_inside = 0 < best < len(_FOCAL_LENGTHS) - 1
-    is_sharp = high / low - 1 < _MOST_SPREAD and min(beside) > _LEAST_CONTRAST * total[best]
-    return (float(focal), float(low), float(high)) if is_inside and is_sharp else None
+def _focal_alone(matrices: np.ndarray) -> float:
+    """The focal length by pairs (N, 3, 3) of a camera with itself."""
+    unknown = np.full(len(matrices), np.nan)
+    return best_focal(focal_curves(matrices, unknown, unknown))
 
 
-def _read_pairs(database: sqlite3.Connection, sizes: Mapping[int, tuple[int, int]]) -> _Pairs:
-    row_of = {camera: row for row, camera in enumerate(sizes)}
+def _factors_off_centre(pairs: _Pairs, row: int) -> list[list[float]]:
+    """By how much focal lengths change where the optical axis is off the middle, across and along."""
+    matrices = pairs.matrices[_own(pairs, row)]
+    if len(matrices) < _FEWEST_PAIRS:
+        return []
+    usual = _focal_alone(matrices)
+    places = [[(side * _OFF_CENTRE, 0.0) for side in (-1, 1)], [(0.0, side * _OFF_CENTRE) for side in (-1, 1)]]
+    return [[_focal_alone(shifted(matrices, place, place)) / usual for place in both] for both in places]
+
+
+def _distortion(points: np.ndarray) -> _Distortion:
+    """By matches (N, 2, M, 2) of pairs of a camera with itself; 0 where pairs drawn anew do not agree on its sign."""
+
+    def misfit(values: np.ndarray, scale: float) -> np.ndarray:
+        return np.array([np.log1p((fit_fundamental(points, one)[1] / scale) ** 2).mean(axis=1) for one in values])
+
+    scale = float(np.median(fit_fundamental(points, 0.0)[1])) + 1e-12
+    about = int(np.argmin(misfit(_DISTORTIONS, scale).sum(axis=1)).clip(1, len(_DISTORTIONS) - 2))
+    near = np.linspace(_DISTORTIONS[about - 1], _DISTORTIONS[about + 1], 17)
+    curves = misfit(near, float(np.median(fit_fundamental(points, _DISTORTIONS[about])[1])) + 1e-12)
+    best = int(np.argmin(curves.sum(axis=1)))
+    again = [int(np.argmin(curves[:, drawn].sum(axis=1))) for drawn in drawn_anew(len(points))]
+    low, high = max(0, min(best - 1, *again)), min(len(near) - 1, max(best + 1, *again))
+    if near[low] <= 0 <= near[high]:
+        best = int(np.argmin(np.abs(near)))
+    usual, *others = (_focal_alone(fit_fundamental(points, near[step])[0]) for step in (best, low, high))
+    return _Distortion(float(near[best]), [other / usual for other in others])
+
+
+def _without_distortion(database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera]) -> _Pairs:
+    """The pairs without the distortion of their cameras, where a camera has enough pairs of its own."""
+    sizes, found = [camera.size for camera in cameras.values()], {}
+    for row, camera in enumerate(cameras.values()):
+        own = _own(pairs, row)
+        if camera.model not in _PINHOLES and len(own) >= _FEWEST_PAIRS:
+            found[row] = _distortion(_matches(database, pairs, own, sizes))
+    values = np.array([found[row].value if row in found else 0.0 for row in range(len(cameras))])
+    matrices, distorted = pairs.matrices.copy(), np.flatnonzero(values[pairs.cameras].any(axis=1))
+    for start in range(0, len(distorted), _MOST_OWN):
+        some = distorted[start : start + _MOST_OWN]
+        points = _matches(database, pairs, some, sizes)
+        matrices[some] = fit_fundamental(points, values[pairs.cameras[some]][:, :, None])[0]
+    return replace(pairs, matrices=matrices, distortions=found)
+
+
+def _matches(database: sqlite3.Connection, pairs: _Pairs, rows: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
+    """(N, 2, M, 2) some inliers of N pairs, in longer sides from the pictures' centres; few are repeated."""
+    points = lru_cache(maxsize=256)(partial(_keypoints, database))
+    found = np.empty((len(rows), 2, _MATCHES, 2))
+    for place, row in enumerate(rows):
+        images = pairs.images[row].tolist()
+        query = "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?"
+        count, data = database.execute(query, (PAIR_BASE * images[0] + images[1],)).fetchone()
+        inliers = np.frombuffer(data, np.uint32).reshape(count, 2)
+        chosen = inliers[np.linspace(0, count - 1, _MATCHES).round().astype(int)]
+        for side, image in enumerate(images):
+            size = np.array(sizes[pairs.cameras[row, side]])
+            found[place, side] = (points(image)[chosen[:, side]] - size / 2) / size.max()
+    return found
+
+
+def _keypoints(database: sqlite3.Connection, image: int) -> np.ndarray:
+    """(K, 2) px."""
+    query = "SELECT rows, cols, data FROM keypoints WHERE image_id = ?"
+    rows, cols, data = database.execute(query, (image,)).fetchone()
+    return np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]
+
+
+def _read_cameras(database: sqlite3.Connection) -> dict[int, _Camera]:
+    """The cameras that have focal lengths, by number."""
+    query = "SELECT camera_id, model, width, height, params, prior_focal_length FROM cameras"
+    return {
+        camera: _Camera(model, (width, height), np.frombuffer(params, np.float64), bool(is_prior))
+        for camera, model, width, height, params, is_prior in database.execute(query)
+        if model in _NUM_FOCAL
+    }
+
+
+def _read_pairs(database: sqlite3.Connection, cameras: Mapping[int, _Camera]) -> _Pairs:
+    row_of = {camera: row for row, camera in enumerate(cameras)}
     camera_of = dict(database.execute("SELECT image_id, camera_id FROM images"))
-    matrices, cameras, images = [], [], []
+    matrices, rows, images = [], [], []
     query = "SELECT pair_id, F FROM two_view_geometries WHERE rows > 0 AND F IS NOT NULL ORDER BY pair_id"
     for pair_id, data in database.execute(query):
         pair = [camera_of[image] for image in images_of(pair_id)]
         if not row_of.keys() >= set(pair):
             continue
-        first, second = (_pixels_from_sides(sizes[camera]) for camera in pair)
-        matrix = second.T @ np.frombuffer(data, np.float64).reshape(3, 3) @ first
+        from_sides = [_pixels_from_sides(cameras[camera].size) for camera in pair]
+        matrix = from_sides[1].T @ np.frombuffer(data, np.float64).reshape(3, 3) @ from_sides[0]
         matrices.append(matrix / np.linalg.norm(matrix))
-        cameras.append([row_of[camera] for camera in pair])
+        rows.append([row_of[camera] for camera in pair])
         images.append(images_of(pair_id))
-    return _Pairs(
-        np.array(matrices).reshape(-1, 3, 3), *(np.array(ids, int).reshape(-1, 2) for ids in (cameras, images))
-    )
+    first, second = (np.array(ids, int).reshape(-1, 2) for ids in (rows, images))
+    return _Pairs(np.array(matrices).reshape(-1, 3, 3), first, second)
 
 
-def _pixels_from_sides(size: tuple[int, int]) -> np.ndarray:
+def _pixels_from_sides(size: Size) -> np.ndarray:
     width, height = size
     side = max(width, height)
     return np.array([[side, 0, width / 2], [0, side, height / 2], [0, 0, 1]])

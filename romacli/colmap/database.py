@@ -21,7 +21,7 @@ from romacli.types import Pair, canonical
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import Calibration, calibrate_database
+from .calibration import Calibration, Findings, calibrate_database
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
@@ -45,6 +45,7 @@ class DatabaseSummary:
     failed: a sentence for each pair that a library failed on; it is not verified.
     calibrated: the cameras that got their focal length from the pairs.
     mixed: a sentence for each camera of which some photographs have another focal length than the others.
+    odd: a sentence for each camera whose lens or centre is not what its model assumes.
     contradicted: a sentence for each camera whose EXIF data they contradict.
     """
 
@@ -60,6 +61,7 @@ class DatabaseSummary:
     failed: tuple[str, ...] = ()
     calibrated: tuple[Calibration, ...] = ()
     mixed: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
 
 
@@ -318,11 +320,12 @@ def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrat
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
         verify_database(path, verify)
-    found, mixtures = calibrate_database(path) if calibrate else ((), ())
+    found = calibrate_database(path) if calibrate else Findings()
     return {
-        "calibrated": tuple(one for one in found if not one.is_prior),
-        "mixed": tuple(map(str, mixtures)),
-        "contradicted": tuple(str(one) for one in found if one.is_prior),
+        "calibrated": tuple(one for one in found.calibrations if not one.is_prior),
+        "mixed": tuple(map(str, found.mixtures)),
+        "odd": tuple(map(str, found.lenses)),
+        "contradicted": tuple(str(one) for one in found.calibrations if one.is_prior),
     }
 
 

@@ -11,7 +11,8 @@ import pytest
 from support.small_scene import GIVEN, PARAMS, make_scene
 from support.uncalibrated import Poses, orbit, told, turned, wandering, write_views
 
-from romacli.colmap.calibration import calibrate_database, residuals
+from romacli.colmap.calibration import calibrate_database
+from romacli.geometry.focal import residuals
 
 STEP = np.array([0.4, 0.05, 0.15])
 
@@ -32,6 +33,40 @@ def test_the_focal_length_is_found_and_said(tmp_path: Path, poses: Poses, focal:
     assert "EXIF data have none" in said
 
 
+@pytest.mark.parametrize("distortion", [-0.12, 0.12])
+def test_distortion_does_not_pass_for_another_focal_length(tmp_path: Path, distortion: float) -> None:
+    (found,) = write_views(tmp_path / "a.db", wandering(STEP), 640, distortion=distortion).calibrated
+    assert found.focal_length_px == pytest.approx(640, rel=0.03)
+    assert found.low_px < 640 < found.high_px
+
+
+def test_the_spread_of_a_forward_motion_allows_for_a_centre_off_the_middle(tmp_path: Path) -> None:
+    forward, sideways = (np.array(step) for step in ([0, 0, 0.4], [0.5, 0, 0]))
+    found = [
+        write_views(tmp_path / f"{index}.db", wandering(step), 640).calibrated[0]
+        for index, step in enumerate((forward, sideways))
+    ]
+    spread = [one.high_px / one.low_px for one in found]
+    assert spread[0] > 1.08 > spread[1]
+
+
+def test_cropped_photographs_are_named_and_their_centre_is_taken(tmp_path: Path) -> None:
+    summary = write_views(tmp_path / "a.db", wandering(STEP), 640, off_centre=(64.0, -30.0))
+    (odd,) = summary.odd
+    assert "cropped" in odd
+    assert summary.calibrated[0].focal_length_px == pytest.approx(640, rel=0.03)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        (data,) = database.execute("SELECT params FROM cameras").fetchone()
+    assert np.frombuffer(data)[1:3] == pytest.approx([384, 210], abs=6)
+    exif = write_views(tmp_path / "b.db", wandering(STEP), 640, off_centre=(64.0, -30.0), focal_length_px=640.0)
+    assert "give --camera-params" in exif.odd[0]
+
+
+def test_a_fisheye_is_named(tmp_path: Path) -> None:
+    (odd,) = write_views(tmp_path / "a.db", wandering(STEP), 320, is_fisheye=True).odd
+    assert "OPENCV_FISHEYE" in odd
+
+
 def test_a_plane_tells_nothing(tmp_path: Path) -> None:
     assert told(write_views(tmp_path / "a.db", wandering(STEP), 640, relief=0.0)) == []
     assert focal_in(tmp_path / "a.db") == pytest.approx(1.2 * 640)
@@ -46,7 +81,7 @@ def test_exif_that_pairs_contradict_is_named_and_stays(tmp_path: Path) -> None:
 
 def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
     make_scene(6).write(tmp_path / "a.db", cameras=GIVEN)
-    assert [found for found in calibrate_database(tmp_path / "a.db")[0] if not found.is_prior] == []
+    assert [found for found in calibrate_database(tmp_path / "a.db").calibrations if not found.is_prior] == []
     assert focal_in(tmp_path / "a.db") == PARAMS[0]
 
 

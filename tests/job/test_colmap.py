@@ -17,7 +17,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.calibration import Calibration
+from romacli.colmap.calibration import Calibration, Findings
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_model
@@ -140,7 +140,7 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
     images: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Calibration(1, 701.25, 650.0, 750.0, 6, 768.0, False)
-    monkeypatch.setattr("romacli.colmap.database.calibrate_database", lambda path: ((found,), ()))
+    monkeypatch.setattr("romacli.colmap.database.calibrate_database", lambda path: Findings((found,)))
     written = import_matches(images, layout, OPTIONS, Silent(), StopRequest())
     make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()) == written

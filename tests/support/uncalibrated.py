@@ -52,6 +52,8 @@ def write_views(
     relief: float | None = None,
     points: int = 1500,
     distortion: float = 0.0,
+    off_centre: tuple[float, float] = (0.0, 0.0),
+    is_fisheye: bool = False,
     seed: int = 1,
     **more,
 ) -> DatabaseSummary:
@@ -59,7 +61,8 @@ def write_views(
 
     focal: in px, one per view where they differ.
 
-    relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL.
+    relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL. off_centre:
+    position of the optical axis relative to the middle, in px. is_fisheye: equidistant projection.
     """
     rng = np.random.default_rng(seed)
     lengths = focal if isinstance(focal, list) else [focal] * len(poses)
@@ -72,8 +75,9 @@ def write_views(
     for name, (turn, centre), length in zip(names, poses, lengths, strict=True):
         x = (cloud - centre) @ turn.T
         rays = x[:, :2] / x[:, 2:]
-        rays *= 1 + distortion * (rays**2).sum(axis=1, keepdims=True)
-        xy = length * rays + np.array(SIZE) / 2 + rng.normal(0, noise_px, (points, 2))
+        slope = np.linalg.norm(rays, axis=1, keepdims=True)
+        rays *= np.arctan(slope) / slope if is_fisheye else 1 + distortion * slope**2
+        xy = length * rays + np.array(SIZE) / 2 + off_centre + rng.normal(0, noise_px, (points, 2))
         seen.append((x[:, 2] > 0.5) & (xy > 0).all(1) & (xy < SIZE).all(1))
         places[name] = xy.astype(np.float32)
     matches = {
@@ -96,4 +100,4 @@ def write_views(
 
 def told(summary: DatabaseSummary) -> list[str]:
     """The findings about the cameras, as sentences."""
-    return [*map(str, summary.calibrated), *summary.mixed, *summary.contradicted]
+    return [*map(str, summary.calibrated), *summary.mixed, *summary.odd, *summary.contradicted]

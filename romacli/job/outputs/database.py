@@ -35,7 +35,7 @@ from romacli.words import counted, first_few
 
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 _ENOUGH_SURE = 0.5
-_SENTENCES = ("failed", "mixed", "contradicted")
+_SENTENCES = ("failed", "mixed", "odd", "contradicted")
 
 
 def import_matches(
@@ -134,6 +134,8 @@ def _tell(summary: DatabaseSummary, progress: Progress) -> None:
             f"{sentence}. Is there another camera, a zoom or a crop among them? Use --camera-mode per-image, or a "
             "folder for each and --camera-mode per-folder"
         )
+    for sentence in summary.odd:
+        progress.warn(sentence)
     if summary.failed:
         progress.warn(
             f"{counted(len(summary.failed), 'pair')} could not be verified and "
