@@ -96,7 +96,9 @@ def database_content(path: Path) -> str:
                             found.update(value)
             return found.hexdigest()
     except sqlite3.Error as error:
-        raise InputError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+        raise InputError(
+            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
+        ) from error
 
 
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
@@ -159,4 +161,6 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(open_readonly(path)) as connection:
             yield connection
     except (sqlite3.Error, KeyError) as error:
-        raise StoreError(f"{path} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+        raise StoreError(
+            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
+        ) from error

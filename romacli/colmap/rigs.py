@@ -67,7 +67,7 @@ def read_rigs(path: Path) -> RigFile:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give --rig-config COLMAP's rig file.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}. Correct it there.") from error
+        raise InputError(f"{path} is not valid JSON: {error}. Correct it there.") from error
     rigs = content if isinstance(content, list) else [content]
     _expect(bool(rigs), path, "it holds no rig")
     found = RigFile(path, tuple(_rig(path, rig) for rig in rigs))
@@ -129,7 +129,7 @@ def _rig(path: Path, rig: Any) -> tuple[RigCamera, ...]:
 
 
 def _camera(path: Path, camera: Any) -> RigCamera:
-    _expect(isinstance(camera, dict), path, "a camera is no JSON object")
+    _expect(isinstance(camera, dict), path, "a camera is not a JSON object")
     unknown = [key for key in camera if key not in _KEYS]
     _expect(not unknown, path, f"{', '.join(map(str, unknown))} is unknown; known are {', '.join(_KEYS)}")
     prefix = camera.get("image_prefix")

@@ -17,6 +17,8 @@ from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.geometry.warp import cell_centres, masked, warp_fields
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks, masks_of, noted_masks
+from romacli.job.outputs.model import CLOUD, model_content
+from romacli.job.outputs.origins import digest, remember
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
 from romacli.stop import StopRequest
@@ -65,7 +67,7 @@ def densify(
         NothingFoundError: no three images agree on any point.
         StoreError: a file cannot be written.
     """
-    source = _Source.open(layout)
+    source, made_of = _Source.open(layout), model_content(layout.sparse / "0")
     folder = images or photographs_of(layout)
     maps, used, uncoloured = [], 0, []
     with source.journal, noted(layout, "dense", images=folder) as counts:
@@ -95,6 +97,8 @@ def densify(
             "neighbouring photographs, or lower --min-views."
         )
     _write(cloud, fused, maps, depth_maps)
+    if cloud.resolve() == layout.cloud.resolve():
+        remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
     if uncoloured:
         progress.warn(
             f"{counted(len(uncoloured), 'photograph is', 'photographs are')} missing or changed, so their points are "

@@ -34,7 +34,7 @@ _NAMES_SHOWN = 4
 class Placed:
     """A model compared with its input.
 
-    images: of the job; missing: names of those not in the largest model. models: number of models.
+    images: of the job; missing: names of those not in the largest model.
     gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
     image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
     usual inliers, empty if all images are well connected.
@@ -43,7 +43,6 @@ class Placed:
     images: int
     missing: Sequence[str]
     mean_reprojection_error: float
-    models: int = 1
     gps_median_m: float | None = None
     gps_extent_m: float | None = None
     jumps: Sequence[str] = ()
@@ -86,7 +85,7 @@ def advice(placed: Placed) -> list[str]:
         if placed.registered < _FEW_REGISTERED * placed.images:
             found.append(
                 out + "The mapper failed on most of them: try --mapper global, give the true --camera-params, or "
-                "--camera-mode single if one camera took them all. Check the poses of any model."
+                "--camera-mode single if one camera took them all. Check the poses of any model that results."
             )
         else:
             found.append(out + "Inspect their pairs; add photographs that connect them, or try --mapper global.")
@@ -108,7 +107,6 @@ def placed_of(
     names: Sequence[str],
     inliers: Mapping[Pair, int],
     *,
-    models: int = 1,
     gps: GpsFit | None = None,
     agreement: float | None = None,
 ) -> Placed:
@@ -123,7 +121,6 @@ def placed_of(
         images=len(names),
         missing=tuple(name for name in names if name not in model.poses),
         mean_reprojection_error=float(model.errors.mean()) if has_points else 0.0,
-        models=models,
         gps_median_m=gps.median_m if gps else None,
         gps_extent_m=gps.extent_m if gps else None,
         jumps=jumps_along({name: pose.centre for name, pose in model.poses.items()}, names, inliers),
@@ -141,7 +138,7 @@ def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined:
         joined: verified pairs.
 
     Returns:
-        Names; none if the photographs are no sequence, where nearly all neighbours would match.
+        Names; none unless the photographs form a sequence, in which nearly all neighbours match.
     """
     pairs = {canonical(pair) for pair, count in joined.items() if count}
     placed = [name for name in names if name in centres]
@@ -153,8 +150,10 @@ def jumps_along(centres: Mapping[str, np.ndarray], names: Sequence[str], joined:
 
 
 def weak_groups(inliers: Mapping[Pair, int]) -> tuple[int, ...]:
-    """Sizes of the groups of two or more images left without pairs of few inliers, largest first; empty if the images
-    were not connected before, or still are."""
+    """Sizes of the groups of two or more images that stay connected without pairs of few inliers, largest first.
+
+    Empty if that leaves one group, or if not all images were connected before.
+    """
     if not inliers:
         return ()
     bar = max(1, round(_WEAK * float(np.median(list(inliers.values())))))

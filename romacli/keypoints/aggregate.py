@@ -89,7 +89,7 @@ def by_tracks(
     orders = fixed.seat(table, graph) if fixed else {}
     progress.begin("growing tracks", options.sweeps * len(graph.names))
     grow(table, graph, options, progress.advance)
-    progress.begin("refining keypoints", (options.refinements + 1) * len(graph.edges))
+    progress.begin("averaging keypoints", (options.refinements + 1) * len(graph.edges))
     relax(table, graph, options, progress.advance)
     confirmed = confirm(table, graph, options, progress.advance)
     return _finish(table, graph, confirmed, options.min_track_length, fixed, orders)

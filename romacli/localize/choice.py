@@ -15,7 +15,7 @@ from romacli.matchers.matcher import Matcher
 from romacli.names import respelled, with_guess
 from romacli.pairing.describe import Describer
 from romacli.pairing.model import PosesOptions
-from romacli.pairs import Frustum, RetrievalOptions, looking_alike, read_pairs, retrieve
+from romacli.pairs import Frustum, RetrievalOptions, overlapping_views, read_pairs, retrieve
 from romacli.progress import Progress
 from romacli.run.options import MatchOptions
 from romacli.types import ImageList
@@ -99,7 +99,7 @@ def _near(path: Path, queries: Queries, target: Map, options: LocalizeOptions) -
     asked = [name for name in known if views[name].depths is not None]
     images = [name for name, view in target.views.items() if view.depths is not None]
     asks = PosesOptions()
-    found = looking_alike(
+    found = overlapping_views(
         [_frustum(views[name]) for name in asked],
         [_frustum(target.views[name]) for name in images],
         num_matched=options.num_matched + 1,

@@ -55,7 +55,7 @@ def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
     registered = largest.num_reg_images()
     doubts = [*_runaways(largest, database)]
     if registered < ENOUGH * supply.connected:
-        doubts.append(f"{supply.connected - registered} of {supply.connected} images that hang together left out")
+        doubts.append(f"{supply.connected - registered} of {supply.connected} connected images not registered")
     evidence = _evidence(largest, database)
     sizes = tuple(model.num_reg_images() for model in others)
     return Attempt(mapper, supply.images, registered, sizes, tuple(doubts), evidence)

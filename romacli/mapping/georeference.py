@@ -108,7 +108,9 @@ def read_gps(database: Path) -> dict[str, Position]:
                 (_WGS84,),
             ).fetchall()
     except sqlite3.Error as error:
-        raise StoreError(f"{database} cannot be read as a COLMAP database: {error}. Make it anew.") from error
+        raise StoreError(
+            f"{database} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
+        ) from error
     found = {name: np.frombuffer(position, np.float64).tolist() for name, position in rows}
     return {name: tuple(place) for name, place in found.items() if position_fault(*place) is None}
 

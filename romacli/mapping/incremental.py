@@ -1,4 +1,4 @@
-"""COLMAP's incremental mapper, from pairs that are chosen beforehand, on few good tracks; all of them come at the end.
+"""COLMAP's incremental mapper, started from preselected pairs on a few good tracks; the others are added at the end.
 
 Most of a mapper's time goes into adjusting ten thousand points an image again and again, and into pairs that it tries
 to start from. Here it starts from what is known to be a good pair, without distortion, and places the images by some
@@ -30,14 +30,14 @@ from .thinning import thin, widen
 _STARTS, _MODELS = 5, 2
 ENOUGH = 0.9
 _MOST_MODELS = 50
-# COLMAP stops there with what it has; no model of ours took a tenth of it.
+# Time limit, at which COLMAP returns what it has; none of our models took a tenth of it.
 _SECONDS, _SECONDS_PER_IMAGE = 120, 30
 # Early adjustments need not be the last word.
 _TOLERANCE, _REFINEMENTS, _GROWTH = 1e-6, 2, 1.3
 _OWN_TRIALS = 10
-# In the last adjustment observations that are off by more count for less and less.
+# Scale of the Cauchy loss in the final adjustment.
 _CAUCHY_PX = 0.5
-# What the photographs did not confirm has to fit the model so well.
+# Maximum reprojection error of observations that refinement did not confirm.
 _FITTING_PX = 1.4
 
 
@@ -155,7 +155,8 @@ def complete(
 def _add_waiting(model: Any, database: Path, chosen: Any) -> None:
     """Add the observations that the matches of verified pairs hold beside their inliers, where they fit the model.
 
-    They are less exact than those that made it: points heed them, by a robust loss, and cameras do not.
+    They are less accurate than the observations the model was built from, so they move points, under a robust loss, but
+    not cameras.
     """
     wide = database.with_name("wide.db")
     shutil.copyfile(database, wide)

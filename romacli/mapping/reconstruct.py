@@ -1,6 +1,6 @@
 """From a verified database to COLMAP models, moved in whole.
 
-Knows databases and folders of models; who made the matches is none of its business.
+Works on databases and folders of models, independent of how the matches were made.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def reconstruct(
     """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and sum the largest up.
 
     The database is copied first and stays as it is. Models that lay in the folder are replaced, once the new
-    ones are complete. A model without points is none.
+    ones are complete. Models without points do not count.
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
@@ -174,7 +174,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
 
 
 def _require_same(model: Any, database: Path, folder: Path) -> None:
-    """Pass silently when a database has the images of a model by their numbers, and their keypoints.
+    """Check that a database has the images of a model by their numbers, and their keypoints.
 
     Raises:
         InputError: it has others.

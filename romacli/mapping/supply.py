@@ -71,7 +71,7 @@ def what_lacks(supply: Supply) -> str:
         f"{counted(supply.pairs, 'pair has', 'pairs have')} matches",
         f"the median of them {supply.matches:.0f}",
         f"{counted(supply.verified, 'is', 'are')} verified, with {supply.inliers:.0f} inliers at the median",
-        f"{supply.connected} of {supply.images} images hang together",
+        f"the largest connected group has {supply.connected} of {supply.images} images",
         f"{supply.shared:.0%} of the verified keypoints are seen by three images",
     ]
     return f"{_lacking(supply)} ({'; '.join(stages)}.)"

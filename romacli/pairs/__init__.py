@@ -6,7 +6,7 @@ from .covisible import clusters, covisible
 from .exhaustive import exhaustive
 from .listfile import ReadPairs, format_pairs, read_pairs, write_pairs
 from .merge import MergedPairs, merge
-from .poses import Frustum, looking_alike, posed
+from .poses import Frustum, overlapping_views, posed
 from .positions import read_positions
 from .retrieval import PartnerOptions, RetrievalOptions, retrieve
 from .sequential import sequential
@@ -22,7 +22,7 @@ __all__ = [
     "covisible",
     "exhaustive",
     "format_pairs",
-    "looking_alike",
+    "overlapping_views",
     "merge",
     "posed",
     "read_pairs",

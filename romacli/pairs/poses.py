@@ -64,7 +64,7 @@ def posed(
     return undirected(names, np.broadcast_to(np.arange(count)[:, None], best.shape), best)
 
 
-def looking_alike(
+def overlapping_views(
     queries: Sequence[Frustum],
     frusta: Sequence[Frustum],
     *,

@@ -10,18 +10,23 @@ from romacli.options import Option, Panel
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """Lengths are in px of the photographs.
+    """Parameters of the alignment; lengths are in px of the photographs.
 
-    refine: whether at all; None for keypoints that are made of the warps and not for those that are given.
-    levels: resolutions, each half of the one before; half_patch: a patch has 2 half_patch + 1 samples a side;
-    back_half_patch: the same on the way back; seed_radius: how far a track may move to where a photograph fixes it
-    well; spacing: of samples, in px of the level; steps: at most so many a level; longest_step_px: of one step, in px
-    of the level; converged_px: a last step shorter than this has arrived; reach_px: how far an observation may move,
-    twice as far for each level more; min_correlation: of patches that agree; max_deviation_px: where the photographs
-    fix a place less well, it stays; max_doubt_px2: the same for the deviation times the way from the start, at one
-    level; smallest_area: of the warp between two views, by which one may shrink the other; start_px: deviation per axis
-    of what is not refined, unless the network predicts it; carried: of what its track moved it by besides, as a share;
-    rounds: so many other views are tried, one after the other.
+    refine: whether to refine; None for keypoints made from warps, not for external ones.
+    levels: resolutions, each half of the one before.
+    half_patch, back_half_patch: a patch has 2 half_patch + 1 samples per side; the latter in the backward direction.
+    seed_radius: how far a track may move to a place that a photograph fixes well.
+    spacing: of samples, in px of the level.
+    steps, longest_step_px: maximum number of steps per level, and length of one in px of the level.
+    converged_px: length of the last step below which an alignment has converged.
+    reach_px: how far an observation may move, doubled with each level above the first.
+    min_correlation: of patches that agree.
+    max_deviation_px: a place that the photographs fix less well stays.
+    max_doubt_px2: maximum product of deviation and distance moved, at one level.
+    smallest_area: of the warp between two views, by which one may shrink the other.
+    start_px: deviation per axis of what is not refined, unless the network predicts it.
+    carried: extra deviation, as a share of the distance its track moved it.
+    rounds: maximum number of views tried per observation.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints

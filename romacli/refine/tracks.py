@@ -196,7 +196,7 @@ class _Table:
             self._fixed[rows] = True
             if known is not None:
                 self.covariance[rows], self._settled[rows] = known[0], known[1] > 0
-        # Of a track without a sure one all that are fixed have to do.
+        # In tracks without a confirmed observation, all fixed ones are used.
         self._settled |= self._fixed & ~self._in_tracks_of(self._settled)
         # Of each root: how many views agreed with it, and the sums of their covariances in its px and qualities.
         self._agreed, self._agreed_quality = np.zeros((2, count))

@@ -207,7 +207,6 @@ def _placed(summary: Summary) -> Placed | None:
         images=len(summary.images),
         missing=tuple(image.name for image in summary.images if image.points3D is None),
         mean_reprojection_error=summary.model.mean_reprojection_error,
-        models=summary.model.models,
     )
 
 

@@ -128,7 +128,7 @@ def _matrix(go: Any, summary: Summary) -> Any:
                 "thickness": 10,
             },
             hoverongaps=False,
-            hovertemplate="%{y}<br>%{x}<br>overlap by %{z} %<extra></extra>",
+            hovertemplate="%{y}<br>%{x}<br>overlap %{z} %<extra></extra>",
         )
     )
     axis = {"tickvals": names, "ticktext": _short_names(names), "showgrid": False, "type": "category"}

@@ -20,7 +20,7 @@ from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.folded import noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
-from romacli.job.outputs.model import said_of_mappers
+from romacli.job.outputs.model import mapper_messages
 from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
@@ -258,7 +258,7 @@ def _model_summary(
         cameras=_cameras(model),
         gps=_gps(model, gps),
         focal_lengths=tuple(map(str, focal)),
-        mappers=said_of_mappers(job.layout),
+        mappers=mapper_messages(job.layout),
     )
 
 
@@ -269,7 +269,6 @@ def _placed(
         model,
         names,
         inliers,
-        models=sum(path.name.isdigit() for path in job.layout.sparse.iterdir()),
         gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
         agreement=triangle_agreement(job.manifest),
     )

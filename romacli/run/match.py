@@ -28,7 +28,7 @@ from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_o
 from romacli.progress import Progress, Silent
 from romacli.run.options import MatchOptions
 from romacli.run.retries.rescue import Rescue
-from romacli.run.retries.retry import Retry
+from romacli.run.retries.retry import WEAK_OVERLAP, Retry
 from romacli.run.retries.rotations import Rotations
 from romacli.run.retries.scales import Scales
 from romacli.run.retries.sparse import FileMatches, SiftMatches
@@ -49,8 +49,8 @@ from romacli.types import (
 )
 
 Append = Callable[[Sequence[tuple[Pair, PairResult]]], None]
-Job = TypeVar("Job")
-Done = TypeVar("Done")
+In = TypeVar("In")
+Out = TypeVar("Out")
 # A pair and the result of its first stage, None for a matcher without stages.
 Begun = tuple[Pair, StartedPair | Rejected | None]
 
@@ -214,9 +214,11 @@ class _Run:
         if getattr(self._matcher, "starts_from_points", False):
             matcher = cast(PointStartMatcher, self._matcher)
             if self._options.rescue_from:
-                self._retries.append(Rescue(matcher, FileMatches(self._options.rescue_from, self._turns)))
+                given = FileMatches(self._options.rescue_from, self._turns)
+                self._retries.append(Rescue(matcher, given, WEAK_OVERLAP["rescue_from"]))
             if self._options.rescue:
-                self._retries.append(Rescue(matcher, SiftMatches(self._read, capacity_bytes=room)))
+                sift = SiftMatches(self._read, capacity_bytes=room)
+                self._retries.append(Rescue(matcher, sift, WEAK_OVERLAP["rescue"]))
         return fit
 
     def left(self, todo: PairList) -> list[Pair]:
@@ -298,8 +300,8 @@ class _Run:
             yield results
 
     def _in_parts(
-        self, work: Callable[[Sequence[Job]], list[Done]], jobs: Sequence[Job], at_once: _BatchLimit
-    ) -> Iterator[list[Done]]:
+        self, work: Callable[[Sequence[In]], list[Out]], jobs: Sequence[In], at_once: _BatchLimit
+    ) -> Iterator[list[Out]]:
         """Process jobs in batches, and in smaller ones if memory runs out."""
         start = 0
         while start < len(jobs):

@@ -233,8 +233,8 @@ class _Shelf:
         names = sorted(self._unusable)
         told = [f"{name} ({self._unusable[name]})" for name in names]
         return (
-            f"keypoints of {counted(len(names), 'photograph')} are not refined, as these changed since they were "
-            f"matched: {first_few(told)}",
+            f"keypoints of {counted(len(names), 'photograph')} are not refined, as these photographs cannot "
+            f"be used: {first_few(told)}",
         )
 
 

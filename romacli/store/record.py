@@ -262,9 +262,9 @@ def _parse(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedError("the header is no JSON") from error
+        raise DamagedError("the header is not valid JSON") from error
     if not isinstance(header, dict):
-        raise DamagedError("the header is no JSON object")
+        raise DamagedError("the header is not a JSON object")
     return header
 
 

@@ -44,6 +44,7 @@ from romacli.matchers.matcher import CoarseMatcher, DenseMatcher, PointStartMatc
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
 from romacli.run.retries.rescue import Rescue
+from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.run.retries.scales import Scales
 from romacli.run.retries.sparse import SiftMatches
 from romacli.types import CompactWarp, Features
@@ -254,7 +255,7 @@ def rescued(matcher: PointStartMatcher, scene: Path) -> dict[str, dict[str, floa
         return read_image(scene / "images" / name)
 
     features = cache(lambda name: encode(matcher, read(name)))
-    rescue = Rescue(matcher, SiftMatches(read, capacity_bytes=1 << 30))
+    rescue = Rescue(matcher, SiftMatches(read, capacity_bytes=1 << 30), WEAK_OVERLAP["rescue"])
     result = {}
     for gap in GAPS:
         scores = []

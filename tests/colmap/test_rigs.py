@@ -108,12 +108,12 @@ def test_cameras_that_never_took_one_frame_are_named(rig):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("nonsense", "is no JSON: "),
-        ("[" * 100_000, "is no JSON: "),
+        ("nonsense", "is not valid JSON: "),
+        ("[" * 100_000, "is not valid JSON: "),
         ("[]", "it holds no rig"),
         ("[3]", 'a rig is {"cameras": [...]}'),
         ('[{"cameras": []}]', 'a rig is {"cameras": [...]}'),
-        ('[{"cameras": [3]}]', "a camera is no JSON object"),
+        ('[{"cameras": [3]}]', "a camera is not a JSON object"),
         ('[{"cameras": [{"ref_sensor": true}]}]', "a camera lacks its image_prefix"),
         ('[{"cameras": [{"image_prefix": "a"}]}]', '0 cameras of a rig have "ref_sensor": true, and one has to'),
     ],

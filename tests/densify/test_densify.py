@@ -12,6 +12,7 @@ from support.posed_job import GRID, NORMAL, RED, SIZE, PosedJob, posed_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.job.outputs.outdated import outdated
 from romacli.store.ply import read_ply
 
 POINT = np.dtype([("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
@@ -60,6 +61,19 @@ def test_points_lie_on_the_surface_once_each(job: PosedJob) -> None:
     assert all(len(images) >= 3 and (np.diff(images.astype(int)) > 0).all() and images.max() < 5 for images in seen)
 
 
+def test_a_cloud_of_an_earlier_model_is_told(tmp_path: Path) -> None:
+    layout = posed_job(tmp_path).layout
+    assert run(layout.root, "-o", tmp_path / "other.ply").exit_code == 0
+    assert outdated(layout) == []
+    assert run(layout.root).exit_code == 0
+    assert outdated(layout) == []
+    with (layout.sparse / "0" / "points3D.bin").open("ab") as file:
+        file.write(b" ")
+    assert [(one.file, one.source, one.command) for one in outdated(layout)] == [
+        ("dense/fused.ply", "sparse/0", "romacli densify")
+    ]
+
+
 def test_a_wrong_warp_is_outvoted(tmp_path: Path) -> None:
     wrong = posed_job(tmp_path, shift=lambda pair: 25.0 if pair == ("1.png", "2.png") else 0.0)
     assert run(wrong.layout.root).exit_code == 0
@@ -84,7 +98,7 @@ def test_photographs_that_are_gone_leave_points_grey_and_are_named(job: PosedJob
     (some / "3.png").unlink()
     result = run(job.layout.root, "--images", some, "-o", tmp_path / "cloud.ply")
     assert result.exit_code == 0
-    assert "1 photograph is gone" in result.stderr
+    assert "1 photograph is missing" in result.stderr
     assert "3.png" in result.stderr
     assert {tuple(colour) for colour in points_of(tmp_path / "cloud.ply")["rgb"]} == {RED, (128, 128, 128)}
 

@@ -205,13 +205,16 @@ def test_a_job_that_was_copied_or_looked_at_is_up_to_date(images: Path, layout: 
 def test_files_made_from_others_that_changed_are_outdated(images: Path, layout: Layout, tmp_path: Path) -> None:
     import_matches(images, layout, OPTIONS, Silent(), StopRequest())
     make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    other = tmp_path / "other.db"
+    import_matches(images, layout, replace(OPTIONS, database=other), Silent(), StopRequest())
     with closing(sqlite3.connect(layout.database)) as connection, connection:
         connection.execute("DELETE FROM two_view_geometries WHERE pair_id = (SELECT min(pair_id) FROM matches)")
     assert [(one.file, one.source) for one in outdated(layout)] == [("sparse/0", "database.db")]
     with h5py.File(layout.matches, "a") as file:
         file["a/b/matches0"][0] = -1
-    assert [one.file for one in outdated(layout)] == ["database.db", "sparse/0"]
+    assert [one.file for one in outdated(layout)] == ["database.db", str(other), "sparse/0"]
     assert "Run `romacli colmap-import` again" in str(outdated(layout)[0])
+    assert f"Run `romacli colmap-import --database {other}` again" in str(outdated(layout)[1])
 
 
 def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:

@@ -48,7 +48,7 @@ def test_images_left_out_call_the_global_mapper_whose_better_model_is_kept(tmp_p
     summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD, progress=counts.append)
     assert (summary.registered, summary.models) == (8, 1)
     first, second = summary.attempts
-    assert "incremental: 4 of 8 images (4 of 8 images that hang together left out)" in first
+    assert "incremental: 4 of 8 images (4 of 8 connected images not registered)" in first
     assert second == "global: 8 of 8 images, kept"
     assert sum(counts) <= 8
     assert [one.name for one in (tmp_path / "sparse").iterdir()] == ["0"]

@@ -60,12 +60,12 @@ def copied(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> Layout:
 
 def test_focal_lengths_are_told_with_their_source_and_mappers_with_their_reason() -> None:
     told = "camera 1 (6 images): focal length 689 px, refined from 640 px from 99 pairs (600 to 660 px)"
-    mappers = ("incremental: 2 of 6 images (4 of 6 images that hang together left out)", "global: 6 of 6 images, kept")
+    mappers = ("incremental: 2 of 6 images (4 of 6 connected images not registered)", "global: 6 of 6 images, kept")
     model = ModelSummary(6, 1000, 4.0, 0.9, 1, {4: 1000}, (), focal_lengths=(told,), mappers=mappers)
     summary = summary_of(6, [verified_pair(0, 1)], model=model)
     html = page(summary, verdict(summary), (), (), {}, Thumbnails(), twin="report.json")
     assert "99 pairs (600 to 660 px)" in html
-    assert "4 of 6 images that hang together left out" in html
+    assert "4 of 6 connected images not registered" in html
 
 
 def test_a_finished_job_is_told_in_html_and_json(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:

@@ -34,7 +34,7 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
 
     Nothing is matched. Omitted options take their defaults, except masks, which are kept from the previous run.
     Keypoints are refined as by `refine`, if the photographs are available. `colmap-import`, `match`, `reconstruct` and
-    `merge` use the result; their own options change single settings.
+    `merge` use the result; options given to them override single settings.
     """
     from romacli.job.reaggregate import asked_options, reaggregate
     from romacli.store.layout import Layout

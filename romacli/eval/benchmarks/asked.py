@@ -45,7 +45,7 @@ class Sampler(_Asked):
     """A dense matcher that gives a protocol's samples, one after the other."""
 
     def __init__(self, matcher: DenseMatcher, *, points: int, samples: int = 1) -> None:
-        """points: in each of so many samples."""
+        """points: number of points per sample. samples: number of samples per pair."""
         super().__init__(matcher)
         self._points, self._samples = points, samples
 

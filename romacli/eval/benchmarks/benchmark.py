@@ -51,7 +51,7 @@ class Measure(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """A word on each figure."""
+        """The column headings."""
         ...
 
     def figures(self, tasks: Sequence[Task], rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -76,7 +76,8 @@ class Evaluation:
 
     about: whose it is, and what is peculiar to it.
     solver: a WarpReader is given whole warps, in place of samples.
-    samples: drawn afresh of each pair's warps, balanced, of so many `points`; a matcher of keypoints gives all its own.
+    samples: number of balanced samples of `points` points drawn from each pair's warps; keypoint matchers return all
+        their matches.
     estimates: made of each sample, after shuffling it.
     quarters: clockwise turns of the second picture; whole warps are read at each of them.
     measure, published: where they are others than the benchmark's.
@@ -112,10 +113,10 @@ class Benchmark:
     evaluations: by the name of the protocol, the usual one first; each has a measure and what is published by it, or
         None for the benchmark's.
     pairs: how many the published figures are over, where that is known.
-    apart: why published figures are of something else; empty where they are not.
+    apart: why the published figures are not comparable; empty if they are.
     sizes: of both passes in the papers' runs, by matcher; others run at their own.
     judged_by: the module with `evaluate` for its evaluations.
-    draws: whether these make random choices; model: one that it is for; noun: what is judged one by one.
+    draws: whether evaluations are random; model: the model shown in examples; noun: what is counted.
     """
 
     name: str

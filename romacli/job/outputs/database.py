@@ -1,4 +1,4 @@
-"""From a job's hloc files to a verified COLMAP database and a model, reusing what is up to date."""
+"""Build a job's verified COLMAP database from its hloc files, unless it is up to date."""
 
 from __future__ import annotations
 

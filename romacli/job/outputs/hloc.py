@@ -60,14 +60,18 @@ class HlocSummary:
 
 @dataclass(frozen=True)
 class HlocSources:
-    """What hloc files are made of.
+    """The inputs of the hloc files.
 
-    pairs: of the job; each has its group in `matches.h5`, with or without matches. sizes: (width, height) by name of
-    every image that can be read; one that nothing matches is in `features.h5` with no keypoints, or with external
-    ones. names: the other images of the job, and any of `sizes`; of those in `pairs` it may be silent. They are in
-    `features.h5` as `UNREAD`. external: keypoints to match in place of new ones. masks: of pixels that neither give
-    nor receive matches. refinement: the photographs to refine keypoints against. replaces: make keypoints anew that a
-    database or a model of the job refers to, too, which otherwise stay, row by row, with the matches between them.
+    pairs: of the job; each has its group in `matches.h5`, with or without matches.
+    sizes: (width, height) by name of every readable image; unmatched ones are in `features.h5` without keypoints, or
+        with external ones.
+    names: images of the job without a size, which are in `features.h5` as `UNREAD`; may also list those of `sizes` and
+        omit those of `pairs`.
+    external: keypoints to match instead of new ones.
+    masks: of pixels that neither give nor receive matches.
+    refinement: the photographs to refine keypoints against.
+    replaces: also rebuild keypoints that a database or model of the job refers to, which otherwise stay, row by row,
+        with the matches between them.
     """
 
     journal: Journal
@@ -96,7 +100,7 @@ class HlocSources:
         return any(self.journal.kind(pair) == "correspondences" for pair in self.pairs.pairs if pair in self.journal)
 
     def refining(self) -> Refinement | None:
-        """The refinement that is done.
+        """The refinement to run; None if there is none.
 
         Raises:
             UsageError: it is asked for where it cannot be done.
@@ -141,7 +145,7 @@ def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: 
         UsageError: keypoints that stay were made in another way than is asked.
     """
     of_all, made_with, origin = sources.digest(), sources.made_with(layout), origin_of(layout, KEYPOINTS)
-    # Where keypoints stayed their digest follows: the same command finds them up to date.
+    # If keypoints were kept, the digest is followed by + and their stamp, which counts as up to date too.
     is_same = origin == of_all or (not sources.replaces and origin.startswith(f"{of_all}+"))
     provenance = {"romacli": __version__, "derived_from": origin, "options": made_with}
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
@@ -276,7 +280,7 @@ def _finished(journal: Journal, pairs: PairList) -> list[Any]:
 
 
 def is_of(layout: Layout, journal: Journal, pairs: PairList) -> bool:
-    """Whether the hloc files were made of just what is on record now; those that do not say count as such."""
+    """Whether the hloc files were built from exactly the pairs now in the journal; True if they record no sources."""
     noted = sources_of(layout, KEYPOINTS)
     return noted is None or noted == digest(_finished(journal, pairs))
 

@@ -143,7 +143,7 @@ def kept_keypoints(
 
 
 def require_same_way(layout: Layout, made_as: str) -> None:
-    """Pass silently when keypoints are to be made as they were, or when nothing refers to them.
+    """Check that keypoints would be made as before, unless nothing refers to them.
 
     made_as: the options, as they are noted.
 
@@ -168,7 +168,7 @@ def _effective(how: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_same_photographs(layout: Layout, changed: Collection[str]) -> None:
-    """Pass silently when no keypoints that stay are of photographs that changed.
+    """Check that no keypoints that stay are of photographs that changed.
 
     Raises:
         UsageError: some are.

@@ -31,6 +31,7 @@ from romacli.store.manifest import read_manifest
 from romacli.types import Pair
 
 MODEL = "sparse"
+CLOUD = "cloud"
 
 
 def make_model(
@@ -118,7 +119,6 @@ def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit 
         read_model(layout.sparse / "0"),
         names,
         read_inliers(database),
-        models=sum(path.name.isdigit() for path in layout.sparse.iterdir()),
         gps=gps,
         agreement=triangle_agreement(manifest) if manifest else None,
     )
@@ -151,7 +151,7 @@ def gps_values(fit: GpsFit) -> dict[str, Any]:
     }
 
 
-def said_of_mappers(layout: Layout) -> tuple[str, ...]:
+def mapper_messages(layout: Layout) -> tuple[str, ...]:
     """What each mapper that ran found, when the model was made."""
     return tuple(holds(read_manifest(layout.manifest), MODEL).get("attempts", ()))
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from romacli.errors import RomacliError
 from romacli.job.outputs.database import hloc_content
-from romacli.job.outputs.model import MODEL, rows_of
-from romacli.job.outputs.origins import sources_of
-from romacli.job.outputs.recipe import database_output
+from romacli.job.outputs.model import CLOUD, MODEL, model_content, rows_of
+from romacli.job.outputs.origins import noted_path, sources_of
+from romacli.job.outputs.recipe import database_output, noted_databases
 from romacli.store.layout import Layout
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """A file of a job whose source has changed since; `command` makes it anew."""
+    """A file of a job whose source has changed since; `command` rebuilds it."""
 
     file: str
     source: str
@@ -26,14 +26,21 @@ class Outdated:
 
 
 def outdated(layout: Layout) -> list[Outdated]:
-    """Which of database and model were made from files that have changed since, by their content."""
+    """Which databases, and whether model and dense cloud, were made from files that have changed since."""
     found = []
-    noted = sources_of(layout, database_output(layout, layout.database))
-    if noted is not None and layout.database.exists() and noted != hloc_content(layout):
-        found.append(Outdated(layout.database.name, layout.matches.name, "romacli colmap-import"))
+    for database in noted_databases(layout):
+        noted = sources_of(layout, database_output(layout, database))
+        if noted is not None and database.exists() and noted != hloc_content(layout):
+            is_usual = database == layout.database
+            command = "romacli colmap-import" + ("" if is_usual else f" --database {database}")
+            found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
+    model = layout.sparse / "0"
     name, rows = sources_of(layout, MODEL) or (None, None)
-    if name is not None and (layout.sparse / "0").exists() and (layout.root / name).is_file():
+    if name is not None and model.exists() and (layout.root / name).is_file():
         with suppress(RomacliError):
             if rows_of(layout.root / name) != rows:
-                found.append(Outdated(f"{layout.sparse.name}/0", name, "romacli reconstruct"))
+                found.append(Outdated(noted_path(layout, model), name, "romacli reconstruct"))
+    noted = sources_of(layout, CLOUD)
+    if noted is not None and layout.cloud.exists() and model.exists() and noted != model_content(model):
+        found.append(Outdated(noted_path(layout, layout.cloud), noted_path(layout, model), "romacli densify"))
     return found

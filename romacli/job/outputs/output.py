@@ -13,7 +13,7 @@ from romacli.store.layout import Layout
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with a file, and what is to be done about it where `check` mends nothing."""
+    """A fault in a file, and the advice given when `check` does not repair it."""
 
     path: Path
     sentence: str
@@ -22,7 +22,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Mending:
-    """What became of a fault."""
+    """The result of repairing a fault."""
 
     fault: Fault
     done: str

@@ -49,7 +49,7 @@ def _features_fault(layout: Layout, progress: Progress) -> str | None:
             keypoints, size, uncertainty = file.keypoints(name).xy, file.image_size(name), file.uncertainty(name)
             is_unread = size == UNREAD and not len(keypoints)
             if not np.isfinite(keypoints).all() or (min(size) < 1 and not is_unread):
-                return f"the keypoints of {name} are no places in an image"
+                return f"{name} has keypoints that are not finite, or an invalid size"
             if uncertainty is not None and len(uncertainty.quality) != len(keypoints):
                 return f"{name} has {len(keypoints)} keypoints and {len(uncertainty.quality)} covariances"
             progress.advance()
@@ -91,7 +91,7 @@ def _databases(layout: Layout) -> list[Path]:
 
 def _database_faults(layout: Layout, progress: Progress) -> list[Fault]:
     return [
-        Fault(path, fault, f"--repair makes it anew, as does `{_command(layout, path)}` once it is moved away.")
+        Fault(path, fault, f"--repair rebuilds it; so does `{_command(layout, path)}` after you move it away.")
         for path in _databases(layout)
         if path.exists()
         for fault in database_faults(path)
@@ -104,7 +104,7 @@ def _mend_databases(
     """Put databases aside and make them anew from the hloc files, as they were made before."""
     for path in dict.fromkeys(fault.path for fault in faults):
         aside, command, is_repaired = path.with_name(path.name + ".damaged"), _command(layout, path), False
-        done = f"It was put aside as {aside.name}; `{command}` makes it anew."
+        done = f"It was put aside as {aside.name}; `{command}` rebuilds it."
         try:
             require_closed(path)
             recipe = noted_import(layout, path)
@@ -136,8 +136,8 @@ def _model_faults(layout: Layout, progress: Progress) -> list[Fault]:
         try:
             read_model(folder)
         except RomacliError:
-            remedy = f"Move {layout.sparse} away; the same `romacli reconstruct` command makes its models anew."
-            faults.append(Fault(folder, "it is no whole model", remedy))
+            remedy = f"Move {layout.sparse} away; the same `romacli reconstruct` command rebuilds its models."
+            faults.append(Fault(folder, "it is incomplete or damaged", remedy))
     return faults
 
 
@@ -146,7 +146,7 @@ def _cloud_faults(layout: Layout, progress: Progress) -> list[Fault]:
         if layout.cloud.exists():
             read_ply(layout.cloud)
     except RomacliError as error:
-        return [Fault(layout.cloud, str(error).rstrip("."), "The same `romacli densify` command makes it anew.")]
+        return [Fault(layout.cloud, str(error).rstrip("."), "The same `romacli densify` command rebuilds it.")]
     return []
 
 
@@ -156,7 +156,7 @@ def _report_faults(layout: Layout, progress: Progress) -> list[Fault]:
         if values.exists():
             json.loads(values.read_bytes())
     except ValueError as error:
-        return [Fault(values, f"it is no JSON ({error})", "`romacli report` makes it anew.")]
+        return [Fault(values, f"it is not valid JSON ({error})", "`romacli report` rebuilds it.")]
     return []
 
 

@@ -11,7 +11,7 @@ from romacli.geometry.epipolar import sampson_error
 from romacli.geometry.estimation import estimate_fundamental
 from romacli.geometry.warp import cell_centres, decode_targets
 from romacli.matchers.matcher import PointStartMatcher
-from romacli.run.retries.retry import WEAK_OVERLAP, is_weak, least_overlap
+from romacli.run.retries.retry import is_weak, least_overlap
 from romacli.run.retries.sparse import PointPairs, SparseMatches
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
@@ -26,14 +26,16 @@ _LEAST_AGREEMENT, _AGREEMENT = 0.8, 0.004
 class Rescue:
     """Starts the matcher's refiners from sparse matches that pass geometric verification."""
 
-    def __init__(self, matcher: PointStartMatcher, sparse: SparseMatches) -> None:
+    def __init__(self, matcher: PointStartMatcher, sparse: SparseMatches, weak_overlap: float) -> None:
+        """weak_overlap: pairs that overlap by less are retried."""
         self._matcher = matcher
         self._sparse = sparse
+        self._weak_overlap = weak_overlap
         self.encodes = 0
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
         """The result of a pair, or a new one with far more overlap that agrees with the sparse matches."""
-        if not is_weak(result, WEAK_OVERLAP["rescue"]):
+        if not is_weak(result, self._weak_overlap):
             return result
         verified = _verified(self._sparse.find(pair, (features[0].size, features[1].size)), seed)
         if verified is None:
