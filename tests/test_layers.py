@@ -16,7 +16,7 @@ FLOORS = (
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "filter", "store", "colmap"},
     {"matchers", "mapping"},
     {"run", "two_view", "follow"},
-    {"pairing", "describe"},
+    {"pairing", "describe", "show"},
     {"job"},
     {"report", "train", "densify", "localize", "export"},
     {"eval"},

@@ -66,7 +66,7 @@ class PoseErrors:
     missing: tuple[str, ...]
 
 
-def read_model(model_folder: Path) -> Any:
+def load_model(model_folder: Path) -> Any:
     """Read a COLMAP model.
 
     Raises:
@@ -112,7 +112,7 @@ def read_poses(model_folder: Path) -> dict[str, Pose]:
     Raises:
         InputError: the folder holds no COLMAP model.
     """
-    model, poses = read_model(model_folder), {}
+    model, poses = load_model(model_folder), {}
     for image in model.images.values():
         if image.has_pose:
             cam_from_world = image.cam_from_world()

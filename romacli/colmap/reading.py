@@ -15,8 +15,7 @@ from romacli.errors import InputError, StoreError
 from romacli.types import Pair, Size, canonical
 
 from .access import images_of, open_readonly
-from .poses import UNREADABLE, Pose, open_model
-from .poses import read_model as open_whole
+from .poses import UNREADABLE, Pose, load_model, open_model
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def read_observations(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the folder holds no model, or a damaged one.
     """
-    images = [image for image in open_whole(folder).images.values() if image.has_pose]
+    images = [image for image in load_model(folder).images.values() if image.has_pose]
     return {image.name: np.array([p.xy for p in image.points2D], np.float32).reshape(-1, 2) for image in images}
 
 

@@ -254,9 +254,9 @@ FORMATS = {
 
 
 def _model(folder: Path) -> Any:
-    from romacli.colmap.poses import read_model  # not at the top: `--help` lists the formats and must be fast
+    from romacli.colmap.poses import load_model  # not at the top: `--help` lists the formats and must be fast
 
-    return read_model(folder)
+    return load_model(folder)
 
 
 def _posed(model: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.poses import read_model
+from romacli.colmap.poses import load_model
 from romacli.errors import ImageError, InputError
 from romacli.images.listing import files_under
 from romacli.images.metadata import read_metadata
@@ -117,7 +117,7 @@ def open_map(model: Path, images: Path | None, progress: Progress) -> Map:
     folder = layouts[0].sparse / "0" if job is layouts[0] else model
     if job is layouts[0] and not folder.is_dir():
         raise InputError(f"{model} contains no model. Run `romacli reconstruct` with this --output first.")
-    read = read_model(folder)
+    read = load_model(folder)
     images = images or (photographs_of(job) if job else None)
     if images is None:
         raise InputError(f"{model} does not record where its photographs are. Give their folder with --images DIR.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.cameras import CameraSpec, ImageInfo
-from romacli.colmap.poses import Pose, read_model
+from romacli.colmap.poses import Pose, load_model
 from romacli.errors import InputError
 from romacli.names import respelled
 from romacli.types import Size
@@ -47,7 +47,7 @@ def read_cameras(model_folder: Path) -> list[PosedCamera]:
     Raises:
         InputError: the folder holds no COLMAP model.
     """
-    model = read_model(model_folder)
+    model = load_model(model_folder)
     found = []
     for image in sorted(model.images.values(), key=lambda image: image.image_id):
         if image.has_pose:
@@ -64,7 +64,7 @@ def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list
     Raises:
         InputError: there is no model, none of its images is among the photographs, or one has another size.
     """
-    model = read_model(model_folder)
+    model = load_model(model_folder)
     posed = {image.name: image.camera_id for image in model.images.values() if image.has_pose}
     posed = respelled(posed, [image.name for image in images])
     if not posed:

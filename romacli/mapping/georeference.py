@@ -13,7 +13,7 @@ import numpy as np
 
 from romacli.colmap.access import open_readonly
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.poses import Similarity, align_similarity, read_model, read_poses
+from romacli.colmap.poses import Similarity, align_similarity, load_model, read_poses
 from romacli.colmap.scratch import scratch_folder
 from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import Position, east_north_up, position_fault
@@ -150,7 +150,7 @@ def georeference(model_folder: Path, database: Path) -> GpsFit:
         )
     if (model_folder / GEOREFERENCE).exists():
         return fit
-    pycolmap, model = load_pycolmap(), read_model(model_folder)
+    pycolmap, model = load_pycolmap(), load_model(model_folder)
     turn = pycolmap.Rotation3d(fit.to_metres.rotation)
     model.transform(pycolmap.Sim3d(fit.to_metres.scale, turn, fit.to_metres.translation))
     latitude, longitude, altitude = fit.origin

@@ -17,7 +17,7 @@ import numpy as np
 
 from romacli.colmap.access import PAIR_BASE, open_readonly
 from romacli.colmap.numbers import read_numbers
-from romacli.colmap.poses import read_model as open_whole
+from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_keypoints
 from romacli.colmap.scratch import scratch_folder
 from romacli.colmap.verify import MAPPED_CONFIGS
@@ -137,7 +137,7 @@ def extend_model(
         NothingFoundError: none could be added; the model stays as it is.
     """
     folder, content = sparse_folder / "0", read_content(database)
-    model = open_whole(folder)
+    model = load_model(folder)
     _require_same(model, database, folder)
     with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
         copy, written = scratch / "database.db", scratch / "0"
@@ -161,7 +161,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
     The largest model comes first again, and keeps two images at least.
     """
     folders = sorted(path for path in sparse_folder.iterdir() if path.name.isdigit())
-    models = [open_whole(folder) for folder in folders]
+    models = [load_model(folder) for folder in folders]
     for model in models:
         for image in [image for image in model.images.values() if image.has_pose and image.name in names]:
             model.deregister_frame(image.frame_id)

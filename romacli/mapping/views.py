@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import images_of, open_readonly
-from romacli.colmap.poses import Pose, read_model
+from romacli.colmap.poses import Pose, load_model
 from romacli.errors import InputError
 from romacli.types import Pair
 
@@ -41,7 +41,7 @@ def read_views(model_folder: Path) -> dict[str, View]:
     Raises:
         InputError: the folder holds no COLMAP model.
     """
-    return views_of(read_model(model_folder))
+    return views_of(load_model(model_folder))
 
 
 def views_of(model: Any) -> dict[str, View]:
@@ -64,7 +64,7 @@ def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the folder holds no COLMAP model, or one without points.
     """
-    model = read_model(model_folder)
+    model = load_model(model_folder)
     if not model.num_points3D():
         raise InputError(f"{model_folder} holds no points, so no two images share any. Use `romacli pairs poses`.")
     return {

@@ -28,6 +28,7 @@ from romacli.keypoints.components import join_tracks
 from romacli.mapping.georeference import fit_gps, read_gps
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
+from romacli.show.folder import JobFolder
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
@@ -35,7 +36,6 @@ from romacli.types import Pair, Uncertainty, canonical
 from romacli.words import counted
 
 from .focal import FocalLength, focal_lengths
-from .folder import JobFolder
 from .localized import queries_of
 from .summary import CameraSummary, GpsSummary, ImageRow, ModelSummary, PairRow, PairState, Summary, Tracks
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from romacli.errors import UsageError
 from romacli.progress import Progress
+from romacli.show.folder import open_folder
 from romacli.store.layout import Layout, written_whole
 
 from .advice import Verdict, verdict, warnings
 from .charts import figures
 from .collect import collect
-from .folder import open_folder
 from .page import page
 from .thumbnails import chosen_pairs, draw_doubted, draw_pairs, read_thumbnails
 

@@ -18,13 +18,13 @@ from romacli.filter.missing import count_witnesses, find_missing
 from romacli.images.decode import read_image
 from romacli.job.outputs.filter import noted_filter, read_judged
 from romacli.progress import Progress
+from romacli.show.folder import JobFolder
+from romacli.show.picture import PictureOptions, draw_matches
+from romacli.show.view import view_of_job
 from romacli.types import Pair
 from romacli.words import counted
 
-from .folder import JobFolder
-from .picture import PictureOptions, draw_matches
 from .summary import PairRow, Summary
-from .view import view_of_job
 
 _THUMBNAIL_PX = 96
 _MOST_THUMBNAILS = 300

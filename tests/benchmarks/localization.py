@@ -31,7 +31,7 @@ from support.commands import hloc_keypoints, hloc_matches, result_of, romacli_al
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.pose_files import read_written_poses
-from romacli.colmap.poses import Pose, align_similarity, read_model, read_poses
+from romacli.colmap.poses import Pose, align_similarity, load_model, read_poses
 from romacli.geometry.epipolar import rotation_angle_deg
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene"
@@ -109,7 +109,7 @@ def by_hloc(queries: list[str], map_job: Path, photographs: Path, folder: Path) 
         pairs += [[row["name"], image] for row in chosen for image in row["map_images"] if image in known]
         (folder / "pairs.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in pairs))
         result_of(romacli_alone("match", photographs, "-o", grown, "--pairs", folder / "pairs.txt", "-q", "--json"))
-    model = read_model(map_job / "sparse" / "0")
+    model = load_model(map_job / "sparse" / "0")
     camera = next(iter(model.cameras.values()))
     listed = [line.split() for line in (folder / "pairs.txt").read_text().splitlines()]
     images = {image.name: image for image in model.images.values()}

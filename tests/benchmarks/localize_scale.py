@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.poses import read_model
+from romacli.colmap.poses import load_model
 from romacli.images.decode import read_image
 from romacli.localize.localize import Localized, localize
 from romacli.localize.map import Map, open_map
@@ -60,7 +60,7 @@ def main() -> None:
     layout = Layout(asked.job)
     photographs = photographs_of(layout)
     assert photographs is not None
-    names = sorted(image.name for image in read_model(layout.sparse / "0").images.values())
+    names = sorted(image.name for image in load_model(layout.sparse / "0").images.values())
     copies = -(-asked.images // len(names))
     images, model = asked.work / "images", asked.work / "model"
     for copy in range(copies):
@@ -116,7 +116,7 @@ def run_of(
 
 def repeated(source: Path, target: Path, copies: int) -> None:
     """Copies of the model, written as COLMAP text and converted to binary."""
-    model = read_model(source)
+    model = load_model(source)
     target.mkdir(parents=True)
     (target / "cameras.txt").write_text("".join(f"{line}\n" for line in text_of(model, target, "cameras")))
     images, points = text_of(model, target, "images"), text_of(model, target, "points3D")

@@ -16,7 +16,7 @@ from support.commands import REPOSITORY, hloc_keypoints, hloc_matches, result_of
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.pose_files import read_written_poses
-from romacli.colmap.poses import Pose, compare_poses, read_model, read_poses
+from romacli.colmap.poses import Pose, compare_poses, load_model, read_poses
 
 SCENE = REPOSITORY / "examples" / "scene"
 OLD, NEW = [f"court_{number:02}.jpg" for number in (5, 7, 9, 11)], ["court_08.jpg", "court_10.jpg"]
@@ -51,7 +51,7 @@ def kill_after_a_record(journal: Path, *words: object) -> None:
 
 def localized_as_hloc_does(model: Path, job: Path) -> dict[str, Pose]:
     """Poses of the new photographs from the model points of their matches."""
-    held = read_model(model)
+    held = load_model(model)
     camera = next(iter(held.cameras.values()))
     poses = {}
     for query in NEW:
@@ -124,7 +124,7 @@ def test_a_map_takes_in_photographs_and_nothing_that_was_there_moves(tmp_path: P
     assert (values["added"], values["without"]) == (NEW, [])
     for name in OLD:
         np.testing.assert_array_equal(hloc_keypoints(job / "features.h5", name), rows[name])
-    before, after = read_model(old), read_model(job / "sparse" / "0")
+    before, after = load_model(old), load_model(job / "sparse" / "0")
     assert all(after.images[key].name == image.name for key, image in before.images.items())
     assert set(before.points3D) <= set(after.points3D)
     for poses in (read_poses(job / "sparse" / "0"), {**read_poses(old), **localized_as_hloc_does(old, job)}):

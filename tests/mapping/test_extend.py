@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.small_scene import Scene, make_scene
 
-from romacli.colmap.poses import compare_poses, read_model, read_poses
+from romacli.colmap.poses import compare_poses, load_model, read_poses
 from romacli.errors import InputError, NothingFoundError
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import extend_model, reconstruct
@@ -41,13 +41,13 @@ def mapped(scene: Scene, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("adjusts_all", [False, True])
 def test_new_images_are_posed_and_what_was_there_stays(scene: Scene, mapped: Path, *, adjusts_all: bool) -> None:
-    before = read_model(mapped / "sparse" / "0")
+    before = load_model(mapped / "sparse" / "0")
     (mapped / "sparse" / "0" / "georeference.json").write_text("{}")
     added, _ = extend_model(
         mapped / "database.db", mapped, mapped / "sparse", scene.names[5:], OPTIONS, adjusts_all=adjusts_all
     )
     assert added == ["005.jpg", "006.jpg"]
-    after = read_model(mapped / "sparse" / "0")
+    after = load_model(mapped / "sparse" / "0")
     errors = compare_poses(read_poses(mapped / "sparse" / "0"), scene.poses)
     assert errors.missing == ("007.jpg",)
     assert errors.rotation_deg.max() < 0.2

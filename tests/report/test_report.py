@@ -27,10 +27,10 @@ from romacli.progress import Silent
 from romacli.report.advice import verdict, warnings
 from romacli.report.charts import figures
 from romacli.report.collect import collect
-from romacli.report.folder import open_folder
 from romacli.report.page import page
 from romacli.report.summary import CameraSummary, ModelSummary, PairRow, Tracks
 from romacli.report.thumbnails import Thumbnails, blank_share, chosen_pairs
+from romacli.show.folder import open_folder
 from romacli.store.history import Run, append_run, noted, read_runs
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import JournalWriter

@@ -17,7 +17,7 @@ from romacli.options import Option
 from romacli.words import counted
 
 if TYPE_CHECKING:
-    from romacli.report.view import PairView
+    from romacli.show.view import PairView
 
 DEFAULT_PICTURE = Path("pair.png")
 
@@ -73,8 +73,8 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
     With a job folder the job's stored results are drawn; without one, the two photographs are matched now.
     """
-    from romacli.report.picture import PARTS, PictureOptions, save_picture
-    from romacli.report.view import inliers_of
+    from romacli.show.picture import PARTS, PictureOptions, save_picture
+    from romacli.show.view import inliers_of
 
     chosen = tuple(part for part, wanted in zip(PARTS, (flags.matches, flags.warp), strict=True) if wanted)
     options = PictureOptions(parts=chosen or PARTS, num_lines=flags.max_lines)
@@ -101,7 +101,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
 
 def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
-    from romacli.report.query import save_query, subtitle, view_of_query
+    from romacli.show.query import save_query, subtitle, view_of_query
 
     if flags.warp or flags.matches:
         raise UsageError(
@@ -122,7 +122,7 @@ def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
 
 
 def _stored(flags: ShowOptions) -> PairView:
-    from romacli.report.view import view_in_job
+    from romacli.show.view import view_in_job
     from romacli.store.layout import Layout
 
     assert flags.job is not None
@@ -131,7 +131,7 @@ def _stored(flags: ShowOptions) -> PairView:
 
 def _matched(flags: ShowOptions) -> PairView:
     from romacli.matchers.registry import load_matcher
-    from romacli.report.view import view_of_match
+    from romacli.show.view import view_of_match
     from romacli.two_view import match_two
 
     matcher = load_matcher(flags.model, MatcherOptions(weights=flags.weights, device=flags.device))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.poses import read_model
+from romacli.colmap.poses import load_model
 from romacli.filter.folds import Fold, find_fold
 from romacli.filter.judge import Judged
 from romacli.filter.lattice import Edge, Views
@@ -129,7 +129,7 @@ class _Sight:
 
 def _sights(folder: Path, views: Views) -> dict[int, Sight]:
     """The images of a model by their numbers in the views; those without a warp are left out."""
-    model, number = read_model(folder), {name: k for k, name in enumerate(views.names)}
+    model, number = load_model(folder), {name: k for k, name in enumerate(views.names)}
     found: dict[int, Sight] = {}
     for camera in read_cameras(folder):
         seen = [point for point in model.images[camera.number].points2D if point.has_point3D()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from romacli.colmap.poses import Pose, read_model, read_poses
+from romacli.colmap.poses import Pose, load_model, read_poses
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, sizes_of
 from romacli.eval.benchmarks.scenes.scans import scans_of
@@ -37,7 +37,7 @@ def read_eth3d(root: Path, *, scanned: bool) -> list[Task]:
     for folder in folders:
         poses = read_poses(folder / ETH3D_MODEL)
         sizes = sizes_of(folder / "images", poses)
-        model = read_model(folder / ETH3D_MODEL)
+        model = load_model(folder / ETH3D_MODEL)
         intrinsics = {one.name: model.cameras[one.camera_id].calibration_matrix() for one in model.images.values()}
         for one in model.images.values():
             camera = model.cameras[one.camera_id]

@@ -14,7 +14,7 @@ import numpy as np
 from romacli.colmap.cameras import CameraSpec, ImageInfo, assign_cameras
 from romacli.colmap.database import write_database
 from romacli.colmap.options import CameraMode, CameraOptions, VerifyOptions
-from romacli.colmap.poses import read_model, read_poses
+from romacli.colmap.poses import load_model, read_poses
 from romacli.errors import NothingFoundError, PartialError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.run import Record
@@ -96,7 +96,7 @@ def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder
     if model is None:
         return [0.0] * (2 * len(TOLERANCES))
     assert subset.scene.scans is not None
-    points = np.array([point.xyz for point in read_model(model).points3D.values()])
+    points = np.array([point.xyz for point in load_model(model).points3D.values()])
     scans = read_scans(subset.scene.scans)
     reference = np.concatenate([xyz @ place[:3, :3].T + place[:3, 3] for xyz, place in scans])
     return accuracy(points, scans, TOLERANCES) + completeness(points, reference, TOLERANCES)

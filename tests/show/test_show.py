@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.errors import InputError
 from romacli.geometry.warp import cell_centres
-from romacli.report.picture import PictureOptions, _Panel, draw, moved, save_picture
-from romacli.report.view import PairView, inliers_of, view_in_job, view_of_match
+from romacli.show.picture import PictureOptions, _Panel, draw, moved, save_picture
+from romacli.show.view import PairView, inliers_of, view_in_job, view_of_match
 from romacli.store.layout import Layout
 from romacli.store.localized import QueryPoints, write_localized, write_points
 from romacli.two_view import match_two
