@@ -269,7 +269,10 @@ class FeaturesFile(ReadFile):
         """The descriptors (K, D) float32 of an image's keypoints."""
         group = self._group(name)
         with self._reading(f"give the descriptors of {name}"):
-            return np.ascontiguousarray(_array(group["descriptors"]).T.astype(np.float32))
+            descriptors = np.ascontiguousarray(_array(group["descriptors"]).T.astype(np.float32))
+            if not np.isfinite(descriptors).all():
+                raise ValueError("a descriptor is not a number")
+            return descriptors
 
     def image_size(self, name: str) -> Size:
         """The (width, height) of an image in px."""

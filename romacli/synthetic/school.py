@@ -34,9 +34,7 @@ class School:
 
 ORDINARY = School()
 # Turns of up to 80 degrees, scales of up to 4.
-HARD = School(
-    swing=(1.1, 1.5), reach=(0.45, 0.7), zoom=1.39, repeated=0.3, thin=0.3, near=0.05, night=0.3, alike=0.5
-)
+HARD = School(swing=(1.1, 1.5), reach=(0.45, 0.7), zoom=1.39, repeated=0.3, thin=0.3, near=0.05, night=0.3, alike=0.5)
 REPEATED = 60  # pictures of repeated motifs among the textures of hard pairs
 
 

@@ -155,6 +155,8 @@ def test_sift_gives_the_keypoints_and_the_settings_say_so(picture: np.ndarray) -
 def test_small_photographs_are_refused(matcher: SparseMatcher) -> None:
     with pytest.raises(ImageError, match="100x63 px is too small"):
         matcher.prepare(np.zeros((63, 100, 3), np.uint8))
+    with pytest.raises(ImageError, match="small.jpg of 100x63 px"):
+        matcher.prepare_named("small.jpg", np.zeros((63, 100, 3), np.uint8), 0)
 
 
 class Broken:

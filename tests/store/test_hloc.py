@@ -262,6 +262,16 @@ def test_foreign_content_is_a_sentence(tmp_path):
         file.image_size("c")
 
 
+def test_descriptors_that_are_not_numbers_are_refused(tmp_path):
+    with h5py.File(tmp_path / "local.h5", "w") as file:
+        file["a.jpg/descriptors"] = np.array([[1, 0], [0, np.nan]], np.float16)
+        file["b.jpg/descriptors"] = np.eye(2, dtype=np.float16)
+    with FeaturesFile(tmp_path / "local.h5") as file:
+        assert file.descriptors("b.jpg").tolist() == [[1, 0], [0, 1]]
+        with pytest.raises(StoreError, match="local.h5 cannot give the descriptors of a.jpg"):
+            file.descriptors("a.jpg")
+
+
 def test_truncated_and_empty_files_are_a_sentence(features_path, tmp_path):
     content = features_path.read_bytes()
     for length in (0, 7, 96, 800, len(content) // 2, len(content) - 1):

@@ -145,10 +145,7 @@ class SparseMatcher:
         Raises:
             ImageError: the image is too small.
         """
-        count = self._options.sparse.top_k
-        if self._options.keypoints == SIFT:
-            return self._prepared(image, detect_sift(image, count))
-        return self._prepared(image, None if self._describer.finds else corners(image, count))
+        return self._prepared(image, self._found(image))
 
     def prepare_named(self, name: str, image: np.ndarray, turns: int) -> PreparedImage:
         """The same for a named photograph, with its keypoints from a file.
@@ -160,24 +157,33 @@ class SparseMatcher:
             ImageError: the image is too small. StoreError: the file has no keypoints for it.
         """
         if self._given is None:
-            return self.prepare(image)
+            return self._prepared(image, self._found(image), called=name)
         height, width = image.shape[:2]
         stored = turn_size((width, height), turns)
         found = self._given.read(name, stored, self.described_by)
         upright = turn_points(found.xy, stored, turns).astype(np.float32)
-        return self._prepared(image, replace(found, xy=upright))
+        return self._prepared(image, replace(found, xy=upright), called=name)
+
+    def _found(self, image: np.ndarray) -> Keypoints | None:
+        """SIFT keypoints or corners; None if the describer finds its own."""
+        count = self._options.sparse.top_k
+        if self._options.keypoints == SIFT:
+            return detect_sift(image, count)
+        return None if self._describer.finds else corners(image, count)
 
     @property
     def described_by(self) -> str:
         """The values that descriptors depend on, as recorded in a file of them."""
         return json.dumps({"model": self.name, **self._describer.settings}, sort_keys=True)
 
-    def _prepared(self, image: np.ndarray, keypoints: Keypoints | None) -> PreparedImage:
+    def _prepared(
+        self, image: np.ndarray, keypoints: Keypoints | None, *, called: str = "a photograph"
+    ) -> PreparedImage:
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST_SIDE:
             raise ImageError(
-                f"a photograph of {width}x{height} px is too small for {self.name}: each side must be at least "
-                f"{SMALLEST_SIDE} px."
+                f"{called} of {width}x{height} px is too small for {self.name}: each side must be at least "
+                f"{SMALLEST_SIDE} px. Leave it out, or give a larger copy."
             )
         placed = {} if keypoints is None else _placed(keypoints, (width, height))
         if keypoints is not None and keypoints.descriptors is not None:

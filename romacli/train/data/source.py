@@ -78,9 +78,7 @@ def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
     """
     if options.data_dir is None:
         repeated = REPEATED if options.hard else 0
-        textures = Textures.load(
-            options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated
-        )
+        textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated)
         return (RenderedPairs if device.type == "cpu" else DevicePairs)(textures, options.hard)
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
