@@ -115,9 +115,9 @@ class MatcherOptions:
     min_coarse_overlap: Annotated[
         float | None,
         Option(
-            "The same for the coarse stage; pairs below it are not refined. 0 refines every pair. Default: 0.005 for "
-            "mini, at most --min-overlap; 0 for other matchers, which were not measured; see romacli-mini(7). With "
-            "--preselect, the minimum coarse overlap of the pairs kept, 0.05 by default.",
+            "The same for the coarse stage; pairs below it are not refined. 0 refines every pair. Default: the "
+            "matcher's own, see `romacli models info`, and at most --min-overlap. With --preselect, the minimum "
+            "coarse overlap of the pairs kept, 0.05 by default.",
             min=0,
             max=1,
         ),
