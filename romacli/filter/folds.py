@@ -21,7 +21,7 @@ from .placed import Told
 # Pairs weigh by the places that show what is unique, and those that the model agrees with by such as are matched.
 _PER_MATCHED = 0.01
 # A seam has so many places, and a folded model so many seams.
-_FEWEST_PLACES, _FEWEST_SEAMS = 24, 2
+_FEWEST_PLACES, _FEWEST_SEAMS = 54, 2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from romacli.geometry.warp import decode_targets
 from romacli.types import CompactWarp, Pair, Size
 
 # Places along the longer side of an image.
-LONG_SIDE = 32
+LONG_SIDE = 48
 Edge = tuple[int, int]
 
 

@@ -12,10 +12,10 @@ from .lattice import Edge, Flow, Lattice, Views
 
 # Warps are carried on over holes from the matched places around, by a bell curve of so many cells; where it finds
 # less than this density of them, nothing is predicted.
-_SIGMA_CELLS = 2.0
+_SIGMA_CELLS = 3.0
 _LEAST_SUPPORT = 0.2
 # Images other than the pair's that have to match a place for it to be one that can be matched.
-_WITNESSES = 2
+_WITNESSES = 1
 _FEWEST_MATCHED = 6
 # Holes narrower than two cells are the edges of what stands before something else.
 _NARROW = np.ones((2, 2), np.uint8)

@@ -20,7 +20,7 @@ from romacli.types import Size
 from .lattice import Edge, Lattice, Views
 
 # Cells by which a warp may differ from what the model says, and from which on it leads elsewhere.
-_NEAR, _FAR = 2.0, 3.0
+_NEAR, _FAR = 3.0, 4.5
 # Depths of one surface in two images, as a ratio.
 _SAME_DEPTH = 0.1
 _WITNESSES = 2

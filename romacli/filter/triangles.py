@@ -9,7 +9,7 @@ from .lattice import Edge, Views
 Triangle = tuple[int, int, int]
 # Triangles looked at for each pair; common places that a triangle must have; cells by which two ways may differ.
 _PER_EDGE = 12
-_FEWEST_PLACES, _CELLS = 36, 1.6
+_FEWEST_PLACES, _CELLS = 81, 2.4
 
 
 def choose_triangles(views: Views) -> list[Triangle]:

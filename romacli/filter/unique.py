@@ -15,22 +15,27 @@ import numpy as np
 from .lattice import Edge, Views
 from .missing import Missing
 
-# A place is a detail where this share of an image's pairs, and so many, miss it.
-_SHARE, _FEWEST = 0.22, 3
+# A place is a detail where so many of an image's pairs miss it, and this share of those that match or miss it.
+_FEWEST, _SHARE = 3, 0.3
 
 
-def count_unique(views: Views, found: Mapping[Edge, Missing], doubted: Collection[Edge]) -> np.ndarray:
-    """(E,) for each pair the places in both images that it matches and that others, of those that are doubted, miss."""
-    missed = [np.zeros(lattice.count, np.int32) for lattice in views.lattices]
+def measure_unique(views: Views, found: Mapping[Edge, Missing], doubted: Collection[Edge]) -> np.ndarray:
+    """(E,) for each pair the places of both images that it matches and others, of those that are doubted, miss.
+
+    A place counts by the logarithm of how many pairs might match it for each that does.
+    """
+    matched = [np.zeros(lattice.count) for lattice in views.lattices]
+    missed = [np.zeros(lattice.count) for lattice in views.lattices]
+    for edge in views.edges:
+        for i, j in (edge, edge[::-1]):
+            matched[i] += views.flow(i, j).matched
     for edge in doubted:
         for image, holes in zip(edge, found[edge].holes, strict=True):
             missed[image] += holes
-    is_detail = [
-        count >= max(_FEWEST, _SHARE * len(others)) for count, others in zip(missed, views.neighbours, strict=True)
+    weights = [
+        np.where((no >= _FEWEST) & (no > _SHARE * (no + yes)), np.log((no + yes + 1e-9) / np.maximum(yes, 1)), 0)
+        for yes, no in zip(matched, missed, strict=True)
     ]
     return np.array(
-        [
-            sum(int((views.flow(i, j).matched & is_detail[i]).sum()) for i, j in (edge, edge[::-1]))
-            for edge in views.edges
-        ]
+        [sum(float(weights[i][views.flow(i, j).matched].sum()) for i, j in (edge, edge[::-1])) for edge in views.edges]
     )

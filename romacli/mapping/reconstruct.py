@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
 _SAME_PX = 0.01
+# Images of a model where pairs are kept from the mapper, and with them groups of images apart.
+_SMALLEST_APART = 3
 COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
 }
@@ -74,7 +76,8 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        without: pairs of names that are kept from the mapper.
+        without: pairs of names that are kept from the mapper. Groups of images that they alone join become models of
+            their own from three images on.
         progress: called with the number of images that were just placed; by the incremental mapper only. Those that
             are given up and placed again are not counted twice.
 
@@ -101,6 +104,7 @@ def reconstruct(
         _copy_database(database, copy)
         if without:
             _drop(copy, without)
+            options = replace(options, min_model_size=min(options.min_model_size, _SMALLEST_APART))
         output.mkdir()
         found, attempts = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)

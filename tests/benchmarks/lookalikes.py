@@ -77,20 +77,23 @@ def name_of(k: int) -> str:
     return f"{k:03}.jpg"
 
 
-def write_photographs(scene: Scene, folder: Path, seed: int) -> None:
+def write_photographs(scene: Scene, folder: Path, seed: int, *, is_plain: bool) -> None:
+    """Photographs of a scene; plain ones where nobody looks at them, as rendering takes longer than all else."""
     if folder.exists():
         return
     rng = np.random.default_rng([seed, 5])
     folder.mkdir()
-    for k in range(len(scene.cameras)):
-        cv2.imwrite(str(folder / name_of(k)), photograph(scene, k, rng)[:, :, ::-1])
+    for k, camera in enumerate(scene.cameras):
+        width, height = camera.size
+        picture = np.full((height, width, 3), 128, np.uint8) if is_plain else photograph(scene, k, rng)
+        cv2.imwrite(str(folder / name_of(k)), picture[:, :, ::-1])
 
 
 def matched(scene: Scene, folder: Path, seed: int, matcher: str) -> tuple[Job, set[Pair]]:
     """A job with all its pairs, and which of them are true."""
-    write_photographs(scene, folder / "photographs", seed)
     simulated = Simulated(scene, seed)
     is_simulated = matcher == "simulated"
+    write_photographs(scene, folder / "photographs", seed, is_plain=is_simulated)
     options = JobOptions(
         ImageOptions(folder / "photographs"),
         folder / "job",
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--matcher", default="simulated")
+    parser.add_argument("--filter", nargs="+", choices=("no", "yes"), default=["no", "yes"])
     parser.add_argument("--keep", type=Path, help="folder for the jobs, which are reused")
     options = parser.parse_args()
     print("| scene | detail | filter | right | wrong | left out | models | precision | recall | ambiguous | CPU s |")
@@ -210,7 +214,7 @@ def main() -> None:
         for name in options.scenes:
             if name == "court" and share >= 0:
                 continue
-            scores = {"no": Score(), "yes": Score()}
+            scores = {told: Score() for told in options.filter}
             for seed in range(options.first_seed, options.first_seed + options.seeds):
                 scene = make_scene(name, None if share < 0 else share, seed)
                 with TemporaryDirectory() as temporary:

@@ -15,8 +15,8 @@ from romacli.errors import InputError, NothingFoundError
 from romacli.filter.judge import disputed, judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import count_witnesses, find_missing
-from romacli.filter.unique import count_unique
-from romacli.geometry.warp import cell_centres, encode_targets
+from romacli.filter.unique import measure_unique
+from romacli.geometry.warp import cell_centres, encode_targets, masked
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
@@ -78,7 +78,8 @@ def test_a_hole_that_both_images_match_with_others_is_missing() -> None:
     assert max(share for pair, share in shares.items() if same_wall(pair)) == 0
     assert shares["back/2", "front/2"] > 0.1
     holes = find_missing(views, views.edges[[*shares].index(("back/2", "front/2"))], witnesses).holes
-    points = Lattice.over(SIZE).places() * 10 + (place_of("back/2"), 0)
+    lattice = Lattice.over(SIZE)
+    points = lattice.places() * (SIZE[0] / lattice.columns) + (place_of("back/2"), 0)
     assert on_poster(points[holes[0]], POSTERS).mean() > 0.7  # except for cells at the edge
 
 
@@ -86,11 +87,11 @@ def test_a_detail_that_many_pairs_miss_speaks_for_those_that_match_it() -> None:
     views = views_of()
     witnesses = count_witnesses(views)
     found = {edge: find_missing(views, edge, witnesses) for edge in views.edges}
-    unique = count_unique(views, found, [edge for edge in views.edges if not same_wall(views.pair_of(edge))])
+    unique = measure_unique(views, found, [edge for edge in views.edges if not same_wall(views.pair_of(edge))])
     of = dict(zip(map(views.pair_of, views.edges), unique, strict=True))
     assert of["front/2", "front/3"] > 20
     assert max(count for pair, count in of.items() if not same_wall(pair)) < of["front/2", "front/3"] / 2  # at edges
-    assert not count_unique(views, found, []).any()
+    assert not measure_unique(views, found, []).any()
 
 
 def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> None:
@@ -102,16 +103,35 @@ def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> Non
 
 
 def test_a_pair_that_shows_no_detail_falls_with_those_that_do() -> None:
-    views = views_of(count=11)
+    views = views_of(count=8)
     judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
-    assert judged["back/10", "front/10"].share < 0.02  # too small a share to drop it on its own
-    assert not judged["back/10", "front/10"].is_kept
+    assert judged["back/0", "front/7"].share == 0  # so nothing speaks against it on its own
+    assert not judged["back/0", "front/7"].is_kept
+    assert "tells them apart" in judged["back/0", "front/7"].reason
 
 
 @pytest.mark.parametrize("walls", [("front",), ("front", "back")])
 def test_where_nothing_is_missing_nothing_is_dropped(walls: tuple[str, ...]) -> None:
     judged = judge_pairs(views_of(walls, has_posters=False))
     assert all(one.is_kept for one in judged.values())
+
+
+def test_masked_details_say_nothing() -> None:
+    def read(pair: Pair) -> CompactWarp:
+        points = cell_centres(GRID, SIZE)
+        return masked(warp(pair), *(~on_poster(points + (place_of(name), 0), POSTERS) for name in pair))
+
+    names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
+    views = Views(combinations(names, 2), read)
+    assert all(one.is_kept for one in judge_pairs(views).values())
+
+
+def test_images_apart_from_those_that_look_alike_keep_their_pairs() -> None:
+    names = [f"{wall}/{k}" for wall in ("back", "front", "tower") for k in range(6)]
+    pairs = [pair for pair in combinations(names, 2) if same_wall(pair) or "tower" not in map(wall_of, pair)]
+    views = Views(pairs, warp)
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
 
 
 def test_two_images_are_kept() -> None:
@@ -124,7 +144,9 @@ def test_warps_round_three_images_that_end_elsewhere_are_disputed() -> None:
 
     pairs = [(f"front/{i}", f"front/{j}") for i, j in combinations(range(3), 2)]
     views = Views(pairs, read)
-    assert disputed(views, judge_pairs(views)) == 1
+    judged = judge_pairs(views)
+    assert disputed(views, judged) == 1
+    assert all(one.is_kept for one in judged.values())  # as nothing says which is wrong
 
 
 def test_warnings_name_groups_images_and_what_cannot_be_told() -> None:

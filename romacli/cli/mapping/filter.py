@@ -26,7 +26,9 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     """Find pairs of a job that may show different places that look alike, with a reason for each.
 
     A pair misses a place that both photographs match with others, and that its own warp, extrapolated, maps from one to
-    the other, but does not match. Missed places count against all pairs that are consistent with it in image triplets.
+    the other, but does not match. That counts against it, and what it matches and many others miss counts for it. The
+    pairs between two groups of photographs that are consistent in image triplets count together; groups between which
+    too little counts stay apart, each with a model of its own. Photographs without such details keep all pairs.
     Nothing is matched again and no photograph is read; database and keypoints are not changed.
     `romacli reconstruct --filter` does the same and excludes these pairs from mapping; --verbose lists all of them.
     """

@@ -1,0 +1,102 @@
+"""Which images belong together, and by which pairs: groups grow by what speaks for joining them, the surest first.
+
+Two pairs from images of one group to one of another stand or fall together where their triangle agrees, so what speaks
+for and against them is summed. Where the surest of such bundles say too little, groups stay apart.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+import numpy as np
+
+# What overlap is worth beside evidence, which is in percent of an image: between pairs that are as sure, the larger.
+_PER_OVERLAP = 0.7
+
+
+class _Bundles:
+    """Pairs that stand or fall together, as sets that are joined; each by the number of one of its pairs.
+
+    Attributes:
+        members: the pairs of each bundle.
+    """
+
+    def __init__(self, evidence: np.ndarray, overlaps: np.ndarray, least: np.ndarray) -> None:
+        self.members = [[pair] for pair in range(len(evidence))]
+        self._of = list(range(len(evidence)))
+        self._sums, self._overlaps, self._least = evidence.tolist(), overlaps.tolist(), least.tolist()
+        self._waiting: list[tuple[float, int, int]] = []
+        for pair in range(len(evidence)):
+            self._offer(pair)
+
+    def join(self, one: int, other: int) -> None:
+        """Join the bundles of two pairs."""
+        kept, gone = sorted((self._of[one], self._of[other]), key=lambda bundle: -len(self.members[bundle]))
+        if kept == gone:
+            return
+        for pair in self.members[gone]:
+            self._of[pair] = kept
+        self.members[kept] += self.members[gone]
+        self.members[gone] = []
+        self._sums[kept] += self._sums[gone]
+        self._overlaps[kept] = max(self._overlaps[kept], self._overlaps[gone])
+        self._least[kept] = min(self._least[kept], self._least[gone])
+        self._offer(kept)
+
+    def surest(self) -> list[int]:
+        """The pairs of the bundle that most speaks for and that was not named yet; none where too little does."""
+        while self._waiting:
+            _, bundle, size = heappop(self._waiting)
+            if size == len(self.members[bundle]):
+                return self.members[bundle]
+        return []
+
+    def evidence(self) -> np.ndarray:
+        """(E,) what speaks for the bundle of each pair."""
+        return np.array([self._sums[bundle] for bundle in self._of])
+
+    def _offer(self, bundle: int) -> None:
+        size = len(self.members[bundle])
+        sure = self._sums[bundle] / size**0.5 + _PER_OVERLAP * self._overlaps[bundle]
+        if sure > self._least[bundle]:
+            heappush(self._waiting, (-sure, bundle, size))
+
+
+def join_images(
+    edges: list[tuple[int, int]], evidence: np.ndarray, overlaps: np.ndarray, least: np.ndarray, together: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(E,) bool, which pairs join images, or agree with those that do; and (E,) what speaks for each one's bundle.
+
+    Args:
+        evidence: (E,) what speaks for each pair, in percent of an image; negative against it.
+        overlaps: (E,) the share of both images that it matches.
+        least: (E,) what a bundle of pairs must have more of; the least of its pairs counts.
+        together: (T, 3) the numbers of the pairs of triangles that agree.
+    """
+    bundles, is_joined = _Bundles(evidence, overlaps, least), np.zeros(len(edges), bool)
+    others: list[list[tuple[int, int]]] = [[] for _ in edges]
+    for a, b, c in together.tolist():
+        for one, rest in ((a, (b, c)), (b, (a, c)), (c, (a, b))):
+            others[one].append(rest)
+    group = list(range(1 + max((max(edge) for edge in edges), default=-1)))
+    members = [[image] for image in group]
+    while found := bundles.surest():
+        one, other = (group[image] for image in edges[found[0]])
+        if one == other:
+            continue
+        kept, gone = sorted((one, other), key=lambda number: -len(members[number]))
+        for image in members[gone]:
+            group[image] = kept
+        members[kept] += members[gone]
+        left = list(found)
+        while left:
+            pair = left.pop()
+            if is_joined[pair]:
+                continue
+            is_joined[pair] = True
+            for a, b in others[pair]:
+                if is_joined[a] or is_joined[b]:
+                    left += (a, b)  # two sides of a triangle that agrees are right, so the third is
+                else:
+                    bundles.join(a, b)
+    return is_joined, bundles.evidence()
