@@ -50,7 +50,7 @@ def images_of(pair_id: int) -> tuple[int, int]:
 def _require_no_journal(path: Path) -> None:
     """Check that no change to a database is unfinished.
 
-    Source: SQLite's file format, rollback journals: one that is empty or whose header is zeroed is done with.
+    Source: SQLite's file format, rollback journals: one that is empty or whose header is zeroed is finished.
     """
     journal = _beside(path, "-journal")
     try:
@@ -60,7 +60,7 @@ def _require_no_journal(path: Path) -> None:
         return
     if is_hot:
         raise BusyError(
-            f"{path} is being changed by another program, or by one that died: {journal.name} holds an unfinished "
+            f"{path} is being changed by another program, or by one that died: {journal.name} contains an unfinished "
             "change. Let that program end, or open the database once with COLMAP or sqlite3, which repairs it."
         )
 

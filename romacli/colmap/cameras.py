@@ -18,11 +18,11 @@ from .intrinsics import camera_of_model, check_known_model, check_params
 from .options import CameraOptions
 from .rigs import RigCamera
 
-# COLMAP's guess where nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
+# COLMAP's guess if nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
-# COLMAP's camera of the whole sphere, and how far from 2 width over height may be after rounding and stitching.
+# COLMAP's camera model of full spheres, and how far width / height may be from 2 after rounding and stitching.
 _PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
-# Focal lengths of one lens differ by less in EXIF data, by rounding and focus breathing.
+# Focal lengths of one lens differ by less than this factor in EXIF data, by rounding and focus breathing.
 _SAME_FOCAL = 1.05
 
 _DEFAULT = CameraOptions()

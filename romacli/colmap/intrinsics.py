@@ -15,9 +15,9 @@ from .binding import load_pycolmap
 _FOCAL_PER_SIDE = (0.1, 100.0)
 # EXIF focal lengths of cropped photographs are hardly ever off by more than this factor.
 _MOST_BESIDE_EXIF = 2.0
-# A first term of distortion moves the corner by this many times its radius: no lens, but a number of another kind.
+# No lens has a first distortion term that moves the corner by this many times its radius: it is another number.
 _MOST_DISTORTION = 10.0
-# A principal point so far along the diagonal, and no further from it, is the middle of another size.
+# A principal point this far along the diagonal, and this close to it, is the centre of another image size.
 _OTHER_SCALE, _OFF_DIAGONAL = 0.1, 0.02
 
 
@@ -57,7 +57,7 @@ def check_params(
         )
     focal = [params[index] for index in camera.focal_length_idxs()]
     if not all(0 < value < float("inf") for value in focal):
-        raise UsageError(f"{option}: the focal length has to be positive; {model} takes {camera.params_info}.")
+        raise UsageError(f"{option}: the focal length must be positive; {model} takes {camera.params_info}.")
     fault = _fault(camera, params, focal, size, exif_px) if size and focal else None
     if not all(map(math.isfinite, params)):
         fault = "not all of them are finite"
@@ -75,23 +75,23 @@ def _fault(
     shown, low, high = f"{width}x{height} px", *(bound * max(size) for bound in _FOCAL_PER_SIDE)
     x, y = (params[index] for index in camera.principal_point_idxs())
     if not (0 <= x <= width and 0 <= y <= height):
-        return f"the principal point (cx, cy) = ({x:g}, {y:g}) lies outside the photographs' {shown}"
+        return f"the principal point (cx, cy) = ({x:g}, {y:g}) is outside the photographs' {shown}"
     if not all(low <= value <= high for value in focal):
-        return f"a focal length in px of photographs of {shown} lies between {low:g} and {high:g}"
+        return f"a focal length in px of photographs of {shown} is between {low:g} and {high:g}"
     radius = math.hypot(max(x, width - x), max(y, height - y)) / min(focal)
     if any(abs(params[index]) * radius**2 > _MOST_DISTORTION for index in camera.extra_params_idxs()):
-        return f"such a distortion would throw the corners out of the photographs' {shown} many times over"
+        return f"such a distortion would move the corners of the photographs' {shown} far outside"
     across, down = 2 * x / width, 2 * y / height
     if abs(across - down) < _OFF_DIAGONAL and abs(across - 1) > _OTHER_SCALE:
         return (
-            f"the principal point is the middle of {2 * x:.0f}x{2 * y:.0f} px, the photographs have {shown}: scale the "
+            f"the principal point is the centre of {2 * x:.0f}x{2 * y:.0f} px, the photographs have {shown}: scale the "
             "parameters to their size"
         )
     nearest = min(exif_px, key=lambda told: abs(math.log(told / focal[0])), default=focal[0])
     if not 1 / _MOST_BESIDE_EXIF <= focal[0] / nearest <= _MOST_BESIDE_EXIF:
         return (
-            f"the photographs' EXIF data tell a focal length of {nearest:.0f} px. Give the parameters of these "
-            "photographs, or take the focal length out of their EXIF data"
+            f"the photographs' EXIF data give a focal length of {nearest:.0f} px. Give the parameters of these "
+            "photographs, or remove the focal length from their EXIF data"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Keep the ids of images, cameras, frames and rigs, on which other programs rely, between databases."""
+"""Keep the ids of images, cameras, frames and rigs between databases, as other programs rely on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RIGS = f"""SELECT name, rig_id FROM frame_data JOIN images ON data_id = image_i
 
 @dataclass(frozen=True)
 class Numbers:
-    """Which number each image has in a database, and its camera, frame and rig, by the image's name."""
+    """The ids of each image in a database, and of its camera, frame and rig, by the image's name."""
 
     images: Mapping[str, int] = field(default_factory=dict)
     cameras: Mapping[str, int] = field(default_factory=dict)
@@ -30,9 +30,9 @@ class Numbers:
 
 
 def read_numbers(path: Path, names: Collection[str]) -> Numbers:
-    """The numbers in a database, under the spelling that `names` have; none where there is no sound database.
+    """Read the ids in a database, with names spelled as in `names`; none if there is no valid database.
 
-    COLMAP's databases before version 4 have no frames and rigs.
+    Databases of COLMAP before version 4 have no frames and rigs.
     """
     if not path.is_file():
         return Numbers()
@@ -47,9 +47,9 @@ def read_numbers(path: Path, names: Collection[str]) -> Numbers:
 
 
 def continued(groups: Sequence[Collection[str]], former: Mapping[str, int]) -> list[int]:
-    """A number for each group of image names: the one that most of its images had, or else one after all former.
+    """An id for each group of image names: the one that most of its images had, or else one above all former ids.
 
-    Where two groups would have one number, it goes to the one with more of those images.
+    If two groups would get the same id, it goes to the one with more of those images.
     """
     claims = [
         (-count, place, number)
@@ -70,7 +70,7 @@ def continued(groups: Sequence[Collection[str]], former: Mapping[str, int]) -> l
 
 
 def renumber(database: sqlite3.Connection, former: Numbers) -> None:
-    """Give the frames and rigs of a database the numbers that they had; COLMAP numbers those of rig files itself."""
+    """Give the frames and rigs of a database their former ids; COLMAP assigns ids to those of rig files itself."""
     for query, had, key, tables in (
         (_FRAMES, former.frames, "frame_id", ("frames", "frame_data")),
         (_RIGS, former.rigs, "rig_id", ("rigs", "rig_sensors", "frames")),
@@ -84,7 +84,7 @@ def renumber(database: sqlite3.Connection, former: Numbers) -> None:
         database.execute("CREATE TEMP TABLE numbers (before INTEGER PRIMARY KEY, after INTEGER)")
         database.executemany("INSERT INTO numbers VALUES (?, ?)", numbers.items())
         for table in tables:
-            # By way of negative numbers, so that no two rows have the same on the way.
+            # Via negative numbers, so that ids stay unique in between.
             database.execute(f"UPDATE {table} SET {key} = -(SELECT after FROM numbers WHERE before = {key})")
             database.execute(f"UPDATE {table} SET {key} = -{key}")
         database.execute("DROP TABLE numbers")

@@ -12,7 +12,7 @@ from romacli.errors import InputError
 from .poses import Pose, read_poses
 
 SUFFIX = ".camera"
-# A file of Strecha's: K by rows, three zeros, the rotation from camera to world by rows, the centre, the size.
+# A camera file by Strecha: K by rows, three zeros, the rotation from camera to world by rows, the centre, the size.
 _STRECHA_NUMBERS = 9 + 3 + 9 + 3 + 2
 GRAMMAR = "A line is the name, then qw qx qy qz tx ty tz as in COLMAP's images.txt: the camera's pose, cam_from_world."
 _MOST_DEFECT = 1e-3  # of R^T R - I, and of the length of a quaternion
@@ -22,7 +22,7 @@ def read_written_poses(path: Path) -> dict[str, Pose]:
     """Known poses by image name.
 
     Args:
-        path: the folder of a COLMAP model; a folder of `NAME.camera` files; or a text of one pose a line.
+        path: the folder of a COLMAP model; a folder of `NAME.camera` files; or a text file with one pose per line.
 
     Raises:
         InputError: it is none of these, or a file or line is invalid.
@@ -36,15 +36,15 @@ def read_written_poses(path: Path) -> dict[str, Pose]:
 
 
 def read_strecha(path: Path) -> tuple[np.ndarray, Pose]:
-    """K (3, 3) and the pose in a file of Strecha's.
+    """Read K (3, 3) and the pose from one of Strecha's camera files.
 
     Raises:
-        InputError: it holds something else.
+        InputError: it contains anything else.
     """
     values = _numbers(_text(path).split(), str(path))
     if len(values) not in (_STRECHA_NUMBERS, _STRECHA_NUMBERS - 2):
         raise InputError(
-            f"{path} holds {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
+            f"{path} contains {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
             "camera to world, the camera's centre, width and height."
         )
     rotation, centre = values[12:21].reshape(3, 3).T, values[21:24]
@@ -59,14 +59,14 @@ def _read_lines(path: Path) -> dict[str, Pose]:
         if len(columns) != 7:
             raise InputError(f"{place}: {len(line.split())} columns, expected 8. {GRAMMAR}")
         if name in poses:
-            raise InputError(f"{place}: {name} has a pose already. Leave one of them out.")
+            raise InputError(f"{place}: {name} already has a pose. Remove one of them.")
         quaternion, translation = np.split(_numbers(columns, place), [4])
         length = float(np.linalg.norm(quaternion))
         if abs(length - 1) > _MOST_DEFECT:
             raise InputError(f"{place}: the quaternion has length {length:.3g}, expected 1. {GRAMMAR}")
         poses[name] = Pose(_rotation(quaternion / length), translation)
     if not poses:
-        raise InputError(f"{path} holds no poses. {GRAMMAR}")
+        raise InputError(f"{path} contains no poses. {GRAMMAR}")
     return poses
 
 
@@ -81,8 +81,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read: {error.strerror}. Name the folder of a COLMAP model or of {SUFFIX} files, or a "
-            "text of poses."
+            f"{path} cannot be read: {error.strerror}. Give the folder of a COLMAP model or of {SUFFIX} files, or a "
+            "text file of poses."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text. {GRAMMAR}") from error
@@ -92,9 +92,9 @@ def _numbers(columns: Sequence[str], place: str) -> np.ndarray:
     try:
         values = np.array([float(column) for column in columns])
     except ValueError as error:
-        raise InputError(f"{place}: a value is no number ({error}).") from error
+        raise InputError(f"{place}: a value is not a number ({error}).") from error
     if not np.isfinite(values).all():
-        raise InputError(f"{place}: a value is not finite. Leave out images without a known pose.")
+        raise InputError(f"{place}: a value is not finite. Omit images without a known pose.")
     return values
 
 
@@ -112,6 +112,6 @@ def _rotation(quaternion: np.ndarray) -> np.ndarray:
 def _pose(rotation: np.ndarray, translation: np.ndarray, place: str) -> Pose:
     defect = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if defect > _MOST_DEFECT or np.linalg.det(rotation) < 0:
-        raise InputError(f"{place}: the rotation is no rotation. Expected numbers 13 to 21 to be one, row by row.")
+        raise InputError(f"{place}: the rotation is invalid. Numbers 13 to 21 must be a rotation matrix, row by row.")
     u, _, vt = np.linalg.svd(rotation)
     return Pose(u @ vt, translation)

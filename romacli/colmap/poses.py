@@ -14,7 +14,7 @@ from romacli.geometry.epipolar import rotation_angle_deg
 
 from .binding import load_pycolmap
 
-# What reading a damaged model raises.
+# Raised when reading a damaged model.
 UNREADABLE = (ValueError, RuntimeError, IndexError, KeyError, MemoryError, OverflowError)
 
 
@@ -70,7 +70,7 @@ def load_model(model_folder: Path) -> Any:
     """Read a COLMAP model.
 
     Raises:
-        InputError: the folder holds none, or a damaged one.
+        InputError: the folder contains none, or a damaged one.
     """
     try:
         return open_model(model_folder)
@@ -79,13 +79,13 @@ def load_model(model_folder: Path) -> Any:
 
 
 def open_model(model_folder: Path) -> Any:
-    """Read a COLMAP model, its names whole; of a damaged one COLMAP raises an error among `UNREADABLE`.
+    """Read a COLMAP model with its full names; a damaged one raises an error among `UNREADABLE`.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder contains none.
     """
     if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
-        raise InputError(f"{model_folder} holds no COLMAP model: images.bin and images.txt are missing.")
+        raise InputError(f"{model_folder} contains no COLMAP model: images.bin and images.txt are missing.")
     model = load_pycolmap().Reconstruction(model_folder)
     if not all((model_folder / f"{name}.bin").is_file() for name in ("cameras", "images", "points3D")):
         for number, name in _names_in_text(model_folder / "images.txt"):
@@ -94,7 +94,7 @@ def open_model(model_folder: Path) -> Any:
 
 
 def _names_in_text(path: Path) -> Iterator[tuple[int, str]]:
-    """Id and name of each image of a text model, as COLMAP's reader cuts names at the first space.
+    """Id and name of each image of a text model, since COLMAP's reader cuts names at the first space.
 
     An image is two lines, the second of which, its points, may be empty.
     """
@@ -110,7 +110,7 @@ def read_poses(model_folder: Path) -> dict[str, Pose]:
     """Read the poses of a model's registered images, by name.
 
     Raises:
-        InputError: the folder holds no COLMAP model.
+        InputError: the folder contains no COLMAP model.
     """
     model, poses = load_model(model_folder), {}
     for image in model.images.values():
@@ -121,7 +121,7 @@ def read_poses(model_folder: Path) -> dict[str, Pose]:
 
 
 def align_similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Similarity:
-    """Find the similarity that takes points `source` (N, 3) closest to `target` (N, 3), in least squares.
+    """Find the similarity that moves points `source` (N, 3) closest to `target` (N, 3), by least squares.
 
     weights: (N,) of the squared distances, all alike where they are left out.
 
@@ -149,9 +149,9 @@ def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> P
     names = tuple(sorted(poses.keys() & reference.keys()))
     if not names:
         raise InputError(
-            "the poses and their reference share no image name: "
+            "the poses and their reference have no image name in common: "
             f"{min(poses, default='none')} is one of the first, {min(reference, default='none')} of the second. Names "
-            "have to be relative to the same folder."
+            "must be relative to the same folder."
         )
     mine, theirs = [poses[name] for name in names], [reference[name] for name in names]
     return PoseErrors(
@@ -163,14 +163,14 @@ def compare_poses(poses: Mapping[str, Pose], reference: Mapping[str, Pose]) -> P
 
 
 def common_rotation(poses: Sequence[Pose], reference: Sequence[Pose]) -> np.ndarray:
-    """The rotation (3, 3) of the reference's world into the world of `poses` that fits their orientations best."""
+    """The rotation (3, 3) from the reference's world to the world of `poses` that best fits their orientations."""
     u, _, vt = np.linalg.svd(sum(mine.rotation.T @ true.rotation for mine, true in zip(poses, reference, strict=True)))
     rotation: np.ndarray = u * [1, 1, np.sign(np.linalg.det(u @ vt))] @ vt
     return rotation
 
 
 def _rotation_errors(poses: Sequence[Pose], reference: Sequence[Pose]) -> np.ndarray:
-    """Angles (N,) left when one rotation of the world fits `poses` to `reference` as well as possible."""
+    """Angles (N,) that remain after the rotation of the world that best fits `poses` to `reference`."""
     world = common_rotation(poses, reference)
     return np.array(
         [
@@ -181,7 +181,7 @@ def _rotation_errors(poses: Sequence[Pose], reference: Sequence[Pose]) -> np.nda
 
 
 def _position_errors(centres: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Distances (N,) after the best similarity, relative to the reference's mean distance from its middle."""
+    """Distances (N,) after the best similarity, relative to the reference's mean distance from its centroid."""
     if len(centres) < 3:
         return np.full(len(centres), np.nan)
     extent = np.linalg.norm(reference - reference.mean(0), axis=1).mean()

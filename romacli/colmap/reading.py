@@ -49,7 +49,7 @@ def read_model(folder: Path) -> Model:
     """Read a model.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder contains none.
         StoreError: its files are damaged.
     """
     try:
@@ -101,7 +101,7 @@ def database_content(path: Path) -> str:
 
 
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
-    """By camera the focal length in px, and whether it is a prior: given, or from EXIF data.
+    """The focal length in px by camera, and whether it is a prior: given by the user, or from EXIF data.
 
     Raises:
         InputError: there is no such file.
@@ -131,14 +131,14 @@ def read_observations(folder: Path) -> dict[str, np.ndarray]:
     """The keypoints of each registered image of a model, (K, 2) float32 COLMAP px, whether or not they see a point.
 
     Raises:
-        InputError: the folder holds no model, or a damaged one.
+        InputError: the folder contains no model, or a damaged one.
     """
     images = [image for image in load_model(folder).images.values() if image.has_pose]
     return {image.name: np.array([p.xy for p in image.points2D], np.float32).reshape(-1, 2) for image in images}
 
 
 def read_inliers(path: Path) -> dict[Pair, int]:
-    """The inliers of each verified pair of a database, names ascending; pairs without any are left out.
+    """The inliers of each verified pair of a database, names ascending; pairs without any are omitted.
 
     Raises:
         InputError: there is no such file.

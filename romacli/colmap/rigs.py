@@ -27,10 +27,10 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class RigCamera:
-    """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics where the file has them.
+    """One camera of a rig: the images whose names begin with `prefix`, and its intrinsics if the file has them.
 
-    cam_from_rig: a quaternion (w, x, y, z) and a translation, None where the file does not tell; the reference's is
-    the identity.
+    cam_from_rig: a quaternion (w, x, y, z) and a translation, None if the file has none; the identity for the
+    reference camera.
     """
 
     prefix: str
@@ -46,13 +46,13 @@ class RigCamera:
 
 @dataclass(frozen=True)
 class RigFile:
-    """A file of rigs and the cameras of each."""
+    """A rig file: its rigs and their cameras."""
 
     path: Path
     rigs: tuple[tuple[RigCamera, ...], ...]
 
     def camera_of(self, name: str) -> RigCamera | None:
-        """The camera that took an image, or None where no prefix fits."""
+        """The camera that took an image, or None if no prefix fits."""
         return next((camera for rig in self.rigs for camera in rig if name.startswith(camera.prefix)), None)
 
 
@@ -69,7 +69,7 @@ def read_rigs(path: Path) -> RigFile:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}. Correct it there.") from error
     rigs = content if isinstance(content, list) else [content]
-    _expect(bool(rigs), path, "it holds no rig")
+    _expect(bool(rigs), path, "it contains no rig")
     found = RigFile(path, tuple(_rig(path, rig) for rig in rigs))
     prefixes = [camera.prefix for rig in found.rigs for camera in rig]
     for prefix in prefixes:
@@ -124,7 +124,7 @@ def _rig(path: Path, rig: Any) -> tuple[RigCamera, ...]:
     assert isinstance(cameras, list)
     made = tuple(_camera(path, camera) for camera in cameras)
     references = sum(camera.get("ref_sensor") is True for camera in cameras)
-    _expect(references == 1, path, f'{references} cameras of a rig have "ref_sensor": true, and one has to')
+    _expect(references == 1, path, f'{references} cameras of a rig have "ref_sensor": true, but one must')
     return made
 
 
@@ -147,8 +147,8 @@ def _camera(path: Path, camera: Any) -> RigCamera:
         f"{prefix} has one of rotation and translation without the other",
     )
     model, params = camera.get("camera_model_name"), camera.get("camera_params")
-    _expect(model is None or isinstance(model, str), path, f"camera_model_name of {prefix} is no name")
-    _expect(params is None or _are_numbers(params), path, f"camera_params of {prefix} are no numbers")
+    _expect(model is None or isinstance(model, str), path, f"camera_model_name of {prefix} is not a name")
+    _expect(params is None or _are_numbers(params), path, f"camera_params of {prefix} are not numbers")
     _expect(
         params is None or model is not None,
         path,

@@ -18,12 +18,12 @@ def scratch_folder(path: Path, *, num_bytes: int = 0) -> Iterator[Path]:
     """Yield an empty folder next to `path`, removed afterwards, together with those of killed processes.
 
     Args:
-        path: what will be replaced by something built in the folder; missing parents are made.
-        num_bytes: room that has to be there. SQLite and COLMAP end the whole process on a full disk, so it is
+        path: what the contents built in the folder will replace; missing parents are created.
+        num_bytes: free space required. SQLite and COLMAP end the whole process on a full disk, so it is
             asked for before they begin.
 
     Raises:
-        StoreError: the folder cannot be made, or there is too little room.
+        StoreError: the folder cannot be created, or there is too little space.
     """
     prefix = f".{path.name}."
     try:

@@ -1,4 +1,4 @@
-"""Which matches of a pair agree with a rigid scene: two-view geometries as COLMAP's mappers want them.
+"""Which matches of a pair agree with a rigid scene: two-view geometries in the form COLMAP's mappers need.
 
 Takes points and matches as arrays; only COLMAP's own verification works on a database and gets a file.
 """
@@ -22,7 +22,7 @@ from .binding import load_pycolmap
 from .cameras import CameraSpec, to_pycolmap
 from .options import VerifyOptions
 
-# COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 skip 0 and 1 without a word.
+# COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 silently skip 0 and 1.
 CALIBRATED, UNCALIBRATED = 2, 3
 MAPPED_CONFIGS = (2, 3, 4, 5, 6, 9)
 
@@ -32,7 +32,7 @@ PAIRS_PER_THREAD = 4
 
 @dataclass(frozen=True)
 class VerifiedPair:
-    """The matches (M, 2) of a pair that survived; `matrix` (3, 3) is E if config is CALIBRATED, else F."""
+    """The verified matches (M, 2) of a pair; `matrix` (3, 3) is E if config is CALIBRATED, else F."""
 
     pair: Pair
     inliers: np.ndarray
@@ -48,10 +48,10 @@ def verify_pair(
     cameras: Mapping[str, CameraSpec],
     options: VerifyOptions,
 ) -> VerifiedPair | None:
-    """Keep the matches (M, 2) of a pair that one rigid motion explains, or return None if too few do.
+    """Keep the matches (M, 2) of a pair that fit one rigid motion, or return None if these are too few.
 
-    The motion is an essential matrix when both cameras' parameters were given, a fundamental matrix
-    otherwise: a focal length out of EXIF or a guess would cost true matches.
+    The motion is an essential matrix if both cameras' parameters were given, otherwise a fundamental matrix: a focal
+    length from EXIF data or a guess would lose true matches.
     """
     if len(matches) < options.min_inliers:
         return None
@@ -76,13 +76,13 @@ def verify_pairs(
     options: VerifyOptions,
     failed: Callable[[Pair, Exception], None] = lambda pair, error: None,
 ) -> Iterator[tuple[Pair, np.ndarray, VerifiedPair | None]]:
-    """Yield every pair, its matches and what is left of them, in the order of `matches`; threads do the work.
+    """Yield every pair, its matches and the verified ones, in the order of `matches`; runs in threads.
 
     Args:
         matches: pairs of names with (M, 2) rows into the two images' keypoints; read as fast as verified.
         keypoints: by name, (K, 2) COLMAP px.
         cameras: by image name.
-        failed: told of a pair that a library fails on, which is not verified then.
+        failed: called with each pair on which a library fails; it is not verified.
     """
     verify = partial(verify_pair, keypoints=keypoints, cameras=cameras, options=options)
     waiting: deque[tuple[Pair, np.ndarray, Future[VerifiedPair | None]]] = deque()
@@ -96,7 +96,7 @@ def verify_pairs(
 
 
 def verify_database(path: Path, options: VerifyOptions) -> None:
-    """Let COLMAP verify the matches in a database of ours: slower than `verify_pairs`, and names planes."""
+    """Verify the matches in a database with COLMAP: slower than `verify_pairs`, but classifies planes."""
     pycolmap = load_pycolmap()
     two_view = pycolmap.TwoViewGeometryOptions()
     two_view.min_num_inliers = options.min_inliers
@@ -113,7 +113,7 @@ def verify_database(path: Path, options: VerifyOptions) -> None:
 def _essential(
     points: list[np.ndarray], cameras: list[CameraSpec], options: VerifyOptions
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """The essential matrix of known cameras and its inliers; a point that has no ray in its model has no say."""
+    """The essential matrix of known cameras and its inliers; points without a ray in their model are ignored."""
     known = [to_pycolmap(camera) for camera in cameras]
     rays = [camera.cam_from_img(xy.astype(np.float64)) for camera, xy in zip(known, points, strict=True)]
     valid = np.isfinite(np.hstack(rays)).all(1)
@@ -132,6 +132,6 @@ def _finished(
 ) -> tuple[Pair, np.ndarray, VerifiedPair | None]:
     try:
         return pair, matches, verified.result()
-    except (EstimationError, RuntimeError, ValueError) as error:  # the last two are how pycolmap complains
+    except (EstimationError, RuntimeError, ValueError) as error:  # the last two are raised by pycolmap
         failed(pair, error)
         return pair, matches, None

@@ -19,10 +19,9 @@ _LARGEST_CODE = np.iinfo(np.uint16).max
 # The error of a good match, 0.5 px at a long side of 1600: a target with this error has weight 1/2.
 GOOD_ERROR = 0.5 / 1600
 
-# A patch of four nodes is one surface only while it stays nearly a parallelogram and is not torn apart: depth
-# edges and wrong matches bend more than this share of a cell or stretch over more than so many cells. Tuned
-# on rendered scenes, with cells counted in the target image so that images of different resolution are
-# treated alike.
+# Four nodes form one surface only if they are nearly a parallelogram and close together: depth edges and wrong matches
+# bend by more than this fraction of a cell, or extend over more than this number of cells. Tuned on rendered scenes.
+# Cells are those of the target image, so that images of different resolutions are treated alike.
 _MAX_BEND_CELLS = 0.35
 _MAX_SPAN_CELLS = 6.0
 

@@ -55,10 +55,10 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
 
     Raises:
         BusyError: with `mend`, another process is at work in the folder.
-        InputError: the folder holds no job.
+        InputError: the folder contains no job.
     """
     if not (layout.manifest.exists() or layout.journal.is_dir()):
-        raise InputError(f"{layout.root} holds no job. Give a folder that `romacli match` has written.")
+        raise InputError(f"{layout.root} contains no job. Give a folder that `romacli match` wrote.")
     with ExitStack() as stack:
         if mend:
             stack.enter_context(hold(layout, progress, stop))

@@ -95,7 +95,7 @@ def listed_images(options: JobOptions) -> ImageList:
     """The photographs of a job.
 
     Raises:
-        InputError: there are none, or a list names some that are not there.
+        InputError: there are none, or a list names some that do not exist.
     """
     images = list_images(options.images.folder, names_file=options.images.image_list)
     return without_masks(images, _keypoints(options).masks or MaskOptions())
@@ -132,7 +132,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     images, pairing, keypoints = listed_images(options), _pairing(options), _keypoints(options)
     tell_left_out(images.left_out, progress)
     if len(images) < 2:
-        raise InputError(f"{images.root} holds one image ({images.names[0]}); matching needs two or more.")
+        raise InputError(f"{images.root} contains one image ({images.names[0]}); matching needs two or more.")
     chosen_later = pairing is not None and looks_at_photographs(pairing)
     pairs = PairList(()) if chosen_later else _pairs(options, pairing, images, progress)
     if pairing is not None:
@@ -251,7 +251,7 @@ def _stored_manifest(layout: Layout) -> Manifest | None:
         foreign = [path.name for path in (layout.journal, layout.features, layout.matches) if path.exists()]
         if foreign:
             raise StoreError(
-                f"{layout.root} holds {foreign[0]} but no {layout.manifest.name}. "
+                f"{layout.root} contains {foreign[0]} but no {layout.manifest.name}. "
                 "Choose another --output, or --overwrite."
             )
     return stored

@@ -39,7 +39,7 @@ def merge(
 
     Raises:
         BusyError: a process is working in the target folder; the others may be in use.
-        InputError: a folder holds no job, or two have different photographs of the same name.
+        InputError: a folder contains no job, or two have different photographs of the same name.
         NothingFoundError: no pair has a usable warp.
         SettingsDifferError: two were made with different settings.
     """
@@ -67,7 +67,7 @@ def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
     for other in others or [layout]:
         manifest = read_manifest(other.manifest)
         if manifest is None:
-            raise InputError(f"{other.root} holds no job. Give folders that `romacli match` has written.")
+            raise InputError(f"{other.root} contains no job. Give folders that `romacli match` wrote.")
         common = common or manifest
         check_same(other.root, manifest, common)
     assert common is not None

@@ -103,13 +103,13 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
 
     Raises:
         BusyError: another process is at work in the folder.
-        InputError: the folder holds no job.
+        InputError: the folder contains no job.
         NothingFoundError: no pair has a usable warp.
         UsageError: options that contradict each other.
     """
     manifest = read_manifest(layout.manifest)
     if manifest is None:
-        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
     pairs = read_pairs(layout.pairs, None).pairs
     check_names({name for pair in pairs.pairs for name in pair})
@@ -140,7 +140,7 @@ def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress
         )
     if all(journal.kind(pair) == "rejected" for pair in done):
         raise NothingFoundError(
-            f"{layout.root} holds no pair that matched ({len(done)} of {len(pairs)} are done). "
+            f"{layout.root} contains no pair that matched ({len(done)} of {len(pairs)} are done). "
             "Finish the job with `romacli match`, or match photographs that overlap."
         )
 

@@ -50,12 +50,12 @@ def status(layout: Layout) -> Status:
     """Determine the progress of a job.
 
     Raises:
-        InputError: the folder holds no job.
+        InputError: the folder contains no job.
         StoreError, PairsError: a file of the job is damaged.
     """
     manifest = read_manifest(layout.manifest)
     if manifest is None:
-        raise InputError(f"{layout.root} holds no job. Give a folder that `romacli match` has written.")
+        raise InputError(f"{layout.root} contains no job. Give a folder that `romacli match` wrote.")
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:

@@ -45,7 +45,7 @@ def read_cameras(model_folder: Path) -> list[PosedCamera]:
     """The registered images of a model, by ascending id.
 
     Raises:
-        InputError: the folder holds no COLMAP model.
+        InputError: the folder contains no COLMAP model.
     """
     model = load_model(model_folder)
     found = []
@@ -68,7 +68,7 @@ def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list
     posed = {image.name: image.camera_id for image in model.images.values() if image.has_pose}
     posed = respelled(posed, [image.name for image in images])
     if not posed:
-        raise InputError(f"{model_folder} holds no image with a pose. Give --known-poses a model that has poses.")
+        raise InputError(f"{model_folder} contains no image with a pose. Give --known-poses a model that has poses.")
     found = [image for image in images if image.name in posed]
     if not found:
         raise InputError(

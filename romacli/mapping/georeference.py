@@ -119,7 +119,7 @@ def compare_with_gps(model_folder: Path, database: Path) -> GpsFit | None:
     """Compare a model with the pose priors of the database it was made of; None where those tell nothing.
 
     Raises:
-        InputError: the folder holds no model.
+        InputError: the folder contains no model.
         StoreError: the database is none of COLMAP's.
     """
     gps = read_gps(database)

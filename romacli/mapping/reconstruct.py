@@ -84,7 +84,7 @@ def reconstruct(
     Raises:
         InputError: there is no folder of photographs, or no database.
         NothingFoundError: no pair is verified, no model came out, or the camera only turned.
-        StoreError: `sparse_folder` holds something other than models, or cannot be written.
+        StoreError: `sparse_folder` contains anything but models, or cannot be written.
     """
     options = options or MapperOptions()
     if not image_root.is_dir():
@@ -200,7 +200,7 @@ def _require_same(model: Any, database: Path, folder: Path) -> None:
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:
-    """Return if a folder is missing, empty or holds numbered COLMAP models alone, so that it may be replaced.
+    """Return if a folder is missing, empty or contains only numbered COLMAP models, so that it may be replaced.
 
     Raises:
         StoreError: there is something else in it, or it is a file.

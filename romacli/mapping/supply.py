@@ -40,7 +40,7 @@ class Supply:
 
 
 def measure_supply(database: Path) -> Supply:
-    """Count what a database holds at every stage; it stays as it is."""
+    """Count the contents of a database at every stage, without changing it."""
     with closing(open_readonly(database)) as connection:
         images = [int(row[0]) for row in connection.execute("SELECT image_id FROM images")]
         matches = [int(row[0]) for row in connection.execute("SELECT rows FROM matches WHERE rows > 0")]

@@ -39,7 +39,7 @@ def read_views(model_folder: Path) -> dict[str, View]:
     """The cameras of a model's registered images, by name.
 
     Raises:
-        InputError: the folder holds no COLMAP model.
+        InputError: the folder contains no COLMAP model.
     """
     return views_of(load_model(model_folder))
 
@@ -62,11 +62,11 @@ def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
     """The ids (n,) of the points that every registered image of a model sees, by name.
 
     Raises:
-        InputError: the folder holds no COLMAP model, or one without points.
+        InputError: the folder contains no COLMAP model, or one without points.
     """
     model = load_model(model_folder)
     if not model.num_points3D():
-        raise InputError(f"{model_folder} holds no points, so no two images share any. Use `romacli pairs poses`.")
+        raise InputError(f"{model_folder} contains no points, so no two images share any. Use `romacli pairs poses`.")
     return {
         image.name: np.array([point.point3D_id for point in image.points2D if point.has_point3D()], np.int64)
         for image in model.images.values()
@@ -81,7 +81,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
         min_inliers: fewer matches left by verification do not make a pair.
 
     Raises:
-        InputError: there is no such database, or it holds no pairs.
+        InputError: there is no such database, or it contains no pairs.
     """
     if not database.is_file():
         raise InputError(f"{database} does not exist. Give a COLMAP database.")
@@ -94,7 +94,9 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
                 rows = connection.execute("SELECT pair_id FROM matches WHERE rows > 0 ORDER BY pair_id").fetchall()
             pairs = [images_of(pair_id) for (pair_id,) in rows]
             if not pairs:
-                raise InputError(f"{database} holds no pair with {min_inliers} inliers. Lower --min-inliers, or match.")
+                raise InputError(
+                    f"{database} contains no pair with {min_inliers} inliers. Lower --min-inliers, or match."
+                )
             return [(names[first], names[second]) for first, second in pairs]
     except (sqlite3.DatabaseError, KeyError) as error:
         raise InputError(f"{database} cannot be read as a COLMAP database: {error}. Give another.") from error

@@ -17,24 +17,24 @@ from romacli.errors import InputError
 
 from .summary import PairRow, Summary
 
-# Bounds on what the file holds; the rest is in the JSON.
+# Limits on the content of the file; the rest is in the JSON.
 MOST_POINTS = 15_000
 _MOST_POINTS_ABOVE = 3_000
 _MOST_EDGES = 3_000
 _MOST_IN_MATRIX = 1_000
 _LAYOUT_BY_FORCE = 300
 _LONGEST_LABEL = 12
-# A chart on a phone, and letters at its font size, in px: labels that are free of each other there are so everywhere.
+# The chart size on a phone, and the size of a letter, in px: labels that do not overlap there do not overlap anywhere.
 _SMALLEST_CHART = (300, 300)
 _LETTER_PX = (6.5, 13)
-# The bulk of a cloud is between these percentiles, with so much of their distance about it.
+# The bulk of a cloud is between these percentiles; this share of their distance is added on each side.
 _BULK = (5, 95)
 _ABOUT_BULK = 0.3
 
 BLUE, GREEN, AMBER, RED, GREY = "#3b7dd8", "#2a9d68", "#d9932b", "#d1495b", "#8a94a3"
 # Weak to strong is violet to yellow everywhere, matplotlib's viridis.
 _VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
-# Weak to strong pairs, in its middle that shows on white and on black: colour, width.
+# Weak to strong pairs, in the middle of the colour map, visible on white and on black: colour, width.
 _EDGE_STYLES = (("#6a6fb5", 1.2), ("#2f87a0", 1.4), ("#2aa884", 1.8), ("#7fc441", 2.6))
 
 
@@ -81,7 +81,7 @@ _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "tr
 
 
 def _stages(go: Any, summary: Summary) -> Any:
-    """Bars of how many images and pairs are left after each stage."""
+    """Bars of the number of images and pairs left after each stage."""
     figure = go.Figure()
     for row, (kind, counts) in enumerate(summary.stages.items()):
         total = max(counts["planned"], 1)
@@ -103,7 +103,7 @@ def _stages(go: Any, summary: Summary) -> Any:
 
 
 def _matrix(go: Any, summary: Summary) -> Any:
-    """The overlap of every pair in percent; -1, which the page leaves empty, where there is none."""
+    """The overlap of every pair in percent; -1, which the page leaves empty, if there is none."""
     count = len(summary.images)
     percent = np.full((count, count), -1, np.int8)
     for pair in summary.pairs:
@@ -215,7 +215,7 @@ def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
         )
         places[group] = [sprung[k] for k in group]
         left += 2 * radius + 1
-    # Unconnected images stand in a row below.
+    # Unconnected images are placed in a row below.
     alone = [k for group in groups if len(group) == 1 for k in group]
     places[alone, 0] = np.linspace(0, left - 1, len(alone))
     places[alone, 1] = -np.sqrt(len(joined[0])) - 1
@@ -420,15 +420,15 @@ def _xyz(points: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _segments(start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
-    """Lines (n, 2) to (n, 2) as one, NaN between them."""
+    """Lines from (n, 2) to (n, 2) as one, with NaN between them."""
     joined = np.stack((start, end, np.full_like(start, np.nan)), axis=1).reshape(-1, 2).astype(np.float32)
     return {"x": np.ascontiguousarray(joined[:, 0]), "y": np.ascontiguousarray(joined[:, 1])}
 
 
 def _labels(names: Sequence[str], xy: np.ndarray, *, around: np.ndarray | None = None) -> list[str]:
-    """Labels of dots at xy (n, 2), "" where one would cover an earlier one on the smallest chart.
+    """Labels of dots at xy (n, 2); "" where one would cover an earlier one on the smallest chart.
 
-    around: further points (m, 2) in the chart.
+    around: other points (m, 2) in the chart.
     """
     everything = xy if around is None else np.vstack((xy, around))
     extent = np.maximum(np.ptp(everything, axis=0), 1e-9)

@@ -1,4 +1,4 @@
-"""Read a job's files into the summary of a report, in whatever state; what cannot be read is reported."""
+"""Collect the summary of a report from a job's files, in whatever state; unreadable files are reported."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _DROPPED_SHOWN = 10
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the hloc files hold: keypoints and those in tracks by image, matches by pair, and the tracks.
+    """The contents of the hloc files: keypoints and those in tracks by image, matches by pair, and the tracks.
 
-    refined: the share of keypoints that were refined, and their median shift in px, of images that have any in tracks.
+    refined: the share of keypoints that were refined and their median shift in px, for images with any in tracks.
     """
 
     keypoints: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class _Shared:
 
 
 def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[], T], instead: T, *, without: str) -> T:
-    """Read files, or return a fallback and add the reason to what is missing."""
+    """Read files, or return a fallback and add the reason to `missing`."""
     absent = [path.name for path in paths if not path.exists()]
     if absent:
         missing.append(f"{without} ({' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing).")
@@ -140,7 +140,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
 
 
 def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
-    """Count what is in the hloc files; reads the matches of every pair."""
+    """Count the contents of the hloc files; reads the matches of every pair."""
     with FeaturesFile(job.layout.features) as features, MatchesFile(job.layout.matches) as matches:
         names = features.names()
         counts = {name: len(features.keypoints(name)) for name in names}
@@ -289,7 +289,7 @@ def _cameras(model: Model) -> tuple[CameraSummary, ...]:
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
-    """The warnings of `match` or `aggregate` when keypoints were made, of the filter and of the look at the model."""
+    """The warnings from making keypoints (`match` or `aggregate`), from the filter and from inspecting the model."""
     held = holds(job.manifest, KEYPOINTS)
     filtered, look = noted_filter(job.manifest), noted_fold(job.layout)
     about_filter = _about_filter(filtered) if filtered else []

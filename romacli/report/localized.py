@@ -1,4 +1,4 @@
-"""What was localized in a job's model, as the folders say that its runs name."""
+"""The queries localized in a job's model, read from the folders recorded in its history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .summary import QueryRow
 
 
 def queries_of(runs: Sequence[Run], missing: list[str]) -> tuple[QueryRow, ...]:
-    """The queries of each folder that was written; what is missing gets a sentence for each that cannot be read."""
+    """The queries of each recorded folder; for each unreadable folder a sentence is added to `missing`."""
     rows: list[QueryRow] = []
     for folder in dict.fromkeys(run.output for run in runs if run.stage == "localizing" and run.output):
         try:

@@ -42,7 +42,7 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
         images: the folder of the photographs; None for the folder they were matched in.
 
     Raises:
-        InputError: the folder holds no job.
+        InputError: the folder contains no job.
         StoreError: a file of the job that all others depend on is damaged, or the report cannot be written.
         UsageError: the report's name ends in .json.
     """

@@ -18,9 +18,9 @@ _STAGES_THAT_GO_ON = ("matching",)
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An image. pairs: planned; matched: of them with a warp; verified: of them in the database; keypoints: of them
-    `in_tracks` share a track with another image; points3D: None where the image is not in the model; refined: the share
-    of those in tracks that were refined, shift_px: by how much in the median, None where that was not tried."""
+    """An image. pairs: planned; matched: those with a warp; verified: those in the database; in_tracks: keypoints that
+    share a track with another image; points3D: None if the image is not in the model; refined: the share of keypoints
+    in tracks that were refined, shift_px: their median shift; both None if refinement was not tried."""
 
     name: str
     pairs: int
@@ -37,7 +37,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """A planned pair, by the numbers of its images. overlap: None before it is matched; inliers: None before it is
+    """A planned pair, by the indices of its images. overlap: None before it is matched; inliers: None before it is
     verified."""
 
     one: int
@@ -50,7 +50,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Tracks:
-    """The tracks of the hloc files. lengths: how many have 2, 3, ... views, the key being the views."""
+    """The tracks of the hloc files. lengths: number of tracks by their number of views."""
 
     count: int
     mean_length: float
@@ -69,7 +69,7 @@ class CameraSummary:
 
 @dataclass(frozen=True)
 class GpsSummary:
-    """The model beside the GPS positions of its photographs: residuals in m by image, after the best similarity, and
+    """The model compared with the photographs' GPS positions: residuals in m by image, after the best similarity, and
     the extent of the positions in m."""
 
     median_m: float
@@ -80,8 +80,9 @@ class GpsSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The largest model. lengths: as in `Tracks`, of its points; cameras: by COLMAP's camera models; gps: None where
-    positions tell nothing; focal_lengths, mappers: sentences on each camera's, with its source, and on what ran."""
+    """The largest model. lengths: as in `Tracks`, for its points; cameras: by COLMAP's camera models; gps: None if the
+    positions do not suffice; focal_lengths, mappers: sentences on each camera's focal length and source, and on the
+    mappers that ran."""
 
     registered: int
     points3D: int
@@ -97,8 +98,8 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class QueryRow:
-    """A photograph that was localized in the model. posed: it has a pose of its own; inliers: of its points of the map;
-    fallback: the map image whose pose it has instead; folder: where its pose lies."""
+    """A photograph localized in the model. posed: whether it has a pose of its own; inliers: among its map points;
+    fallback: the map image whose pose it got instead; folder: the localization's folder."""
 
     name: str
     folder: str
@@ -112,12 +113,12 @@ class QueryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """All of a report but its pictures.
+    """A report without its pictures.
 
-    settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None where there are none;
-    verified: whether there is a database; checks: warnings that the job's own checks left; missing: what the report
-    lacks, as sentences; placed: the model beside its pairs; outdated: sentences on files whose sources have changed
-    since; groups: sizes of the groups of images that verified or else matched pairs join; queries: what was localized.
+    settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None if there are none; verified:
+    whether there is a database; checks: warnings from the job's own checks; missing: sentences on what the report
+    lacks; placed: the model compared with its pairs; outdated: sentences on files whose sources have changed since;
+    groups: sizes of the groups of images connected by verified, or else matched, pairs; queries: those localized.
     """
 
     folder: str
@@ -148,12 +149,12 @@ class Summary:
 
     @property
     def state_words(self) -> dict[PairState, str]:
-        """The states as readers see them: beside verified pairs, those that only matched are unverified."""
+        """The states in words: if pairs were verified, those only matched are called unverified."""
         return {state: "unverified" if state == "matched" and self.verified else state for state in STATES}
 
     @property
     def stages(self) -> dict[str, dict[str, int]]:
-        """Counts after each stage of the work, of pairs and of images."""
+        """The number of pairs and images after each stage."""
         done = len(self.pairs) - self.count("not done")
         pairs = {
             "planned": len(self.pairs),
@@ -176,8 +177,8 @@ class Summary:
 
     @property
     def timings(self) -> dict[str, dict[str, float]]:
-        """Seconds and runs of each stage, and what was counted: by all runs together where each goes on from the
-        last, else by the last that came to its end."""
+        """Seconds, runs and counts of each stage: totals over all runs if a stage resumes, else those of its last run
+        that finished."""
         total: dict[str, dict[str, float]] = {}
         for run in self.runs:
             stage = total.setdefault(run.stage, {"runs": 0, "seconds": 0.0})
@@ -188,7 +189,7 @@ class Summary:
         return total
 
     def values(self) -> dict[str, Any]:
-        """The same as JSON values, pairs by name."""
+        """The summary as JSON values, with pairs by name."""
         values = asdict(self)
         names = [image.name for image in self.images]
         for pair in values["pairs"]:

@@ -32,7 +32,7 @@ _QUALITY = 65
 _PAIRS_OF_EACH = 2
 _PAIR_WIDTH_PX = 1100
 _DOUBTED_SHOWN = 4
-# Texture is judged at this long side, in square blocks: one whose grey levels spread less is blank.
+# Texture is measured at this long side, in square blocks; blocks with a smaller spread of grey levels are blank.
 _JUDGED_PX = 512
 _BLOCK_PX = 16
 _BLANK_LEVELS = 2.5
@@ -51,8 +51,8 @@ class PairPicture:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """folder: of the photographs, None where they are not there; by_name: data URLs; blank: the share of
-    each photograph without texture; missing: sentences."""
+    """folder: of the photographs, None if missing; by_name: data URLs; blank: the share of each photograph without
+    texture; missing: sentences."""
 
     by_name: dict[str, str] = field(default_factory=dict)
     blank: dict[str, float] = field(default_factory=dict)
@@ -63,12 +63,12 @@ class Thumbnails:
 
 
 def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progress: Progress) -> Thumbnails:
-    """Read the photographs that exist; `missing` names the rest. No pair is drawn yet."""
+    """Read the photographs that exist; `missing` names the others. Pairs are not drawn yet."""
     if images is None:
-        text = f"{job.layout.root} does not say where its photographs are. Name their folder with --images DIR."
+        text = f"{job.layout.root} does not record where its photographs are. Give their folder with --images DIR."
         return Thumbnails(missing=[text])
     if not images.is_dir():
-        text = f"The photographs are missing: {images} is not there. Name their folder with --images DIR."
+        text = f"The photographs are missing: {images} does not exist. Give their folder with --images DIR."
         return Thumbnails(missing=[text])
     thumbnails = Thumbnails(folder=images)
     names = [image.name for image in summary.images]
@@ -149,7 +149,7 @@ def draw_pairs(
 
 
 def draw_doubted(thumbnails: Thumbnails, job: JobFolder) -> list[str]:
-    """Draw what the first of the pairs that the filter drops miss. Returns a sentence where that cannot be."""
+    """Draw the missing matches of the first pairs dropped by the filter. Returns a sentence if this fails."""
     filtered = noted_filter(job.manifest)
     if filtered is None or not filtered.dropped or thumbnails.folder is None:
         return []
@@ -175,7 +175,7 @@ def draw_doubted(thumbnails: Thumbnails, job: JobFolder) -> list[str]:
 
 
 def tinted(image: np.ndarray, matched: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """A small copy of an RGB image (H, W, 3): green where cells (rows, columns) are matched, red where they miss."""
+    """A small copy of an RGB image (H, W, 3): green where cells (rows, columns) are matched, red where missing."""
     small = _fitted(image, _PAIR_WIDTH_PX // 2)
     size = small.shape[1], small.shape[0]
     for cells, colour, strength in ((matched, (40, 180, 80), 0.25), (missing, (230, 20, 20), 0.6)):

@@ -1,4 +1,4 @@
-"""Run one job in several processes, with pieces handed to free processes and reassigned when one dies.
+"""Run one job in several processes: pieces go to idle processes and are reassigned if one dies.
 
 Processes share only the journals. A process that dies loses its current batch, and the rest of its piece goes to
 another; if the driver dies, running the same command again resumes the job.

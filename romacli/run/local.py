@@ -41,7 +41,7 @@ class LocalPool:
             self._processes[worker][1].send(list(pairs))
 
     def outcomes(self, timeout_s: float) -> Iterator[tuple[int, Outcome]]:
-        """All messages are read before a process counts as dead, so that its last one is not lost."""
+        """The outcomes so far. All messages of a process are read before it counts as dead, so that none is lost."""
         workers = {connection: worker for worker, (_, connection) in self._processes.items()}
         for ready in wait(list(workers), timeout_s):
             assert isinstance(ready, Connection)
@@ -75,7 +75,7 @@ class LocalPool:
         return process, ours
 
     def _buried(self, worker: int) -> str:
-        """Discard a dead process and return how it ended."""
+        """Remove a dead process and return how it ended."""
         process, connection = self._processes.pop(worker)
         process.join()
         connection.close()

@@ -1,7 +1,7 @@
-"""Orders of work that suit a small cache. Pure; images are numbers below `count`, pairs are two of them.
+"""Orders of work for a small cache. Pure functions; images are numbers below `count`, pairs are two of them.
 
-`greedy` follows covisibility graphs closely, `banded` sequences, `hosted` sequences that meet themselves again,
-`blocks` lists of nearly all pairs.
+`greedy` suits covisibility graphs, `banded` sequences, `hosted` sequences with loop closures, `blocks` lists of nearly
+all pairs.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 Edge = tuple[int, int]
 
-# Looks at neighbours that a greedy order may cost for each pair, some 20 microseconds; past them it is given up.
+# Limit on neighbour visits per pair for a greedy order, some 20 microseconds; beyond it the order is given up.
 LOOKS_PER_PAIR = 40
-# Shares are compared as whole numbers, so that an order is the same on every machine.
+# Shares are compared as integers, so that an order is the same on every machine.
 _SHARE_BITS = 20
 
 
 def blocks(pairs: Sequence[Edge], count: int, capacity: int) -> list[Edge]:
-    """Hold a block of capacity - 1 images, stream every other image past it, then take the next block.
+    """Keep a block of capacity - 1 images in memory, stream every other image past it, then take the next block.
 
-    The direction of the stream turns at each block, so that what was seen last is seen again first.
+    The stream alternates its direction, so that the last images of one block are the first of the next.
     """
     edges = np.sort(np.asarray(pairs, np.int64), axis=1)
     block = edges[:, 0] // (capacity - 1)
@@ -37,10 +37,10 @@ def banded(pairs: Sequence[Edge]) -> list[Edge]:
 
 
 def hosted(order: Sequence[Edge], count: int) -> list[Edge]:
-    """Each pair moved to its image of fewer pairs, images in the turn in which `order` first names them.
+    """Group pairs under their image with fewer pairs, with images in the order in which `order` first names them.
 
-    The partners of an image of many pairs mostly stand together in several places, so it is cheaper to load it once
-    for each place than each of them at its own. Where both have as many, the earlier image is the host.
+    The partners of an image with many pairs are mostly grouped in a few places, so it is cheaper to load that image
+    once per place than to load each partner for it. If both have as many pairs, the earlier image is the host.
     """
     edges = np.array(order, np.int64)
     num_pairs = np.bincount(edges.ravel(), minlength=count)
@@ -55,8 +55,8 @@ def hosted(order: Sequence[Edge], count: int) -> list[Edge]:
 def bandwidth_rank(pairs: Sequence[Edge], count: int) -> np.ndarray:
     """A rank of each image that brings partners close together: (count,) int64.
 
-    Source: Cuthill and McKee 1969, reversed (George 1971): breadth first from an image of fewest pairs, the
-    neighbours of fewer pairs before the others.
+    Source: Cuthill and McKee 1969, reversed (George 1971): breadth-first from an image with the fewest pairs, visiting
+    neighbours with fewer pairs first.
     """
     neighbours = _neighbours(pairs, count)
     by_degree = sorted(range(count), key=lambda image: len(neighbours[image]))
@@ -81,7 +81,7 @@ def bandwidth_rank(pairs: Sequence[Edge], count: int) -> np.ndarray:
 
 
 class _Queue:
-    """Images by how many of their pairs could run at once; a key too hopeful is mended when it comes up."""
+    """Images by the number of their pairs that could run at once; outdated keys are corrected when popped."""
 
     def __init__(
         self, left: Sequence[Collection[int]], held: Sequence[bool], ready: Sequence[int], *, by_share: bool
@@ -93,7 +93,7 @@ class _Queue:
         heapq.heappush(self._keys, self._key(image))
 
     def pop(self) -> int | None:
-        """The image most ready that is not held, None where none is ready at all."""
+        """The image with the highest key that is not in memory; None if no image has a pair that could run."""
         while self._keys:
             hopeful = heapq.heappop(self._keys)
             image = hopeful % len(self._left)
@@ -112,16 +112,16 @@ class _Queue:
 
 
 def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) -> list[Edge] | None:
-    """Load next the image most of whose remaining pairs can run at once; None where finding it takes too long.
+    """Load next the image with the most remaining pairs that can run at once; None if the search takes too long.
 
-    by_share: most counts as a share of what the image has left, in place of the number. The image released has
-    fewest pairs left and is, where there is a choice, no partner of the one that comes: releasing the only partner
-    would go round for ever. Ties go to the lower number.
+    by_share: rank by the share of an image's remaining pairs instead of their number. The image released has the
+    fewest remaining pairs and, if possible, is not a partner of the image to load: releasing its only partner would
+    loop forever. Ties go to the lower number.
     """
     left = _neighbours(pairs, count)
     held = [False] * count
-    ready = [0] * count  # partners held, of an image that is not
-    leaving: list[int] = []  # of pairs left * count + image
+    ready = [0] * count  # partners in memory, for images that are not
+    leaving: list[int] = []  # entries: remaining pairs * count + image
     order: list[Edge] = []
     budget = LOOKS_PER_PAIR * len(pairs)
     num_held = start = 0
@@ -167,7 +167,7 @@ def greedy(pairs: Sequence[Edge], count: int, capacity: int, *, by_share: bool) 
 def _least_wanted(
     leaving: list[int], left: list[dict[int, None]], held: list[bool], partners: dict[int, None], count: int
 ) -> int:
-    """The held image with fewest pairs left that is no partner; the least wanted of them if all are."""
+    """The image in memory with the fewest remaining pairs that is not a partner, or if all are, the first of them."""
     kept: list[int] = []
     while leaving:
         entry = heapq.heappop(leaving)
@@ -186,7 +186,7 @@ def _least_wanted(
 
 
 def _neighbours(pairs: Sequence[Edge], count: int) -> list[dict[int, None]]:
-    """The partners of each image; dictionaries, because they keep their order on every machine."""
+    """The partners of each image, in dictionaries because their order is the same on every machine."""
     neighbours: list[dict[int, None]] = [{} for _ in range(count)]
     for a, b in pairs:
         neighbours[a][b] = None

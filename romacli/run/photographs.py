@@ -1,4 +1,4 @@
-"""The photographs of a job, and which of them changed since they were matched."""
+"""The photographs of a job, and those that changed since they were matched."""
 
 from __future__ import annotations
 

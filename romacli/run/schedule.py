@@ -1,7 +1,7 @@
-"""From a pair list and a capacity to the whole order of work: which images to load and release, and when. Pure.
+"""From a pair list and a cache capacity to the whole order of work: images to load and release, and when. Pure.
 
-Candidates are orders of the pairs; each is replayed with Belady's rule (release what is needed furthest in the
-future) and the one that loads least wins. No load is decided while the pairs run.
+Candidate orders of the pairs are each simulated with Belady's rule (release the image needed furthest in the future),
+and the one with the fewest loads is chosen. Nothing is decided while the pairs run.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from romacli.run.orders import Edge, banded, bandwidth_rank, blocks, greedy, hos
 from romacli.types import Pair, Schedule, Step
 
 SMALLEST_CAPACITY = 2
-# Share of all possible pairs above which a list is worked off in blocks.
+# Share of all possible pairs above which a list is processed in blocks.
 DENSE = 0.25
 
 
 def plan(pairs: Sequence[Pair], capacity: int) -> Schedule:
-    """The schedule that runs every pair once, holds at most `capacity` images and loads few.
+    """A schedule that runs every pair once, with at most `capacity` images in memory and few loads.
 
-    It loads never more than one image a pair, beside each image once; and it depends on its arguments alone.
+    It never loads more than each image once plus one image per pair, and depends only on its arguments.
 
     Raises:
-        UsageError: the capacity does not hold one pair.
+        UsageError: the capacity is too small for one pair.
     """
     if capacity < SMALLEST_CAPACITY:
-        raise UsageError(f"room for {capacity} image is too little for a pair. Give the cache more memory.")
+        raise UsageError(f"memory for {capacity} image is too little for a pair. Give the cache more memory.")
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     number = {name: index for index, name in enumerate(names)}
     edges = [(number[a], number[b]) for a, b in pairs]
@@ -45,7 +45,7 @@ def plan(pairs: Sequence[Pair], capacity: int) -> Schedule:
 
 
 def fewest_loads(num_images: int, num_pairs: int, capacity: int) -> int:
-    """A lower bound on the loads of any schedule: one more image meets at most capacity - 1 others."""
+    """A lower bound on the loads of any schedule: each further image meets at most capacity - 1 others."""
     first = capacity * (capacity - 1) // 2
     return max(num_images, capacity + -((first - num_pairs) // (capacity - 1)) if num_pairs > first else 0)
 
@@ -70,7 +70,7 @@ def _candidates(edges: Sequence[Edge], count: int, capacity: int) -> Iterator[Se
 
 
 class _Replay:
-    """An order run through a cache that knows the future. `loads` counts images brought in."""
+    """An order simulated with a cache that knows the future. `loads` counts the images loaded."""
 
     def __init__(self, order: Sequence[Edge], count: int, capacity: int) -> None:
         self._order = order
@@ -83,7 +83,7 @@ class _Replay:
         upcoming = _next_uses(self._order)
         held = [False] * count
         next_use = [0] * count
-        furthest: list[int] = []  # of -(next use) * count - image
+        furthest: list[int] = []  # entries: -(next use) * count - image
         num_held = 0
         for index, (pair, uses) in enumerate(zip(self._order, upcoming, strict=True)):
             loaded = [image for image in pair if not held[image]]
@@ -115,7 +115,7 @@ class _Replay:
         self._left = [image for image in range(count) if held[image]]
 
     def schedule(self, names: Sequence[str], written: dict[frozenset[int], Pair]) -> Schedule:
-        """The same with names, each pair as it was written."""
+        """The schedule with image names, each pair as given."""
         steps = []
         ends = [index for index, _, _ in self._moves[1:]] + [len(self._order)]
         for (start, released, loaded), end in zip(self._moves, ends, strict=True):
@@ -133,8 +133,8 @@ class _Replay:
 def _next_uses(order: Sequence[Edge]) -> list[list[int]]:
     """For both images of each pair, the index of the pair that needs it next.
 
-    An image never needed again has a use past the end, the further the longer ago it was needed last, so that those
-    go first which no waiting batch can hold.
+    Images that are not needed again get indices past the end, larger the longer ago they were last needed, so that
+    images that no waiting batch can contain are released first.
     """
     images = np.asarray(order, np.int64).ravel()
     at = np.arange(images.size) // 2

@@ -1,4 +1,4 @@
-"""Shards of a job for independent machines: the same split on each."""
+"""Shards of a job for independent machines, split the same way on each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from romacli.store.layout import written_whole
 from romacli.store.lease import Work
 from romacli.types import Pair
 
-# Cached images in a plan for shards: RoMa's features of these take some 10 GB, which suits most GPUs.
+# Capacity, in images, of a plan for shards: RoMa's features of these take some 10 GB, which suits most GPUs.
 CAPACITY = 100
 
 
@@ -24,19 +24,19 @@ def order_of_work(pairs: Sequence[Pair], capacity: int = CAPACITY) -> list[Pair]
 
 
 def piece(order: Sequence[Pair], shard: Shard) -> tuple[Pair, ...]:
-    """A contiguous part of an order; the parts of all shards make the whole, and differ by one pair in length."""
+    """A contiguous part of an order; the parts of all shards cover it, and their lengths differ by at most one."""
     start, end = (len(order) * index // shard.count for index in (shard.index, shard.index + 1))
     return tuple(order[start:end])
 
 
 def shard_work(shard: Shard, pairs: Sequence[Pair], capacity: int) -> Work:
-    """The work of a shard, by which others see whether they use the same split."""
+    """The work of a shard, from which others see whether they use the same split."""
     digest = hashlib.sha256(json.dumps([shard.count, capacity, list(pairs)]).encode()).hexdigest()
     return Work(f"shard-{shard.index}-of-{shard.count}", digest)
 
 
 def recorded_capacity(path: Path) -> int:
-    """The capacity that the job's shards were first planned with; the default if not recorded yet.
+    """The capacity that the job's shards were planned with; the default if not recorded yet.
 
     Raises:
         StoreError: the record is damaged.

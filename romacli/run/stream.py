@@ -1,4 +1,4 @@
-"""Threads around the loop: images are decoded ahead of it, records written behind it."""
+"""Threads around the loop: images are decoded ahead of it, records are written behind it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Prefetched(Generic[T]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, name: str) -> T | RomacliError:
-        """The result for `name`, which must be the next of the names given."""
+        """The result for `name`, which must be the next name."""
         expected, future = self._pending.popleft()
-        assert expected == name, f"{name} asked for, {expected} is next"
+        assert expected == name, f"{name} requested, but {expected} is next"
         self._fill()
         try:
             return future.result()
@@ -56,7 +56,7 @@ class Prefetched(Generic[T]):
 
 
 class RecordThread:
-    """Appends batches of results in the background; an error there is raised at the next call here."""
+    """Appends batches of results in the background; errors are raised at the next call."""
 
     def __init__(self, append: Callable[[Sequence[tuple[Pair, PairResult]]], None]) -> None:
         self._append = append
@@ -69,7 +69,7 @@ class RecordThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write queued results, however the loop ended."""
+        """Write queued results, regardless of how the loop ended."""
         self._queue.put(None)
         self._thread.join()
         self._raise()

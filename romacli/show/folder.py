@@ -38,7 +38,7 @@ class JobFolder:
         return photographs_of(self.layout)
 
     def journal(self) -> Journal:
-        """The journal; of photographs that a damaged list of them tells nothing of, all records count."""
+        """The journal; if the list of photographs is damaged, all records count."""
         try:
             known = read_images(self.layout.images)
         except StoreError:
@@ -55,10 +55,10 @@ class JobFolder:
 
 
 def meant_by(photograph: str, names: Sequence[str], folder: Path) -> str:
-    """The name of a photograph among those of a folder of results, given as a name, the end of one, or a path.
+    """The name meant by a photograph, given as a name, the end of one, or a path, among those in a results folder.
 
     Raises:
-        InputError: none of them is meant, or several.
+        InputError: it matches none of them, or several.
     """
     if meant := spelled([photograph], names):
         return meant[photograph]
@@ -85,10 +85,10 @@ def open_folder(layout: Layout) -> JobFolder:
     """Read the small files of a job.
 
     Raises:
-        InputError: the folder holds no job.
+        InputError: the folder contains no job.
         StoreError, PairsError: a file is damaged.
     """
     manifest = read_manifest(layout.manifest)
     if manifest is None:
-        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
     return JobFolder(layout, manifest, read_pairs(layout.pairs, None).pairs, tuple(read_runs(layout.runs)))

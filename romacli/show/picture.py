@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Part = Literal["matches", "warp"]
 PARTS: tuple[Part, ...] = ("matches", "warp")
 
-_PANEL_HEIGHT = 900  # px that both photographs are resized to, enough for prints at 300 dpi
+_PANEL_HEIGHT = 900  # px that both photographs are resized to; sufficient for prints at 300 dpi
 _ROW_WIDTH = 3600
 _GAP = 18  # px between the two
 _WIDTH_INCHES = 12.0
@@ -60,10 +60,10 @@ def save_picture(view: PairView, path: Path, options: PictureOptions = PictureOp
 
 
 def write_figure(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure into a file, as `save_picture` does.
+    """Write a figure to a file, as `save_picture` does.
 
     Raises:
-        UsageError, InputError: as there.
+        UsageError, InputError: as from `save_picture`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
     figure = library.figure.Figure(figsize=(_WIDTH_INCHES, height), facecolor="white")
 
     def place(x: float, top: float, width: float, tall: float) -> tuple[float, float, float, float]:
-        """A box in inches from the top left corner, as matplotlib wants it."""
+        """A box in inches from the top left corner, in matplotlib's coordinates."""
         return x / _WIDTH_INCHES, 1 - (top + tall) / height, width / _WIDTH_INCHES, tall / height
 
     left = _MARGIN_INCHES / _WIDTH_INCHES
@@ -146,7 +146,7 @@ class _Panel:
 
 
 def _panels(images: Sequence[np.ndarray]) -> list[_Panel]:
-    """Both photographs at one height, panoramas lower than others."""
+    """Both photographs at one height, smaller for panoramas."""
     aspect = sum(image.shape[1] / image.shape[0] for image in images)
     return [_Panel.of(image, max(1, min(_PANEL_HEIGHT, round(_ROW_WIDTH / aspect)))) for image in images]
 
@@ -234,7 +234,7 @@ def _subtitle(view: PairView, options: PictureOptions) -> str:
 
 
 def shortened(text: str, most: int = 70) -> str:
-    """A text without its middle where it is long."""
+    """A text, shortened in the middle if it is long."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
 
 

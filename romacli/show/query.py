@@ -28,7 +28,7 @@ _SHOWN_ERRORS = 0.98
 
 @dataclass(frozen=True)
 class QueryView:
-    """A query ready to be drawn: its photograph, RGB uint8 (H, W, 3), its points, and what the reader should know."""
+    """A query to be drawn: its photograph, RGB uint8 (H, W, 3), its points, and a note for the reader."""
 
     name: str
     image: np.ndarray
@@ -43,13 +43,13 @@ class QueryView:
 
 
 def view_of_query(folder: Path, query: str, images: Path | None = None) -> QueryView:
-    """The view of a query in a folder that `romacli localize` wrote.
+    """The view of a query in a folder written by `romacli localize`.
 
     Args:
-        query: its name there, the end of one, or a path. images: the folder of queries, None for where they were.
+        query: its name there, the end of one, or a path. images: the folder of queries; by default the recorded one.
 
     Raises:
-        InputError: there is no such query, or it saw no point.
+        InputError: there is no such query, or it saw no points.
         ImageError: its photograph cannot be read.
         StoreError: a file is damaged.
     """
@@ -78,7 +78,7 @@ def save_query(view: QueryView, path: Path, *, with_outliers: bool = True) -> No
 
 
 def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
-    """The photograph with inliers where the pose puts them, coloured by error, and lines from others to theirs."""
+    """The photograph with inliers at their projections, coloured by error, and outliers linked to theirs."""
     library = matplotlib_here()
     height, width = view.image.shape[:2]
     row = (_WIDTH_INCHES - _BAR_INCHES) * height / width
@@ -104,7 +104,7 @@ def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
 
 
 def subtitle(view: QueryView) -> str:
-    """What the picture shows, in numbers."""
+    """The figures shown with the picture, in words."""
     errors = view.errors
     middle = f", {np.median(errors):.2f} px median" if len(errors) else ""
     agree = f"{len(errors):,} of {counted(len(view.points.ids), 'point')} are inliers{middle}"
@@ -112,7 +112,7 @@ def subtitle(view: QueryView) -> str:
 
 
 def _draw_outliers(library: Any, axes: Any, points: QueryPoints) -> None:
-    """Crosses where outliers are matched, and lines to their reprojections."""
+    """Crosses at the matched positions of outliers, with lines to their reprojections."""
     places, projected = points.places[~points.inliers], points.projected[~points.inliers]
     axes.scatter(*places.T, c=_OUTLIERS, marker="x", s=14, linewidths=0.8)
     known = np.isfinite(projected).all(1)

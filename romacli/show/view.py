@@ -24,16 +24,16 @@ from romacli.words import counted
 
 from .folder import open_folder
 
-# Two-view geometry as `colmap-import` verifies it.
+# Maximum error of two-view geometry, as in `colmap-import`.
 MAX_ERROR_PX = 4.0
 
 
 @dataclass(frozen=True)
 class WarpMap:
-    """One direction of a warp over a whole image, of any resolution.
+    """One direction of a warp over a whole image, at any resolution.
 
-    targets: (H, W, 2) float32, for the centre of each of H x W cells the place in the other image, COLMAP pixels;
-    certainty: (H, W) float32 in [0, 1]; opacity: the same, how strongly a cell is shown.
+    targets: (H, W, 2) float32, the point in the other image for the centre of each of H x W cells, COLMAP pixels;
+    certainty: (H, W) float32 in [0, 1]; opacity: (H, W) float32 in [0, 1], how strongly a cell is shown.
     """
 
     targets: np.ndarray
@@ -43,11 +43,11 @@ class WarpMap:
 
 @dataclass(frozen=True)
 class PairView:
-    """A pair ready to be drawn.
+    """A pair to be drawn.
 
-    images: RGB uint8 (H, W, 3) of each; warps: A to B and B to A, None where there are points alone or the pair was
-    rejected; matches: in COLMAP pixels of `images`; quantity: what the numbers between 0 and 1 are called;
-    note: what the reader should know.
+    images: RGB uint8 (H, W, 3) of each; warps: A to B and B to A, None if there are only points or the pair was
+    rejected; matches: in COLMAP pixels of `images`; quantity: name of the values between 0 and 1; note: for the
+    reader.
     """
 
     names: Pair
@@ -72,23 +72,25 @@ def view_in_job(layout: Layout, photographs: Pair, images: Path | None = None) -
     """The view of a pair in a job's folder.
 
     Args:
-        photographs: names as the job has them, or paths of the files. images: the folder of the photographs, None
-            for where they were matched.
+        photographs: their names in the job, or file paths. images: the folder of the photographs; by default the one
+            used for matching.
 
     Raises:
-        InputError: there is no job, the job does not know the photographs or has not matched them, or they are gone.
+        InputError: there is no job, the photographs are not in it, are not matched yet, or are missing.
     """
     job = open_folder(layout)
     pair = job.name_of(photographs[0]), job.name_of(photographs[1])
     folder = images or job.photographs
     if folder is None:
-        raise InputError(f"{layout.root} does not say where its photographs are. Name their folder with --images DIR.")
+        raise InputError(
+            f"{layout.root} does not record where its photographs are. Give their folder with --images DIR."
+        )
     with job.journal() as journal:
         return view_of_job(layout, journal, pair, folder)
 
 
 def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> PairView:
-    """The view of a pair as a job's journal and hloc files have it; without the files matches are drawn from its warp.
+    """The view of a pair from a job's journal and hloc files; without these files, matches are sampled from its warp.
 
     Raises:
         InputError: the job has not matched the pair.
@@ -97,8 +99,8 @@ def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> P
     """
     if pair not in journal:
         raise InputError(
-            f"{layout.root} holds no match of {pair[0]} {pair[1]}. Finish the job with `romacli match`, or leave the "
-            "folder out to match the two photographs now."
+            f"{layout.root} contains no match of {pair[0]} {pair[1]}. Finish the job with `romacli match`, or omit the "
+            "folder to match the two photographs now."
         )
     pixels = read_image(images / pair[0]), read_image(images / pair[1])
     record = journal.read(pair)
@@ -124,12 +126,12 @@ def view_of_job(layout: Layout, journal: Journal, pair: Pair, images: Path) -> P
 
 
 def _stored_map(target: np.ndarray, weight: np.ndarray, target_size: Size) -> WarpMap:
-    """A stored direction; its cells have passed the check, so they are shown whole."""
+    """One direction of a stored warp; its cells have passed the check, so they are shown at full opacity."""
     return WarpMap(decode_targets(target, target_size), weight / np.float32(255), (weight > 0).astype(np.float32))
 
 
 def stored_matches(layout: Layout, pair: Pair) -> Correspondences:
-    """A pair's matches in the hloc files as coordinates in COLMAP pixels; none where there are no such files."""
+    """A pair's matches in the hloc files, as COLMAP pixels; none if these files do not exist."""
     try:
         with FeaturesFile(layout.features) as features, MatchesFile(layout.matches) as matches:
             if pair not in matches:

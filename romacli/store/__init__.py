@@ -1,1 +1,1 @@
-"""The files of a job on disk."""
+"""A job's files on disk."""

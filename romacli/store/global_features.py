@@ -25,7 +25,7 @@ class GlobalFeature:
 
 
 def write_global_features(path: Path, features: Mapping[str, GlobalFeature], *, provenance: Mapping[str, str]) -> None:
-    """Write descriptors by image name, whole or not at all.
+    """Write descriptors by image name, atomically.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
@@ -39,7 +39,7 @@ def write_global_features(path: Path, features: Mapping[str, GlobalFeature], *, 
 
 
 class GlobalFeaturesFile(ReadFile):
-    """A global features file of ours or of hloc, open for reading.
+    """A global features file from romacli or hloc, open for reading.
 
     Raises:
         InputError: the file does not exist.

@@ -1,6 +1,6 @@
 """The history of an output folder: one appended line of JSON per run, with its duration.
 
-For people and reports, and to find the photographs if their folder is not given.
+Used by people and reports, and to find the photographs if their folder is not given.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from .layout import Layout, unwritable
 
 @dataclass(frozen=True)
 class Run:
-    """One piece of work. started: UTC, ISO 8601; finished: it ran to its end; images: the folder of photographs,
-    absolute, where it looked at them; counts: what it did, in numbers; output: the folder that it wrote, where that is
-    another one."""
+    """One task. started: UTC, ISO 8601; finished: whether it ran to its end; images: the absolute folder of the
+    photographs it read, if any; counts: numbers about what it did; output: the folder it wrote to, if not the job's."""
 
     stage: str
     started: str

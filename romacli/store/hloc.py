@@ -1,6 +1,6 @@
 """Keypoints and matches in hloc's HDF5 files.
 
-Only this module deals with their keys and with the half pixel between COLMAP's frame, in memory, and hloc's, on disk.
+Only this module handles their keys and the half pixel between COLMAP's frame, in memory, and hloc's, on disk.
 Files use HDF5's default format and are always rewritten as a whole: files written in place are unreadable after a kill.
 h5py is imported with the first file.
 """
@@ -47,7 +47,7 @@ def check_names(names: Iterable[str]) -> None:
     """Check that every name can have its own group in hloc's files.
 
     Raises:
-        PairsError: a name is not a valid HDF5 path, lies inside another name, or shares its key with another.
+        PairsError: a name is not a valid HDF5 path, is inside another name, or shares its key with another.
     """
     distinct = dict.fromkeys(names)
     by_key: dict[str, str] = {}
@@ -60,21 +60,20 @@ def check_names(names: Iterable[str]) -> None:
             )
         for folder in _parents(name):
             if folder in distinct:
-                raise PairsError(f"{name} lies inside {folder}, which is an image too. Rename one of them.")
+                raise PairsError(f"{name} is inside {folder}, which is also an image. Rename one of them.")
 
 
 def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, provenance: Mapping[str, str]) -> None:
-    """Write the keypoints of all images, a group per image name, atomically.
+    """Write the keypoints of all images, one group per image name, atomically.
 
-    A group holds `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores
-    under two names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`.
-    Described keypoints have `descriptors` (D, K) float16, as hloc's extractors write them.
-    Refined keypoints also have the three datasets of `Uncertainty`, which hloc ignores.
-    An unreadable photograph has no keypoints and the size `UNREAD`.
+    A group contains `keypoints` (K, 2) float32 in hloc pixels, `image_size` (width, height), and the scores under two
+    names for one dataset: hloc's dense pipeline writes `score`, readers look for `scores`. Described keypoints have
+    `descriptors` (D, K) float16, as in hloc's extractors. Refined keypoints also have the three datasets of
+    `Uncertainty`, which hloc ignores. An unreadable photograph has no keypoints and the size `UNREAD`.
 
     Args:
-        path: replaced when it exists.
-        items: name, keypoints in COLMAP pixels, (width, height) of every image; the names pass `check_names`.
+        path: replaced if it exists.
+        items: name, keypoints in COLMAP pixels, (width, height) of every image; the names must pass `check_names`.
         provenance: attributes of the file.
 
     Raises:
@@ -95,15 +94,15 @@ def write_features(path: Path, items: Iterable[tuple[str, Keypoints, Size]], *, 
 
 
 def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, provenance: Mapping[str, str]) -> None:
-    """Write the matches of all pairs, a group per pair, atomically.
+    """Write the matches of all pairs, one group per pair, atomically.
 
-    A group holds `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,
-    and `matching_scores0` (K0,) float16. hloc's own int16 ends at 32767 keypoints. A pair without matches also has a
-    group, since hloc expects every listed pair; its values are HDF5's fill values, which take no space.
+    A group contains `matches0` (K0,) int32, for every keypoint of the first image the row in the second or -1,
+    and `matching_scores0` (K0,) float16. hloc's own int16 is limited to 32767 keypoints. A pair without matches also
+    has a group, since hloc expects every listed pair; its values are HDF5's fill values, which take no space.
 
     Args:
-        path: replaced when it exists.
-        items: pair, matches, number K0 of keypoints in the first image; the names pass `check_names`.
+        path: replaced if it exists.
+        items: pair, matches, number K0 of keypoints in the first image; the names must pass `check_names`.
         provenance: attributes of the file.
 
     Raises:
@@ -130,7 +129,7 @@ def write_matches(path: Path, items: Iterable[tuple[Pair, Matches, int]], *, pro
 
 
 def require_finished(path: Path, error: Exception) -> None:
-    """Check that a file that HDF5 cannot read is not in use, and hence damaged.
+    """Check that a file that HDF5 cannot read is not in use, and is therefore damaged.
 
     Raises:
         BusyError: another program has it open for writing.
@@ -146,7 +145,7 @@ def require_finished(path: Path, error: Exception) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a program of this machine holds HDF5's lock for writing."""
+    """Whether a program on this machine holds HDF5's write lock."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -170,7 +169,7 @@ class ReadFile:
         if not path.exists():
             raise InputError(f"{path} does not exist.")
         self.path = path
-        # Our files never change after the rename, and locks fail on some network file systems.
+        # romacli's files never change after the rename, and locks fail on some network file systems.
         with self._reading("be opened as HDF5"):
             self._file = h5py.File(path, "r", locking=False)
 
@@ -183,7 +182,7 @@ class ReadFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing again does nothing."""
+        """Close the file; may be called again."""
         self._file.close()
 
     def provenance(self) -> dict[str, str]:
@@ -193,7 +192,7 @@ class ReadFile:
             return {key: attributes[key].decode() for key in attributes if _is_text(attributes.get_id(key))}
 
     def names(self) -> list[str]:
-        """The names of all groups that hold datasets, sorted."""
+        """The names of all groups that contain datasets, sorted."""
         import h5py
 
         names = set()
@@ -208,7 +207,7 @@ class ReadFile:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turns errors of h5py and numpy about damaged and foreign files into one sentence."""
+        """Turn errors of h5py and numpy on damaged or foreign files into one sentence."""
         try:
             # numpy would warn about damaged numbers, which are checked anyway.
             with np.errstate(all="ignore"):
@@ -221,9 +220,9 @@ class ReadFile:
 
 
 def _is_text(attribute: h5py.h5a.AttrID) -> bool:
-    """Whether an attribute is a short string of fixed length, as ours are.
+    """Whether an attribute is a short string of fixed length, as romacli writes them.
 
-    In damaged files HDF5 may hang on others: those of variable length are stored in a heap that it walks.
+    In damaged files HDF5 may hang on others: strings of variable length are in a heap that it traverses.
     """
     import h5py
 
@@ -233,7 +232,7 @@ def _is_text(attribute: h5py.h5a.AttrID) -> bool:
 
 
 class FeaturesFile(ReadFile):
-    """A features file of ours or of hloc, open for reading.
+    """A features file from romacli or hloc, open for reading.
 
     Raises:
         InputError: the file does not exist.
@@ -289,12 +288,12 @@ class FeaturesFile(ReadFile):
         with self._reading(f"be searched for {name}"):
             group = self._file.get(name)
         if group is None:
-            raise StoreError(f"{self.path} holds no keypoints of {name}.")
+            raise StoreError(f"{self.path} contains no keypoints of {name}.")
         return group
 
 
 class MatchesFile(ReadFile):
-    """A matches file of ours or of hloc, older versions included, open for reading.
+    """A matches file from romacli or hloc, including older versions, open for reading.
 
     Raises:
         InputError: the file does not exist.
@@ -305,10 +304,10 @@ class MatchesFile(ReadFile):
         return self._find(*pair) is not None
 
     def pairs(self, names: Iterable[str]) -> list[Pair]:
-        """All pairs of the file among images of these names, in the order of their keys.
+        """All pairs in the file among images with these names, in the order of their keys.
 
         Raises:
-            StoreError: the file holds a pair of other images, or is from hloc before 1.3, whose keys are ambiguous.
+            StoreError: the file contains a pair of other images, or is from hloc before 1.3, whose keys are ambiguous.
         """
         by_key = {_flat(name): name for name in names}
         with self._reading("give its pairs as pairs of the images in the features file"):
@@ -318,7 +317,7 @@ class MatchesFile(ReadFile):
         """The matches of a pair in either order, column 0 for the keypoints of `name0`."""
         found = self._find(name0, name1)
         if found is None:
-            raise StoreError(f"{self.path} holds no matches of {name0} {name1}.")
+            raise StoreError(f"{self.path} contains no matches of {name0} {name1}.")
         key, is_reversed = found
         with self._reading(f"give the matches of {name0} {name1}"):
             matches0 = _array(self._file[key]["matches0"]).astype(np.int32)
@@ -345,7 +344,7 @@ class MatchesFile(ReadFile):
 
 
 def read_provenance(path: Path) -> dict[str, str] | None:
-    """The attributes of a file of ours; None if no file can be opened."""
+    """The attributes of a file from romacli; None if the file cannot be opened."""
     try:
         with ReadFile(path) as file:
             return file.provenance()
@@ -401,7 +400,7 @@ class _PatientFile(FileIO):
 
 
 def _array(dataset: h5py.Dataset) -> np.ndarray:
-    """The values of a dataset, unless it claims to hold much more than its file does.
+    """The values of a dataset, unless it claims to be much larger than its data in the file.
 
     Raises:
         ValueError: it does.
@@ -417,7 +416,7 @@ def _flat(name: str) -> str:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """The folders a name lies in: "a" and "a/b" for "a/b/c"."""
+    """The folders of a name: "a" and "a/b" for "a/b/c"."""
     for index, letter in enumerate(name):
         if letter == "/":
             yield name[:index]

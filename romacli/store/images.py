@@ -1,4 +1,4 @@
-"""The list of a job's photographs as they were matched, to detect changes."""
+"""The list of a job's photographs as matched, to detect changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KnownImage:
 
 
 def read_images(path: Path) -> dict[str, KnownImage]:
-    """The photographs listed at `path` by name, none when there is no list.
+    """Read the photographs listed at `path`, by name; none if there is no list.
 
     Raises:
         StoreError: the file is damaged or of a newer format.
@@ -48,13 +48,13 @@ def read_images(path: Path) -> dict[str, KnownImage]:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
-            f"{path} is damaged. Delete it: photographs are then taken as they are now, and pairs of changed ones are "
+            f"{path} is damaged. Delete it: photographs are then used as they are now, and pairs of changed ones are "
             "matched again."
         ) from error
 
 
 def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
-    """Write the list atomically, unless the file already holds it."""
+    """Write the list atomically, unless the file already has this content."""
     rows: dict[str, dict[str, Any]] = {}
     for name, known in images.items():
         rows[name] = {"stamps": [list(stamp) for stamp in known.stamps], "size": known.size and list(known.size)}

@@ -3,7 +3,7 @@
 A pair is done once its record is complete. A kill loses at most the batch being written, a power cut at most what was
 appended since the last sync. Damage affects only the record it is in.
 
-The first record of a file is of kind "job" and holds the fingerprint of the settings.
+The first record of a file is of kind "job" and contains the fingerprint of the settings.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from .record import (
 
 FORMAT = 1
 _SYNC_EVERY_S = 1.0
-# Payloads near a file's end are verified at every scan: a power cut can leave holes in what was written since
-# the last sync, and this is more than a second of it.
+# Payloads near a file's end are verified at every scan: a power cut can leave holes in data written since the last
+# sync, and this is more than a second of it.
 _UNSETTLED_BYTES = 64 << 20
 _MAX_OPEN_FILES = 64
 
@@ -57,7 +57,7 @@ class JournalWriter:
     """A new journal file of this process in `folder`, for results made with the settings of `fingerprint`.
 
     stamps: of the photographs, by name; those of a pair are stored with it. tried: retries enabled after the job was
-    created. expected: number of results to come, for the message on a full disk.
+    created. expected: number of results to come, for the message if the disk is full.
 
     Raises:
         StoreError: the folder or the file cannot be written to; also from `append` and `sync`.
@@ -93,7 +93,7 @@ class JournalWriter:
     def append(self, results: Sequence[tuple[Pair, PairResult]]) -> None:
         """Append one batch of results in a single write; afterwards they survive the end of this process.
 
-        They survive a power cut after the next `sync`, which this does about every second.
+        They survive a power cut after the next `sync`, which this calls about every second.
         """
         self._write(b"".join(encode(*self._stamped(*split(pair, result))) for pair, result in results))
         self._count += len(results)
@@ -109,7 +109,7 @@ class JournalWriter:
         self._synced_at = time.monotonic()
 
     def close(self) -> None:
-        """Sync and close; closing again does nothing."""
+        """Sync and close; may be called again."""
         if not self._file.closed:
             try:
                 self.sync()
@@ -154,7 +154,7 @@ class Journal:
     """All finished pairs of a folder, found by reading the records' headers; see `Journal.open`.
 
     Pairs are undirected: (a, b) and (b, a) are the same. Of several records of a pair the first counts, in the order of
-        file names and offsets, unless a retry found more. Reading is thread-safe.
+    file names and offsets, unless a retry found more. Reading is thread-safe.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Journal:
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """The damage skipped while reading, with file and offset; ends cut off by a kill are not damage."""
+        """The damage skipped while reading, with file and offset; ends truncated by a kill are not damage."""
         return tuple(self._damaged)
 
     @property
@@ -406,7 +406,7 @@ class Journal:
 
 
 class _Entry(NamedTuple):
-    """Where a pair's record lies; `turned` when its names are not in the order of the index's key."""
+    """The position of a pair's record; `turned` if its names are not in the order of the index's key."""
 
     file: int
     offset: int
@@ -416,7 +416,7 @@ class _Entry(NamedTuple):
 
 
 class _OpenFiles:
-    """Files kept open for reading, the least recently used closed first."""
+    """Files kept open for reading; the least recently used is closed first."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path, BufferedReader] = OrderedDict()

@@ -177,7 +177,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process is alive; on Windows, where asking would end it, always True."""
+    """Whether a process is alive; on Windows, where checking would end it, always True."""
     if os.name != "posix":
         return True
     try:

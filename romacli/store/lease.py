@@ -28,9 +28,9 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """What a process does in the folder.
+    """The work of a process in the folder.
 
-    name: of the lease. plan: work of the same plan may run in parallel; None excludes all other work.
+    name: of the lease. plan: works with the same plan may run in parallel; None excludes all other work.
     """
 
     name: str = "job"
@@ -68,7 +68,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Check that the lease is still ours.
+        """Check that the lease still belongs to this process.
 
         Raises:
             BusyError: another process took it over, because this one was suspended for too long.
@@ -183,7 +183,7 @@ def _busy(path: Path) -> str:
 
 
 def _machine() -> str:
-    """Identifies processes that see each other's ids: the kernel's boot id and the pid namespace."""
+    """Identifies processes that see each other's ids, by the kernel's boot id and the pid namespace."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a localization leaves in its folder: poses as text, a list of queries as JSON, and the map points of each."""
+"""The files of a localization: poses as text, a list of queries as JSON, and the map points of each query."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ POSES = "poses.txt"
 class QueryPoints:
     """Points of a map in a query, in COLMAP pixels.
 
-    ids: (n,) of the model. places: (n, 2) where warps see them. projected: (n, 2) where the pose does, NaN without one.
-    inliers: (n,) bool, those that agree on the pose.
+    ids: (n,) of the model. places: (n, 2) as transferred by warps. projected: (n, 2) by the pose, NaN without one.
+    inliers: (n,) bool, those that agree with the pose.
     """
 
     ids: np.ndarray
@@ -34,12 +34,12 @@ class QueryPoints:
 
 
 def points_file(folder: Path, query: str) -> Path:
-    """Where the points of a query lie."""
+    """The file of a query's points."""
     return folder / "points" / f"{query}.npz"
 
 
 def write_points(folder: Path, query: str, points: QueryPoints) -> None:
-    """Keep the points of a query.
+    """Write the points of a query.
 
     Raises:
         StoreError: the file cannot be written.
@@ -55,7 +55,7 @@ def write_points(folder: Path, query: str, points: QueryPoints) -> None:
 
 
 def read_points(folder: Path, query: str) -> QueryPoints | None:
-    """The points of a query, None where it has no file.
+    """Read the points of a query; None if it has no file.
 
     Raises:
         StoreError: the file is damaged.
@@ -85,7 +85,7 @@ def write_localized(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_localized(folder: Path) -> list[dict[str, Any]]:
-    """The list of queries.
+    """Read the list of queries.
 
     Raises:
         InputError: there is none.
@@ -94,11 +94,11 @@ def read_localized(folder: Path) -> list[dict[str, Any]]:
     try:
         rows = json.loads((folder / LIST).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{folder} holds no {LIST}. Give a folder that `romacli localize` wrote.") from error
+        raise InputError(f"{folder} contains no {LIST}. Give a folder that `romacli localize` wrote.") from error
     except ValueError as error:
         raise StoreError(f"{folder / LIST} is damaged. Localize again.") from error
     if not (isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)):
-        raise StoreError(f"{folder / LIST} is no list of queries. Localize again.")
+        raise StoreError(f"{folder / LIST} is not a list of queries. Localize again.")
     return rows
 
 

@@ -21,7 +21,7 @@ from .layout import written_whole
 
 FORMAT = 1
 _EXACT_FLOATS = 2**53
-# Settings that jobs lack which were made before there were any. Results depend on them where both sides have them.
+# Settings that older jobs lack. Results depend on them only if both sides have them.
 _LATER = ("sixteen_bit",)
 
 
@@ -54,16 +54,16 @@ def read_manifest(path: Path) -> Manifest | None:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.") from error
+        raise StoreError(f"{path} is damaged or not romacli's. Use another --output, or --overwrite.") from error
     if stored_format != FORMAT:
         raise StoreError(f"{path} has format {stored_format}, this version reads {FORMAT}. Update romacli.")
     if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(outputs, dict):
-        raise StoreError(f"{path} is damaged or not ours. Use another --output, or --overwrite.")
+        raise StoreError(f"{path} is damaged or not romacli's. Use another --output, or --overwrite.")
     return Manifest(settings, version, outputs, retries)
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """The sha256 of the settings but later ones, the same before and after a round trip through the file."""
+    """The sha256 of the settings except later ones, equal before and after a round trip through the file."""
     settings = {key: value for key, value in _plain(manifest.settings).items() if key not in _LATER}
     return hashlib.sha256(_canonical(settings).encode()).hexdigest()
 
@@ -80,9 +80,9 @@ def difference(stored: Manifest, wanted: Manifest) -> list[str]:
 
 
 def with_later_retries(stored: Manifest, wanted: Manifest, overlaps: Mapping[str, float]) -> tuple[Manifest, Manifest]:
-    """Both manifests, with ways to try pairs again apart that the stored job lacks: what is there stays true of it.
+    """Both manifests, with retries that the stored job lacks listed separately, so that its settings stay the same.
 
-    overlaps: below which each way tries a pair, by the key of its setting.
+    overlaps: for each retry, by the key of its setting, the overlap below which it retries a pair.
     """
     later = {
         key: overlap
@@ -108,7 +108,7 @@ def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON gives them back, without those that are not set."""
+    """Settings as JSON returns them, without unset ones."""
     return {key: _value(value) for key, value in settings.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""A job's journal as its photographs are now."""
+"""A job's journal, restricted to the current versions of its photographs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .manifest import fingerprint
 def open_journal(
     layout: Layout, manifest: Manifest, images: Mapping[str, KnownImage] | None = None, *, verify: bool = False
 ) -> Journal:
-    """The journal of a job, in which records made of other versions of its photographs do not count.
+    """Open the journal of a job; records from other versions of its photographs do not count.
 
-    images: what is known of the photographs, None for what the job has noted. verify: as `Journal.open` has it.
+    images: the known photographs, by default those recorded in the job. verify: as for `Journal.open`.
 
     Raises:
         SettingsDifferError: a file was made with other settings.

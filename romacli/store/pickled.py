@@ -1,4 +1,4 @@
-"""Arrays of objects as NumPy saves them, read without running anything that they hold."""
+"""Arrays of objects as saved by NumPy, read without executing anything in them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DAMAGE = (OSError, ValueError, EOFError, pickle.UnpicklingError, TypeError, Attr
 
 
 def read_array(file: IO[bytes]) -> Any:
-    """What an .npy file holds; objects may be arrays, numbers and text.
+    """Read an .npy file; objects may be arrays, numbers and text.
 
     Raises:
-        One of DAMAGE: it is cut off, no such file, or holds something else.
+        One of DAMAGE: it is truncated, of another format, or contains something else.
     """
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -32,10 +32,10 @@ def read_array(file: IO[bytes]) -> Any:
 
 
 def read_arrays(path: Path, keys: tuple[str, ...]) -> list[Any]:
-    """The arrays of an .npz file under some keys.
+    """Read the arrays under the given keys of an .npz file.
 
     Raises:
-        InputError: the file is missing, cut off, lacks a key or holds something else than arrays, numbers and text.
+        InputError: the file is missing, truncated, lacks a key or contains more than arrays, numbers and text.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -47,10 +47,10 @@ def read_arrays(path: Path, keys: tuple[str, ...]) -> list[Any]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle holds that is made of arrays, numbers, text and Python's own containers of these.
+    """Read a pickle of arrays, numbers, text and Python's built-in containers of these.
 
     Raises:
-        InputError: the file is missing, cut off or holds something else.
+        InputError: the file is missing, truncated or contains something else.
     """
     try:
         with path.open("rb") as file:
@@ -64,7 +64,7 @@ def _reason(error: Exception) -> str:
 
 
 class _DataOnly(pickle.Unpickler):
-    """Reads arrays, numbers and text; refuses every other name, so that no code can be called."""
+    """Loads arrays, numbers and text; refuses every other name, so no code can be called."""
 
     _PARTS: ClassVar[dict[str, Any]] = {
         "ndarray": np.ndarray,

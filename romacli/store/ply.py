@@ -1,4 +1,4 @@
-"""Clouds of points as PLY files, and which images see a point as COLMAP's fusion writes it."""
+"""Point clouds as PLY files, and visibility files in the format of COLMAP's fusion."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_ply(path: Path, xyz: np.ndarray, normals: np.ndarray, colours: np.ndar
 
 
 def write_visibility(path: Path, visible: Sequence[np.ndarray]) -> None:
-    """Write which images see each point: their indices in ascending order of image id, as COLMAP's meshers read them.
+    """Write the images that see each point, as indices in ascending order of image id, as COLMAP's meshers read them.
 
     Source: COLMAP, fusion.cc, WritePointsVisibility.
     """
@@ -50,7 +50,7 @@ def write_visibility(path: Path, visible: Sequence[np.ndarray]) -> None:
 
 
 def write_depth_map(path: Path, depths: np.ndarray) -> None:
-    """Write depths (h, w), 0 where nothing is known, in COLMAP's format of dense maps."""
+    """Write depths (h, w), 0 where unknown, in COLMAP's format of dense maps."""
     with written_whole(path) as temporary:
         header = f"{depths.shape[1]}&{depths.shape[0]}&1&".encode()
         temporary.write_bytes(header + np.ascontiguousarray(depths, "<f4").tobytes())
@@ -60,7 +60,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Read the points (n, 3) float64 of a PLY file, ASCII or binary, and its triangles (m, 3) if it has faces.
 
     Raises:
-        InputError: it is missing, or no PLY file with x, y and z.
+        InputError: the file is missing, or not a PLY file with x, y and z.
     """
     try:
         data = path.read_bytes()
@@ -74,7 +74,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             raise ValueError("it has no PLY header")
         return _read_elements(lines, body[newline:])
     except (ValueError, KeyError, IndexError, UnicodeError) as error:
-        raise InputError(f"{path} is no PLY file of points with x, y and z: {error}. Export it again.") from error
+        raise InputError(f"{path} is not a PLY file of points with x, y and z: {error}. Export it again.") from error
 
 
 def _read_elements(lines: Sequence[str], body: bytes) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,8 +1,8 @@
 """One journal record as bytes: a prefix, a header and a payload.
 
-The prefix (little-endian) holds four letters, the header's length (u32), the payload's length (u64), the payload's
-crc32 and a crc32 of everything before it and of the header. The header is JSON; the payload is the arrays of
-`ARRAYS`, one after another.
+The prefix (little-endian) contains four letters, the header's length (u32), the payload's length (u64), the payload's
+crc32 and a crc32 of everything before it and of the header. The header is JSON; the payload is the concatenated arrays
+of `ARRAYS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from romacli.types import FOUND_BY, CompactWarp, Correspondences, Pair, PairResult, Rejected, Size
 
-MAX_HEADER = 1 << 16  # two names of the longest path, every letter escaped, and some numbers
+MAX_HEADER = 1 << 16  # two names of maximum path length, every letter escaped, and some numbers
 _MAGIC = b"RCJ1"
 _PREFIX = struct.Struct("<4sIQII")
 _CHECKED_PREFIX = _PREFIX.size - 4
@@ -36,7 +36,7 @@ class DamagedError(Exception):
 
 
 class UnfinishedError(DamagedError):
-    """A record cut off by the end of the file, as after a kill."""
+    """A record truncated by the end of the file, as after a kill."""
 
     def __init__(self) -> None:
         super().__init__("the record is unfinished")
@@ -63,7 +63,7 @@ def record_at(file: BufferedReader, offset: int, size: int) -> Record:
     """The record at `offset` of a file of `size` bytes; its payload is neither read nor allocated.
 
     Raises:
-        DamagedError: no whole record begins there.
+        DamagedError: no complete record begins there.
     """
     file.seek(offset)
     prefix = file.read(_PREFIX.size)
@@ -102,7 +102,7 @@ def next_offset(file: BufferedReader, offset: int, size: int) -> int | None:
 
 
 def verified_payload(file: BufferedReader, record: Record) -> bytearray:
-    """The payload of a record, in memory that arrays may be written to.
+    """The payload of a record, in writable memory.
 
     Raises:
         DamagedError: it does not match its checksum.
@@ -116,10 +116,10 @@ def verified_payload(file: BufferedReader, record: Record) -> bytearray:
 
 
 def described(header: dict[str, Any]) -> tuple[Pair, str, float | None]:
-    """The pair, the kind and the overlap that a header names.
+    """The pair, kind and overlap in a header.
 
     Raises:
-        DamagedError: it does not.
+        DamagedError: one is missing or invalid.
     """
     try:
         (name_A, name_B), kind, overlap = header["pair"], header["kind"], header["overlap"]
@@ -132,7 +132,7 @@ def described(header: dict[str, Any]) -> tuple[Pair, str, float | None]:
 
 
 def stamps_in(header: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The stamps of the two photographs a result was made from; None where the record has none."""
+    """The stamps of the two photographs a result was made from; None if the record has none."""
     try:
         (bytes_A, time_A), (bytes_B, time_B) = header["stamps"]
         return (int(bytes_A), int(time_A)), (int(bytes_B), int(time_B))
@@ -210,10 +210,10 @@ def split(pair: Pair, result: PairResult) -> tuple[dict[str, Any], bytes]:
 
 
 def join(header: dict[str, Any], payload: bytearray) -> PairResult:
-    """The result that `split` took apart.
+    """Reassemble a result from `split`.
 
     Raises:
-        DamagedError: header and payload are of no result.
+        DamagedError: header and payload do not match a result.
     """
     _, kind, overlap = described(header)
     try:

@@ -32,7 +32,7 @@ class Survey:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is not a journal, or not known to which job it belongs."""
+        """Whether it is not a journal, or its job is unknown."""
         return any(damage.start == 0 and not damage.is_torn for damage in self.damages)
 
 
@@ -80,7 +80,7 @@ def cut_torn_ends(journal: Journal) -> int:
 def repair(surveyed: Survey, fingerprint: str) -> None:
     """Remove everything but complete records from a journal file; a file that is not a journal is renamed.
 
-    fingerprint: of the job whose folder the file lies in, for a file that has lost the record of it.
+    fingerprint: of the folder's job, for a file that has lost the record of it.
 
     Raises:
         StoreError: the file cannot be written.

@@ -266,7 +266,7 @@ def test_unknown_methods_list_the_known_ones(run: Run) -> None:
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
     result = run("aggregate", "elsewhere")
     assert result.exit_code == 3
-    assert "elsewhere holds no job. Run `romacli match` with --output elsewhere first." in result.stderr
+    assert "elsewhere contains no job. Run `romacli match` with --output elsewhere first." in result.stderr
 
 
 def test_an_unfinished_job_says_how_much_is_done(run: Run) -> None:
@@ -281,7 +281,7 @@ def test_a_job_in_which_nothing_matched_ends_with_its_own_code(run: Run) -> None
     shutil.rmtree("job/journal")
     result = run("aggregate", "job")
     assert result.exit_code == 5
-    assert "job holds no pair that matched (0 of 10 are done)" in result.stderr
+    assert "job contains no pair that matched (0 of 10 are done)" in result.stderr
 
 
 def test_an_image_that_nothing_matches_stays_in_the_features(made: PlanePhotographs, tmp_path: Path) -> None:

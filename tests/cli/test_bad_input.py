@@ -59,7 +59,7 @@ def test_one_image(run: Run, photos: Path) -> None:
         (photos / name).unlink()
     result = run("match", photos)
     assert result.exit_code == 3
-    assert "holds one image (1.png); matching needs two or more" in result.stderr
+    assert "contains one image (1.png); matching needs two or more" in result.stderr
 
 
 def test_unreadable_image_is_named_and_the_rest_goes_on(run: Run, photos: Path) -> None:
@@ -310,7 +310,7 @@ def test_foreign_database_is_left_alone(run: Run, photos: Path) -> None:
     [
         (("--mapper-option", "init_max_eror=1"), 2, "Near it: mapper.init_max_error"),
         (("--mapper-option", "init_max_error=f()"), 2, "f() is no value"),
-        (("--known-poses", "empty"), 3, "empty holds no COLMAP model"),
+        (("--known-poses", "empty"), 3, "empty contains no COLMAP model"),
         (("--known-poses", "empty", "--mapper", "global"), 2, "leave out --mapper"),
         (("--known-poses", "empty", "--camera-params", "1,2,3,4"), 2, "leave out --camera-params"),
         (("--rig-config", "nowhere.json"), 3, "nowhere.json cannot be read"),

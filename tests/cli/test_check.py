@@ -222,7 +222,7 @@ def test_repair_keeps_off_a_job_at_work(job: Path) -> None:
 def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
     result = run("check", tmp_path)
     assert result.exit_code == 3
-    assert f"{tmp_path} holds no job" in result.stderr
+    assert f"{tmp_path} contains no job" in result.stderr
 
 
 @pytest.mark.parametrize(

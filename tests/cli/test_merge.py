@@ -84,4 +84,4 @@ def test_a_folder_without_a_job_is_named(photographs: PlanePhotographs) -> None:
     for words in (("job",), ("job", "photos")):
         result = run("merge", *words)
         assert result.exit_code == 3
-        assert f"{words[-1]} holds no job" in result.stderr
+        assert f"{words[-1]} contains no job" in result.stderr

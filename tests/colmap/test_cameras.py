@@ -103,7 +103,7 @@ def test_params_that_cannot_be_true_are_refused_with_their_reading(model, params
 @pytest.mark.parametrize("focal", [100.0, 2000.0])
 def test_params_far_from_every_focal_length_of_exif_are_refused(focal: float):
     images = [ImageInfo("1.jpg", (640, 480), 600.0), ImageInfo("2.jpg", (640, 480), 640.0)]
-    with pytest.raises(UsageError, match="EXIF data tell a focal length of 6"):
+    with pytest.raises(UsageError, match="EXIF data give a focal length of 6"):
         cameras_of(images, mode="single", params=(focal, 320.0, 240.0, 0.0))
 
 
@@ -169,7 +169,7 @@ def test_wrong_number_of_params_names_those_of_the_model():
 
 @pytest.mark.parametrize("focal", [0.0, -5.0, float("nan"), float("inf")])
 def test_impossible_focal_length_is_refused(focal: float):
-    with pytest.raises(UsageError, match="focal length has to be positive"):
+    with pytest.raises(UsageError, match="focal length must be positive"):
         cameras_of([ImageInfo("1.jpg", LANDSCAPE)], params=(focal, 800.0, 600.0, 0.0))
 
 

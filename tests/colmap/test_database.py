@@ -265,7 +265,7 @@ def test_a_database_that_a_program_died_on_is_left_alone_and_not_believed(writte
         lambda: reconstruct(path, path.parent, path.parent / "sparse"),
     )
     for read in reads:
-        with pytest.raises(BusyError, match=r"database\.db-journal holds an unfinished change"):
+        with pytest.raises(BusyError, match=r"database\.db-journal contains an unfinished change"):
             read()
     assert any("database.db-journal" in fault for fault in database_faults(path))
     with closing(sqlite3.connect(path)) as database:

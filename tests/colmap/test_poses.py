@@ -99,10 +99,10 @@ def test_images_without_a_pose_are_named_and_two_images_have_no_position_error()
 
 
 def test_poses_of_other_images_cannot_be_compared():
-    with pytest.raises(InputError, match="share no image name"):
+    with pytest.raises(InputError, match="have no image name in common"):
         compare_poses(orbit(2), {"other.jpg": orbit(1)["0.jpg"]})
 
 
 def test_a_folder_without_a_model_is_no_model(tmp_path):
-    with pytest.raises(InputError, match="holds no COLMAP model"):
+    with pytest.raises(InputError, match="contains no COLMAP model"):
         read_poses(tmp_path)

@@ -37,7 +37,7 @@ def test_a_model_is_read_as_arrays(tmp_path: Path) -> None:
 
 
 def test_damaged_and_missing_models_and_databases_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no COLMAP model"):
+    with pytest.raises(InputError, match="contains no COLMAP model"):
         read_model(tmp_path)
     with pytest.raises(InputError, match="is missing"):
         read_inliers(tmp_path / "database.db")

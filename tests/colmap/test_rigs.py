@@ -110,12 +110,12 @@ def test_cameras_that_never_took_one_frame_are_named(rig):
     [
         ("nonsense", "is not valid JSON: "),
         ("[" * 100_000, "is not valid JSON: "),
-        ("[]", "it holds no rig"),
+        ("[]", "it contains no rig"),
         ("[3]", 'a rig is {"cameras": [...]}'),
         ('[{"cameras": []}]', 'a rig is {"cameras": [...]}'),
         ('[{"cameras": [3]}]', "a camera is not a JSON object"),
         ('[{"cameras": [{"ref_sensor": true}]}]', "a camera lacks its image_prefix"),
-        ('[{"cameras": [{"image_prefix": "a"}]}]', '0 cameras of a rig have "ref_sensor": true, and one has to'),
+        ('[{"cameras": [{"image_prefix": "a"}]}]', '0 cameras of a rig have "ref_sensor": true, but one must'),
     ],
 )
 def test_a_file_that_is_no_rig_file_says_where(rig, content, message):

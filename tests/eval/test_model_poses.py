@@ -120,11 +120,11 @@ def test_the_truth_is_read_from_each_form(truth: dict[str, Pose], tmp_path: Path
     ("content", "message"),
     [
         ("a.jpg 1 0 0", "truth:1: 4 columns, expected 8"),
-        ("a.jpg 1 0 0 0 0 0 0\na.jpg 1 0 0 0 0 0 0", "truth:2: a.jpg has a pose already"),
+        ("a.jpg 1 0 0 0 0 0 0\na.jpg 1 0 0 0 0 0 0", "truth:2: a.jpg already has a pose"),
         ("a.jpg 2 0 0 0 0 0 0", "quaternion has length 2"),
-        ("a.jpg 1 0 0 0 0 0 x", "no number"),
+        ("a.jpg 1 0 0 0 0 0 x", "not a number"),
         ("a.jpg 1 0 0 0 0 0 nan", "not finite"),
-        ("# nothing\n", "holds no poses"),
+        ("# nothing\n", "contains no poses"),
     ],
 )
 def test_lines_that_are_no_poses_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -136,13 +136,13 @@ def test_lines_that_are_no_poses_are_refused(tmp_path: Path, content: str, messa
 def test_camera_files_that_are_none_are_refused(tmp_path: Path, truth: dict[str, Pose]) -> None:
     folder = strecha(tmp_path / "truth", truth)
     (folder / "a.jpg.camera").write_text("1 2 3")
-    with pytest.raises(InputError, match=r"a\.jpg\.camera holds 3 numbers"):
+    with pytest.raises(InputError, match=r"a\.jpg\.camera contains 3 numbers"):
         read_written_poses(folder)
     (folder / "a.jpg.camera").write_text("1 " * 26)
-    with pytest.raises(InputError, match=r"a\.jpg\.camera: the rotation is no rotation"):
+    with pytest.raises(InputError, match=r"a\.jpg\.camera: the rotation is invalid"):
         read_written_poses(folder)
     for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(InputError, match="cannot be read|holds no COLMAP model"):
+        with pytest.raises(InputError, match="cannot be read|contains no COLMAP model"):
             read_written_poses(path / "nowhere")
 
 

@@ -81,7 +81,7 @@ def test_sift_keypoints_are_described_and_kept_and_masked(scene: PlanePhotograph
     [
         (("--try-rotations", "always"), "needs a dense matcher"),
         (("--try-scales",), "needs a matcher with a coarse stage"),
-        (("--rescue",), "begin from points"),
+        (("--rescue",), "start from points"),
     ],
 )
 def test_trying_pairs_again_needs_a_matcher_that_can(scene: PlanePhotographs, tmp_path: Path, words, reason) -> None:

@@ -66,4 +66,4 @@ def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
     result = run("status", "photos")
     assert result.exit_code == 3
-    assert "photos holds no job" in result.stderr
+    assert "photos contains no job" in result.stderr

@@ -91,7 +91,7 @@ def test_photographs_of_another_size_are_named(model):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(InputError, match=r"holds no COLMAP model: images.bin and images.txt are missing"):
+    with pytest.raises(InputError, match=r"contains no COLMAP model: images.bin and images.txt are missing"):
         known_cameras(tmp_path, [ImageInfo("1.jpg", SIZE)])
 
 
@@ -104,5 +104,5 @@ def test_a_damaged_model(model, tmp_path):
 
 def test_a_model_without_poses(tmp_path):
     load_pycolmap().Reconstruction().write(tmp_path)
-    with pytest.raises(InputError, match="holds no image with a pose"):
+    with pytest.raises(InputError, match="contains no image with a pose"):
         known_cameras(tmp_path, [ImageInfo("1.jpg", SIZE)])

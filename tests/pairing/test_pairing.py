@@ -140,7 +140,7 @@ def test_from_database_takes_verified_pairs_and_leaves_the_file_alone(scene):
     assert set(found) == set(make_scene([f"view {index}.png" for index in range(6)]).matches)
     assert (scene / "database.db").read_bytes() == before
     assert sorted(path.name for path in scene.glob("database.db*")) == ["database.db"]
-    with pytest.raises(InputError, match="holds no pair with 1000000 inliers. Lower --min-inliers"):
+    with pytest.raises(InputError, match="contains no pair with 1000000 inliers. Lower --min-inliers"):
         pairs_in(scene / "photos", replace(options, min_inliers=10**6))
 
 
@@ -171,7 +171,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
     ("options", "error", "sentence"),
     [
         (PosesOptions(), UsageError, "--reference-model DIR"),
-        (PosesOptions(reference_model=Path("nowhere")), InputError, "nowhere holds no COLMAP model"),
+        (PosesOptions(reference_model=Path("nowhere")), InputError, "nowhere contains no COLMAP model"),
         (DatabaseOptions(), UsageError, "--reference-database FILE"),
         (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db does not exist"),
         (LookAlikeOptions(num_matched=9), UsageError, "--num-matched is 9, but .* only 1"),

@@ -118,8 +118,8 @@ def test_pairs_of_photographs_that_changed_since_are_not_matched(copied: Layout)
 
 def test_photographs_that_are_gone_are_said(copied: Layout, tmp_path: Path) -> None:
     for words, phrase in (
-        (("--images", tmp_path / "nowhere"), "nowhere is not there"),
-        ((), "does not say where its photographs are"),
+        (("--images", tmp_path / "nowhere"), "nowhere does not exist"),
+        ((), "does not record where its photographs are"),
     ):
         if not words:
             copied.runs.unlink()
@@ -142,7 +142,7 @@ def test_a_job_without_some_of_its_files_still_has_a_report(copied: Layout, file
 
 def test_no_job_and_bad_names_are_refused(copied: Layout, tmp_path: Path) -> None:
     assert report(tmp_path).exit_code == 3
-    assert "holds no job" in report(tmp_path).stderr
+    assert "contains no job" in report(tmp_path).stderr
     assert report(copied.root, "-o", tmp_path / "report.json").exit_code == 2
     assert report(copied.root, "--images", "gone", "-o", tmp_path / "neue mappe" / "ü.html").exit_code == 0
     assert (tmp_path / "neue mappe" / "ü.json").exists()
@@ -430,7 +430,7 @@ def test_queries_that_were_localized_are_told(copied: Layout, tmp_path: Path) ->
         ("a.jpg", True, 812),
         ("b.jpg", False, 0),
     ]
-    assert any("gone holds no localized.json" in sentence for sentence in values["missing"])
+    assert any("gone contains no localized.json" in sentence for sentence in values["missing"])
     html = copied.report.read_text(encoding="utf-8")
     section = html.split("<h2>Localization</h2>")[1].split("</section>")[0]
     assert "1 of 2 queries have a pose" in section

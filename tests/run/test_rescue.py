@@ -174,5 +174,5 @@ def test_the_embedded_network_begins_from_points() -> None:
 
 
 def test_a_matcher_that_cannot_begin_from_points_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--rescue needs a matcher that can begin from points"):
+    with pytest.raises(UsageError, match=r"--rescue needs a matcher that can start from points"):
         check_retries(HomographyMatcher({}), MatchOptions(rescue=True))

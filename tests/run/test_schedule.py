@@ -66,5 +66,5 @@ def test_sequential_list_needs_no_second_encode() -> None:
 
 
 def test_room_for_one_image_is_refused() -> None:
-    with pytest.raises(UsageError, match="room for 1 image is too little for a pair"):
+    with pytest.raises(UsageError, match="memory for 1 image is too little for a pair"):
         plan(exhaustive(3), 1)

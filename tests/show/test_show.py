@@ -140,7 +140,7 @@ def test_what_is_missing_is_said(job: tuple[Layout, PlanePhotographs], tmp_path:
     half = Layout(tmp_path / "half")
     shutil.copytree(layout.root, half.root)
     shutil.rmtree(half.journal)
-    assert "holds no match of" in show(*PAIR, half.root).stderr
+    assert "contains no match of" in show(*PAIR, half.root).stderr
     for file in (half.features, half.matches):
         file.unlink()
     shutil.copytree(layout.journal, half.journal)
@@ -186,4 +186,4 @@ def test_a_query_is_drawn_with_its_points(tmp_path: Path) -> None:
     assert "it overlaps nothing" in show("b.png", folder).stderr
     assert "has no image" in show("quary.png", folder).stderr
     assert show("query", folder, "--warp").exit_code == 2
-    assert "holds no localized.json" in show("query", tmp_path).stderr
+    assert "contains no localized.json" in show("query", tmp_path).stderr

@@ -205,8 +205,8 @@ def test_names_that_can_stand_beside_each_other_pass():
     ("names", "said"),
     [
         (["a/b.jpg", "a-b.jpg"], r"a/b\.jpg and a-b\.jpg have the same name in hloc files"),
-        (["a.jpg/b.jpg", "a.jpg"], r"a\.jpg/b\.jpg lies inside a\.jpg"),
-        (["a", "a/b/c"], "a/b/c lies inside a"),
+        (["a.jpg/b.jpg", "a.jpg"], r"a\.jpg/b\.jpg is inside a\.jpg"),
+        (["a", "a/b/c"], "a/b/c is inside a"),
         (["./a.jpg"], r"'\./a\.jpg' cannot be a name in hloc files"),
         (["a/../b.jpg"], "cannot be a name"),
         (["/a.jpg"], "cannot be a name"),
@@ -238,9 +238,9 @@ def test_a_file_of_hloc_itself_is_read(tmp_path):
 
 
 def test_what_a_file_lacks_is_named(features_path, matches_path, tmp_path):
-    with pytest.raises(StoreError, match=r"features\.h5 holds no keypoints of x\.jpg"):
+    with pytest.raises(StoreError, match=r"features\.h5 contains no keypoints of x\.jpg"):
         read_keypoints(features_path, "x.jpg")
-    with pytest.raises(StoreError, match=r"matches\.h5 holds no matches of a\.jpg x\.jpg"):
+    with pytest.raises(StoreError, match=r"matches\.h5 contains no matches of a\.jpg x\.jpg"):
         read_matches(matches_path, "a.jpg", "x.jpg")
     with pytest.raises(InputError, match=r"none\.h5 does not exist"):
         read_matches(tmp_path / "none.h5", "a", "b")

@@ -41,7 +41,7 @@ def noted_path(layout: Layout, path: Path) -> str:
 
 
 def contents_if_from(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
-    """What an output holds, if it was made from what the digest stands for."""
+    """The recorded contents of an output, if it was made from the sources of this digest."""
     noted = _noted(read_manifest(layout.manifest), output)
     return noted["holds"] if noted.get("derived_from") == derived_from else None
 
@@ -82,7 +82,7 @@ def remember(
     made_with: str | None = None,
     sources: Any = None,
 ) -> None:
-    """Note what an output was made from and holds. hloc files of another tool come without a manifest.
+    """Record the sources and contents of an output. hloc files of another tool come without a manifest.
 
     derived_from: a digest of sources and options; sources: JSON values for the content of the sources alone.
     """

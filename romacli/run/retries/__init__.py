@@ -1,1 +1,1 @@
-"""Pairs that hardly match as they are, tried again another way."""
+"""Retries of pairs that hardly match."""

@@ -1,4 +1,4 @@
-"""Features of photographs kept between retries, as far as memory allows."""
+"""Features of photographs kept between retries, within a memory limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from romacli.types import Features
 
 
 class RecentFeatures:
-    """Features of several views of each photograph, made when asked for; the least recently used go first."""
+    """Features of several views of each photograph, computed on demand; the least recently used are dropped first."""
 
     def __init__(self, make: Callable[[str], Sequence[Features]], capacity_bytes: int) -> None:
         self._make = make
@@ -25,7 +25,7 @@ class RecentFeatures:
         return self._held[name]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all features."""
         self._held.clear()
 
     def _num_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Weak pairs matched again from sparse matches, where these agree on one epipolar geometry."""
+"""Retry weak pairs from sparse matches, if these agree on one epipolar geometry."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from romacli.run.retries.retry import is_weak, least_overlap
 from romacli.run.retries.sparse import PointPairs, SparseMatches
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
-# SIFT on photographs of different places: up to 22 inliers; on views 85 degrees apart: 90 and more.
+# SIFT on photographs of different places gives up to 22 inliers; on views 85 degrees apart, 90 and more.
 _FEWEST_INLIERS = 30
 _INLIER_PX = 2.0
-# The minimum fraction of the new warp that agrees with the sparse matches' epipolar geometry, and the limit of that, as
-# a fraction of the long side.
+# Minimum fraction of the new warp that agrees with the epipolar geometry of the sparse matches, and the maximum error
+# of agreement, as a fraction of the long side.
 _LEAST_AGREEMENT, _AGREEMENT = 0.8, 0.004
 
 
@@ -47,7 +47,7 @@ class Rescue:
         return replace(found, found_by="rescue") if _agreement(found, matrix) >= _LEAST_AGREEMENT else result
 
     def clear(self) -> None:
-        """Forget all keypoints."""
+        """Drop all keypoints."""
         self._sparse.clear()
 
 

@@ -1,4 +1,4 @@
-"""What all ways to try a pair again have in common."""
+"""What all retries have in common."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from romacli.run.options import MatchOptions
 from romacli.run.retries.sparse import FileMatches
 from romacli.types import Correspondences, Features, Pair, PairResult, Rejected
 
-# The overlap below which each way tries a pair, by the option's name. Rotations: photographs of a facade overlapped by
-# up to 4 % upside down, by 20 % and more as they should (mini, 6 of them at half resolution). Scales: copies enlarged
-# by 2.5 overlapped by up to 22 %, by 2 from 54 % on (mini).
+# The overlap below which each retry applies to a pair, by the option's name. Rotations: photographs of a facade
+# overlapped by up to 4 % upside down and by at least 20 % upright (mini, 6 of them at half resolution). Scales: copies
+# enlarged by 2.5 overlapped by up to 22 %, by 2 at least 54 % (mini).
 WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.25, "rescue": 0.1, "rescue_from": 0.1}
 _CLEAR_GAIN = 2.0
 
 
 class Retry(Protocol):
-    """A way to try pairs again. encodes: photographs, and parts of them, that it encoded in full."""
+    """A retry. encodes: number of photographs, and parts of them, that it encoded in full."""
 
     encodes: int
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
-        """The result of a pair, or a better one; both in the frames of the upright photographs but for turns of B."""
+        """Return the result of a pair, or a better one, in the frames of the upright photographs; B may be rotated."""
         ...
 
     def clear(self) -> None:
-        """Forget what is held between pairs."""
+        """Free the memory kept between pairs."""
         ...
 
 
@@ -41,22 +41,22 @@ def check_retries(matcher: Matcher, options: MatchOptions, names: Sequence[str] 
         StoreError: a file is damaged, or not of hloc's format.
     """
     if options.turns_every_pair and isinstance(matcher, KeypointMatcher):
-        raise UsageError(f"--try-rotations always needs a dense matcher; {matcher.name} gives keypoints. Leave it out.")
+        raise UsageError(f"--try-rotations always needs a dense matcher, but {matcher.name} gives keypoints. Omit it.")
     if options.try_scales and not isinstance(matcher, CoarseMatcher):
-        raise UsageError(f"--try-scales needs a matcher with a coarse stage, which {matcher.name} has not. Try mini.")
+        raise UsageError(f"--try-scales needs a matcher with a coarse stage, but {matcher.name} has none. Try mini.")
     asked = "--rescue" if options.rescue else "--rescue-from" if options.rescue_from else None
     if asked and not getattr(matcher, "starts_from_points", False):
-        raise UsageError(f"{asked} needs a matcher that can begin from points, which {matcher.name} cannot. Try mini.")
+        raise UsageError(f"{asked} needs a matcher that can start from points, but {matcher.name} cannot. Try mini.")
     if options.rescue_from:
         FileMatches(options.rescue_from, {}).check(names)
 
 
 def is_weak(result: PairResult, overlap: float) -> bool:
-    """Whether a pair overlaps by less, so that it is worth another try."""
+    """Whether a pair's overlap is below this value, so that a retry may help."""
     return not isinstance(result, Correspondences) and result.overlap < overlap
 
 
 def least_overlap(result: PairResult) -> float:
-    """What another try has to overlap by more than, to be clearly better."""
+    """The overlap a retry must exceed to be clearly better."""
     assert not isinstance(result, Correspondences)
     return 0.0 if isinstance(result, Rejected) else _CLEAR_GAIN * result.overlap

@@ -1,4 +1,4 @@
-"""Pairs that hardly match as they are, tried again with one photograph turned by quarters."""
+"""Retry pairs that hardly match with one photograph rotated by quarter turns."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ QUARTERS = (1, 2, 3)
 
 
 class Rotations:
-    """Tries the second photograph of a pair at 90, 180 and 270 degrees, and keeps what it needs again."""
+    """Tries the second photograph of a pair at 90, 180 and 270 degrees; rotated features are kept for other pairs."""
 
     def __init__(self, matcher: Matcher, read: Callable[[str], np.ndarray], *, capacity_bytes: int) -> None:
-        """read: gives a photograph upright, RGB uint8 (H, W, 3). capacity_bytes: room for turned features."""
+        """read: returns an upright photograph, RGB uint8 (H, W, 3). capacity_bytes: memory for rotated features."""
         self._matcher = matcher
         self._read = read
         self._turned = RecentFeatures(self._encode, capacity_bytes)
         self.encodes = 0
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
-        """The result of a pair, or the one with B turned, in the frame of B turned, where that overlaps far more.
+        """Return the result of a pair, or that with B rotated, in the rotated frame, if it overlaps far more.
 
-        Of pairs that are rejected either way, as all are by a coarse stage alone, the larger overlap counts.
+        If all are rejected, as they always are by a coarse stage alone, the largest overlap is returned.
         """
         if not is_weak(result, WEAK_OVERLAP["try_rotations"]):
             return result
@@ -44,7 +44,7 @@ class Rotations:
         return best
 
     def clear(self) -> None:
-        """Forget every turned photograph."""
+        """Drop all rotated photographs."""
         self._turned.clear()
 
     def _encode(self, name: str) -> Sequence[Features]:

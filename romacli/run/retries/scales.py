@@ -1,4 +1,4 @@
-"""Pairs that hardly match as they are, tried again with parts of either photograph enlarged."""
+"""Retry pairs that hardly match with parts of either photograph enlarged."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from romacli.run.retries.retry import WEAK_OVERLAP, is_weak, least_overlap
 from romacli.store.record import turned
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
-# Of copies enlarged by 3 and 4, the half that shows the same overlapped by 0.56 to 0.68 at the coarse stage, the whole
-# by 0.03 to 0.28. A half has to gain this much over the whole.
+# For copies enlarged by 3 and 4, the half with the same content overlapped by 0.56 to 0.68 at the coarse stage, the
+# whole by 0.03 to 0.28. A half must exceed the whole by this factor.
 _FEWEST_OVERLAP, _CLEAR_GAIN = 0.15, 1.5
-# A part found is cut anew where what is shown fills less than this of it, with room on each side.
+# A part is cropped again if the common content fills less than this share of it, with this margin on each side.
 _FILLED, _MARGIN = 0.7, 0.1
 
 
 class Scales:
-    """Tries halves of either photograph at the coarse stage, and matches the best enlarged; twice where that helps."""
+    """Compares halves of either photograph at the coarse stage and matches the best one enlarged; twice if it helps."""
 
     def __init__(self, matcher: CoarseMatcher, read: Callable[[str], np.ndarray], *, capacity_bytes: int) -> None:
-        """read: gives a photograph upright, RGB uint8 (H, W, 3). capacity_bytes: room for features of parts."""
+        """read: returns an upright photograph, RGB uint8 (H, W, 3). capacity_bytes: memory for features of parts."""
         self._matcher = matcher
         self._read = read
         self._parts = RecentFeatures(self._encode, capacity_bytes)
         self.encodes = 0
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
-        """The result of a pair, or the one found with a part of a photograph, in the frames of the whole ones.
+        """Return the result of a pair, or that with a part of a photograph, in the frames of the whole photographs.
 
-        Pairs that share nothing at the coarse stage as they are cost no more than that.
+        Pairs without any overlap at the coarse stage cost only this check.
         """
         whole = self._matcher.overlap([features])[0] if is_weak(result, WEAK_OVERLAP["try_scales"]) else 0.0
         if whole == 0.0:
@@ -53,11 +53,11 @@ class Scales:
         return enlarged if cut == 1 else turned(enlarged)
 
     def clear(self) -> None:
-        """Forget all parts."""
+        """Drop all parts."""
         self._parts.clear()
 
     def _matched(self, whole: Features, name: str, box: Box, seed: int) -> CompactWarp | None:
-        """A photograph onto a part of another, and onto a smaller part where it turns out to show that alone."""
+        """Match a photograph with a part of another, and with a smaller part if only that is visible in the first."""
         image = self._read(name)
         first = self._onto_part(whole, image, box, seed)
         if first is None:

@@ -1,4 +1,4 @@
-"""Point pairs of two photographs from elsewhere, to start a dense match from: SIFT's, or those of hloc files."""
+"""Point pairs of two photographs, from SIFT or from hloc files, to start a dense match."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONG_SIDE, _KEYPOINTS = 1600, 4000
 _RATIO = 0.9
 
 PointPairs = tuple[np.ndarray, np.ndarray]
-"""Matched points (N, 2), (N, 2) in px of the upright photographs, the top left corner being (0, 0)."""
+"""Matched points (N, 2), (N, 2) in px of the upright photographs, with (0, 0) the top left corner."""
 
 
 class SparseMatches(Protocol):
@@ -57,7 +57,7 @@ class SiftMatches:
         self._keypoints.clear()
 
     def _describe(self, name: str) -> Sequence[Features]:
-        """SIFT's keypoints in px of the photograph, whatever size they are detected at; none if it fails."""
+        """SIFT keypoints in px of the photograph, whatever size they are detected at; none if it fails."""
         image = self._read(name)
         height, width = image.shape[:2]
         scale = min(1.0, _LONG_SIDE / max(height, width))
@@ -74,7 +74,7 @@ class SiftMatches:
 class FileMatches:
     """The matches in `features.h5` and `matches.h5` of a folder, as hloc and romacli write them.
 
-    The files are opened for each pair, which is cheap beside matching it, so that no process keeps them open.
+    The files are opened for each pair, which is cheap compared to matching, so that no process keeps them open.
     """
 
     def __init__(self, folder: Path, turns: Mapping[str, int]) -> None:
@@ -115,7 +115,7 @@ class FileMatches:
         return ends[0], ends[1]
 
     def clear(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: no memory is kept."""
 
     @cached_property
     def _names(self) -> list[str]:
