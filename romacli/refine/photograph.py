@@ -105,7 +105,10 @@ def _fixedness(grey: np.ndarray) -> np.ndarray:
     """The smaller eigenvalue of the structure tensor around each pixel: how well a patch there is fixed both ways."""
     step = np.array([[-0.5, 0, 0.5]], np.float32)
     across, down = cv2.filter2D(grey, -1, step), cv2.filter2D(grey, -1, step.T)
-    xx, xy, yy = (cv2.GaussianBlur(p, (0, 0), _SEED_SIGMA) for p in (across * across, across * down, down * down))
+    # One product after the other, as each takes as much memory as the photograph.
+    pairs = ((across, across), (across, down), (down, down))
+    xx, xy, yy = (cv2.GaussianBlur(one * other, (0, 0), _SEED_SIGMA) for one, other in pairs)
+    del across, down, pairs
     return (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
 
 
