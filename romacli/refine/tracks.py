@@ -140,7 +140,7 @@ class _Ways:
 
     @classmethod
     def of(cls, links: Mapping[Edge, Links], starts: np.ndarray, smallest_area: float) -> _Ways:
-        # Link by link, as temporary arrays over all of them would double the memory.
+        # Link by link and column by column, as temporary arrays over all of them would double the memory.
         starts = starts.astype(np.int32)
         no_rows, no_numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
         there, back = [(no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)], []
@@ -152,7 +152,9 @@ class _Ways:
             turned = np.linalg.inv(affines)
             there.append((first, second, affines, precisions, _closeness(affines)))
             back.append((second, first, turned, precisions * area[sound], _closeness(turned)))
-        return cls(*(np.concatenate(column) for column in zip(*there, *back, strict=True)))
+        columns = [list(column) for column in zip(*there, *back, strict=True)]
+        del there, back
+        return cls(*(np.concatenate(columns.pop(0)) for _ in range(len(columns))))
 
     def start_variances(self, count: int, untold_px: float) -> np.ndarray:
         """Variance per axis (count,) px² of observations before refinement, from the mean precision of their warps."""

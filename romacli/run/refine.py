@@ -26,7 +26,7 @@ from romacli.types import Keypoints, Uncertainty
 from romacli.words import counted, first_few
 
 # Memory for cached photographs, at least two. Decoding one briefly takes its size again.
-_HELD_BYTES = 2 << 30
+HELD_BYTES = 2 << 30
 _MOST_DECODERS = 4
 # Which pixels of a photograph count, (H, W) bool, or None if all do.
 Kept = Callable[[str], np.ndarray | None]
@@ -187,7 +187,7 @@ class _Shelf:
         self._progress.begin("refining against the photographs", len(edges))
         numbers = {name: image for image, name in enumerate(self._graph.names)}
         largest = max((width * height for width, height in self._graph.sizes), default=1)
-        capacity = max(2, _HELD_BYTES // (Photograph.BYTES_PER_PX * largest))
+        capacity = max(2, HELD_BYTES // (Photograph.BYTES_PER_PX * largest))
         with ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
             for step in plan([self._graph.pair_of(edge) for edge in edges], capacity).steps:
                 # Where all fit, they stay for the rounds to come.

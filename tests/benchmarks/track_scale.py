@@ -17,10 +17,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from romacli.geometry.warp import cell_centres, encode_targets
 from romacli.keypoints.aggregate import aggregate
+from romacli.keypoints.graph import PairGraph
+from romacli.progress import Silent
+from romacli.refine.options import RefineOptions
+from romacli.refine.photograph import Photograph
+from romacli.run.refine import HELD_BYTES, Refinement
 from romacli.store.journal import Journal, JournalWriter
 from romacli.types import CompactWarp, Pair, Size
 
@@ -50,8 +56,6 @@ class Strip:
 
     @classmethod
     def with_errors(cls, reach: int, *, seed: int = 0) -> Strip:
-        import cv2
-
         rng = np.random.default_rng(seed)
 
         def smooth(knots: int, channels: int) -> np.ndarray:
@@ -160,15 +164,40 @@ def measure(folder: Path, pairs: Sequence[Pair], images: int) -> dict[str, float
     }
 
 
+def measure_refinement(folder: Path, pairs: Sequence[Pair], images: int) -> dict[str, float]:
+    """Refine the tracks against blank photographs, which nothing agrees with, and report the memory."""
+    photographs = folder / "photographs"
+    for k in range(images):
+        path = photographs / _name(k)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0]), 90, np.uint8))
+    with Journal.open(folder, FINGERPRINT) as journal:
+        graph, aggregation = PairGraph(pairs, journal.read, lambda: None), aggregate(pairs, journal.read)
+        with PeakMemory() as memory:
+            Refinement(RefineOptions(), photographs, {}).refine(graph, aggregation, None, Silent())
+    held = min(images * Photograph.BYTES_PER_PX * SIZE[0] * SIZE[1], HELD_BYTES)
+    grown = memory.peak_bytes - memory.start_bytes
+    return {
+        "photographs_mb": round(held / 1e6),
+        "memory_growth_mb": round(grown / 1e6),
+        "mb_per_image_without_photographs": round((grown - held) / images / 1e6, 2),
+        "bytes_per_match_without_photographs": round((grown - held) / aggregation.summary.num_matches),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure tracks on a long strip of simulated pairs.")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--reach", type=int, default=20, help="number of following images each is paired with")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the journal; 200 kB a pair")
+    parser.add_argument("--refine", action="store_true", help="measure the memory of refinement, too")
     chosen = parser.parse_args()
     pairs = make_pairs(chosen.images, chosen.reach)
     write_journal(chosen.folder, pairs, Strip.with_errors(chosen.reach))
     print(json.dumps(measure(chosen.folder, pairs, chosen.images), indent=1))
+    if chosen.refine:
+        print(json.dumps(measure_refinement(chosen.folder, pairs, chosen.images), indent=1))
 
 
 if __name__ == "__main__":
