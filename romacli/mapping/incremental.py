@@ -19,7 +19,7 @@ from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import align_similarity
 
-from .initial import InitialPair, apart, initial_pairs
+from .initial import InitialPair, apart, initial_pairs, least_angle_deg
 from .options import Content, MapperOptions
 from .settings import apply_settings
 from .signals import signals_end_the_process
@@ -74,6 +74,11 @@ def set_incremental(chosen: Any, options: MapperOptions, content: Content) -> No
     chosen.triangulation.ignore_two_view_tracks = content.images > 2
 
 
+def _allow_angles(chosen: Any, least_deg: float) -> None:
+    """Take points whose rays meet at such an angle."""
+    chosen.triangulation.min_angle = chosen.mapper.filter_min_tri_angle = least_deg
+
+
 def map_incrementally(
     database: Path,
     image_root: Path,
@@ -105,7 +110,7 @@ def map_incrementally(
         model = max(trials, key=lambda one: one.num_reg_images(), default=None)
         if model is None:
             break
-        complete(model, database, image_root, options, content, left)
+        complete(model, database, image_root, options, content, left, least_deg=least_angle_deg(ranked))
         registered = set(model.reg_image_ids())
         if found and len(registered) < options.min_model_size:
             break
@@ -123,6 +128,8 @@ def complete(
     options: MapperOptions,
     content: Content,
     images: Collection[int] = (),
+    *,
+    least_deg: float,
 ) -> None:
     """Triangulate all tracks of a model, register what they allow of `images`, and adjust all of it.
 
@@ -131,6 +138,7 @@ def complete(
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
     set_incremental(chosen, options, content)
+    _allow_angles(chosen, least_deg)
     chosen.ba_global_function_tolerance = _TOLERANCE
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
     adjustment = chosen.get_global_bundle_adjustment()
@@ -342,6 +350,7 @@ def _trials(
         chosen.mapper.init_min_num_inliers = min(chosen.mapper.init_min_num_inliers, start.inliers // 2)
         chosen.mapper.init_min_tri_angle = min(chosen.mapper.init_min_tri_angle, start.angle_deg / 2)
         chosen.mapper.init_max_forward_motion = 1.0
+        _allow_angles(chosen, least_angle_deg(ranked))
         chosen.ba_global_function_tolerance, chosen.ba_global_max_refinements = _TOLERANCE, _REFINEMENTS
         chosen.ba_global_frames_ratio = chosen.ba_global_points_ratio = _GROWTH
         chosen.max_runtime_seconds = _SECONDS + _SECONDS_PER_IMAGE * len(group)

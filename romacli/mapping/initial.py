@@ -16,6 +16,8 @@ from romacli.colmap.verify import MAPPED_CONFIGS
 # COLMAP's angle for a first pair; more makes it no better.
 _ENOUGH_DEG = 16.0
 _FEWEST_INLIERS, _MOST_POINTS = 30, 500
+# Points need that share of the angle of wide pairs, within these bounds; the upper one is COLMAP's.
+_LEAST_SHARE, _LEAST_DEG = 0.25, (0.2, 1.5)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ def initial_pairs(database: Path) -> list[InitialPair]:
             ):
                 found.append(InitialPair((first, second), len(matches), float(np.degrees(geometry.tri_angle))))
     return sorted(found, key=lambda pair: (-pair.worth, pair.images))
+
+
+def least_angle_deg(pairs: list[InitialPair]) -> float:
+    """The angle at which rays of a point must meet: less than COLMAP's where even the widest pairs have little."""
+    widest = np.quantile([pair.angle_deg for pair in pairs], 0.9) if pairs else np.inf
+    return float(np.clip(widest * _LEAST_SHARE, *_LEAST_DEG))
 
 
 def apart(pairs: list[InitialPair], images: Collection[int]) -> list[InitialPair]:

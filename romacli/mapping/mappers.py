@@ -14,6 +14,7 @@ from romacli.names import respelled
 
 from .evidence import Attempt, better, judge
 from .incremental import complete, map_incrementally, set_incremental, write_model
+from .initial import initial_pairs, least_angle_deg
 from .options import Content, MapperName, MapperOptions
 from .settings import apply_settings
 from .signals import signals_end_the_process
@@ -69,7 +70,8 @@ def _map_until_good(
     others = _map_globally(database, image_root, apart, replace(options, mapper=MapperName.global_), content)
     if others:
         largest = max(others, key=lambda index: others[index].num_reg_images())
-        complete(others[largest], database, image_root, options, content)
+        least_deg = least_angle_deg(initial_pairs(database))
+        complete(others[largest], database, image_root, options, content, least_deg=least_deg)
         write_model(others[largest], apart / str(largest))
     second = judge("global", others, database)
     if not better(second, first):

@@ -14,7 +14,7 @@ from support.uncalibrated import wandering, write_views
 from romacli.colmap.binding import load_pycolmap
 from romacli.mapping.evidence import Attempt, better, judge
 from romacli.mapping.incremental import HighWater, map_incrementally
-from romacli.mapping.initial import apart, initial_pairs
+from romacli.mapping.initial import apart, initial_pairs, least_angle_deg
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.mapping.thinning import thin
@@ -138,6 +138,7 @@ def test_the_first_pair_is_one_with_parallax(tmp_path):
     make_scene(8).write(tmp_path / "a.db")
     best = initial_pairs(tmp_path / "a.db")
     assert best[0].angle_deg > 14
+    assert least_angle_deg(best) == 1.5
     assert abs(best[0].images[0] - best[0].images[1]) >= 2
     assert min(pair.angle_deg for pair in best[-5:]) < 9
     chosen = apart(best, range(1, 5))
@@ -153,3 +154,13 @@ def test_an_uncalibrated_path_is_mapped_whole_at_the_first_attempt(tmp_path, ste
     assert len(summary.attempts) == 1
     (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
     assert camera.mean_focal_length() == pytest.approx(500, rel=0.05)
+
+
+def test_a_long_lens_that_moves_forward_is_mapped_from_small_angles(tmp_path):
+    poses = wandering(np.array([0, 0, 0.4]), 12, 101, look_deg=5 / 3)
+    write_views(tmp_path / "a.db", poses, 1920.0, seed=101)
+    assert least_angle_deg(initial_pairs(tmp_path / "a.db")) < 0.5
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert summary.attempts == ("incremental: 12 of 12 images, kept",)
+    (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.mean_focal_length() == pytest.approx(1920, rel=0.05)
