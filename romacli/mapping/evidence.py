@@ -19,7 +19,7 @@ from .incremental import ENOUGH
 from .supply import measure_supply
 
 # Focal lengths in longer sides that hardly a lens has, and the factor that a mapper may correct a known one by.
-_FOCAL_PER_SIDE, _MOST_FACTOR = (0.2, 10.0), 1.6
+_FOCAL_PER_SIDE, _MOST_FACTOR = (0.2, 5.0), 1.6
 # A first term of distortion that moves the corner by more of its radius is none of a lens.
 _MOST_DISTORTION = 0.5
 
@@ -77,8 +77,8 @@ def _runaways(model: Any, database: Path) -> Iterable[str]:
         side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
         was, is_known = start.get(number, (focal, False))
         is_known = is_known or abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3
-        factor = max(focal / was, was / focal) if is_known else 1.0
-        if not _FOCAL_PER_SIDE[0] <= focal / side <= _FOCAL_PER_SIDE[1] or factor > _MOST_FACTOR:
+        low, high = (was / _MOST_FACTOR, was * _MOST_FACTOR) if is_known else (side * most for most in _FOCAL_PER_SIDE)
+        if not low <= focal <= high:
             yield f"the focal length of camera {number} ran away, from {was:.0f} to {focal:.0f} px"
         extra = [camera.params[index] for index in camera.extra_params_idxs()]
         if extra and "FISHEYE" not in camera.model.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -65,9 +66,10 @@ def _map_until_good(
     first = judge("incremental", found, database)
     if not first.doubts:
         return found, (replace(first, is_kept=True),)
-    apart = output.with_name("global")
+    apart, changed = output.with_name("global"), database.with_name("global.db")
     apart.mkdir()
-    others = _map_globally(database, image_root, apart, replace(options, mapper=MapperName.global_), content)
+    shutil.copyfile(database, changed)
+    others = _map_globally(changed, image_root, apart, replace(options, mapper=MapperName.global_), content)
     if others:
         largest = max(others, key=lambda index: others[index].num_reg_images())
         least_deg = least_angle_deg(initial_pairs(database))
