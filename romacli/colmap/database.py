@@ -167,7 +167,7 @@ def _checked(
     seen: set[Pair] = set()
     for pair, rows in matches:
         if pair[0] == pair[1] or canonical(pair) in seen:
-            raise StoreError(f"the matches hold {pair[0]} and {pair[1]} twice, or an image with itself.")
+            raise StoreError(f"the matches contain {pair[0]} and {pair[1]} twice, or an image with itself.")
         seen.add(canonical(pair))
         for side, name in enumerate(pair):
             if name not in keypoints:

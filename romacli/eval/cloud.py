@@ -57,7 +57,7 @@ def read_cloud(path: Path, model: Path | None = None, truth: Path | None = None)
     """The points (n, 3) of a PLY file, moved by the similarity that takes a model's cameras to known ones.
 
     Raises:
-        InputError: it is no such file or holds nothing, or fewer than three cameras are in both.
+        InputError: it is no such file or contains nothing, or fewer than three cameras are in both.
     """
     xyz = _points(path)[0]
     if model is None or truth is None:
@@ -76,7 +76,7 @@ def read_reference(path: Path) -> np.ndarray:
     """The points (n, 3) of a PLY file; of a mesh, a million points spread evenly over its triangles.
 
     Raises:
-        InputError: it is no such file, or holds nothing.
+        InputError: it is no such file, or contains nothing.
     """
     xyz, triangles = _points(path)
     return xyz if triangles is None or not len(triangles) else _on_triangles(xyz[triangles], _MESH_POINTS)
@@ -104,7 +104,7 @@ def _points(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     xyz, triangles = read_ply(path)
     sound = np.isfinite(xyz).all(1)
     if not sound.any():
-        raise InputError(f"{path} holds no points. Export it again.")
+        raise InputError(f"{path} contains no points. Export it again.")
     return (xyz[sound], None) if triangles is None else (xyz, triangles)
 
 

@@ -53,7 +53,7 @@ def read_pose_list(path: Path, images: Path) -> list[PosedPair]:
         raise InputError(f"{images} is not a folder. Name the folder of the photographs in {path}.")
     pairs = [_pair(line, f"{path}:{number}", number) for number, line in _lines(path)]
     if not pairs:
-        raise PairsError(f"{path} holds no pairs. {GRAMMAR}")
+        raise PairsError(f"{path} contains no pairs. {GRAMMAR}")
     _require_photographs(pairs, path, images)
     return pairs
 

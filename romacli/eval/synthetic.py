@@ -84,7 +84,7 @@ def validation_textures(photographs: Path | None, recipe: Recipe = RECIPE) -> Te
     """Return what the recipe's scenes are painted with: photographs below a folder, and generated ones.
 
     Raises:
-        InputError: the folder holds no photograph, or one that cannot be read.
+        InputError: the folder contains no photograph, or one that cannot be read.
     """
     repeated = REPEATED if recipe.hard else 0
     return Textures.load(photographs, procedural=recipe.procedural, seed=recipe.seed, repeated=repeated)

@@ -293,7 +293,7 @@ def test_underscores_and_the_words_of_peers_are_understood(run: Run, photos: Pat
 def test_import_without_matches(run: Run, photos: Path) -> None:
     result = run("colmap-import", photos, "-o", "nothing")
     assert result.exit_code == 3
-    assert "nothing holds no features.h5" in result.stderr
+    assert "nothing contains no features.h5" in result.stderr
 
 
 def test_foreign_database_is_left_alone(run: Run, photos: Path) -> None:

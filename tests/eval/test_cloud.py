@@ -87,7 +87,7 @@ def test_the_command_aligns_by_cameras(tmp_path: Path) -> None:
         (b"", "not a PLY file"),
         (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "not a PLY file"),
         (SQUARE.encode() + b"end_header\n0 0 0\n1 0", "not a PLY file"),
-        (SQUARE.replace("4", "0", 1).encode() + b"end_header\n", "holds no points"),
+        (SQUARE.replace("4", "0", 1).encode() + b"end_header\n", "contains no points"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: bytes, words: str) -> None:

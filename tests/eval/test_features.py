@@ -115,7 +115,7 @@ def test_published_networks_out_of_their_files(tmp_path):
         assert found.shape == (1, channels, side // stride, side // stride)
     with pytest.raises(WeightsError, match="VGG19"):
         feature_map(f"vgg19={files['resnet50'][0]}")
-    with pytest.raises(WeightsError, match="holds no DINOv2"):
+    with pytest.raises(WeightsError, match="contains no DINOv2"):
         feature_map(f"dinov2={files['resnet50'][0]}")
 
 

@@ -147,7 +147,7 @@ def test_points_lie_where_the_scan_says_and_nowhere_where_it_saw_nothing(tmp_pat
     [
         (lambda data: data[:-30], "cannot be read as a MATLAB file"),
         (lambda data: b"x" * 300, "no little-endian file of level 5"),
-        (lambda data: mat_file("RGB", np.ones((2, 2, 3))), "holds no XYZcut"),
+        (lambda data: mat_file("RGB", np.ones((2, 2, 3))), "contains no XYZcut"),
     ],
 )
 def test_damaged_files_are_a_sentence(damage, words, tmp_path):

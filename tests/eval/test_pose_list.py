@@ -64,7 +64,7 @@ def test_a_bad_line_is_named_with_file_and_number(folder, line, message):
 
 
 def test_an_empty_list_a_missing_list_and_a_missing_folder_are_refused(folder, tmp_path):
-    with pytest.raises(PairsError, match="holds no pairs"):
+    with pytest.raises(PairsError, match="contains no pairs"):
         read_pose_list(written(folder, "# nothing\n"), folder)
     with pytest.raises(InputError, match="cannot be read"):
         read_pose_list(tmp_path / "gone.txt", folder)

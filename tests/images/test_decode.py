@@ -333,7 +333,7 @@ def test_what_cannot_be_decoded_says_so(folder, name, data):
 def test_values_of_32_bits_are_refused_for_their_unknown_range(folder, dtype):
     path = written(folder, "depth.tif", encoded(GRAY.astype(dtype), "TIFF"))
     assert refusal(read_image, path) == (
-        "photos/depth.tif holds 32-bit values, whose range of brightness is unknown. "
+        "photos/depth.tif contains 32-bit values, whose range of brightness is unknown. "
         "Save it with 8 or 16 bits per channel, or leave it out."
     )
 

@@ -170,7 +170,7 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
         )
     if cut := [name for name in names if is_cut_off(root / name)]:
         raise InputError(
-            f"{root} holds {counted(len(cut), 'picture')} cut off before the end, first {cut[0]}. Unpack the data "
+            f"{root} contains {counted(len(cut), 'picture')} cut off before the end, first {cut[0]}. Unpack the data "
             "again, or finish the download."
         )
     return {name: read_metadata(root / name).size for name in names}
@@ -190,7 +190,7 @@ def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
     """The table (rows, columns) of numbers in a text file, of one of some shapes; None for any number of rows.
 
     Raises:
-        InputError: the file is missing or holds something else.
+        InputError: the file is missing or contains something else.
     """
     import numpy as np
 
@@ -201,7 +201,7 @@ def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
     rows, columns = found.shape
     if (rows, columns) not in shapes and (None, columns) not in shapes or not rows or not np.isfinite(found).all():
         expected = " or ".join(f"{height or 'any'} x {width}" for height, width in shapes)
-        raise InputError(f"{path} holds {rows} x {columns} numbers, expected {expected}. Unpack the data again.")
+        raise InputError(f"{path} contains {rows} x {columns} numbers, expected {expected}. Unpack the data again.")
     return found
 
 

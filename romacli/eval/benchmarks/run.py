@@ -67,7 +67,7 @@ class Record:
             }
             differing = sorted(key for key in header if known[key] != header[key])
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} holds no errors of a benchmark. Give another -o, or remove it.") from error
+            raise StoreError(f"{path} contains no errors of a benchmark. Give another -o, or remove it.") from error
         if differing:
             raise SettingsDifferError(
                 f"{path} was made with another {', '.join(differing)}. Give another -o, or run as before."

@@ -87,7 +87,7 @@ def _dinov2(name: str, file: Path | None, seed: int) -> FeatureMap:
 
     state = read_state_dict(_required(name, file, "DINOv2's published"))
     if "patch_embed.proj.weight" not in state or "pos_embed" not in state:
-        raise WeightsError(f"{file} holds no DINOv2: it lacks patch_embed.proj.weight or pos_embed.")
+        raise WeightsError(f"{file} contains no DINOv2: it lacks patch_embed.proj.weight or pos_embed.")
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     config = DINOv2Config(

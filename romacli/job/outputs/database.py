@@ -45,12 +45,12 @@ def import_matches(
 
     Raises:
         BusyError: another process is at work in the folder.
-        InputError: the folder holds no matches, or a photograph is gone or has changed its size.
+        InputError: the folder contains no matches, or a photograph is gone or has changed its size.
         StoreError: the database was not made by romacli.
     """
     for file in (layout.features, layout.matches):
         if not file.exists():
-            raise InputError(f"{layout.root} holds no {file.name}. Run `romacli match` with this --output first.")
+            raise InputError(f"{layout.root} contains no {file.name}. Run `romacli match` with this --output first.")
     with hold_job(layout, progress, stop):
         return _import_matches(images, layout, options, progress, stop)
 

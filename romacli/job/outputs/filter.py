@@ -95,7 +95,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
     """Judge the pairs of a job by their warps, unless that is done; nothing is matched again, no photograph is read.
 
     Raises:
-        InputError: the folder holds no job, or one of a matcher of keypoints.
+        InputError: the folder contains no job, or one of a matcher of keypoints.
         NothingFoundError: no pair has a warp.
     """
     with _matched(layout) as (journal, done, masks):
@@ -123,17 +123,17 @@ def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | N
     """A job's journal, its pairs that have a warp, and its masks; raises as `filter_pairs` does."""
     manifest = read_manifest(layout.manifest)
     if manifest is None:
-        raise InputError(f"{layout.root} holds no job. Run `romacli match` with --output {layout.root} first.")
+        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
     with open_journal(layout, manifest) as journal:
         listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
         if any(journal.kind(pair) == "correspondences" for pair in done):
             raise InputError(
-                f"{layout.root} holds matches of keypoints, and the filter looks at what warps miss. Leave --filter "
+                f"{layout.root} contains matches of keypoints, and the filter looks at what warps miss. Leave --filter "
                 "out, or match with a dense matcher of `romacli models list`."
             )
         if not done:
-            raise NothingFoundError(f"{layout.root} holds no pair that matched, so there is nothing to filter.")
+            raise NothingFoundError(f"{layout.root} contains no pair that matched, so there is nothing to filter.")
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         masks = masks_of(noted_masks(layout), sizes)
         yield journal, done, masks

@@ -27,7 +27,7 @@ def read(root: Path) -> list[Task]:
     folders = sorted(path for path in (root / FOLDER).iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_"))
     sequences = [f"{FOLDER}/{path.name}" for path in folders if path.name not in LEFT_OUT]
     if not sequences:
-        raise InputError(f"{root / FOLDER} holds no sequences i_* and v_*. Unpack the release there.")
+        raise InputError(f"{root / FOLDER} contains no sequences i_* and v_*. Unpack the release there.")
     require(root, [f"{sequence}/H_1_{k}" for sequence in sequences for k in OTHERS])
     return tasks_of(
         root,
@@ -42,5 +42,5 @@ def read(root: Path) -> list[Task]:
 def _homography(path: Path) -> np.ndarray:
     matrix = read_numbers(path, (3, 3))
     if not np.linalg.det(matrix):
-        raise InputError(f"{path} holds no homography: its determinant is 0. Unpack the data again.")
+        raise InputError(f"{path} contains no homography: its determinant is 0. Unpack the data again.")
     return matrix

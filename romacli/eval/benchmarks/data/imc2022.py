@@ -63,7 +63,7 @@ def _number(path: Path, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"{path} holds {text!r} in place of a number. Fetch it again.") from error
+        raise InputError(f"{path} contains {text!r} in place of a number. Fetch it again.") from error
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:

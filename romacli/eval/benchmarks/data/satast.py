@@ -24,7 +24,7 @@ def read(root: Path) -> list[Task]:
     paths = sorted((root / FOLDER).glob("*.json"))
     found = [(names, points) for names, points in map(_annotation, paths) if len(points)]
     if not found:
-        raise InputError(f"{root / FOLDER} holds no annotations with points. Fetch them again.")
+        raise InputError(f"{root / FOLDER} contains no annotations with points. Fetch them again.")
     return tasks_of(root, found)
 
 

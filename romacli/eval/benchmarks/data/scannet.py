@@ -45,5 +45,5 @@ def read(root: Path) -> list[Task]:
 def _intrinsics(path: Path) -> np.ndarray:
     matrix = read_numbers(path, (3, 3), (4, 4))
     if not matrix[0, 0] * matrix[1, 1]:
-        raise InputError(f"{path} holds no camera matrix: a focal length is 0. Extract the scan again.")
+        raise InputError(f"{path} contains no camera matrix: a focal length is 0. Extract the scan again.")
     return matrix[:3, :3]

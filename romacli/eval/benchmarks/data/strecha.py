@@ -20,7 +20,7 @@ def read(root: Path) -> list[Task]:
     """
     cameras = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}
     if len(cameras) < 2:
-        raise InputError(f"{root} holds {len(cameras)} files *{SUFFIX}, and two make a pair. Name a scene's folder.")
+        raise InputError(f"{root} contains {len(cameras)} files *{SUFFIX}, and two make a pair. Name a scene's folder.")
     paths = {name: sorted(root.rglob(name)) for name in cameras}
     if missing := [name for name, found in paths.items() if not found]:
         raise InputError(
@@ -28,7 +28,7 @@ def read(root: Path) -> list[Task]:
             "Unpack the scene again."
         )
     if several := [name for name, found in paths.items() if len(found) > 1]:
-        raise InputError(f"{root} holds {several[0]} more than once. Name the folder of one scene.")
+        raise InputError(f"{root} contains {several[0]} more than once. Name the folder of one scene.")
     names = {name: found[0].relative_to(root).as_posix() for name, found in paths.items()}
     known = {names[name]: read_strecha(path) for name, path in cameras.items()}
     found = []

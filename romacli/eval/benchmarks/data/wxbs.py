@@ -25,7 +25,7 @@ def read(root: Path) -> list[Task]:
         raise InputError(f"{bare[0]} lacks {POINTS}. Unpack the data again.")
     folders = [path for path in folders if path.name not in VALIDATION]
     if not folders:
-        raise InputError(f"{root} holds no folders GROUP/PAIR with {POINTS}. Name the folder of the groups.")
+        raise InputError(f"{root} contains no folders GROUP/PAIR with {POINTS}. Name the folder of the groups.")
     return tasks_of(
         root,
         [

@@ -68,7 +68,7 @@ def read_map(root: Path) -> Map:
         if len(seen) and (root / IMAGES / name).is_file():
             observations[name] = point[seen], xy[seen]
     if not observations:
-        raise InputError(f"{root / IMAGES} holds none of the {len(names)} pictures of the model. Unpack them there.")
+        raise InputError(f"{root / IMAGES} contains none of the {len(names)} pictures of the model. Unpack them there.")
     files = {name: name for name in observations}
     return Map(root / MODEL, root / IMAGES, files, None, observations, points)
 
@@ -77,7 +77,7 @@ def read_pairs(root: Path) -> list[Task]:
     """1,500 pairs of the model's pictures that share a tenth to a half of the points of the one that sees fewer.
 
     Raises:
-        InputError: the model is damaged, holds no such pairs, or a picture is missing.
+        InputError: the model is damaged, contains no such pairs, or a picture is missing.
     """
     require(root, (IMAGES, f"{MODEL}/{NVM}"))
     model = _model(root)

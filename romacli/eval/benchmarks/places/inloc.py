@@ -81,14 +81,14 @@ def motion(root: Path, cutout: str) -> np.ndarray:
     """How the scan of a cutout stands in its building, (4, 4).
 
     Raises:
-        InputError: the file holds something else.
+        InputError: the file contains something else.
     """
     path = root / _motion_of(cutout)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[_LINES_OF_MOTION]
         matrix = np.array([line.split() for line in lines], np.float64).reshape(4, 4)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} holds no motion (4 x 4) in its lines 8 to 11. Fetch it again.") from error
+        raise InputError(f"{path} contains no motion (4 x 4) in its lines 8 to 11. Fetch it again.") from error
     return matrix
 
 

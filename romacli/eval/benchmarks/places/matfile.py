@@ -25,7 +25,7 @@ def read_matrix(path: Path, name: str) -> np.ndarray:
     """A numeric array by its name.
 
     Raises:
-        InputError: the file is missing, cut off, of another kind, or holds no such array.
+        InputError: the file is missing, cut off, of another kind, or contains no such array.
     """
     try:
         data = path.read_bytes()
@@ -39,7 +39,7 @@ def read_matrix(path: Path, name: str) -> np.ndarray:
                 return found
     except (OSError, ValueError, struct.error, zlib.error, KeyError, IndexError) as error:
         raise InputError(f"{path} cannot be read as a MATLAB file: {error}. Fetch it again.") from error
-    raise InputError(f"{path} holds no {name}. Fetch it again.")
+    raise InputError(f"{path} contains no {name}. Fetch it again.")
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:

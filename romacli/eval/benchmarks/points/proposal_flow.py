@@ -23,7 +23,7 @@ def read_pascal(root: Path) -> list[Task]:
     Errors count in longer sides of the second picture.
 
     Raises:
-        InputError: the list or a picture is missing, or a line holds something else.
+        InputError: the list or a picture is missing, or a line contains something else.
     """
     rows = _rows(root, PASCAL_LIST)
     found = []
@@ -32,7 +32,7 @@ def read_pascal(root: Path) -> list[Task]:
             xa, ya, xb, yb = ([float(word) for word in column.split(";") if word.strip()] for column in row[3:7])
             found.append((number, (row[0], row[1]), (np.stack([xa, ya], 1), np.stack([xb, yb], 1))))
         except ValueError as error:
-            raise InputError(f"{root / PASCAL_LIST} line {number} holds no pair with its points.") from error
+            raise InputError(f"{root / PASCAL_LIST} line {number} contains no pair with its points.") from error
     return _tasks(root, PASCAL_LIST, found, by_picture=True)
 
 
@@ -42,14 +42,14 @@ def read_willow(root: Path) -> list[Task]:
     Errors count in longer sides of the box about the second picture's points.
 
     Raises:
-        InputError: the list or a picture is missing, or a line holds something else.
+        InputError: the list or a picture is missing, or a line contains something else.
     """
     found = []
     for number, row in _rows(root, WILLOW_LIST):
         try:
             xa, ya, xb, yb = np.array(row[2:], float).reshape(4, _WILLOW_POINTS)
         except ValueError as error:
-            raise InputError(f"{root / WILLOW_LIST} line {number} holds no pair with its points.") from error
+            raise InputError(f"{root / WILLOW_LIST} line {number} contains no pair with its points.") from error
         found.append((number, (row[0], row[1]), (np.stack([xa, ya], 1), np.stack([xb, yb], 1))))
     return _tasks(root, WILLOW_LIST, found, by_picture=False)
 

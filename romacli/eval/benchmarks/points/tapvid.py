@@ -23,12 +23,12 @@ def read(root: Path) -> list[Task]:
     Errors count in px of a frame of 256x256.
 
     Raises:
-        InputError: the file is missing, damaged, or holds something else.
+        InputError: the file is missing, damaged, or contains something else.
     """
     require(root, (FILE,))
     films = read_pickle(root / FILE)
     if not isinstance(films, dict) or not films:
-        raise InputError(f"{root / FILE} holds no films by name. Fetch it again.")
+        raise InputError(f"{root / FILE} contains no films by name. Fetch it again.")
     return [task for name, film in films.items() for task in _pairs(str(name), film, root / FILE)]
 
 

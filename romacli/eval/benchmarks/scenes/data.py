@@ -32,7 +32,7 @@ def read_eth3d(root: Path, *, scanned: bool) -> list[Task]:
     folders = [path.parent for path in models if not scanned or (path.parent / ETH3D_SCANS).is_file()]
     if not folders:
         what = f"{ETH3D_MODEL} and {ETH3D_SCANS}" if scanned else ETH3D_MODEL
-        raise InputError(f"{root} holds no scenes SCENE/{what}. Unpack ETH3D's archives there.")
+        raise InputError(f"{root} contains no scenes SCENE/{what}. Unpack ETH3D's archives there.")
     tasks = []
     for folder in folders:
         poses = read_poses(folder / ETH3D_MODEL)
@@ -62,13 +62,13 @@ def read_imc2021(root: Path) -> list[Task]:
     """
     folders = sorted(root.glob(IMC_SETS))
     if not folders:
-        raise InputError(f"{root} holds no folders {IMC_SETS}. Unpack the challenge's archive there.")
+        raise InputError(f"{root} contains no folders {IMC_SETS}. Unpack the challenge's archive there.")
     tasks = []
     for folder in folders:
         files = sorted(path for path in (folder / "sub_set").glob("*bag_*.txt") if not path.name.startswith("."))
         bags = {file.stem: tuple(Path(line).name for line in file.read_text().split()) for file in files}
         if not bags:
-            raise InputError(f"{folder / 'sub_set'} holds no bags. Unpack the challenge's archive again.")
+            raise InputError(f"{folder / 'sub_set'} contains no bags. Unpack the challenge's archive again.")
         names = sorted({name for bag in bags.values() for name in bag})
         sizes = sizes_of(folder / "images", names)
         poses = {name: _calibration(folder / f"calibration/calibration_{Path(name).stem}.h5") for name in names}
@@ -85,7 +85,7 @@ def read_posed(root: Path) -> list[Task]:
     """
     folders = sorted(path.parent for path in root.rglob("poses") if path.is_dir())
     if not folders:
-        raise InputError(f"{root} holds no folders with poses/. Unpack the data set there.")
+        raise InputError(f"{root} contains no folders with poses/. Unpack the data set there.")
     tasks = []
     for folder in folders:
         require(folder, ("images", "intrins"))
@@ -118,5 +118,5 @@ def _pose(path: Path) -> Pose:
 
 def _checked(rotation: np.ndarray, translation: np.ndarray, path: Path) -> Pose:
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > _MOST_DEFECT or np.linalg.det(rotation) < 0:
-        raise InputError(f"{path} holds no rotation. Unpack the data again.")
+        raise InputError(f"{path} contains no rotation. Unpack the data again.")
     return Pose(rotation, translation)
