@@ -216,7 +216,7 @@ def test_truncated_file_is_named(tmp_path, network):
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, str(path))
-    with pytest.raises(WeightsError, match="holds weights of another network"):
+    with pytest.raises(WeightsError, match="contains weights of another network"):
         load_mini(path)
 
 

@@ -131,7 +131,7 @@ def test_a_matcher_without_a_coarse_stage_is_refused(folder: Path) -> None:
     matcher, images = HomographyMatcher({}), list_images(folder)
     with pytest.raises(UsageError, match="--descriptors"):
         describer(matcher, None)(images)
-    with pytest.raises(UsageError, match="'homography' has not"):
+    with pytest.raises(UsageError, match="'homography' has none"):
         thinned(folder, matcher, folder / "scores")
 
 
