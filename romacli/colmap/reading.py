@@ -15,6 +15,7 @@ from romacli.errors import InputError, StoreError
 from romacli.types import Pair, Size, canonical
 
 from .access import images_of, open_readonly
+from .binding import load_pycolmap
 from .poses import UNREADABLE, Pose, load_model, open_model
 
 
@@ -101,15 +102,21 @@ def database_content(path: Path) -> str:
 
 
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
-    """The focal length in px by camera, and whether it is a prior: given by the user, or from EXIF data.
+    """The mean focal length in px by camera, and whether it is a prior: given by the user, or from EXIF data.
 
     Raises:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
     """
     with _reading(path) as connection:
-        rows = connection.execute("SELECT camera_id, params, prior_focal_length FROM cameras").fetchall()
-    return {camera: (float(np.frombuffer(params, np.float64)[0]), bool(is_prior)) for camera, params, is_prior in rows}
+        rows = connection.execute("SELECT camera_id, model, params, prior_focal_length FROM cameras").fetchall()
+    pycolmap = load_pycolmap()
+
+    def mean_focal_px(model: int, params: bytes) -> float:
+        camera = pycolmap.Camera(model=pycolmap.CameraModelId(model), params=np.frombuffer(params, np.float64))
+        return float(camera.mean_focal_length())
+
+    return {camera: (mean_focal_px(model, params), bool(is_prior)) for camera, model, params, is_prior in rows}
 
 
 def read_keypoints(path: Path) -> dict[str, np.ndarray]:

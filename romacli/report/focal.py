@@ -12,6 +12,9 @@ from romacli.job.outputs.recipe import noted_calibrations, noted_import
 from romacli.store.layout import Layout
 from romacli.words import counted
 
+# A mapper that refines focal lengths moves them farther than this.
+_UNCHANGED_PX = 1e-6
+
 
 @dataclass(frozen=True)
 class FocalLength:
@@ -25,6 +28,8 @@ class FocalLength:
 
     def __str__(self) -> str:
         of = f"camera {self.camera} ({counted(self.images, 'image')})"
+        if abs(self.px - self.start_px) < _UNCHANGED_PX:
+            return f"{of}: focal length {self.px:.0f} px {self.source}"
         return f"{of}: focal length {self.px:.0f} px, refined from {self.start_px:.0f} px {self.source}"
 
 

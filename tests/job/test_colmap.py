@@ -121,19 +121,25 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "source"), [(None, "(a guess, 1.2 times the longer side"), ((700.0, 320.0, 240.0, 0.0), "as given")]
+    ("model", "params", "source", "told"),
+    [
+        ("SIMPLE_RADIAL", None, "(a guess, 1.2 times the longer side", ", refined from 768 px (a guess"),
+        ("SIMPLE_RADIAL", (700.0, 320.0, 240.0, 0.0), "as given", "focal length 700 px as given"),
+        ("PINHOLE", (690.0, 710.0, 320.0, 240.0), "as given", "focal length 700 px as given"),
+    ],
 )
 def test_focal_lengths_are_told_with_their_source(
-    images: Path, layout: Layout, params: tuple[float, ...] | None, source: str
+    images: Path, layout: Layout, model: str, params: tuple[float, ...] | None, source: str, told: str
 ) -> None:
-    cameras = CameraOptions(mode="single", model="SIMPLE_RADIAL", params=params)
+    cameras = CameraOptions(mode="single", model=model, params=params)
     import_matches(images, layout, replace(OPTIONS, cameras=cameras), Silent(), StopRequest())
-    make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    mapping = replace(MAPPING, refine_intrinsics=params is None)
+    make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
     (found,) = focal_lengths(layout, layout.database, read_model(layout.sparse / "0"))
     assert source in found.source
     assert found.images == 4
     assert found.start_px == pytest.approx(700 if params else 1.2 * 640)
-    assert f"focal length {found.px:.0f} px, refined from {found.start_px:.0f} px" in str(found)
+    assert told in str(found)
 
 
 def test_focal_lengths_from_pairs_are_kept_as_values(
