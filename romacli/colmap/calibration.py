@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from romacli.geometry.distortion import fit_fundamental
-from romacli.geometry.focal import STEP, best_centre, best_focal, drawn_anew, focal_curves, sharp_focal, shifted
+from romacli.geometry.focal import (
+    STEP,
+    best_centre,
+    best_focal,
+    drawn_anew,
+    focal_curves,
+    residuals,
+    sharp_focal,
+    shifted,
+)
 from romacli.types import Size
 from romacli.words import counted
 
@@ -33,6 +42,8 @@ _OFF_CENTRE, _CROPPED = 0.02, 0.04
 _CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 # Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
+# Where no focal length fits all, each photograph may have its own, if residuals are so many times less then.
+_ROUNDS_ALONE, _CLEARLY_APART = 12, 4.0
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
 _NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2, 5: 2, 8: 1, 9: 1}
 # Models without distortion, and fisheyes.
@@ -196,7 +207,7 @@ def calibrate_database(path: Path) -> Findings:
                 if not is_prior or calibration.contradicts:
                     found.append(calibration)
         database.commit()
-        return Findings(tuple(found), tuple(_mixtures(database, pairs, cameras)), tuple(lenses.values()))
+        return Findings(tuple(found), tuple(_mixtures(database, pairs, cameras, answers)), tuple(lenses.values()))
 
 
 def _write(
@@ -235,7 +246,9 @@ def _lenses(pairs: _Pairs, cameras: Mapping[int, _Camera]) -> Iterator[Lens]:
                 yield Lens(number, camera.size, edge, (float(x), float(y)), not camera.is_prior)
 
 
-def _mixtures(database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera]) -> Iterator[Mixture]:
+def _mixtures(
+    database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera], answered: Collection[int]
+) -> Iterator[Mixture]:
     """Photographs that do not fit the camera that they share without evidence."""
     name_of = dict(database.execute("SELECT image_id, name FROM images"))
     for row, (number, camera) in enumerate(cameras.items()):
@@ -246,15 +259,37 @@ def _mixtures(database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int,
         own = _Pairs(pairs.matrices[mine], np.zeros_like(pairs.cameras[mine]), pairs.images[mine])
         usual = _focal_alone(own.matrices)
         alone = replace(own, cameras=np.searchsorted(images, own.images))
-        lengths = {}
-        for place, image in enumerate(images.tolist()):
-            curves = _curves(alone, place, np.full(len(images), usual))
-            if curves.shape[1] >= _FEWEST_PAIRS and (answer := sharp_focal(curves)):
-                lengths[image] = answer[0]
+        if number in answered:
+            found = _apart_from(usual, alone, len(images))
+        else:
+            found = _all_apart(usual, alone, len(images))
+            usual = float(np.median([*found.values(), usual]))
+        lengths = {int(images[place]): length for place, length in found.items()}
         odd = [image for image, length in lengths.items() if abs(np.log(length / usual)) > np.log(_MOST_APART)]
         if odd:
             px = camera.side * np.array([np.median([lengths[image] for image in odd]), usual])
             yield Mixture(number, tuple(name_of[image] for image in odd), len(images), float(px[0]), float(px[1]))
+
+
+def _apart_from(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
+    """The focal lengths of those images that their pairs determine if the others have the usual one."""
+    curves = {image: _curves(pairs, image, np.full(images, usual)) for image in range(images)}
+    found = {image: sharp_focal(one) for image, one in curves.items() if one.shape[1] >= _FEWEST_PAIRS}
+    return {image: answer[0] for image, answer in found.items() if answer}
+
+
+def _all_apart(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
+    """The focal lengths of all images, one by one from those of the others, if they explain the pairs much better."""
+    current = np.full(images, usual)
+    shared = residuals(pairs.matrices, *current[pairs.cameras].T).sum()
+    for _ in range(_ROUNDS_ALONE):
+        before = current.copy()
+        for image in range(images):
+            current[image] = best_focal(_curves(pairs, image, current))
+        if np.array_equal(before, current):
+            break
+    is_clear = shared > _CLEARLY_APART * residuals(pairs.matrices, *current[pairs.cameras].T).sum()
+    return dict(enumerate(current.tolist())) if is_clear and len(pairs.matrices) > 2 * images else {}
 
 
 def _focal_lengths(pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]) -> dict[int, _Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -94,6 +95,14 @@ def test_photographs_of_another_focal_length_that_share_a_camera_are_named(tmp_p
     found = float(mixed.partition("near ")[2].partition(" px")[0])
     assert found == pytest.approx(other, rel=0.08)
     assert told(write_views(tmp_path / "b.db", wandering(STEP, 12), 640))[1:] == []
+
+
+def test_two_cameras_taken_for_one_are_named_where_no_focal_length_fits(tmp_path: Path) -> None:
+    summary = write_views(tmp_path / "a.db", wandering(STEP, 12), [640.0] * 6 + [420.0] * 6)
+    assert summary.calibrated == ()
+    (mixed,) = summary.mixed
+    found = [float(word) for word in re.findall(r"(\d+) px", mixed)]
+    assert sorted(found) == pytest.approx([420, 640], rel=0.05)
 
 
 def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
