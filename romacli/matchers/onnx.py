@@ -68,7 +68,7 @@ def export(name: str, path: Path) -> Exported:
         _write(encoder, first, encode, ("coarse", "fine"), encoder.names)
         _write(pair, (*features[0], *features[1]), match, names, _OUTPUTS)
     found = _run(encode, match, first, second)
-    error = _largest_error_px(expected, found, sizes[1])
+    error = largest_error_px(expected, found, sizes[1])
     if not error <= _MOST_DIFFERENT_PX:
         raise StoreError(f"{match} gives warps that differ from {name}'s by {error:.2g} px; do not use it.")
     return Exported(encode, match, (sizes[0], sizes[1]), error)
@@ -149,12 +149,12 @@ def _run(encode: Path, match: Path, *photographs: Sequence[Tensor]) -> dict[str,
     return dict(zip(_OUTPUTS, matcher.run(None, features), strict=True))
 
 
-def _largest_error_px(expected: Sequence[Tensor], found: Mapping[str, np.ndarray], size: Size) -> float:
-    """The largest difference between warps in px where either certainty is above 0.5; 0 if it is nowhere."""
+def largest_error_px(expected: Sequence[Tensor], found: Mapping[str, np.ndarray], size: Size) -> float:
+    """The largest difference between warps in px where either certainty is above 0.5; if it is nowhere, anywhere."""
     both = dict(zip(_OUTPUTS, expected, strict=True))
-    errors = [float("nan")]
+    certain, apart = [], []
     for way in ("AB", "BA"):
-        certain = (both[f"certainty_{way}"].numpy() > 0.5) | (found[f"certainty_{way}"] > 0.5)
-        apart = (found[f"warp_{way}"] - both[f"warp_{way}"].numpy()) * np.array(size) / 2
-        errors.append(float(np.linalg.norm(apart, axis=-1)[certain].max(initial=0.0)))
-    return max(errors[1:])
+        certain.append((both[f"certainty_{way}"].numpy() > 0.5) | (found[f"certainty_{way}"] > 0.5))
+        apart.append(np.linalg.norm((found[f"warp_{way}"] - both[f"warp_{way}"].numpy()) * np.array(size) / 2, axis=-1))
+    judged, errors = np.stack(certain), np.stack(apart)
+    return float(errors[judged if judged.any() else ...].max())

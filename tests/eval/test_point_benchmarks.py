@@ -238,10 +238,10 @@ def test_data_that_are_not_whole_are_a_sentence(name, damage, words, tmp_path, r
     assert "code ran" not in result.output
 
 
-def test_a_picture_that_breaks_off_is_counted(tmp_path, run):
+def test_a_picture_that_breaks_off_is_named_before_anything_runs(tmp_path, run):
     matcher, broken = spair(tmp_path), tmp_path / "JPEGImages/dog/2b.jpg"
     broken.write_bytes(broken.read_bytes()[:-4000])
     result = run(matcher, "spair71k", tmp_path)
-    assert result.exit_code == 4
-    assert "1 pair could not be judged" in result.stderr
+    assert result.exit_code == 3
     assert "2b.jpg" in result.stderr
+    assert matcher.images_encoded == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from romacli.errors import UsageError
-from romacli.matchers.onnx import export
+from romacli.matchers.onnx import export, largest_error_px
 from romacli.networks.parts.local_correlation import local_correlation
 from romacli.networks.parts.solve import solve_positive_definite
 
@@ -21,6 +22,18 @@ def test_graphs_give_the_warps_of_the_network(tmp_path: Path) -> None:
     assert done.largest_error_px < 1e-3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small-encode.onnx", "small-match.onnx"]
     assert done.sizes == ((256, 256), (640, 640))
+
+
+@pytest.mark.parametrize(("certainty", "expected"), [(0.9, 2.0), (0.1, 3.0)])
+def test_warps_that_are_nowhere_certain_are_compared_everywhere(certainty: float, expected: float) -> None:
+    warp, sure = torch.zeros(1, 4, 4, 2), torch.full((1, 4, 4), 0.1)
+    sure[0, 0, 0] = certainty
+    other = warp.numpy().copy()
+    other[0, 0, 0, 0], other[0, 3, 3, 0] = 2 / 50, 3 / 50
+    found = {"warp_AB": other, "certainty_AB": sure.numpy(), "warp_BA": warp.numpy(), "certainty_BA": sure.numpy()}
+    assert largest_error_px([warp, sure, warp, sure], found, (100, 100)) == pytest.approx(expected)
+    found["warp_BA"] = np.full_like(other, np.nan)
+    assert np.isnan(largest_error_px([warp, sure, warp, sure], found, (100, 100)))
 
 
 def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
