@@ -79,7 +79,7 @@ class Watched:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def told(self, title: str, start: float) -> dict[str, object]:
-        done = re.search(r"(\d+) of \d+ pairs are done already", self.said())
+        done = re.search(r"(\d+) of \d+ pairs (?:is|are) already done", self.said())
         return {
             "run": title,
             "pairs_done_before": int(done[1]) if done else 0,

@@ -35,7 +35,7 @@ class SignalAt(Silent):
             self._stop.set(signal.SIGINT)
 
 
-@pytest.mark.parametrize("title", ["reading pairs", "growing tracks", "refining keypoints"])
+@pytest.mark.parametrize("title", ["reading pairs", "growing tracks", "averaging keypoints"])
 def test_signal_ends_the_aggregation_where_it_is(tmp_path: Path, title: str) -> None:
     photographs = photograph_plane(tmp_path / "photos", NAMES)
     layout, pairs, stop = Layout(tmp_path / "job"), exhaustive(NAMES), StopRequest()
