@@ -1,5 +1,5 @@
 # make demo    install, then match and reconstruct the example scene, draw it and write its report
-# make test    install with the development tools, then run all tests: about twelve minutes on two cores
+# make test    install with the development tools, then run all tests: about five minutes on two cores
 # make check   the quick tests, in less than a minute
 # make lint    style and types
 # make man     regenerate the man pages from the program's help
