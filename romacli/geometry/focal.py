@@ -39,6 +39,7 @@ def focal_curves(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) ->
 
 
 def best_focal(curves: np.ndarray) -> float:
+    """The focal length with the smallest sum of (focal lengths, N) residuals."""
     return float(FOCAL_LENGTHS[np.argmin(curves.sum(axis=1))])
 
 

@@ -17,7 +17,7 @@ from romacli.geometry.turns import turn_points_back
 from romacli.images.decode import read_image
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS
-from romacli.run.match import match_images
+from romacli.run.match import images_that_fit, match_images
 from romacli.run.options import MatchOptions
 from romacli.run.retries.retry import check_retries
 from romacli.run.retries.sparse import FileMatches
@@ -132,6 +132,14 @@ def test_too_few_matches_in_files_rescue_nothing(tmp_path: Path) -> None:
         result, matcher = run(tmp_path, shifts, rescue_from=given_matches(tmp_path / str(number), count))
         assert isinstance(result, Rejected)
         assert not matcher.points
+
+
+def test_only_retries_that_keep_features_share_their_memory(tmp_path: Path) -> None:
+    fits = [
+        images_that_fit(BlindMatcher({}), MatchOptions(cache_gb=0.01, **asked), 100_000)
+        for asked in ({}, {"rescue_from": tmp_path}, {"rescue": True})
+    ]
+    assert fits == [100, 100, 50]
 
 
 def test_files_of_other_photographs_are_refused(tmp_path: Path) -> None:
