@@ -79,8 +79,10 @@ def _confirmed(
     """
     places, starts, affines = whole
     wider = replace(options, half_patch=options.back_half_patch)
-    levels = min(len(source.levels), len(target.levels))
-    rows = np.flatnonzero(found.good)
+    scale = 2.0 ** (1 - min(len(source.levels), len(target.levels)))
+    # What is too doubtful on the way there can only become more so on the way back, unless its start is known.
+    rows = np.flatnonzero(found.good & (_sure(found, starts, scale, options) | (precisions > 0)))
+    returned = np.zeros(len(places), bool)
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
         back = _align_chunk(target, source, found.xy[some], places[some], np.linalg.inv(affines[some]), wider)
@@ -90,12 +92,20 @@ def _confirmed(
         found.covariance[some] += there @ there.transpose(0, 2, 1)
         told = some[precisions[some] > 0]
         _draw_to_starts(found, told, starts[told], precisions[told])
-        deviation = np.sqrt(np.linalg.eigvalsh(found.covariance[some])[:, 1])
-        # The farther a place went the surer it has to be: wrong texture is seldom near the start.
-        shift = np.linalg.norm(found.xy[some] - starts[some], axis=1) / 2 ** (levels - 1)
-        sure = (deviation < options.max_deviation_px) & (deviation * shift < options.max_doubt_px2)
-        found.good[some] = back.good & sure
-    return replace(found, xy=np.where(found.good[:, None], found.xy, starts))
+        returned[some] = back.good
+    good = returned & _sure(found, starts, scale, options)
+    return replace(found, xy=np.where(good[:, None], found.xy, starts), good=good)
+
+
+def _sure(found: Alignment, starts: np.ndarray, scale: float, options: RefineOptions) -> np.ndarray:
+    """Which places are fixed well enough, (n,) bool: the farther one went the better it has to be, as wrong texture is
+    seldom near the start.
+
+    scale: px of the coarsest level per px of the target.
+    """
+    deviation = np.sqrt(np.linalg.eigvalsh(found.covariance)[:, 1])
+    shift = np.linalg.norm(found.xy - starts, axis=1) * scale
+    return (deviation < options.max_deviation_px) & (deviation * shift < options.max_doubt_px2)
 
 
 def _draw_to_starts(found: Alignment, rows: np.ndarray, starts: np.ndarray, precisions: np.ndarray) -> None:
@@ -138,15 +148,15 @@ def _align_chunk(
 class _Patches:
     """Patches of the source: what a step needs of them, the same in every step.
 
-    offsets: (n, p, 2) px from the centre; window: (p,) sums to 1; grey: (n, p) with mean 0; power: (n,) its variance;
-    slopes: (n, p, 2) per px, orthogonal to `grey` and to constants; tensor: (n, 2, 2) of them; good: (n,) bool.
+    offsets: (n, 2, p) px from the centre; window: (p,) sums to 1; power: (n,) variance of the greys; weights: (n, 3, p)
+    slopes across and down and greys, times the window, by which a step weighs what it reads of the target; tensor:
+    (n, 2, 2) of the slopes, which are per px, orthogonal to the greys and to constants; good: (n,) bool.
     """
 
     offsets: np.ndarray
     window: np.ndarray
-    grey: np.ndarray
     power: np.ndarray
-    slopes: np.ndarray
+    weights: np.ndarray
     tensor: np.ndarray
     good: np.ndarray
 
@@ -155,29 +165,31 @@ class _Patches:
         cls, photograph: Photograph, level: int, places: np.ndarray, spread: np.ndarray, options: RefineOptions
     ) -> _Patches:
         half = options.half_patch
-        steps = np.arange(-half - 1, half + 2, dtype=np.float64)
-        side = len(steps)
-        grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-        read_at = (places * photograph.scale(level))[:, None] + grid * spread[:, None, None]
+        steps = np.arange(-half - 1, half + 2, dtype=np.float32)
+        side, spread = len(steps), spread.astype(np.float32)[:, None, None]
+        grid = np.stack(np.meshgrid(steps, steps))
+        centres = (places * photograph.scale(level)).astype(np.float32)[..., None]
+        read_at = centres + grid.reshape(2, -1) * spread
         wide = photograph.read(level, read_at).reshape(-1, side, side)
-        inner = grid.reshape(side, side, 2)[1:-1, 1:-1].reshape(-1, 2)
-        window = np.exp(-(inner**2).sum(axis=1) / (2 * (half / 1.6) ** 2)).astype(np.float32)
+        inner = grid[:, 1:-1, 1:-1].reshape(2, -1)
+        window = np.exp(-(inner**2).sum(axis=0) / np.float32(2 * (half / 1.6) ** 2))
         window /= window.sum()
-        grey = wide[:, 1:-1, 1:-1].reshape(len(wide), len(inner))
-        across, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
-        slopes = np.stack((across, down), axis=-1).reshape(*grey.shape, 2) / np.float32(2)
-        slopes /= spread.astype(np.float32)[:, None, None]
+        grey = wide[:, 1:-1, 1:-1].reshape(-1, len(window))
         clipped = photograph.clipped(grey) @ window
+        across, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
+        slopes = np.stack((across, down), axis=1).reshape(-1, 2, len(window))
+        slopes /= 2 * spread
         grey = grey - (grey @ window)[:, None]
-        power = np.maximum((grey**2) @ window, 1e-6)
-        slopes -= np.einsum("p,npa->na", window, slopes)[:, None]
-        along = np.einsum("p,np,npa->na", window, grey, slopes, optimize=["einsum_path", (0, 1), (0, 1)])
-        slopes -= grey[..., None] * (along / power[:, None])[:, None]
-        weighted = slopes * window[:, None]
-        tensor = (weighted.transpose(0, 2, 1) @ slopes).astype(np.float64)
+        weighted = grey * window
+        power = np.maximum(np.einsum("np,np->n", grey, weighted), 1e-6)
+        slopes -= (slopes @ window)[..., None]
+        along = slopes @ weighted[..., None]
+        slopes -= along / power[:, None, None] * grey[:, None]
+        weights = np.concatenate((slopes * window, weighted[:, None]), axis=1)
+        tensor = (weights[:, :2] @ slopes.transpose(0, 2, 1)).astype(np.float64)
         steep = np.linalg.eigvalsh(tensor)[:, 0] > _LEAST_SLOPES * power
         good = steep & photograph.holds(level, read_at) & (clipped < _MOST_CLIPPED)
-        return cls(inner * spread[:, None, None], window, grey, power, slopes, tensor, good)
+        return cls(inner * spread, window, power, weights, tensor, good)
 
 
 @dataclass(frozen=True)
@@ -199,29 +211,28 @@ def _fit(
     alive: np.ndarray,
     options: RefineOptions,
 ) -> _Fit:
-    """Step until the patches agree: the slopes are the source's, so one reading of the target makes a step."""
+    """Step until the patches agree or are out of reach: the slopes are the source's, so a step is one reading."""
     inverse = np.linalg.inv(patches.tensor + np.eye(2) * (_DAMPING * patches.power[:, None, None]))
-    weighted = patches.slopes * patches.window[:, None]
-    offsets = (patches.offsets @ shear.transpose(0, 2, 1)).astype(np.float32)
-    good = alive & patches.good & target.holds(level, xy[:, None] + offsets)
+    offsets = shear.astype(np.float32) @ patches.offsets
+    good = alive & patches.good & target.holds(level, xy[..., None].astype(np.float32) + offsets)
     length = np.full(len(xy), np.inf)
-    moving = np.flatnonzero(good)
+    moving, starts, xy = np.flatnonzero(good), xy, xy.copy()
     for _ in range(options.steps):
-        seen = target.read(level, xy[moving, None].astype(np.float32) + offsets[moving])
-        gain = np.einsum("np,np->n", seen * patches.window, patches.grey[moving]) / patches.power[moving]
-        wrong = (seen[:, None] @ weighted[moving])[:, 0]
-        ahead = np.einsum("nab,nb->na", inverse[moving], wrong) / np.maximum(gain, _LEAST_GAIN)[:, None]
+        seen = target.read(level, xy[moving, :, None].astype(np.float32) + offsets[moving])
+        sums = (patches.weights[moving] @ seen[..., None])[..., 0]
+        gain = sums[:, 2] / patches.power[moving]
+        ahead = np.einsum("nab,nb->na", inverse[moving], sums[:, :2]) / np.maximum(gain, _LEAST_GAIN)[:, None]
         step = np.einsum("nab,nb->na", shear[moving], ahead)
         length[moving] = np.linalg.norm(step, axis=1)
-        xy = xy.copy()
         xy[moving] -= step * np.minimum(1, options.longest_step_px / np.maximum(length[moving], 1e-9))[:, None]
-        moving = moving[length[moving] > options.converged_px / 4]
+        is_near = np.linalg.norm(xy[moving] - starts[moving], axis=1) < options.reach_px
+        moving = moving[is_near & (length[moving] > options.converged_px / 4)]
         if not len(moving):
             break
-    seen = target.read(level, xy[:, None].astype(np.float32) + offsets)
+    seen = target.read(level, xy[..., None].astype(np.float32) + offsets)
     good &= target.clipped(seen) @ patches.window < _MOST_CLIPPED
+    gain = (patches.weights[:, 2:] @ seen[..., None])[:, 0, 0] / patches.power
     seen = seen - (seen @ patches.window)[:, None]
-    gain = np.einsum("np,np->n", seen * patches.window, patches.grey) / patches.power
     power = np.maximum((seen**2) @ patches.window, 1e-6)
     quality = gain * np.sqrt(patches.power / power)
     noise = np.maximum(power / np.maximum(gain, _LEAST_GAIN) ** 2 - patches.power, 0)

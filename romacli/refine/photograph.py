@@ -72,7 +72,7 @@ class Photograph:
         return np.array(self.levels[level].shape[::-1]) / self.levels[0].shape[::-1]
 
     def read(self, level: int, places: np.ndarray) -> np.ndarray:
-        """Grey values at (n, p, 2) COLMAP pixels of a level, as (n, p) float32; the border continues outside."""
+        """Grey values at (n, 2, p) COLMAP pixels of a level, as (n, p) float32; the border continues outside."""
         return _remap(self.levels[level], places, cv2.INTER_LINEAR)
 
     def best_near(self, places: np.ndarray, radius: int) -> np.ndarray:
@@ -93,11 +93,12 @@ class Photograph:
         return best
 
     def holds(self, level: int, places: np.ndarray) -> np.ndarray:
-        """Which of n patches (n, p, 2), in px of a level, lie in the photograph and outside of its mask; (n,) bool."""
-        inside = np.all((places > 0) & (places < self.levels[level].shape[::-1]), axis=(1, 2))
+        """Which of n patches (n, 2, p), in px of a level, lie in the photograph and outside of its mask; (n,) bool."""
+        low, high = places.min(axis=2), places.max(axis=2)
+        inside = np.all((low > 0) & (high < self.levels[level].shape[::-1]), axis=1)
         if self.kept is None:
             return inside
-        masked = _remap(self.kept, places / self.scale(level), cv2.INTER_NEAREST) == 0
+        masked = _remap(self.kept, places / self.scale(level)[:, None], cv2.INTER_NEAREST) == 0
         return inside & ~np.any(masked, axis=1)
 
 
@@ -114,6 +115,6 @@ def _fixedness(grey: np.ndarray) -> np.ndarray:
 
 def _remap(image: np.ndarray, places: np.ndarray, interpolation: int) -> np.ndarray:
     if not places.size:
-        return np.zeros(places.shape[:-1], image.dtype)
-    x, y = (np.ascontiguousarray(places[..., axis], np.float32) - np.float32(0.5) for axis in (0, 1))
+        return np.zeros((len(places), places.shape[2]), image.dtype)
+    x, y = (places[:, axis].astype(np.float32) - np.float32(0.5) for axis in (0, 1))
     return cv2.remap(image, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE)
