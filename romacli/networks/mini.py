@@ -23,7 +23,7 @@ from romacli.errors import WeightsError
 
 from .output import NetworkMatch, Unfinished
 from .parts.local_correlation import local_correlation
-from .parts.pointwise import Linear
+from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.solve import solve_positive_definite
 
@@ -105,11 +105,11 @@ def pixel_grid(height: int, width: int, device: torch.device | None = None) -> T
 
 def convolution(channels_in: int, channels_out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     """Return convolution, batch norm and ReLU, the building block of trunk and refiners."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
+    if kernel == 1:
+        layer: nn.Conv2d = PointwiseConv2d(channels_in, channels_out, bias=False)
+    else:
+        layer = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
@@ -309,15 +309,15 @@ class Refiner(nn.Module):
         super().__init__()
         features, width = config.refiner_features[level], config.refiner_width[level]
         self.radius = config.refiner_radius[level]
-        self.features = nn.Sequential(nn.Conv2d(channels, features, 1, bias=False), nn.BatchNorm2d(features))
-        self.descriptors = nn.Conv2d(channels, config.refiner_descriptors[level], 1) if self.radius else None
-        self.displacement = nn.Conv2d(2, 8, 1)
+        self.features = nn.Sequential(PointwiseConv2d(channels, features, bias=False), nn.BatchNorm2d(features))
+        self.descriptors = PointwiseConv2d(channels, config.refiner_descriptors[level]) if self.radius else None
+        self.displacement = PointwiseConv2d(2, 8)
         correlations = (2 * self.radius + 1) ** 2 if self.radius else 0
         self.body = nn.Sequential(
             convolution(2 * features + 8 + correlations, width, kernel=1),
             *(convolution(width, width) for _ in range(config.refiner_convolutions[level])),
         )
-        self.output = nn.Conv2d(width, 3, 1)
+        self.output = PointwiseConv2d(width, 3)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
@@ -346,7 +346,8 @@ class Refiner(nn.Module):
                 )
             gain = CORRELATION_GAIN * source["descriptors"].shape[1] ** 0.5  # descriptors have unit length
             parts.append((local * gain).to(features.dtype))
-        x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
+        # Each of them first: joining maps of unlike layouts takes several times as long.
+        x = torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts], dim=1)
         change = self.output(self.body(x)).float()  # (B, 3, H, W)
         cell = warp.new_tensor([2 / width, 2 / height])
         return warp + change[:, :2].permute(0, 2, 3, 1) * cell, certainty + change[:, 2]
@@ -367,7 +368,7 @@ class Mini(nn.Module):
         channels = self.config.trunk_channels
         self.trunk = Trunk(self.config)
         self.fine_trunk = None if self.config.shared_trunk else Trunk(self.config, with_coarse=False)
-        self.tokens = nn.Conv2d(channels[3], channels[3], 1)
+        self.tokens = PointwiseConv2d(channels[3], channels[3])
         self.match_encoder = MatchEncoder(self.config.fourier_channels)
         self.decoder = AnchorDecoder(self.config)
         self.refiners = nn.ModuleDict(

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 
 from romacli.errors import WeightsError
 from romacli.networks.mini import (
@@ -183,6 +184,11 @@ def test_pixel_grid_holds_centres_x_first():
 
 def test_swap_halves_exchanges_partners():
     assert swap_halves({"x": torch.arange(4)})["x"].tolist() == [2, 3, 0, 1]
+
+
+def test_layers_of_single_pixels_use_the_library_that_is_fast_on_one_thread():
+    layers = dict(Mini(TINY).named_modules())
+    assert not [name for name, layer in layers.items() if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1)]
 
 
 def test_saved_weights_come_back(tmp_path, network, images):

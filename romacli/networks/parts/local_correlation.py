@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Gathered in one step: on a CPU, what fits its cache; on other devices more, for few kernel launches.
-CHUNK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 20
 CHUNK_VALUES_ELSEWHERE = 1 << 28
 
 
