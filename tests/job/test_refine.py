@@ -171,6 +171,29 @@ def test_a_photograph_of_another_size_is_named(job: Layout) -> None:
     assert any(NAMES[2] in sentence and "size" in sentence for sentence in told.sentences)
 
 
+def test_photographs_of_sixteen_bits_and_narrow_range_are_refined_as_those_of_eight(job: Layout) -> None:
+    of_eight = keypoints(job)
+    for name in NAMES:
+        path = job.root.parent / "photos" / name
+        assert cv2.imwrite(str(path), read_image(path)[..., ::-1].astype(np.uint16) * 16 + 300)
+    write_images(job.images, {})
+    job.features.unlink()
+    assert again(job).warnings == ()
+    for name, points in keypoints(job).items():
+        both = refined(points) & refined(of_eight[name])
+        assert both.sum() > 0.9 * refined(of_eight[name]).sum() > 0
+        assert np.median(np.abs(points.xy - of_eight[name].xy)[both]) < 0.05
+
+
+def test_photographs_too_long_to_be_read_between_pixels_are_named(job: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("romacli.run.refine.LONGEST_SIDE", SIZE[0] - 1)
+    job.features.unlink()
+    told = Told()
+    again(job, told=told)
+    assert any(NAMES[0] in sentence and "too long" in sentence for sentence in told.sentences)
+    assert not any(refined(points).any() for points in keypoints(job).values())
+
+
 def test_without_photographs_keypoints_are_made_and_it_is_said_that_they_are_not_refined(job: Layout) -> None:
     shutil.rmtree(job.root.parent / "photos")
     told = Told()
@@ -262,6 +285,26 @@ def test_photographs_that_fit_into_memory_are_decoded_once(job: Layout, monkeypa
     again(job, replace(PLAIN, refine=RefineOptions(refine=True)), told)
     assert TITLE in told.begun
     assert sorted(decoded) == sorted(Path(name).name for name in NAMES)
+
+
+def test_photographs_too_large_for_memory_are_decoded_again_and_give_the_same(
+    job: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, decoded = keypoints(job), 0
+
+    def counting(path: Path) -> np.ndarray:
+        nonlocal decoded
+        decoded += 1
+        return read_image(path)
+
+    monkeypatch.setattr("romacli.run.refine.HELD_BYTES", 1)
+    monkeypatch.setattr("romacli.run.refine.read_image", counting)
+    job.features.unlink()
+    again(job)
+    assert decoded > len(NAMES)
+    for name, points in keypoints(job).items():
+        np.testing.assert_array_equal(points.xy, at_once[name].xy)
+        np.testing.assert_array_equal(refined(points), refined(at_once[name]))
 
 
 def test_a_photograph_takes_no_more_memory_than_is_planned() -> None:

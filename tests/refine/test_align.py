@@ -6,9 +6,10 @@ import pytest
 
 from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
-from romacli.refine.photograph import Photograph
+from romacli.refine.photograph import Photograph, levels_of
 from romacli.synthetic import SyntheticPair, Textures
 from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice
+from romacli.types import Size
 
 OPTIONS = RefineOptions()
 
@@ -174,3 +175,20 @@ def test_sixteen_bits_and_nothing_to_do() -> None:
     assert found.good.mean() > 0.9
     assert np.abs(found.xy - places)[found.good].max() < 0.05
     assert len(align(narrow, wide, places[:0], places[:0], shear[:0], OPTIONS).xy) == 0
+
+
+@pytest.mark.parametrize(("size", "levels"), [((320, 240), 1), ((4096, 3072), 1), ((8700, 11600), 3)])
+def test_photographs_of_many_megapixels_are_refined_from_coarse_to_fine(size: Size, levels: int) -> None:
+    assert levels_of(size) == levels
+
+
+def test_coarser_levels_find_what_is_farther_off() -> None:
+    image = cv2.resize(plaster(200), (800, 800), interpolation=cv2.INTER_CUBIC)
+    places = np.stack(np.meshgrid(np.arange(200.0, 600, 40), np.arange(200.0, 600, 40)), axis=-1).reshape(-1, 2)
+    shear = np.tile(np.eye(2), (len(places), 1, 1))
+    fine, deep = (Photograph.prepare(image, levels) for levels in (1, 3))
+    starts = places + [4, -4]
+    assert not align(fine, fine, places, starts, shear, OPTIONS).good.any()
+    found = align(deep, deep, places, starts, shear, OPTIONS)
+    assert found.good.mean() > 0.5
+    assert np.abs(found.xy - places)[found.good].max() < 0.1
