@@ -111,12 +111,12 @@ def map_incrementally(
         placed.begin(sum(model.num_reg_images() for model in found.values()))
         trials = _trials(few, trial, options, content, ranked, {image: names[image] for image in group}, placed)
         model = max(trials, key=lambda one: one.num_reg_images(), default=None)
-        if model is None:
-            break
-        complete(model, database, image_root, options, content, left, least_deg=least_angle_deg(ranked))
-        registered = set(model.reg_image_ids())
-        if found and len(registered) < options.min_model_size:
-            break
+        if model is not None:
+            complete(model, database, image_root, options, content, left, least_deg=least_angle_deg(ranked))
+        registered = set(model.reg_image_ids()) if model is not None else set()
+        if not registered or (found and len(registered) < options.min_model_size):
+            left -= set(group)  # other groups may have one
+            continue
         write_model(model, output / str(len(found)))
         found[len(found)] = model
         left -= registered

@@ -29,7 +29,7 @@ from romacli.words import counted
 from .georeference import GEOREFERENCE
 from .incremental import extend, write_model
 from .mappers import run_mapper
-from .options import Content, MapperOptions
+from .options import Content, MapperName, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
@@ -104,7 +104,7 @@ def reconstruct(
         _copy_database(database, copy)
         if without:
             _drop(copy, without)
-            options = replace(options, min_model_size=min(options.min_model_size, _SMALLEST_APART))
+            options = _for_parts(options)
         output.mkdir()
         found, attempts = run_mapper(copy, image_root, output, options, content, progress)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
@@ -281,6 +281,13 @@ def _drop(database: Path, pairs: Collection[Pair]) -> None:
             "every verified pair seems to show places that only look alike, so none is left to map. Leave --filter out "
             "to map them all the same."
         )
+
+
+def _for_parts(options: MapperOptions) -> MapperOptions:
+    """Options where groups may be apart: small models count, and the global mapper, which makes one model of what
+    hardly holds together, runs only if it is asked for."""
+    mapper = MapperName.incremental if options.mapper == MapperName.auto else options.mapper
+    return replace(options, min_model_size=min(options.min_model_size, _SMALLEST_APART), mapper=mapper)
 
 
 def _rank(model: Any) -> tuple[int, int]:

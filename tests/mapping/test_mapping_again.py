@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.small_scene import make_scene
+from support.small_scene import Scene, make_scene
 from support.uncalibrated import wandering, write_views
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.options import VerifyOptions
+from romacli.colmap.poses import read_poses
 from romacli.mapping.evidence import Attempt, better, judge
 from romacli.mapping.incremental import HighWater, map_incrementally
 from romacli.mapping.initial import apart, initial_pairs, least_angle_deg
-from romacli.mapping.options import MapperOptions
+from romacli.mapping.options import MapperName, MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.mapping.thinning import thin
 
@@ -67,6 +69,30 @@ def test_the_first_model_stays_where_the_second_is_no_better(tmp_path, monkeypat
     assert summary.registered == 4
     assert "kept" in summary.attempts[0]
     assert "kept" not in summary.attempts[1]
+
+
+def test_images_that_a_filter_keeps_apart_call_no_global_mapper(tmp_path, monkeypatch):
+    make_scene(8).write(tmp_path / "a.db")
+    monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", without_last_images(4))
+    doubted = {("000.jpg", "003.jpg")}
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD, without=doubted)
+    assert summary.attempts == ("incremental: 4 of 8 images (4 of 8 connected images not registered), kept",)
+
+
+def test_a_group_that_gives_no_model_leaves_the_others_theirs(tmp_path):
+    parts = [make_scene([f"{count}/{n}.jpg" for n in range(count)], points=100) for count in (6, 5, 4)]
+    rng = np.random.default_rng(0)
+    for name, xy in parts[1].keypoints.items():
+        parts[1].keypoints[name] = rng.uniform(0, 480, xy.shape).astype(np.float32)
+    poses, keypoints, matches = (
+        {key: value for part in parts for key, value in getattr(part, told).items()}
+        for told in ("poses", "keypoints", "matches")
+    )
+    verify = VerifyOptions(min_inlier_ratio=0.0, min_inliers=8, max_error_px=3, num_threads=1)
+    Scene(poses, keypoints, matches).write(tmp_path / "a.db", verify=verify)
+    options = replace(ONE_THREAD, mapper=MapperName.incremental, min_model_size=3)
+    assert reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options).models == 2
+    assert read_poses(tmp_path / "sparse" / "1").keys() == set(parts[2].names)
 
 
 def test_one_good_mapper_is_enough(tmp_path):
