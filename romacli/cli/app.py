@@ -19,7 +19,7 @@ from romacli.cli.measuring import eval as evaluation
 from romacli.cli.options import PANELS, normalise
 from romacli.cli.viewing import describe, follow, report, show
 from romacli.errors import RomacliError
-from romacli.run.options import TryRotations
+from romacli.run.options import Try
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong options; 3 could not start; 4 finished, with the failures listed; 5 nothing matched "
@@ -92,11 +92,14 @@ class _Front(TyperGroup):
             raise typer.Exit(_end(error, self._words)) from error
 
 
+BARE = ("--try-rotations", "--rescue")
+
+
 def _with_values(words: Sequence[str]) -> list[str]:
-    """Give a bare --try-rotations, from before it took a value, the value it stands for."""
+    """Give a bare --try-rotations or --rescue, from before they took a value, the value it stands for."""
     following = [*words[1:], ""][: len(words)]
     return [
-        f"{word}=always" if normalise(word) == "--try-rotations" and after not in set(TryRotations) else word
+        f"{word}=always" if normalise(word) in BARE and after not in set(Try) else word
         for word, after in zip(words, following, strict=True)
     ]
 

@@ -18,13 +18,15 @@ from romacli.job.job import Job, matched_sizes
 from romacli.job.masks import note_masks
 from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.job.outputs.table import OUTPUTS
-from romacli.job.turned import Trial, try_turned, turned_images
+from romacli.job.trials.joined import try_joining
+from romacli.job.trials.trial import Trial
+from romacli.job.trials.turned import try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
 from romacli.pairs import write_pairs
 from romacli.progress import Progress
 from romacli.run.engine import match_in_parallel
 from romacli.run.match import Append, MatchSummary, match_images
-from romacli.run.options import TryRotations
+from romacli.run.options import Try
 from romacli.run.photographs import (
     with_headers,
 )
@@ -58,19 +60,17 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         _note(job)
         todo = _todo(job, progress)
         run = MatchSummary()
-        if todo.pairs:
-            with (
-                _telling_what_is_done(job, progress),
-                noted(job.layout, "matching", images=job.images.root) as counts,
-            ):
-                try:
-                    run = _match(job, todo, lease, progress, stop, run)
-                finally:
-                    counts.update(pairs=run.run, encodes=run.encodes)
-            if run.flat:
-                progress.warn(_about_flat(sorted(run.flat)))
-            if job.options.shard is None and job.options.match.try_rotations is TryRotations.auto:
-                _try_turned(job, run, lease, progress, stop)
+        with _telling_what_is_done(job, progress):
+            if todo.pairs:
+                with noted(job.layout, "matching", images=job.images.root) as counts:
+                    try:
+                        run = _match(job, todo, lease, progress, stop, run)
+                    finally:
+                        counts.update(pairs=run.run, encodes=run.encodes)
+                if run.flat:
+                    progress.warn(_about_flat(sorted(run.flat)))
+            if job.options.shard is None:
+                _try_more(job, run, lease, progress, stop)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
             if summary.turned_images:
@@ -97,11 +97,14 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
     return HlocSources(*made_of, replaces=asked.replaces)
 
 
-def _try_turned(job: Job, run: MatchSummary, lease: Lease, progress: Progress, stop: StopRequest) -> None:
-    """Try rotations of the photographs that hardly match anything, and report those found rotated."""
-    writing = partial(_writing, job, lease)
-    trial = Trial(job.layout, job.images, job.pairs, job.matcher, job.options.match, job.journal, writing)
-    run.encodes += try_turned(trial, progress, stop).encodes
+def _try_more(job: Job, run: MatchSummary, lease: Lease, progress: Progress, stop: StopRequest) -> None:
+    """Try rotations of photographs that hardly match anything, then SIFT between groups that no pair joins."""
+    asked, writing = job.options.match, partial(_writing, job, lease)
+    trial = Trial(job.layout, job.images, job.pairs, job.matcher, asked, job.journal, writing)
+    if asked.try_rotations is Try.auto:
+        run.encodes += try_turned(trial, progress, stop).encodes
+    if asked.rescue is Try.auto:
+        run.encodes += try_joining(trial, progress, stop).encodes
 
 
 @contextmanager
@@ -284,6 +287,6 @@ def _nothing_matched(summary: MatchSummary) -> str:
         return f"none of {counted(summary.pairs, 'pair')} matched. First reason: {failures[0]}"
     return (
         f"none of {counted(summary.pairs, 'pair')} overlaps enough ({summary.rejected} rejected). Check that the "
-        "photographs overlap, lower --min-certainty or --min-overlap, or try --rescue for wide baselines, "
+        "photographs overlap, lower --min-certainty or --min-overlap, or try --rescue always for wide baselines, "
         "--try-scales for large scale changes, --try-rotations if some are rotated, or --model roma-outdoor."
     )

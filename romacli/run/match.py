@@ -216,7 +216,7 @@ class _Run:
             if self._options.rescue_from:
                 given = FileMatches(self._options.rescue_from, self._turns)
                 self._retries.append(Rescue(matcher, given, WEAK_OVERLAP["rescue_from"]))
-            if self._options.rescue:
+            if self._options.rescues_every_pair:
                 sift = SiftMatches(self._read, capacity_bytes=room)
                 self._retries.append(Rescue(matcher, sift, WEAK_OVERLAP["rescue"]))
         return fit
@@ -415,7 +415,11 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int)
     Raises:
         UsageError: the requested cache does not hold two.
     """
-    kept = options.turns_every_pair, options.try_scales, options.rescue  # retries that keep features of photographs
+    kept = (
+        options.turns_every_pair,
+        options.try_scales,
+        options.rescues_every_pair,
+    )  # retries that keep features of photographs
     parts = 1 + sum(kept)
     if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes

@@ -24,7 +24,7 @@ CacheGb = Annotated[
 NumWorkers = Annotated[int, Option("Threads that prefetch photographs.", min=1)]
 
 
-class TryRotations(Choice):
+class Try(Choice):
     auto = "auto"
     always = "always"
     never = "never"
@@ -41,7 +41,8 @@ class MatchOptions:
     seed: of every random choice, together with the two names.
     try_rotations: the loop itself tries rotations if `always`; `auto` leaves that to a later pass.
     try_scales: retry weak pairs with parts of their photographs enlarged.
-    rescue: retry weak pairs starting from verified SIFT matches.
+    rescue: the loop itself retries weak pairs starting from verified SIFT matches if `always`; `auto` leaves pairs
+        between groups of photographs to a later pass.
     rescue_from: retry weak pairs starting from verified matches in this folder's features.h5 and matches.h5.
     strict: stop at the first unreadable photograph.
     processes: number of processes that share the device's memory.
@@ -54,13 +55,13 @@ class MatchOptions:
     num_workers: NumWorkers = 2
     seed: Annotated[int, Option("Seed of every random choice.", min=0)] = 0
     try_rotations: Annotated[
-        TryRotations,
+        Try,
         Option(
             "Try photographs rotated by 90, 180 and 270 degrees. auto: those that hardly match anything, at the "
             "coarse stage against a few partners. always: the second photograph of each pair that is rejected or "
             "overlaps by less than 10 %, which takes up to four times as long. EXIF orientation is always applied."
         ),
-    ] = TryRotations.auto
+    ] = Try.auto
     try_scales: Annotated[
         bool,
         Option(
@@ -69,13 +70,14 @@ class MatchOptions:
         ),
     ] = False
     rescue: Annotated[
-        bool,
+        Try,
         Option(
-            "Retry pairs that are rejected or overlap by less than 10 %, starting from their SIFT matches if at "
-            "least 30 are inliers of one epipolar geometry, for wide baselines. Costs about a second per photograph, "
-            "and another match per pair that qualifies."
+            "Retry pairs starting from their SIFT matches if at least 30 are inliers of one epipolar geometry, for "
+            "wide baselines. auto: up to a fifth of the pairs, between photographs that would otherwise fall into "
+            "separate groups. always: all that are rejected or overlap by less than 10 %. Costs up to a second per "
+            "photograph, and another match per pair that qualifies."
         ),
-    ] = False
+    ] = Try.auto
     rescue_from: Annotated[
         Path | None,
         Option(
@@ -93,14 +95,19 @@ class MatchOptions:
         return {
             "try_rotations": self.turns_every_pair or None,
             "try_scales": self.try_scales or None,
-            "rescue": self.rescue or None,
+            "rescue": self.rescues_every_pair or None,
             "rescue_from": self.rescue_from is not None or None,
         }
 
     @property
     def turns_every_pair(self) -> bool:
         """Whether the loop retries each rejected or weak pair with its second photograph rotated."""
-        return self.try_rotations is TryRotations.always
+        return self.try_rotations is Try.always
+
+    @property
+    def rescues_every_pair(self) -> bool:
+        """Whether the loop retries each rejected or weak pair starting from SIFT's matches."""
+        return self.rescue is Try.always
 
 
 class Changed(Choice):

@@ -389,7 +389,8 @@ class Journal:
         tried, held = tried_in(record.header), self._index.get(key)
         self._tried[key] = tried | self._tried.get(key, frozenset())
         is_turned = quarter_turns_in(record.header) and not self._quarter_turns.get(key)
-        finds_more = tried and kind != "rejected" and held is not None and (overlap or 0) > (held.overlap or 0)
+        retried = tried or found_by_in(record.header)
+        finds_more = retried and kind != "rejected" and held is not None and (overlap or 0) > (held.overlap or 0)
         if held is None or is_turned or finds_more:
             self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
             turns = quarter_turns_in(record.header)

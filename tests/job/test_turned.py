@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.geometry.turns import turn_image
 from romacli.images.decode import read_image
-from romacli.job.turned import starved
+from romacli.job.trials.turned import starved
 from romacli.matchers import registry
 from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from support.blobs import SIZE, save
 from support.homography import HomographyMatcher, image_digest
 
 from romacli.errors import InputError, UsageError
@@ -18,13 +18,12 @@ from romacli.images.decode import read_image
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS
 from romacli.run.match import images_that_fit, match_images
-from romacli.run.options import MatchOptions
+from romacli.run.options import MatchOptions, Try
 from romacli.run.retries.retry import check_retries
 from romacli.run.retries.sparse import FileMatches
 from romacli.store.hloc import write_features, write_matches
 from romacli.types import CompactWarp, Features, ImageList, Keypoints, Matches, PairList, PairResult, Rejected
 
-SIZE = (320, 240)
 PAIR = ("0.png", "1.png")
 
 
@@ -45,17 +44,6 @@ class BlindMatcher(HomographyMatcher):
         return super().match(list(pairs), list(seeds))
 
 
-def save(folder: Path, name: str, seed: int, shift: tuple[int, int]) -> None:
-    """A part of a surface of blobs, given by the seed of its texture and the position of the crop."""
-    rng = np.random.default_rng(seed)
-    paint = np.full((400, 500), 128, np.uint8)
-    for _ in range(900):
-        place, radius = rng.integers(0, (500, 400)), int(rng.integers(2, 9))
-        cv2.circle(paint, (int(place[0]), int(place[1])), radius, int(rng.integers(0, 256)), -1)
-    x, y = shift
-    cv2.imwrite(str(folder / name), paint[y : y + SIZE[1], x : x + SIZE[0]])
-
-
 def run(folder: Path, shifts: dict[str, tuple[int, int]], **options) -> tuple[PairResult, BlindMatcher]:
     known = {}
     for name, (x, y) in shifts.items():
@@ -71,7 +59,7 @@ def test_verified_matches_begin_a_rejected_pair(tmp_path: Path) -> None:
     for name, shift in shifts.items():
         save(tmp_path, name, 0, shift)
     assert isinstance(run(tmp_path, shifts)[0], Rejected)
-    result, matcher = run(tmp_path, shifts, rescue=True)
+    result, matcher = run(tmp_path, shifts, rescue=Try.always)
     assert isinstance(result, CompactWarp)
     assert result.found_by == "rescue"
     first, second = matcher.points[0]
@@ -83,7 +71,7 @@ def test_photographs_of_different_places_stay_rejected(tmp_path: Path) -> None:
     shifts = {"0.png": (10, 20), "1.png": (90, 60)}
     for seed, (name, shift) in enumerate(shifts.items()):
         save(tmp_path, name, seed, shift)
-    result, matcher = run(tmp_path, shifts, rescue=True)
+    result, matcher = run(tmp_path, shifts, rescue=Try.always)
     assert isinstance(result, Rejected)
     assert not matcher.points
 
@@ -137,7 +125,7 @@ def test_too_few_matches_in_files_rescue_nothing(tmp_path: Path) -> None:
 def test_only_retries_that_keep_features_share_their_memory(tmp_path: Path) -> None:
     fits = [
         images_that_fit(BlindMatcher({}), MatchOptions(cache_gb=0.01, **asked), 100_000)
-        for asked in ({}, {"rescue_from": tmp_path}, {"rescue": True})
+        for asked in ({}, {"rescue_from": tmp_path}, {"rescue": Try.always})
     ]
     assert fits == [100, 100, 50]
 
@@ -182,5 +170,5 @@ def test_the_embedded_network_begins_from_points() -> None:
 
 
 def test_a_matcher_that_cannot_begin_from_points_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--rescue needs a matcher that can start from points"):
-        check_retries(HomographyMatcher({}), MatchOptions(rescue=True))
+    with pytest.raises(UsageError, match=r"--rescue always needs a matcher that can start from points"):
+        check_retries(HomographyMatcher({}), MatchOptions(rescue=Try.always))

@@ -14,7 +14,7 @@ from romacli.geometry.turns import turn_image
 from romacli.geometry.warp import cell_centres, decode_targets
 from romacli.images.decode import read_image
 from romacli.run.match import MatchSummary, match_images
-from romacli.run.options import MatchOptions, TryRotations
+from romacli.run.options import MatchOptions, Try
 from romacli.store.journal import Journal, JournalWriter
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, Rejected
 
@@ -101,7 +101,7 @@ def test_without_a_word_in_exif_it_is_rejected(scene):
 def test_turned_photographs_are_tried_and_recorded_as_stored(scene, orientation):
     root, stored, truth, matcher = scene
     save(root, stored, orientation)
-    results, summary = run(root, matcher, try_rotations=TryRotations.always)
+    results, summary = run(root, matcher, try_rotations=Try.always)
     assert (summary.matched, summary.turned, summary.rejected) == (3, 2, 0)
     for pair, result in results.items():
         require_true(result, pair, truth)
@@ -112,8 +112,8 @@ def test_turned_photographs_are_tried_and_recorded_as_stored(scene, orientation)
 def test_results_do_not_depend_on_batches_or_room(scene):
     root, stored, _, matcher = scene
     save(root, stored, None)
-    plain, _ = run(root, matcher, try_rotations=TryRotations.always)
-    cramped, _ = run(root, matcher, try_rotations=TryRotations.always, batch_size=3, cache_gb=300e-9)
+    plain, _ = run(root, matcher, try_rotations=Try.always)
+    cramped, _ = run(root, matcher, try_rotations=Try.always, batch_size=3, cache_gb=300e-9)
     for pair, result in plain.items():
         assert all(np.array_equal(value, getattr(cramped[pair], name)) for name, value in vars(result).items())
 
@@ -121,7 +121,7 @@ def test_results_do_not_depend_on_batches_or_room(scene):
 def test_the_journal_keeps_the_turn_either_way_round(scene, tmp_path):
     root, stored, _, matcher = scene
     save(root, stored, None)
-    results, _ = run(root, matcher, try_rotations=TryRotations.always)
+    results, _ = run(root, matcher, try_rotations=Try.always)
     with JournalWriter(tmp_path / "journal", "f") as writer:
         writer.append(list(results.items()))
     with Journal.open(tmp_path / "journal") as journal:
@@ -133,7 +133,7 @@ def test_the_journal_keeps_the_turn_either_way_round(scene, tmp_path):
 def test_pairs_that_match_are_not_tried_again(scene):
     root, stored, _, matcher = scene
     save(root, stored, 6)
-    _, summary = run(root, matcher, try_rotations=TryRotations.always)
+    _, summary = run(root, matcher, try_rotations=Try.always)
     assert (summary.matched, summary.turned, summary.encodes) == (3, 0, 3)
 
 
@@ -148,8 +148,8 @@ def test_a_coarse_stage_gives_the_overlap_of_the_best_quarter(scene):
     root, stored, _, matcher = scene
     save(root, stored, None)
     coarse = CoarseMatcher(matcher._plane_from_image)
-    scores, _ = run(root, coarse, try_rotations=TryRotations.always)
-    fine, _ = run(root, matcher, try_rotations=TryRotations.always)
+    scores, _ = run(root, coarse, try_rotations=Try.always)
+    fine, _ = run(root, matcher, try_rotations=Try.always)
     assert {pair: result.overlap for pair, result in scores.items()} == {
         pair: pytest.approx(result.overlap) for pair, result in fine.items()
     }

@@ -37,7 +37,7 @@ class Rescue:
         """The result of a pair, or a new one with far more overlap that agrees with the sparse matches."""
         if not is_weak(result, self._weak_overlap):
             return result
-        verified = _verified(self._sparse.find(pair, (features[0].size, features[1].size)), seed)
+        verified = verify(self._sparse.find(pair, (features[0].size, features[1].size)), seed)
         if verified is None:
             return result
         matrix, points = verified
@@ -51,8 +51,8 @@ class Rescue:
         self._sparse.clear()
 
 
-def _verified(points: PointPairs, seed: int) -> tuple[np.ndarray, PointPairs] | None:
-    """A fundamental matrix and its inliers, if there are enough."""
+def verify(points: PointPairs, seed: int) -> tuple[np.ndarray, PointPairs] | None:
+    """The fundamental matrix of point pairs in px and its inliers; None if there are too few to be trusted."""
     try:
         matrix, inliers = estimate_fundamental(*points, max_error_px=_INLIER_PX, seed=seed & 0x7FFFFFFF)
     except EstimationError:

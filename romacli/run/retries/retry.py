@@ -44,7 +44,7 @@ def check_retries(matcher: Matcher, options: MatchOptions, names: Sequence[str] 
         raise UsageError(f"--try-rotations always needs a dense matcher, but {matcher.name} gives keypoints. Omit it.")
     if options.try_scales and not isinstance(matcher, CoarseMatcher):
         raise UsageError(f"--try-scales needs a matcher with a coarse stage, but {matcher.name} has none. Try mini.")
-    asked = "--rescue" if options.rescue else "--rescue-from" if options.rescue_from else None
+    asked = "--rescue always" if options.rescues_every_pair else "--rescue-from" if options.rescue_from else None
     if asked and not getattr(matcher, "starts_from_points", False):
         raise UsageError(f"{asked} needs a matcher that can start from points, but {matcher.name} cannot. Try mini.")
     if options.rescue_from:

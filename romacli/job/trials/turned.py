@@ -5,22 +5,21 @@ Only these are tried, at the coarse stage and against a few partners; matched pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
-from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.job.trials.trial import Trial
+from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
-from romacli.run.match import Append, MatchSummary, match_images
-from romacli.run.options import MatchOptions, TryRotations
+from romacli.run.match import MatchSummary, match_images
+from romacli.run.options import Try
 from romacli.run.retries.rotations import QUARTERS
 from romacli.stop import StopRequest
-from romacli.store.journal import Journal
-from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
 
 TURNED = "turned"
@@ -29,19 +28,6 @@ _WEAK_OVERLAP, _FEWEST_OVERLAP, _CLEAR_GAIN = 0.1, 0.05, 2.5
 _PARTNERS = 3
 # One image may be tried per this many pairs, so that trials stay a small part of the job.
 _PAIRS_A_TRIAL = 5
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What trials need from a job. journal: opens it; writing: opens it for appending."""
-
-    layout: Layout
-    images: ImageList
-    pairs: PairList
-    matcher: Matcher
-    options: MatchOptions
-    journal: Callable[[], Journal]
-    writing: Callable[[], AbstractContextManager[Append]]
 
 
 def starved(pairs: Sequence[Pair], overlaps: Mapping[Pair, float]) -> dict[str, list[str]]:
@@ -78,7 +64,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
     if turned:
         # The second photograph of a pair is the one rotated.
         pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
-        options = replace(trial.options, try_rotations=TryRotations.always)
+        options = replace(trial.options, try_rotations=Try.always)
         with trial.writing() as append:
 
             def keep(results: Sequence[tuple[Pair, PairResult]]) -> None:

@@ -1,0 +1,1 @@
+"""What a job tries of its own accord once its pairs are matched."""
