@@ -17,19 +17,29 @@ from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
 from romacli.geometry.warp import cell_centres, encode_targets, masked
-from romacli.job.outputs.filter import Dropped, FilterSummary, filter_pairs, noted_filter
+from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
+from romacli.pairs import write_pairs
 from romacli.progress import Silent
 from romacli.report.thumbnails import tinted
 from romacli.stop import StopRequest
+from romacli.store.journal import JournalWriter
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
-from romacli.types import CompactWarp, Pair
+from romacli.store.manifest import fingerprint, read_manifest, write_manifest
+from romacli.types import CompactWarp, Correspondences, Manifest, Pair, PairList
 
 SIZE, GRID, STEP_PX = (320, 240), (48, 64), 40
 # Left, top, width and height in px of details that only one wall has.
 POSTERS = {"front": (200, 60, 70, 80), "back": (330, 100, 80, 70)}
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 def wall_of(name: str) -> str:
@@ -167,6 +177,19 @@ def test_a_job_is_filtered_once_and_keeps_what_was_found(tmp_path: Path) -> None
     run = romacli("filter", layout.root, "--json")
     assert result_of(run)["pairs"] == 6
     assert "to do" not in run.stderr
+
+
+def test_matches_of_keypoints_are_mapped_unfiltered_and_it_is_said(tmp_path: Path) -> None:
+    layout, manifest, told = Layout(tmp_path / "job"), Manifest({"model": "points", "seed": 0}, "0"), Told()
+    layout.root.mkdir()
+    write_manifest(layout.manifest, manifest)
+    write_pairs(layout.pairs, PairList((("a", "b"),)))
+    points = np.zeros((9, 2), np.float32)
+    with JournalWriter(layout.journal, fingerprint(manifest)) as journal:
+        journal.append([(("a", "b"), Correspondences(points, points, np.ones(9, np.float32)))])
+    assert filter_for_mapper(layout, told, StopRequest()) is None
+    assert "keypoints" in told.said[0]
+    assert "models list" in told.said[0]
 
 
 def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:

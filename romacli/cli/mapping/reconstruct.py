@@ -68,6 +68,7 @@ def reconstruct(
     from romacli.job.matching import run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
+    from romacli.job.outputs.filter import filter_for_mapper
     from romacli.job.outputs.model import advice_on, georeference_models, gps_values
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
@@ -89,7 +90,7 @@ def reconstruct(
         matched = run_job(job, console, stop)
         import_matches(images, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
-        filtered = _filtered(job, filtering, console, stop)
+        filtered = filter_for_mapper(job.layout, console, stop) if filtering.filter else None
         model, look = _mapped(job, database, mapping, filtered, console, stop)
         if georeference:
             georeference_models(job.layout, database, console)
@@ -116,18 +117,6 @@ def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
     if mapping.refine_intrinsics is not None:
         return mapping
     return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
-
-
-def _filtered(job: Job, options: FilterOptions, console: Console, stop: StopRequest) -> FilterSummary | None:
-    """The filter's summary of the job's pairs, if enabled."""
-    from romacli.job.outputs.filter import filter_pairs
-
-    if not options.filter:
-        return None
-    found = filter_pairs(job.layout, console, stop)
-    for sentence in found.warnings:
-        console.warn(sentence)
-    return found
 
 
 def _mapped(

@@ -95,7 +95,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
     """Judge the pairs of a job by their warps, unless that is done; nothing is matched again, no photograph is read.
 
     Raises:
-        InputError: the folder contains no job, or one of a matcher of keypoints.
+        InputError: the folder contains no job.
         NothingFoundError: no pair has a warp.
     """
     with _matched(layout) as (journal, done, masks):
@@ -110,6 +110,18 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
             counts.update(pairs=summary.pairs)
             remember(layout, FILTER, derived_from, asdict(summary))
     return summary
+
+
+def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary | None:
+    """The same with its warnings told; None where there are no warps, which is said."""
+    try:
+        found = filter_pairs(layout, progress, stop)
+    except NothingFoundError as nothing:
+        progress.say(f"No pair is filtered: {nothing}")
+        return None
+    for sentence in found.warnings:
+        progress.warn(sentence)
+    return found
 
 
 def read_judged(layout: Layout) -> tuple[Views, dict[Edge, Judged]]:
@@ -128,9 +140,9 @@ def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | N
         listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
         if any(journal.kind(pair) == "correspondences" for pair in done):
-            raise InputError(
-                f"{layout.root} contains matches of keypoints, and the filter looks at what warps miss. Leave --filter "
-                "out, or match with a dense matcher of `romacli models list`."
+            raise NothingFoundError(
+                f"{layout.root} contains matches of keypoints, and look-alike places are told by what warps miss. "
+                "Dense matchers of `romacli models list` make warps."
             )
         if not done:
             raise NothingFoundError(f"{layout.root} contains no pair that matched, so there is nothing to filter.")
