@@ -96,6 +96,7 @@ def map_incrementally(
     several cameras, it is left to itself.
     """
     placed = HighWater(progress, content.images)
+    database = _with_known_fisheyes(database)
     if options.settings or _has_rigs(database):
         return _map_alone(database, image_root, output, options, content, placed)
     few, trial = output.with_name("few.db"), output.with_name("trial")
@@ -405,6 +406,21 @@ def _has_rigs(database: Path) -> bool:
     """Whether several cameras move together."""
     with closing(load_pycolmap().Database.open(database)) as opened:
         return any(rig.num_sensors() > 1 for rig in opened.read_all_rigs())
+
+
+def _with_known_fisheyes(database: Path) -> Path:
+    """The database, or a copy in which the focal lengths of fisheyes are known: COLMAP starts no model from others."""
+    known = database.with_name("fisheyes.db")
+    with closing(load_pycolmap().Database.open(database)) as opened:
+        cameras = [camera for camera in opened.read_all_cameras() if "FISHEYE" in camera.model.name]
+    if all(camera.has_prior_focal_length for camera in cameras):
+        return database
+    shutil.copyfile(database, known)
+    with closing(load_pycolmap().Database.open(known)) as opened:
+        for camera in cameras:
+            camera.has_prior_focal_length = True
+            opened.update_camera(camera)
+    return known
 
 
 def _images_and_pairs(database: Path) -> tuple[dict[int, str], np.ndarray]:

@@ -190,3 +190,14 @@ def test_a_long_lens_that_moves_forward_is_mapped_from_small_angles(tmp_path):
     assert summary.attempts == ("incremental: 12 of 12 images, kept",)
     (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
     assert camera.mean_focal_length() == pytest.approx(1920, rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE"])
+def test_fisheyes_nobody_calibrated_are_mapped_incrementally(tmp_path, model):
+    views = wandering(np.array([0.5, 0, 0]), 6)
+    write_views(tmp_path / "a.db", views, 400.0, points=600, is_fisheye=True, model=model)
+    options = replace(ONE_THREAD, mapper="incremental")
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
+    assert summary.registered == 6
+    (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.mean_focal_length() == pytest.approx(400, rel=0.02)

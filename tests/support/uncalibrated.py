@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ def write_views(
     distortion: float = 0.0,
     off_centre: tuple[float, float] = (0.0, 0.0),
     is_fisheye: bool = False,
+    model: str = GUESSED.model,
     seed: int = 1,
     **more,
 ) -> DatabaseSummary:
@@ -62,7 +64,8 @@ def write_views(
     focal: in px, one per view where they differ.
 
     relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL. off_centre:
-    position of the optical axis relative to the middle, in px. is_fisheye: equidistant projection.
+    position of the optical axis relative to the middle, in px. is_fisheye: equidistant projection. model: what the
+    database takes the camera for.
     """
     rng = np.random.default_rng(seed)
     lengths = focal if isinstance(focal, list) else [focal] * len(poses)
@@ -86,7 +89,9 @@ def write_views(
         for j in range(i + 1, min(i + 5, len(names)))
     }
     matches = {pair: rows for pair, rows in matches.items() if len(rows) > 30}
-    cameras, camera_of = assign_cameras([ImageInfo(name, SIZE, **more) for name in names], GUESSED)
+    cameras, camera_of = assign_cameras(
+        [ImageInfo(name, SIZE, **more) for name in names], replace(GUESSED, model=model)
+    )
     return write_database(
         path,
         cameras=cameras,
