@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 
+from romacli.forest import Forest
 from romacli.geometry.warp import WarpField, precisions_of
 from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
@@ -23,6 +24,8 @@ Known = tuple[np.ndarray, np.ndarray]
 Batches = Callable[[Sequence[Edge]], Iterable[Sequence[Edge]]]
 # A warp that shrinks more than this says nothing of the way back.
 _LEAST_AREA = 0.05
+# Links of which sums are made at once.
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,8 @@ class RefinedTracks:
 
 
 def refine_tracks(
-    ids: Sequence[np.ndarray],
     xy: Sequence[np.ndarray],
-    links: Mapping[Edge, Links],
+    links: Iterable[tuple[Edge, Links]],
     read: ReadPhotograph,
     options: RefineOptions | None = None,
     *,
@@ -98,13 +100,13 @@ def refine_tracks(
     matters.
 
     Args:
-        ids: per image (n,) track numbers, each once an image. xy: per image (n, 2) COLMAP pixels.
-        links: by (i, j), i < j. read: a photograph, or None where there is none; called from threads, several times
-        each. allows: which places (n, 2) of an image a track may move to. batches: called once a round. fixed: images
-        whose observations stay, and to which others are aligned; with what is known of them, if anything.
+        xy: per image (n, 2) COLMAP pixels. links: with their images (i, j), i < j; what they join is a track.
+        read: a photograph, or None where there is none; called from threads, several times each. allows: which places
+        (n, 2) of an image a track may move to. batches: called once a round. fixed: images whose observations stay, and
+        to which others are aligned; with what is known of them, if anything.
     """
     options = options or RefineOptions()
-    table = _Table(ids, xy, links, options, fixed or {})
+    table = _Table(xy, links, options, fixed or {})
     with ThreadPoolExecutor(threads) as pool:
         chosen, sought = table.choose(), set[int]()
         for batch in batches(sorted(table.works(chosen))):
@@ -125,48 +127,90 @@ def refine_tracks(
 
 @dataclass(frozen=True)
 class _Ways:
-    """Links both ways round, from what may be settled to what is to be aligned.
+    """Links, each of which can be gone both ways, from what may be settled to what is to be aligned.
 
-    source, target: (m,) int32 observations; affines: (m, 2, 2) float32; precisions: (m,) float32 1 / px² of the target,
-    0 if unknown; closeness: (m,) float32 in [0, 1], the lower the more one view shrinks or shears what the
-    other shows.
+    A way is the number of its link, plus the number of links if it goes back.
+
+    first, second: (m,) int32 observations; affines: (m, 2, 2) float32; precisions: (m,) float32 1 / px² of the second,
+    0 if unknown; closeness: (m,) float32 in [0, 1], the lower the more one view shrinks or shears what the other shows.
     """
 
-    source: np.ndarray
-    target: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
     affines: np.ndarray
     precisions: np.ndarray
     closeness: np.ndarray
 
     @classmethod
-    def of(cls, links: Mapping[Edge, Links], starts: np.ndarray, smallest_area: float) -> _Ways:
+    def of(cls, links: Iterable[tuple[Edge, Links]], starts: np.ndarray, smallest_area: float) -> _Ways:
         # Link by link and column by column, as temporary arrays over all of them would double the memory.
         starts = starts.astype(np.int32)
         no_rows, no_numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
-        there, back = [(no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)], []
-        for (i, j), link in sorted(links.items()):
-            area = np.abs(np.linalg.det(link.affines))
+        parts = {(-1, -1): (no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)}
+        for (i, j), link in links:
+            singular = np.linalg.svd(link.affines, compute_uv=False)
+            area = singular.prod(axis=1)
             sound = (area > smallest_area) & (area < 1 / smallest_area)
-            first, second = link.first[sound] + starts[i], link.second[sound] + starts[j]
-            affines, precisions = link.affines[sound], link.precisions[sound]
-            turned = np.linalg.inv(affines)
-            there.append((first, second, affines, precisions, _closeness(affines)))
-            back.append((second, first, turned, precisions * area[sound], _closeness(turned)))
-        columns = [list(column) for column in zip(*there, *back, strict=True)]
-        del there, back
+            closeness = np.minimum(singular[:, 1], 1 / singular[:, 0])
+            first, second = link.first + starts[i], link.second + starts[j]
+            parts[i, j] = (first, second, link.affines, link.precisions, closeness)
+            parts[i, j] = tuple(values[sound] for values in parts[i, j])
+        columns = [list(column) for column in zip(*(parts[edge] for edge in sorted(parts)), strict=True)]
+        parts.clear()
         return cls(*(np.concatenate(columns.pop(0)) for _ in range(len(columns))))
+
+    def __len__(self) -> int:
+        return 2 * len(self.first)
+
+    def where(self, from_: np.ndarray, to: np.ndarray) -> np.ndarray:
+        """The ways from one kind of observations to another, both (count,) bool."""
+        there = np.flatnonzero(from_[self.first] & to[self.second])
+        back = np.flatnonzero(from_[self.second] & to[self.first])
+        return np.concatenate((there, back + len(self.first)))
+
+    def ends(self, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The observations that ways come from and lead to."""
+        links, back = ways % len(self.first), ways >= len(self.first)
+        first, second = self.first[links], self.second[links]
+        return np.where(back, second, first), np.where(back, first, second)
+
+    def shears(self, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The shear along ways (k, 2, 2), and the precision (k,) of what they lead to."""
+        links, back = ways % len(self.first), ways >= len(self.first)
+        affines, precisions = self.affines[links], self.precisions[links]
+        precisions[back] *= np.abs(np.linalg.det(affines[back]))
+        affines[back] = np.linalg.inv(affines[back])
+        return affines, precisions
+
+    def closest(self, ways: np.ndarray) -> np.ndarray:
+        """Of ways that lead to the same observation the closest; of equal ones that from the first observation."""
+        source, target = self.ends(ways)
+        order = np.lexsort((source, -self.closeness[ways % len(self.first)], target))
+        return ways[order][np.unique(target[order], return_index=True)[1]]
+
+    def merits(self, count: int) -> np.ndarray:
+        """How close each observation (count,) is to all others together."""
+        merit = np.zeros(count)
+        for part in self._parts():
+            for end in (self.first[part], self.second[part]):
+                merit += np.bincount(end, self.closeness[part], count)
+        return merit
 
     def start_variances(self, count: int, untold_px: float) -> np.ndarray:
         """Variance per axis (count,) px² of observations before refinement, from the mean precision of their warps."""
-        told = self.precisions > 0
-        total = np.bincount(self.target[told], self.precisions[told], count)
-        times = np.bincount(self.target[told], minlength=count)
+        total, times = np.zeros((2, count))
+        for part in self._parts():
+            told = part.start + np.flatnonzero(self.precisions[part] > 0)
+            if not len(told):
+                continue
+            for ends, ways in ((self.second, told), (self.first, told + len(self.first))):
+                total += np.bincount(ends[told], self.shears(ways)[1], count)
+                times += np.bincount(ends[told], minlength=count)
         return np.where(total > 0, times / np.maximum(total, 1e-12), untold_px**2)
 
-
-def _closeness(affines: np.ndarray) -> np.ndarray:
-    singular = np.linalg.svd(affines, compute_uv=False)
-    return np.minimum(singular[:, 1], 1 / singular[:, 0])
+    def _parts(self) -> Iterator[slice]:
+        """All links in parts, as sums take several times their memory."""
+        return (slice(start, start + _PART) for start in range(0, len(self.first), _PART))
 
 
 class _Table:
@@ -174,24 +218,25 @@ class _Table:
 
     def __init__(
         self,
-        ids: Sequence[np.ndarray],
         xy: Sequence[np.ndarray],
-        links: Mapping[Edge, Links],
+        links: Iterable[tuple[Edge, Links]],
         options: RefineOptions,
         fixed: Mapping[int, Known | None],
     ) -> None:
-        self._starts = np.cumsum([0, *map(len, ids)])
+        self._starts = np.cumsum([0, *map(len, xy)])
         count = int(self._starts[-1])
-        self._image = np.repeat(np.arange(len(ids)), np.diff(self._starts))
-        self._track = np.unique(np.concatenate([np.zeros(0, np.int64), *ids]), return_inverse=True)[1]
-        self._ways = _Ways.of(links, self._starts, options.smallest_area)
+        self._image = np.repeat(np.arange(len(xy)), np.diff(self._starts))
+        tracks = Forest(count)
+        self._ways = _Ways.of(_joining(tracks, links, self._starts), self._starts, options.smallest_area)
+        self._track = np.unique(tracks.roots(), return_inverse=True)[1]
         self._options = options
         self.xy = np.concatenate([np.zeros((0, 2)), *xy])
         self._start_variance = self._ways.start_variances(count, options.start_px)
         self.covariance = np.eye(2) * self._start_variance[:, None, None]
         self.quality = np.zeros(count)
         self._moves = np.zeros((count, 2))
-        self._untried = np.ones(len(self._ways.source), bool)
+        self._untried = np.ones(len(self._ways), bool)
+        self._merit = self._ways.merits(count)
         self._settled, self._aligned, self._root, self._was_root, self._fixed = np.zeros((5, count), bool)
         for image, known in fixed.items():
             rows = slice(self._starts[image], self._starts[image + 1])
@@ -205,21 +250,17 @@ class _Table:
         self._agreed_covariance = np.zeros((count, 2, 2))
 
     def choose(self) -> np.ndarray:
-        """The links to try next: for each observation that is not settled, the closest settled view of its track."""
+        """The ways to try next: for each observation that is not settled, the closest settled view of its track."""
         self._choose_roots()
-        ways = self._ways
-        movable = ~(self._settled | self._fixed)
-        usable = np.flatnonzero(self._untried & self._settled[ways.source] & movable[ways.target])
-        order = usable[np.lexsort((ways.source[usable], -ways.closeness[usable], ways.target[usable]))]
-        return order[np.unique(ways.target[order], return_index=True)[1]]
+        usable = self._ways.where(self._settled, ~(self._settled | self._fixed))
+        return self._ways.closest(usable[self._untried[usable]])
 
     def _choose_roots(self) -> None:
         """A track without a settled view begins at the one closest to all others that was not tried yet."""
         begun = self._in_tracks_of(self._settled)
-        merit = np.bincount(self._ways.source, self._ways.closeness, minlength=len(self._track))
-        free = np.flatnonzero(~begun & ~self._was_root & (merit > 0))
+        free = np.flatnonzero(~begun & ~self._was_root & (self._merit > 0))
         # Sums of the same numbers in another order differ in the last bits.
-        order = free[np.lexsort((free, -np.round(merit[free], 6), self._track[free]))]
+        order = free[np.lexsort((free, -np.round(self._merit[free], 6), self._track[free]))]
         roots = order[np.unique(self._track[order], return_index=True)[1]]
         self._root[roots] = self._settled[roots] = self._was_root[roots] = True
 
@@ -243,13 +284,12 @@ class _Table:
         """Move whole tracks by what was noted, from view to view by the shears: all views of a track, where all may."""
         ways, moves, known = self._ways, self._moves, self._root.copy()
         while True:
-            usable = np.flatnonzero(known[ways.source] & ~known[ways.target])
-            if not len(usable):
+            chosen = ways.closest(ways.where(known, ~known))
+            if not len(chosen):
                 break
-            order = usable[np.lexsort((ways.source[usable], -ways.closeness[usable], ways.target[usable]))]
-            first = order[np.unique(ways.target[order], return_index=True)[1]]
-            moves[ways.target[first]] = np.einsum("nab,nb->na", ways.affines[first], moves[ways.source[first]])
-            known[ways.target[first]] = True
+            source, target = ways.ends(chosen)
+            moves[target] = np.einsum("nab,nb->na", ways.shears(chosen)[0], moves[source])
+            known[target] = True
         for image, (start, end) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
             known[start:end] &= allows(image, self.xy[start:end] + moves[start:end])
         whole = np.bincount(self._track, ~known, minlength=len(self._track)) == 0
@@ -258,8 +298,8 @@ class _Table:
         self.covariance += np.eye(2) * (self._options.carried**2 * (moves**2).sum(axis=1))[:, None, None]
 
     def works(self, chosen: np.ndarray) -> dict[Edge, list[np.ndarray]]:
-        """Links by (i, j), i < j, of their images, in groups of one source and one target."""
-        source, target = self._image[self._ways.source[chosen]], self._image[self._ways.target[chosen]]
+        """Ways by (i, j), i < j, of their images, in groups of one source and one target."""
+        source, target = (self._image[rows] for rows in self._ways.ends(chosen))
         order = np.lexsort((chosen, target, source))
         changes = np.diff(source[order]).astype(bool) | np.diff(target[order]).astype(bool)
         works: dict[Edge, list[np.ndarray]] = {}
@@ -270,12 +310,12 @@ class _Table:
 
     def align(self, work: np.ndarray, read: ReadPhotograph) -> Alignment | None:
         """Align a group; changes nothing, so that groups can be aligned at once."""
-        source, target = self._ways.source[work], self._ways.target[work]
+        source, target = self._ways.ends(work)
         shown, sought = read(int(self._image[source[0]])), read(int(self._image[target[0]]))
         if shown is None or sought is None:
             return None
-        ways, places = self._ways, (self.xy[source], self.xy[target])
-        return align(shown, sought, *places, ways.affines[work], self._options, ways.precisions[work])
+        affines, precisions = self._ways.shears(work)
+        return align(shown, sought, self.xy[source], self.xy[target], affines, self._options, precisions)
 
     def learn(self, work: np.ndarray, found: Alignment | None) -> None:
         """Note what came of a group; what it aligned serves others from the next round on."""
@@ -283,7 +323,8 @@ class _Table:
         if found is None:
             return
         work, good = work[found.good], found.good
-        source, target, affines = self._ways.source[work], self._ways.target[work], self._ways.affines[work]
+        source, target = self._ways.ends(work)
+        affines, _ = self._ways.shears(work)
         # A chain is as uncertain as its parts together; the view a track begins at is not one of them.
         inherited = np.where(self._root[source][:, None, None], 0, self.covariance[source])
         self.xy[target], self.quality[target] = found.xy[good], found.quality[good]
@@ -311,3 +352,10 @@ class _Table:
         return RefinedTracks(
             *(np.split(values.astype(np.float32), cuts) for values in (self.xy, self.covariance, self.quality))
         )
+
+
+def _joining(tracks: Forest, links: Iterable[tuple[Edge, Links]], starts: np.ndarray) -> Iterator[tuple[Edge, Links]]:
+    """The same links, whose observations are joined on the way."""
+    for (i, j), link in links:
+        tracks.join(link.first + starts[i], link.second + starts[j])
+        yield (i, j), link

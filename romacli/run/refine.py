@@ -13,7 +13,6 @@ import numpy as np
 
 from romacli.errors import ImageError
 from romacli.images.decode import read_image
-from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.result import Aggregation
 from romacli.progress import Progress
@@ -103,17 +102,11 @@ class Refinement:
         shelf = _Shelf(self, graph, kept, progress)
         if shelf.is_empty:
             return Refined(aggregation.keypoints, None, None, shelf.warnings())
-        links = _links(graph, aggregation, progress, held)
-        counts = {name: len(aggregation.keypoints[name]) for name in graph.names}
-        tracks = join_tracks(
-            counts,
-            ((graph.pair_of(edge), np.stack((link.first, link.second), axis=1)) for edge, link in links.items()),
-        )
         before = [aggregation.keypoints[name] for name in graph.names]
+        matched = [np.zeros(len(keypoints), bool) for keypoints in before]
         result = refine_tracks(
-            [tracks[name] for name in graph.names],
             [keypoints.xy for keypoints in before],
-            links,
+            _links(graph, aggregation, progress, held, matched),
             shelf.read,
             self.options,
             allows=lambda image, xy: _inside(graph, image, xy) & graph.allows(image, xy),
@@ -123,13 +116,13 @@ class Refinement:
         )
         refined = _precise(before, result)
         keypoints = dict(zip(graph.names, refined, strict=True))
-        new = [(tracks[name], keypoints[name].uncertainty) for name in graph.names if name not in held]
-        matched = sum(int((ids >= 0).sum()) for ids, _ in new)
-        shifts = [np.linalg.norm(known.shift[known.quality > 0], axis=1) for _, known in new if known]
+        new = [image for image, name in enumerate(graph.names) if name not in held]
+        known = [refined[image].uncertainty for image in new]
+        shifts = [np.linalg.norm(one.shift[one.quality > 0], axis=1) for one in known if one]
         moved = np.concatenate([np.zeros(0), *shifts])
         return Refined(
             {**keypoints, **{name: one for name, one in aggregation.keypoints.items() if name in held}},
-            len(moved) / max(matched, 1),
+            len(moved) / max(sum(matched[image].sum() for image in new), 1),
             float(np.median(moved)) if len(moved) else 0.0,
             shelf.warnings(),
         )
@@ -140,17 +133,24 @@ def _known(keypoints: Keypoints) -> Known | None:
     return None if known is None else (known.covariance, known.quality)
 
 
-def _links(graph: PairGraph, aggregation: Aggregation, progress: Progress, held: Collection[str]) -> dict[Edge, Links]:
+def _links(
+    graph: PairGraph,
+    aggregation: Aggregation,
+    progress: Progress,
+    held: Collection[str],
+    matched: Sequence[np.ndarray],
+) -> Iterator[tuple[Edge, Links]]:
+    """The links of pairs, not both `held`; marks what they link in `matched`, (n,) bool per image."""
     progress.begin("reading warps", len(graph.edges))
-    links = {}
     for i, j in graph.edges:
         progress.advance()
         if {graph.names[i], graph.names[j]} <= set(held):
             continue
         first, second = aggregation.matches_of(graph.pair_of((i, j))).indices.T
         xy = [aggregation.keypoints[graph.names[k]].xy[rows] for k, rows in ((i, first), (j, second))]
-        links[i, j] = Links.of(first, second, (graph.warp(i, j), graph.warp(j, i)), (xy[0], xy[1]))
-    return links
+        links = Links.of(first, second, (graph.warp(i, j), graph.warp(j, i)), (xy[0], xy[1]))
+        matched[i][links.first] = matched[j][links.second] = True
+        yield (i, j), links
 
 
 def _inside(graph: PairGraph, image: int, xy: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -86,7 +88,7 @@ def same(one: RefinedTracks, other: RefinedTracks) -> bool:
 
 def test_observations_of_a_track_come_to_agree(views, photographs, tracks) -> None:
     ids, xy, links = tracks
-    result = refine_tracks(ids, xy, links, photographs.__getitem__)
+    result = refine_tracks(xy, links.items(), photographs.__getitem__)
     refined = [quality > 0 for quality in result.quality]
     assert np.concatenate(refined).mean() > 0.6
     assert disagreement(views, ids, xy, refined) > 0.5
@@ -95,7 +97,7 @@ def test_observations_of_a_track_come_to_agree(views, photographs, tracks) -> No
 
 def test_what_is_not_refined_keeps_its_place_and_a_wide_covariance(photographs, tracks) -> None:
     ids, xy, links = tracks
-    result = refine_tracks(ids, xy, links, photographs.__getitem__, RefineOptions(seed_radius=0))
+    result = refine_tracks(xy, links.items(), photographs.__getitem__, RefineOptions(seed_radius=0))
     for before, after, quality, covariance in zip(xy, result.xy, result.quality, result.covariance, strict=True):
         np.testing.assert_array_equal(after[quality == 0], before[quality == 0])
         np.testing.assert_array_equal(
@@ -115,7 +117,7 @@ def test_what_is_not_refined_is_as_sure_as_a_network_says(views, tracks) -> None
         ways = warp_fields(replace(record, **halves, precise=True))
         return Links.of(first, second, ways, (xy[i][first], xy[j][second]))
 
-    result = refine_tracks(ids, xy, {edge: of_precision(*edge) for edge in links}, lambda image: None)
+    result = refine_tracks(xy, [(edge, of_precision(*edge)) for edge in links], lambda image: None)
     # A weight of a half stands for 0.5 px at a long side of 1600, 0.15 at 480, over both axes.
     variances = np.concatenate(result.covariance)[:, [0, 1], [0, 1]]
     linked = variances[:, 0] < 1
@@ -125,7 +127,7 @@ def test_what_is_not_refined_is_as_sure_as_a_network_says(views, tracks) -> None
 
 def test_tracks_move_whole_to_where_they_can_be_refined(views, photographs, tracks) -> None:
     ids, xy, links = tracks
-    moved = refine_tracks(ids, xy, links, photographs.__getitem__)
+    moved = refine_tracks(xy, links.items(), photographs.__getitem__)
     refined = [quality > 0 for quality in moved.quality]
     assert np.concatenate(refined).mean() > 0.95
     everything = [np.ones(len(rows), bool) for rows in ids]
@@ -143,8 +145,8 @@ def test_a_track_stays_where_one_of_its_views_may_not_follow(photographs, tracks
     def allows(image: int, places: np.ndarray) -> np.ndarray:
         return np.full(len(places), image != 1)
 
-    free = refine_tracks(ids, xy, links, photographs.__getitem__)
-    barred = refine_tracks(ids, xy, links, photographs.__getitem__, allows=allows)
+    free = refine_tracks(xy, links.items(), photographs.__getitem__)
+    barred = refine_tracks(xy, links.items(), photographs.__getitem__, allows=allows)
     far = 2 * OPTIONS.reach_px
     for rows, before, moved, after in zip(ids, xy, free.xy, barred.xy, strict=True):
         shift, kept = (np.linalg.norm(places - before, axis=1) for places in (moved, after))
@@ -166,22 +168,39 @@ def test_the_best_place_near_by_is_the_one_with_texture() -> None:
 
 def test_order_of_pairs_and_threads_change_nothing(photographs, tracks) -> None:
     ids, xy, links = tracks
-    straight = refine_tracks(ids, xy, links, photographs.__getitem__)
-    reverse = refine_tracks(ids, xy, dict(reversed(links.items())), photographs.__getitem__, threads=3)
+    straight = refine_tracks(xy, links.items(), photographs.__getitem__)
+    reverse = refine_tracks(xy, reversed(links.items()), photographs.__getitem__, threads=3)
     assert same(straight, reverse)
 
 
 def test_views_without_a_photograph_stay_and_the_others_are_refined(photographs, tracks) -> None:
     ids, xy, links = tracks
     result = refine_tracks(
-        ids, xy, links, lambda image: None if image == 1 else photographs[image], RefineOptions(seed_radius=0)
+        xy, links.items(), lambda image: None if image == 1 else photographs[image], RefineOptions(seed_radius=0)
     )
     np.testing.assert_array_equal(result.xy[1], xy[1])
     assert not result.quality[1].any()
     assert np.concatenate([result.quality[k] > 0 for k in (0, 2, 3)]).mean() > 0.5
 
 
+def test_links_are_read_one_after_the_other_and_not_kept(photographs, tracks) -> None:
+    _, xy, links = tracks
+    read: list[weakref.ref[np.ndarray]] = []
+
+    def stream() -> Iterator[tuple[tuple[int, int], Links]]:
+        for edge, link in links.items():
+            assert all(one() is None for one in read[:-1])
+            yield edge, replace(link, affines=(affines := link.affines.copy()))
+            read.append(weakref.ref(affines))
+            del affines
+
+    assert same(
+        refine_tracks(xy, stream(), photographs.__getitem__), refine_tracks(xy, links.items(), photographs.__getitem__)
+    )
+    assert len(read) == len(links)
+
+
 def test_nothing_comes_of_nothing() -> None:
-    none = refine_tracks([np.zeros(0, int)], [np.zeros((0, 2), np.float32)], {}, lambda image: None)
+    none = refine_tracks([np.zeros((0, 2), np.float32)], {}.items(), lambda image: None)
     assert [len(rows) for rows in none.xy] == [0]
     assert none.covariance[0].shape == (0, 2, 2)
