@@ -37,6 +37,9 @@ _TOLERANCE, _REFINEMENTS, _GROWTH = 1e-6, 2, 1.3
 _OWN_TRIALS = 10
 # Scale of the Cauchy loss in the final adjustment.
 _CAUCHY_PX = 0.5
+# Distortion is left out if it lowers the cost of an adjustment by less: where it and the focal length hardly differ in
+# effect, as of long lenses, both would be wrong.
+_LEAST_GAIN = 0.01
 # Iterations of that adjustment, and of one that moves points alone: more of them change cameras by less than 0.005
 # degrees on photographs, and take up to three times as long.
 _MOST_STEPS, _MOST_STEPS_OF_POINTS = 20, 5
@@ -138,13 +141,16 @@ def complete(
     """Triangulate all tracks of a model, register what they allow of `images`, and adjust all of it.
 
     Squared errors come first: a robust loss alone would keep a camera from finding its distortion. It finds it by the
-    tracks the model has, which are few, so that a single adjustment of all by squared errors is left. Matches that wait
-    beside the verified ones come last, and move no camera.
+    tracks the model has, which are few, so that a single adjustment of all by squared errors is left; or it is found to
+    have none. Matches that wait beside the verified ones come last, and move no camera.
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
     set_incremental(chosen, options, content)
     _allow_angles(chosen, least_deg)
     chosen.ba_global_function_tolerance = _TOLERANCE
+    if options.adjusts_cameras and not _is_distorted(model, chosen):
+        chosen.ba_refine_extra_params = chosen.mapper.abs_pose_refine_extra_params = False
+        _straighten(model)
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
     adjustment = chosen.get_global_bundle_adjustment()
     adjustment.print_summary = False
@@ -164,6 +170,34 @@ def complete(
         mapper.end_reconstruction(False)
         _add_waiting(model, database, chosen)
         model.extract_colors_for_all_images(image_root)
+
+
+def _is_distorted(model: Any, chosen: Any) -> bool:
+    """Whether the tracks of a model fit clearly better where its cameras may have distortion."""
+    pycolmap, costs = load_pycolmap(), []
+    for is_allowed in (False, True):
+        one, solving = pycolmap.Reconstruction(model), chosen.get_global_bundle_adjustment()
+        solving.print_summary, solving.refine_extra_params = False, is_allowed
+        config = pycolmap.BundleAdjustmentConfig()
+        for image in one.reg_image_ids():
+            config.add_image(image)
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        if is_allowed:
+            pycolmap.create_default_bundle_adjuster(solving, config, one).solve()
+        else:
+            _straighten(one)
+        _make_robust(solving, _MOST_STEPS)
+        solved = pycolmap.create_default_bundle_adjuster(solving, config, one).solve()
+        costs.append(getattr(solved, "ceres_summary", solved).final_cost)  # COLMAP 4.2 has it in a part
+    return costs[1] < (1 - _LEAST_GAIN) * costs[0]
+
+
+def _straighten(model: Any) -> None:
+    """Take the distortion out of all cameras of a model."""
+    for camera in model.cameras.values():
+        params = camera.params.copy()
+        params[list(camera.extra_params_idxs())] = 0
+        camera.params = params
 
 
 def _add_waiting(model: Any, database: Path, chosen: Any) -> None:

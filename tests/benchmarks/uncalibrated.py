@@ -85,7 +85,7 @@ def rendered_outcome(motion: str, factor: float, seed: int) -> Outcome:
         (camera,) = values["focal_lengths"]
         error = abs(camera["px"] / (factor * max(SIZE)) - 1)
         said = ", ".join(values["attempts"])
-        return Outcome("pair" in camera["source"], values["registered"], error, _cpu_s() - start, said)
+        return Outcome(camera["source"].startswith("from"), values["registered"], error, _cpu_s() - start, said)
 
 
 def rows(motions: list[str], factors: list[float], seeds: int, *, rendered: bool, verbose: bool) -> Iterator[str]:

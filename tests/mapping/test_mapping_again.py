@@ -201,3 +201,12 @@ def test_fisheyes_nobody_calibrated_are_mapped_incrementally(tmp_path, model):
     assert summary.registered == 6
     (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
     assert camera.mean_focal_length() == pytest.approx(400, rel=0.02)
+
+
+@pytest.mark.parametrize("distortion", [0.0, -0.1])
+def test_cameras_have_distortion_where_it_explains_something(tmp_path, distortion):
+    write_views(tmp_path / "a.db", wandering(np.array([0.5, 0, 0]), 6), 640.0, points=600, distortion=distortion)
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", replace(ONE_THREAD, mapper="incremental"))
+    (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
+    assert camera.params[3] == pytest.approx(distortion, abs=0.03 * abs(distortion))
+    assert camera.params[0] == pytest.approx(640, rel=0.02)
