@@ -16,7 +16,7 @@ class FilterOptions:
         bool,
         Option(
             "Exclude pairs of places that only look alike, found as by `romacli filter`, and images whose matches the "
-            "model contradicts. For symmetric or repetitive buildings.",
+            "model contradicts. With --known-poses, and for matches of keypoints, nothing is excluded.",
             negatable=True,
         ),
-    ] = False
+    ] = True

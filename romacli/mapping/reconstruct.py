@@ -278,8 +278,8 @@ def _drop(database: Path, pairs: Collection[Pair]) -> None:
         (left,) = connection.execute("SELECT count(*) FROM two_view_geometries WHERE rows > 0").fetchone()
     if not left:
         raise NothingFoundError(
-            "every verified pair seems to show places that only look alike, so none is left to map. Leave --filter out "
-            "to map them all the same."
+            "every verified pair seems to show places that only look alike, so none is left to map. Give "
+            "--no-filter to map them all the same."
         )
 
 

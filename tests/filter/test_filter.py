@@ -207,7 +207,7 @@ def test_the_mapper_never_sees_pairs_that_are_dropped(tmp_path: Path) -> None:
     summary = reconstruct(database, tmp_path, tmp_path / "sparse", options, without=lost)
     assert summary.registered == 5
     assert database.read_bytes() == before
-    with pytest.raises(NothingFoundError, match=r"look alike.*--filter"):
+    with pytest.raises(NothingFoundError, match=r"look alike.*--no-filter"):
         reconstruct(database, tmp_path, tmp_path / "sparse", options, without=set(combinations(names, 2)))
 
 

@@ -28,7 +28,7 @@ def test_a_hall_is_mapped_without_folding(tmp_path: Path) -> None:
     assert wrong == 0
     (folder,) = tmp_path.iterdir()
     words = "reconstruct", folder / "photographs", "-o", folder / "job", "--no-refine", "--camera-mode", "single"
-    found = result_of(romacli(*words, "--filter", "--json"))
+    found = result_of(romacli(*words, "--json"))
     assert found["registered"] >= 20
     assert len(found["filtered"]["dropped"]) > 100
     assert found["look"]["left_out"] == []

@@ -30,7 +30,8 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     pairs between two groups of photographs that are consistent in image triplets count together; groups between which
     too little counts stay apart, each with a model of its own. Photographs without such details keep all pairs.
     Nothing is matched again and no photograph is read; database and keypoints are not changed.
-    `romacli reconstruct --filter` does the same and excludes these pairs from mapping; --verbose lists all of them.
+    `romacli reconstruct` does the same, unless --no-filter is given, and excludes these pairs from mapping. --verbose
+    lists all of them.
     """
     from romacli.job.outputs.filter import filter_pairs
     from romacli.store.layout import Layout

@@ -68,7 +68,6 @@ def reconstruct(
     from romacli.job.matching import run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
-    from romacli.job.outputs.filter import filter_for_mapper
     from romacli.job.outputs.model import advice_on, georeference_models, gps_values
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
@@ -90,8 +89,7 @@ def reconstruct(
         matched = run_job(job, console, stop)
         import_matches(images, job.layout, importing, console, stop)
         database = importing.database or job.layout.database
-        filtered = filter_for_mapper(job.layout, console, stop) if filtering.filter else None
-        model, look = _mapped(job, database, mapping, filtered, console, stop)
+        model, filtered, look = _mapped(job, database, mapping, filtering, console, stop)
         if georeference:
             georeference_models(job.layout, database, console)
         fit = compare_with_gps(job.layout.sparse / "0", database)
@@ -123,22 +121,25 @@ def _mapped(
     job: Job,
     database: Path,
     options: MapperOptions,
-    filtered: FilterSummary | None,
+    filtering: FilterOptions,
     console: Console,
     stop: StopRequest,
-) -> tuple[ReconstructionSummary, FoldSummary | None]:
-    """The model, and if pairs are filtered, the result of inspecting it."""
+) -> tuple[ReconstructionSummary, FilterSummary | None, FoldSummary | None]:
+    """The model, and if pairs are filtered, what was found of them and of the model."""
+    from romacli.job.outputs.filter import filter_for_mapper
     from romacli.job.outputs.folded import look_after
     from romacli.job.outputs.model import make_model
 
+    is_filtered = filtering.filter and options.known_poses is None
+    filtered = filter_for_mapper(job.layout, console, stop) if is_filtered else None
     without = filtered.without if filtered else frozenset()
     model = make_model(job.images.root, job.layout, database, options, console, stop, without=without)
-    if filtered is None or options.known_poses is not None:
-        return model, None
+    if filtered is None:
+        return model, None, None
     model, found = look_after(job.layout, model, console, stop)
     for sentence in found.warnings:
         console.warn(sentence)
-    return model, found
+    return model, filtered, found
 
 
 def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) -> dict[str, Any]:

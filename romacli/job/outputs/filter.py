@@ -75,7 +75,7 @@ class FilterSummary:
             found.append(
                 f"without pairs of look-alike places the images form {len(self.groups)} groups, of "
                 f"{' and '.join(map(str, self.groups))}, which become separate models. Match more pairs between them, "
-                "or leave the filter out if the places are the same"
+                "or give --no-filter if the places are the same"
             )
         if self.alone:
             found.append(
