@@ -88,7 +88,10 @@ def advice(placed: Placed) -> list[str]:
                 "--camera-mode single if one camera took them all. Check the poses of any model that results."
             )
         else:
-            found.append(out + "Inspect their pairs; add photographs that connect them, or try --mapper global.")
+            found.append(
+                out + "Inspect their pairs; add photographs that connect them or, unless places look alike, try "
+                "--mapper global."
+            )
     if placed.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(
             f"The mean reprojection error is {placed.mean_reprojection_error:.2f} px. Wrong matches or wrong "

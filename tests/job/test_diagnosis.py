@@ -30,6 +30,7 @@ def test_few_images_in_the_model_are_told_with_the_cure() -> None:
     assert "failed on most" in sentence
     (sentence,) = advice(Placed(20, tuple(NAMES[18:]), 0.5))
     assert "failed on most" not in sentence
+    assert "unless places look alike" in sentence
 
 
 def test_a_jump_in_a_walk_is_named() -> None:
