@@ -154,7 +154,11 @@ class MatcherOptions:
     ] = True
     device: Device = "auto"
     dtype: Annotated[
-        str, Option("Precision: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.")
+        str,
+        Option(
+            "Precision: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16. bfloat16 is faster on "
+            "CPUs that compute in it."
+        ),
     ] = "auto"
     sparse: SparseOptions = SparseOptions()
     keypoints: str | None = None
