@@ -16,8 +16,8 @@ from romacli.colmap.access import images_of
 from romacli.forest import Forest
 from romacli.geometry.epipolar import essential_from_pose, sampson_error
 
-# Parts of a photograph, each of which chooses a track.
-_PARTS = 256
+# Parts of a photograph, and the tracks that each may choose.
+_PARTS, _TRACKS_PER_PART = 256, 2
 # A pair keeps so many inliers, of whatever tracks, that a mapper can register an image by it.
 _FEWEST_INLIERS = 100
 # Matches that verification was not asked about have to agree with a model as well as others with their pair.
@@ -105,7 +105,7 @@ def _agree(images: list[Any], rays: list[np.ndarray]) -> np.ndarray:
 
 
 def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """(K,) whether each keypoint's track is the longest in the part of one of its keypoints.
+    """(K,) whether each keypoint's track is among the longest in the part of one of its keypoints.
 
     Args:
         edges: (M, 2) matches between keypoints of all images. parts: (K,) the number of the part each lies in.
@@ -116,7 +116,9 @@ def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:
     length = np.bincount(track, minlength=len(parts))[track]
     matches = np.bincount(edges.ravel(), minlength=len(parts))
     order = np.lexsort((-matches, -length, parts))
-    best = order[np.flatnonzero(np.diff(parts[order], prepend=-1))]
+    starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
+    rank = np.arange(len(parts)) - np.repeat(starts, np.diff([*starts, len(parts)]))
+    best = order[rank < _TRACKS_PER_PART]
     is_kept = np.zeros(len(parts), bool)
     is_kept[track[best[matches[best] > 0]]] = True
     return is_kept[track]
