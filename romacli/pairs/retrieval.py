@@ -24,13 +24,13 @@ _WHITENING_FLOOR = 0.1
 
 @dataclass(frozen=True)
 class PartnerOptions:
-    """How many images each is paired with; None takes 20, or all others if there are fewer."""
+    """How many images each is paired with; None takes `DEFAULT_MATCHED`, or all others if there are fewer."""
 
     num_matched: Annotated[
         int | None,
         Option(
             "Number of images each image is paired with, the best by similarity, poses or shared points. More take "
-            "longer. Default: 20.",
+            f"longer. Default: {DEFAULT_MATCHED}.",
             min=1,
             has_default=False,
         ),
