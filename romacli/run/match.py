@@ -415,12 +415,8 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int)
     Raises:
         UsageError: the requested cache does not hold two.
     """
-    kept = (
-        options.turns_every_pair,
-        options.try_scales,
-        options.rescues_every_pair,
-    )  # retries that keep features of photographs
-    parts = 1 + sum(kept)
+    # Each of these retries keeps features of photographs.
+    parts = 1 + sum((options.turns_every_pair, options.try_scales, options.rescues_every_pair))
     if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes
         room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)

@@ -19,14 +19,14 @@ from romacli.job.outputs.origins import contents_if_from, digest, remember
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import pair_seed
 from romacli.progress import Progress
-from romacli.run.match import MatchSummary, match_images
+from romacli.run.match import MatchSummary
 from romacli.run.options import Try
 from romacli.run.retries.rescue import verify
 from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.run.retries.sparse import SiftMatches
 from romacli.stop import StopRequest
 from romacli.store.journal import Journal
-from romacli.types import CompactWarp, Pair, PairList, PairResult
+from romacli.types import Pair
 
 JOINED = "joined"
 # SIFT is tried on one pair per this many pairs of the job, or on a few, so that trials stay a small part of the job.
@@ -47,22 +47,8 @@ def try_joining(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSum
         return summary
     verified = _verified(trial, sorted(chosen), progress, stop)
     if verified:
-        with trial.writing() as append:
-
-            def keep(results: Sequence[tuple[Pair, PairResult]]) -> None:
-                append([(pair, warp) for pair, warp in results if isinstance(warp, CompactWarp) and warp.found_by])
-
-            match_images(
-                trial.images,
-                PairList(tuple(verified)),
-                trial.matcher,
-                keep,
-                replace(trial.options, rescue=Try.always),
-                progress=progress,
-                stop=stop,
-                title="matching from SIFT's matches",
-                summary=summary,
-            )
+        options, title = replace(trial.options, rescue=Try.always), "matching from SIFT's matches"
+        summary = trial.match_again(verified, options, lambda warp: bool(warp.found_by), title, progress, stop)
     remember(trial.layout, JOINED, _digest(_overlaps(trial)), {"tried": len(chosen), "verified": len(verified)})
     return summary
 

@@ -16,11 +16,11 @@ from romacli.job.outputs.origins import contents_if_from, digest, holds, remembe
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
-from romacli.run.match import MatchSummary, match_images
+from romacli.run.match import MatchSummary
 from romacli.run.options import Try
 from romacli.run.retries.rotations import QUARTERS
 from romacli.stop import StopRequest
-from romacli.types import CompactWarp, ImageList, Manifest, Pair, PairList, PairResult
+from romacli.types import ImageList, Manifest, Pair
 
 TURNED = "turned"
 # An image whose best pair overlaps by less hardly matches anything; a rotation must gain at least this factor.
@@ -65,22 +65,8 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         # The second photograph of a pair is the one rotated.
         pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
         options = replace(trial.options, try_rotations=Try.always)
-        with trial.writing() as append:
-
-            def keep(results: Sequence[tuple[Pair, PairResult]]) -> None:
-                append([(pair, warp) for pair, warp in results if isinstance(warp, CompactWarp) and warp.quarter_turns])
-
-            match_images(
-                trial.images,
-                PairList(tuple(pairs)),
-                trial.matcher,
-                keep,
-                options,
-                progress=progress,
-                stop=stop,
-                title="matching rotated photographs",
-                summary=summary,
-            )
+        title = "matching rotated photographs"
+        summary = trial.match_again(pairs, options, lambda warp: warp.quarter_turns > 0, title, progress, stop)
     remember(trial.layout, TURNED, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
     return summary
 
