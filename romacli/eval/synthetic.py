@@ -18,7 +18,7 @@ from romacli.matchers.matcher import DenseMatcher
 from romacli.networks.mini import Mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
-from romacli.synthetic.school import HARD, ORDINARY, REPEATED
+from romacli.synthetic.school import REPEATED, SCHOOLS
 
 from .certainty import Reliability, area_under_roc, reliability
 
@@ -38,7 +38,7 @@ class Recipe:
         procedural: how many generated textures are added to the photographs.
         matched: how many of the pairs are also matched as photographs are, which takes several times as long.
         unrelated: how many pictures of two different scenes are matched and verified besides.
-        hard: whether the pairs are of the hard school.
+        school: how hard the pairs are, a name in `SCHOOLS`.
     """
 
     pairs: int = 256
@@ -47,7 +47,7 @@ class Recipe:
     procedural: int = 40
     matched: int = 64
     unrelated: int = 64
-    hard: bool = False
+    school: str = "ordinary"
 
 
 RECIPE = Recipe()
@@ -86,7 +86,7 @@ def validation_textures(photographs: Path | None, recipe: Recipe = RECIPE) -> Te
     Raises:
         InputError: the folder contains no photograph, or one that cannot be read.
     """
-    repeated = REPEATED if recipe.hard else 0
+    repeated = REPEATED if SCHOOLS[recipe.school].repeated else 0
     return Textures.load(photographs, procedural=recipe.procedural, seed=recipe.seed, repeated=repeated)
 
 
@@ -96,12 +96,11 @@ def validation_pairs(
     *,
     size: int = RECIPE.size,
     seed: int = RECIPE.seed,
-    hard: bool = RECIPE.hard,
+    school: str = RECIPE.school,
 ) -> list[SyntheticPair]:
     """Return a fixed list of pairs; the same arguments give the same pairs."""
-    school = HARD if hard else ORDINARY
     rngs = (np.random.default_rng([seed, index]) for index in range(count))
-    return [sample_pair(textures, rng, size, school=school) for rng in rngs]
+    return [sample_pair(textures, rng, size, school=SCHOOLS[school]) for rng in rngs]
 
 
 def fingerprint(pairs: Sequence[SyntheticPair]) -> str:

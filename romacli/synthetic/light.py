@@ -11,6 +11,7 @@ from torch import Tensor
 KERNEL_PX = 9
 SHADOW_SIDES = 5
 LAMPS = 4
+LOCAL_CELLS = 8  # per side, whose mean local contrast refers to
 BLOCK_PX = 8
 # Quantisation tables of the JPEG standard, annex K, at quality 50.
 LUMINANCE = (
@@ -49,13 +50,16 @@ class Dice:
         return self.uniform(0, 1) < share
 
 
-def photograph_all(rgb: Tensor, generator: torch.Generator, at_night: Tensor | None = None) -> Tensor:
+def photograph_all(
+    rgb: Tensor, generator: torch.Generator, at_night: Tensor | None = None, graded: Tensor | None = None
+) -> Tensor:
     """Return pictures under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         rgb: (V, 3, S, S) float32 in [0, 255].
         generator: determines which effects and how strong; on the same device.
         at_night: (V,) bool, pictures without daylight.
+        graded: (V,) bool, pictures with changed saturation and local contrast.
 
     Returns:
         (V, 3, S, S) uint8.
@@ -65,6 +69,8 @@ def photograph_all(rgb: Tensor, generator: torch.Generator, at_night: Tensor | N
         rgb = torch.where(at_night[:, None, None, None], (rgb * lamps(dice, rgb.shape[-1])).clamp(max=255), rgb)
     rgb = (rgb * light(dice, rgb.shape[-1])).clamp(0, 255)
     rgb = blur(rgb, blur_kernels(dice)).clamp(0, 255)
+    if graded is not None and graded.any():
+        rgb = torch.where(graded[:, None, None, None], grade(rgb, dice), rgb)
     rgb = tone(rgb, dice)
     grain = torch.randn(rgb.shape, generator=generator, device=rgb.device) * dice.uniform(1, 12)
     rgb = torch.where(dice.chance(0.6), rgb + grain, rgb).clamp(0, 255).round()
@@ -123,6 +129,15 @@ def blur(rgb: Tensor, kernels: Tensor) -> Tensor:
         1, -1, *(s + KERNEL_PX - 1 for s in rgb.shape[2:])
     )
     return F.conv2d(padded, kernels.repeat_interleave(3, dim=0), groups=3 * count).view_as(rgb)
+
+
+def grade(rgb: Tensor, dice: Dice) -> Tensor:
+    """Return pictures with stronger local contrast, and paler, richer or no colours."""
+    coarse = F.interpolate(F.adaptive_avg_pool2d(rgb, LOCAL_CELLS), rgb.shape[2:], mode="bicubic")
+    rgb = rgb + dice.uniform(0, 1.5) * (rgb - coarse)
+    grey = (rgb * rgb.new_tensor(YCBCR[0]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    saturation = torch.where(dice.chance(0.15), 0.0, dice.uniform(-1.0, 0.7).exp())
+    return (grey + saturation * (rgb - grey)).clamp(0, 255)
 
 
 def tone(rgb: Tensor, dice: Dice) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -61,9 +61,10 @@ def sample_pair(
         pair = _related_pair(textures, rng, size, school)
     if not light:
         return pair
-    dark = dark_side(rng, school)
+    dark, graded = dark_side(rng, school), graded_sides(rng, school)
     image_A, image_B = (
-        photograph(image, rng, at_night=side == dark) for side, image in enumerate((pair.image_A, pair.image_B))
+        photograph(image, rng, at_night=side == dark, graded=graded[side])
+        for side, image in enumerate((pair.image_A, pair.image_B))
     )
     return SyntheticPair(image_A, image_B, pair.warp_AB, pair.warp_BA, pair.visible_AB, pair.visible_BA)
 
@@ -77,6 +78,12 @@ def unrelated_textures(textures: Textures, rng: Rng, school: School) -> tuple[Te
 def dark_side(rng: Rng, school: School) -> int | None:
     """Which picture of a pair is taken at night, 0 or 1; most often none."""
     return int(rng.integers(2)) if school.night and rng.random() < school.night else None
+
+
+def graded_sides(rng: Rng, school: School) -> tuple[bool, bool]:
+    """Whether each picture of a pair has changed saturation and local contrast."""
+    first, second = rng.random(2) < school.graded if school.graded else (False, False)
+    return bool(first), bool(second)
 
 
 def _related_pair(textures: Textures, rng: Rng, size: int, school: School) -> SyntheticPair:
@@ -98,9 +105,11 @@ def random_scene(
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:
     """Return two cameras' pictures of the planes, with exact warps in both directions."""
     camera_A, camera_B = cameras
-    view_A, view_B = render_view(planes, camera_A), render_view(planes, camera_B)
+    view_A, view_B = render_view(planes, camera_A, 0), render_view(planes, camera_B, 1)
     warp_AB, visible_AB = warp_between(camera_A, view_A, camera_B, view_B)
     warp_BA, visible_BA = warp_between(camera_B, view_B, camera_A, view_A)
+    in_both = np.array([plane.only_in is None for plane in planes] + [False])  # the last for pixels without a plane
+    visible_AB, visible_BA = visible_AB & in_both[view_A.plane_index], visible_BA & in_both[view_B.plane_index]
     return SyntheticPair(view_A.rgb, view_B.rgb, warp_AB, warp_BA, visible_AB, visible_BA)
 
 
@@ -131,7 +140,10 @@ def deep_scene(
     painter = _Painter(textures, school)
     depth = rng.uniform(3, 6)
     field = rng.uniform(0.65, 1.3)  # width of the view divided by its depth
-    planes = _walls(painter, rng, depth, depth * field * 1.3)
+    under_sky = bool(school.sky) and rng.random() < school.sky
+    planes = _walls(painter, rng, depth, depth * field * 1.3, under_sky=under_sky)
+    if under_sky:
+        planes += _skies(painter, rng, depth * 6, depth * 6 * field)
     for _ in range(int(rng.integers(0, 6))):
         z = depth * rng.uniform(0.35, 0.85)
         spread = z * field
@@ -142,6 +154,8 @@ def deep_scene(
     target = np.array([0, 0, depth * rng.uniform(0.6, 1.0)])
     if school.thin and rng.random() < school.thin:
         planes += _railing(painter, rng, depth * rng.uniform(0.4, 0.8), field)
+    if school.passing and rng.random() < school.passing:
+        planes += _passing(painter, rng, depth, field)
     swing = np.interp(rng.random(), [0, 0.6, 1], [0.08, *school.swing])
     reach = school.reach[0] if rng.random() < 0.7 else school.reach[1]
     if school.near and rng.random() < school.near:
@@ -169,21 +183,28 @@ class _Painter:
         return self.textures.repeated_crop(rng) if is_repeated else self.textures.crop(rng)
 
 
-def _walls(painter: _Painter, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
-    """A single wall, flat or with relief, or the corner of a room; sometimes with a floor."""
+def _walls(
+    painter: _Painter, rng: Rng, depth: float, extent: float, *, under_sky: bool = False
+) -> list[TexturedPlane]:
+    """A single wall, flat or with relief, or the corner of a room; sometimes with a floor.
+
+    Walls under a sky end in a skyline.
+    """
     middle = np.array([0, 0, depth])
+
+    def wall(frame: Array) -> TexturedPlane:
+        skyline = _skyline(rng) if under_sky else None
+        return _panel(painter.crop(rng), middle, frame, mask=skyline, endless=not under_sky)
+
     if rng.random() < 0.5:
         turn = _rotation((rng.normal(0, 0.2), rng.normal(0, 0.35), rng.normal(0, 0.08)))
         side = extent * rng.uniform(0.7, 1.4)
-        planes = [_panel(painter.crop(rng), middle, turn * side, endless=True)]
+        planes = [wall(turn * side)]
         if rng.random() < 0.5:
             planes += _folded_wall(painter, rng, middle * 0.85, extent)
     else:
         angle = rng.uniform(0.3, 1.2) * rng.choice([-1, 1])
-        planes = [
-            _panel(painter.crop(rng), middle, _rotation((0, yaw, 0)) * extent, endless=True)
-            for yaw in (angle, angle - np.sign(angle) * np.pi / 2)
-        ]
+        planes = [wall(_rotation((0, yaw, 0)) * extent) for yaw in (angle, angle - np.sign(angle) * np.pi / 2)]
     if rng.random() < 0.4:
         floor = middle + (0, extent * rng.uniform(0.15, 0.4), -extent / 2)
         planes.append(_panel(painter.crop(rng), floor, _rotation((np.pi / 2, 0, 0)) * extent, endless=True))
@@ -247,6 +268,37 @@ def _railing(painter: _Painter, rng: Rng, depth: float, field: float) -> list[Te
     edge = step / np.linalg.norm(step) * width
     starts = middle - along / 2 - across / 2 + step * np.arange(count)[:, None]
     return [TexturedPlane(crop.pixels, start, edge, across, excerpt=crop.excerpt) for start in starts]
+
+
+def _skyline(rng: Rng) -> Image:
+    """A mask whose upper edge is a row of roofs: steps, slopes and spires."""
+    across = np.sort(rng.uniform(0, 256, int(rng.integers(2, 9))))
+    above = rng.uniform(0, 140, len(across))
+    if rng.random() < 0.5:  # flat roofs
+        across, above = np.repeat(across, 2)[1:], np.repeat(above, 2)[:-1]
+    roofs = np.column_stack((np.r_[-1, -1, across, 257, 257], np.r_[257, above[0], above, above[-1], 257]))
+    return cv2.fillPoly(np.zeros((256, 256), np.uint8), [roofs.astype(np.int32)], 255)
+
+
+def _skies(painter: _Painter, rng: Rng, depth: float, extent: float) -> list[TexturedPlane]:
+    """A far background for each picture, from small, hence smooth, to large parts of a texture."""
+    middle = np.array([0, 0, depth])
+    frames = [np.eye(3) * extent * np.exp(rng.uniform(0, 2.5)) for _ in range(2)]
+    return [
+        replace(_panel(painter.crop(rng), middle, frame, endless=True), only_in=picture)
+        for picture, frame in enumerate(frames)
+    ]
+
+
+def _passing(painter: _Painter, rng: Rng, depth: float, field: float) -> list[TexturedPlane]:
+    """Things in front that only one picture shows, such as people and cars."""
+    planes = []
+    for _ in range(int(rng.integers(1, 9))):
+        z = depth * rng.uniform(0.35, 0.95)
+        centre = np.array([*rng.uniform(-0.5, 0.5, 2) * z * field, z])
+        (plane,) = _cut_out(painter, rng, centre, z * field * rng.uniform(0.03, 0.3))
+        planes.append(replace(plane, only_in=int(rng.integers(2))))
+    return planes
 
 
 def _cut_out(painter: _Painter, rng: Rng, centre: Array, side: float) -> list[TexturedPlane]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .light import photograph_all
-from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, random_scene, unrelated_textures
+from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, graded_sides, random_scene, unrelated_textures
 from .rasterise import Atlas, AtlasIndex, ViewTable, render, view_table, warps
 from .school import school_of
 from .textures import Textures
@@ -25,28 +25,29 @@ class PairTable:
         count: of pairs requested.
         views: of all pairs, A in the first half.
         seed: for the light.
-        at_night: (2 P,) bool, the views without daylight.
+        at_night, graded: (2 P,) bool, the views without daylight, and with changed saturation and local contrast.
     """
 
     count: int
     views: ViewTable
     seed: int
     at_night: Tensor
+    graded: Tensor
 
 
 def sample_pairs(
-    textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int, *, hard: float = 0.0
+    textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int, *, hard: float = 0.0, changed: float = 0.0
 ) -> PairTable:
     """Return random pairs of pictures `size` px square; the generator determines everything.
 
     Args:
         textures: for the scenes.
         index: of an atlas of the same pictures.
-        hard: fraction of pairs of the hard school.
+        hard, changed: fractions of pairs of the hard and the changed school.
     """
-    pairs, dark = [], []
+    pairs, dark, graded = [], [], []
     for _ in range(count + 1 + int(count * SPARE_SHARE)):
-        school = school_of(rng, hard)
+        school = school_of(rng, hard, changed)
         if rng.random() < UNRELATED_SHARE:
             first, second = unrelated_textures(textures, rng, school)
             pairs.append((random_scene(first, rng, size, school), random_scene(second, rng, size, school)))
@@ -54,8 +55,11 @@ def sample_pairs(
             scene = random_scene(textures, rng, size, school)
             pairs.append((scene, scene))
         dark.append(dark_side(rng, school))
+        graded.append(graded_sides(rng, school))
     at_night = np.stack([np.array(dark) == side for side in (0, 1)]).ravel()
-    return PairTable(count, view_table(pairs, index), int(rng.integers(2**62)), torch.from_numpy(at_night))
+    table = view_table(pairs, index)
+    seed = int(rng.integers(2**62))
+    return PairTable(count, table, seed, torch.from_numpy(at_night), torch.from_numpy(np.array(graded).T.ravel()))
 
 
 @torch.no_grad()
@@ -77,7 +81,8 @@ def render_pairs(table: PairTable, atlas: Atlas, *, lit: bool = True) -> tuple[T
     rgb = views.rgb[rows]
     if lit:
         generator = torch.Generator(device).manual_seed(table.seed)
-        images = photograph_all(rgb, generator, table.at_night.to(device)[rows])
+        at_night, graded = (each.to(device)[rows] for each in (table.at_night, table.graded))
+        images = photograph_all(rgb, generator, at_night, graded)
     else:
         images = rgb.round().to(torch.uint8)
     return images, warp[rows], visible[rows]

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 Image = np.ndarray  # (H, W, 3) uint8 RGB
 Rng = np.random.Generator
 
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in luminance
 
-def photograph(image: Image, rng: Rng, *, at_night: bool = False) -> Image:
+def photograph(image: Image, rng: Rng, *, at_night: bool = False, graded: bool = False) -> Image:
     """Return the picture under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         rng: determines which effects and how strong.
         at_night: dim, bluish light and some warm lamps instead of daylight.
+        graded: changed saturation and local contrast.
     """
     if at_night:
         image = np.clip(image * _lamps(image.shape[:2], rng), 0, 255).astype(np.uint8)
@@ -24,6 +26,8 @@ def photograph(image: Image, rng: Rng, *, at_night: bool = False) -> Image:
     if light is not None:
         image = np.clip(image * light[..., None], 0, 255).astype(np.uint8)
     image = _blur(image, rng)
+    if graded:
+        image = _graded(image, rng)
     image = cv2.LUT(image, _tone_curves(float(image[::4, ::4].mean()) / 255, rng))
     if rng.random() < 0.6:
         grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 12))
@@ -89,6 +93,18 @@ def _motion_kernel(length: int, angle: float) -> NDArray[np.float32]:
     drawn = np.asarray(cv2.line(np.zeros((length, length), np.float32), start, end, 1.0), np.float32)
     kernel = drawn + drawn[::-1, ::-1]
     return np.asarray(kernel / kernel.sum(), np.float32)
+
+
+def _graded(image: Image, rng: Rng) -> Image:
+    """The picture with stronger local contrast, and paler, richer or no colours."""
+    height, width = image.shape[:2]
+    cells, amount = int(rng.integers(4, 13)), rng.uniform(0, 1.5)
+    saturation = 0.0 if rng.random() < 0.15 else np.exp(rng.uniform(-1.0, 0.7))
+    values = image.astype(np.float32)
+    coarse = cv2.resize(values, (cells, cells), interpolation=cv2.INTER_AREA)
+    values += amount * (values - cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    grey = values @ np.array(GREY, np.float32)
+    return np.clip(grey[..., None] + saturation * (values - grey[..., None]), 0, 255).astype(np.uint8)
 
 
 def _tone_curves(mean: float, rng: Rng) -> Image:

@@ -102,6 +102,7 @@ class ViewTable:
         level_start, level_shape: (V, P) and (V, P, 2) of that level in the atlas.
         rays, shift: (V, 9) and (V, 3), x_other ~ rays x + shift / depth.
         related: (V,) bool, whether both views show one scene.
+        in_both: (V, P) bool, whether both views of a pair show the plane.
     """
 
     size: int
@@ -118,6 +119,7 @@ class ViewTable:
     rays: Tensor
     shift: Tensor
     related: Tensor
+    in_both: Tensor
 
     def to(self, device: torch.device) -> ViewTable:
         """Return the table on a device."""
@@ -156,12 +158,13 @@ def view_table(pairs: Sequence[tuple[Scene, Scene]], index: AtlasIndex) -> ViewT
         "level_from_texture": np.zeros((count, depth, 6), np.float32),
         "level_start": np.zeros((count, depth), np.int64),
         "level_shape": np.ones((count, depth, 2), np.int64),
+        "in_both": np.zeros((count, depth), np.bool_),
     }
     masks: dict[int, int] = {}
     shown: list[NDArray] = []
     for view, (planes, camera) in enumerate(views):
         for row, plane in enumerate(planes):
-            region = region_of(plane, camera)
+            region = region_of(plane, camera, int(view >= count // 2))
             if region is None:
                 continue
             if plane.mask is not None and id(plane.mask) not in masks:
@@ -227,6 +230,7 @@ def warps(table: ViewTable, views: Views) -> tuple[Tensor, Tensor]:
     )
     unoccluded = views.inverse_depth / z > other_depth * DEPTH_TOLERANCE
     visible = inside & ((other_plane == views.plane_index) | unoccluded) & table.related[:, None, None]
+    visible &= table.in_both.gather(1, views.plane_index.clamp(min=0).flatten(1)).view_as(visible)
     return from_colmap_pixels(warp.clamp(-4 * size, 4 * size), (size, size)), visible
 
 
@@ -248,6 +252,7 @@ def _plane_row(
         "texture_from_image": np.linalg.inv(homography).ravel(),
         "texture_size": np.array(plane.texture.shape[1::-1]),
         "endless": plane.endless,
+        "in_both": plane.only_in is None,
         "level_from_texture": (to_level @ to_picture)[:2].ravel(),
         "level_start": index.starts[picture, level],
         "level_shape": index.shapes[picture, level],

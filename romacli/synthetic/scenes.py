@@ -68,6 +68,7 @@ class TexturedPlane:
         mask: (h', w') uint8 over the same parallelogram, opaque above 127; None is opaque everywhere.
         endless: the texture continues beyond the parallelogram, repeatedly mirrored.
         excerpt: the origin of the texture, for renderers that already have the pictures.
+        only_in: the only picture of a pair that shows it, 0 or 1; None for both.
     """
 
     texture: Image
@@ -77,6 +78,7 @@ class TexturedPlane:
     mask: Image | None = None
     endless: bool = False
     excerpt: Excerpt | None = None
+    only_in: int | None = None
 
     @cached_property
     def levels(self) -> tuple[Image, ...]:
@@ -112,14 +114,20 @@ class View(NamedTuple):
     inverse_depth: NDArray[np.float32]
 
 
-def render_view(planes: Sequence[TexturedPlane], camera: Camera) -> View:
-    """Return a camera's picture of the planes, with the plane and inverse depth at each pixel."""
+def render_view(planes: Sequence[TexturedPlane], camera: Camera, picture: int | None = None) -> View:
+    """Return a camera's picture of the planes, with the plane and inverse depth at each pixel.
+
+    Args:
+        planes: of the scene.
+        camera: in the planes' frame.
+        picture: which of a pair it is, 0 or 1; None draws all planes.
+    """
     width, height = camera.size
     rgb = np.full((height, width, 3), BACKGROUND_GREY, np.uint8)
     plane_index = np.full((height, width), -1, np.int32)
     inverse_depth = np.zeros((height, width), np.float32)
     for index, plane in enumerate(planes):
-        region = region_of(plane, camera)
+        region = region_of(plane, camera, picture)
         if region is None:
             continue
         candidate = _plane_inverse_depth(plane, camera, region)
@@ -184,9 +192,11 @@ def _apply(homography: np.ndarray, points: np.ndarray) -> Array:
     return projected[:, :2] / projected[:, 2:]
 
 
-def region_of(plane: TexturedPlane, camera: Camera) -> tuple[slice, slice] | None:
-    """Return the rows and columns a plane may cover, or None if it is out of sight."""
+def region_of(plane: TexturedPlane, camera: Camera, picture: int | None = None) -> tuple[slice, slice] | None:
+    """Return the rows and columns a plane may cover, or None if it is out of sight or only in the other picture."""
     width, height = camera.size
+    if picture is not None and plane.only_in not in (None, picture):
+        return None
     if plane.endless:
         return slice(0, height), slice(0, width)
     homography = image_from_texture(plane, camera)

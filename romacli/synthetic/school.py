@@ -20,6 +20,9 @@ class School:
         near: fraction of deep scenes whose cameras almost coincide.
         night: fraction of pairs with one picture at night.
         alike: fraction of unrelated pairs whose scenes repeat the same motif.
+        sky: fraction of deep scenes that end in a skyline, with another sky in each picture.
+        passing: fraction of deep scenes with things in front that only one picture shows.
+        graded: fraction of pictures with changed saturation and local contrast.
     """
 
     swing: tuple[float, float] = (0.35, 0.75)
@@ -30,14 +33,21 @@ class School:
     near: float = 0.0
     night: float = 0.0
     alike: float = 0.0
+    sky: float = 0.0
+    passing: float = 0.0
+    graded: float = 0.0
 
 
 ORDINARY = School()
 # Turns of up to 80 degrees, scales of up to 4.
 HARD = School(swing=(1.1, 1.5), reach=(0.45, 0.7), zoom=1.39, repeated=0.3, thin=0.3, near=0.05, night=0.3, alike=0.5)
-REPEATED = 60  # pictures of repeated motifs among the textures of hard pairs
+# As visitors photograph a place on different days.
+CHANGED = School(swing=(0.6, 1.2), reach=(0.45, 0.7), repeated=0.15, night=0.1, sky=0.6, passing=0.6, graded=0.6)
+SCHOOLS = {"ordinary": ORDINARY, "hard": HARD, "changed": CHANGED}
+REPEATED = 60  # pictures of repeated motifs among the textures of schools that use them
 
 
-def school_of(rng: np.random.Generator, hard: float) -> School:
-    """The school of the next pair, `HARD` with this probability."""
-    return HARD if hard and rng.random() < hard else ORDINARY
+def school_of(rng: np.random.Generator, hard: float, changed: float = 0.0) -> School:
+    """The school of the next pair, `HARD` and `CHANGED` with these probabilities."""
+    drawn = rng.random() if hard or changed else 1.0
+    return HARD if drawn < hard else CHANGED if drawn < hard + changed else ORDINARY

@@ -49,8 +49,11 @@ class MiniTrainable(Trainable):
             )
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
         super().__init__(network.to(device), options.sizes or SIZES, precision)
-        if len(self.sizes) != len(SIZES) or any(side % STRIDE or side <= 0 for side in self.sizes):
-            raise UsageError(f"--sizes of mini must be {len(SIZES)} multiples of {STRIDE}, such as 192,224,320.")
+        if len(self.sizes) not in (2, 3) or any(side % STRIDE or side <= 0 for side in self.sizes):
+            raise UsageError(
+                f"--sizes of mini must be three multiples of {STRIDE}, such as 192,224,320, or two, such as 192,224, "
+                "for a schedule without the last phase."
+            )
         self.robust = setup is None or setup.robust
         self.learning_rate = options.learning_rate or LEARNING_RATE
 
@@ -67,12 +70,12 @@ class MiniTrainable(Trainable):
         return mini_loss(self.network, encoded, trace, warp, visible, robust=self.robust)
 
     def phase_at(self, progress: float) -> Phase:
-        small, middle, fine = self.sizes
+        small, middle, *fine = self.sizes
         if progress < PHASE_ENDS[0]:
             return Phase(small)
-        if progress < PHASE_ENDS[1]:
+        if not fine or progress < PHASE_ENDS[1]:
             return Phase(middle)
-        return Phase(fine, round(fine * COARSE_SHARE / STRIDE) * STRIDE)
+        return Phase(fine[0], round(fine[0] * COARSE_SHARE / STRIDE) * STRIDE)
 
     def rate_at(self, progress: float) -> float:
         decay = min(1.0, max(0.0, (progress - CONSTANT_SHARE) / (1 - CONSTANT_SHARE)))

@@ -34,7 +34,7 @@ class TrainOptions:
         smallest_window: minimum share of each side of such a photograph that a random window keeps.
         textures: folder of photographs used as textures; None uses only procedural ones.
         procedural: number of generated textures to add.
-        hard: fraction of rendered pairs of the hard school (see `romacli.synthetic.school`).
+        hard, changed: fractions of rendered pairs of these schools (see `romacli.synthetic.school`).
         minutes: length of the schedule in wall-clock time.
         steps: length of the schedule in steps instead; overrides `minutes`.
         sizes: px, sides of the training pairs in the phases of the schedule; None for the network's own.
@@ -82,6 +82,14 @@ class TrainOptions:
         Option(
             "Fraction of rendered pairs with turns of up to 80 degrees, scales of up to 4, repeated motifs, railings, "
             "or one picture at night.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0
+    changed: Annotated[
+        float,
+        Option(
+            "Fraction of rendered pairs whose sky, passers-by, colours and contrast differ between the pictures.",
             min=0,
             max=1,
         ),
@@ -148,6 +156,11 @@ def check(options: TrainOptions) -> None:
     if not 0 < options.smallest_window <= 1:
         raise UsageError(
             f"--smallest-window {options.smallest_window:g} is not a fraction. Give more than 0, at most 1."
+        )
+    if options.hard + options.changed > 1:
+        raise UsageError(
+            f"--hard {options.hard:g} and --changed {options.changed:g} are fractions of the same pairs. "
+            "Give at most 1 together."
         )
     if options.steps is None and options.minutes <= 0:
         raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")

@@ -99,10 +99,10 @@ def test_validation_shares_no_generated_texture_with_training():
 
 
 def test_the_hard_recipe_has_other_pairs_of_the_same_seeds():
-    hard = replace(RECIPE, procedural=3, hard=True)
+    hard = replace(RECIPE, procedural=3, school="hard")
     ordinary, harder = (
-        validation_pairs(validation_textures(None, recipe), 2, size=64, hard=recipe.hard)
-        for recipe in (replace(hard, hard=False), hard)
+        validation_pairs(validation_textures(None, recipe), 2, size=64, school=recipe.school)
+        for recipe in (replace(hard, school="ordinary"), hard)
     )
     assert fingerprint(ordinary) != fingerprint(harder)
 

@@ -53,6 +53,9 @@ class SyntheticOptions:
             "unrelated scenes that repeat the same motif."
         ),
     ] = False
+    changed: Annotated[
+        bool, Option("Render pairs whose sky, passers-by, colours and contrast differ between the pictures.")
+    ] = False
     output: Table = None
 
 
@@ -157,12 +160,14 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import matcher_named
 
+    if flags.hard and flags.changed:
+        raise UsageError("--hard and --changed are different recipes. Give one.")
     recipe = replace(
         RECIPE,
         pairs=flags.count,
         matched=min(flags.matched, flags.count),
         unrelated=flags.unrelated,
-        hard=flags.hard,
+        school="hard" if flags.hard else "changed" if flags.changed else "ordinary",
     )
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
@@ -172,7 +177,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     with Console(quiet=talk.quiet) as console:
         console.begin("rendering pairs", 1)
         textures = validation_textures(flags.textures, recipe)
-        pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed, hard=recipe.hard)
+        pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed, school=recipe.school)
         results: dict[str, ValidationResult] = {}
         if matcher_named(chosen.model).has_single_pass:
             console.begin("single pass", len(pairs))

@@ -41,13 +41,14 @@ class PairSource(Protocol):
 
 @dataclass(frozen=True)
 class RenderedPairs:
-    """Pairs of random scenes, rendered on the CPU. hard: fraction of hard ones."""
+    """Pairs of random scenes, rendered on the CPU. hard, changed: fractions of pairs of these schools."""
 
     textures: Textures
     hard: float = 0.0
+    changed: float = 0.0
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
-        schools = [school_of(rng, self.hard) for _ in range(count)]
+        schools = [school_of(rng, self.hard, self.changed) for _ in range(count)]
         return stacked([sample_pair(self.textures, rng, size, school=school) for school in schools])
 
     def finished(self, begun: Batch, device: torch.device) -> Batch:
@@ -57,12 +58,13 @@ class RenderedPairs:
 class DevicePairs:
     """Pairs of random scenes, generated on the CPU and rendered on the device."""
 
-    def __init__(self, textures: Textures, hard: float = 0.0) -> None:
-        self._textures, self._hard = textures, hard
+    def __init__(self, textures: Textures, hard: float = 0.0, changed: float = 0.0) -> None:
+        self._textures, self._hard, self._changed = textures, hard, changed
         self._atlas = Atlas.of(textures, torch.device("cpu"))
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> PairTable:
-        return sample_pairs(self._textures, self._atlas.index, rng, size, count, hard=self._hard)
+        shares = {"hard": self._hard, "changed": self._changed}
+        return sample_pairs(self._textures, self._atlas.index, rng, size, count, **shares)
 
     def finished(self, begun: PairTable, device: torch.device) -> Batch:
         if self._atlas.texels.device != device:
@@ -77,9 +79,9 @@ def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
         InputError: its files are missing or damaged.
     """
     if options.data_dir is None:
-        repeated = REPEATED if options.hard else 0
+        repeated = REPEATED if options.hard or options.changed else 0
         textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated)
-        return (RenderedPairs if device.type == "cpu" else DevicePairs)(textures, options.hard)
+        return (RenderedPairs if device.type == "cpu" else DevicePairs)(textures, options.hard, options.changed)
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
         scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window
