@@ -183,9 +183,7 @@ class _Painter:
         return self.textures.repeated_crop(rng) if is_repeated else self.textures.crop(rng)
 
 
-def _walls(
-    painter: _Painter, rng: Rng, depth: float, extent: float, *, under_sky: bool = False
-) -> list[TexturedPlane]:
+def _walls(painter: _Painter, rng: Rng, depth: float, extent: float, *, under_sky: bool = False) -> list[TexturedPlane]:
     """A single wall, flat or with relief, or the corner of a room; sometimes with a floor.
 
     Walls under a sky end in a skyline.

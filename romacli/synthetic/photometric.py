@@ -11,6 +11,7 @@ Rng = np.random.Generator
 
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in luminance
 
+
 def photograph(image: Image, rng: Rng, *, at_night: bool = False, graded: bool = False) -> Image:
     """Return the picture under changed light: random shadows, blur, exposure, colour, noise and JPEG.
 

@@ -80,9 +80,10 @@ def synthetic_section(figures: Figures) -> Iterator[str]:
     yield from reliability_table(figures["single_pass"], figures["as_matched"])
 
 
-def hard_section(figures: Figures) -> Iterator[str]:
-    yield from (".SS Hard rendered pairs", ".nf")
-    yield from (r"romacli eval synthetic \-\-hard \-\-textures textures/validation", ".fi", ".PP")
+def school_section(figures: Figures) -> Iterator[str]:
+    school = figures["recipe"]["school"]
+    yield from (f".SS {school.capitalize()} rendered pairs", ".nf")
+    yield from (rf"romacli eval synthetic \-\-{school} \-\-textures textures/validation", ".fi", ".PP")
     yield from accuracy_table(figures)
 
 
@@ -217,13 +218,15 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("--synthetic", type=Path, help="output of romacli eval synthetic --json")
     parser.add_argument("--hard", type=Path, help="output of romacli eval synthetic --hard --json")
+    parser.add_argument("--changed", type=Path, help="output of romacli eval synthetic --changed --json")
     parser.add_argument("--photographs", type=Path, help="output of photographs.py --json")
     parser.add_argument("--log", type=Path, help="the CSV log of the training")
     options = parser.parse_args()
-    synthetic, hard, photographs = map(_measured, (options.synthetic, options.hard, options.photographs))
+    synthetic, photographs = map(_measured, (options.synthetic, options.photographs))
     figures = [*weights_section(EMBEDDED, options.log)]
     figures += synthetic_section(synthetic) if synthetic else ()
-    figures += hard_section(hard) if hard else ()
+    for school in filter(None, map(_measured, (options.hard, options.changed))):
+        figures += school_section(school)
     figures += unrelated_section(synthetic, photographs)
     figures += photographs_section(photographs) if photographs else ()
     options.page.write_text(replaced(options.page.read_text("utf-8"), figures), encoding="utf-8")

@@ -25,8 +25,8 @@ def atlas(textures) -> Atlas:
     return Atlas.of(textures, torch.device("cpu"))
 
 
-def pairs(textures, atlas, seed, *, hard=0.0, **kwargs):
-    table = sample_pairs(textures, atlas.index, np.random.default_rng(seed), SIZE, COUNT, hard=hard)
+def pairs(textures, atlas, seed, *, shares=None, **kwargs):
+    table = sample_pairs(textures, atlas.index, np.random.default_rng(seed), SIZE, COUNT, **(shares or {}))
     return render_pairs(table, atlas, **kwargs)
 
 
@@ -52,9 +52,19 @@ def test_hard_pairs_are_rendered_and_some_are_dark(textures, atlas):
     torch.testing.assert_close(night[1], day[1])
 
 
-@pytest.mark.parametrize("hard", [0.0, 1.0])
-def test_visible_pixels_look_alike_before_the_light_changes(textures, atlas, hard):
-    images, warp, visible = pairs(textures, atlas, 3, lit=False, hard=hard)
+def test_changed_pairs_are_rendered_and_some_are_graded(textures, atlas):
+    table = sample_pairs(textures, atlas.index, np.random.default_rng(4), SIZE, COUNT, changed=1.0)
+    assert table.graded.any()
+    assert not table.graded.all()
+    graded = render_pairs(table, atlas)
+    plain = render_pairs(replace(table, graded=torch.zeros_like(table.graded)), atlas)
+    assert not torch.equal(graded[0], plain[0])
+    torch.testing.assert_close(graded[1], plain[1])
+
+
+@pytest.mark.parametrize("shares", [{}, {"hard": 1.0}, {"changed": 1.0}], ids=["ordinary", "hard", "changed"])
+def test_visible_pixels_look_alike_before_the_light_changes(textures, atlas, shares):
+    images, warp, visible = pairs(textures, atlas, 3, lit=False, shares=shares)
     warp = to_colmap_pixels(warp, (SIZE, SIZE)).numpy() - np.float32(0.5)
     medians = []
     for view in range(2 * COUNT):

@@ -10,6 +10,7 @@ from romacli.synthetic import Textures
 from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice
 from romacli.synthetic.rasterise import Atlas, render, view_table, warps
 from romacli.synthetic.scenes import render_view
+from romacli.synthetic.school import CHANGED, ORDINARY
 
 SIZE = 112
 CPU = torch.device("cpu")
@@ -30,8 +31,8 @@ def atlas(textures) -> Atlas:
 @pytest.fixture(scope="module")
 def scenes(textures):
     return [
-        (flat_scene if seed % 4 == 0 else deep_scene)(textures, np.random.default_rng([7, seed]), SIZE)
-        for seed in range(12)
+        (flat_scene if seed % 4 == 0 else deep_scene)(textures, np.random.default_rng([7, seed]), SIZE, school)
+        for seed, school in enumerate([ORDINARY] * 12 + [CHANGED] * 6)
     ]
 
 
@@ -43,7 +44,7 @@ def rendered(scenes, atlas):
             patch.setattr(f"romacli.synthetic.{module}.texels_per_pixel", lambda *_: 1.0)
         table = view_table([(scene, scene) for scene in scenes], atlas.index)
         views = render(table, atlas)
-        truth = [render_view(planes, camera) for which in range(2) for planes, camera in each_view(scenes, which)]
+        truth = [render_view(planes, camera, side) for side in range(2) for planes, camera in each_view(scenes, side)]
     return table, views, truth
 
 
@@ -88,6 +89,7 @@ def test_far_planes_are_shown_at_the_resolution_of_the_picture():
 
 def test_warps_and_visibility_are_those_of_the_other_renderer(scenes, rendered):
     table, views, truth = rendered
+    assert not table.in_both[:, : len(scenes[-1][0])].all()
     warp, visible = warps(table, views)
     warp = to_colmap_pixels(warp, (SIZE, SIZE)).numpy()
     for number, (planes, cameras) in enumerate(scenes):

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from romacli.synthetic import Textures, sample_pair
-from romacli.synthetic.pairs import deep_scene, flat_scene, unrelated_textures
+from romacli.synthetic import Camera, Textures, TexturedPlane, sample_pair
+from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice, unrelated_textures
 from romacli.synthetic.photometric import photograph
-from romacli.synthetic.school import HARD, ORDINARY
+from romacli.synthetic.school import CHANGED, HARD, ORDINARY, school_of
 
 SIZE = 96
 
@@ -19,7 +19,7 @@ def textures() -> Textures:
     return Textures.load(None, procedural=5, seed=0, repeated=4)
 
 
-@pytest.fixture(scope="module", params=[ORDINARY, HARD], ids=["ordinary", "hard"])
+@pytest.fixture(scope="module", params=[ORDINARY, HARD, CHANGED], ids=["ordinary", "hard", "changed"])
 def plain_pairs(request, textures):
     rngs = (np.random.default_rng([3, i]) for i in range(30))
     return [sample_pair(textures, rng, SIZE, light=False, school=request.param) for rng in rngs]
@@ -92,6 +92,53 @@ def test_hard_pairs_turn_and_zoom_further(textures):
         largest.append(np.exp(np.percentile(scales, 95)))
     assert widest[0] < 60 < 75 < widest[1]
     assert largest[0] < 3.6 < largest[1] < 6
+
+
+def test_what_only_one_picture_shows_is_visible_in_neither():
+    def panel(level, depth, side, **kwargs):
+        corner, right, down = np.array([-side / 2, -side / 2, depth]), np.array([side, 0.0, 0]), np.array([0.0, side, 0])
+        return TexturedPlane(np.full((64, 64, 3), level, np.uint8), corner, right, down, **kwargs)
+
+    focal = np.array([[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]])
+    camera = Camera(focal, np.eye(3), np.zeros(3), (SIZE, SIZE))
+    wall, passer, sky = (
+        panel(50, 4.0, 3.0),
+        panel(200, 2.0, 0.5, only_in=0),
+        panel(100, 9.0, 1.0, endless=True, only_in=1),
+    )
+    pair = photograph_twice([wall, passer, sky], (camera, camera))
+    assert [set(np.unique(image)) for image in (pair.image_A, pair.image_B)] == [{50, 127, 200}, {50, 100}]
+    assert (pair.image_A == 200).any()
+    for visible in (pair.visible_AB, pair.visible_BA):
+        np.testing.assert_array_equal(visible, (pair.image_A == 50).all(axis=-1) & (pair.image_B == 50).all(axis=-1))
+
+
+def test_changed_scenes_have_two_skies_and_passers_by(textures):
+    scenes = [deep_scene(textures, np.random.default_rng(seed), SIZE, CHANGED)[0] for seed in range(60)]
+    skies = [[plane.only_in for plane in planes if plane.endless and plane.only_in is not None] for planes in scenes]
+    assert 0.4 < np.mean([sides == [0, 1] for sides in skies]) < 0.8
+    passing = [any(plane.only_in is not None and not plane.endless for plane in planes) for planes in scenes]
+    assert 0.4 < np.mean(passing) < 0.8
+
+
+def test_graded_pictures_have_other_colours_and_more_contrast():
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(60, 190, (24, 24, 3), dtype=np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+
+    def colourfulness(graded):
+        taken = [photograph(image, np.random.default_rng(seed), graded=graded) for seed in range(80)]
+        return [np.ptp(picture.reshape(-1, 3).astype(float) / picture.mean((0, 1)), axis=1).mean() for picture in taken]
+
+    plain, graded = colourfulness(False), colourfulness(True)
+    assert min(graded) < 0.5 * min(plain)
+    assert max(graded) > 1.2 * max(plain)
+
+
+def test_the_schools_of_pairs_have_their_shares():
+    rng = np.random.default_rng(0)
+    drawn = [school_of(rng, 0.3, 0.2) for _ in range(2000)]
+    shares = [np.mean([school is each for school in drawn]) for each in (HARD, CHANGED, ORDINARY)]
+    np.testing.assert_allclose(shares, [0.3, 0.2, 0.5], atol=0.04)
 
 
 def test_night_is_dark_with_warm_lamps():

@@ -216,9 +216,14 @@ def test_schedule_grows_the_pairs_and_ends_in_two_passes(options):
     assert phases == [Phase(192, None), Phase(224, None), Phase(320, 192)]
 
 
-@pytest.mark.parametrize("sizes", [(64, 64), (64, 64, 100), (0, 64, 64)])
+def test_schedule_of_two_sizes_has_one_pass_throughout(options):
+    phases = [trainable(replace(options, sizes=(192, 224))).phase_at(progress) for progress in (0.0, 0.5, 0.9)]
+    assert phases == [Phase(192, None), Phase(224, None), Phase(224, None)]
+
+
+@pytest.mark.parametrize("sizes", [(64,), (64, 64, 100), (0, 64, 64), (64,) * 4])
 def test_sizes_that_do_not_fit_the_network_are_refused(options, sizes):
-    with pytest.raises(UsageError, match="3 multiples of 16"):
+    with pytest.raises(UsageError, match="three multiples of 16"):
         trainable(replace(options, sizes=sizes))
 
 
