@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from romacli.synthetic import Camera, Textures, TexturedPlane, sample_pair
+from romacli.synthetic import Camera, TexturedPlane, Textures, sample_pair
 from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice, unrelated_textures
 from romacli.synthetic.photometric import photograph
 from romacli.synthetic.school import CHANGED, HARD, ORDINARY, school_of
@@ -96,7 +96,7 @@ def test_hard_pairs_turn_and_zoom_further(textures):
 
 def test_what_only_one_picture_shows_is_visible_in_neither():
     def panel(level, depth, side, **kwargs):
-        corner, right, down = np.array([-side / 2, -side / 2, depth]), np.array([side, 0.0, 0]), np.array([0.0, side, 0])
+        corner, (right, down, _) = np.array([-side / 2, -side / 2, depth]), np.eye(3) * side
         return TexturedPlane(np.full((64, 64, 3), level, np.uint8), corner, right, down, **kwargs)
 
     focal = np.array([[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]])
