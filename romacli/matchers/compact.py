@@ -5,6 +5,7 @@ Distances are in long sides of their image, and so independent of the network's 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +153,20 @@ def _blocks(fields: Tensor, stride: int) -> Tensor:
     return fields.unflatten(2, (width // stride, stride)).unflatten(1, (height // stride, stride))
 
 
+def _block_sums(fields: Tensor, stride: int) -> Tensor:
+    """The sums of (n, H, W, ...) over every cell, (n, gh, gw, ...).
+
+    By adding slices: on a CPU twenty times as fast as a sum over two short dimensions.
+    """
+    blocks = _blocks(fields, stride)
+    rows = functools.reduce(torch.add, blocks.unbind(2))
+    return functools.reduce(torch.add, rows.unbind(3))
+
+
+def _block_means(fields: Tensor, stride: int) -> Tensor:
+    return _block_sums(fields, stride) / stride**2
+
+
 def _window_mean(grid: Tensor) -> Tensor:
     """The mean over the window around every cell of (n, gh, gw)."""
     reach = round(_WINDOW * min(grid.shape[1:]) / 2)
@@ -160,7 +175,7 @@ def _window_mean(grid: Tensor) -> Tensor:
 
 def _squared_zoom(places: Tensor, source: Tensor, stride: int) -> Tensor:
     """|det J| of the warp around every cell (n, gh, gw): target area per source area, in long sides."""
-    nodes = _blocks(places, stride).mean(dim=(2, 4))
+    nodes = _block_means(places, stride)
     down, along = torch.gradient(nodes, dim=(1, 2))
     cell_area = source.prod(dim=1) / (nodes.shape[1] * nodes.shape[2])
     det = along[..., 0] * down[..., 1] - along[..., 1] * down[..., 0]
@@ -170,7 +185,7 @@ def _squared_zoom(places: Tensor, source: Tensor, stride: int) -> Tensor:
 
 def _zoom_out(zoom: Tensor, warps: Tensor, stride: int) -> Tensor:
     """Squared ratio, at most 1, by which the other image shows every cell smaller, if both directions agree."""
-    nodes = _blocks(warps, stride).mean(dim=(2, 4))
+    nodes = _block_means(warps, stride)
     opposite = _sample(_swap(zoom)[..., None], nodes)[..., 0]
     return torch.maximum(zoom, 1 / opposite).clamp(max=1)
 
@@ -185,15 +200,15 @@ def _pool(
     """Targets (n, gh, gw, 2) of the cells' centres and weights (n, gh, gw), 0 for cells that are not usable."""
     blocks = _blocks(usable, stride)
     # A pixel counts only together with its mirror image across the centre, so that the mean stays at the centre.
-    mirrored = (blocks & blocks.flip(2, 4))[..., None]
-    centres = (_blocks(places, stride) * mirrored).sum(dim=(2, 4)) / mirrored.sum(dim=(2, 4)).clamp(min=1)
+    mirrored = (blocks & blocks.flip(2, 4)).reshape(*usable.shape, 1).float()
+    centres = _block_sums(places * mirrored, stride) / _block_sums(mirrored, stride).clamp(min=1)
 
-    share = blocks.float().mean(dim=(2, 4))
+    share = _block_means(usable.float(), stride)
     window_share = _window_mean(share)
-    square = _window_mean(_blocks(cycle.square() * usable, stride).mean(dim=(2, 4)))
+    square = _window_mean(_block_means(cycle.square() * usable, stride))
     error = square / window_share.clamp(min=_MIN_USABLE_OF_WINDOW) * zoom / 2
     if predicted is not None:
-        expected = _blocks(predicted * usable, stride).mean(dim=(2, 4)) / share.clamp(min=_MIN_USABLE_OF_CELL)
+        expected = _block_means(predicted * usable, stride) / share.clamp(min=_MIN_USABLE_OF_CELL)
         error = (error * expected).sqrt()
     kept = (share > _MIN_USABLE_OF_CELL) & (window_share > _MIN_USABLE_OF_WINDOW)
     return centres, kept * GOOD_ERROR**2 / (GOOD_ERROR**2 + error)

@@ -23,6 +23,7 @@ from romacli.errors import WeightsError
 
 from .output import NetworkMatch, Unfinished
 from .parts.local_correlation import local_correlation
+from .parts.maps import sample
 from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.solve import solve_positive_definite
@@ -335,15 +336,14 @@ class Refiner(nn.Module):
         """Return the moved warp (B, H, W, 2) and the updated certainty logits (B, H, W)."""
         features = source["features"]
         height, width = features.shape[2:]
+        flow = warp.permute(0, 3, 1, 2)
         # In float32: a bfloat16 coordinate is off by half a pixel at 320 cells.
-        sampled = F.grid_sample(target["features"].float(), warp, align_corners=False).to(features.dtype)
-        displacement = (warp - pixel_grid(height, width, warp.device)).permute(0, 3, 1, 2)
+        sampled = sample(target["features"], flow).to(features.dtype)
+        displacement = flow - pixel_grid(height, width, warp.device).permute(2, 0, 1)
         parts = [features, sampled, self.displacement(displacement * DISPLACEMENT_GAIN).to(features.dtype)]
         if self.radius:
             with torch.no_grad():
-                local = local_correlation(
-                    source["descriptors"], target["descriptors"], warp.permute(0, 3, 1, 2), self.radius
-                )
+                local = local_correlation(source["descriptors"], target["descriptors"], flow, self.radius)
             gain = CORRELATION_GAIN * source["descriptors"].shape[1] ** 0.5  # descriptors have unit length
             parts.append((local * gain).to(features.dtype))
         # Each of them first: joining maps of unlike layouts takes several times as long.
@@ -564,7 +564,8 @@ def _with_prefix(encoded: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def _resized(x: Tensor, shape: Sequence[int]) -> Tensor:
-    return F.interpolate(x, tuple(shape), mode="bilinear", align_corners=False)
+    # Contiguous, as few channels that are adjacent in memory take four times as long.
+    return F.interpolate(x.contiguous(), tuple(shape), mode="bilinear", align_corners=False)
 
 
 def _finished(warp: Tensor, certainty: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ def test_factorisation_solve_and_attention_are_counted() -> None:
 
 
 # GFLOP of the published sizes at 560 and 864, from the layers' shapes: an image, and a pair in both directions. The
-# correlations at strides 8 and 4, 17 GFLOP of a pair, are sums on a CPU, which are not counted.
+# correlations at strides 8 and 4, 17 GFLOP of a pair, are written in place on a CPU, which is not counted.
 ENCODE = {"DINOv2": 1220.9, "VGG19": 746.1, "projections": 24.7, "Gaussian process": 6.6}
 MATCH = {
     "Gaussian process": 3 * 2.62,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Gathered in one step: on a CPU, what fits its cache; on other devices more, for few kernel launches.
-CHUNK_BYTES = 1 << 20
+# Gathered in one step: on a CPU, what about fits its cache; on other devices more, for few kernel launches.
+CHUNK_BYTES = 1 << 21
 CHUNK_VALUES_ELSEWHERE = 1 << 28
 
 
@@ -41,15 +41,19 @@ def local_correlation(x: Tensor, y: Tensor, flow: Tensor, radius: int) -> Tensor
     row_length = padded.shape[2]
     y_rows = padded.flatten(1, 2)
     corners = base[..., 1] * row_length + base[..., 0]  # (B, N)
-    window = [row * row_length + column for row in steps for column in steps]  # K offsets from the corner
+    rows = [row * row_length for row in steps]
+    window = [row + column for row in rows for column in steps]  # K offsets from the corner
     if y.shape[-2:].numel() <= 8 * len(window):
         dots = torch.bmm(x_rows, y_rows.transpose(1, 2)).gather(2, corners[..., None] + corners.new_tensor(window))
     else:
         batch_starts = torch.arange(batch, device=corners.device)[:, None] * y_rows.shape[1]
         places = (corners + batch_starts).flatten()
-        by_offset = x.device.type == "cpu" and not torch.jit.is_tracing()
-        gathered = _dots_by_offset if by_offset else _dots_by_place
-        dots = gathered(x_rows.flatten(0, 1), y_rows.flatten(0, 1), places, window).view(*corners.shape, -1)
+        x_rows, y_rows = x_rows.flatten(0, 1), y_rows.flatten(0, 1)
+        if x.device.type == "cpu" and not torch.jit.is_tracing():
+            dots = _dots_by_strip(x_rows, y_rows, places, rows)
+        else:
+            dots = _dots_by_place(x_rows, y_rows, places, window)
+        dots = dots.view(*corners.shape, -1)
     # Interpolated in the precision of the targets: a half-precision fraction is off by hundredths of a pixel.
     dots = _blend(dots.unflatten(2, (len(steps), len(steps))).to(fraction.dtype), fraction)  # (B, N, 2r + 1, 2r + 1)
     return dots.flatten(2).transpose(1, 2).unflatten(2, (height, width)).to(x.dtype)
@@ -77,18 +81,21 @@ def _dots_by_place(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[
     return torch.cat(dots)
 
 
-def _dots_by_offset(x_rows: Tensor, y_rows: Tensor, places: Tensor, window: list[int]) -> Tensor:
-    """As `_dots_by_place`, one window offset at a time: four times as fast on a CPU in float32, where bmm is slow.
+def _dots_by_strip(x_rows: Tensor, y_rows: Tensor, places: Tensor, rows: list[int]) -> Tensor:
+    """As `_dots_by_place` for a square window that begins at these rows, each read as one piece of memory.
 
-    Half-precision products are rounded before summation, an error smaller than the rounding of a large sum.
+    On a CPU twice as fast as one row of y at a time.
     """
-    chunk = max(1, CHUNK_BYTES // (x_rows.shape[1] * x_rows.element_size()))
-    dots = x_rows.new_empty(len(window), len(places))
+    side, channels = len(rows), x_rows.shape[1]
+    chunk = max(1, CHUNK_BYTES // (side**2 * channels * x_rows.element_size()))
+    strips = y_rows.as_strided((len(y_rows) - side + 1, side * channels), (channels, 1))
+    starts, queries = places[:, None] + places.new_tensor(rows), x_rows[:, None]
+    dots = x_rows.new_empty(len(places), 1, side**2)
     for first in range(0, len(places), chunk):
         some = slice(first, first + chunk)
-        for row, offset in zip(dots, window, strict=True):
-            torch.sum(y_rows.index_select(0, places[some] + offset).mul_(x_rows[some]), dim=1, out=row[some])
-    return dots.T
+        windows = strips.index_select(0, starts[some].flatten()).view(-1, side**2, channels)
+        torch.bmm(queries[some], windows.transpose(1, 2), out=dots[some])
+    return dots
 
 
 def _blend(dots: Tensor, fraction: Tensor) -> Tensor:

@@ -25,7 +25,36 @@ def pixel_grid(maps: Tensor) -> Tensor:
 
 def sample(maps: Tensor, flow: Tensor) -> Tensor:
     """Sample maps (B, C, H, W) at normalised targets (B, 2, h, w): bilinear, zero outside, coordinates in float32."""
-    return F.grid_sample(maps.float(), flow.permute(0, 2, 3, 1), align_corners=False)
+    maps = maps.float()
+    in_rows = maps.device.type == "cpu" and maps.is_contiguous(memory_format=torch.channels_last)
+    if in_rows and not torch.is_grad_enabled() and not torch.jit.is_tracing():
+        return _sample_rows(maps, flow)
+    return F.grid_sample(maps, flow.permute(0, 2, 3, 1), align_corners=False)
+
+
+def _sample_rows(maps: Tensor, flow: Tensor) -> Tensor:
+    """As `sample`, for maps whose channels are adjacent in memory, as are those of the result.
+
+    Each pixel is the weighted sum of four rows of a table: on a CPU two to five times as fast as grid_sample.
+    """
+    batch, channels, height, width = maps.shape
+    size = flow.new_tensor([width, height]).view(2, 1, 1)
+    # Two pixels outside all is zero; targets further out move there.
+    place = torch.minimum((((flow + 1) * size - 1) / 2).nan_to_num(nan=-1.0).clamp(min=-1), size)
+    low = place.floor()
+    (x, y), (right, down) = low.int().unbind(1), (place - low).unbind(1)
+    left, up = 1 - right, 1 - down
+    row = width + 3
+    table = F.pad(maps, (1, 2, 1, 2)).permute(0, 2, 3, 1).reshape(-1, channels)
+    first = torch.arange(batch, dtype=torch.int32)[:, None, None] * (row * (height + 3)) + (y + 1) * row + x + 1
+    rows, weights = first.new_empty(*first.shape, 4), flow.new_empty(*first.shape, 4)
+    for k, (offset, across, along) in enumerate(
+        ((0, left, up), (1, right, up), (row, left, down), (row + 1, right, down))
+    ):
+        torch.add(first, offset, out=rows[..., k])
+        torch.mul(across, along, out=weights[..., k])
+    sampled = F.embedding_bag(rows.flatten(0, 2), table, mode="sum", per_sample_weights=weights.flatten(0, 2))
+    return sampled.view(batch, *flow.shape[2:], channels).permute(0, 3, 1, 2)
 
 
 def tokens(maps: Tensor) -> Tensor:
