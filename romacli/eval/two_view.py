@@ -14,8 +14,8 @@ from romacli.keypoints.aggregate import aggregate
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.matcher import Matcher, pair_seed
 from romacli.synthetic import Textures, render_view
-from romacli.synthetic.pairs import deep_scene
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.scenery import deep_scene
 from romacli.types import CompactWarp, Correspondences, Features, Pair, PairResult, Rejected
 
 UNRELATED_PX = 640  # side of rendered unrelated pictures: verification counts px, so they are as large as matched

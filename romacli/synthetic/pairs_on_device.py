@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .light import photograph_all
-from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, graded_sides, random_scene, unrelated_textures
+from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, graded_sides, unrelated_textures
 from .rasterise import Atlas, AtlasIndex, ViewTable, render, view_table, warps
+from .scenery import random_scene
 from .school import school_of
 from .textures import Textures
 

@@ -13,8 +13,9 @@ from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
 from romacli.synthetic import SyntheticPair, Textures
-from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice
+from romacli.synthetic.pairs import photograph_twice
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.scenery import deep_scene, flat_scene
 
 OPTIONS = RefineOptions()
 SIZE_PX = 640

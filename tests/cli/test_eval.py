@@ -18,7 +18,7 @@ from romacli.eval.relative_pose import PoseResult
 from romacli.eval.statistics import Interval
 from romacli.eval.synthetic import ValidationResult
 from romacli.synthetic import Textures, render_view
-from romacli.synthetic.pairs import deep_scene
+from romacli.synthetic.scenery import deep_scene
 
 SIDE = 320
 

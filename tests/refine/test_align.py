@@ -8,7 +8,8 @@ from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph, levels_of
 from romacli.synthetic import SyntheticPair, Textures
-from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice
+from romacli.synthetic.pairs import photograph_twice
+from romacli.synthetic.scenery import deep_scene, flat_scene
 from romacli.types import Size
 
 OPTIONS = RefineOptions()

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from romacli.synthetic import Camera, TexturedPlane, Textures, render_view
-from romacli.synthetic.pairs import deep_scene
+from romacli.synthetic.scenery import deep_scene
 
 PHOTOGRAPH = (320, 240)
 

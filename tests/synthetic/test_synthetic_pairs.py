@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from romacli.synthetic import Camera, TexturedPlane, Textures, sample_pair
-from romacli.synthetic.pairs import deep_scene, flat_scene, photograph_twice, unrelated_textures
+from romacli.synthetic.pairs import photograph_twice, unrelated_textures
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.scenery import deep_scene, flat_scene
 from romacli.synthetic.school import CHANGED, HARD, ORDINARY, school_of
 
 SIZE = 96
