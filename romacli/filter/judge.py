@@ -38,21 +38,24 @@ _AGREES, _CONTRADICTS, _DISPUTED = 0.6, 0.3, 0.05
 class Judged:
     """What is thought of a pair.
 
-    share: of the places that it should match, those missing. unique: places that it matches and many others miss.
-    triangles: of those that it is in, how many agree and how many contradict.
+    share: of the places that it should match, those missing; is_seen: whether the photographs differ there. unique:
+    places that it matches and many others miss. triangles: of those that it is in, how many agree and how many
+    contradict.
     """
 
     share: float
     unique: float
     triangles: tuple[int, int]
     is_kept: bool
+    is_seen: bool = False
 
     @property
     def reason(self) -> str:
         """Why the pair is dropped, as a clause."""
         agree, contradict = self.triangles
         if self.share > _BOUNDS[0]:
-            return f"{self.share:.0%} of what should match does not, though both images match it with others"
+            also = ", and the photographs differ there" if self.is_seen else ""
+            return f"{self.share:.0%} of what should match does not, though both images match it with others{also}"
         if contradict > agree:
             return f"{contradict} of {agree + contradict} ways over a third image end elsewhere"
         return "its images show places that look like others, and it matches nothing that tells them apart"
@@ -95,6 +98,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
             float(unique[k]),
             (int(agree[k]), int(contradict[k])),
             bool(is_joined[k] or not (is_alike[k] or heard[k] < 0)),
+            found[edge].is_seen,
         )
         for k, edge in enumerate(views.edges)
     }

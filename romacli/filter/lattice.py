@@ -56,11 +56,17 @@ class Views:
 
     Attributes:
         names: ascending. lattices: of each image. edges: pairs of numbers (i, j), i < j, ascending.
-        neighbours: for each image those it is paired with, ascending.
+        neighbours: for each image those it is paired with, ascending. copies: of each image, as `looks.small_copy`
+        makes them; None where there is no photograph.
     """
 
-    def __init__(self, pairs: Iterable[Pair], read: Callable[[Pair], CompactWarp]) -> None:
-        """Read every record once; `read` returns it, A being the pair's first name."""
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        read: Callable[[Pair], CompactWarp],
+        copy: Callable[[str, Lattice], np.ndarray | None] = lambda name, lattice: None,
+    ) -> None:
+        """Read every record once; `read` returns it, A being the pair's first name. `copy` is called for each image."""
         listed = sorted(pairs)
         self.names = sorted({name for pair in listed for name in pair})
         number = {name: k for k, name in enumerate(self.names)}
@@ -73,6 +79,7 @@ class Views:
             self._flows[i, j] = _flow(record.target_AB, record.weight_AB, record.size_B, one, other)
             self._flows[j, i] = _flow(record.target_BA, record.weight_BA, record.size_A, other, one)
         self.lattices = [lattices[k] for k in range(len(self.names))]
+        self.copies = [copy(name, lattice) for name, lattice in zip(self.names, self.lattices, strict=True)]
         self.edges = sorted(edge for edge in self._flows if edge[0] < edge[1])
         self.neighbours: list[list[int]] = [[] for _ in self.names]
         for i, j in self.edges:

@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 
 from .lattice import Edge, Flow, Lattice, Views
+from .looks import likeness
 
 # Warps are carried on over holes from the matched places around, by a bell curve of so many cells; where it finds
 # less than this density of them, nothing is predicted.
 _SIGMA_CELLS = 3.0
 _LEAST_SUPPORT = 0.2
+# Photographs also tell farther from what is matched. They differ where their patches correlate less than this share of
+# what those of the pair's matches do in the middle, which must be so much that it tells anything.
+_LEAST_SUPPORT_SEEN, _LEAST_ALIKE, _LEAST_USUAL = 0.1, 0.45, 0.3
 # Images other than the pair's that have to match a place for it to be one that can be matched.
 _WITNESSES = 1
 _FEWEST_MATCHED = 6
@@ -24,11 +28,12 @@ _NARROW = np.ones((2, 2), np.uint8)
 @dataclass(frozen=True)
 class Missing:
     """missing, matched: numbers of places, of both images together; holes: (count,) bool, in the first and the
-    second."""
+    second; is_seen: whether photographs were at hand, and differ there."""
 
     missing: int
     matched: int
     holes: tuple[np.ndarray, np.ndarray]
+    is_seen: bool
 
     @property
     def share(self) -> float:
@@ -46,34 +51,53 @@ def count_witnesses(views: Views) -> list[np.ndarray]:
 
 def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missing:
     """What a pair lacks: where its warp, carried on over a hole, leads to a hole of the other image, and others match
-    both. What is hidden in one of the images leads to what hides it, which is matched."""
+    both. What is hidden in one of the images leads to what hides it, which is matched. Where the photographs look alike
+    there, the matcher just found nothing."""
     flows = views.flow(*edge), views.flow(*edge[::-1])
     unmatched = [~flow.matched & (witnesses[image] >= _WITNESSES) for image, flow in zip(edge, flows, strict=True)]
-    holes = []
+    holes, is_seen = [], True
     for side in (0, 1):
         lattice, other = (views.lattices[image] for image in (edge[side], edge[1 - side]))
-        places, is_supported = _carried_on(flows[side], lattice)
+        places, support = _carried_on(flows[side], lattice)
         cell, is_inside = other.nearest(places)
-        hole = unmatched[side] & is_supported & is_inside & unmatched[1 - side][cell]
+        hole = unmatched[side] & is_inside & unmatched[1 - side][cell]
+        differs = _differ(views, edge[side], edge[1 - side], places)
+        if differs is None:
+            hole &= support > _LEAST_SUPPORT
+            is_seen = False
+        else:
+            hole &= differs & (support > _LEAST_SUPPORT_SEEN)
         grid = hole.reshape(lattice.rows, lattice.columns).astype(np.uint8)
         holes.append(cv2.morphologyEx(grid, cv2.MORPH_OPEN, _NARROW).ravel() > 0)
     matched = sum(int(flow.matched.sum()) for flow in flows)
-    return Missing(sum(int(hole.sum()) for hole in holes), matched, (holes[0], holes[1]))
+    return Missing(sum(int(hole.sum()) for hole in holes), matched, (holes[0], holes[1]), is_seen)
+
+
+def _differ(views: Views, i: int, j: int, places: np.ndarray) -> np.ndarray | None:
+    """(count,) bool, where the photographs look less alike than where the pair matches.
+
+    None without photographs, and where what matches does not look alike either, as in another season.
+    """
+    one, other, flow = views.copies[i], views.copies[j], views.flow(i, j)
+    if one is None or other is None or not flow.matched.any():
+        return None
+    alike = likeness(one, other, views.lattices[i], np.where(flow.matched[:, None], flow.targets, places))
+    usual = np.median(alike[flow.matched])
+    return alike < _LEAST_ALIKE * usual if usual > _LEAST_USUAL else None
 
 
 def _carried_on(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (count, 2) at all places, and where enough is matched around to say so.
+    """Targets (count, 2) at all places, and how much (count,) is matched around each, of all that there is.
 
     They are an affine map of the matched places, and what these lie off it, averaged around each place.
     """
     if flow.matched.sum() < _FEWEST_MATCHED:
-        return flow.targets, np.zeros(lattice.count, bool)
+        return flow.targets, np.zeros(lattice.count)
     places = np.column_stack((lattice.places(), np.ones(lattice.count, np.float32)))
     affine = np.linalg.lstsq(places[flow.matched], flow.targets[flow.matched], rcond=None)[0]
     base, weights = places @ affine, flow.matched[:, None].astype(np.float32)
     off = _blurred(np.hstack(((flow.targets - base) * weights, weights)), lattice)
-    is_supported = off[:, 2] > _LEAST_SUPPORT * _blurred_whole(lattice)
-    return base + off[:, :2] / np.maximum(off[:, 2:], 1e-3), is_supported
+    return base + off[:, :2] / np.maximum(off[:, 2:], 1e-3), off[:, 2] / _blurred_whole(lattice)
 
 
 def _blurred(values: np.ndarray, lattice: Lattice) -> np.ndarray:

@@ -35,8 +35,8 @@ _FLAT_RANGE = 3  # of 255: compression noise on a single colour
 _pillow_limit_lock = threading.Lock()
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Decode a photograph in stored orientation.
+def read_image(path: str | Path, least: Size = (0, 0)) -> np.ndarray:
+    """Decode a photograph in stored orientation; a JPEG only as finely as a least width and height ask for, if given.
 
     16-bit values are scaled to 8 bits; if they span less than 14 bits, their range is stretched to 0 to 255. Alpha is
     dropped; grey, palette and CMYK images become RGB. Only the first page or frame is read.
@@ -55,7 +55,7 @@ def read_image(path: str | Path) -> np.ndarray:
         return read_raw(path)
     if is_heif(data[:12]):
         return read_heif(path)
-    if (image := read_jpeg(path, data)) is not None:
+    if (image := read_jpeg(path, data, least)) is not None:
         return image
     image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(_as_8_bit(image), cv2.COLOR_BGR2RGB)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import LONGEST_SIDE, Photograph, levels_of
 from romacli.refine.tracks import Edge, Known, Links, RefinedTracks, refine_tracks
 from romacli.run.schedule import plan
-from romacli.store.images import KnownImage
+from romacli.store.images import KnownImage, unusable
 from romacli.types import Keypoints, Uncertainty
 from romacli.words import counted, first_few
 
@@ -67,25 +67,10 @@ class Refinement:
             return None
         return replace(self, options=replace(self.options, seed_radius=0)) if are_external else self
 
-    def unusable(self, names: Iterable[str]) -> dict[str, str]:
-        """The photographs that cannot be used, with a word for the reason of each."""
-        if self.images is None or not self.images.is_dir():
-            return dict.fromkeys(names, "gone")
-        found = {}
-        for name in names:
-            try:
-                state = (self.images / name).stat()
-            except OSError:
-                found[name] = "gone"
-                continue
-            if name in self.known and (state.st_size, state.st_mtime_ns) not in self.known[name].stamps:
-                found[name] = "changed"
-        return found
-
     def stamp(self, names: Sequence[str]) -> Any:
         """What refined keypoints depend on besides their warps, as JSON values."""
         how = {key: value for key, value in vars(self.options).items() if key != "refine"}
-        return ["refined", how, sorted(self.unusable(names).items())]
+        return ["refined", how, sorted(unusable(self.images, self.known, names).items())]
 
     def refine(
         self,
@@ -172,7 +157,7 @@ class _Shelf:
 
     def __init__(self, refinement: Refinement, graph: PairGraph, kept: Kept | None, progress: Progress) -> None:
         self._refinement, self._graph, self._kept, self._progress = refinement, graph, kept, progress
-        self._unusable = refinement.unusable(graph.names)
+        self._unusable = unusable(refinement.images, refinement.known, graph.names)
         self._held: dict[int, Photograph] = {}
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,22 @@ def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
         return
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def unusable(folder: Path | None, known: Mapping[str, KnownImage], names: Iterable[str]) -> dict[str, str]:
+    """The photographs that are not in a folder as they were matched, with a word for the reason of each."""
+    if folder is None or not folder.is_dir():
+        return dict.fromkeys(names, "gone")
+    found = {}
+    for name in names:
+        try:
+            state = (folder / name).stat()
+        except OSError:
+            found[name] = "gone"
+            continue
+        if name in known and (state.st_size, state.st_mtime_ns) not in known[name].stamps:
+            found[name] = "changed"
+    return found
 
 
 def _known(row: Any) -> KnownImage:

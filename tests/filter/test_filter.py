@@ -10,13 +10,14 @@ import pytest
 from support.commands import result_of, romacli
 from support.small_job import plane_job
 from support.small_scene import make_scene
+from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, views_of, wall_of, warp
 
 from romacli.errors import InputError, NothingFoundError
 from romacli.filter.judge import disputed, judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
-from romacli.geometry.warp import cell_centres, encode_targets, masked
+from romacli.geometry.warp import cell_centres, masked
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
@@ -29,10 +30,6 @@ from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, read_manifest, write_manifest
 from romacli.types import CompactWarp, Correspondences, Manifest, Pair, PairList
 
-SIZE, GRID, STEP_PX = (320, 240), (48, 64), 40
-# Left, top, width and height in px of details that only one wall has.
-POSTERS = {"front": (200, 60, 70, 80), "back": (330, 100, 80, 70)}
-
 
 class Told(Silent):
     def __init__(self) -> None:
@@ -40,45 +37,6 @@ class Told(Silent):
 
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
-
-
-def wall_of(name: str) -> str:
-    return name.split("/")[0]
-
-
-def place_of(name: str) -> int:
-    return STEP_PX * int(name.split("/")[1])
-
-
-def on_poster(points: np.ndarray, posters: dict[str, tuple[int, int, int, int]]) -> np.ndarray:
-    found = np.zeros(points.shape[:-1], bool)
-    for left, top, width, height in posters.values():
-        found |= ((points >= (left, top)) & (points < (left + width, top + height))).all(-1)
-    return found
-
-
-def warp(pair: Pair, *, has_posters: bool = True) -> CompactWarp:
-    """The warp of two photographs of walls: a shift, without matches at posters that only one of them has."""
-    parts = []
-    for one, other in (pair, pair[::-1]):
-        points = cell_centres(GRID, SIZE) + (place_of(one), 0)
-        targets = points - (place_of(other), 0)
-        seen = ((targets > 0) & (targets < SIZE)).all(-1)
-        if has_posters and wall_of(one) != wall_of(other):
-            seen &= ~on_poster(points, POSTERS)
-        parts.append((encode_targets(targets, SIZE), np.where(seen, 200, 0).astype(np.uint8)))
-    overlap = float(np.mean([(weights > 0).mean() for _, weights in parts]))
-    return CompactWarp(*parts[0], *parts[1], SIZE, SIZE, overlap)
-
-
-def views_of(walls: tuple[str, ...] = ("front", "back"), count: int = 6, **more: bool) -> Views:
-    names = [f"{wall}/{k}" for wall in walls for k in range(count)]
-    pairs = [(min(pair), max(pair)) for pair in combinations(names, 2)]
-    return Views(pairs, lambda pair: warp(pair, **more))
-
-
-def same_wall(pair: Pair) -> bool:
-    return wall_of(pair[0]) == wall_of(pair[1])
 
 
 def test_a_hole_that_both_images_match_with_others_is_missing() -> None:
@@ -170,7 +128,7 @@ def test_warnings_name_groups_images_and_what_cannot_be_told() -> None:
 def test_a_job_is_filtered_once_and_keeps_what_was_found(tmp_path: Path) -> None:
     layout, photographs = plane_job(tmp_path)
     found = filter_pairs(layout, Silent(), StopRequest())
-    assert (found.pairs, found.dropped, found.groups) == (6, (), (4,))
+    assert (found.pairs, found.dropped, found.groups, found.photographs) == (6, (), (4,), 4)
     assert noted_filter(read_manifest(layout.manifest)) == found
     for path in photographs.root.rglob("*.png"):  # which are not needed
         path.unlink()

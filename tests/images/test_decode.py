@@ -136,6 +136,15 @@ def test_jpeg_gives_the_stored_pixels_nearly(folder, name):
     assert np.abs(image.astype(int) - expected).max() <= LOSSY_TOLERANCE
 
 
+def test_a_jpeg_is_decoded_as_finely_as_asked(folder):
+    fine = cv2.resize(RGB, (800, 600), interpolation=cv2.INTER_CUBIC)
+    path = written(folder, "fine.jpg", encoded(Image.fromarray(fine), "JPEG", quality=95))
+    coarse = read_image(path, (150, 150))
+    assert coarse.shape == (150, 200, 3)
+    there = cv2.resize(fine, (200, 150), interpolation=cv2.INTER_AREA)
+    assert np.abs(coarse.astype(int) - there).mean() < 3
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_oriented_tiff_stays_as_stored(folder, orientation, compression):

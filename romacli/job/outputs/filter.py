@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from romacli.errors import InputError, NothingFoundError
+import numpy as np
+
+from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.filter.judge import Judged, disputed, judge_pairs
-from romacli.filter.lattice import Edge, Views
+from romacli.filter.lattice import Edge, Lattice, Views
+from romacli.filter.looks import copy_size, small_copy
 from romacli.geometry.warp import masked
+from romacli.images.decode import read_image
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
@@ -17,7 +22,8 @@ from romacli.keypoints.checks import connected
 from romacli.pairs import read_pairs
 from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
-from romacli.store.history import noted
+from romacli.store.history import noted, photographs_of
+from romacli.store.images import read_images, unusable
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
@@ -27,7 +33,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Part of what the answer depends on: another way of judging gives another.
-_VERSION = 3
+_VERSION = 4
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
@@ -47,7 +53,8 @@ class FilterSummary:
     """What the filter makes of a job's pairs.
 
     groups_before, groups: sizes of the groups of images that all pairs, and those kept, join; alone: images whose pairs
-    are all dropped; disputed: the share of triangles of kept pairs that contradict.
+    are all dropped; disputed: the share of triangles of kept pairs that contradict; photographs: how many were at hand
+    to be compared.
     """
 
     pairs: int
@@ -56,6 +63,7 @@ class FilterSummary:
     groups: tuple[int, ...]
     alone: tuple[str, ...]
     disputed: float
+    photographs: int = 0
 
     @property
     def without(self) -> frozenset[Pair]:
@@ -92,7 +100,7 @@ class FilterSummary:
 
 
 def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary:
-    """Judge the pairs of a job by their warps, unless that is done; nothing is matched again, no photograph is read.
+    """Judge the pairs of a job by their warps and the photographs at hand, unless that is done; nothing is matched.
 
     Raises:
         InputError: the folder contains no job.
@@ -102,11 +110,13 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         stamp = masks.stamp(list(sizes)) if masks else None
         derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
-        if (known := contents_if_from(layout, FILTER, derived_from)) is not None:
-            return _summary_of(known)
+        known, photographs = contents_if_from(layout, FILTER, derived_from), _at_hand(layout, sizes)
+        if known is not None and (summary := _summary_of(known)).photographs >= len(photographs):
+            return summary
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
             progress.begin("filtering pairs", 2 * len(done))
-            summary = _summarise(*_judge(done, journal, masks, progress))
+            views, judged = _judge(done, journal, masks, photographs, progress)
+            summary = replace(_summarise(views, judged), photographs=len(photographs))
             counts.update(pairs=summary.pairs)
             remember(layout, FILTER, derived_from, asdict(summary))
     return summary
@@ -125,9 +135,16 @@ def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> 
 
 
 def read_judged(layout: Layout) -> tuple[Views, dict[Edge, Judged]]:
-    """The warps of a job at their lattices, and what the filter thinks of each pair; raises as `filter_pairs` does."""
+    """The warps of a job at their lattices, and what the filter thinks of each pair; raises as `filter_pairs` does.
+
+    What it said last is kept, as photographs may be gone since.
+    """
     with _matched(layout) as (journal, done, masks):
-        return _judge(done, journal, masks, Silent())
+        names = {name for pair in done for name in pair}
+        views, judged = _judge(done, journal, masks, _at_hand(layout, names), Silent())
+    if (noted := noted_filter(read_manifest(layout.manifest))) is not None:
+        judged = {edge: replace(one, is_kept=views.pair_of(edge) not in noted.without) for edge, one in judged.items()}
+    return views, judged
 
 
 @contextmanager
@@ -151,6 +168,13 @@ def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | N
         yield journal, done, masks
 
 
+def _at_hand(layout: Layout, names: Collection[str]) -> dict[str, Path]:
+    """The photographs that are as they were matched, by name."""
+    folder = photographs_of(layout)
+    lost = unusable(folder, read_images(layout.images), names)
+    return {name: folder / name for name in names if folder is not None and name not in lost}
+
+
 def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
     """What the filter found last; None where it never ran."""
     known = holds(manifest, FILTER)
@@ -158,7 +182,11 @@ def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
 
 
 def _judge(
-    pairs: Collection[Pair], journal: Journal, masks: JobMasks | None, progress: Progress
+    pairs: Collection[Pair],
+    journal: Journal,
+    masks: JobMasks | None,
+    photographs: Mapping[str, Path],
+    progress: Progress,
 ) -> tuple[Views, dict[Edge, Judged]]:
     def read(pair: Pair) -> CompactWarp:
         record = journal.read(pair)
@@ -168,7 +196,15 @@ def _judge(
             return record
         return masked(record, *(masks.cells(name, record.weight_AB.shape) for name in pair))
 
-    views = Views(pairs, read)
+    def copy(name: str, lattice: Lattice) -> np.ndarray | None:
+        if name not in photographs:
+            return None
+        try:
+            return small_copy(read_image(photographs[name], copy_size(lattice)), lattice)
+        except ImageError:
+            return None
+
+    views = Views(pairs, read, copy)
     return views, judge_pairs(views, progress.advance)
 
 
