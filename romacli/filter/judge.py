@@ -23,12 +23,15 @@ from .triangles import Triangle, choose_triangles, measure_agreement
 from .unique import measure_unique
 
 # A pair may miss this share of its places: so many times what the best tenth of the pairs of about the same overlap
-# miss, as the further apart photographs are, the more a matcher finds nothing of; within bounds.
-_TIMES_USUAL, _BEST, _BOUNDS = 6.0, 0.1, (0.05, 0.5)
+# miss, as the further apart photographs are, the more a matcher finds nothing of; within bounds. First by warps alone,
+# then where the photographs show what is missing, which is surer.
+_TIMES_USUAL, _LEAST_MISSING = np.array([6.0, 3.0]), np.array([0.05, 0.03])
+_BEST, _MOST_MISSING = 0.1, 0.5
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
 # Percent of an image that count for nothing, missing or unique; unique ones from which an image shows a detail; and
-# what must speak for pairs between images of places that look alike. Pairs of details that a job must have to say so.
-_NOTHING, _DETAIL, _LEAST, _FEWEST_DETAILED = 0.2, 0.3, 0.5, 5
+# what must speak for pairs between images of places that look alike, by warps alone and where photographs are seen. A
+# pair that misses more is wrong whatever speaks for others. Pairs of details that a job must have to say so.
+_NOTHING, _DETAIL, _LEAST, _TOO_MUCH, _FEWEST_DETAILED = 0.2, 0.3, np.array([0.5, 0.35]), 1.0, 5
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong; and of the latter the share from
 # which on an image is thought to look like others.
 _AGREES, _CONTRADICTS, _DISPUTED = 0.6, 0.3, 0.05
@@ -53,7 +56,7 @@ class Judged:
     def reason(self) -> str:
         """Why the pair is dropped, as a clause."""
         agree, contradict = self.triangles
-        if self.share > _BOUNDS[0]:
+        if self.share > _LEAST_MISSING[int(self.is_seen)]:
             also = ", and the photographs differ there" if self.is_seen else ""
             return f"{self.share:.0%} of what should match does not, though both images match it with others{also}"
         if contradict > agree:
@@ -80,43 +83,46 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
         advance()
     together, broken = _sides(views)
     shares = np.array([one.share for one in found.values()])
+    is_seen = np.array([one.is_seen for one in found.values()], np.intp)
     matched, missing = np.array([(one.matched, one.missing) for one in found.values()], float).T
     places = np.array([sum(views.lattices[image].count for image in edge) for edge in views.edges])
     percent = 100 / places
-    against = (shares - may_miss(shares, matched / places)) * (matched + missing) * percent
+    against = (shares - may_miss(shares, matched / places, is_seen)) * (matched + missing) * percent
     is_doubted = against > _NOTHING
     unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
     evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING, 0))
     is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken)
     is_joined, heard = join_images(
-        views.edges, np.where(is_alike, evidence, 0), matched / places, np.where(is_alike, _LEAST, 0), together
+        views.edges, np.where(is_alike, evidence, 0), matched / places, np.where(is_alike, _LEAST[is_seen], 0), together
     )
+    is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (heard >= 0))
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     return {
         edge: Judged(
             float(shares[k]),
             float(unique[k]),
             (int(agree[k]), int(contradict[k])),
-            bool(is_joined[k] or not (is_alike[k] or heard[k] < 0)),
+            bool(is_kept[k]),
             found[edge].is_seen,
         )
         for k, edge in enumerate(views.edges)
     }
 
 
-def may_miss(shares: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
+def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
     """The share (E,) of its places that each pair may miss.
 
     Args:
-        shares, overlaps: (E,) what each misses, and the share of both images that it matches.
+        shares, overlaps: (E,) what each misses, and the share of both images that it matches. is_seen: (E,) 1 where
+        photographs show it, else 0.
     """
     order = np.argsort(-overlaps, kind="stable")
     alike = min(len(shares), max(_FEWEST_ALIKE, round(_SHARE_ALIKE * len(shares))))
     limits = np.empty(len(shares))
     for rank, pair in enumerate(order):
         first = min(max(0, rank - alike // 2), len(shares) - alike)
-        limits[pair] = _TIMES_USUAL * np.quantile(shares[order[first : first + alike]], _BEST)
-    return np.clip(limits, *_BOUNDS)
+        limits[pair] = np.quantile(shares[order[first : first + alike]], _BEST)
+    return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING)
 
 
 def _alike(edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
     PYTHONPATH=. python tests/benchmarks/lookalikes.py --seeds 3
     PYTHONPATH=. python tests/benchmarks/lookalikes.py --scenes hall-2 houses --shares 0.1 --matcher mini
 
-Whole jobs on rendered photographs; matches are simulated unless a matcher is named. An image is wrong if it is more
+Whole jobs on rendered photographs, without refined keypoints; matches are simulated, and photographs then plain, unless
+a matcher is named. An image is wrong if it is more
 than 3 degrees or 5 % of the cameras' extent from its true pose, once the model is aligned with the truth by the
 similarity that fits most of its images. A pair is true when most of its matches lead to the true position.
 """
@@ -98,7 +99,7 @@ def matched(scene: Scene, folder: Path, seed: int, matcher: str) -> tuple[Job, s
         ImageOptions(folder / "photographs"),
         folder / "job",
         matcher=MatcherChoice() if is_simulated else MatcherChoice(model=matcher),
-        keypoints=KeypointOptions(refine=RefineOptions(refine=not is_simulated)),
+        keypoints=KeypointOptions(refine=RefineOptions(refine=False)),
     )
     with Console(quiet=True) as console:
         job = open_job(options, console)

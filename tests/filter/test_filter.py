@@ -78,6 +78,23 @@ def test_a_pair_that_shows_no_detail_falls_with_those_that_do() -> None:
     assert "tells them apart" in judged["back/0", "front/7"].reason
 
 
+def test_a_pair_that_misses_much_is_dropped_among_others_that_are_believed() -> None:
+    lacking = ("front/1", "front/2")
+
+    def read(pair: Pair) -> CompactWarp:
+        if pair != lacking:
+            return warp(pair)
+        kept = (~on_poster(cell_centres(GRID, SIZE) + (place_of(name), 0), POSTERS) for name in pair)
+        return masked(warp(pair), *kept)
+
+    names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
+    views = Views(combinations(names, 2), read)
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)} - {
+        lacking
+    }
+
+
 @pytest.mark.parametrize("walls", [("front",), ("front", "back")])
 def test_where_nothing_is_missing_nothing_is_dropped(walls: tuple[str, ...]) -> None:
     judged = judge_pairs(views_of(walls, has_posters=False))
