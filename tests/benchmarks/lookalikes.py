@@ -4,7 +4,7 @@
     PYTHONPATH=. python tests/benchmarks/lookalikes.py --scenes hall-2 houses --shares 0.1 --matcher mini
 
 Whole jobs on rendered photographs, without refined keypoints; matches are simulated, and photographs then plain, unless
-a matcher is named. An image is wrong if it is more than 3 degrees or 5 % of the cameras' extent from its true pose, once
+a matcher is named. An image is wrong if it is more than 3 degrees or 5 % of the cameras' extent from its true pose once
 the model is aligned with the truth by the similarity that fits most of its images. A pair is true when most of its
 matches lead to the true position.
 """
