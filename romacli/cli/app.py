@@ -92,11 +92,11 @@ class _Front(TyperGroup):
             raise typer.Exit(_end(error, self._words)) from error
 
 
-BARE = ("--try-rotations", "--rescue")
+BARE = ("--try-rotations", "--try-scales", "--rescue")
 
 
 def _with_values(words: Sequence[str]) -> list[str]:
-    """Give a bare --try-rotations or --rescue, from before they took a value, the value it stands for."""
+    """Give each option of `BARE` without a value, from before it took one, the value it stands for."""
     following = [*words[1:], ""][: len(words)]
     return [
         f"{word}=always" if normalise(word) in BARE and after not in set(Try) else word

@@ -19,6 +19,7 @@ from romacli.job.masks import note_masks
 from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.job.outputs.table import OUTPUTS
 from romacli.job.trials.joined import try_joining
+from romacli.job.trials.scaled import try_scaling
 from romacli.job.trials.trial import Trial
 from romacli.job.trials.turned import try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
@@ -98,11 +99,13 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
 
 
 def _try_more(job: Job, run: MatchSummary, lease: Lease, progress: Progress, stop: StopRequest) -> None:
-    """Try rotations of photographs that hardly match anything, then SIFT between groups that no pair joins."""
+    """Try rotations of photographs that hardly match anything, then scales and SIFT between groups no pair joins."""
     asked, writing = job.options.match, partial(_writing, job, lease)
     trial = Trial(job.layout, job.images, job.pairs, job.matcher, asked, job.journal, writing)
     if asked.try_rotations is Try.auto:
         run.encodes += try_turned(trial, progress, stop).encodes
+    if asked.try_scales is Try.auto:
+        run.encodes += try_scaling(trial, progress, stop).encodes
     if asked.rescue is Try.auto:
         run.encodes += try_joining(trial, progress, stop).encodes
 
@@ -288,5 +291,5 @@ def _nothing_matched(summary: MatchSummary) -> str:
     return (
         f"none of {counted(summary.pairs, 'pair')} overlaps enough ({summary.rejected} rejected). Check that the "
         "photographs overlap, lower --min-certainty or --min-overlap, or try --rescue always for wide baselines, "
-        "--try-scales for large scale changes, --try-rotations if some are rotated, or --model roma-outdoor."
+        "--try-scales always for large scale changes, --try-rotations if some are rotated, or --model roma-outdoor."
     )

@@ -209,7 +209,7 @@ class _Run:
         room = fit * feature_bytes
         if self._options.turns_every_pair:
             self._retries.append(Rotations(self._matcher, self._read, capacity_bytes=room))
-        if self._options.try_scales and isinstance(self._matcher, CoarseMatcher):
+        if self._options.scales_every_pair and isinstance(self._matcher, CoarseMatcher):
             self._retries.append(Scales(self._matcher, self._read, capacity_bytes=room))
         if getattr(self._matcher, "starts_from_points", False):
             matcher = cast(PointStartMatcher, self._matcher)
@@ -416,7 +416,7 @@ def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int)
         UsageError: the requested cache does not hold two.
     """
     # Each of these retries keeps features of photographs.
-    parts = 1 + sum((options.turns_every_pair, options.try_scales, options.rescues_every_pair))
+    parts = 1 + sum((options.turns_every_pair, options.scales_every_pair, options.rescues_every_pair))
     if options.cache_gb is None:
         free = free_bytes(matcher) // options.processes
         room = cache_bytes(free, feature_bytes, options.batch_size or matcher.batch_size)

@@ -40,7 +40,8 @@ class MatchOptions:
     num_workers: threads that decode and resize.
     seed: of every random choice, together with the two names.
     try_rotations: the loop itself tries rotations if `always`; `auto` leaves that to a later pass.
-    try_scales: retry weak pairs with parts of their photographs enlarged.
+    try_scales: the loop itself retries weak pairs with parts of their photographs enlarged if `always`; `auto` leaves
+        pairs between groups of photographs to a later pass.
     rescue: the loop itself retries weak pairs starting from verified SIFT matches if `always`; `auto` leaves pairs
         between groups of photographs to a later pass.
     rescue_from: retry weak pairs starting from verified matches in this folder's features.h5 and matches.h5.
@@ -63,12 +64,14 @@ class MatchOptions:
         ),
     ] = Try.auto
     try_scales: Annotated[
-        bool,
+        Try,
         Option(
-            "Retry pairs that are rejected or overlap by less than 25 % with parts of either photograph enlarged, "
-            "for large differences in scale: parts are compared at the coarse stage, and the best is matched."
+            "Retry pairs with parts of either photograph enlarged, for large differences in scale: parts are compared "
+            "at the coarse stage, and the best is matched. auto: up to a tenth of the pairs, between photographs that "
+            "would otherwise fall into separate groups. always: all that are rejected or overlap by less than 25 %. "
+            "A pair that is tried costs up to four others."
         ),
-    ] = False
+    ] = Try.auto
     rescue: Annotated[
         Try,
         Option(
@@ -94,7 +97,7 @@ class MatchOptions:
         """How the loop retries pairs, as stored in manifests."""
         return {
             "try_rotations": self.turns_every_pair or None,
-            "try_scales": self.try_scales or None,
+            "try_scales": self.scales_every_pair or None,
             "rescue": self.rescues_every_pair or None,
             "rescue_from": self.rescue_from is not None or None,
         }
@@ -103,6 +106,11 @@ class MatchOptions:
     def turns_every_pair(self) -> bool:
         """Whether the loop retries each rejected or weak pair with its second photograph rotated."""
         return self.try_rotations is Try.always
+
+    @property
+    def scales_every_pair(self) -> bool:
+        """Whether the loop retries each rejected or weak pair with parts of its photographs enlarged."""
+        return self.try_scales is Try.always
 
     @property
     def rescues_every_pair(self) -> bool:

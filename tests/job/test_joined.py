@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from romacli.cli.app import app
 from romacli.images.decode import read_image
-from romacli.job.trials.joined import between_groups
+from romacli.job.trials.groups import between_groups
 from romacli.matchers import registry
 from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 

@@ -80,7 +80,7 @@ def test_sift_keypoints_are_described_and_kept_and_masked(scene: PlanePhotograph
     ("words", "reason"),
     [
         (("--try-rotations", "always"), "needs a dense matcher"),
-        (("--try-scales",), "needs a matcher with a coarse stage"),
+        (("--try-scales", "always"), "needs a matcher with a coarse stage"),
         (("--rescue",), "start from points"),
     ],
 )

@@ -42,8 +42,9 @@ def check_retries(matcher: Matcher, options: MatchOptions, names: Sequence[str] 
     """
     if options.turns_every_pair and isinstance(matcher, KeypointMatcher):
         raise UsageError(f"--try-rotations always needs a dense matcher, but {matcher.name} gives keypoints. Omit it.")
-    if options.try_scales and not isinstance(matcher, CoarseMatcher):
-        raise UsageError(f"--try-scales needs a matcher with a coarse stage, but {matcher.name} has none. Try mini.")
+    if options.scales_every_pair and not isinstance(matcher, CoarseMatcher):
+        needs = "--try-scales always needs a matcher with a coarse stage"
+        raise UsageError(f"{needs}, but {matcher.name} has none. Try mini.")
     asked = "--rescue always" if options.rescues_every_pair else "--rescue-from" if options.rescue_from else None
     if asked and not getattr(matcher, "starts_from_points", False):
         raise UsageError(f"{asked} needs a matcher that can start from points, but {matcher.name} cannot. Try mini.")

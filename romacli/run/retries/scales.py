@@ -14,9 +14,10 @@ from romacli.run.retries.retry import WEAK_OVERLAP, is_weak, least_overlap
 from romacli.store.record import turned
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
-# For copies enlarged by 3 and 4, the half with the same content overlapped by 0.56 to 0.68 at the coarse stage, the
-# whole by 0.03 to 0.28. A half must exceed the whole by this factor.
-_FEWEST_OVERLAP, _CLEAR_GAIN = 0.15, 1.5
+# At the coarse stage, the half with the same content overlapped by 0.62 to 0.72 with copies enlarged by 2.5, the whole
+# by 0.06 to 0.53; with copies enlarged by 4 by 0.24 to 0.55; with photographs of other places by up to 0.28. A half
+# must exceed the whole by this factor.
+_FEWEST_OVERLAP, _CLEAR_GAIN = 0.2, 1.2
 # A part is cropped again if the common content fills less than this share of it, with this margin on each side.
 _FILLED, _MARGIN = 0.7, 0.1
 

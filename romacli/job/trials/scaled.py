@@ -1,0 +1,34 @@
+"""Join groups of photographs between which no pair matches well, enlarging parts of photographs taken from afar."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from romacli.job.outputs.origins import contents_if_from, digest, remember
+from romacli.job.trials.groups import between_groups, finished_overlaps
+from romacli.job.trials.trial import Trial
+from romacli.matchers.matcher import CoarseMatcher
+from romacli.progress import Progress
+from romacli.run.match import MatchSummary
+from romacli.run.options import Try
+from romacli.stop import StopRequest
+
+SCALED = "scaled"
+# One pair is tried per this many pairs of the job, or a few, so that trials stay a small part of the job.
+_PAIRS_A_TRIAL, _FEWEST_TRIALS = 10, 10
+
+
+def try_scaling(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
+    """Match pairs between groups of photographs with parts enlarged, and record those that match.
+
+    Trials are recorded, and not repeated until other pairs of the job are finished.
+    """
+    overlaps = finished_overlaps(trial)
+    chosen = sorted(between_groups(overlaps)[: max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL)])
+    able, derived_from = isinstance(trial.matcher, CoarseMatcher), digest(list(overlaps))
+    if not (able and chosen) or contents_if_from(trial.layout, SCALED, derived_from):
+        return MatchSummary()
+    options = replace(trial.options, try_scales=Try.always)
+    summary = trial.match_again(chosen, options, lambda warp: warp.found_by == "scale", "trying scales", progress, stop)
+    remember(trial.layout, SCALED, derived_from, {"tried": len(chosen)})
+    return summary

@@ -1,0 +1,58 @@
+"""Groups of photographs that no pair joins are joined where one was taken from much farther away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.near import NearMatcher, photograph
+from typer.testing import CliRunner
+
+from romacli.cli.app import app
+from romacli.matchers import registry
+from romacli.types import MatcherSpec
+
+JOB = ("match", "photos", "-o", "job", "--model", "near", "--no-refine", "--try-rotations", "never", "--json")
+# Two from afar, two from near, and one of another place: centre and width in the plane.
+VIEWS = {
+    "far-1": ((200, 200), 320),
+    "far-2": ((190, 200), 300),
+    "near-1": ((230, 180), 100),
+    "near-2": ((240, 190), 100),
+    "other": ((40, 360), 60),
+}
+
+
+@pytest.fixture(autouse=True)
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name, view in VIEWS.items():
+        photograph(Path("photos") / f"{name}.png", *view)
+    monkeypatch.setitem(registry.MATCHERS, "near", MatcherSpec("near", lambda *_: NearMatcher(), "", ""))
+
+
+def run(*words: str) -> dict:
+    result = CliRunner().invoke(app, [*JOB, *words])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_far_and_near_photographs_are_joined_once() -> None:
+    told = run()
+    assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
+    told = run()
+    assert (told["matched"], told["encodes"]) == (6, 0)
+
+
+def test_it_is_left_out_on_demand() -> None:
+    told = run("--try-scales", "never")
+    assert (told["matched"], told["found_by"]) == (2, {})
+
+
+def test_where_one_group_holds_all_nothing_is_tried() -> None:
+    for name in ("near-1", "near-2", "other"):
+        (Path("photos") / f"{name}.png").unlink()
+    told = run()
+    assert (told["matched"], told["encodes"]) == (1, 2)
