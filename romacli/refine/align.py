@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from romacli.refine.options import RefineOptions
-from romacli.refine.photograph import CORRELATED_PX, Photograph
+from romacli.refine.photograph import CORRELATED_PX, Patches, Photograph
 
 _CHUNK = 1024
 # What remains of error where there is no noise: reading between pixels, and surfaces that are not flat.
@@ -103,7 +103,7 @@ def _sure(found: Alignment, starts: np.ndarray, scale: float, options: RefineOpt
 
     scale: px of the coarsest level per px of the target.
     """
-    deviation = np.sqrt(np.linalg.eigvalsh(found.covariance)[:, 1])
+    deviation = np.sqrt(_eigenvalues(found.covariance)[1])
     shift = np.linalg.norm(found.xy - starts, axis=1) * scale
     return (deviation < options.max_deviation_px) & (deviation * shift < options.max_doubt_px2)
 
@@ -132,12 +132,12 @@ def _align_chunk(
     spread = options.spacing * np.maximum(1, np.where(sound, area, 1) ** -0.5)
     levels = min(len(source.levels), len(target.levels))
     for level in reversed(range(levels)):
-        patches = _Patches.cut(source, level, places, spread, options)
+        templates = _Templates.cut(source, level, places, spread, options)
         scale = target.scale(level)
         shear = affines * scale[:, None] / source.scale(level)
-        fit = _fit(target, level, patches, xy * scale, shear, sound, options)
+        fit = _fit(target, level, templates, xy * scale, shear, sound, options)
         xy = np.where(fit.good[:, None], fit.xy / scale, xy)
-    covariance, deviation = _covariance(patches, fit, shear, options)
+    covariance, deviation = _covariance(templates, fit, shear, options)
     good = fit.good & (fit.quality > options.min_correlation) & (deviation < options.max_deviation_px)
     good &= np.linalg.norm(xy - starts, axis=1) < options.reach_px * 2 ** (levels - 1)
     xy = np.where(good[:, None], xy, starts)
@@ -145,15 +145,17 @@ def _align_chunk(
 
 
 @dataclass(frozen=True)
-class _Patches:
+class _Templates:
     """Patches of the source: what a step needs of them, the same in every step.
 
-    offsets: (n, 2, p) px from the centre; window: (p,) sums to 1; power: (n,) variance of the greys; weights: (n, 3, p)
-    slopes across and down and greys, times the window, by which a step weighs what it reads of the target; tensor:
-    (n, 2, 2) of the slopes, which are per px, orthogonal to the greys and to constants; good: (n,) bool.
+    half: of the patches; spread: (n,) px of the source per step of theirs; window: (p,) of their samples, sums to 1;
+    power: (n,) variance of the greys; weights: (n, 3, p) differences over two steps across and down and greys, times
+    the window, by which a step weighs what it reads of the target; tensor: (n, 2, 2) of the slopes, which are per px,
+    orthogonal to the greys and to constants; good: (n,) bool.
     """
 
-    offsets: np.ndarray
+    half: int
+    spread: np.ndarray
     window: np.ndarray
     power: np.ndarray
     weights: np.ndarray
@@ -163,33 +165,32 @@ class _Patches:
     @classmethod
     def cut(
         cls, photograph: Photograph, level: int, places: np.ndarray, spread: np.ndarray, options: RefineOptions
-    ) -> _Patches:
+    ) -> _Templates:
         half = options.half_patch
-        steps = np.arange(-half - 1, half + 2, dtype=np.float32)
-        side, spread = len(steps), spread.astype(np.float32)[:, None, None]
-        grid = np.stack(np.meshgrid(steps, steps))
-        centres = (places * photograph.scale(level)).astype(np.float32)[..., None]
-        read_at = centres + grid.reshape(2, -1) * spread
-        wide = photograph.read(level, read_at).reshape(-1, side, side)
-        inner = grid[:, 1:-1, 1:-1].reshape(2, -1)
-        window = np.exp(-(inner**2).sum(axis=0) / np.float32(2 * (half / 1.6) ** 2))
+        read_at = Patches(places * photograph.scale(level), np.eye(2) * spread[:, None, None], half + 1)
+        wide = photograph.read(level, read_at)
+        fall = np.exp(-(np.arange(-half, half + 1, dtype=np.float32) ** 2) / (2 * (half / 1.6) ** 2))
+        window = np.outer(fall, fall).ravel()
         window /= window.sum()
         grey = wide[:, 1:-1, 1:-1].reshape(-1, len(window))
         clipped = photograph.clipped(grey) @ window
-        across, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
-        slopes = np.stack((across, down), axis=1).reshape(-1, 2, len(window))
-        slopes /= 2 * spread
-        grey = grey - (grey @ window)[:, None]
-        weighted = grey * window
+        grey -= (grey @ window)[:, None]
+        weights = np.empty((len(grey), 3, len(window)), np.float32)
+        weighted = np.multiply(grey, window, out=weights[:, 2])
         power = np.maximum(np.einsum("np,np->n", grey, weighted), 1e-6)
+        rises = np.empty((len(grey), 2, len(fall), len(fall)), np.float32)
+        np.subtract(wide[:, 1:-1, 2:], wide[:, 1:-1, :-2], out=rises[:, 0])
+        np.subtract(wide[:, 2:, 1:-1], wide[:, :-2, 1:-1], out=rises[:, 1])
+        slopes = rises.reshape(-1, 2, len(window))
         slopes -= (slopes @ window)[..., None]
         along = slopes @ weighted[..., None]
         slopes -= along / power[:, None, None] * grey[:, None]
-        weights = np.concatenate((slopes * window, weighted[:, None]), axis=1)
+        np.multiply(slopes, window, out=weights[:, :2])
         tensor = (weights[:, :2] @ slopes.transpose(0, 2, 1)).astype(np.float64)
-        steep = np.linalg.eigvalsh(tensor)[:, 0] > _LEAST_SLOPES * power
+        tensor /= (2 * spread[:, None, None]) ** 2
+        steep = _eigenvalues(tensor)[0] > _LEAST_SLOPES * power
         good = steep & photograph.holds(level, read_at) & (clipped < _MOST_CLIPPED)
-        return cls(inner * spread, window, power, weights, tensor, good)
+        return cls(half, spread, window, power, weights, tensor, good)
 
 
 @dataclass(frozen=True)
@@ -205,47 +206,57 @@ class _Fit:
 def _fit(
     target: Photograph,
     level: int,
-    patches: _Patches,
+    templates: _Templates,
     xy: np.ndarray,
     shear: np.ndarray,
     alive: np.ndarray,
     options: RefineOptions,
 ) -> _Fit:
     """Step until the patches agree or are out of reach: the slopes are the source's, so a step is one reading."""
-    inverse = np.linalg.inv(patches.tensor + np.eye(2) * (_DAMPING * patches.power[:, None, None]))
-    offsets = shear.astype(np.float32) @ patches.offsets
-    good = alive & patches.good & target.holds(level, xy[..., None].astype(np.float32) + offsets)
+    window, powers = templates.window, templates.power
+    spread = templates.spread[:, None, None]
+    damped = templates.tensor + np.eye(2) * (_DAMPING * powers[:, None, None])
+    inverse, stretch = shear @ np.linalg.inv(damped) / (2 * spread), shear * spread
+    good = alive & templates.good & target.holds(level, Patches(xy, stretch, templates.half))
     length = np.full(len(xy), np.inf)
     moving, starts, xy = np.flatnonzero(good), xy, xy.copy()
     for _ in range(options.steps):
-        seen = target.read(level, xy[moving, :, None].astype(np.float32) + offsets[moving])
-        sums = (patches.weights[moving] @ seen[..., None])[..., 0]
-        gain = sums[:, 2] / patches.power[moving]
-        ahead = np.einsum("nab,nb->na", inverse[moving], sums[:, :2]) / np.maximum(gain, _LEAST_GAIN)[:, None]
-        step = np.einsum("nab,nb->na", shear[moving], ahead)
-        length[moving] = np.linalg.norm(step, axis=1)
-        xy[moving] -= step * np.minimum(1, options.longest_step_px / np.maximum(length[moving], 1e-9))[:, None]
-        is_near = np.linalg.norm(xy[moving] - starts[moving], axis=1) < options.reach_px
-        moving = moving[is_near & (length[moving] > options.converged_px / 4)]
+        seen = target.read(level, Patches(xy[moving], stretch[moving], templates.half))
+        sums = (templates.weights[moving] @ seen.reshape(-1, len(window), 1))[..., 0]
+        gain = sums[:, 2] / powers[moving]
+        step = (inverse[moving] @ sums[:, :2, None])[..., 0] / np.maximum(gain, _LEAST_GAIN)[:, None]
+        size = np.hypot(step[:, 0], step[:, 1])
+        length[moving] = size
+        xy[moving] -= step * np.minimum(1, options.longest_step_px / np.maximum(size, 1e-9))[:, None]
+        off = xy[moving] - starts[moving]
+        is_near = np.hypot(off[:, 0], off[:, 1]) < options.reach_px
+        moving = moving[is_near & (size > options.converged_px / 4)]
         if not len(moving):
             break
-    seen = target.read(level, xy[..., None].astype(np.float32) + offsets)
-    good &= target.clipped(seen) @ patches.window < _MOST_CLIPPED
-    gain = (patches.weights[:, 2:] @ seen[..., None])[:, 0, 0] / patches.power
-    seen = seen - (seen @ patches.window)[:, None]
-    power = np.maximum((seen**2) @ patches.window, 1e-6)
-    quality = gain * np.sqrt(patches.power / power)
-    noise = np.maximum(power / np.maximum(gain, _LEAST_GAIN) ** 2 - patches.power, 0)
+    seen = target.read(level, Patches(xy, stretch, templates.half)).reshape(-1, len(window))
+    good &= target.clipped(seen) @ window < _MOST_CLIPPED
+    gain = (templates.weights[:, 2:] @ seen[..., None])[:, 0, 0] / powers
+    seen -= (seen @ window)[:, None]
+    power = np.maximum(np.square(seen, out=seen) @ window, 1e-6)
+    quality = gain * np.sqrt(powers / power)
+    noise = np.maximum(power / np.maximum(gain, _LEAST_GAIN) ** 2 - powers, 0)
     settled = (length < options.converged_px) if level == 0 else np.isfinite(length)
     return _Fit(xy, noise, quality, good & settled & (gain > _LEAST_GAIN))
 
 
 def _covariance(
-    patches: _Patches, fit: _Fit, shear: np.ndarray, options: RefineOptions
+    templates: _Templates, fit: _Fit, shear: np.ndarray, options: RefineOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """The covariance (n, 2, 2) in source px, and the largest deviation (n,) in target px."""
-    samples = 1 / (patches.window**2).sum() / max(1, CORRELATED_PX / options.spacing**2)
-    tensor = patches.tensor + np.eye(2) * 1e-6
+    samples = 1 / (templates.window**2).sum() / max(1, CORRELATED_PX / options.spacing**2)
+    tensor = templates.tensor + np.eye(2) * 1e-6
     covariance = np.linalg.inv(tensor) * (fit.noise / samples)[:, None, None] + np.eye(2) * _FLOOR_PX**2
     there = shear @ covariance @ shear.transpose(0, 2, 1)
-    return covariance, np.sqrt(np.linalg.eigvalsh(there)[:, 1])
+    return covariance, np.sqrt(_eigenvalues(there)[1])
+
+
+def _eigenvalues(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smaller and the larger ones, (n,) each, of (n, 2, 2)."""
+    mean = (symmetric[:, 0, 0] + symmetric[:, 1, 1]) / 2
+    radius = np.hypot((symmetric[:, 0, 0] - symmetric[:, 1, 1]) / 2, symmetric[:, 0, 1])
+    return mean - radius, mean + radius

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +26,18 @@ LONGEST_SIDE = 2**15 - 1
 def levels_of(size: Size) -> int:
     """How many resolutions a photograph of a size (width, height) asks for."""
     return 1 + round(np.log2(max(1.0, max(size) / _ONE_LEVEL_SIDE)))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Where n square patches are read: up to `half` steps from their centres, side = 2 half + 1 samples each way.
+
+    centres: (n, 2) COLMAP px; shears: (n, 2, 2) px per step across and down.
+    """
+
+    centres: np.ndarray
+    shears: np.ndarray
+    half: int
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,9 @@ class Photograph:
         """(2,) px of a level for each px of the photograph, across and down."""
         return np.array(self.levels[level].shape[::-1]) / self.levels[0].shape[::-1]
 
-    def read(self, level: int, places: np.ndarray) -> np.ndarray:
-        """Grey values at (n, 2, p) COLMAP pixels of a level, as (n, p) float32; the border continues outside."""
-        return _remap(self.levels[level], places, cv2.INTER_LINEAR)
+    def read(self, level: int, patches: Patches) -> np.ndarray:
+        """Grey values of patches of a level, (n, side, side) float32; the border continues outside."""
+        return _remap(self.levels[level], patches, cv2.INTER_LINEAR)
 
     def best_near(self, places: np.ndarray, radius: int) -> np.ndarray:
         """The centre of the pixel within `radius` px of each of (n, 2) places where a patch is fixed best, (n, 2)."""
@@ -92,14 +105,17 @@ class Photograph:
             best[rows] = near[np.arange(len(near)), chosen] + 0.5
         return best
 
-    def holds(self, level: int, places: np.ndarray) -> np.ndarray:
-        """Which of n patches (n, 2, p), in px of a level, lie in the photograph and outside of its mask; (n,) bool."""
-        low, high = places.min(axis=2), places.max(axis=2)
+    def holds(self, level: int, patches: Patches) -> np.ndarray:
+        """Which of n patches of a level lie in the photograph and outside of its mask; (n,) bool."""
+        reach = np.abs(patches.shears).sum(axis=2) * patches.half
+        low, high = patches.centres - reach, patches.centres + reach
         inside = np.all((low > 0) & (high < self.levels[level].shape[::-1]), axis=1)
         if self.kept is None:
             return inside
-        masked = _remap(self.kept, places / self.scale(level)[:, None], cv2.INTER_NEAREST) == 0
-        return inside & ~np.any(masked, axis=1)
+        scale = self.scale(level)
+        whole = Patches(patches.centres / scale, patches.shears / scale[:, None], patches.half)
+        masked = _remap(self.kept, whole, cv2.INTER_NEAREST) == 0
+        return inside & ~np.any(masked, axis=(1, 2))
 
 
 def _fixedness(grey: np.ndarray) -> np.ndarray:
@@ -113,8 +129,19 @@ def _fixedness(grey: np.ndarray) -> np.ndarray:
     return (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
 
 
-def _remap(image: np.ndarray, places: np.ndarray, interpolation: int) -> np.ndarray:
-    if not places.size:
-        return np.zeros((len(places), places.shape[2]), image.dtype)
-    x, y = (places[:, axis].astype(np.float32) - np.float32(0.5) for axis in (0, 1))
-    return cv2.remap(image, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE)
+def _remap(image: np.ndarray, patches: Patches, interpolation: int) -> np.ndarray:
+    side = 2 * patches.half + 1
+    if not len(patches.centres):
+        return np.zeros((0, side, side), image.dtype)
+    affine = np.concatenate((patches.shears, patches.centres[..., None] - 0.5), axis=2).astype(np.float32)
+    # One product for each axis: their samples have to lie together.
+    x, y = affine[:, 0] @ _grid(patches.half), affine[:, 1] @ _grid(patches.half)
+    return cv2.remap(image, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE).reshape(-1, side, side)
+
+
+@functools.cache
+def _grid(half: int) -> np.ndarray:
+    """Steps across, steps down and ones, (3, side²) float32."""
+    steps = np.arange(-half, half + 1, dtype=np.float32)
+    across, down = np.meshgrid(steps, steps)
+    return np.stack((across, down, np.ones_like(across))).reshape(3, -1)
