@@ -57,6 +57,7 @@ def status(layout: Layout) -> Status:
     if manifest is None:
         raise InputError(f"{layout.root} contains no job. Give a folder that `romacli match` wrote.")
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
+    with_pairs = f"{words} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:
         waiting = set(journal.waiting(pairs.pairs))
@@ -70,11 +71,11 @@ def status(layout: Layout) -> Status:
                 "matching",
                 DONE if len(done) == len(pairs) else PARTLY,
                 f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched",
-                f"romacli match {words}",
+                f"romacli match {with_pairs}",
             ),
-            _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, words),
+            _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, with_pairs),
             _file(layout.database, late, f"romacli colmap-import {words}", "verified matches"),
-            _model(layout, manifest, late, words),
+            _model(layout, manifest, late, with_pairs),
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     assert run("match", *common).exit_code == 0
     found = states(run)
     assert (found["keypoints"], found["database"]) == ("done", "out of date")
+
+
+def test_the_next_command_keeps_the_pairs(run: Run) -> None:
+    chosen = "0.png 1.png\n1.png 2.png\n"
+    Path("some.txt").write_text(chosen)
+    assert run("match", "photos", "-o", "job", "--model", "plane", "--pairs", "some.txt", "--shard", "0/2").exit_code == 0
+    command = json.loads(run("status", "job", "--json").stdout)["next"]
+    assert run(*shlex.split(command)[1:], "--model", "plane").exit_code == 0
+    assert Path("job/pairs.txt").read_text() == chosen
 
 
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
