@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -29,10 +30,12 @@ def scene(tmp_path: Path):
     return folder, truth
 
 
-def run(folder: Path, pairs: list[Pair], **options) -> tuple[dict[Pair, PairResult], MatchSummary]:
+def run(
+    folder: Path, pairs: list[Pair], matcher: NearMatcher | None = None, **options
+) -> tuple[dict[Pair, PairResult], MatchSummary]:
     results: dict[Pair, PairResult] = {}
     names = tuple(sorted({name for pair in pairs for name in pair}))
-    matcher = NearMatcher()
+    matcher = matcher or NearMatcher()
     assert isinstance(matcher, CoarseMatcher)
     images = ImageList(folder, names)
     summary = match_images(images, PairList(tuple(pairs)), matcher, results.update, MatchOptions(**options))
@@ -67,6 +70,28 @@ def test_pairs_that_match_stay_as_they_are(scene):
     results, summary = run(folder, [("far.png", "other.png")], try_scales=Try.always)
     assert (summary.matched, summary.found_by, summary.encodes) == (1, {}, 2)
     assert results["far.png", "other.png"].found_by == ""
+
+
+class Patchy(NearMatcher):
+    """Matches only the uppermost rows of photographs."""
+
+    rows = 0
+
+    def match(self, pairs, seeds):
+        found = super().match(pairs, seeds)
+        for warp in found:
+            if isinstance(warp, CompactWarp):
+                warp.weight_AB[self.rows :] = 0
+        return found
+
+
+def test_a_part_must_show_more_than_an_edge_of_the_other_photograph(scene):
+    pair = ("near.png", "far.png")
+    height = cast(CompactWarp, run(scene[0], [pair], try_scales=Try.always)[0][pair]).weight_AB.shape[0]
+    for share, matched in ((0.5, 1), (0.1, 0)):
+        matcher = Patchy()
+        matcher.rows = int(share * height)
+        assert run(scene[0], [pair], matcher, try_scales=Try.always)[1].matched == matched
 
 
 def test_the_journal_keeps_what_helped_either_way_round(scene, tmp_path):
