@@ -200,10 +200,10 @@ class TwoPassMatcher:
 
     def finish(self, pairs: Sequence[StartedPair], seeds: Sequence[int]) -> list[PairResult]:
         """Compact, checked warps, or a rejection if too few cells are usable. No random choices are made."""
-        if not pairs:
-            return []
-        warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
-        return [self._judge(warp) for warp in compact_all(warps, self._compact)]
+        return [
+            warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
+            for warp in self._finished(pairs)
+        ]
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
         """Run `start` and `finish` on a batch of pairs; it stays one batch if none is rejected."""
@@ -220,9 +220,8 @@ class TwoPassMatcher:
         self,
         pairs: Sequence[tuple[Features, Features]],
         points: Sequence[tuple[np.ndarray, np.ndarray]],
-        seeds: Sequence[int],
-    ) -> list[PairResult]:
-        """Run the refiners and `finish` on warps interpolated from point pairs, at least six per pair."""
+    ) -> list[CompactWarp]:
+        """Run the refiners on warps interpolated from point pairs, at least six per pair."""
         begin = self._network.begin  # type: ignore[attr-defined]
         started = []
         for pair, places in zip(pairs, points, strict=True):
@@ -232,7 +231,13 @@ class TwoPassMatcher:
             near = torch.from_numpy(np.stack([distance for _, distance in both])).float().to(self._device)
             certainty = torch.where(near < SPREAD_REACH, 3 - 4 * near / SPREAD_REACH, -4.0)
             started.append(StartedPair(pair, begin(warp, certainty)))
-        return self.finish(started, seeds)
+        return self._finished(started)
+
+    def _finished(self, pairs: Sequence[StartedPair]) -> list[CompactWarp]:
+        if not pairs:
+            return []
+        warps = self._refined(together([pair.state for pair in pairs]), [pair.features for pair in pairs])
+        return compact_all(warps, self._compact)
 
     @torch.inference_mode()
     def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
@@ -249,9 +254,6 @@ class TwoPassMatcher:
             min_certainty=self._settings.min_certainty,
         )
         return [warp.overlap for warp in compact_all(_dense_matches(out, pairs), options)]
-
-    def _judge(self, warp: CompactWarp) -> CompactWarp | Rejected:
-        return warp if warp.overlap >= self._settings.min_overlap else Rejected(warp.overlap)
 
     def _precision(self) -> torch.autocast:
         dtype = getattr(torch, self._settings.dtype)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from romacli.matchers.options import MatcherOptions
-from romacli.types import DenseMatch, Features, PairResult, PreparedImage, Rejected
+from romacli.types import CompactWarp, DenseMatch, Features, PairResult, PreparedImage, Rejected
 
 
 class Matcher(Protocol):
@@ -108,10 +108,9 @@ class PointStartMatcher(Matcher, Protocol):
         self,
         pairs: Sequence[tuple[Features, Features]],
         points: Sequence[tuple[np.ndarray, np.ndarray]],
-        seeds: Sequence[int],
-    ) -> list[PairResult]:
-        """`match` starting from point pairs, (N, 2) COLMAP px in both images of each pair, instead of the first
-        stage."""
+    ) -> list[CompactWarp]:
+        """The warps that start from point pairs, (N, 2) COLMAP px in both images of each pair, instead of the first
+        stage, however little they overlap."""
         ...
 
 

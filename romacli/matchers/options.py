@@ -110,7 +110,12 @@ class MatcherOptions:
     ] = None
     min_overlap: Annotated[
         float,
-        Option("Minimum fraction of usable warp cells; pairs below it are rejected. 0 keeps every pair.", min=0, max=1),
+        Option(
+            "Minimum fraction of usable warp cells; pairs below it are rejected. 0 keeps every pair. A quarter of it "
+            "suffices for pairs that start from verified SIFT or given matches.",
+            min=0,
+            max=1,
+        ),
     ] = 0.02
     min_coarse_overlap: Annotated[
         float | None,

@@ -39,9 +39,9 @@ class BlindMatcher(HomographyMatcher):
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
         return [Rejected(0.0) for _ in pairs]
 
-    def match_from(self, pairs, points, seeds) -> list[CompactWarp | Rejected]:
+    def match_from(self, pairs, points) -> list[CompactWarp | Rejected]:
         self.points += points
-        return super().match(list(pairs), list(seeds))
+        return super().match(list(pairs), [0] * len(pairs))
 
 
 def run(folder: Path, shifts: dict[str, tuple[int, int]], **options) -> tuple[PairResult, BlindMatcher]:
@@ -65,6 +65,18 @@ def test_verified_matches_begin_a_rejected_pair(tmp_path: Path) -> None:
     first, second = matcher.points[0]
     assert len(first) >= 30
     assert (np.abs(first - second - (80, 40)).max(axis=1) < 2).mean() > 0.9
+
+
+def test_verified_matches_make_less_overlap_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shifts = {"0.png": (10, 20), "1.png": (90, 60)}
+    for name, shift in shifts.items():
+        save(tmp_path, name, 0, shift)
+    full, _ = run(tmp_path, shifts, rescue=Try.always)
+    assert isinstance(full, CompactWarp)
+    for factor, kind in ((3.9, CompactWarp), (4.1, Rejected)):
+        settings = {**BlindMatcher({}).settings, "min_overlap": factor * full.overlap}
+        monkeypatch.setattr(BlindMatcher, "settings", settings, raising=False)
+        assert isinstance(run(tmp_path, shifts, rescue=Try.always)[0], kind)
 
 
 def test_photographs_of_different_places_stay_rejected(tmp_path: Path) -> None:
@@ -163,7 +175,7 @@ def test_the_embedded_network_begins_from_points() -> None:
     features = matcher.encode([matcher.prepare(image)])[0]
     places = np.random.default_rng(1).uniform(2, 62, (40, 2)).astype(np.float32)
     with torch.inference_mode():
-        result = matcher.match_from([(features, features)], [(places, places)], [0])[0]
+        result = matcher.match_from([(features, features)], [(places, places)])[0]
     # Untrained refiners leave the warp at its start.
     assert isinstance(result, CompactWarp)
     assert result.overlap > 0.5

@@ -18,6 +18,8 @@ from romacli.types import CompactWarp, Features, Pair, PairResult
 # SIFT on photographs of different places gives up to 22 inliers; on views 85 degrees apart, 90 and more.
 _FEWEST_INLIERS = 30
 _INLIER_PX = 2.0
+# Share of --min-overlap that suffices here, as the sparse matches confirm the pair.
+_ENOUGH = 0.25
 # Minimum fraction of the new warp that agrees with the epipolar geometry of the sparse matches, and the maximum error
 # of agreement, as a fraction of the long side.
 _LEAST_AGREEMENT, _AGREEMENT = 0.8, 0.004
@@ -31,6 +33,7 @@ class Rescue:
         self._matcher = matcher
         self._sparse = sparse
         self._weak_overlap = weak_overlap
+        self._enough = _ENOUGH * matcher.settings.get("min_overlap", 0.0)
         self.encodes = 0
 
     def improve(self, result: PairResult, pair: Pair, features: tuple[Features, Features], seed: int) -> PairResult:
@@ -41,8 +44,8 @@ class Rescue:
         if verified is None:
             return result
         matrix, points = verified
-        found = self._matcher.match_from([features], [points], [seed])[0]
-        if not isinstance(found, CompactWarp) or found.overlap <= least_overlap(result):
+        found = self._matcher.match_from([features], [points])[0]
+        if found.overlap < self._enough or found.overlap <= least_overlap(result):
             return result
         return replace(found, found_by="rescue") if _agreement(found, matrix) >= _LEAST_AGREEMENT else result
 
