@@ -31,10 +31,10 @@ _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
 # Percent of an image that count for nothing, missing or unique; unique ones from which an image shows a detail; and
 # what must speak for pairs between images of places that look alike, by warps alone and where photographs are seen. A
 # pair that misses more is wrong whatever speaks for others. Pairs of details that a job must have to say so.
-_NOTHING, _DETAIL, _LEAST, _TOO_MUCH, _FEWEST_DETAILED = 0.2, 0.3, np.array([0.5, 0.35]), 1.0, 5
-# Triangles whose pairs stand or fall together, and those one of whose pairs is wrong; and of the latter the share from
-# which on an image is thought to look like others.
-_AGREES, _CONTRADICTS, _DISPUTED = 0.6, 0.3, 0.05
+_NOTHING, _DETAIL, _LEAST, _TOO_MUCH, _FEWEST_DETAILED = 0.2, 0.3, np.array([0.5, 0.3]), 1.0, 5
+# Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
+# others from this share of the latter on, and from this share of pairs with images that do.
+_AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _alike(edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken
     """(E,) the pairs both images of which show places that look like others.
 
     These are images with a detail, those that miss what such match with others, and, where there are any, those whose
-    triangles contradict.
+    triangles contradict, and those paired with hardly any but these.
     """
     detailed = edges[evidence > _DETAIL]
     if len(detailed) < _FEWEST_DETAILED:
@@ -143,6 +143,8 @@ def _alike(edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken
         for sides in (together, broken)
     )
     is_alike |= contradict > _DISPUTED * (agree + contradict)
+    partners = np.bincount(edges.ravel(), minlength=len(is_alike))
+    is_alike |= np.bincount(edges.ravel(), is_alike[edges[:, ::-1]].ravel(), len(is_alike)) > _AMONG_ALIKE * partners
     return np.asarray(is_alike[edges].all(1))
 
 

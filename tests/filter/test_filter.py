@@ -119,6 +119,14 @@ def test_images_apart_from_those_that_look_alike_keep_their_pairs() -> None:
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
 
 
+def test_a_view_without_details_does_not_join_walls_that_look_alike() -> None:
+    names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
+    views = Views([*combinations(names, 2), *((f"{wall}/5", "front/10.5") for wall in ("back", "front"))], warp)
+    kept = {views.pair_of(edge) for edge, one in judge_pairs(views).items() if one.is_kept}
+    assert ("front/4", "front/5") in kept
+    assert ("back/5", "front/10.5") not in kept
+
+
 def test_two_images_are_kept() -> None:
     assert all(one.is_kept for one in judge_pairs(views_of(("front",), 2)).values())
 

@@ -20,7 +20,7 @@ def wall_of(name: str) -> str:
 
 
 def place_of(name: str) -> int:
-    return STEP_PX * int(name.split("/")[1])
+    return round(STEP_PX * float(name.split("/")[1]))
 
 
 def on_poster(points: np.ndarray, posters: dict[str, tuple[int, int, int, int]]) -> np.ndarray:
