@@ -41,11 +41,12 @@ _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
 class Judged:
     """What is thought of a pair.
 
-    share: of the places that it should match, those missing; is_seen: whether the photographs differ there. unique:
+    missing: places, and share: of all that it should match; is_seen: whether the photographs differ there. unique:
     places that it matches and many others miss. triangles: of those that it is in, how many agree and how many
     contradict.
     """
 
+    missing: int
     share: float
     unique: float
     triangles: tuple[int, int]
@@ -99,6 +100,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     return {
         edge: Judged(
+            found[edge].missing,
             float(shares[k]),
             float(unique[k]),
             (int(agree[k]), int(contradict[k])),

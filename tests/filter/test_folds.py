@@ -24,7 +24,7 @@ MADE = ReconstructionSummary(5, 5, 400, 1500, 3.0, 0.5, 1)
 
 
 def judged(unique: int, *, is_kept: bool = True) -> Judged:
-    return Judged(0.0, unique, (1, 0), is_kept)
+    return Judged(0, 0.0, unique, (1, 0), is_kept)
 
 
 def test_blocks_that_only_seams_join_are_apart() -> None:

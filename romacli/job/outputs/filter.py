@@ -224,7 +224,7 @@ def _summarise(views: Views, judged: Mapping[Edge, Judged]) -> FilterSummary:
 
 def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
     """Those that miss most first."""
-    worst = sorted((edge for edge, one in judged.items() if not one.is_kept), key=lambda edge: -judged[edge].share)
+    worst = sorted((edge for edge, one in judged.items() if not one.is_kept), key=lambda edge: -judged[edge].missing)
     return [Dropped(*views.pair_of(edge), round(judged[edge].share, 4), judged[edge].reason) for edge in worst]
 
 
