@@ -46,8 +46,8 @@ def likeness(one: np.ndarray, other: np.ndarray, lattice: Lattice, targets: np.n
     for down in range(2 * _REACH_PX + 1):
         for across in range(2 * _REACH_PX + 1):
             rows, columns = slice(down, down + height), slice(across, across + width)
-            product = _averaged(np.einsum("abc,abc->ab", here, seen[rows, columns]))[middle, middle]
-            product -= np.einsum("abc,abc->ab", mean[middle, middle], seen_mean[rows, columns][middle, middle])
+            product = _averaged(_product(here, seen[rows, columns]))[middle, middle]
+            product -= _product(mean[middle, middle], seen_mean[rows, columns][middle, middle])
             spread = np.sqrt(power[middle, middle] * seen_power[rows, columns][middle, middle])
             best = np.maximum(best, (product / spread).ravel())
     return best
@@ -56,8 +56,13 @@ def likeness(one: np.ndarray, other: np.ndarray, lattice: Lattice, targets: np.n
 def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean (H, W, 3) of the patch around each pixel, and its variance (H, W) with noise, of all channels."""
     mean = _averaged(image)
-    variance = _averaged(np.einsum("abc,abc->ab", image, image)) - np.einsum("abc,abc->ab", mean, mean)
+    variance = _averaged(_product(image, image)) - _product(mean, mean)
     return mean, np.maximum(variance, 0) + image.shape[2] * _NOISE
+
+
+def _product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(H, W) of two images (H, W, 3), summed over the channels."""
+    return np.asarray(cv2.transform(cv2.multiply(one, other), np.ones((1, 3), np.float32)))
 
 
 def _bordered(values: np.ndarray) -> np.ndarray:

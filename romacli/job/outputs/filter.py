@@ -137,13 +137,14 @@ def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> 
 def read_judged(layout: Layout) -> tuple[Views, dict[Edge, Judged]]:
     """The warps of a job at their lattices, and what the filter thinks of each pair; raises as `filter_pairs` does.
 
-    What it said last is kept, as photographs may be gone since.
+    What it said last is kept, as photographs may be gone since. Where it dropped nothing they are not read again.
     """
+    said = noted_filter(read_manifest(layout.manifest))
     with _matched(layout) as (journal, done, masks):
-        names = {name for pair in done for name in pair}
+        names = {name for pair in done for name in pair} if said is None or said.dropped else set[str]()
         views, judged = _judge(done, journal, masks, _at_hand(layout, names), Silent())
-    if (noted := noted_filter(read_manifest(layout.manifest))) is not None:
-        judged = {edge: replace(one, is_kept=views.pair_of(edge) not in noted.without) for edge, one in judged.items()}
+    if said is not None:
+        judged = {edge: replace(one, is_kept=views.pair_of(edge) not in said.without) for edge, one in judged.items()}
     return views, judged
 
 
