@@ -22,8 +22,9 @@ REFERENCE_LONG_SIDE = 1600
 # of photographs of 64 to 320 px.
 _SMALLEST_LONG_SIDE = 640
 
-# Cached decoded pairs, 1.4 MB each at 140 x 140 cells: neighbours in the visiting order share many of them.
-_CACHED_PAIRS = 48
+# Cached decoded pairs, 1.4 MB each at 140 x 140 cells: all of 14 images, else neighbours in the visiting order share
+# many of them.
+_CACHED_PAIRS = 96
 
 
 def scale_of(size: Size) -> float:

@@ -148,10 +148,10 @@ class _Ways:
         no_rows, no_numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
         parts = {(-1, -1): (no_rows, no_rows, np.zeros((0, 2, 2), np.float32), no_numbers, no_numbers)}
         for (i, j), link in links:
-            singular = np.linalg.svd(link.affines, compute_uv=False)
-            area = singular.prod(axis=1)
+            longest, shortest = _stretches(link.affines)
+            area = longest * shortest
             sound = (area > smallest_area) & (area < 1 / smallest_area)
-            closeness = np.minimum(singular[:, 1], 1 / singular[:, 0])
+            closeness = np.minimum(shortest, 1 / np.maximum(longest, 1e-12))
             first, second = link.first + starts[i], link.second + starts[j]
             parts[i, j] = (first, second, link.affines, link.precisions, closeness)
             parts[i, j] = tuple(values[sound] for values in parts[i, j])
@@ -352,6 +352,13 @@ class _Table:
         return RefinedTracks(
             *(np.split(values.astype(np.float32), cuts) for values in (self.xy, self.covariance, self.quality))
         )
+
+
+def _stretches(affines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The larger and the smaller singular values (m,) of (m, 2, 2)."""
+    (a, b), (c, d) = affines.transpose(1, 2, 0)
+    turned, mirrored = np.hypot(a + d, b - c) / 2, np.hypot(a - d, b + c) / 2
+    return turned + mirrored, np.abs(turned - mirrored)
 
 
 def _joining(tracks: Forest, links: Iterable[tuple[Edge, Links]], starts: np.ndarray) -> Iterator[tuple[Edge, Links]]:
