@@ -68,7 +68,9 @@ class CameraOptions:
     params: Annotated[
         tuple[float, ...] | None,
         Option(
-            "Known intrinsics in the model's order; the mapper keeps them fixed.",
+            "Known intrinsics in the model's order. The mapper keeps them fixed; where only distortion is unknown, "
+            "give 0 for it, such as --camera-model OPENCV --camera-params FX,FY,CX,CY,0,0,0,0, and let `reconstruct` "
+            "refine it by --refine-intrinsics. PINHOLE is for photographs without distortion.",
             metavar="P1,P2,...",
             name="camera-params",
             parse=parse_camera_params,

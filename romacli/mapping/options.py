@@ -42,8 +42,8 @@ class MapperOptions:
     refine_intrinsics: Annotated[
         bool | None,
         Option(
-            "Let the mapper refine focal length and distortion. Default: yes, unless --camera-params or "
-            "--known-poses is given.",
+            "Let the mapper refine focal length and distortion; with --mapper-option ba_refine_focal_length=False "
+            "distortion alone. Default: yes, unless --camera-params or --known-poses is given.",
             negatable=True,
         ),
     ] = None
