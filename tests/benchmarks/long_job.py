@@ -1,8 +1,8 @@
-"""A long job from pairs to database: a strip of photographs and the matcher that knows them, killed in every stage.
+"""A long job from pairs to checked database: a strip of photographs and a matcher that knows them to about a pixel.
 
-A command is killed in one stage after another, restarted each time, and finally run to completion.
+A command is killed in one stage after another, restarted each time, run to completion and once more.
 
-    PYTHONPATH=.:tests python tests/benchmarks/long_job.py --images 1000 --reach 20 --folder long
+    PYTHONPATH=.:tests python tests/benchmarks/long_job.py --images 1000 --reach 20 --folder long [--no-kills]
 """
 
 from __future__ import annotations
@@ -31,26 +31,44 @@ from romacli.store.history import read_runs
 from romacli.types import PairList
 
 SIZE = (800, 600)
+TILE_PX = 2048
+# Deviation, on each axis, of a photograph from the position that the matcher knows.
+OFF_PX = 0.7
 
 
 def write_strip(folder: Path, images: int, reach: int) -> tuple[Path, dict[str, np.ndarray]]:
-    """Photographs that encode only their number, and their positions on a plane by image digest."""
+    """Photographs of a plane of repeated tiles, and their approximate positions on it by image digest."""
     rng = np.random.default_rng(0)
     photos = folder / "photos"
     photos.mkdir(parents=True)
-    plane_from_image = {}
+    tile, plane_from_image = make_tile(rng), {}
     for k in range(images):
-        image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
-        image[0, :20, :] = np.array([int(bit) for bit in f"{k:020b}"], np.uint8)[:, None] * 255
-        cv2.imwrite(str(photos / f"{k:05}.png"), image)
         angle = np.radians(rng.uniform(-4, 4))
         cos, sin = np.cos(angle), np.sin(angle)
         place = [0.7 * SIZE[0] / reach * k, rng.uniform(-20, 20)]
-        plane_from_image[image_digest(image)] = np.array([[cos, -sin, place[0]], [sin, cos, place[1]], [0, 0, 1.0]])
+        matrix = np.array([[cos, -sin, place[0]], [sin, cos, place[1]], [0, 0, 1.0]])
+        seen = matrix.copy()
+        seen[:2, 2] += rng.normal(0, OFF_PX, 2)
+        seen[0, 2] %= TILE_PX
+        grey = cv2.warpPerspective(
+            tile, seen, SIZE, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP
+        )
+        image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+        cv2.imwrite(str(photos / f"{k:05}.png"), image)
+        plane_from_image[image_digest(image)] = matrix
     names = [f"{k:05}.png" for k in range(images)]
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 : k + 1 + reach]]
     write_pairs(folder / "pairs.txt", PairList(tuple(pairs)))
     return photos, plane_from_image
+
+
+def make_tile(rng: np.random.Generator) -> np.ndarray:
+    """Noise of all scales above a pixel, (TILE_PX, TILE_PX) uint8."""
+    tile = np.zeros((TILE_PX, TILE_PX), np.float32)
+    for cells in (8, 32, 128, 512, 1024):
+        noise = rng.standard_normal((cells, cells), np.float32)
+        tile += 16 * cv2.resize(noise, (TILE_PX, TILE_PX), interpolation=cv2.INTER_CUBIC)
+    return np.clip(tile + 128, 0, 255).astype(np.uint8)
 
 
 class Watched:
@@ -133,7 +151,8 @@ def main() -> None:
     parser.add_argument("--reach", type=int, default=20, help="number of following images each is paired with")
     parser.add_argument("--nodes", type=int, default=140, help="cells per side of a warp; 140 gives 196 kB a pair")
     parser.add_argument("--max-keypoints", type=int, default=8192)
-    parser.add_argument("--kill-after", type=float, default=20, help="seconds into matching, tracks, verification")
+    parser.add_argument("--kill-after", type=float, default=20, help="seconds into a stage")
+    parser.add_argument("--no-kills", action="store_true")
     parser.add_argument("--folder", type=Path, required=True, help="working folder; must not exist")
     chosen = parser.parse_args()
     photos, matrices = write_strip(chosen.folder, chosen.images, chosen.reach)
@@ -147,6 +166,7 @@ def main() -> None:
             match,
             Kill("matching", match, says="matching:", seconds=chosen.kill_after),
             Kill("aggregation", match, says="growing tracks:", seconds=chosen.kill_after),
+            Kill("refinement", match, says="refining against the photographs:", seconds=chosen.kill_after),
             Kill("export", match, makes=".matches.h5.*.tmp"),
         ),
         "colmap-import": (
@@ -154,12 +174,14 @@ def main() -> None:
             Kill("import", database, makes=".database.db.*.tmp/database.db"),
             Kill("verification", database, says="verifying:", seconds=chosen.kill_after),
         ),
+        "filter": (["filter", str(job)],),
     }
-    for title, (words, *kills) in commands.items():
-        for kill in kills:
+    for command, (words, *kills) in commands.items():
+        for kill in [] if chosen.no_kills else kills:
             log = chosen.folder / f"killed-in-{kill.stage}.txt"
             print(json.dumps(run_killed(kill, known, job, log)), flush=True)
-        print(json.dumps(run_whole(title, words, known, chosen.folder / f"{title}.txt")), flush=True)
+        for title in (command, f"{command} again"):
+            print(json.dumps(run_whole(title, words, known, chosen.folder / f"{title}.txt")), flush=True)
     for run in read_runs(job / "runs.jsonl"):
         print(json.dumps({"stage": run.stage, "seconds": run.seconds, **run.counts}))
     for path in sorted(job.rglob("*")):
