@@ -15,7 +15,7 @@ from romacli.stop import StopRequest
 
 SCALED = "scaled"
 # One pair is tried per this many pairs of the job, or a few, so that trials stay a small part of the job.
-_PAIRS_A_TRIAL, _FEWEST_TRIALS = 10, 10
+_PAIRS_A_TRIAL, _FEWEST_TRIALS = 10, 5
 
 
 def try_scaling(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
