@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,14 +78,14 @@ class Refinement:
         aggregation: Aggregation,
         kept: Kept | None,
         progress: Progress,
-        held: Collection[str] = (),
+        held: Set[str] = frozenset(),
     ) -> Refined:
         """Refine the keypoints of an aggregation, but for those of `held` images, to which the others are aligned.
 
         Photographs are decoded once where memory holds all, else about once a round.
         """
         shelf = _Shelf(self, graph, kept, progress)
-        if shelf.is_empty:
+        if shelf.is_empty or held >= set(graph.names):
             return Refined(aggregation.keypoints, None, None, shelf.warnings())
         before = [aggregation.keypoints[name] for name in graph.names]
         matched = [np.zeros(len(keypoints), bool) for keypoints in before]

@@ -165,6 +165,15 @@ def test_what_nothing_refers_to_is_made_anew(job: Layout) -> None:
     assert any(len(before[name]) != len(after) for name, after in keypoints(job).items() if name in OLD)
 
 
+def test_where_all_keypoints_are_kept_none_are_refined_again(job: Layout) -> None:
+    before = keypoints(job)["0.png"].uncertainty
+    (job.root.parent / "photos" / "2.png").unlink()
+    match(job, told := Told())
+    assert any("are kept" in sentence for sentence in told.sentences)
+    assert not any("refined" in sentence for sentence in told.sentences)
+    np.testing.assert_array_equal(keypoints(job)["0.png"].uncertainty.quality, before.quality)
+
+
 def test_lost_features_come_back_with_the_same_rows(job: Layout) -> None:
     before = keypoints(job)
     grow(job)
