@@ -35,7 +35,7 @@ from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
-from romacli.store.history import noted
+from romacli.store.history import noted, photographs_of
 from romacli.store.images import write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout, written_whole
@@ -62,10 +62,10 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         todo = _todo(job, progress)
         run = MatchSummary()
         with _telling_what_is_done(job, progress):
-            if todo.pairs:
+            if todo.pairs or photographs_of(job.layout) != job.images.root.resolve():  # or the folder was moved
                 with noted(job.layout, "matching", images=job.images.root) as counts:
                     try:
-                        run = _match(job, todo, lease, progress, stop, run)
+                        run = _match(job, todo, lease, progress, stop, run) if todo.pairs else run
                     finally:
                         counts.update(pairs=run.run, encodes=run.encodes)
                 if run.flat:
@@ -76,8 +76,8 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
             summary = _in_all(job, journal, run)
             if summary.turned_images:
                 progress.warn(
-                    f"{counted(len(summary.turned_images), 'photograph is', 'photographs are')} stored rotated "
-                    f"without an EXIF orientation, and were matched upright: {first_few(summary.turned_images)}"
+                    f"{counted(len(summary.turned_images), 'photograph')} stored rotated without an EXIF orientation, "
+                    f"matched upright: {first_few(summary.turned_images)}"
                 )
             if job.options.shard is None:
                 for note in journal.damaged:

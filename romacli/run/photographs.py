@@ -15,7 +15,7 @@ from romacli.progress import Progress
 from romacli.run.options import Changed
 from romacli.store.images import KnownImage, Stamp
 from romacli.types import ImageList, LeftOut, Size
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,10 @@ def require_unchanged(photographs: Photographs, policy: Changed) -> None:
     """
     changed = photographs.changed
     if changed and policy is Changed.refuse:
-        files = (
-            f"{changed[0]} has"
-            if len(changed) == 1
-            else f"{len(changed)} photographs, starting with {changed[0]}, have"
-        )
+        of_all = counted(len(changed), "photograph has", "photographs have")
         raise InputError(
-            f"{files} changed in size or modification time since they were matched. Add --changed rematch to match "
-            "their pairs again, or --changed keep if they are copies of the same photographs."
+            f"{of_all} changed in size or modification time since matching: {first_few(changed)}. Add --changed "
+            "rematch to match their pairs again, or --changed keep for copies of the same photographs."
         )
 
 

@@ -34,6 +34,7 @@ from romacli.run.match import MatchSummary
 from romacli.run.options import Changed, Shard
 from romacli.run.photographs import look_at
 from romacli.stop import StopRequest
+from romacli.store.history import photographs_of
 from romacli.store.hloc import FeaturesFile, MatchesFile
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
@@ -131,6 +132,15 @@ def test_added_pairs_alone_are_matched_and_the_files_follow(photographs: PlanePh
     assert files(options) == ({*NAMES}, 1)
 
 
+def test_a_moved_folder_is_known_after_the_next_run(
+    photographs: PlanePhotographs, options: JobOptions, tmp_path: Path
+) -> None:
+    run(options)
+    moved = photographs.root.rename(tmp_path / "moved")
+    run(replace(options, images=ImageOptions(moved)))
+    assert photographs_of(Layout(options.output)) == moved.resolve()
+
+
 def test_added_and_removed_images_change_what_is_theirs(
     photographs: PlanePhotographs, options: JobOptions, tmp_path: Path
 ) -> None:
@@ -152,7 +162,7 @@ def test_a_changed_photograph_is_noticed(photographs: PlanePhotographs, options:
     run(options)
     path = photographs.root / NAMES[2]
     touch(path) if change == "time" else path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(InputError, match=r"2\.png has changed in size.*--changed rematch.*--changed keep"):
+    with pytest.raises(InputError, match=r"has changed in size.* 2\.png\. .*--changed rematch.*--changed keep"):
         open_job(options, Silent())
 
 
