@@ -10,8 +10,8 @@ from typing import Any
 
 from romacli.errors import InputError
 from romacli.job.outputs.hloc import KEYPOINTS, is_of
-from romacli.job.outputs.model import MODEL
-from romacli.job.outputs.origins import holds
+from romacli.job.outputs.model import MODEL, database_of_job
+from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
@@ -58,6 +58,8 @@ def status(layout: Layout) -> Status:
         raise InputError(f"{layout.root} contains no job. Give a folder that `romacli match` wrote.")
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     with_pairs = f"{words} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
+    database = database_of_job(layout)
+    elsewhere = "" if database == layout.database else f" --database {shlex.quote(str(database))}"
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:
         waiting = set(journal.waiting(pairs.pairs))
@@ -74,8 +76,8 @@ def status(layout: Layout) -> Status:
                 f"romacli match {with_pairs}",
             ),
             _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, with_pairs),
-            _file(layout.database, late, f"romacli colmap-import {words}", "verified matches"),
-            _model(layout, manifest, late, with_pairs),
+            _database(layout, database, late, f"romacli colmap-import {words}{elsewhere}"),
+            _model(layout, manifest, late, f"{with_pairs}{elsewhere}"),
         )
     )
 
@@ -90,10 +92,11 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words:
     return Stage("keypoints", OUTDATED, f"{detail}; more pairs were matched since", command)
 
 
-def _file(path: Path, late: Mapping[str, str], command: str, what: str) -> Stage:
+def _database(layout: Layout, path: Path, late: Mapping[str, str], command: str) -> Stage:
     if not path.exists():
         return Stage("database", MISSING, path.name, command)
-    return Stage("database", OUTDATED if path.name in late else DONE, late.get(path.name, what), command)
+    name = noted_path(layout, path)
+    return Stage("database", OUTDATED if name in late else DONE, late.get(name, "verified matches"), command)
 
 
 def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: str) -> Stage:

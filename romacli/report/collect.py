@@ -20,7 +20,7 @@ from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.folded import noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
-from romacli.job.outputs.model import mapper_messages
+from romacli.job.outputs.model import database_of_job, imported, mapper_messages
 from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
@@ -84,7 +84,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         StoreError: the journal cannot be read at all.
     """
     missing: list[str] = []
-    layout, largest = job.layout, job.layout.sparse / "0"
+    layout, largest, database = job.layout, job.layout.sparse / "0", database_of_job(job.layout)
     shared = _read_if_there(
         missing,
         (layout.features, layout.matches),
@@ -94,12 +94,12 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
     )
     inliers = _read_if_there(
         missing,
-        (layout.database,),
-        lambda: read_inliers(layout.database),
+        (database,),
+        lambda: read_inliers(database),
         None,
         without="No pair is verified: run `romacli colmap-import` or `romacli reconstruct`",
     )
-    gps = read_gps(layout.database) if inliers is not None else {}
+    gps = read_gps(database) if inliers is not None else {}
     model = _read_if_there(
         missing,
         (layout.sparse,),
@@ -107,13 +107,14 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         None,
         without="There is no model: run `romacli reconstruct`",
     )
-    focal = focal_lengths(layout, layout.database, model) if model and inliers is not None else ()
+    focal = focal_lengths(layout, database, model) if model and inliers is not None else ()
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})
         pairs = _pairs(job, journal, names, shared, inliers)
     missing[:0] = _undone(pairs)
+    placeable = imported(database, names) if inliers is not None else names
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
     summary = Summary(
@@ -133,7 +134,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
-        placed=_placed(job, model, names, inliers or {}, gps) if model else None,
+        placed=_placed(job, model, placeable, inliers or {}, gps) if model else None,
         outdated=late,
     )
     return summary, model

@@ -64,6 +64,15 @@ def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     assert (found["keypoints"], found["database"]) == ("done", "out of date")
 
 
+def test_a_database_elsewhere_is_the_job_s(run: Run) -> None:
+    assert run("match", "photos", "-o", "job", "--model", "plane", "--no-refine").exit_code == 0
+    assert run("colmap-import", "photos", "-o", "job", "--database", "other.db").exit_code == 0
+    assert states(run)["database"] == "done"
+    assert "--database" in run("status", "job").stdout
+    assert run("report", "job").exit_code == 0
+    assert json.loads(Path("job/report.json").read_text())["verified"]
+
+
 def test_the_next_command_keeps_the_pairs(run: Run) -> None:
     chosen = "0.png 1.png\n1.png 2.png\n"
     Path("some.txt").write_text(chosen)

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
 from romacli.job.diagnosis import Placed
+from romacli.job.outputs.model import advice_on
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.progress import Silent
@@ -375,6 +376,7 @@ def test_the_model_is_compared_with_the_gps_of_its_photographs(copied: Layout) -
     assert set(summary.model.gps.residuals_m) == set(NAMES)
     assert summary.model.gps.median_m <= summary.model.gps.largest_m < 0.2 * summary.model.gps.extent_m
     assert "from GPS" in page(summary, verdict(summary), (), (), {}, Thumbnails(), twin="report.json")
+    assert advice_on(copied, copied.database, [*NAMES, "unreadable.png"], None) == []
     copied.database.write_bytes(b"damaged" * 1000)
     summary, _ = collect(open_folder(copied), Silent())
     assert summary.model is not None

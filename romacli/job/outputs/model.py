@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from romacli.colmap.numbers import read_numbers
 from romacli.colmap.reading import database_content, read_inliers, read_model
 from romacli.errors import NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
 from romacli.job.outputs.origins import content, contents_if_from, digest, holds, noted_path, remember, sources_of
+from romacli.job.outputs.recipe import noted_databases
 from romacli.mapping.georeference import GpsFit, georeference
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import (
@@ -112,12 +114,24 @@ def database_of_model(layout: Layout) -> Path:
     return layout.root / name
 
 
+def database_of_job(layout: Layout) -> Path:
+    """The database that the model was made of; if there is none, another of the job's that exists."""
+    found = (path for path in (database_of_model(layout), *noted_databases(layout)) if path.exists())
+    return next(found, layout.database)
+
+
+def imported(database: Path, names: Sequence[str]) -> list[str]:
+    """The images that a mapper could register: without unreadable photographs, and those that known poses lack."""
+    held = read_numbers(database, names).images
+    return [name for name in names if name in held]
+
+
 def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
     """What deserves a look in the largest model of a job, each with what to try next; names: of all images."""
     manifest = read_manifest(layout.manifest)
     placed = placed_of(
         read_model(layout.sparse / "0"),
-        names,
+        imported(database, names),
         read_inliers(database),
         gps=gps,
         agreement=triangle_agreement(manifest) if manifest else None,
