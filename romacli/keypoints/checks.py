@@ -243,8 +243,7 @@ def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
     if num_images > 2 and summary.num_tracks and summary.mean_track_length < _MIN_TRACK_LENGTH:
         warnings.append(
             f"tracks have {summary.mean_track_length:.2f} views on average, so few points are seen by three images "
-            "and COLMAP may register hardly any. Match more pairs of neighbouring photographs; --method tracks gives "
-            "the longest tracks."
+            "and COLMAP may register hardly any. Match more pairs of neighbouring photographs."
         )
     if summary.num_overlong_tracks > _OVERLONG_SHARE * summary.num_tracks:
         warnings.append(

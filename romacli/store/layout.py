@@ -139,9 +139,9 @@ def hostname() -> str:
 def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
     """The error for a failed write; `num_bytes` is the space known to be needed."""
     if error.errno in _FULL:
+        needed = f"more than {_in_words(num_bytes)}" if num_bytes >= 1000 else "some space"
         return StoreError(
-            f"{path} cannot be written: the disk or quota is full. "
-            f"Free more than {_in_words(num_bytes)}, or choose another --output."
+            f"{path} cannot be written: the disk or quota is full. Free {needed}, or choose another --output."
         )
     if error.errno in _FORBIDDEN:
         return StoreError(

@@ -72,6 +72,8 @@ def test_a_full_disk_says_how_much_to_free(tmp_path, number):
     path = tmp_path / "a.bin"
     with pytest.raises(StoreError, match=r"a\.bin cannot be written.*full\. Free more than 3\.0 MB"):
         write_and_fail(path, bytes(3_000_000), OSError(number, os.strerror(number)))
+    with pytest.raises(StoreError, match=r"full\. Free some space,"):
+        write_and_fail(path, b"", OSError(number, os.strerror(number)))
     assert os.listdir(tmp_path) == []
 
 
