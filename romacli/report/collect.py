@@ -114,7 +114,6 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         names = sorted({*job.names, *shared.keypoints})
         pairs = _pairs(job, journal, names, shared, inliers)
     missing[:0] = _undone(pairs)
-    placeable = imported(database, names) if inliers is not None else names
     late = tuple(map(str, outdated(job.layout)))
     missing.extend(late)
     summary = Summary(
@@ -134,7 +133,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
-        placed=_placed(job, model, placeable, inliers or {}, gps) if model else None,
+        placed=_placed(job, model, names, inliers, gps, database) if model else None,
         outdated=late,
     )
     return summary, model
@@ -264,12 +263,17 @@ def _model_summary(
 
 
 def _placed(
-    job: JobFolder, model: Model, names: Sequence[str], inliers: Mapping[Pair, int], gps: Mapping[str, Position]
+    job: JobFolder,
+    model: Model,
+    names: Sequence[str],
+    inliers: Mapping[Pair, int] | None,
+    gps: Mapping[str, Position],
+    database: Path,
 ) -> Placed:
     return placed_of(
         model,
-        names,
-        inliers,
+        names if inliers is None else imported(database, names),
+        inliers or {},
         gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
         agreement=triangle_agreement(job.manifest),
     )

@@ -185,7 +185,7 @@ def test_tracks_of_two_views_are_told_with_the_way_to_longer_ones() -> None:
     warnings = checked(views_along_plane(4), pairs=[named(0, 1), named(2, 3)]).warnings
     (warning,) = [sentence for sentence in warnings if "views on average" in sentence]
     assert "tracks have 2.00 views on average" in warning
-    assert "tracks gives the longest" in warning
+    assert "Match more pairs of neighbouring photographs" in warning
 
 
 def test_tracks_longer_than_there_are_images_are_told() -> None:
