@@ -23,7 +23,7 @@ from romacli.types import CompactWarp, Features, MatcherSpec, Rejected
 
 NAMES = [f"{number}.png" for number in range(6)]
 TURNED = "2.png"
-JOB = ("photos", "-o", "job", "--model", "plane", "--no-refine")
+JOB = ("photos", "-o", "job", "--model", "plane", "--no-refine", "--try-scales", "never")
 Run = Callable[..., Result]
 
 
