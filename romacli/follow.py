@@ -204,9 +204,10 @@ def read_points(path: Path) -> np.ndarray:
         InputError: the file does not exist, contains no points, or has a malformed line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list of points: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as a list of points: {why}.") from error
     points = []
     for number, line in enumerate(lines, 1):
         words = line.replace(",", " ").split()

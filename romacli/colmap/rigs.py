@@ -63,7 +63,7 @@ def read_rigs(path: Path) -> RigFile:
         InputError: it is missing, not JSON, or does not describe rigs.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give --rig-config COLMAP's rig file.") from error
     except (ValueError, RecursionError) as error:

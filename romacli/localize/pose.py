@@ -127,9 +127,10 @@ def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
         InputError: the file is missing or empty, or a line is malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Give a text file of queries.") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {why}. Give a text file of queries.") from error
     found = {}
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):

@@ -127,7 +127,7 @@ def test_nothing_is_matched_twice_and_nothing_at_all_is_said(walk: Walk) -> None
 
 def test_pairs_and_intrinsics_may_be_given(walk: Walk, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("b.png 1.png\n2.png b.png\n")
-    (tmp_path / "list.txt").write_text(f"b.png PINHOLE {SIZE[0]} {SIZE[1]} {FOCAL} {FOCAL} 320 240\n")
+    (tmp_path / "list.txt").write_text(f"\ufeffb.png PINHOLE {SIZE[0]} {SIZE[1]} {FOCAL} {FOCAL} 320 240\n")
     result = run(walk, "--pairs", tmp_path / "pairs.txt", "--query-list", tmp_path / "list.txt", "--json")
     assert result.exit_code == 0, result.stderr
     (row,) = json.loads(result.stdout)["results"]
