@@ -30,8 +30,10 @@ _BEST, _MOST_MISSING = 0.1, 0.5
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
 # Percent of an image that count for nothing, missing or unique; unique ones from which an image shows a detail; and
 # what must speak for pairs between images of places that look alike, by warps alone and where photographs are seen. A
-# pair that misses more is wrong whatever speaks for others. Pairs of details that a job must have to say so.
-_NOTHING, _DETAIL, _LEAST, _TOO_MUCH, _FEWEST_DETAILED = 0.2, 0.3, np.array([0.5, 0.3]), 1.0, 5
+# pair that misses more is wrong whatever speaks for others.
+_NOTHING, _DETAIL, _LEAST, _TOO_MUCH = 0.2, 0.3, np.array([0.5, 0.3]), 1.0
+# Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show a few by chance.
+_FEWEST_DETAILED = np.array([5, 10])
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
 # others from this share of the latter on, and from this share of pairs with images that do.
 _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
@@ -92,7 +94,8 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     is_doubted = against > _NOTHING
     unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
     evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING, 0))
-    is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken)
+    fewest = int(_FEWEST_DETAILED[is_seen.max(initial=0)])
+    is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken, fewest)
     is_joined, heard = join_images(
         views.edges, np.where(is_alike, evidence, 0), matched / places, np.where(is_alike, _LEAST[is_seen], 0), together
     )
@@ -127,14 +130,16 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
     return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING)
 
 
-def _alike(edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray) -> np.ndarray:
+def _alike(
+    edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, fewest: int
+) -> np.ndarray:
     """(E,) the pairs both images of which show places that look like others.
 
     These are images with a detail, those that miss what such match with others, and, where there are any, those whose
     triangles contradict, and those paired with hardly any but these.
     """
     detailed = edges[evidence > _DETAIL]
-    if len(detailed) < _FEWEST_DETAILED:
+    if len(detailed) < fewest:
         return np.zeros(len(edges), bool)
     is_alike = np.zeros(edges.max() + 1, bool)
     is_alike[detailed] = True
