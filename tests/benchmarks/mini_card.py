@@ -65,7 +65,8 @@ def curve(log: Path) -> Iterator[str]:
         rows = [row for row in csv.DictReader(file) if row.get("loss")]
     columns = [name for name in ("step", "pairs", "loss", "pck3", "pck1", "coarse", "certainty_auc") if name in rows[0]]
     judged = [row for row in rows if row.get("pck3")] or rows
-    chosen = [judged[round(i * (len(judged) - 1) / (LOG_LINES - 1))] for i in range(min(LOG_LINES, len(judged)))]
+    lines = min(LOG_LINES, len(judged))
+    chosen = [judged[round(i * (len(judged) - 1) / max(lines - 1, 1))] for i in range(lines)]
     yield from (".PP", "Training progress, from its log:", ".PP", ".nf")
     yield "".join(f"{name:>14}" for name in columns)
     for row in chosen:
