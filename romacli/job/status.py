@@ -15,6 +15,7 @@ from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
+from romacli.store.hloc import UNREAD, FeaturesFile
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
@@ -66,13 +67,16 @@ def status(layout: Layout) -> Status:
         done = [pair for pair in pairs.pairs if pair not in waiting]
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
+    unread = _unread(layout) if waiting and keypoints_hold and layout.features.exists() else frozenset()
+    lost = sum(not unread.isdisjoint(pair) for pair in waiting)
     late = {found.file: str(found) for found in outdated(layout)}
     return Status(
         (
             Stage(
                 "matching",
-                DONE if len(done) == len(pairs) else PARTLY,
-                f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched",
+                DONE if len(done) + lost == len(pairs) else PARTLY,
+                f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched"
+                + (f"; {lost} with unreadable photographs" if lost else ""),
                 f"romacli match {with_pairs}",
             ),
             _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, with_pairs),
@@ -80,6 +84,12 @@ def status(layout: Layout) -> Status:
             _model(layout, manifest, late, f"{with_pairs}{elsewhere}"),
         )
     )
+
+
+def _unread(layout: Layout) -> frozenset[str]:
+    """The photographs that could not be read when the keypoints were made."""
+    with FeaturesFile(layout.features) as features:
+        return frozenset(name for name in features.names() if features.image_size(name) == UNREAD)
 
 
 def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words: str) -> Stage:

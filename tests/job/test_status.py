@@ -83,6 +83,14 @@ def test_the_next_command_keeps_the_pairs(run: Run) -> None:
     assert Path("job/pairs.txt").read_text() == chosen
 
 
+def test_an_unreadable_photograph_does_not_hold_the_job_up(run: Run) -> None:
+    Path("photos/broken.png").write_bytes(b"")
+    assert run("match", "photos", "-o", "job", "--model", "plane", "--no-refine").exit_code == 4
+    told = run("status", "job").stdout
+    assert "6 of 10 pairs, 6 of them matched; 4 with unreadable photographs" in told
+    assert "next: romacli colmap-import" in told
+
+
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
     result = run("status", "photos")
     assert result.exit_code == 3
