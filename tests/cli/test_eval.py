@@ -91,7 +91,7 @@ def test_synthetic_figures_come_with_their_recipe_and_table(tmp_path):
     result = result_of(romacli("eval", "synthetic", *small, "--json", "-q", "-o", table))
     assert result["recipe"]["pairs"] == 2
     assert len(result["fingerprint"]) == 12
-    for name in ("single_pass", "as_matched"):
+    for name in ("single_pass", "single_pass_matched", "as_matched"):
         assert 0 <= result[name]["pck1"] <= result[name]["pck3"] <= result[name]["pck5"] <= result[name]["robust"] <= 1
     assert result["unrelated"]["pairs"] == 1
     with table.open(encoding="utf-8") as file:

@@ -182,6 +182,9 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
         if matcher_named(chosen.model).has_single_pass:
             console.begin("single pass", len(pairs))
             results["single_pass"] = _single_pass(chosen, pairs, console.advance)
+            if 0 < recipe.matched < len(pairs):
+                console.begin("single pass of the pairs to match", recipe.matched)
+                results["single_pass_matched"] = _single_pass(chosen, pairs[: recipe.matched], console.advance)
         if recipe.matched:
             console.begin("as matched", recipe.matched)
             results["as_matched"] = evaluate_matcher(matcher, pairs[: recipe.matched], advance=console.advance)
@@ -352,7 +355,7 @@ def _single_pass(chosen: MatcherChoice, pairs: Sequence[Any], advance: Any) -> V
 
 
 def _synthetic_table(results: Mapping[str, ValidationResult], refused: Mapping[str, Any], fingerprint: str) -> str:
-    titles = {"single_pass": "single pass", "as_matched": "as matched"}
+    titles = {"single_pass": "single pass", "single_pass_matched": "of matched", "as_matched": "as matched"}
     rows = {
         "within 32 px at 448, coarse": "coarse",
         "within 32 px at 448": "robust",
