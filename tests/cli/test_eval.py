@@ -117,3 +117,9 @@ def test_weights_of_another_kind_are_refused(tmp_path):
     run = romacli("eval", "synthetic", "--count", 1, "--weights", tmp_path / "torn.safetensors")
     assert run.returncode == 3
     assert "cannot be read as weights" in run.stderr
+
+
+def test_two_recipes_at_once_are_refused():
+    run = romacli("eval", "synthetic", "--hard", "--changed")
+    assert run.returncode == 2
+    assert "--hard and --changed are different recipes" in run.stderr

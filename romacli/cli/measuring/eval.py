@@ -21,7 +21,7 @@ from romacli.options import Option
 if TYPE_CHECKING:
     from romacli.eval.relative_pose import PairScore, PoseResult
     from romacli.eval.statistics import Interval
-    from romacli.eval.synthetic import ValidationResult
+    from romacli.eval.synthetic import Recipe, ValidationResult
     from romacli.matchers.matcher import Matcher
 
 app = typer.Typer(help="Measure matchers, models and point clouds against ground truth.", no_args_is_help=True)
@@ -149,26 +149,12 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     The pairs are fixed, 256 of 256 px. Every matcher is measured as it matches photographs, mini also in a single
     pass. Pairs of unrelated scenes are matched and verified too: none should pass.
     """
-    from romacli.eval.synthetic import (
-        RECIPE,
-        evaluate_matcher,
-        fingerprint,
-        validation_pairs,
-        validation_textures,
-    )
+    from romacli.eval.synthetic import evaluate_matcher, fingerprint, validation_pairs, validation_textures
     from romacli.eval.two_view import encode, judge_unrelated, unrelated_pictures
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import matcher_named
 
-    if flags.hard and flags.changed:
-        raise UsageError("--hard and --changed are different recipes. Give one.")
-    recipe = replace(
-        RECIPE,
-        pairs=flags.count,
-        matched=min(flags.matched, flags.count),
-        unrelated=flags.unrelated,
-        school="hard" if flags.hard else "changed" if flags.changed else "ordinary",
-    )
+    recipe = _recipe(flags)
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
@@ -342,6 +328,16 @@ def _matcher(chosen: MatcherChoice) -> Matcher:
     from romacli.matchers.registry import load_matcher
 
     return load_matcher(chosen.model, chosen.matcher)
+
+
+def _recipe(flags: SyntheticOptions) -> Recipe:
+    from romacli.eval.synthetic import RECIPE
+
+    if flags.hard and flags.changed:
+        raise UsageError("--hard and --changed are different recipes. Give one.")
+    school = "hard" if flags.hard else "changed" if flags.changed else "ordinary"
+    matched = min(flags.matched, flags.count)
+    return replace(RECIPE, pairs=flags.count, matched=matched, unrelated=flags.unrelated, school=school)
 
 
 def _single_pass(chosen: MatcherChoice, pairs: Sequence[Any], advance: Any) -> ValidationResult:
