@@ -99,13 +99,18 @@ def require_unchanged(photographs: Photographs, policy: Changed) -> None:
     Raises:
         InputError: some have changed.
     """
-    changed = photographs.changed
-    if changed and policy is Changed.refuse:
-        of_all = counted(len(changed), "photograph has", "photographs have")
+    if photographs.changed and policy is Changed.refuse:
         raise InputError(
-            f"{of_all} changed in size or modification time since matching: {first_few(changed)}. Add --changed "
-            "rematch to match their pairs again, or --changed keep for copies of the same photographs."
+            f"{named_as_changed(photographs.changed)}. Add --changed rematch to match their pairs again, or --changed "
+            "keep for copies of the same photographs."
         )
+
+
+def named_as_changed(names: Sequence[str]) -> str:
+    return (
+        f"{counted(len(names), 'photograph has', 'photographs have')} changed in size or modification time since "
+        f"matching: {first_few(names)}"
+    )
 
 
 def require_size(path: Path, size: Size, *, matched: Size) -> None:

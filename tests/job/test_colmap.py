@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -34,8 +35,11 @@ from romacli.mapping.georeference import compare_with_gps
 from romacli.mapping.options import MapperOptions
 from romacli.progress import Silent
 from romacli.report.focal import focal_lengths
+from romacli.run.options import Changed
+from romacli.run.photographs import look_at
 from romacli.stop import StopRequest
 from romacli.store.hloc import write_features, write_matches
+from romacli.store.images import write_images
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Keypoints, Manifest, Matches
@@ -84,6 +88,13 @@ def layout(images: Path, tmp_path: Path) -> Layout:
     )
     write_matches(layout.matches, matches, provenance={"of": "test"})
     return layout
+
+
+def named_in(layout: Layout, names: str) -> Path:
+    """A list of photographs whose names are single letters."""
+    file = layout.root / "names.txt"
+    file.write_text("\n".join(names))
+    return file
 
 
 def image_names(database: Path) -> list[str]:
@@ -223,6 +234,24 @@ def test_files_made_from_others_that_changed_are_outdated(images: Path, layout: 
     assert f"Run `romacli colmap-import --database {other}` again" in str(outdated(layout)[1])
 
 
+def test_photographs_replaced_since_matching_are_named(images: Path, layout: Layout) -> None:
+    matched = look_at(list_images(images, names_file=named_in(layout, "abcd")), {})
+    write_images(layout.images, matched.accepted(Changed.refuse))
+    for name in ("b", "d"):
+        Image.new("L", SIZE, 9).save(images / name, "PNG")
+        os.utime(images / name, (1, 1))
+    for _ in ("new", "up to date"):
+        listener = Listener()
+        assert import_matches(images, layout, OPTIONS, listener, StopRequest()).pairs == 6
+        (told,) = [sentence for sentence in listener.said if "since matching" in sentence]
+        assert told.startswith("2 photographs have changed")
+        assert "b, d" in told
+        assert "--changed rematch" in told
+    listener = Listener()
+    import_matches(images, layout, replace(OPTIONS, only=frozenset("ac")), listener, StopRequest())
+    assert not any("since matching" in sentence for sentence in listener.said)
+
+
 def test_gps_of_photographs_becomes_pose_priors(images: Path, layout: Layout) -> None:
     photograph_at(images / "b", 52.51, 13.37, 40.5)
     listener = Listener()
@@ -249,8 +278,7 @@ def test_positions_that_cannot_be_true_are_named_and_missing_altitudes_filled(im
 
 
 def test_a_model_is_georeferenced_after_a_check_that_it_can_be(images: Path, layout: Layout) -> None:
-    (layout.root / "names.txt").write_text("a\nb\nc\nd\n")
-    photos = list_images(images, names_file=layout.root / "names.txt")
+    photos = list_images(images, names_file=named_in(layout, "abcd"))
     with pytest.raises(InputError, match="--georeference needs the GPS positions of 3"):
         check_early(photos, OPTIONS, MAPPING, georeferenced=True)
     for name, pose in make_scene(["a", "b", "c", "d"]).poses.items():

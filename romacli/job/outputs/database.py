@@ -24,7 +24,7 @@ from romacli.job.outputs.recipe import calibrations, database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
-from romacli.run.photographs import look_at, require_size
+from romacli.run.photographs import look_at, named_as_changed, require_size
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
@@ -61,6 +61,7 @@ def _import_matches(
     database = options.database or layout.database
     output, derived_from = database_output(layout, database), _database_digest(layout, options)
     before = contents_if_from(layout, output, derived_from)
+    _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
         progress.say(f"{database} is up to date")
         sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
@@ -68,8 +69,6 @@ def _import_matches(
         _tell(summary, progress)
         return summary
     check_replaceable(database, overwrite=options.overwrite)
-    known = read_images(layout.images)
-    look_at(ImageList(images, tuple(known)), known)  # their headers need no reading then
     with (
         FeaturesFile(layout.features) as features,
         MatchesFile(layout.matches) as matches,
@@ -115,6 +114,17 @@ def _import_matches(
     noted_options, sources = recipe(layout, images, options), hloc_content(layout)
     remember(layout, output, derived_from, asdict(summary), made_with=noted_options, sources=sources)
     return summary
+
+
+def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, progress: Progress) -> None:
+    """Warn about photographs that changed since they were matched; the headers of the others need no reading then."""
+    known = read_images(layout.images)
+    names = [name for name in known if options.only is None or name in options.only]
+    if changed := look_at(ImageList(images, tuple(names)), known).changed:
+        progress.warn(
+            f"{named_as_changed(changed)}. Their keypoints may not fit. Run `romacli match` with --changed rematch to "
+            "match their pairs again, or with --changed keep for copies of the same photographs"
+        )
 
 
 def _is_calibrated(options: ImportOptions) -> bool:
