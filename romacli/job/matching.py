@@ -101,7 +101,7 @@ def _sources(job: Job, journal: Journal, sizes: Mapping[str, Size]) -> HlocSourc
 def _try_more(job: Job, run: MatchSummary, lease: Lease, progress: Progress, stop: StopRequest) -> None:
     """Try rotations of photographs that hardly match anything, then scales and SIFT between groups no pair joins."""
     asked, writing = job.options.match, partial(_writing, job, lease)
-    trial = Trial(job.layout, job.images, job.pairs, job.matcher, asked, job.journal, writing)
+    trial = Trial(job.layout, job.images, job.known, job.pairs, job.matcher, asked, job.journal, writing)
     if asked.try_rotations is Try.auto:
         run.encodes += try_turned(trial, progress, stop).encodes
     if asked.try_scales is Try.auto:
@@ -244,11 +244,13 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
     """The counts of the whole job over all runs; run, encodes and seconds are this run's."""
     done = [pair for pair in job.listed.pairs if pair in journal]
     rejected = sum(journal.kind(pair) == "rejected" for pair in done)
+    turned = [pair for pair in done if journal.quarter_turns(pair) > 0]
+    in_turned = {name for pair in turned for name in pair}
     return MatchSummary(
         images=len(job.images),
         pairs=len(job.listed),
         matched=len(done) - rejected,
-        turned=sum(journal.quarter_turns(pair) > 0 for pair in done),
+        turned=len(turned),
         found_by=Counter(filter(None, map(journal.found_by, done))),
         rejected=rejected,
         failed=len(job.listed) - len(done),
@@ -257,7 +259,7 @@ def _in_all(job: Job, journal: Journal, run: MatchSummary) -> MatchSummary:
         seconds=run.seconds,
         failures={**job.unreadable, **run.failures},
         given_up=run.given_up,
-        turned_images=turned_images(manifest) if (manifest := read_manifest(job.layout.manifest)) else (),
+        turned_images=tuple(name for name in turned_images(read_manifest(job.layout.manifest)) if name in in_turned),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_far_and_near_photographs_are_joined_once() -> None:
     assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
     told = run()
     assert (told["matched"], told["encodes"]) == (6, 0)
+
+
+def test_photographs_that_were_replaced_are_tried_again() -> None:
+    run()
+    for name in ("far-1", "far-2"):
+        os.utime(Path("photos") / f"{name}.png", (1, 1))
+    told = run("--changed", "rematch")
+    assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
 
 
 def test_it_is_left_out_on_demand() -> None:

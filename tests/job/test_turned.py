@@ -83,6 +83,14 @@ def lay_on_its_side() -> None:
     cv2.imwrite(str(path), cv2.cvtColor(turn_image(read_image(path), 3), cv2.COLOR_RGB2BGR))
 
 
+def add_another_place(made: Upright) -> None:
+    cv2.imwrite("photos/other.png", np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8))
+    far = np.array([[1, 0, 1e5], [0, 1, 1e5], [0, 0, 1.0]])
+    image = read_image(Path("photos/other.png"))
+    for turns in range(4):
+        made.known[image_digest(turn_image(image, turns))] = far
+
+
 def run(*words: object) -> dict:
     result = CliRunner().invoke(app, ["match", *JOB, "--json", *map(str, words)])
     assert result.exit_code == 0, result.stderr
@@ -98,6 +106,26 @@ def test_a_photograph_on_its_side_is_found_matched_and_named(made: Upright) -> N
     assert 0 < tried <= 4 + 3
     assert run()["turned_images"] == [TURNED]
     assert made.coarse == tried
+
+
+def test_a_photograph_that_gains_nothing_is_tried_once(made: Upright) -> None:
+    lay_on_its_side()
+    add_another_place(made)
+    assert run()["turned_images"] == [TURNED]
+    tried = made.coarse
+    assert run()["turned_images"] == [TURNED]
+    assert made.coarse == tried
+
+
+def test_what_was_turned_is_told_until_the_photograph_is_replaced(made: Upright) -> None:
+    upright = (Path("photos") / TURNED).read_bytes()
+    lay_on_its_side()
+    run()
+    add_another_place(made)
+    assert run()["turned_images"] == [TURNED]
+    (Path("photos") / TURNED).write_bytes(upright)
+    told = run("--changed", "rematch")
+    assert (told["turned"], told["turned_images"]) == (0, [])
 
 
 def test_never_leaves_it_and_always_needs_no_trial(made: Upright) -> None:
@@ -142,11 +170,7 @@ def test_a_way_asked_for_later_tries_what_hardly_matched_and_nothing_else(made: 
 
 
 def test_what_no_other_try_mends_is_tried_once(made: Upright) -> None:
-    cv2.imwrite("photos/other.png", np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8))
-    far = np.array([[1, 0, 1e5], [0, 1, 1e5], [0, 0, 1.0]])
-    image = read_image(Path("photos/other.png"))
-    for turns in range(4):
-        made.known[image_digest(turn_image(image, turns))] = far
+    add_another_place(made)
     assert run("--try-rotations", "never")["rejected"] == 6
     told, tried = again()
     assert (told["rejected"], tried) == (6, 6)

@@ -19,7 +19,7 @@ _JOINS = WEAK_OVERLAP["rescue"]
 def finished_overlaps(trial: Trial) -> dict[Pair, float]:
     """The overlaps of a job's finished pairs, in [0, 1]; of rejected ones an estimate too low to join groups."""
     with trial.journal() as journal:
-        return {pair: _overlap(journal, pair) for pair in trial.pairs.pairs if pair in journal}
+        return {pair: _overlap(journal, pair) for pair in trial.finished(journal)}
 
 
 def digest_of(overlaps: Mapping[Pair, float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from romacli.job.outputs.origins import contents_if_from, digest, remember
+from romacli.job.outputs.origins import contents_if_from, remember
 from romacli.job.trials.groups import between_groups, finished_overlaps
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import CoarseMatcher
@@ -21,11 +21,11 @@ _PAIRS_A_TRIAL, _FEWEST_TRIALS = 10, 5
 def try_scaling(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
     """Match pairs between groups of photographs with parts enlarged, and record those that match.
 
-    Trials are recorded, and not repeated until other pairs of the job are finished.
+    Trials are recorded, and not repeated until other pairs of the job are finished, or photographs replaced.
     """
     overlaps = finished_overlaps(trial)
     chosen = sorted(between_groups(overlaps)[: max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL)])
-    able, derived_from = isinstance(trial.matcher, CoarseMatcher), digest(list(overlaps))
+    able, derived_from = isinstance(trial.matcher, CoarseMatcher), trial.digest_of(overlaps)
     if not (able and chosen) or contents_if_from(trial.layout, SCALED, derived_from):
         return MatchSummary()
     options = replace(trial.options, try_scales=Try.always)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from romacli.job.outputs.origins import digest
 from romacli.matchers.matcher import Matcher
 from romacli.progress import Progress
 from romacli.run.match import Append, MatchSummary, match_images
 from romacli.run.options import MatchOptions
 from romacli.stop import StopRequest
+from romacli.store.images import KnownImage
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult
+from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult, canonical
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A job whose pairs are matched. journal: opens it; writing: opens it for appending."""
+    """A job whose pairs are matched.
+
+    known: its photographs as recorded; journal: opens it; writing: opens it for appending.
+    """
 
     layout: Layout
     images: ImageList
+    known: Mapping[str, KnownImage]
     pairs: PairList
     matcher: Matcher
     options: MatchOptions
     journal: Callable[[], Journal]
     writing: Callable[[], AbstractContextManager[Append]]
+
+    def finished(self, journal: Journal) -> list[Pair]:
+        """The job's pairs that are in its journal, in the same order whatever that of the list."""
+        return sorted((pair for pair in self.pairs.pairs if pair in journal), key=canonical)
+
+    def digest_of(self, finished: Iterable[Pair]) -> str:
+        """A digest that changes when other pairs are finished, or these on photographs that were replaced."""
+        pairs = [canonical(pair) for pair in finished]
+        names = sorted({name for pair in pairs for name in pair} & self.known.keys())
+        # Further stamps are of copies.
+        return digest([pairs, [[name, self.known[name].stamps[0]] for name in names]])
 
     def match_again(
         self,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
-from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
+from romacli.job.outputs.origins import contents_if_from, holds, remember
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
@@ -20,6 +20,7 @@ from romacli.run.match import MatchSummary
 from romacli.run.options import Try
 from romacli.run.retries.rotations import QUARTERS
 from romacli.stop import StopRequest
+from romacli.store.manifest import read_manifest
 from romacli.types import ImageList, Manifest, Pair
 
 TURNED = "turned"
@@ -50,14 +51,14 @@ def starved(pairs: Sequence[Pair], overlaps: Mapping[Pair, float]) -> dict[str, 
 def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
     """Find photographs stored rotated, match their pairs accordingly and record those that match.
 
-    Trials are recorded, and not repeated until other pairs of the job are finished.
+    Trials are recorded, and not repeated until other pairs of the job are finished, or photographs replaced.
     """
     summary = MatchSummary()
     with trial.journal() as journal:
-        done = [pair for pair in trial.pairs.pairs if pair in journal]
+        done = trial.finished(journal)
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
     found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
-    derived_from = digest([[name for name, _ in found], len(done)])
+    derived_from = trial.digest_of(done)
     if not (found and isinstance(trial.matcher, CoarseMatcher)) or contents_if_from(trial.layout, TURNED, derived_from):
         return summary
     turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
@@ -67,11 +68,12 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         options = replace(trial.options, try_rotations=Try.always)
         title = "matching rotated photographs"
         summary = trial.match_again(pairs, options, lambda warp: warp.quarter_turns > 0, title, progress, stop)
+    turned |= {*turned_images(read_manifest(trial.layout.manifest))}
     remember(trial.layout, TURNED, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
     return summary
 
 
-def turned_images(manifest: Manifest) -> tuple[str, ...]:
+def turned_images(manifest: Manifest | None) -> tuple[str, ...]:
     """The photographs of a job found to be stored rotated without an EXIF orientation."""
     return tuple(holds(manifest, TURNED).get("turned", ()))
 
