@@ -10,6 +10,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def counted_of(count: int, of_all: int, noun: str, one: str, several: str, plural: str | None = None) -> str:
+    """A part of a whole with its verb, such as "1 of 3 pairs is done" or "2 of 3 pairs are done"."""
+    return f"{count:,} of {counted(of_all, noun, plural)} {one if count == 1 else several}"
+
+
 def first_few(names: Sequence[str], count: int = 5) -> str:
     """The first names of a list and the number of the rest, such as "a, b and 3 more"."""
     more = f" and {len(names) - count} more" if len(names) > count else ""

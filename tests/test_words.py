@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from romacli.cli.app import app
 from romacli.report.advice import verdict
 from romacli.report.summary import ModelSummary
-from romacli.words import counted
+from romacli.words import counted, counted_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,12 @@ from romacli.words import counted
 )
 def test_a_number_agrees_with_its_noun(count: int, words: tuple[str, ...], sentence: str) -> None:
     assert counted(count, *words) == sentence
+
+
+def test_a_verb_agrees_with_the_part_that_is_counted() -> None:
+    assert counted_of(1, 3, "image", "is", "are") == "1 of 3 images is"
+    assert counted_of(2000, 3000, "image", "is", "are") == "2,000 of 3,000 images are"
+    assert counted_of(0, 2, "query", "has", "have", "queries") == "0 of 2 queries have"
 
 
 def test_commands_count_one_pair(tmp_path: Path) -> None:
@@ -44,5 +50,5 @@ def test_commands_count_one_pair(tmp_path: Path) -> None:
 def test_the_report_counts_one_model_and_one_image() -> None:
     pairs = [verified_pair(0, 1), verified_pair(1, 2)]
     summary = summary_of(3, pairs, model=ModelSummary(1, 1, 2.0, 0.5, 2, {}, ()))
-    assert "1 of 3 images are registered, with 1 point " in verdict(summary).sentence
+    assert "1 of 3 images is registered, with 1 point " in verdict(summary).sentence
     assert "There is also 1 smaller model." in verdict(summary).sentence

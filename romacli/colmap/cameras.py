@@ -11,7 +11,7 @@ from typing import Any, Literal
 from romacli.errors import UsageError
 from romacli.geometry.globe import Position
 from romacli.types import Size
-from romacli.words import counted
+from romacli.words import counted_of
 
 from .binding import load_pycolmap
 from .intrinsics import camera_of_model, check_known_model, check_params
@@ -121,9 +121,9 @@ def panorama_doubts(
     first, (width, height) = ordinary[0], ordinary[0].size
     told = f", {first.focal_length_px:.0f} px focal length by EXIF" if first.focal_length_px else ""
     return [
-        f"{_PANORAMA} is for spherical panoramas, twice as wide as high; {len(ordinary)} of "
-        f"{counted(len(images), 'photograph')} are not, starting with {first.name} ({width}x{height} px{told}). Leave "
-        "--camera-model out for ordinary photographs"
+        f"{_PANORAMA} is for spherical panoramas, twice as wide as high; "
+        f"{counted_of(len(ordinary), len(images), 'photograph', 'is', 'are')} not, starting with {first.name} "
+        f"({width}x{height} px{told}). Leave --camera-model out for ordinary photographs"
     ]
 
 

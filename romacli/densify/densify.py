@@ -101,7 +101,7 @@ def densify(
         remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
     if uncoloured:
         progress.warn(
-            f"{counted(len(uncoloured), 'photograph is', 'photographs are')} missing or changed, so their points are "
+            f"{counted(len(uncoloured), 'photograph is', 'photographs are')} missing or changed, so points there are "
             f"grey: {first_few(uncoloured)}. Give their folder with --images"
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))

@@ -21,6 +21,7 @@ from romacli.store.manifest import fingerprint, read_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import Survey, repair, survey
 from romacli.types import Manifest, Pair
+from romacli.words import counted
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,6 @@ def sentences(summary: CheckSummary) -> Iterator[str]:
         yield str(finding)
     if summary.missing:
         yield (
-            f"{len(summary.missing)} of {summary.pairs} pairs must be matched, starting with "
+            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} must be matched, starting with "
             f"{' '.join(summary.missing[0])}: run the same `romacli match` command again"
         )

@@ -14,7 +14,7 @@ from romacli.colmap.reading import Model
 from romacli.keypoints.checks import connected
 from romacli.mapping.georeference import GpsFit
 from romacli.types import Pair, canonical
-from romacli.words import counted, first_few
+from romacli.words import counted_of, first_few
 
 # Thresholds chosen by judgement: below these a model should be inspected before use.
 _LARGE_ERROR_PX = 2.0
@@ -80,7 +80,7 @@ def advice(placed: Placed) -> list[str]:
     """Warnings, each with advice."""
     found = []
     if placed.missing:
-        out = f"{len(placed.missing)} of {counted(placed.images, 'image')} are not in the model: "
+        out = f"{counted_of(len(placed.missing), placed.images, 'image', 'is', 'are')} not in the model: "
         out += f"{first_few(placed.missing, _NAMES_SHOWN)}. "
         if placed.registered < _FEW_REGISTERED * placed.images:
             found.append(
@@ -89,8 +89,8 @@ def advice(placed: Placed) -> list[str]:
             )
         else:
             found.append(
-                out + "Inspect their pairs; add photographs that connect them or, unless places look alike, try "
-                "--mapper global."
+                out + "Inspect the pairs of such images; add photographs that connect them or, unless places "
+                "look alike, try --mapper global."
             )
     if placed.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(

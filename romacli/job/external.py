@@ -96,8 +96,8 @@ class ExternalKeypoints:
             if len(held) < len(sizes):
                 lacking = sorted(sizes.keys() - held.keys())
                 progress.say(
-                    f"{self.source} lacks {len(lacking)} of {len(sizes)} images, starting with {lacking[0]}: their "
-                    "keypoints are transferred from the other images, with new ones elsewhere"
+                    f"{self.source} lacks {len(lacking)} of {len(sizes)} images, starting with {lacking[0]}: "
+                    "keypoints there are transferred from the other images, with new ones elsewhere"
                 )
             return {name: file.keypoints(other, np.float64) for name, other in held.items()}
 

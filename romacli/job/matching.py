@@ -43,7 +43,7 @@ from romacli.store.lease import Lease, Work
 from romacli.store.manifest import read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends
 from romacli.types import ImageList, Pair, PairList, PairResult, Size, canonical
-from romacli.words import counted, first_few
+from romacli.words import counted, counted_of, first_few
 
 
 def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
@@ -134,7 +134,8 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
         with job.journal() as journal:
             done = len(job.listed) - len(journal.waiting(job.listed.pairs))
         progress.say(
-            f"{done} of {counted(len(job.listed), 'pair')} are done and kept; run the same command again for the rest"
+            f"{counted_of(done, len(job.listed), 'pair', 'is', 'are')} done and kept; run the same command again for "
+            "the rest"
         )
         raise
 
@@ -180,10 +181,8 @@ def _todo(job: Job, progress: Progress) -> PairList:
         ways = " and ".join(f"--{name.replace('_', '-')}" for name in job.manifest.retries)
         told = counted(untried, "pair that hardly matches is", "pairs that hardly match are")
         progress.say(f"{told} tried again with {ways}")
-    if len(todo) < len(job.listed):
-        progress.say(
-            f"{len(job.listed) - len(todo)} of {counted(len(job.listed), 'pair is', 'pairs are')} already done"
-        )
+    if done := len(job.listed) - len(todo):
+        progress.say(f"{counted_of(done, len(job.listed), 'pair', 'is', 'are')} already done")
     return PairList(todo)
 
 
@@ -281,8 +280,8 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
 
 def _about_flat(names: Sequence[str]) -> str:
     return (
-        f"{counted(len(names), 'photograph is', 'photographs are')} a single flat colour: {first_few(names)}. They "
-        "cannot be matched; check them, or leave them out."
+        f"{counted(len(names), 'photograph is', 'photographs are')} a single flat colour: {first_few(names)}. Such "
+        "photographs cannot be matched; check them, or leave them out."
     )
 
 

@@ -30,6 +30,7 @@ from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
 from romacli.types import PairList, Size
+from romacli.words import counted_of
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress
     done = [pair for pair in pairs.pairs if pair in journal]
     if len(done) < len(pairs):
         progress.say(
-            f"{len(done)} of {len(pairs)} pairs of {layout.pairs} are done; the others are left out until `romacli "
-            "match` finishes them"
+            f"{layout.pairs}: {counted_of(len(done), len(pairs), 'pair', 'is', 'are')} done; the others are left out "
+            "until `romacli match` finishes them"
         )
     if all(journal.kind(pair) == "rejected" for pair in done):
         raise NothingFoundError(

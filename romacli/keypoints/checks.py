@@ -17,7 +17,7 @@ from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.result import Aggregation, Progress
 from romacli.types import Pair, Size
-from romacli.words import counted, first_few
+from romacli.words import counted, counted_of, first_few
 
 T = TypeVar("T")
 Triangle = tuple[int, int, int]
@@ -232,8 +232,8 @@ def _about_images_alone(alone: tuple[str, ...], num_images: int) -> list[str]:
         return []
     names = first_few(alone, _NAMES_SHOWN)
     return [
-        f"{len(alone)} of {counted(num_images, 'image')} share no keypoint with another: {names}. Pair them with "
-        "photographs of the same scene, or leave them out."
+        f"{counted_of(len(alone), num_images, 'image', 'shares', 'share')} no keypoint with another: {names}. Add "
+        "pairs with photographs of the same scene, or leave such images out."
     ]
 
 
@@ -247,9 +247,9 @@ def _about_tracks(aggregation: Aggregation, num_images: int) -> list[str]:
         )
     if summary.num_overlong_tracks > _OVERLONG_SHARE * summary.num_tracks:
         warnings.append(
-            f"{summary.num_overlong_tracks} of {summary.num_tracks} tracks have more keypoints than there are images, "
-            "so matches connect different points. Use --method tracks, or a smaller --max-distance with external "
-            "keypoints."
+            f"{counted_of(summary.num_overlong_tracks, summary.num_tracks, 'track', 'has', 'have')} more keypoints "
+            "than there are images, so matches connect different points. Use --method tracks, or a smaller "
+            "--max-distance with external keypoints."
         )
     return warnings
 

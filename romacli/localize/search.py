@@ -17,6 +17,7 @@ from romacli.pairs import clusters
 from romacli.store.journal import Journal
 from romacli.store.localized import QueryPoints
 from romacli.types import CompactWarp, Pair
+from romacli.words import counted, counted_of
 
 # Maximum number of points for solving a pose; those that most images agree on are used.
 _MOST_POINTS = 20_000
@@ -100,12 +101,12 @@ class Search:
             attached.append(Attached(query.camera, places.places, self.target.points(places.ids), placed))
         count = sum(len(each.places) for each in attached)
         if count < self.options.min_inliers:
-            why = f"it sees {count} points of the map, fewer than --min-inliers {self.options.min_inliers}"
+            why = f"it sees {counted(count, 'point')} of the map, fewer than --min-inliers {self.options.min_inliers}"
             return Frame(found, why=why)
         poses = self._poses(attached, self.options.max_error * max(query.per_px for query in sightings))
         inliers = sum(int(pose.inliers.sum()) for pose in poses or ())
         if poses is None or inliers < max(self.options.min_inliers, self.options.min_inlier_ratio * count):
-            return Frame(found, inliers, f"{inliers} of its {count} points agree on a pose, too few")
+            return Frame(found, inliers, f"{counted_of(inliers, count, 'point', 'agrees', 'agree')} on a pose, too few")
         return Frame([replace(each, pose=pose) for each, pose in zip(found, poses, strict=True)], inliers, "")
 
     def _poses(self, attached: Sequence[Attached], max_error_px: float) -> list[QueryPose] | None:

@@ -16,6 +16,7 @@ from romacli.pairing.source import Request, Source, held
 from romacli.pairs import Frustum, PartnerOptions, covisible, posed
 from romacli.progress import Progress
 from romacli.types import ImageList, PairList
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.mapping.views import View
@@ -104,8 +105,9 @@ def _frusta(views: Sequence[View], folder: Path, progress: Progress) -> list[Fru
     without = sum(view.depths is None for view in views)
     if without:
         progress.warn(
-            f"{without} images of {folder} see no points; their scene is assumed to be between "
-            f"{_DEPTHS_WITHOUT_POINTS[0]:g} and {_DEPTHS_WITHOUT_POINTS[1]:g} diameters of the camera positions away"
+            f"{counted(without, 'image sees', 'images see')} no points of {folder}; what is there is assumed to be "
+            f"between {_DEPTHS_WITHOUT_POINTS[0]:g} and {_DEPTHS_WITHOUT_POINTS[1]:g} diameters of the camera "
+            "positions away"
         )
     near, far = (share * diameter for share in _DEPTHS_WITHOUT_POINTS)
     return [

@@ -14,7 +14,7 @@ from romacli.pairing.kept import match_kept
 from romacli.progress import Progress
 from romacli.run.options import MatchOptions
 from romacli.types import Features, ImageList, PairList, PairResult, PreparedImage, Rejected
-from romacli.words import counted
+from romacli.words import counted, counted_of
 
 
 class CoarseStage:
@@ -74,5 +74,5 @@ def preselect(
             f"none of {counted(len(candidates), 'candidate pair')} overlaps by {min_overlap:g} or more "
             "at the coarse stage. Lower --min-coarse-overlap, or leave out --preselect."
         )
-    progress.say(f"{len(kept)} of {counted(len(candidates), 'candidate pair')} overlap")
+    progress.say(counted_of(len(kept), len(candidates), "candidate pair", "overlaps", "overlap"))
     return PairList(kept)

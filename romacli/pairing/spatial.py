@@ -16,7 +16,7 @@ from romacli.pairing.gps import believed, named
 from romacli.pairing.source import Request, Source
 from romacli.pairs import read_positions, spatial
 from romacli.types import PairList
-from romacli.words import counted, first_few
+from romacli.words import counted, counted_of, first_few
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,12 @@ def _places(options: SpatialOptions, request: Request) -> list[tuple[float, floa
     faults = {name: told.gps_fault for name, told in exif.items() if told.gps_fault is not None}
     gps = {name: told.gps for name, told in exif.items() if told.gps is not None}
     if missing := [name for name in unknown if name not in gps]:
-        where = "in its EXIF data" if options.positions is None else f"in {options.positions} or in its EXIF data"
+        where = "in the EXIF data" if options.positions is None else f"in {options.positions} or in the EXIF data"
         unbelievable = f"Implausible positions are ignored: {named(faults)}. " if faults else ""
-        count = "none" if len(missing) == len(images) else f"{len(images) - len(missing)}"
         raise InputError(
-            f"{count} of {counted(len(images), 'photograph')} in {images.root} have a position {where}; "
-            f"missing for {first_few(missing)}. {unbelievable}Give them in a file with --positions, or choose "
-            "photographs with --image-list."
+            f"in {images.root}, {counted_of(len(missing), len(images), 'photograph', 'has', 'have')} no position "
+            f"{where}: {first_few(missing)}. {unbelievable}Give them in a file with --positions, or choose photographs "
+            "with --image-list."
         )
     known |= believed(gps, {}, len(images), progress) if options.altitude else gps
     return [known[name] for name in images.names]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from romacli.job.diagnosis import Placed, advice, doubts
 from romacli.keypoints.checks import connected
-from romacli.words import counted
+from romacli.words import counted, counted_of, first_few
 
 from .summary import ModelSummary, Summary
 
@@ -34,23 +34,24 @@ class Verdict:
 
 def verdict(summary: Summary) -> Verdict:
     """Whether the job worked, by the fraction of images that passed its last stage."""
-    total = len(summary.images)
+    total, pairs = len(summary.images), summary.pairs
     undone = summary.count("not done")
     if summary.outdated and summary.model is not None:
         return Verdict("open", f"The model is out of date: {' '.join(summary.outdated)}")
     if summary.model is not None:
         return _of_model(summary, summary.model)
     if undone:
-        return Verdict("open", f"Unfinished: {len(summary.pairs) - undone} of {len(summary.pairs)} pairs are matched.")
+        done = counted_of(len(pairs) - undone, len(pairs), "pair", "is", "are")
+        return Verdict("open", f"Unfinished: {done} matched.")
     if not summary.count("matched", "verified"):
-        return Verdict("poor", f"None of {len(summary.pairs)} pairs matched.")
+        return Verdict("poor", f"None of {counted(len(pairs), 'pair')} matched.")
     joined = summary.groups[0] if summary.groups else 0
     kind = "verified" if summary.verified else "matched"
-    pairs = summary.count("verified") if summary.verified else summary.count("matched", "verified")
+    joining = summary.count("verified") if summary.verified else summary.count("matched", "verified")
+    told = counted_of(joining, len(pairs), "pair", f"is {kind} and connects", f"are {kind} and connect")
     return Verdict(
         "good" if joined == total else "fair" if joined >= total / 2 else "poor",
-        f"{pairs} of {len(summary.pairs)} pairs are {kind} and connect {joined} of {total} images. There is no model "
-        "yet.",
+        f"{told} {joined} of {counted(total, 'image')}. There is no model yet.",
     )
 
 
@@ -70,7 +71,7 @@ def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
     )
     return Verdict(
         state,
-        f"{model.registered} of {counted(total, 'image')} are registered, with "
+        f"{counted_of(model.registered, total, 'image', 'is', 'are')} registered, with "
         f"{counted(model.points3D, 'point')} and a mean "
         f"reprojection error of {model.mean_reprojection_error:.2f} px.{beside}"
         + (f" But {'; '.join(against)}." if against else ""),
@@ -103,8 +104,8 @@ def _about_overlap(summary: Summary) -> list[str]:
         ]
     if rejected > _MANY_REJECTED * done:
         found.append(
-            f"Low overlap: {rejected} of {done} pairs were rejected. This is normal for exhaustive pairing; otherwise "
-            "add photographs in between, or try --model roma-outdoor."
+            f"Low overlap: {counted_of(rejected, done, 'pair', 'was', 'were')} rejected. This is normal for exhaustive "
+            "pairing; otherwise add photographs in between, or try --model roma-outdoor."
         )
     if summary.count("not done"):
         return found
@@ -112,14 +113,14 @@ def _about_overlap(summary: Summary) -> list[str]:
     lonely = [image.name for image in summary.images if not image.matched]
     if lonely:
         found.append(
-            f"{len(lonely)} of {len(summary.images)} images have no matched pair: {_listed(lonely)}. Pair them with "
-            "photographs of the same scene, or leave them out."
+            f"{counted_of(len(lonely), len(summary.images), 'image', 'has', 'have')} no matched pair: "
+            f"{_listed(lonely)}. Add pairs with photographs of the same scene, or leave such images out."
         )
     weak = [name for name in weak if name not in lonely]
     if weak:
         found.append(
             f"{counted(len(weak), 'image depends', 'images depend')} on a single pair: {_listed(weak)}. Add pairs or "
-            "photographs around them."
+            "photographs around."
         )
     if len(summary.groups) > max(1, _matched_groups(summary) if summary.checks else 1):  # else the checks tell it
         sizes = ", ".join(map(str, summary.groups[:_NAMES_SHOWN]))
@@ -155,8 +156,8 @@ def _about_tracks(summary: Summary) -> list[str]:
     if overlong <= _OVERLONG_SHARE * summary.tracks.count:
         return []
     return [
-        f"{overlong} of {summary.tracks.count} tracks are longer than the number of images, so matches connect "
-        "different points. Use --method tracks, or a smaller --max-distance with external keypoints."
+        f"{counted_of(overlong, summary.tracks.count, 'track', 'is', 'are')} longer than the number of images, so "
+        "matches connect different points. Use --method tracks, or a smaller --max-distance with external keypoints."
     ]
 
 
@@ -193,8 +194,8 @@ def _about_texture(summary: Summary, blank: Mapping[str, float]) -> list[str]:
     if few:
         found.append(
             f"{counted(len(few), 'image has', 'images have')} less than {_FEW_KEYPOINTS:.0%} of the median number of "
-            f"matched keypoints: {_listed(few)}. They may be textureless or blurred, or overlap little with the "
-            "others."
+            f"matched keypoints: {_listed(few)}. Such images may be textureless or blurred, or overlap little "
+            "with the others."
         )
     return found
 
@@ -211,5 +212,4 @@ def _placed(summary: Summary) -> Placed | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+    return first_few(names, _NAMES_SHOWN)

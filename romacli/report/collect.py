@@ -33,7 +33,7 @@ from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.types import Pair, Uncertainty, canonical
-from romacli.words import counted
+from romacli.words import counted, counted_of
 
 from .focal import FocalLength, focal_lengths
 from .localized import queries_of
@@ -73,8 +73,8 @@ def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[],
 
 def _undone(pairs: Sequence[PairRow]) -> list[str]:
     undone = sum(pair.state == "not done" for pair in pairs)
-    of_all = f"{undone} of {counted(len(pairs), 'pair')}"
-    return [f"{of_all} are not matched yet. Run the same `romacli match` again."] if undone else []
+    of_all = counted_of(undone, len(pairs), "pair", "is", "are")
+    return [f"{of_all} not matched yet. Run the same `romacli match` again."] if undone else []
 
 
 def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:

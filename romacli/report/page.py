@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from romacli.words import counted, first_few
+from romacli.words import counted, counted_of, first_few
 
 from .advice import Verdict
 from .charts import library
@@ -232,7 +232,7 @@ def _localized(summary: Summary) -> str:
         body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     posed = sum(query.posed for query in rows)
     left = f" The {_MOST_QUERIES:,} with fewest inliers are shown." if len(rows) > _MOST_QUERIES else ""
-    note = f"{posed:,} of {counted(len(rows), 'query', 'queries')} have a pose of their own.{left}"
+    note = f"{counted_of(posed, len(rows), 'query', 'has a pose of its', 'have a pose of their', 'queries')} own.{left}"
     head = "".join(f"<th>{name}</th>" for name in heads)
     return (
         f"<section id='localization'><h2>Localization</h2><p class='note'>{note}</p><div class='scroll'><table>"

@@ -91,7 +91,8 @@ def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progr
     if len(names) > _MOST_THUMBNAILS:
         thumbnails.by_name.clear()
     if failures:
-        thumbnails.missing.append(f"{len(failures)} of {len(names)} photographs cannot be read. {failures[0]}")
+        of_all = f"{len(failures)} of {counted(len(names), 'photograph')}"
+        thumbnails.missing.append(f"{of_all} cannot be read. {failures[0]}")
     return thumbnails
 
 

@@ -101,7 +101,7 @@ def require_unchanged(photographs: Photographs, policy: Changed) -> None:
     """
     if photographs.changed and policy is Changed.refuse:
         raise InputError(
-            f"{named_as_changed(photographs.changed)}. Add --changed rematch to match their pairs again, or --changed "
+            f"{named_as_changed(photographs.changed)}. Add --changed rematch to match such pairs again, or --changed "
             "keep for copies of the same photographs."
         )
 

@@ -218,8 +218,8 @@ class _Shelf:
         names = sorted(self._unusable)
         told = [f"{name} ({self._unusable[name]})" for name in names]
         return (
-            f"keypoints of {counted(len(names), 'photograph')} are not refined, as these photographs cannot "
-            f"be used: {first_few(told)}",
+            f"{counted(len(names), 'photograph')} cannot be used, so keypoints there are not refined: "
+            f"{first_few(told)}",
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from romacli.errors import InputError
 from romacli.images.decode import read_image
 from romacli.store.localized import QueryPoints, read_localized, read_points
-from romacli.words import counted, first_few
+from romacli.words import counted, counted_of, first_few
 
 from .folder import meant_by
 from .picture import matplotlib_here, shortened, write_figure
@@ -107,8 +107,8 @@ def subtitle(view: QueryView) -> str:
     """The figures shown with the picture, in words."""
     errors = view.errors
     middle = f", {np.median(errors):.2f} px median" if len(errors) else ""
-    agree = f"{len(errors):,} of {counted(len(view.points.ids), 'point')} are inliers{middle}"
-    return f"{agree}; {view.note}"
+    agree = counted_of(len(errors), len(view.points.ids), "point", "is an inlier", "are inliers")
+    return f"{agree}{middle}; {view.note}"
 
 
 def _draw_outliers(library: Any, axes: Any, points: QueryPoints) -> None:

@@ -20,7 +20,7 @@ from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.two_view import TwoView, sample_warp
 from romacli.types import CompactWarp, Correspondences, Pair, Size
-from romacli.words import counted
+from romacli.words import counted_of
 
 from .folder import open_folder
 
@@ -157,5 +157,5 @@ def inliers_of(view: PairView, *, seed: int = 0) -> PairView:
     matches = view.matches
     _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=seed)
     kept = Correspondences(matches.keypoints0[inliers], matches.keypoints1[inliers], matches.scores[inliers])
-    note = f"{inliers.sum()} of {counted(len(matches), 'match', 'matches')} are inliers"
+    note = counted_of(int(inliers.sum()), len(matches), "match", "is an inlier", "are inliers", "matches")
     return replace(view, matches=kept, note=f"{view.note}, {note}")

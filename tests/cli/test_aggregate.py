@@ -273,7 +273,7 @@ def test_an_unfinished_job_says_how_much_is_done(run: Run) -> None:
     with Path("job/pairs.txt").open("a") as file:
         file.write("0.png 7.png\n")
     result = run("aggregate", "job", "--json")
-    assert "10 of 11 pairs of job/pairs.txt are done" in result.stderr
+    assert "job/pairs.txt: 10 of 11 pairs are done" in result.stderr
     assert values_of(result)["pairs"] == 10
 
 
@@ -293,7 +293,7 @@ def test_an_image_that_nothing_matches_stays_in_the_features(made: PlanePhotogra
     run_job(job_of(photographs, tmp_path / "job"), Silent(), StopRequest())
     result = CliRunner().invoke(app, ["aggregate", str(tmp_path / "job"), "--max-keypoints", "50", "--json"])
     assert values_of(result)["images_without_tracks"] == ["far.png"]
-    assert "warning: 1 of 3 images share no keypoint with another: far.png" in result.stderr
+    assert "warning: 1 of 3 images shares no keypoint with another: far.png" in result.stderr
     with FeaturesFile(tmp_path / "job" / "features.h5") as features:
         assert len(features.keypoints("far.png")) == 0
         assert features.image_size("far.png") == (320, 240)

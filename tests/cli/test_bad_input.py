@@ -355,7 +355,7 @@ def test_a_model_without_gps_cannot_be_georeferenced(run: Run, photos: Path) -> 
 def test_photographs_without_gps_stop_spatial_pairing_before_any_work(run: Run, photos: Path) -> None:
     result = run("match", photos, "--pairing", "spatial")
     assert result.exit_code == 3
-    assert "none of 3 photographs in" in result.stderr
+    assert "3 of 3 photographs have no position" in result.stderr
     assert "1.png, 2.png, 3.png" in result.stderr
     assert not Path("romacli-out").exists()
 

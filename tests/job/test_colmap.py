@@ -321,7 +321,7 @@ def test_a_camera_of_the_whole_sphere_is_doubted_for_ordinary_photographs(info: 
     cameras = CameraOptions(model="EQUIRECTANGULAR")
     choose_cameras(infos, replace(OPTIONS, cameras=cameras), listener)
     doubts = [sentence for sentence in listener.said if "spherical panoramas" in sentence]
-    assert ["1 of 2 photographs are not, starting" in sentence for sentence in doubts] == [True] * is_ordinary
+    assert ["1 of 2 photographs is not, starting" in sentence for sentence in doubts] == [True] * is_ordinary
 
 
 def test_shared_cameras_are_spoken_of() -> None:
@@ -344,7 +344,7 @@ def test_images_without_a_known_pose_are_left_out_and_counted(images: Path, layo
     listener = Listener()
     options = replace(OPTIONS, known_poses=known)
     assert import_matches(images, layout, options, listener, StopRequest()).pairs == 3
-    assert f"1 of 4 photographs, d first, have no pose in {known} and are left out" in listener.said
+    assert f"1 of 4 photographs has no pose in {known}, so no place in the database: d" in listener.said
     mapping = replace(MAPPING, known_poses=known, refine_intrinsics=False)
     made = make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
     assert (made.registered, made.images) == (3, 3)

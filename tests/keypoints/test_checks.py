@@ -101,8 +101,8 @@ def test_an_image_with_no_matches_is_named_with_what_to_do() -> None:
     checks = checked(views, read=read)
     assert checks.images_without_tracks == ("view3.jpg",)
     assert checks.warnings == (
-        "1 of 4 images share no keypoint with another: view3.jpg. "
-        "Pair them with photographs of the same scene, or leave them out.",
+        "1 of 4 images shares no keypoint with another: view3.jpg. "
+        "Add pairs with photographs of the same scene, or leave such images out.",
     )
 
 
@@ -200,7 +200,7 @@ def test_tracks_longer_than_there_are_images_are_told() -> None:
     assert (aggregation.summary.longest_track, aggregation.summary.num_overlong_tracks) == (6, 1)
     warnings = check(graph, aggregation, OPTIONS, images=list(views.sizes), progress=Nobody()).warnings
     (warning,) = [sentence for sentence in warnings if "--method tracks" in sentence]
-    assert "1 of 1 tracks have more keypoints than there are images" in warning
+    assert "1 of 1 track has more keypoints than there are images" in warning
 
 
 def test_agreement_is_the_share_of_places_two_ways_lead_to() -> None:

@@ -100,7 +100,7 @@ def test_half_a_job_is_reported_as_half(copied: Layout, job: tuple[Layout, Plane
     result = report(copied.root, "--json")
     values = json.loads(result.stdout)
     assert values["verdict"]["state"] == "open"
-    assert "1 of 7 pairs are not matched yet" in values["missing"][0]
+    assert "1 of 7 pairs is not matched yet" in values["missing"][0]
     assert "1 of 5 photographs cannot be read" in " ".join(values["missing"])
     assert len(values["shown_pairs"]) == 6
 
@@ -312,7 +312,7 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
     unverified = [replace(pair, state="matched", inliers=0) for pair in dense[:6]]
     star = [verified_pair(0, i, 1000) for i in range(1, 6)] + [verified_pair(i, i + 1, 50) for i in range(1, 5)]
     found = {
-        "have no matched pair": summary_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
+        "1 of 6 images has no matched pair": summary_of(6, [*few, PairRow(4, 5, "rejected", 0.0, 0, 0)]),
         "on a single pair": summary_of(6, [*few, verified_pair(4, 5), PairRow(3, 5, "rejected", 0.0, 0, 0)]),
         "One image dominates": summary_of(6, star),
         "disconnected groups": summary_of(6, dense, groups=(3, 3)),
@@ -435,6 +435,6 @@ def test_queries_that_were_localized_are_told(copied: Layout, tmp_path: Path) ->
     assert any("gone contains no localized.json" in sentence for sentence in values["missing"])
     html = copied.report.read_text(encoding="utf-8")
     section = html.split("<h2>Localization</h2>")[1].split("</section>")[0]
-    assert "1 of 2 queries have a pose" in section
+    assert "1 of 2 queries has a pose" in section
     assert section.index("sees nothing") < section.index("812")
     assert "x&lt;.jpg" in section

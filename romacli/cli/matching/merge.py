@@ -13,7 +13,7 @@ from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
 from romacli.job.options import KeypointOptions, SiftImages
 from romacli.options import Option
-from romacli.words import counted
+from romacli.words import counted, counted_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
         )
     if summary.missing:
         raise PartialError(
-            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} are not matched yet, starting with "
+            f"{counted_of(len(summary.missing), summary.pairs, 'pair', 'is', 'are')} not matched yet, starting with "
             f"{' '.join(summary.missing[0])}. Run the missing shards, or `romacli match` without --shard to match the "
             "rest."
         )

@@ -19,7 +19,7 @@ from romacli.mapping.mappers import check_settings
 from romacli.mapping.options import MapperOptions
 from romacli.progress import Progress, Silent
 from romacli.types import ImageList
-from romacli.words import counted
+from romacli.words import counted, counted_of, first_few
 
 UNREADABLE_BY_COLMAP = (
     ".webp",
@@ -47,9 +47,9 @@ def choose_cameras(
     unreadable = [info.name for info in infos if info.name.lower().endswith(UNREADABLE_BY_COLMAP)]
     if unreadable:
         progress.warn(
-            f"COLMAP cannot read {len(unreadable)} of the photographs, starting with {unreadable[0]}: they are "
-            "mapped, but their points have no colour and they cannot be undistorted. Convert them to JPEG or PNG for "
-            "that"
+            f"COLMAP cannot read {len(unreadable)} of the photographs, starting with {unreadable[0]}. Such "
+            "photographs are mapped, but their points have no colour and they cannot be undistorted. Convert them to "
+            "JPEG or PNG for that"
         )
     if options.known_poses is None:
         if options.cameras.rigs is not None:
@@ -64,8 +64,8 @@ def choose_cameras(
     if len(camera_of) < len(infos):
         without = [info.name for info in infos if info.name not in camera_of]
         progress.warn(
-            f"{len(without)} of {len(infos)} photographs, {without[0]} first, have no pose in {options.known_poses} "
-            "and are left out"
+            f"{counted_of(len(without), len(infos), 'photograph', 'has', 'have')} no pose in {options.known_poses}, so "
+            f"no place in the database: {first_few(without)}"
         )
     return cameras, camera_of
 

@@ -122,8 +122,8 @@ def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, p
     names = [name for name in known if options.only is None or name in options.only]
     if changed := look_at(ImageList(images, tuple(names)), known).changed:
         progress.warn(
-            f"{named_as_changed(changed)}. Their keypoints may not fit. Run `romacli match` with --changed rematch to "
-            "match their pairs again, or with --changed keep for copies of the same photographs"
+            f"{named_as_changed(changed)}. Keypoints there may not fit. Run `romacli match` with --changed rematch "
+            "to match such pairs again, or with --changed keep for copies of the same photographs"
         )
 
 

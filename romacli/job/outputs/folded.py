@@ -54,8 +54,8 @@ class FoldSummary:
             )
         if self.left_out:
             found.append(
-                f"{counted(len(self.left_out), 'image is', 'images are')} left out of the model, since their matches "
-                f"contradict where it placed them: {first_few(self.left_out)}"
+                f"matches contradict where the model had {counted(len(self.left_out), 'image')}, now left out of it: "
+                f"{first_few(self.left_out)}"
             )
         return found
 
