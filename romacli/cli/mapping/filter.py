@@ -26,13 +26,13 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     """Find pairs of a job that may show different places that look alike, with a reason for each.
 
     A pair misses a place that both photographs match with others, and that its own warp, extrapolated, maps from one to
-    the other, but does not match. That counts against it, if the photographs are at hand only where they differ; what
-    it matches and many others miss counts for it. The pairs between two groups of photographs that are consistent in
-    image triplets count together; groups between which too little counts stay apart, each with a model of its own.
+    the other, but does not match. That counts against it; where the photographs are at hand, only if they differ there.
+    What it matches and many others miss counts for it. The pairs between two groups of photographs that are consistent
+    in image triplets count together; groups between which too little counts stay apart, each with a model of its own.
     Photographs without such details keep all pairs.
-    Nothing is matched again; database and keypoints are not changed. Photographs are read where they were last, and
-    without them the warps alone tell. `romacli reconstruct` does the same, unless --no-filter is given, and excludes
-    these pairs from mapping. --verbose lists all of them.
+    Nothing is matched again; database and keypoints are not changed. Photographs are read from the job's last folder of
+    photographs; if they are gone or have changed, the warps alone decide. `romacli reconstruct` does the same, unless
+    --no-filter is given, and excludes these pairs from mapping. --verbose lists all of them.
     """
     from romacli.job.outputs.filter import filter_pairs
     from romacli.store.layout import Layout

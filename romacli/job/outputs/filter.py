@@ -105,6 +105,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
     Raises:
         InputError: the folder contains no job.
         NothingFoundError: no pair has a warp.
+        StoreError: the list of photographs or the journal is damaged.
     """
     with _matched(layout) as (journal, done, masks):
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
