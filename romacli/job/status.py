@@ -96,7 +96,7 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words:
     command = f"romacli match {words}"
     if not held or not (layout.features.exists() and layout.matches.exists()):
         return Stage("keypoints", MISSING, layout.features.name, command)
-    detail = f"{counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
+    detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)
     return Stage("keypoints", OUTDATED, f"{detail}; more pairs were matched since", command)

@@ -24,7 +24,8 @@ class Progress(Protocol):
 class AggregateSummary:
     """Statistics of an aggregation.
 
-    num_keypoints: over all images; num_tracks: points that matches join over two images or more;
+    num_keypoints: over all images; num_tracks: points of two images or more, as they were followed
+        through warps, by other methods as matches join them;
     mean_track_length, longest_track: in keypoints; num_overlong_tracks: tracks with more keypoints than there are
         images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those without any.
     """

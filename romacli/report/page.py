@@ -157,7 +157,7 @@ def _tiles(summary: Summary) -> list[tuple[str, str]]:
             tiles.append(("from GPS, median", f"{summary.model.gps.median_m:.2f} m"))
             tiles.append(("from GPS at most", f"{summary.model.gps.largest_m:.2f} m"))
     elif summary.tracks is not None:
-        tiles.append(("tracks", f"{summary.tracks.count:,}"))
+        tiles.append(("connected tracks", f"{summary.tracks.count:,}"))
         tiles.append(("images in a track", f"{summary.tracks.mean_length:.1f}"))
     timings = summary.timings
     if timings:

@@ -50,7 +50,8 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Tracks:
-    """The tracks of the hloc files. lengths: number of tracks by their number of views."""
+    """The keypoints of the hloc files that matches connect; those of a track that was followed through warps may be
+    several of these. lengths: number of tracks by their number of views."""
 
     count: int
     mean_length: float

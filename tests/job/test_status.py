@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_a_job_is_told_as_it_grows(run: Run) -> None:
         "database": "not made yet",
         "model": "",
     }
-    assert "next: romacli colmap-import" in run("status", "job").stdout
+    told = run("status", "job").stdout
+    assert re.search(r"made from \d+ tracks in 4 images", told.replace(",", ""))
+    assert "next: romacli colmap-import" in told
     assert run("colmap-import", "photos", "-o", "job").exit_code == 0
     assert states(run)["database"] == "done"
 
