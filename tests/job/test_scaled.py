@@ -54,6 +54,25 @@ def test_photographs_that_were_replaced_are_tried_again() -> None:
     assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
 
 
+def test_a_killed_trial_goes_on_with_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    match = NearMatcher.match
+    matched = 0
+
+    def killed(self: NearMatcher, pairs: list, seeds: list) -> list:
+        nonlocal matched
+        matched += len(pairs)
+        if matched > 6 + 3:  # of the job, and of trials
+            raise RuntimeError("killed")
+        return match(self, pairs, seeds)
+
+    monkeypatch.setattr(NearMatcher, "match", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        CliRunner().invoke(app, JOB, catch_exceptions=False)
+    monkeypatch.setattr(NearMatcher, "match", match)
+    told = run()
+    assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
+
+
 def test_it_is_left_out_on_demand() -> None:
     told = run("--try-scales", "never")
     assert (told["matched"], told["found_by"]) == (2, {})

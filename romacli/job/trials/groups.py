@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from romacli.forest import Forest
-from romacli.job.outputs.origins import digest
+from romacli.job.outputs.origins import contents_if_from, remember
 from romacli.job.trials.trial import Trial
 from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.store.journal import Journal
@@ -22,9 +22,19 @@ def finished_overlaps(trial: Trial) -> dict[Pair, float]:
         return {pair: _overlap(journal, pair) for pair in trial.finished(journal)}
 
 
-def digest_of(overlaps: Mapping[Pair, float]) -> str:
-    """A digest that changes when the overlap of a pair does."""
-    return digest([[*pair, round(overlap, 6)] for pair, overlap in overlaps.items()])
+def left_to_try(trial: Trial, name: str, overlaps: Mapping[Pair, float], most: int) -> list[Pair]:
+    """The pairs between groups, at most so many, that a trial has still to try; none once it is done.
+
+    They are noted before they are tried, as results join groups: after a kill the trial goes on with the same.
+    """
+    derived_from = trial.digest_of(overlaps)
+    noted = contents_if_from(trial.layout, name, derived_from)
+    if noted is not None:
+        return [(one, other) for one, other in noted.get("left", ())]
+    chosen = sorted(between_groups(overlaps)[:most])
+    if chosen:
+        remember(trial.layout, name, derived_from, {"left": chosen})
+    return chosen
 
 
 def between_groups(overlaps: Mapping[Pair, float]) -> list[Pair]:

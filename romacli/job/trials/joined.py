@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from romacli.errors import RomacliError
 from romacli.images.upright import read_upright
-from romacli.job.outputs.origins import contents_if_from, remember
-from romacli.job.trials.groups import between_groups, digest_of, finished_overlaps
+from romacli.job.outputs.origins import remember
+from romacli.job.trials.groups import finished_overlaps, left_to_try
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import pair_seed
 from romacli.progress import Progress
@@ -33,21 +33,21 @@ _KEYPOINT_BYTES = 1 << 30
 def try_joining(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSummary:
     """Match pairs between groups of photographs starting from SIFT's matches, and record those that match.
 
-    Trials are recorded, and not repeated until results of the job change.
+    Trials are recorded, and not repeated until other pairs of the job are finished, or photographs replaced.
     """
     summary = MatchSummary()
-    overlaps = finished_overlaps(trial)
-    chosen = between_groups(overlaps)[: max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL)]
-    able = getattr(trial.matcher, "starts_from_points", False)
-    if not (able and chosen) or contents_if_from(trial.layout, JOINED, digest_of(overlaps)):
+    if not getattr(trial.matcher, "starts_from_points", False):
         return summary
-    verified = _verified(trial, sorted(chosen), progress, stop)
+    overlaps = finished_overlaps(trial)
+    chosen = left_to_try(trial, JOINED, overlaps, max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL))
+    if not chosen:
+        return summary
+    verified = _verified(trial, chosen, progress, stop)
     if verified:
         options, title = replace(trial.options, rescue=Try.always), "matching from SIFT's matches"
         summary = trial.match_again(verified, options, lambda warp: bool(warp.found_by), title, progress, stop)
-    remember(
-        trial.layout, JOINED, digest_of(finished_overlaps(trial)), {"tried": len(chosen), "verified": len(verified)}
-    )
+    tried = {"tried": len(chosen), "verified": len(verified)}
+    remember(trial.layout, JOINED, trial.digest_of(overlaps), tried)
     return summary
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from romacli.job.outputs.origins import contents_if_from, remember
-from romacli.job.trials.groups import between_groups, finished_overlaps
+from romacli.job.outputs.origins import remember
+from romacli.job.trials.groups import finished_overlaps, left_to_try
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
@@ -23,12 +23,13 @@ def try_scaling(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSum
 
     Trials are recorded, and not repeated until other pairs of the job are finished, or photographs replaced.
     """
+    if not isinstance(trial.matcher, CoarseMatcher):
+        return MatchSummary()
     overlaps = finished_overlaps(trial)
-    chosen = sorted(between_groups(overlaps)[: max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL)])
-    able, derived_from = isinstance(trial.matcher, CoarseMatcher), trial.digest_of(overlaps)
-    if not (able and chosen) or contents_if_from(trial.layout, SCALED, derived_from):
+    chosen = left_to_try(trial, SCALED, overlaps, max(_FEWEST_TRIALS, len(overlaps) // _PAIRS_A_TRIAL))
+    if not chosen:
         return MatchSummary()
     options = replace(trial.options, try_scales=Try.always)
     summary = trial.match_again(chosen, options, lambda warp: warp.found_by == "scale", "trying scales", progress, stop)
-    remember(trial.layout, SCALED, derived_from, {"tried": len(chosen)})
+    remember(trial.layout, SCALED, trial.digest_of(overlaps), {"tried": len(chosen)})
     return summary
