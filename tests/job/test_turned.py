@@ -117,6 +117,25 @@ def test_a_photograph_that_gains_nothing_is_tried_once(made: Upright) -> None:
     assert made.coarse == tried
 
 
+def test_a_killed_trial_goes_on_where_it_ended(made: Upright, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_on_its_side()
+    matched, match = 0, Upright.match
+
+    def killed(self: Upright, pairs: list, seeds: list) -> list:
+        nonlocal matched
+        matched += len(pairs)
+        if matched > 15 + 2 * 4:  # of the job, and of two pairs tried
+            raise RuntimeError("killed")
+        return match(self, pairs, seeds)
+
+    monkeypatch.setattr(Upright, "match", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        CliRunner().invoke(app, ["match", *JOB], catch_exceptions=False)
+    monkeypatch.setattr(Upright, "match", match)
+    told = run()
+    assert (told["matched"], told["turned"], told["turned_images"]) == (15, 5, [TURNED])
+
+
 def test_what_was_turned_is_told_until_the_photograph_is_replaced(made: Upright) -> None:
     upright = (Path("photos") / TURNED).read_bytes()
     lay_on_its_side()

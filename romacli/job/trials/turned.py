@@ -59,17 +59,21 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
     found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
     derived_from = trial.digest_of(done)
-    if not (found and isinstance(trial.matcher, CoarseMatcher)) or contents_if_from(trial.layout, TURNED, derived_from):
+    if not isinstance(trial.matcher, CoarseMatcher):
         return summary
-    turned = _which_gain(trial, trial.matcher, dict(found), progress, stop)
-    if turned:
+    noted = contents_if_from(trial.layout, TURNED, derived_from)
+    if noted is None and found:
+        gaining = _which_gain(trial, trial.matcher, dict(found), progress, stop)
+        known = gaining.union(turned_images(read_manifest(trial.layout.manifest)))
+        noted = {"tried": [name for name, _ in found], "turned": sorted(known), "left": sorted(gaining)}
+        remember(trial.layout, TURNED, derived_from, noted)  # beforehand, as after a kill some match well
+    if noted and (turned := set(noted.get("left", ()))):
         # The second photograph of a pair is the one rotated.
         pairs = [pair if pair[1] in turned else pair[::-1] for pair in done if not turned.isdisjoint(pair)]
         options = replace(trial.options, try_rotations=Try.always)
         title = "matching rotated photographs"
         summary = trial.match_again(pairs, options, lambda warp: warp.quarter_turns > 0, title, progress, stop)
-    turned |= {*turned_images(read_manifest(trial.layout.manifest))}
-    remember(trial.layout, TURNED, derived_from, {"tried": [name for name, _ in found], "turned": sorted(turned)})
+        remember(trial.layout, TURNED, derived_from, {**noted, "left": []})
     return summary
 
 
