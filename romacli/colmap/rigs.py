@@ -38,11 +38,6 @@ class RigCamera:
     params: tuple[float, ...] | None = None
     cam_from_rig: tuple[tuple[float, ...], tuple[float, ...]] | None = _IDENTITY
 
-    @property
-    def is_placed(self) -> bool:
-        """Whether its pose in the rig is known."""
-        return self.cam_from_rig is not None
-
 
 @dataclass(frozen=True)
 class RigFile:
@@ -78,17 +73,16 @@ def read_rigs(path: Path) -> RigFile:
     return found
 
 
-def require_placed(rigs: RigFile) -> None:
-    """Check that every camera's pose in its rig is known, as COLMAP's incremental mapper requires.
+def require_placed(rigs: RigFile, remedy: str) -> None:
+    """Check that every camera's pose in its rig is known.
 
     Raises:
         InputError: one is not.
     """
     for camera in (camera for rig in rigs.rigs for camera in rig):
-        if not camera.is_placed:
+        if camera.cam_from_rig is None:
             raise InputError(
-                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. Add them, "
-                "or use --mapper global or auto, which estimate them."
+                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation. {remedy}"
             )
 
 

@@ -69,13 +69,14 @@ def densify(
     """
     source, made_of = _Source.open(layout), model_content(layout.sparse / "0")
     folder = images or photographs_of(layout)
-    maps, used, uncoloured = [], 0, []
+    maps, neighbours, uncoloured = [], [], []
+    number = {camera.name: index for index, camera in enumerate(source.cameras)}
     with source.journal, noted(layout, "dense", images=folder) as counts:
         progress.begin("finding depth", len(source.cameras))
         for camera in source.cameras:
             stop.check()
             partners = source.partners(camera, options.max_neighbours)
-            used += len(partners)
+            neighbours.append([number[name] for name in partners])
             found = _depth_map(source, camera, partners, options)
             colours = _colours(folder, camera, found.depths.shape)
             if colours is None:
@@ -85,10 +86,6 @@ def densify(
             maps.append(found)
             progress.advance()
         progress.begin("fusing", 1)
-        number = {camera.name: index for index, camera in enumerate(source.cameras)}
-        neighbours = [
-            [number[name] for name in source.partners(camera, options.max_neighbours)] for camera in source.cameras
-        ]
         fused = fuse(maps, neighbours, options)
         counts.update(points=len(fused))
     if not len(fused):
@@ -105,14 +102,15 @@ def densify(
             f"grey: {first_few(uncoloured)}. Give their folder with --images"
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))
-    return DensifySummary(len(fused), len(maps), used // 2, views, tuple(uncoloured))
+    return DensifySummary(len(fused), len(maps), sum(map(len, neighbours)) // 2, views, tuple(uncoloured))
 
 
 def _write(cloud: Path, fused: Cloud, maps: Sequence[DepthMap], depth_maps: Path | None) -> None:
     write_ply(cloud, fused.xyz, fused.normals, fused.colours)
     write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
-    for found in maps if depth_maps else ():
-        assert depth_maps is not None
+    if depth_maps is None:
+        return
+    for found in maps:
         name = PurePosixPath(found.camera.name)
         write_depth_map(depth_maps / name.with_name(f"{name.name}.geometric.bin"), found.depths)
 

@@ -49,12 +49,10 @@ def attach(sightings: Sequence[Sighting], tolerance_px: float) -> Places:
     group, places, weights = group[order], places[order], weights[order]
     best = _medoids(group, places, weights, tolerance_px)
     near = np.hypot(*(places - places[best[group]]).T) <= tolerance_px
-    share = np.bincount(group, weights * near) / np.bincount(group, weights)
     held = np.bincount(group, weights * near)
     means = np.column_stack([np.bincount(group, weights * near * axis) for axis in places.T]) / held[:, None]
-    views = np.bincount(group, near)
-    agreed = share > 0.5
-    return Places(points[agreed], means[agreed], views[agreed])
+    agreed = held / np.bincount(group, weights) > 0.5
+    return Places(points[agreed], means[agreed], np.bincount(group, near)[agreed])
 
 
 def _medoids(group: np.ndarray, places: np.ndarray, weights: np.ndarray, tolerance_px: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from romacli.errors import NothingFoundError, UsageError
 from romacli.localize.choice import choose
 from romacli.localize.map import Map
 from romacli.localize.options import Fallback, LocalizeOptions
-from romacli.localize.pose import QueryPose
+from romacli.localize.pose import QueryPose, pose_of
 from romacli.localize.queries import Queries, read_queries
 from romacli.localize.search import Search
 from romacli.matchers.matcher import DenseMatcher, Matcher
@@ -82,8 +82,8 @@ def localize(
             )
         pairs, unpaired = choose(queries, target, output, matcher, options, matching, progress)
         journal, summary = _matched(queries, target, pairs, output, matcher, matching, progress, stop)
-        unreadable = {**queries.failures}
-        unreadable |= {
+        failures = {**unpaired, **queries.failures}
+        failures |= {
             name: summary.failures[query.file]
             for name, query in queries.readable.items()
             if query.file in summary.failures
@@ -94,7 +94,7 @@ def localize(
             progress.begin("posing", len(queries.listed))
             for frame in queries.frames(options.rigs):
                 stop.check()
-                found |= _of_frame(frame, queries, search, pairs, {**unpaired, **unreadable}, output)
+                found |= _of_frame(frame, queries, search, pairs, failures, output)
                 progress.advance(len(frame))
         rows = [_with_fallback(found[name], target, pairs, options) for name in queries.listed]
         write_localized(output, [values_of(query) for query in rows])
@@ -164,9 +164,8 @@ def _with_fallback(
         return query
     image = pairs[query.name][0]
     pose = target.image_of[image].cam_from_world()
-    x, y, z, w = map(float, pose.rotation.quat)
-    nothing = np.zeros(0, bool), target.camera(image), None, np.zeros((0, 2))
-    return replace(query, pose=QueryPose((w, x, y, z), tuple(map(float, pose.translation)), *nothing), fallback=image)
+    fallback = pose_of(pose, target.camera(image), np.zeros((0, 3)), np.zeros(0, bool), None)
+    return replace(query, pose=fallback, fallback=image)
 
 
 def values_of(query: Localized) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def solve_pose(query: Attached, *, max_error_px: float, seed: int) -> QueryPose 
     found = pycolmap.estimate_and_refine_absolute_pose(query.places, query.points, camera, estimation, refinement, True)
     if found is None:
         return None
-    return _pose(found["cam_from_world"], camera, query.points, found["inlier_mask"], found.get("covariance"))
+    return pose_of(found["cam_from_world"], camera, query.points, found["inlier_mask"], found.get("covariance"))
 
 
 def solve_rig(queries: Sequence[Attached], *, max_error_px: float, seed: int) -> list[QueryPose] | None:
@@ -92,12 +92,13 @@ def solve_rig(queries: Sequence[Attached], *, max_error_px: float, seed: int) ->
         return None
     ends = np.cumsum(sizes)[:-1]
     return [
-        _pose(cam_from_rig * refined["rig_from_world"], camera, query.points, own, refined.get("covariance"))
+        pose_of(cam_from_rig * refined["rig_from_world"], camera, query.points, own, refined.get("covariance"))
         for cam_from_rig, camera, query, own in zip(in_rig, cameras, queries, np.split(inliers, ends), strict=True)
     ]
 
 
-def _pose(cam_from_world: Any, camera: Any, points: np.ndarray, inliers: Any, covariance: Any) -> QueryPose:
+def pose_of(cam_from_world: Any, camera: Any, points: np.ndarray, inliers: Any, covariance: Any) -> QueryPose:
+    """The pose cam_from_world (pycolmap.Rigid3d) of a camera (pycolmap.Camera) that sees `points` (n, 3)."""
     x, y, z, w = map(float, cam_from_world.rotation.quat)
     rotation, translation = cam_from_world.rotation.matrix(), cam_from_world.translation
     seen = points @ rotation.T + translation

@@ -11,7 +11,7 @@ from typing import Any
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.intrinsics import check_known_model, check_params
-from romacli.colmap.rigs import RigCamera, RigFile, check_rigs
+from romacli.colmap.rigs import RigCamera, RigFile, check_rigs, require_placed
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.images.listing import list_images
 from romacli.images.metadata import ImageMetadata, read_metadata
@@ -82,7 +82,8 @@ def read_queries(folder: Path, target: Map, options: LocalizeOptions) -> Queries
         )
     names = list(listed or found)
     if options.rigs:
-        _check_rigs(options.rigs, names)
+        check_rigs(options.rigs, names)
+        require_placed(options.rigs, "Add them: the common pose of a frame needs them.")
     root = Path(os.path.commonpath([folder.resolve(), target.images.resolve()]))
     as_query, as_map = (each.resolve().relative_to(root) for each in (folder, target.images))
     map_files = {name: (as_map / file).as_posix() for name, file in target.files.items()}
@@ -101,16 +102,6 @@ def read_queries(folder: Path, target: Map, options: LocalizeOptions) -> Queries
     itself = {name: image_of[file] for name, file in files.items() if file in image_of}
     itself |= {name: name for name in names if name not in itself and _is_copy(folder / name, name, target)}
     return Queries(root, folder.resolve(), names, readable, map_files, itself, failures)
-
-
-def _check_rigs(rigs: RigFile, names: Sequence[str]) -> None:
-    check_rigs(rigs, names)
-    for camera in (camera for rig in rigs.rigs for camera in rig):
-        if not camera.is_placed:
-            raise InputError(
-                f"{rigs.path}: {camera.prefix} has no cam_from_rig_rotation and cam_from_rig_translation, which a "
-                "common pose of a frame needs. Add them."
-            )
 
 
 def _camera(

@@ -104,12 +104,7 @@ def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[P
 
 def _job(options: JobOptions, root: Path, new: Sequence[str], layout: Layout, progress: Progress) -> Job:
     """The job with its earlier pairs and those of the new photographs."""
-    plain = replace(
-        options,
-        images=ImageOptions(root),
-        pairs=str(layout.pairs),
-        pairing=PairingOptions(),
-    )
+    plain = replace(options, images=ImageOptions(root), pairs=str(layout.pairs), pairing=PairingOptions())
     job = open_job(plain, progress)
     chosen, failures = _pairs(options, job, set(new), progress)
     known = set(map(canonical, job.pairs.pairs))

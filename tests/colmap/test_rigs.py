@@ -142,9 +142,9 @@ def test_what_colmap_would_read_past_is_refused(rig, change, message):
 
 
 def test_a_camera_without_a_place_in_its_rig_is_named(rig):
-    require_placed(rig(LEFT, RIGHT))
-    with pytest.raises(InputError, match="rechts/ has no cam_from_rig_rotation .* use --mapper global"):
-        require_placed(rig(LEFT, {"image_prefix": "rechts/"}))
+    require_placed(rig(LEFT, RIGHT), "")
+    with pytest.raises(InputError, match="rechts/ has no cam_from_rig_rotation .* Add it"):
+        require_placed(rig(LEFT, {"image_prefix": "rechts/"}), "Add it.")
 
 
 @pytest.mark.parametrize(("mapper", "is_placed"), [("incremental", True), ("global", True), ("auto", False)])

@@ -96,7 +96,7 @@ def check_early(
     """
     check_settings(mapping)
     if importing.cameras.rigs is not None and mapping.mapper not in ("auto", "global"):
-        require_placed(importing.cameras.rigs)
+        require_placed(importing.cameras.rigs, "Add them, or use --mapper global or auto, which estimate them.")
     names = [name for name in images.names if importing.only is None or name in importing.only]
     infos = []
     for name in names:
