@@ -70,10 +70,10 @@ def densify(
     source, made_of = _Source.open(layout), model_content(layout.sparse / "0")
     folder = images or photographs_of(layout)
     maps, neighbours, uncoloured = [], [], []
-    number = {camera.name: index for index, camera in enumerate(source.cameras)}
+    number = {name: index for index, name in enumerate(source.cameras)}
     with source.journal, noted(layout, "dense", images=folder) as counts:
         progress.begin("finding depth", len(source.cameras))
-        for camera in source.cameras:
+        for camera in source.cameras.values():
             stop.check()
             partners = source.partners(camera, options.max_neighbours)
             neighbours.append([number[name] for name in partners])
@@ -117,9 +117,12 @@ def _write(cloud: Path, fused: Cloud, maps: Sequence[DepthMap], depth_maps: Path
 
 @dataclass(frozen=True)
 class _Source:
-    """The model and the warps of a job. pairs: each image's pairs with a warp, largest overlap first."""
+    """The model and the warps of a job.
 
-    cameras: Sequence[PosedCamera]
+    cameras: by name, ids ascending. pairs: each image's pairs with a warp, largest overlap first.
+    """
+
+    cameras: dict[str, PosedCamera]
     journal: Journal
     pairs: dict[str, list[Pair]]
     masks: JobMasks | None
@@ -134,8 +137,8 @@ class _Source:
         model = layout.sparse / "0"
         if not model.is_dir():
             raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
-        cameras = read_cameras(model)
-        sizes = {camera.name: camera.size for camera in cameras}
+        cameras = {camera.name: camera for camera in read_cameras(model)}
+        sizes = {name: camera.size for name, camera in cameras.items()}
         journal = open_journal(layout, manifest)
         with ExitStack() as opened:
             opened.enter_context(journal)
@@ -187,7 +190,6 @@ def _require_sizes(model: Path, pair: Pair, matched: tuple[Size, Size], sizes: d
 
 def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], options: DensifyOptions) -> DepthMap:
     """The depths of an image on the grid of its warps, still without colours."""
-    by_name = {other.name: other for other in source.cameras}
     sights: list[Sight] = []
     shape, rays = (2, 2), np.zeros((2, 2, 2))
     for name, pair in partners.items():
@@ -199,7 +201,7 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
         if not sights:
             shape = (record.weight_AB if is_first else record.weight_BA).shape
             rays = camera.rays(cell_centres(shape, camera.size)).reshape(*shape, 2)
-        other = by_name[name]
+        other = source.cameras[name]
         read = field.at(cell_centres(shape, camera.size).reshape(-1, 2))
         targets = other.rays(read.targets)
         sound = (read.weights > 0) & np.isfinite(targets).all(1)

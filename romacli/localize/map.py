@@ -128,8 +128,8 @@ def open_map(model: Path, images: Path | None, progress: Progress) -> Map:
     gone = sorted(set(names) - files.keys())
     if not files:
         raise InputError(
-            f"{images} contains none of the {len(gone)} photographs of {folder}, such as {gone[0]}. With --images give "
-            "the folder that the names in the model are relative to."
+            f"{images} contains none of the {counted(len(gone), 'photograph')} of {folder}, such as {gone[0]}. "
+            "With --images give the folder that the names in the model are relative to."
         )
     if gone:
         progress.warn(

@@ -11,6 +11,7 @@ from pathlib import Path
 from romacli.errors import InputError, PairsError, StoreError
 from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
+from romacli.words import counted
 
 _GRAMMAR = "A line is two names, separated by a tab if they contain spaces; a third column may be a number."
 _NAMES_SHOWN = 5
@@ -145,7 +146,7 @@ def _is_number(text: str) -> bool:
 
 def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -> str:
     remedy = "Names are relative to the image folder; correct them, or leave their lines out."
-    images = f"the {len(names)} images"
+    images = f"the {counted(len(names), 'image')}"
     shown = list(unknown.items())[:_NAMES_SHOWN]
     if len(unknown) == 1:
         ((name, line_number),) = shown
