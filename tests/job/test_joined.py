@@ -33,7 +33,7 @@ class Near(HomographyMatcher):
         found = super().match(list(pairs), list(seeds))
         return [result if _near(*pair) else Rejected(0.02) for result, pair in zip(found, pairs, strict=True)]
 
-    def match_from(self, pairs, points) -> list[CompactWarp | Rejected]:
+    def match_from(self, pairs, points):
         self.started += len(pairs)
         return super().match(list(pairs), [0] * len(pairs))
 

@@ -39,7 +39,7 @@ class BlindMatcher(HomographyMatcher):
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[CompactWarp | Rejected]:
         return [Rejected(0.0) for _ in pairs]
 
-    def match_from(self, pairs, points) -> list[CompactWarp | Rejected]:
+    def match_from(self, pairs, points):
         self.points += points
         return super().match(list(pairs), [0] * len(pairs))
 
