@@ -16,8 +16,10 @@ from romacli.types import CompactWarp, Size
 _ROOM = 1 / 8
 _LARGEST_CODE = np.iinfo(np.uint16).max
 
-# The error of a good match, 0.5 px at a long side of 1600: a target with this error has weight 1/2.
-GOOD_ERROR = 0.5 / 1600
+# Lengths and errors of options are px of an image of this long side.
+REFERENCE_LONG_SIDE = 1600
+# The error of a good match: a target with this error has weight 1/2.
+GOOD_ERROR = 0.5 / REFERENCE_LONG_SIDE
 
 # Four nodes form one surface only if they are nearly a parallelogram and close together: depth edges and wrong matches
 # bend by more than this fraction of a cell, or extend over more than this number of cells. Tuned on rendered scenes.

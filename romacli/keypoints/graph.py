@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from romacli.errors import StoreError
-from romacli.geometry.warp import WarpField, lie_in, masked, warp_fields
+from romacli.geometry.warp import REFERENCE_LONG_SIDE, WarpField, lie_in, masked, warp_fields
 from romacli.types import CompactWarp, Pair, PairList, Size
 
 ReadWarp = Callable[[Pair], CompactWarp]
@@ -16,8 +16,6 @@ ReadWarp = Callable[[Pair], CompactWarp]
 KeptCells = Callable[[str, tuple[int, int]], np.ndarray | None]
 Edge = tuple[int, int]
 
-# Thresholds are given in px of an image of this long side and scaled to each image.
-REFERENCE_LONG_SIDE = 1600
 # Smaller images use the lengths of this one, such as 1.2 px between keypoints: denser ones did not improve the cameras
 # of photographs of 64 to 320 px.
 _SMALLEST_LONG_SIDE = 640

@@ -13,6 +13,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.intrinsics import check_known_model, check_params
 from romacli.colmap.rigs import RigCamera, RigFile, check_rigs, require_placed
 from romacli.errors import ImageError, InputError, UsageError
+from romacli.geometry.warp import REFERENCE_LONG_SIDE
 from romacli.images.listing import list_images
 from romacli.images.metadata import ImageMetadata, read_metadata
 from romacli.localize.map import Map
@@ -20,8 +21,6 @@ from romacli.localize.options import LocalizeOptions
 from romacli.localize.pose import QueryCamera, guessed_camera, read_query_list
 from romacli.names import respelled, with_guess
 from romacli.words import first_few
-
-_LONG_SIDE = 1600
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def read_queries(folder: Path, target: Map, options: LocalizeOptions) -> Queries
             failures[name] = str(error)
             continue
         camera = _camera(name, metadata, listed.get(name), sensor, target, options)
-        readable[name] = Query(name, files[name], max(metadata.size) / _LONG_SIDE, camera, sensor)
+        readable[name] = Query(name, files[name], max(metadata.size) / REFERENCE_LONG_SIDE, camera, sensor)
     image_of = {file: image for image, file in map_files.items()}
     itself = {name: image_of[file] for name, file in files.items() if file in image_of}
     itself |= {name: name for name in names if name not in itself and _is_copy(folder / name, name, target)}
