@@ -77,7 +77,7 @@ def read_model(folder: Path) -> Model:
     )
 
 
-def database_content(path: Path) -> str:
+def rows_digest(path: Path) -> str:
     """The sha256 of all rows of a database: programs that merely open one rewrite bytes of its file.
 
     Raises:

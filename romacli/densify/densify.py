@@ -14,10 +14,10 @@ from romacli.densify.depth import Sight, depth_by_agreement
 from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
 from romacli.errors import ImageError, InputError, NothingFoundError
-from romacli.geometry.warp import cell_centres, masked, warp_fields
+from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, masked, warp_fields
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.model import CLOUD, model_content
+from romacli.job.outputs.model import CLOUD, model_digests
 from romacli.job.outputs.origins import digest, remember
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
@@ -32,7 +32,6 @@ from romacli.types import CompactWarp, Pair, Size
 from romacli.words import counted, first_few
 
 _GREY = 128
-_LONG_SIDE = 1600
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def densify(
         NothingFoundError: no three images agree on any point.
         StoreError: a file cannot be written.
     """
-    source, made_of = _Source.open(layout), model_content(layout.sparse / "0")
+    source, made_of = _Source.open(layout), model_digests(layout.sparse / "0")
     folder = images or photographs_of(layout)
     maps, neighbours, uncoloured = [], [], []
     number = {name: index for index, name in enumerate(source.cameras)}
@@ -206,7 +205,7 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
         targets = other.rays(read.targets)
         sound = (read.weights > 0) & np.isfinite(targets).all(1)
         targets[~sound] = 0
-        per_px = other.focal_px * _LONG_SIDE / max(other.size)
+        per_px = other.focal_px * REFERENCE_LONG_SIDE / max(other.size)
         sights.append(Sight(camera.pose.to(other.pose), targets, np.where(sound, read.weights, 0), per_px))
     flat = rays.reshape(-1, 2)
     found = depth_by_agreement(np.nan_to_num(flat), sights, options)

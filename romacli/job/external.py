@@ -14,7 +14,7 @@ import numpy as np
 from romacli.errors import EstimationError, InputError, UsageError
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks
-from romacli.job.outputs.origins import content, noted_path, stamp
+from romacli.job.outputs.origins import file_digest, noted_path, stamp
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
 from romacli.names import spelled
@@ -71,7 +71,7 @@ class ExternalKeypoints:
     def stamp(self, sizes: Mapping[str, Size]) -> Any:
         """What the keypoints depend on, as JSON values."""
         if self.source != SIFT:
-            return content(Path(self.source))
+            return file_digest(Path(self.source))
         return [SIFT, *(stamp(self._photograph(name)) for name in sorted(sizes))]
 
     def load(

@@ -10,7 +10,7 @@ import numpy as np
 
 from romacli.images.masks import Masks, find_masks, kept_cells
 from romacli.images.options import MaskOptions
-from romacli.job.outputs.origins import content, digest, holds, noted_path, remember
+from romacli.job.outputs.origins import digest, file_digest, holds, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.types import Size
@@ -65,7 +65,7 @@ class JobMasks:
 
     def stamp(self, names: Sequence[str]) -> Any:
         """What the masks of these photographs are, as JSON values."""
-        masks = [[name, [content(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
+        masks = [[name, [file_digest(path) for path in self._masks.files.get(name, ())]] for name in sorted(names)]
         return ["samples as stored", *masks]
 
 

@@ -18,8 +18,8 @@ from romacli.images.listing import files_under
 from romacli.job.hold import hold_job
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.cameras import choose_cameras, known_image
-from romacli.job.outputs.model import model_content
-from romacli.job.outputs.origins import content, contents_if_from, digest, remember
+from romacli.job.outputs.model import model_digests
+from romacli.job.outputs.origins import digest, file_digest, holds_if_from, remember
 from romacli.job.outputs.recipe import calibrations, database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
@@ -60,7 +60,7 @@ def _import_matches(
 ) -> DatabaseSummary:
     database = options.database or layout.database
     output, derived_from = database_output(layout, database), _database_digest(layout, options)
-    before = contents_if_from(layout, output, derived_from)
+    before = holds_if_from(layout, output, derived_from)
     _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
         progress.say(f"{database} is up to date")
@@ -111,7 +111,7 @@ def _import_matches(
             f"keypoints are shared by {summary.pairs_per_keypoint:.2f} pairs on average, so few points are seen by "
             "three images. Match more pairs of neighbouring photographs."
         )
-    noted_options, sources = recipe(layout, images, options), hloc_content(layout)
+    noted_options, sources = recipe(layout, images, options), hloc_digests(layout)
     remember(layout, output, derived_from, asdict(summary), made_with=noted_options, sources=sources)
     return summary
 
@@ -244,18 +244,18 @@ def _expected_bytes(layout: Layout) -> int:
 def _database_digest(layout: Layout, options: ImportOptions) -> str:
     """What a database depends on: the files it is made from, the images, their cameras, the verification."""
     only = None if options.only is None else sorted(options.only)
-    rigs = options.cameras.rigs and content(options.cameras.rigs.path)
+    rigs = options.cameras.rigs and file_digest(options.cameras.rigs.path)
     cameras = repr(replace(options.cameras, rigs=None))
-    model = model_content(options.known_poses)
-    parts = [hloc_content(layout), only, cameras, rigs, model, asdict(options.verify)]
+    model = model_digests(options.known_poses)
+    parts = [hloc_digests(layout), only, cameras, rigs, model, asdict(options.verify)]
     return digest([*parts, *([] if options.calibrate else ["uncalibrated"])])
 
 
-def hloc_content(layout: Layout) -> list[Any]:
-    """What stands for the content of the hloc files, as JSON values: what they were derived from, where they tell."""
+def hloc_digests(layout: Layout) -> list[Any]:
+    """The digests of the hloc files, as JSON values; where they tell, of what they were derived from."""
     found: list[Any] = []
     for path in (layout.features, layout.matches):
         provenance = read_provenance(path) or {}
         is_ours = "derived_from" in provenance
-        found.append([provenance["derived_from"], provenance.get("romacli")] if is_ours else content(path))
+        found.append([provenance["derived_from"], provenance.get("romacli")] if is_ours else file_digest(path))
     return found

@@ -17,7 +17,7 @@ from romacli.geometry.warp import masked
 from romacli.images.decode import read_image
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.origins import contents_if_from, digest, holds, remember
+from romacli.job.outputs.origins import digest, holds, holds_if_from, remember
 from romacli.keypoints.checks import connected
 from romacli.pairs import read_pairs
 from romacli.progress import Progress, Silent
@@ -111,7 +111,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         stamp = masks.stamp(list(sizes)) if masks else None
         derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
-        known, photographs = contents_if_from(layout, FILTER, derived_from), _at_hand(layout, sizes)
+        known, photographs = holds_if_from(layout, FILTER, derived_from), _at_hand(layout, sizes)
         if known is not None and (summary := _summary_of(known)).photographs >= len(photographs):
             return summary
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():

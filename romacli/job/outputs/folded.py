@@ -18,7 +18,7 @@ from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
 from romacli.job.outputs.filter import FILTER, read_judged
 from romacli.job.outputs.model import MODEL
-from romacli.job.outputs.origins import contents_if_from, digest, origin_of, remember, sources_of
+from romacli.job.outputs.origins import digest, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.mapping.reconstruct import ReconstructionSummary, take_out
 from romacli.progress import Progress
@@ -69,7 +69,7 @@ def look_after(
         InputError, NothingFoundError: as `filter_pairs` says.
     """
     derived_from = _sources(layout)
-    if (known := contents_if_from(layout, FOLD, derived_from)) is not None and model.registered == known["registered"]:
+    if (known := holds_if_from(layout, FOLD, derived_from)) is not None and model.registered == known["registered"]:
         return model, _summary_of(known)
     views, judged = read_judged(layout)
     with hold_job(layout, progress, stop), stop.at_once():
@@ -87,7 +87,7 @@ def look_after(
 
 def noted_fold(layout: Layout) -> FoldSummary | None:
     """What the look at the model of a job found; None where there was none since it was made."""
-    known = contents_if_from(layout, FOLD, _sources(layout))
+    known = holds_if_from(layout, FOLD, _sources(layout))
     return _summary_of(known) if known else None
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from romacli.colmap.numbers import read_numbers
-from romacli.colmap.reading import database_content, read_inliers, read_model
+from romacli.colmap.reading import read_inliers, read_model, rows_digest
 from romacli.errors import NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
-from romacli.job.outputs.origins import content, contents_if_from, digest, holds, noted_path, remember, sources_of
+from romacli.job.outputs.origins import digest, file_digest, holds, holds_if_from, noted_path, remember, sources_of
 from romacli.job.outputs.recipe import noted_databases
 from romacli.mapping.georeference import GpsFit, georeference
 from romacli.mapping.options import MapperOptions
@@ -55,9 +55,9 @@ def make_model(
     """
     chosen = replace(options, verbose=False, known_poses=None)
     sources = [noted_path(layout, database), rows_of(database)]
-    asked = [sources[1], repr(chosen), model_content(options.known_poses)]
+    asked = [sources[1], repr(chosen), model_digests(options.known_poses)]
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
-    known = contents_if_from(layout, MODEL, derived_from)
+    known = holds_if_from(layout, MODEL, derived_from)
     if (layout.sparse / "0").exists() and known is not None:
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**{**known, **{key: tuple(known.get(key, ())) for key in ("others", "attempts")}})
@@ -170,13 +170,13 @@ def mapper_messages(layout: Layout) -> tuple[str, ...]:
     return tuple(holds(read_manifest(layout.manifest), MODEL).get("attempts", ()))
 
 
-def model_content(folder: Path | None) -> Any:
-    """What a model's files hold, as JSON values."""
+def model_digests(folder: Path | None) -> Any:
+    """The names and digests of a model's files, as JSON values."""
     if folder is None:
         return None
-    return [[path.name, content(path)] for path in sorted(folder.iterdir()) if path.name in COLMAP_FILES]
+    return [[path.name, file_digest(path)] for path in sorted(folder.iterdir()) if path.name in COLMAP_FILES]
 
 
 def rows_of(database: Path) -> str | None:
-    """What stands for the content of a database, None where there is none."""
-    return database_content(database) if database.is_file() else None
+    """The digest of a database, None where there is none."""
+    return rows_digest(database) if database.is_file() else None

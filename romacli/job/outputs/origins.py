@@ -14,12 +14,12 @@ from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Manifest
 
 
-def digest(content: Any) -> str:
+def digest(values: Any) -> str:
     """The sha256 of JSON values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def content(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -40,7 +40,7 @@ def noted_path(layout: Layout, path: Path) -> str:
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
 
 
-def contents_if_from(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
+def holds_if_from(layout: Layout, output: str, derived_from: str) -> dict[str, Any] | None:
     """The recorded contents of an output, if it was made from the sources of this digest."""
     noted = _noted(read_manifest(layout.manifest), output)
     return noted["holds"] if noted.get("derived_from") == derived_from else None

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from romacli.errors import RomacliError
-from romacli.job.outputs.database import hloc_content
-from romacli.job.outputs.model import CLOUD, MODEL, model_content, rows_of
+from romacli.job.outputs.database import hloc_digests
+from romacli.job.outputs.model import CLOUD, MODEL, model_digests, rows_of
 from romacli.job.outputs.origins import noted_path, sources_of
 from romacli.job.outputs.recipe import database_output, noted_databases
 from romacli.store.layout import Layout
@@ -30,7 +30,7 @@ def outdated(layout: Layout) -> list[Outdated]:
     found = []
     for database in noted_databases(layout):
         noted = sources_of(layout, database_output(layout, database))
-        if noted is not None and database.exists() and noted != hloc_content(layout):
+        if noted is not None and database.exists() and noted != hloc_digests(layout):
             is_usual = database == layout.database
             command = "romacli colmap-import" + ("" if is_usual else f" --database {database}")
             found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
@@ -41,6 +41,6 @@ def outdated(layout: Layout) -> list[Outdated]:
             if rows_of(layout.root / name) != rows:
                 found.append(Outdated(noted_path(layout, model), name, "romacli reconstruct"))
     noted = sources_of(layout, CLOUD)
-    if noted is not None and layout.cloud.exists() and model.exists() and noted != model_content(model):
+    if noted is not None and layout.cloud.exists() and model.exists() and noted != model_digests(model):
         found.append(Outdated(noted_path(layout, layout.cloud), noted_path(layout, model), "romacli densify"))
     return found

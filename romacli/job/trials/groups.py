@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from romacli.forest import Forest
-from romacli.job.outputs.origins import contents_if_from, remember
+from romacli.job.outputs.origins import holds_if_from, remember
 from romacli.job.trials.trial import Trial
 from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.store.journal import Journal
@@ -28,7 +28,7 @@ def left_to_try(trial: Trial, name: str, overlaps: Mapping[Pair, float], most: i
     They are noted before they are tried, as results join groups: after a kill the trial goes on with the same.
     """
     derived_from = trial.digest_of(overlaps)
-    noted = contents_if_from(trial.layout, name, derived_from)
+    noted = holds_if_from(trial.layout, name, derived_from)
     if noted is not None:
         return [(one, other) for one, other in noted.get("left", ())]
     chosen = sorted(between_groups(overlaps)[:most])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
-from romacli.job.outputs.origins import contents_if_from, holds, remember
+from romacli.job.outputs.origins import holds, holds_if_from, remember
 from romacli.job.trials.trial import Trial
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
@@ -61,7 +61,7 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
     derived_from = trial.digest_of(done)
     if not isinstance(trial.matcher, CoarseMatcher):
         return summary
-    noted = contents_if_from(trial.layout, TURNED, derived_from)
+    noted = holds_if_from(trial.layout, TURNED, derived_from)
     if noted is None and found:
         gaining = _which_gain(trial, trial.matcher, dict(found), progress, stop)
         known = gaining.union(turned_images(read_manifest(trial.layout.manifest)))
