@@ -1,4 +1,4 @@
-"""Numbers and names in sentences. Imports nothing from the project."""
+"""Numbers and names in sentences and lists. Imports nothing from the project."""
 
 from __future__ import annotations
 
@@ -19,3 +19,12 @@ def first_few(names: Sequence[str], count: int = 5) -> str:
     """The first names of a list and the number of the rest, such as "a, b and 3 more"."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number as Python writes it."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -78,7 +78,7 @@ class Console:
         """The command's result: one JSON object on stdout for scripts, or a sentence for people."""
         self._close()
         if as_json:
-            print(json.dumps(values), flush=True)
+            print(json.dumps(_without_nan(values)), flush=True)
             Console.has_told = True
         elif not self.quiet:
             self._line(sentence)
@@ -106,6 +106,23 @@ class Console:
         elif self._spoken > self._started and 0 < self._done >= self._total:
             self._line(f"{self._title}: {self._done} done in {_duration(time.monotonic() - self._started)}")
             self._spoken = self._started
+
+
+def print_report(values: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """A command's result on stdout, which is a text of several lines for people."""
+    if as_json:
+        Console().result(values, text, as_json=True)
+    else:
+        print(text)
+
+
+def _without_nan(value: Any) -> Any:
+    """The same values with None for numbers that JSON cannot represent."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
 def _bar() -> Bar:

@@ -13,6 +13,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.intrinsics import camera_of_model, check_known_model, check_params
 from romacli.errors import InputError, UsageError
 from romacli.types import Size
+from romacli.words import is_number
 
 _GUESSED_FOCAL = 1.2
 
@@ -145,17 +146,9 @@ def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
 def _split(line: str) -> Sequence[str]:
     """Split into name, model and numbers; names may contain blanks, the model is the last word that is not a number."""
     words = line.split()
-    numbers = next((index for index, word in enumerate(reversed(words)) if not _is_number(word)), len(words))
+    numbers = next((index for index, word in enumerate(reversed(words)) if not is_number(word)), len(words))
     model = len(words) - 1 - numbers
     return [" ".join(words[:model]), *words[max(model, 0) :]]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _camera(place: str, words: Sequence[str]) -> QueryCamera:

@@ -20,8 +20,8 @@ from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.residual import ResidualBlock, ResNet50
-from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finish, refiner_block
-from .weights import load_strictly
+from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finished, refiner_block, tensors_of
+from .weights import load_strictly, published_name
 
 DECODED = (("32", 2048), ("16", 1024))  # strides of the decoder, and the backbone's channels there
 PROJECTED = 512
@@ -154,7 +154,7 @@ class DKM(nn.Module):
             posterior = posterior.transpose(1, 2).unflatten(2, tuple(maps_A.shape[-2:]))
             prediction, context = self.decoder(stride, embedded, posterior, context)
         flow, certainty = prediction[:, 1:], prediction[:, :1]
-        return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
+        return Unfinished(tensors_of(flow, certainty, certainty), 2 if symmetric else 1)
 
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
@@ -183,16 +183,11 @@ class DKM(nn.Module):
             corrected = [refiner(*maps, *values, image_shape) for maps, *values in given]
             flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
             coarsest = certainty if level is LEVELS[0] else coarsest
-        return Unfinished(_tensors(flow, certainty, coarsest), state.directions, max(len(steps), state.steps))
+        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, max(len(steps), state.steps))
 
     def result(self, state: Unfinished) -> NetworkMatch:
         """The current warps of the pairs."""
-        tensors = state.tensors
-        warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
-        if state.directions == 1:
-            return NetworkMatch(warp, probability)
-        (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
-        return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+        return finished(state)
 
 
 class Decoder(nn.Module):
@@ -287,15 +282,10 @@ class Refiner(nn.Module):
 
 def checkpoint_name(name: str) -> str:
     """The name in the published file of a tensor of this network."""
-    theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
-    return theirs + name.removeprefix(ours)
+    return published_name(name, CHECKPOINT_PREFIXES)
 
 
 def _checked(image: Tensor) -> Tensor:
     if min(image.shape[-2:]) < SMALLEST:
         raise ValueError(f"image is {tuple(image.shape)}, its sides must be at least {SMALLEST}")
     return image
-
-
-def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
-    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}

@@ -24,7 +24,7 @@ from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.residual import ResidualBlock, ResNet50
 from .parts.solve import solve_positive_definite
-from .weights import require_layout, to_float32
+from .weights import published_name, require_layout, to_float32
 
 FeatureMaps = Mapping[str, Tensor]
 
@@ -294,7 +294,7 @@ class RoMa(nn.Module):
         """
         logits = self._logits(features_A, features_B, symmetric=symmetric)
         flow, certainty = self._decoded(logits[:, :-1]), logits[:, -1:]
-        return Unfinished(_tensors(flow, certainty, certainty), 2 if symmetric else 1)
+        return Unfinished(tensors_of(flow, certainty, certainty), 2 if symmetric else 1)
 
     def _logits(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool) -> Tensor:
         """Logits of the anchors, then certainty in the last channel: (B or 2B, anchors + 1, h, w)."""
@@ -346,16 +346,11 @@ class RoMa(nn.Module):
             flow, certainty = stage.flow, stage.certainty
             if stage.stride == self.config.levels[0].stride:
                 coarsest = certainty
-        return Unfinished(_tensors(flow, certainty, coarsest), state.directions, state.steps + len(left))
+        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, state.steps + len(left))
 
     def result(self, state: Unfinished) -> NetworkMatch:
         """The current warps of the pairs."""
-        tensors = state.tensors
-        warp, probability = finish(tensors["flow"], tensors["certainty"], tensors["coarsest_certainty"])
-        if state.directions == 1:
-            return NetworkMatch(warp, probability)
-        (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
-        return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+        return finished(state)
 
     def _stages(
         self,
@@ -624,6 +619,20 @@ def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple
     return flow.clamp(-1, 1).permute(0, 2, 3, 1).contiguous(), probability
 
 
+def tensors_of(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
+    """The tensors of an `Unfinished` from the arguments of `finish`."""
+    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
+
+
+def finished(state: Unfinished) -> NetworkMatch:
+    """The current warps of the pairs."""
+    warp, probability = finish(**state.tensors)
+    if state.directions == 1:
+        return NetworkMatch(warp, probability)
+    (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
+    return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
+
+
 def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors in RoMa's and DINOv2's files for such a network, before any folding."""
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
@@ -638,9 +647,4 @@ def checkpoint_name(name: str) -> str:
     """The name in the published files of a tensor of this network."""
     if name.startswith(DINOV2_PREFIX):
         return name.removeprefix(DINOV2_PREFIX)
-    theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
-    return theirs + name.removeprefix(ours)
-
-
-def _tensors(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
-    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
+    return published_name(name, CHECKPOINT_PREFIXES)

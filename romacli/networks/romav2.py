@@ -25,7 +25,7 @@ from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.rotary import rotation
 from .roma import FeatureMaps, Float32Conv2d, Float32Linear, Float32Sequential, Level, without_autocast
-from .weights import load_strictly
+from .weights import load_strictly, published_name
 
 RELEASES = ("2.0.0", "2.0.1")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -476,8 +476,7 @@ def corner_aligned(maps: Tensor, shape: torch.Size | list[int]) -> Tensor:
 
 def checkpoint_name(name: str) -> str:
     """The name in the published file of a tensor of this network."""
-    theirs, ours = next(pair for pair in CHECKPOINT_PREFIXES.items() if name.startswith(pair[1]))
-    return theirs + name.removeprefix(ours)
+    return published_name(name, CHECKPOINT_PREFIXES)
 
 
 def _check_sides(image: Tensor, divisor: int) -> None:

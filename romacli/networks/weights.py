@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from romacli.errors import WeightsError
 from romacli.types import WeightsEntry
+from romacli.words import first_few
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -306,6 +307,15 @@ _SIGNATURES = {
 }
 
 
+def published_name(name: str, prefixes: Mapping[str, str]) -> str:
+    """The name in a published file of a tensor of a network.
+
+    prefixes: the network's prefix of each published one.
+    """
+    theirs, ours = next(pair for pair in prefixes.items() if name.startswith(pair[1]))
+    return theirs + name.removeprefix(ours)
+
+
 def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, what: str) -> None:
     """Refuse a state dict whose names or shapes differ from the expected ones.
 
@@ -331,9 +341,5 @@ def require_layout(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int
         other = next((name for key, name in _SIGNATURES.items() if key in found and name != what), None)
         if other:
             raise WeightsError(f"The weights are those of {other}, not of {what}. Give the file made for this network.")
-        found_wrong = "; ".join(f"{len(n)} {kind} ({_first_few(n)})" for kind, n in problems.items() if n)
+        found_wrong = "; ".join(f"{len(n)} {kind} ({first_few(n, 3)})" for kind, n in problems.items() if n)
         raise WeightsError(f"The weights do not fit {what}: {found_wrong}. Give the file made for this network.")
-
-
-def _first_few(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from romacli.errors import InputError, PairsError, StoreError
 from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
-from romacli.words import counted
+from romacli.words import counted, is_number
 
 _GRAMMAR = "A line is two names, separated by a tab if they contain spaces; a third column may be a number."
 _NAMES_SHOWN = 5
@@ -126,7 +126,7 @@ def _pair(columns: list[str], place: str) -> Pair:
     if len(columns) not in (2, 3) or "" in columns[:2]:
         found = "one name" if len(columns) == 1 else f"{len(columns)} columns"
         raise PairsError(f"{place}: {found}, expected two names. {_GRAMMAR}")
-    if len(columns) == 3 and not _is_number(columns[2]):
+    if len(columns) == 3 and not is_number(columns[2]):
         raise PairsError(f"{place}: the third column, {columns[2]!r}, is not a number. {_GRAMMAR}")
     return columns[0], columns[1]
 
@@ -134,14 +134,6 @@ def _pair(columns: list[str], place: str) -> Pair:
 def _require_two(pair: Pair, place: str) -> None:
     if pair[0] == pair[1]:
         raise PairsError(f"{place}: {pair[0]} is paired with itself. Remove the line.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -> str:

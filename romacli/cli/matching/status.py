@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import typer
 
-from romacli.cli.console import Console
+from romacli.cli.console import print_report
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, AnyJob
 
@@ -36,7 +36,4 @@ def status(options: StatusOptions, talk: TalkOptions) -> None:
         "stages": [asdict(stage) for stage in found.stages],
         "next": found.next.command if found.next else None,
     }
-    if talk.as_json:
-        Console().result(values, "", as_json=True)
-    else:
-        print("\n".join(lines))
+    print_report(values, "\n".join(lines), as_json=talk.as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from romacli.cli.console import Console, stopping
+from romacli.cli.console import Console, print_report, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.eval.benchmarks.table import BENCHMARKS, evaluation_named
 from romacli.matchers.options import MatcherChoice
@@ -85,7 +85,7 @@ def list_benchmarks(talk: TalkOptions) -> None:
         lines += [f"  --protocol {name}: {text}" for name, text in row["protocols"].items()]
         lines += ["  in DATA:", *(f"    {line}" for line in row["layout"]), f"  from {row['origin']}"]
         texts.append("\n".join(lines))
-    _print({"benchmarks": rows}, "\n\n".join(texts), talk)
+    print_report({"benchmarks": rows}, "\n\n".join(texts), as_json=talk.as_json)
 
 
 def _command(row: Benchmark) -> Callable[..., None]:
@@ -129,7 +129,6 @@ def _run(
         **made_with,
         "samples_warps": samples,
         **asdict(result),
-        "figures": _without_nan(result.figures),
         "published": [asdict(other) for other in row.published_by(evaluation)],
         "comparable": bool(row.published_by(evaluation)) and not differing,
     }
@@ -145,7 +144,7 @@ def _run(
         "",
         *_table(row, evaluation, result),
     ]
-    _print(values, "\n".join(lines), talk)
+    print_report(values, "\n".join(lines), as_json=talk.as_json)
 
 
 def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:
@@ -178,21 +177,9 @@ def _table(row: Benchmark, evaluation: Any, result: BenchmarkResult) -> list[str
     published = row.published_by(evaluation)
     width = max(map(len, ("this run", *(other.method for other in published)))) + 2
     lines = [" " * width + "".join(f"{column:>9}" for column in row.measure_of(evaluation).columns)]
-    rows = [("this run", tuple(_without_nan(result.figures).values()), "")]
-    rows += [(other.method, other.figures, f"  {other.source}") for other in published]
+    ours: tuple[float | None, ...] = tuple(result.figures.values())
+    rows = [("this run", ours, ""), *((other.method, other.figures, f"  {other.source}") for other in published)]
     for name, figures, source in rows:
-        cells = ("-" if figure is None else f"{figure:.2f}" for figure in figures)
+        cells = ("-" if figure is None or math.isnan(figure) else f"{figure:.2f}" for figure in figures)
         lines.append(f"{name:{width}}" + "".join(f"{cell:>9}" for cell in cells) + source)
     return lines
-
-
-def _without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """None for figures without data, such as those of missing bags."""
-    return {column: None if math.isnan(figure) else figure for column, figure in figures.items()}
-
-
-def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
-    if talk.as_json:
-        Console().result(values, text, as_json=True)
-    else:
-        print(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from romacli.cli.console import Console
+from romacli.cli.console import Console, print_report
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
 from romacli.eval.features.options import StudyOptions
@@ -191,7 +191,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     if flags.output:
         rows = [{"inference": name, **asdict(row)} for name, r in results.items() for row in r.reliability.bins]
         _write_csv(flags.output, rows)
-    _print(values, _synthetic_table(results, refused, values["fingerprint"]), talk)
+    print_report(values, _synthetic_table(results, refused, values["fingerprint"]), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli eval features --features mini-8,mini-16,dinov2=dinov2_vitl14_pretrain.pth")
@@ -234,7 +234,7 @@ def features(options: StudyOptions, talk: TalkOptions) -> None:
             f"{plain['error_px']:>14.1f}{100 * plain['robust']:>7.1f}"
         )
     given = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    _print({"options": given, "results": rows}, "\n".join(lines), talk)
+    print_report({"options": given, "results": rows}, "\n".join(lines), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli eval pairs pairs_with_gt.txt photos/ --ransac-seeds 10")
@@ -260,7 +260,7 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
     if flags.output:
         _write_csv(flags.output, [row for score in scores for row in _pose_rows(score, flags.seed)])
     values = {"model": matcher.settings, "pairs": len(scores), "ransac_seeds": flags.ransac_seeds, **asdict(result)}
-    _print(values, _pose_table(result, len(scores), flags.ransac_seeds), talk)
+    print_report(values, _pose_table(result, len(scores), flags.ransac_seeds), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli eval poses job/sparse/0 truth/")
@@ -289,7 +289,7 @@ def poses(flags: PosesOptions, talk: TalkOptions) -> None:
     for title, key in (("rotation, deg", "rotation_deg"), ("position", "position")):
         lines.append(f"{title:14}" + "".join(f"{_figures(value):>10}" for value in found.figures[key].values()))
     lines += ["", *(f"AUC at {limit:g} deg".ljust(14) + f"{area:>10.3f}" for limit, area in found.auc.items())]
-    _print(values, "\n".join(lines), talk)
+    print_report(values, "\n".join(lines), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli eval cloud job/dense/fused.ply scan.ply --tolerances 0.01,0.02,0.05")
@@ -316,7 +316,7 @@ def cloud(flags: CloudOptions, talk: TalkOptions) -> None:
         for row in rows
     ]
     values = {"points": len(found), "reference_points": len(target), "extent": extent, "voxel": voxel, "scores": rows}
-    _print(values, "\n".join(lines), talk)
+    print_report(values, "\n".join(lines), as_json=talk.as_json)
 
 
 def _figures(value: float) -> str:
@@ -422,19 +422,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, rows[0] if rows else ())
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _print(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
-    if talk.as_json:
-        Console().result(_without_nan(values), text, as_json=True)
-    else:
-        print(text)
-
-
-def _without_nan(value: Any) -> Any:
-    """The same values with None for numbers that JSON cannot represent."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from romacli.cli.console import Console
+from romacli.cli.console import Console, print_report
 from romacli.cli.options import TalkOptions, takes
 from romacli.options import Option
 
@@ -37,7 +37,7 @@ def list_models(talk: TalkOptions) -> None:
 
     rows = [_row(spec.name) for spec in matchers().values()]
     lines = (f"{row['name']:14} {_state(row):12} {row['summary']}" for row in rows)
-    _print({"models": rows}, "\n".join(lines), talk)
+    print_report({"models": rows}, "\n".join(lines), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli models info roma-outdoor")
@@ -54,7 +54,7 @@ def info(name: NameOption, talk: TalkOptions) -> None:
         lines += [f"{file['file']} ({file['licence']}): {state}", f"  path: {file['path']}", f"  url: {file['url']}"]
         if file["sha256"]:
             lines.append(f"  sha256: {file['sha256']} (recorded on first use)")
-    _print(row, "\n".join(lines), talk)
+    print_report(row, "\n".join(lines), as_json=talk.as_json)
 
 
 @app.command(epilog="Example: romacli models download roma-outdoor")
@@ -161,10 +161,3 @@ def _file(entry: WeightsEntry) -> dict[str, Any]:
         "bytes": path.stat().st_size if path else entry.tensor_bytes,
         "sha256": recorded_sha256(path) if path else None,
     }
-
-
-def _print(values: dict[str, Any], text: str, talk: TalkOptions) -> None:
-    if talk.as_json:
-        Console().result(values, text, as_json=True)
-    else:
-        print(text)
