@@ -11,6 +11,7 @@ from romacli.errors import InputError
 from romacli.job.hold import hold
 from romacli.job.outputs.hloc import HlocSummary
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate
+from romacli.job.trials.merged import keep_tried, tried_in
 from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
@@ -45,6 +46,8 @@ def merge(
     """
     manifest = _common_manifest(layout, others)
     with hold(layout, progress, stop):
+        parts = [each for each in (layout, *others) if each.manifest.exists()]
+        tried = [tried_in(each, _united_pairs([each])) for each in parts] if others else []
         pairs = _united_pairs([layout, *others])
         images = _united_images([layout, *others])
         layout.root.mkdir(parents=True, exist_ok=True)
@@ -57,6 +60,8 @@ def merge(
         with open_journal(layout, manifest, images) as journal:
             cut_torn_ends(journal)
             missing = journal.waiting(pairs.pairs)
+        if others:
+            keep_tried(layout, pairs, tried)
     keypoints = reaggregate(layout, options, progress, stop)
     return MergeSummary(len(pairs), missing, files, keypoints)
 

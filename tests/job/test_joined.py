@@ -82,6 +82,20 @@ def test_a_job_that_ended_before_its_trials_gets_them_later(matcher: Near) -> No
     assert run()["found_by"] == {"rescue": 2}
 
 
+@pytest.mark.parametrize(("words", "started"), [((), 0), (("--shard", "0/1"), 1)], ids=["jobs", "a shard and a job"])
+def test_a_merged_job_repeats_no_trial_that_all_its_parts_finished(
+    matcher: Near, words: Sequence[str], started: int
+) -> None:
+    Path("one.txt").write_text("0.png 1.png\n0.png 2.png\n")
+    Path("two.txt").write_text("0.png 1.png\n0.png other.png\n1.png other.png\n")
+    assert CliRunner().invoke(app, [*JOB, "-o", "one", "--pairs", "one.txt", *words]).exit_code == 0
+    run("-o", "two", "--pairs", "two.txt")
+    assert CliRunner().invoke(app, ["merge", "merged", "one", "two", "--no-refine"]).exit_code == 0
+    before = matcher.started
+    told = run("-o", "merged", "--pairs", "merged/pairs.txt")
+    assert (told["found_by"], matcher.started - before) == ({"rescue": 1}, started)
+
+
 def test_where_one_group_holds_all_nothing_is_tried(matcher: Near) -> None:
     for name in ("2.png", "other.png"):
         (Path("photos") / name).unlink()

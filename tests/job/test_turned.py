@@ -108,6 +108,15 @@ def test_a_photograph_on_its_side_is_found_matched_and_named(made: Upright) -> N
     assert made.coarse == tried
 
 
+def test_a_merged_job_knows_what_its_part_found(made: Upright) -> None:
+    lay_on_its_side()
+    run()
+    tried = made.coarse
+    assert CliRunner().invoke(app, ["merge", "merged", "job", "--no-refine"]).exit_code == 0
+    assert run("-o", "merged")["turned_images"] == [TURNED]
+    assert made.coarse == tried
+
+
 def test_a_photograph_that_gains_nothing_is_tried_once(made: Upright) -> None:
     lay_on_its_side()
     add_another_place(made)

@@ -8,7 +8,7 @@ import numpy as np
 
 from romacli.forest import Forest
 from romacli.job.outputs.origins import holds_if_from, remember
-from romacli.job.trials.trial import Trial
+from romacli.job.trials.trial import Trial, finished_digest, finished_pairs
 from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.store.journal import Journal
 from romacli.types import Pair
@@ -19,7 +19,7 @@ _JOINS = WEAK_OVERLAP["rescue"]
 def finished_overlaps(trial: Trial) -> dict[Pair, float]:
     """The overlaps of a job's finished pairs, in [0, 1]; of rejected ones an estimate too low to join groups."""
     with trial.journal() as journal:
-        return {pair: _overlap(journal, pair) for pair in trial.finished(journal)}
+        return {pair: _overlap(journal, pair) for pair in finished_pairs(trial.pairs, journal)}
 
 
 def left_to_try(trial: Trial, name: str, overlaps: Mapping[Pair, float], most: int) -> list[Pair]:
@@ -27,13 +27,12 @@ def left_to_try(trial: Trial, name: str, overlaps: Mapping[Pair, float], most: i
 
     They are noted before they are tried, as results join groups: after a kill the trial goes on with the same.
     """
-    derived_from = trial.digest_of(overlaps)
+    derived_from = finished_digest(overlaps, trial.known)
     noted = holds_if_from(trial.layout, name, derived_from)
     if noted is not None:
         return [(one, other) for one, other in noted.get("left", ())]
     chosen = sorted(between_groups(overlaps)[:most])
-    if chosen:
-        remember(trial.layout, name, derived_from, {"left": chosen})
+    remember(trial.layout, name, derived_from, {"left": chosen})
     return chosen
 
 

@@ -14,7 +14,7 @@ from romacli.errors import RomacliError
 from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import remember
 from romacli.job.trials.groups import finished_overlaps, left_to_try
-from romacli.job.trials.trial import Trial
+from romacli.job.trials.trial import Trial, finished_digest
 from romacli.matchers.matcher import pair_seed
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
@@ -47,7 +47,7 @@ def try_joining(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSum
         options, title = replace(trial.options, rescue=Try.always), "matching from SIFT's matches"
         summary = trial.match_again(verified, options, lambda warp: bool(warp.found_by), title, progress, stop)
     tried = {"tried": len(chosen), "verified": len(verified)}
-    remember(trial.layout, JOINED, trial.digest_of(overlaps), tried)
+    remember(trial.layout, JOINED, finished_digest(overlaps, trial.known), tried)
     return summary
 
 

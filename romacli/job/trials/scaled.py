@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from romacli.job.outputs.origins import remember
 from romacli.job.trials.groups import finished_overlaps, left_to_try
-from romacli.job.trials.trial import Trial
+from romacli.job.trials.trial import Trial, finished_digest
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
@@ -31,5 +31,5 @@ def try_scaling(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSum
         return MatchSummary()
     options = replace(trial.options, try_scales=Try.always)
     summary = trial.match_again(chosen, options, lambda warp: warp.found_by == "scale", "trying scales", progress, stop)
-    remember(trial.layout, SCALED, trial.digest_of(overlaps), {"tried": len(chosen)})
+    remember(trial.layout, SCALED, finished_digest(overlaps, trial.known), {"tried": len(chosen)})
     return summary

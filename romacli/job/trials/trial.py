@@ -18,6 +18,19 @@ from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult, canonical
 
 
+def finished_pairs(pairs: PairList, journal: Journal) -> list[Pair]:
+    """The pairs of a job that are in its journal, in the same order whatever that of the list."""
+    return sorted((pair for pair in pairs.pairs if pair in journal), key=canonical)
+
+
+def finished_digest(finished: Iterable[Pair], known: Mapping[str, KnownImage]) -> str:
+    """A digest that changes when other pairs are finished, or these on photographs that were replaced."""
+    pairs = [canonical(pair) for pair in finished]
+    names = sorted({name for pair in pairs for name in pair} & known.keys())
+    # Further stamps are of copies.
+    return digest([pairs, [[name, known[name].stamps[0]] for name in names]])
+
+
 @dataclass(frozen=True)
 class Trial:
     """A job whose pairs are matched.
@@ -33,17 +46,6 @@ class Trial:
     options: MatchOptions
     journal: Callable[[], Journal]
     writing: Callable[[], AbstractContextManager[Append]]
-
-    def finished(self, journal: Journal) -> list[Pair]:
-        """The job's pairs that are in its journal, in the same order whatever that of the list."""
-        return sorted((pair for pair in self.pairs.pairs if pair in journal), key=canonical)
-
-    def digest_of(self, finished: Iterable[Pair]) -> str:
-        """A digest that changes when other pairs are finished, or these on photographs that were replaced."""
-        pairs = [canonical(pair) for pair in finished]
-        names = sorted({name for pair in pairs for name in pair} & self.known.keys())
-        # Further stamps are of copies.
-        return digest([pairs, [[name, self.known[name].stamps[0]] for name in names]])
 
     def match_again(
         self,

@@ -13,7 +13,7 @@ from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
 from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import holds, holds_if_from, remember
-from romacli.job.trials.trial import Trial
+from romacli.job.trials.trial import Trial, finished_digest, finished_pairs
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
@@ -55,15 +55,15 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
     """
     summary = MatchSummary()
     with trial.journal() as journal:
-        done = trial.finished(journal)
+        done = finished_pairs(trial.pairs, journal)
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
     found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
-    derived_from = trial.digest_of(done)
+    derived_from = finished_digest(done, trial.known)
     if not isinstance(trial.matcher, CoarseMatcher):
         return summary
     noted = holds_if_from(trial.layout, TURNED, derived_from)
-    if noted is None and found:
-        gaining = _which_gain(trial, trial.matcher, dict(found), progress, stop)
+    if noted is None:
+        gaining = _which_gain(trial, trial.matcher, dict(found), progress, stop) if found else set()
         known = gaining.union(turned_images(read_manifest(trial.layout.manifest)))
         noted = {"tried": [name for name, _ in found], "turned": sorted(known), "left": sorted(gaining)}
         remember(trial.layout, TURNED, derived_from, noted)  # beforehand, as after a kill some match well
