@@ -177,6 +177,7 @@ class _Run:
         self._progress = progress
         self._cache = FeatureCache()
         self._first: dict[str, Features] = {}
+        self._prepared: dict[str, PreparedImage] = {}  # encoded for the first pair whose other photograph is readable
         self._turns: dict[str, int] = {}  # rotation of a photograph from stored to upright
         self._retries: list[Retry] = []
         self._staged = matcher if isinstance(matcher, StagedMatcher) else None
@@ -232,7 +233,7 @@ class _Run:
             BusyError: less would not hold a pair.
         """
         held = min(capacity, len(self._cache))
-        self._cache, self._first = FeatureCache(), {}
+        self._cache, self._first, self._prepared = FeatureCache(), {}, {}
         for retry in self._retries:
             retry.clear()
         give_back(self._matcher)
@@ -275,6 +276,7 @@ class _Run:
                 waiting = []
             for name in step.release:
                 self._cache.release(name)
+                self._prepared.pop(name, None)
             for name in step.encode:
                 stop.check()
                 self._load(name, decoded)
@@ -377,11 +379,8 @@ class _Run:
         prepared = decoded.take(name)
         if isinstance(prepared, RomacliError):
             self._fail(name, prepared)
-            return
-        try:
-            self._cache.put(name, self._encode(prepared))
-        except EstimationError as error:
-            self._fail(name, EstimationError(f"{name} cannot be described: {error}"))
+        else:
+            self._prepared[name] = prepared
 
     def _encode(self, prepared: PreparedImage) -> Features:
         try:
@@ -401,12 +400,22 @@ class _Run:
             self._progress.warn(str(error))
 
     def _can_run(self, pair: Pair) -> bool:
-        if all(name in self._cache for name in pair):
+        """Whether the features of both photographs are in the cache; encodes them if both are readable."""
+        is_readable = all(name in self._cache or name in self._prepared for name in pair)
+        if is_readable and all([self._is_encoded(name) for name in pair]):
             return True
         self._handled.add(pair)
         self._summary.failed += 1
         self._progress.advance()
         return False
+
+    def _is_encoded(self, name: str) -> bool:
+        if name in self._prepared:
+            try:
+                self._cache.put(name, self._encode(self._prepared.pop(name)))
+            except EstimationError as error:
+                self._fail(name, EstimationError(f"{name} cannot be described: {error}"))
+        return name in self._cache
 
 
 def images_that_fit(matcher: Matcher, options: MatchOptions, feature_bytes: int) -> int:

@@ -96,6 +96,15 @@ def test_first_photograph_unreadable_is_no_special_case(photographs: PlanePhotog
     assert len(run(photographs, MatchOptions()).order) == 10
 
 
+def test_a_job_resumed_beside_an_unreadable_photograph_encodes_one_to_size_its_cache(
+    photographs: PlanePhotographs,
+) -> None:
+    (photographs.root / NAMES[2]).write_bytes(b"not an image")
+    left = PairList(tuple((name, NAMES[2]) for name in NAMES if name != NAMES[2]))
+    assert not run(photographs, MatchOptions(), left).order
+    assert photographs.matcher.images_encoded == 1
+
+
 def test_strict_stops_at_an_unreadable_photograph_and_keeps_what_is_done(photographs: PlanePhotographs) -> None:
     (photographs.root / NAMES[5]).write_bytes(b"")
     records = Records()
