@@ -1,7 +1,8 @@
 """Which images belong together, and by which pairs: groups grow by what speaks for joining them, the surest first.
 
 Two pairs from images of one group to one of another stand or fall together where their triangle agrees, so what speaks
-for and against them is summed. Where the surest of such bundles say too little, groups stay apart.
+for and against them is summed. Where the surest of such bundles say too little, or hardly more than what would join the
+same groups another way, groups stay apart.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-# What overlap is worth beside evidence, which is in percent of an image: between pairs that are as sure, the larger.
-_PER_OVERLAP = 0.7
+# What is not this sure must be so many times as sure as any other way to join the same two groups.
+_SURE, _TIMES_RIVAL = 1.0, 1.5
 
 
 class _Bundles:
@@ -21,10 +22,10 @@ class _Bundles:
         members: the pairs of each bundle.
     """
 
-    def __init__(self, evidence: np.ndarray, overlaps: np.ndarray, least: np.ndarray) -> None:
+    def __init__(self, evidence: np.ndarray, worth: np.ndarray, least: np.ndarray) -> None:
         self.members = [[pair] for pair in range(len(evidence))]
         self._of = list(range(len(evidence)))
-        self._sums, self._overlaps, self._least = evidence.tolist(), overlaps.tolist(), least.tolist()
+        self._sums, self._worth, self._least = evidence.tolist(), worth.tolist(), least.tolist()
         self._waiting: list[tuple[float, int, int]] = []
         for pair in range(len(evidence)):
             self._offer(pair)
@@ -39,7 +40,7 @@ class _Bundles:
         self.members[kept] += self.members[gone]
         self.members[gone] = []
         self._sums[kept] += self._sums[gone]
-        self._overlaps[kept] = max(self._overlaps[kept], self._overlaps[gone])
+        self._worth[kept] = max(self._worth[kept], self._worth[gone])
         self._least[kept] = min(self._least[kept], self._least[gone])
         self._offer(kept)
 
@@ -55,36 +56,57 @@ class _Bundles:
         """(E,) what speaks for the bundle of each pair."""
         return np.array([self._sums[bundle] for bundle in self._of])
 
+    def sure(self, pair: int) -> float:
+        """How much speaks for the bundle of a pair."""
+        bundle = self._of[pair]
+        return float(self._sums[bundle] / len(self.members[bundle]) ** 0.5 + self._worth[bundle])
+
+    def are_one(self, one: int, other: int) -> bool:
+        """Whether two pairs are of the same bundle."""
+        return self._of[one] == self._of[other]
+
     def _offer(self, bundle: int) -> None:
-        size = len(self.members[bundle])
-        sure = self._sums[bundle] / size**0.5 + _PER_OVERLAP * self._overlaps[bundle]
+        members = self.members[bundle]
+        sure = self.sure(members[0])
         if sure > self._least[bundle]:
-            heappush(self._waiting, (-sure, bundle, size))
+            heappush(self._waiting, (-sure, bundle, len(members)))
 
 
 def join_images(
-    edges: list[tuple[int, int]], evidence: np.ndarray, overlaps: np.ndarray, least: np.ndarray, together: np.ndarray
+    edges: list[tuple[int, int]], evidence: np.ndarray, worth: np.ndarray, least: np.ndarray, together: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(E,) bool, which pairs join images, or agree with those that do; and (E,) what speaks for each one's bundle.
 
     Args:
         evidence: (E,) what speaks for each pair, in percent of an image; negative against it.
-        overlaps: (E,) the share of both images that it matches.
+        worth: (E,) what its overlap is worth beside evidence: between pairs that are as sure, the larger.
         least: (E,) what a bundle of pairs must have more of; the least of its pairs counts.
         together: (T, 3) the numbers of the pairs of triangles that agree.
     """
-    bundles, is_joined = _Bundles(evidence, overlaps, least), np.zeros(len(edges), bool)
+    bundles, is_joined = _Bundles(evidence, worth, least), np.zeros(len(edges), bool)
     others: list[list[tuple[int, int]]] = [[] for _ in edges]
     for a, b, c in together.tolist():
         for one, rest in ((a, (b, c)), (b, (a, c)), (c, (a, b))):
             others[one].append(rest)
     group = list(range(1 + max((max(edge) for edge in edges), default=-1)))
     members = [[image] for image in group]
+    pairs_of: list[list[int]] = [[] for _ in group]
+    for pair, edge in enumerate(edges):
+        for image in edge:
+            pairs_of[image].append(pair)
     while found := bundles.surest():
         one, other = (group[image] for image in edges[found[0]])
         if one == other:
             continue
         kept, gone = sorted((one, other), key=lambda number: -len(members[number]))
+        rivals = (
+            bundles.sure(pair)
+            for image in members[gone]
+            for pair in pairs_of[image]
+            if {group[end] for end in edges[pair]} == {one, other} and not bundles.are_one(pair, found[0])
+        )
+        if (sure := bundles.sure(found[0])) < _SURE and sure <= _TIMES_RIVAL * max(rivals, default=-np.inf):
+            continue
         for image in members[gone]:
             group[image] = kept
         members[kept] += members[gone]

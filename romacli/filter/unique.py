@@ -15,8 +15,9 @@ import numpy as np
 from .lattice import Edge, Views
 from .missing import Missing
 
-# A place is a detail where so many of an image's pairs miss it, and this share of those that match or miss it.
-_FEWEST, _SHARE = 3, 0.3
+# A place is a detail where so many of an image's pairs miss it, by warps alone and where photographs are seen, and this
+# share of those that match or miss it.
+_FEWEST, _SHARE = (3, 2), 0.3
 
 
 def measure_unique(views: Views, found: Mapping[Edge, Missing], doubted: Collection[Edge]) -> np.ndarray:
@@ -32,8 +33,9 @@ def measure_unique(views: Views, found: Mapping[Edge, Missing], doubted: Collect
     for edge in doubted:
         for image, holes in zip(edge, found[edge].holes, strict=True):
             missed[image] += holes
+    fewest = _FEWEST[any(one.is_seen for one in found.values())]
     weights = [
-        np.where((no >= _FEWEST) & (no > _SHARE * (no + yes)), np.log((no + yes + 1e-9) / np.maximum(yes, 1)), 0)
+        np.where((no >= fewest) & (no > _SHARE * (no + yes)), np.log((no + yes + 1e-9) / np.maximum(yes, 1)), 0)
         for yes, no in zip(matched, missed, strict=True)
     ]
     return np.array(

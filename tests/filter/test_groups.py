@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from romacli.filter.groups import join_images
 
@@ -13,8 +14,8 @@ NONE = np.zeros((0, 3), int)
 
 
 def joined(evidence: list[float], *, least: float = 0.0, together: np.ndarray = TOGETHER) -> list[bool]:
-    overlaps = np.full(len(EDGES), 0.1)
-    return join_images(EDGES, np.array(evidence), overlaps, np.full(len(EDGES), least), together)[0].tolist()
+    worth = np.full(len(EDGES), 0.1)
+    return join_images(EDGES, np.array(evidence), worth, np.full(len(EDGES), least), together)[0].tolist()
 
 
 def test_what_pairs_of_two_groups_say_is_summed() -> None:
@@ -30,10 +31,21 @@ def test_groups_of_which_too_little_is_known_stay_apart() -> None:
 
 
 def test_the_overlap_decides_between_pairs_that_say_the_same() -> None:
-    edges, overlaps = [(0, 1), (0, 2), (1, 2)], np.array([0.1, 0.3, 0.2])
-    is_joined, heard = join_images(edges, np.zeros(3), overlaps, np.zeros(3), NONE)
+    edges, worth = [(0, 1), (0, 2), (1, 2)], np.array([0.1, 0.3, 0.2])
+    is_joined, heard = join_images(edges, np.zeros(3), worth, np.zeros(3), NONE)
     assert is_joined.tolist() == [False, True, True]
     assert heard.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rival", "is_joined"), [(0.0, True), (0.5, False)], ids=["nothing else", "another way says nearly as much"]
+)
+def test_a_weak_join_has_no_rival_that_says_nearly_as_much(rival: float, is_joined: bool) -> None:
+    edges, worth = [(0, 1), (0, 2), (1, 2)], np.full(3, 0.1)
+    found = join_images(edges, np.array([3, 0.6, rival]), worth, np.zeros(3), NONE)[0].tolist()
+    assert found == [True, is_joined, False]
+    sure = join_images(edges, np.array([3, 2.6, 2.0 * rival]), worth, np.zeros(3), NONE)[0].tolist()
+    assert sure == [True, True, False]
 
 
 def test_no_pairs_are_no_groups() -> None:

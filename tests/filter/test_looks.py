@@ -11,6 +11,7 @@ from romacli.filter.judge import judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.looks import copy_size, likeness, small_copy
 from romacli.filter.missing import count_witnesses, find_missing
+from romacli.filter.unique import measure_unique
 from romacli.geometry.warp import cell_centres
 from romacli.types import CompactWarp, Pair
 
@@ -97,3 +98,18 @@ def test_photographs_that_look_alike_nowhere_tell_nothing() -> None:
 
 def test_a_small_copy_has_the_size_that_it_says() -> None:
     assert small_copy(texture(0), LATTICE).shape == (*copy_size(LATTICE)[::-1], 3)
+
+
+def test_two_pairs_that_miss_a_detail_suffice_where_photographs_show_it() -> None:
+    names = [*(f"front/{k}" for k in range(6)), "back/1", "back/2"]
+    pairs = [(a, b) for a in names for b in names if a < b]
+    doubted = [pair for pair in pairs if not same_wall(pair)]
+
+    def unique(views: Views) -> float:
+        witnesses = count_witnesses(views)
+        found = {edge: find_missing(views, edge, witnesses) for edge in views.edges}
+        told = measure_unique(views, found, [edge for edge in views.edges if views.pair_of(edge) in doubted])
+        return dict(zip(map(views.pair_of, views.edges), told.tolist(), strict=True))["front/1", "front/2"]
+
+    assert unique(Views(pairs, warp)) == 0
+    assert unique(Views(pairs, warp, copy)) > 5
