@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,21 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LAYOUT = "romacli-mini-1"
 DESCRIPTOR_POWER = 8.0
+CONTEXT_HEAD = 32  # channels of an attention head
+WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0}  # of weight files older than these fields
 
 
 @dataclass(frozen=True)
 class MiniConfig:
     """Widths and depths; the three-tuples are for the refined strides 8, 4, 2.
 
-    The defaults have 5.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
+    The defaults have 8.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
     four fields are varied in studies (see `romacli train --setup`).
 
     Attributes:
+        context_blocks: blocks of attention among the tokens of one image, before images are compared.
+        crossings: number of the decoder's blocks, the last ones, before which A's tokens attend to B's.
+        crossing_width: channels in which the decoder compares its own features with B's tokens for the anchors.
         shared_trunk: one trunk for all strides; otherwise the refined strides have a second one.
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
         classifies: the coarse decoder outputs anchor logits; otherwise coordinates.
@@ -59,6 +64,9 @@ class MiniConfig:
     decoder_width: int = 192
     decoder_blocks: int = 3
     decoder_heads: int = 6
+    context_blocks: int = 3
+    crossings: int = 3
+    crossing_width: int = 64
     anchors_per_side: int = 24
     refiner_features: tuple[int, ...] = (48, 32, 16)
     refiner_descriptors: tuple[int, ...] = (32, 32, 0)
@@ -199,6 +207,66 @@ class MatchEncoder(nn.Module):
         return self.kernel(cosine) @ alpha  # (B, N_A, channels)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Return the values (B, M, C) attended to by queries (B, N, C) with keys (B, M, C), as (B, N, C)."""
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    # Written out: the fused CPU kernel's backward pass is four times slower at these token counts.
+    attention = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+    return (attention @ value).transpose(1, 2).flatten(2)
+
+
+def two_layers(width: int, last: nn.Linear | None = None) -> nn.Sequential:
+    last = last or Linear(3 * width, width)
+    return nn.Sequential(nn.LayerNorm(width), Linear(width, 3 * width), nn.GELU(), last)
+
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """Return the layer with zeros, so that a block added to trained weights changes nothing until it is trained."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ContextBlock(nn.Module):
+    """Attention among the tokens of one image, which tells repeated elements apart by what is elsewhere.
+
+    Positions enter queries and keys only, so they are not part of what is compared between images.
+    """
+
+    def __init__(self, width: int, fourier_channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // CONTEXT_HEAD)
+        self.attention_norm = nn.LayerNorm(width)
+        self.position = Linear(fourier_channels, width)
+        self.query_key = Linear(width, 2 * width)
+        self.value = Linear(width, width)
+        self.projection = zeroed(Linear(width, width))
+        self.mlp = two_layers(width, zeroed(Linear(3 * width, width)))
+
+    def forward(self, x: Tensor, own: Tensor) -> Tensor:
+        """Return updated tokens (B, N, C); `own` are their Fourier coordinates (N, fourier channels)."""
+        inner = self.attention_norm(x)
+        query, key = self.query_key(inner + self.position(own)).chunk(2, dim=-1)
+        x = x + self.projection(attend(query, key, self.value(inner), self.heads))
+        return x + self.mlp(x)
+
+
+class Crossing(nn.Module):
+    """Attention of the decoder's tokens of A to B's tokens, which include their Fourier coordinates."""
+
+    def __init__(self, width: int, heads: int, other_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(other_width, 2 * width)
+        self.projection = zeroed(Linear(width, width))
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        key, value = self.key_value(other).chunk(2, dim=-1)
+        return x + self.projection(attend(self.query(self.norm(x)), key, value, self.heads))
+
+
 class DecoderBlock(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -206,15 +274,11 @@ class DecoderBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = Linear(width, 3 * width)
         self.projection = Linear(width, width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), Linear(width, 3 * width), nn.GELU(), Linear(3 * width, width))
+        self.mlp = two_layers(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, width/heads)
-        # Written out: the fused CPU kernel's backward pass is four times slower at these token counts.
-        attention = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-        x = x + self.projection((attention @ value).transpose(1, 2).reshape(x.shape))
+        query, key, value = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        x = x + self.projection(attend(query, key, value, self.heads))
         return x + self.mlp(x)
 
 
@@ -234,7 +298,8 @@ class AnchorDecoder(nn.Module):
 
     Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's tokens,
     resampled to the anchors, are added to the logits; and each token receives its own Fourier coordinates, which
-    DINOv2 features contain implicitly and those of a small trunk do not.
+    DINOv2 features contain implicitly and those of a small trunk do not. In addition tokens attend to B's between the
+    blocks, and products of the decoder's features with B's tokens are added to the cosines.
     """
 
     def __init__(self, config: MiniConfig) -> None:
@@ -246,38 +311,61 @@ class AnchorDecoder(nn.Module):
             DecoderBlock(width, config.decoder_heads) if config.transformer else ConvolutionBlock(width)
             for _ in range(config.decoder_blocks)
         )
+        other_width = config.trunk_channels[3] + config.fourier_channels
+        self.crossings = nn.ModuleList(
+            Crossing(width, config.decoder_heads, other_width) for _ in range(config.crossings)
+        )
+        if config.crossings:
+            self.sought = zeroed(Linear(width, config.crossing_width))
+            self.found = Linear(other_width, config.crossing_width)
         self.norm = nn.LayerNorm(width)
         self.output = Linear(width, (config.anchors_per_side**2 if config.classifies else 2) + 1)
         self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(
         self,
-        tokens: Tensor,
-        own: Tensor,
+        source: Tensor,
+        target: Tensor,
         posterior: Tensor,
         correlation: Tensor,
         *,
+        coordinates: tuple[Tensor, Tensor],
         shapes: tuple[Sequence[int], Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
-        """Return anchor logits (B, N, anchors) and certainty logits (B, N); `shapes` are A's and B's token grids."""
-        scale = tokens.shape[-1] ** 0.5 * 0.3  # scales entries of unit vectors to match the cosine basis
-        x = self.input(torch.cat((tokens * scale, posterior, own.expand_as(posterior)), dim=-1))
+        """Return anchor logits (B, N, anchors) and certainty logits (B, N).
+
+        Args:
+            source, target: (B, N, C) unit tokens of A and of B.
+            posterior: (B, N, F) Fourier coordinates of A's matches. correlation: (B, N, N_target) cosines.
+            coordinates, shapes: Fourier coordinates (N, F) and sides of A's and B's token grids.
+        """
+        scale = source.shape[-1] ** 0.5 * 0.3  # scales entries of unit vectors to match the cosine basis
+        own, others = (x.expand(len(source), -1, -1) for x in coordinates)
+        x = self.input(torch.cat((source * scale, posterior, own), dim=-1))
+        other = torch.cat((target * scale, others), dim=-1)
         if not self.config.transformer:
             x = x.transpose(1, 2).unflatten(2, tuple(shapes[0]))
-        for block in self.blocks:
+        first = len(self.blocks) - len(self.crossings)
+        for index, block in enumerate(self.blocks):
+            if index >= first:
+                x = self.crossings[index - first](x, other)
             x = block(x)
         if not self.config.transformer:
             x = x.flatten(2).transpose(1, 2)
-        out = self.output(self.norm(x)).float()
+        x = self.norm(x)
+        out = self.output(x).float()
         if not (self.config.classifies and self.config.cosines):
             return out[..., :-1], out[..., -1]
+        similarity = correlation * self.log_correlation_gain.exp()
+        if self.config.crossings:
+            similarity = similarity + (self.sought(x) @ self.found(other).transpose(1, 2)).float()
         on_anchors = F.interpolate(
-            correlation.reshape(-1, 1, *shapes[1]),
+            similarity.reshape(-1, 1, *shapes[1]),
             (self.config.anchors_per_side,) * 2,
             mode="bilinear",
             align_corners=False,
         ).view_as(out[..., :-1])
-        return out[..., :-1] + on_anchors * self.log_correlation_gain.exp(), out[..., -1]
+        return out[..., :-1] + on_anchors, out[..., -1]
 
 
 def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
@@ -368,6 +456,9 @@ class Mini(nn.Module):
         channels = self.config.trunk_channels
         self.trunk = Trunk(self.config)
         self.fine_trunk = None if self.config.shared_trunk else Trunk(self.config, with_coarse=False)
+        self.context = nn.ModuleList(
+            ContextBlock(channels[3], self.config.fourier_channels) for _ in range(self.config.context_blocks)
+        )
         self.tokens = PointwiseConv2d(channels[3], channels[3])
         self.match_encoder = MatchEncoder(self.config.fourier_channels)
         self.decoder = AnchorDecoder(self.config)
@@ -410,7 +501,7 @@ class Mini(nn.Module):
 
     def encode_tokens(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Return the inputs of `start` from the images' features at stride 16."""
-        tokens = self.tokens(pyramid[COARSE_STRIDE])
+        tokens = self.compared(pyramid)
         height, width = tokens.shape[2:]
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = F.normalize(tokens.float().flatten(2).transpose(1, 2), dim=-1)
@@ -419,6 +510,19 @@ class Mini(nn.Module):
             "tokens": tokens.unflatten(1, (height, width)),  # (B, h, w, C)
             "alpha": alpha.unflatten(1, (height, width)),
         }
+
+    def compared(self, pyramid: Mapping[int, Tensor]) -> Tensor:
+        """Return the tokens (B, C, h, w) that are compared, not yet of unit length, from features at stride 16."""
+        x = pyramid[COARSE_STRIDE]
+        if self.context:
+            shape = (int(x.shape[2]), int(x.shape[3]))
+            own = self.match_encoder.coordinates(*shape)
+            x = x.flatten(2).transpose(1, 2)
+            for block in self.context:
+                x = block(x, own)
+            x = x.transpose(1, 2).unflatten(2, shape)
+        tokens: Tensor = self.tokens(x)
+        return tokens
 
     def descriptors(self, pyramid: Mapping[int, Tensor], stride: int) -> Tensor:
         """Return the unit descriptors (B, C, h, w) that a stride's refiner compares, from the trunk's features."""
@@ -492,9 +596,14 @@ class Mini(nn.Module):
         with torch.autocast(source["tokens"].device.type, enabled=False):
             correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
-            own = self.match_encoder.coordinates(*shape_source)
+            coordinates = tuple(self.match_encoder.coordinates(*shape) for shape in (shape_source, shape_target))
         logits, certainty = self.decoder(
-            source["tokens"].flatten(1, 2), own, posterior, correlation, shapes=(shape_source, shape_target)
+            source["tokens"].flatten(1, 2),
+            target["tokens"].flatten(1, 2),
+            posterior,
+            correlation,
+            coordinates=coordinates,
+            shapes=(shape_source, shape_target),
         )
         logits, certainty = logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source)
         warp = logits.detach()
@@ -608,6 +717,25 @@ def read_mini(path: Path) -> Mini:
     return network
 
 
+def with_context(network: Mini, config: MiniConfig) -> Mini:
+    """Return the network with the context blocks and crossings of `config`, which change nothing until trained.
+
+    A network that has them already, or whose decoder is convolutional, is returned as it is.
+    """
+    if network.context or not network.config.transformer:
+        return network
+    grown = Mini(
+        replace(
+            network.config,
+            context_blocks=config.context_blocks,
+            crossings=min(config.crossings, network.config.decoder_blocks),
+            crossing_width=config.crossing_width,
+        )
+    )
+    grown.load_state_dict(network.state_dict(), strict=False)
+    return grown
+
+
 def without_batch_norm(network: Mini) -> Mini:
     """Fold each batch norm of a network in evaluation mode into the preceding convolution, in place."""
     for module in network.modules():
@@ -634,8 +762,8 @@ def config_to_json(config: MiniConfig) -> str:
 
 def config_from_json(text: str) -> MiniConfig:
     """Return the configuration written by `config_to_json`."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
-    return MiniConfig(**values)
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+    return MiniConfig(**(WITHOUT_CONTEXT | stored))
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -14,7 +14,16 @@ from torch import Tensor
 from romacli.errors import UsageError
 from romacli.matchers.dense import normalise
 from romacli.matchers.device import has_fast_bfloat16
-from romacli.networks.mini import LAYOUT, Mini, MiniConfig, config_to_json, read_mini, swap_halves, weights_of
+from romacli.networks.mini import (
+    LAYOUT,
+    Mini,
+    MiniConfig,
+    config_to_json,
+    read_mini,
+    swap_halves,
+    weights_of,
+    with_context,
+)
 
 from .losses import mini_loss
 from .options import TrainOptions
@@ -42,7 +51,7 @@ class MiniTrainable(Trainable):
         setup = chosen(options.setup)
         if options.setup is not None:
             config = mini_config(options.setup, config)
-        network = read_mini(options.start) if options.start else Mini(config)
+        network = with_context(read_mini(options.start), config) if options.start else Mini(config)
         if setup is not None and network.config != config:
             raise UsageError(
                 f"{options.start} does not fit --setup {options.setup} of mini. Leave --from or --setup out."

@@ -46,7 +46,8 @@ class TrainOptions:
         device: the network's device, such as cpu or cuda.
         checkpoint_minutes: interval between checkpoints.
         validate_minutes: interval between validations of the averaged weights.
-        start: initial weights instead of random ones; mini takes their configuration.
+        start: initial weights instead of random ones; mini takes their configuration, and adds its attention to
+            context to weights without it.
         dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
         vgg: torchvision's VGG19-BN weights to initialise RoMa's fine features; None for random ones.
         resnet: the same for ResNet-50, the encoder of setups I to IV.

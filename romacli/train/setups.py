@@ -55,7 +55,7 @@ def chosen(name: str | None) -> Setup | None:
 
 
 def mini_config(name: str, base: MiniConfig) -> MiniConfig:
-    """Return mini's counterpart of a row: without the cosines it adds to logits, which RoMa does not.
+    """Return mini's counterpart of a row: without the cosines and the attention it adds to RoMa's design.
 
     Raises:
         UsageError: the row changes nothing in mini, or does not exist.
@@ -73,6 +73,8 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
         transformer=setup.transformer,
         classifies=setup.classifies,
         cosines=False,
+        context_blocks=0,
+        crossings=0,
     )
 
 

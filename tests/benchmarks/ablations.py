@@ -26,7 +26,7 @@ from romacli.eval.synthetic import evaluate, validation_pairs, validation_textur
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
 from romacli.matchers.memory import keep_freed_memory
-from romacli.networks.mini import COARSE_STRIDE, read_mini, swap_halves
+from romacli.networks.mini import COARSE_STRIDE, MiniConfig, read_mini, swap_halves
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 from romacli.train.loop import train_step
@@ -96,7 +96,11 @@ def run(
     torch.manual_seed(seed)
     steps = options.steps if kind == "coarse" else options.refiner_steps
     asked = TrainOptions(
-        Path("none.safetensors"), setup=None if row == "mini" else row, sizes=(options.side,) * 3, resume=False
+        Path("none.safetensors"),
+        setup=None if row == "mini" else row,
+        sizes=(options.side,) * 3,
+        resume=False,
+        config=MiniConfig(context_blocks=0, crossings=0),
     )
     trainable = (CoarseAlone if kind == "coarse" else RefinersAlone)(asked)
     state = restored(asked, trainable)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from romacli.networks.mini import (
     LAYOUT,
     Mini,
     MiniConfig,
+    config_from_json,
     config_to_json,
     decode_anchors,
     load_mini,
     pixel_grid,
     swap_halves,
     weights_of,
+    with_context,
 )
 
 TINY = MiniConfig(
@@ -29,6 +32,8 @@ TINY = MiniConfig(
     decoder_width=32,
     decoder_blocks=1,
     decoder_heads=2,
+    context_blocks=1,
+    crossings=1,
     anchors_per_side=6,
     refiner_features=(8, 8, 8),
     refiner_descriptors=(8, 8, 0),
@@ -204,6 +209,32 @@ def test_saved_weights_come_back(tmp_path, network, images):
         )
     torch.testing.assert_close(found.warp_AB, expected.warp_AB, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.certainty_AB, expected.certainty_AB, atol=1e-4, rtol=0)
+
+
+def test_context_added_to_trained_weights_changes_nothing_until_it_is_trained(images):
+    torch.manual_seed(3)
+    plain = Mini(replace(TINY, context_blocks=0, crossings=0)).eval()
+    grown = with_context(plain, TINY).eval()
+    assert grown.config == TINY
+    assert with_context(grown, MiniConfig()) is grown
+    assert torch.equal(started(plain, images), started(grown, images))
+    for changed in ("context.0.projection.weight", "decoder.crossings.0.projection.weight"):
+        grown = with_context(plain, TINY).eval()
+        nn.init.normal_(grown.get_parameter(changed))
+        assert not torch.equal(started(plain, images), started(grown, images))
+
+
+def started(network, images):
+    with torch.inference_mode():
+        state = network.start(encode(network, images, [0]), encode(network, images, [1]))
+    return state.tensors["certainty"]
+
+
+def test_weights_older_than_the_context_blocks_have_none():
+    old = {
+        key: value for key, value in json.loads(config_to_json(TINY)).items() if not key.startswith(("cont", "cros"))
+    }
+    assert config_from_json(json.dumps(old)) == replace(TINY, context_blocks=0, crossings=0, crossing_width=64)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -72,7 +72,7 @@ class MiniDescriber:
         image = normalise(inputs["image"])
         with torch.autocast(image.device.type, self._dtype, enabled=self._dtype != torch.float32):
             pyramid = self._network.pyramid(image)
-            tokens = F.normalize(self._network.tokens(pyramid[COARSE_STRIDE]), dim=1)
+            tokens = F.normalize(self._network.compared(pyramid), dim=1)
             found = [torch.einsum("kc,bchw->bkhw", self._directions.to(tokens), tokens)]
             found += [self._network.descriptors(pyramid, stride) for stride in WEIGHTS]
         return [part.float() for part in found]
