@@ -73,6 +73,20 @@ def test_a_killed_trial_goes_on_with_the_same_pairs(monkeypatch: pytest.MonkeyPa
     assert (told["matched"], told["found_by"]) == (6, {"scale": 4})
 
 
+def test_pairs_that_gain_nothing_are_refused_at_the_coarse_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("near-1", "near-2"):
+        (Path("photos") / f"{name}.png").unlink()
+    photograph(Path("photos/elsewhere.png"), (380, 380), 40)
+    match, matched, coarse = NearMatcher.match, [], []
+    monkeypatch.setattr(NearMatcher, "match", lambda self, *batch: [matched.extend(batch[0]), match(self, *batch)][1])
+    encode = NearMatcher.encode_coarse
+    monkeypatch.setattr(
+        NearMatcher, "encode_coarse", lambda self, images: [coarse.extend(images), encode(self, images)][1]
+    )
+    assert run()["matched"] == 1
+    assert (len(matched), len(coarse)) == (3, 3)  # every pair once in full, and its photographs once as wholes
+
+
 def test_it_is_left_out_on_demand() -> None:
     told = run("--try-scales", "never")
     assert (told["matched"], told["found_by"]) == (2, {})

@@ -40,23 +40,31 @@ class Scales:
 
         Pairs without any overlap at the coarse stage cost only this check.
         """
-        whole = self._matcher.overlap([features])[0] if is_weak(result, WEAK_OVERLAP["try_scales"]) else 0.0
-        if whole == 0.0:
+        part = self.best_part(pair, features) if is_weak(result, WEAK_OVERLAP["try_scales"]) else None
+        if part is None:
             return result
-        best, box, cut = 0.0, None, 1
-        for side in (0, 1):
-            found = self._matcher.overlap([(features[1 - side], part) for part in self._parts[pair[side]]])
-            if max(found) > best:
-                best, cut = max(found), side
-                box = halves(features[side].size)[int(np.argmax(found))]
-        if box is None or best < max(_FEWEST_OVERLAP, _CLEAR_GAIN * whole):
-            return result
+        cut, box = part
         enlarged = self._matched(features[1 - cut], pair[cut], box, seed)
         if enlarged is None or enlarged.overlap <= least_overlap(result):
             return result
         if (enlarged.weight_AB > 0).mean() < _LEAST_SHOWN:
             return result
         return enlarged if cut == 1 else turned(enlarged)
+
+    def best_part(self, pair: Pair, features: tuple[Features, Features]) -> tuple[int, Box] | None:
+        """The photograph, 0 or 1, and its half that overlaps clearly more with the other at the coarse stage.
+
+        features: of the whole photographs, of the coarse stage or all. None if no half does.
+        """
+        whole = self._matcher.overlap([features])[0]
+        if whole == 0.0:
+            return None
+        best, found = 0.0, None
+        for side in (0, 1):
+            overlaps = self._matcher.overlap([(features[1 - side], part) for part in self._parts[pair[side]]])
+            if max(overlaps) > best:
+                best, found = max(overlaps), (side, halves(features[side].size)[int(np.argmax(overlaps))])
+        return found if best >= max(_FEWEST_OVERLAP, _CLEAR_GAIN * whole) else None
 
     def clear(self) -> None:
         """Drop all parts."""
