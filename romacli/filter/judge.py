@@ -28,9 +28,11 @@ from .unique import measure_unique
 _TIMES_USUAL, _LEAST_MISSING = np.array([6.0, 3.0]), np.array([0.05, 0.03])
 _BEST, _MOST_MISSING = 0.1, 0.5
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
-# Percent of an image that count for nothing if missing; and if unique, by warps alone and where photographs are seen.
-# Unique ones from which an image shows a detail. A pair that misses more is wrong whatever speaks for others.
-_NOTHING, _NOTHING_UNIQUE, _DETAIL, _TOO_MUCH = 0.2, np.array([0.2, 0.1]), 0.3, 1.0
+# Percent of an image that count for nothing if missing, and too many: such a pair is wrong whatever speaks for others.
+_NOTHING, _TOO_MUCH = 0.2, 1.0
+# Percent that count for nothing if unique, and from which an image shows a detail: by warps alone, and where
+# photographs are seen.
+_NOTHING_UNIQUE, _DETAIL = np.array([0.2, 0.1]), np.array([0.3, 0.7])
 # What must speak for pairs between images of places that look alike, also where this share of their triangles
 # contradicts; and what matching all of both images is worth beside evidence, so that between pairs that are as sure the
 # larger joins. By warps alone, and where photographs are seen.
@@ -98,8 +100,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     is_doubted = against > _NOTHING
     unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
     evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING_UNIQUE[is_seen], 0))
-    fewest = int(_FEWEST_DETAILED[is_seen.max(initial=0)])
-    is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken, fewest)
+    is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken, is_seen)
     least = np.where(_contradicted(evidence, together, broken), _LEAST_CONTRADICTED[is_seen], _LEAST[is_seen])
     is_joined, heard = join_images(
         views.edges,
@@ -140,15 +141,15 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
 
 
 def _alike(
-    edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, fewest: int
+    edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, is_seen: np.ndarray
 ) -> np.ndarray:
     """(E,) the pairs both images of which show places that look like others.
 
     These are images with a detail, those that miss what such match with others, and, where there are any, those whose
     triangles contradict, and those paired with hardly any but these.
     """
-    detailed = edges[evidence > _DETAIL]
-    if len(detailed) < fewest:
+    detailed = edges[evidence > _DETAIL[is_seen]]
+    if len(detailed) < _FEWEST_DETAILED[is_seen.max(initial=0)]:
         return np.zeros(len(edges), bool)
     is_alike = np.zeros(edges.max() + 1, bool)
     is_alike[detailed] = True
