@@ -250,11 +250,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The whole order of work, fixed before the first pair runs. `peak_images`: the most images in memory at once."""
+    """The whole order of work, fixed before the first pair runs."""
 
     steps: tuple[Step, ...]
     num_encodes: int
-    peak_images: int
 
 
 @dataclass(frozen=True)

@@ -24,20 +24,17 @@ class Progress(Protocol):
 class AggregateSummary:
     """Statistics of an aggregation.
 
-    num_keypoints: over all images; num_tracks: points of two images or more, as they were followed
-        through warps, by other methods as matches join them;
+    num_tracks: points of two images or more, as followed through warps, by other methods as matches join them;
     mean_track_length, longest_track: in keypoints; num_overlong_tracks: tracks with more keypoints than there are
-        images; num_matches: over all pairs; images_without_tracks, pairs_without_matches: those without any.
+        images; num_matches: over all pairs; images_without_tracks: those without any.
     """
 
-    num_keypoints: int
     num_tracks: int
     mean_track_length: float
     longest_track: int
     num_overlong_tracks: int
     num_matches: int
     images_without_tracks: tuple[str, ...]
-    pairs_without_matches: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -105,14 +102,12 @@ def _summarise(
 ) -> AggregateSummary:
     lengths = _lengths(tracks)
     return AggregateSummary(
-        num_keypoints=sum(map(len, keypoints.values())),
         num_tracks=len(lengths),
         mean_track_length=float(lengths.sum()) / max(len(lengths), 1),
         longest_track=int(lengths.max(initial=0)),
         num_overlong_tracks=int(np.count_nonzero(lengths > len(keypoints))),
         num_matches=sum(num_matches.values()),
         images_without_tracks=tuple(name for name, row in tracks.items() if not (row >= 0).any()),
-        pairs_without_matches=tuple(pair for pair, count in num_matches.items() if not count),
     )
 
 

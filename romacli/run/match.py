@@ -14,7 +14,6 @@ from romacli.errors import BusyError, EstimationError, PartialError, RomacliErro
 from romacli.geometry.turns import turn_back, turn_correspondences_back
 from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
-from romacli.matchers.cache import FeatureCache
 from romacli.matchers.matcher import (
     CoarseMatcher,
     KeypointMatcher,
@@ -175,7 +174,7 @@ class _Run:
         self._options = options
         self._summary = summary
         self._progress = progress
-        self._cache = FeatureCache()
+        self._cache: dict[str, Features] = {}
         self._first: dict[str, Features] = {}
         self._prepared: dict[str, PreparedImage] = {}  # encoded for the first pair whose other photograph is readable
         self._turns: dict[str, int] = {}  # rotation of a photograph from stored to upright
@@ -233,7 +232,7 @@ class _Run:
             BusyError: less would not hold a pair.
         """
         held = min(capacity, len(self._cache))
-        self._cache, self._first, self._prepared = FeatureCache(), {}, {}
+        self._cache, self._first, self._prepared = {}, {}, {}
         for retry in self._retries:
             retry.clear()
         give_back(self._matcher)
@@ -275,7 +274,7 @@ class _Run:
                 yield waiting
                 waiting = []
             for name in step.release:
-                self._cache.release(name)
+                self._cache.pop(name, None)
                 self._prepared.pop(name, None)
             for name in step.encode:
                 stop.check()
@@ -374,7 +373,7 @@ class _Run:
 
     def _load(self, name: str, decoded: Prefetched[PreparedImage]) -> None:
         if name in self._first:
-            self._cache.put(name, self._first.pop(name))
+            self._cache[name] = self._first.pop(name)
             return
         prepared = decoded.take(name)
         if isinstance(prepared, RomacliError):
@@ -412,7 +411,7 @@ class _Run:
     def _is_encoded(self, name: str) -> bool:
         if name in self._prepared:
             try:
-                self._cache.put(name, self._encode(self._prepared.pop(name)))
+                self._cache[name] = self._encode(self._prepared.pop(name))
             except EstimationError as error:
                 self._fail(name, EstimationError(f"{name} cannot be described: {error}"))
         return name in self._cache

@@ -41,7 +41,7 @@ def plan(pairs: Sequence[Pair], capacity: int) -> Schedule:
         if best.loads == len(names):
             break
     written = {frozenset(edge): pair for edge, pair in zip(edges, pairs, strict=True)}
-    return best.schedule(names, written) if best else Schedule((), 0, 0)
+    return best.schedule(names, written) if best else Schedule((), 0)
 
 
 def fewest_loads(num_images: int, num_pairs: int, capacity: int) -> int:
@@ -76,7 +76,7 @@ class _Replay:
         self._order = order
         self._moves: list[tuple[int, list[int], list[int]]] = []  # index in the order, released, loaded
         self._left: list[int] = []
-        self.loads = self._peak = 0
+        self.loads = 0
         self._run(count, capacity)
 
     def _run(self, count: int, capacity: int) -> None:
@@ -107,7 +107,6 @@ class _Replay:
                     held[image] = True
                 num_held += len(loaded)
                 self.loads += len(loaded)
-                self._peak = max(self._peak, num_held)
                 self._moves.append((index, released, loaded))
             for image, use in zip(pair, uses, strict=True):
                 next_use[image] = use
@@ -127,7 +126,7 @@ class _Replay:
                 )
             )
         steps.append(Step(tuple(names[image] for image in self._left), (), ()))
-        return Schedule(tuple(steps), self.loads, self._peak)
+        return Schedule(tuple(steps), self.loads)
 
 
 def _next_uses(order: Sequence[Edge]) -> list[list[int]]:

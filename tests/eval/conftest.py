@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
+from romacli.cli.app import app
+from romacli.matchers.registry import MATCHERS
+from romacli.types import MatcherSpec
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +25,14 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             return self[name]
 
     return Written()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `romacli eval` with a matcher."""
+
+    def run_with(matcher: Any, *words: object) -> Result:
+        monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
+        return CliRunner().invoke(app, ["eval", *map(str, words), "--model", "truth"])
+
+    return run_with

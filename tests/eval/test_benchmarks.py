@@ -26,16 +26,7 @@ from romacli.eval.benchmarks.solvers import EssentialSolver, HomographySolver, P
 from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
 from romacli.matchers.registry import MATCHERS
-from romacli.types import DenseMatch, MatcherSpec
-
-
-@pytest.fixture
-def run(monkeypatch):
-    def run_with(matcher: Any, *words: object) -> Result:
-        monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
-        return CliRunner().invoke(app, ["eval", *map(str, words), "--model", "truth"])
-
-    return run_with
+from romacli.types import DenseMatch
 
 
 def figures(result: Result) -> list[float]:

@@ -112,15 +112,6 @@ def tapvid(root: Path) -> Pictures:
 WRITERS = {"spair71k": spair, "pf-pascal": pf_pascal, "pf-willow": pf_willow, "tapvid-davis": tapvid}
 
 
-@pytest.fixture
-def run(monkeypatch):
-    def run_with(matcher: Any, *words: object) -> Result:
-        monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
-        return CliRunner().invoke(app, ["eval", *map(str, words), "--model", "truth", "-q"])
-
-    return run_with
-
-
 def told(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     values: dict[str, Any] = json.loads(result.stdout)

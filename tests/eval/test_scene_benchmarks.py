@@ -12,16 +12,13 @@ import pytest
 from support.benchmark_sets import write_picture
 from support.rendered import Shuffled
 from support.scene_sets import WRITERS  # noqa: F401  read by the fixture `written`
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from romacli.cli.app import app
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.measures import BagAreas, Means
 from romacli.eval.benchmarks.scenes.scene import Scene, Subset
 from romacli.eval.benchmarks.table import BENCHMARKS
 from romacli.images.decode import read_image
-from romacli.matchers.registry import MATCHERS
-from romacli.types import MatcherSpec
 
 
 @pytest.fixture
@@ -34,15 +31,6 @@ def copied(written, tmp_path):
         return tmp_path / "data", matcher
 
     return copy_of
-
-
-@pytest.fixture
-def run(monkeypatch):
-    def run_with(matcher: Any, *words: object) -> Result:
-        monkeypatch.setitem(MATCHERS, "truth", MatcherSpec("truth", lambda options, name: matcher, "knows", "MIT"))
-        return CliRunner().invoke(app, ["eval", *map(str, words), "--model", "truth"])
-
-    return run_with
 
 
 def told(result: Result) -> dict[str, Any]:

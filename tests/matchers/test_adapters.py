@@ -8,37 +8,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.small_roma import SMALL, small_roma
+from support.small_roma import SMALL, photographs, small_matcher, small_roma
 
 from romacli.errors import InputError, UsageError
 from romacli.matchers.adapters import roma as adapter
-from romacli.matchers.dense import DenseSettings, TwoPassMatcher, normalise, resize
+from romacli.matchers.dense import normalise, resize
 from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.matcher import DenseMatcher
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded, matchers
 from romacli.matchers.resolution import check_multiple, parse_resolution
 from romacli.networks.roma import RoMa, RoMaConfig
-
-
-def small_matcher(dtype: torch.dtype = torch.float32, **changed: object) -> TwoPassMatcher:
-    settings = {
-        "model": "small",
-        "weights_sha256": "0",
-        "coarse_resolution": (70, 56),
-        "upsample_resolution": (96, 80),
-        "min_certainty": 0.0,
-        "min_overlap": 0.0,
-        "dtype": str(dtype).removeprefix("torch."),
-        **changed,
-    }
-    network = small_roma().to(dtype).eval()
-    return TwoPassMatcher(network, DenseSettings(**settings), device=torch.device("cpu"), autocast=False)
-
-
-def photographs(count: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (60 + 10 * index, 90, 3), np.uint8) for index in range(count)]
 
 
 @pytest.mark.parametrize("size", [(56, 42), (300, 200), (123, 77)])

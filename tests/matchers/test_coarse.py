@@ -7,25 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.small_roma import small_roma
+from support.small_roma import photographs, small_matcher
 
 from romacli.images.decode import read_image
-from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.matchers.registry import load_matcher
 from romacli.networks.parts.pooling import generalized_mean
 
 SCENE = Path(__file__).resolve().parents[2] / "examples" / "scene" / "images"
-
-
-def small_matcher() -> TwoPassMatcher:
-    settings = DenseSettings("small", "0", (70, 56), (96, 80), 0.0, 0.0, "float32")
-    return TwoPassMatcher(small_roma().eval(), settings, device=torch.device("cpu"), autocast=False)
-
-
-def photographs(count: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (60 + 10 * index, 90, 3), np.uint8) for index in range(count)]
 
 
 @pytest.mark.parametrize("power", [1.0, 3.0, 8.0])

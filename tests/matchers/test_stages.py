@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
-from support.small_roma import small_roma
+from support.homography import same
+from support.small_roma import small_matcher
 
-from romacli.matchers.dense import DenseSettings, TwoPassMatcher
+from romacli.matchers.dense import TwoPassMatcher
 from romacli.matchers.matcher import StagedMatcher, StartedPair, least_coarse_overlap
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
@@ -19,20 +19,11 @@ from romacli.types import CompactWarp, Features, PairResult, Rejected
 Pairs = list[tuple[Features, Features]]
 
 
-def small_matcher(**changed: float) -> TwoPassMatcher:
-    settings = DenseSettings("small", "0", (70, 56), (96, 80), 0.0, 0.0, "float32", **changed)
-    return TwoPassMatcher(small_roma().eval(), settings, device=torch.device("cpu"), autocast=False)
-
-
 def encoded_pairs(matcher: TwoPassMatcher, count: int = 4) -> Pairs:
     rng = np.random.default_rng(0)
     smooth = [np.kron(rng.integers(0, 255, (6, 9, 3), np.uint8), np.ones((10, 10, 1), np.uint8)) for _ in range(count)]
     features = [matcher.encode([matcher.prepare(image)])[0] for image in smooth]
     return list(combinations(features, 2))
-
-
-def same(a: PairResult, b: PairResult) -> bool:
-    return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 
 def middle(overlaps: list[float]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.homography import HomographyMatcher
+from support.homography import HomographyMatcher, same
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.eval.throughput import Bench
@@ -96,10 +96,6 @@ def run(
     summary = match_images(images, pairs, matcher, order.extend, MatchOptions(**options), progress=told)
     assert len(order) == len(dict(order))
     return dict(order), summary, told.warnings
-
-
-def same(a: PairResult, b: PairResult) -> bool:
-    return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 
 def require_expected(found: dict[Pair, PairResult], truth: dict[Pair, PairResult], least: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.homography import HomographyMatcher
+from support.homography import HomographyMatcher, same
 from support.plane import PlanePhotographs, photograph_plane
 
 from romacli.errors import BusyError, PartialError, UsageError
@@ -45,10 +45,6 @@ def run(photographs: PlanePhotographs, options: MatchOptions, pairs: PairList | 
     images = ImageList(photographs.root, photographs.names)
     match_images(images, pairs or exhaustive(photographs.names), photographs.matcher, records.append, options)
     return records
-
-
-def same(a: PairResult, b: PairResult) -> bool:
-    return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 
 def test_every_pair_is_recorded_and_each_image_encoded_once(photographs: PlanePhotographs) -> None:

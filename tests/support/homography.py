@@ -12,12 +12,17 @@ from torch import Tensor
 
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.matchers.compact import CompactOptions, compact
-from romacli.types import CompactWarp, DenseMatch, Features, PreparedImage, Rejected
+from romacli.types import CompactWarp, DenseMatch, Features, PairResult, PreparedImage, Rejected
 
 
 def image_digest(image: np.ndarray) -> str:
     """A digest of an image's pixels, by which the matcher looks up its homography."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def same(a: PairResult, b: PairResult) -> bool:
+    """Whether two results are equal bit by bit."""
+    return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 
 class HomographyMatcher:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.networks.backbones.dinov2 import DINOv2Config
 from romacli.networks.roma import Level, RoMa, RoMaConfig, checkpoint_name
 
@@ -52,3 +54,25 @@ def small_roma(**options: bool) -> RoMa:
 def random_images(batch: int, shape: tuple[int, int], seed: int = 1) -> Tensor:
     """(batch, 3, H, W) normally distributed values."""
     return torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_matcher(dtype: torch.dtype = torch.float32, **changed: object) -> TwoPassMatcher:
+    """A matcher of the small network, without thresholds."""
+    settings = {
+        "model": "small",
+        "weights_sha256": "0",
+        "coarse_resolution": (70, 56),
+        "upsample_resolution": (96, 80),
+        "min_certainty": 0.0,
+        "min_overlap": 0.0,
+        "dtype": str(dtype).removeprefix("torch."),
+        **changed,
+    }
+    network = small_roma().to(dtype).eval()
+    return TwoPassMatcher(network, DenseSettings(**settings), device=torch.device("cpu"), autocast=False)
+
+
+def photographs(count: int) -> list[np.ndarray]:
+    """Noise, RGB uint8 (H, 90, 3), each 10 px higher than the last."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (60 + 10 * index, 90, 3), np.uint8) for index in range(count)]
