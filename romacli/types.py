@@ -298,6 +298,8 @@ class Defaults:
         minimum side.
     presets: both sizes by name.
     min_certainty, min_coarse_overlap: as the options with these names.
+    bfloat16_on_cpu: whether it was measured to be as exact in bfloat16, which `--dtype auto` then uses on CPUs that are
+        faster in it.
     """
 
     coarse: Size
@@ -308,6 +310,7 @@ class Defaults:
     presets: Mapping[str, tuple[Size, Size | None]] = field(default_factory=dict)
     min_certainty: float = 0.2
     min_coarse_overlap: float = 0.0
+    bfloat16_on_cpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ Underscores are read as hyphens, and hloc's and COLMAP's option names are accept
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
@@ -98,16 +98,19 @@ _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 _COMPLETED = {"model": model_names, "name": model_names, "matcher": model_names}
 
 
-def _declarations(group: type) -> Iterator[tuple[Field[Any], Any, Option | None]]:
+@cache
+def _declarations(group: type) -> Sequence[tuple[Field[Any], Any, Option | None]]:
     """The fields of a dataclass that are options or nested dataclasses, with type and option (None if nested)."""
     hints = get_type_hints(group, include_extras=True)
+    found: list[tuple[Field[Any], Any, Option | None]] = []
     for part in fields(group):
         kind, *notes = get_args(hints[part.name]) or (hints[part.name],)
         option = next((note for note in notes if isinstance(note, Option)), None)
         if option is not None:
-            yield part, kind, option
+            found.append((part, kind, option))
         elif isinstance(hints[part.name], type) and is_dataclass(hints[part.name]):
-            yield part, hints[part.name], None
+            found.append((part, hints[part.name], None))
+    return found
 
 
 def _keyword(field: str, option: Option) -> str:

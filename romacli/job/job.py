@@ -19,7 +19,7 @@ from romacli.job.options import JobOptions
 from romacli.job.outputs.hloc import made_as
 from romacli.job.outputs.in_use import require_same_photographs, require_same_way
 from romacli.job.reaggregate import ReaggregateOptions, remembered_options
-from romacli.matchers.matcher import KeypointMatcher, Matcher
+from romacli.matchers.matcher import EITHER_DTYPE, KeypointMatcher, Matcher, kept_settings
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
@@ -141,9 +141,9 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
-    options, matcher = _with_matcher(options, keypoints, images)
+    options, matcher = _with_matcher(options, keypoints, images, stored)
     settings = {
-        **matcher.settings,
+        **_matcher_settings(matcher, stored),
         "seed": options.match.seed,
         **options.match.retries,
         "sixteen_bit": SIXTEEN_BIT,
@@ -180,14 +180,20 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
 
 
-def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions, images: ImageList) -> tuple[JobOptions, Matcher]:
+def _with_matcher(
+    options: JobOptions, keypoints: ReaggregateOptions, images: ImageList, stored: Manifest | None
+) -> tuple[JobOptions, Matcher]:
     """The matcher, and the options with external keypoints moved into its own if it matches only these.
+
+    With `--dtype auto` a job goes on in the type it was begun in.
 
     Raises:
         InputError: there are no such keypoints of the images.
         UsageError: the matcher does not support rotated or enlarged photographs.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
+    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in EITHER_DTYPE.split(" or "):
+        chosen = replace(chosen, dtype=begun_in)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     if keypoints.external:
         keypoints.external.check(images.names, keypoints.aggregate)
@@ -196,6 +202,18 @@ def _with_matcher(options: JobOptions, keypoints: ReaggregateOptions, images: Im
         keypoints.external.check(images.names, keypoints.aggregate, of_all=True)
     check_retries(matcher, options.match, images.names)
     return options, matcher
+
+
+def _matcher_settings(matcher: Matcher, stored: Manifest | None) -> dict[str, Any]:
+    """The settings of the matcher; a job in either of two types continues in each of them."""
+    settings = kept_settings(matcher)
+    if _stored_dtype(stored) == EITHER_DTYPE and settings.get("dtype") in EITHER_DTYPE.split(" or "):
+        settings["dtype"] = EITHER_DTYPE
+    return settings
+
+
+def _stored_dtype(stored: Manifest | None) -> str:
+    return str(stored.settings.get("dtype")) if stored else ""
 
 
 def _piece(pairs: PairList, layout: Layout, options: JobOptions) -> PairList | None:

@@ -68,6 +68,7 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                         run = _match(job, todo, lease, progress, stop, run) if todo.pairs else run
                     finally:
                         counts.update(pairs=run.run, encodes=run.encodes)
+                        counts.update({f"{dtype} pairs": count for dtype, count in run.run_in.items()})
                 if run.flat:
                     progress.warn(_about_flat(sorted(run.flat)))
             if job.options.shard is None:

@@ -52,7 +52,7 @@ def build(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions) -> TwoPa
     paths = [located(spec, index, options) for index in range(len(spec.weights))]
     weights, *backbone = map(sha256_of, paths)
     settings = replace(settings, weights_sha256=weights, backbone_sha256=backbone[0] if backbone else None)
-    return _matcher(adapter, adapter.load(paths, spec), settings, options)
+    return _matcher(adapter, adapter.load(paths, spec), settings, options, spec)
 
 
 def build_seeded(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions, seed: int) -> TwoPassMatcher:
@@ -61,10 +61,12 @@ def build_seeded(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = adapter.seeded(spec)
-    return _matcher(adapter, network, settings, options)
+    return _matcher(adapter, network, settings, options, spec)
 
 
-def _matcher(adapter: Adapter, network: Any, settings: DenseSettings, options: MatcherOptions) -> TwoPassMatcher:
+def _matcher(
+    adapter: Adapter, network: Any, settings: DenseSettings, options: MatcherOptions, spec: MatcherSpec
+) -> TwoPassMatcher:
     device = resolve_device(options.device)
     network = network.to(device) if adapter.autocast else network.to(device, getattr(torch, settings.dtype))
     return TwoPassMatcher(
@@ -72,6 +74,7 @@ def _matcher(adapter: Adapter, network: Any, settings: DenseSettings, options: M
         settings,
         device=device,
         autocast=adapter.autocast,
+        dtype_by_cpu=options.dtype == "auto" and device.type == "cpu" and _defaults(spec).bfloat16_on_cpu,
         resize=adapter.resize,
         normalise=adapter.normalise,
     )
@@ -83,10 +86,10 @@ def decide(spec: MatcherSpec, options: MatcherOptions) -> DenseSettings:
     Raises:
         UsageError: see `build`.
     """
-    defaults = spec.defaults
-    assert defaults is not None, f"{spec.name} has no defaults"
+    defaults = _defaults(spec)
     coarse, upsample = _sizes(spec.name, defaults, options)
-    dtype = resolve_dtype(options.dtype, resolve_device(options.device))
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device, bfloat16_on_cpu=defaults.bfloat16_on_cpu)
     return DenseSettings(
         model=spec.name,
         weights_sha256="",
@@ -97,6 +100,11 @@ def decide(spec: MatcherSpec, options: MatcherOptions) -> DenseSettings:
         dtype=str(dtype).removeprefix("torch."),
         min_coarse_overlap=least_coarse_overlap(options, defaults.min_coarse_overlap),
     )
+
+
+def _defaults(spec: MatcherSpec) -> Defaults:
+    assert spec.defaults is not None, f"{spec.name} has no defaults"
+    return spec.defaults
 
 
 def _sizes(name: str, defaults: Defaults, options: MatcherOptions) -> tuple[Size, Size | None]:

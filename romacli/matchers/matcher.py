@@ -56,6 +56,16 @@ class KeypointMatcher(Matcher, Protocol):
         ...
 
 
+# Of a matcher that `--dtype auto` runs in the faster of two types, as exact in both.
+EITHER_DTYPE = "float32 or bfloat16"
+
+
+def kept_settings(matcher: Matcher) -> dict[str, Any]:
+    """The settings that results are stored under: those of a matcher, the same on all CPUs."""
+    by_cpu = getattr(matcher, "dtype_by_cpu", False)
+    return {**matcher.settings, **({"dtype": EITHER_DTYPE} if by_cpu else {})}
+
+
 @dataclass(frozen=True)
 class StartedPair:
     """A pair that passed a matcher's first stage. state: private to the matcher."""

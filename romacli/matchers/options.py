@@ -161,8 +161,8 @@ class MatcherOptions:
     dtype: Annotated[
         str,
         Option(
-            "Precision: auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16. bfloat16 is faster on "
-            "CPUs that compute in it."
+            "Precision: auto, float32, float16 or bfloat16. auto is float16 on CUDA and float32 elsewhere, but "
+            "bfloat16 for mini on CPUs that are faster in it."
         ),
     ] = "auto"
     sparse: SparseOptions = SparseOptions()

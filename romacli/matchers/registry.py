@@ -150,6 +150,7 @@ MATCHERS = {
                 min_certainty=0.3,
                 # On rendered walks and photographs it keeps every pair with overlap 0.1; twice the value loses one.
                 min_coarse_overlap=0.005,
+                bfloat16_on_cpu=True,
             ),
             note="It provides descriptors for retrieval and works with `eval`, `bench` and `train`.",
             hint="for hard photographs: romacli models download roma-outdoor",

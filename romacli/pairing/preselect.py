@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from romacli.errors import NothingFoundError, UsageError
-from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.matchers.matcher import CoarseMatcher, Matcher, kept_settings
 from romacli.pairing.kept import match_kept
 from romacli.progress import Progress
 from romacli.run.options import MatchOptions
@@ -28,7 +28,7 @@ class CoarseStage:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings without thresholds, as scores do not depend on what is rejected later."""
-        return {**self._matcher.settings, "min_overlap": None, "min_coarse_overlap": None, "stage": "coarse"}
+        return {**kept_settings(self._matcher), "min_overlap": None, "min_coarse_overlap": None, "stage": "coarse"}
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
         return self._matcher.prepare(image)

@@ -132,6 +132,7 @@ def _add(total: MatchSummary, summary: MatchSummary) -> None:
     total.rejected += summary.rejected
     total.failed += summary.failed
     total.run += summary.run
+    total.run_in.update(summary.run_in)
     total.encodes += summary.encodes
     total.seconds += summary.seconds
     total.failures.update(summary.failures)

@@ -61,7 +61,8 @@ class MatchSummary:
     turned: matched pairs that needed a rotation.
     found_by: number of matched pairs by the retry that found them, a key of `FOUND_BY`.
     given_up: pairs on which every process died.
-    run: pairs that this run matched or rejected; encodes: its image encodes.
+    run: pairs that this run matched or rejected; run_in: the same by the number type of the matcher; encodes: its
+        image encodes.
     flat: photographs of this run in a single colour.
     turned_images: photographs found to be stored rotated without an EXIF orientation.
     """
@@ -74,6 +75,7 @@ class MatchSummary:
     rejected: int = 0
     failed: int = 0
     run: int = 0
+    run_in: Counter[str] = field(default_factory=Counter)
     encodes: int = 0
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
@@ -340,6 +342,8 @@ class _Run:
         self._summary.rejected += rejected
         self._summary.matched += len(results) - rejected
         self._summary.run += len(results)
+        if dtype := self._matcher.settings.get("dtype"):
+            self._summary.run_in[dtype] += len(results)
         return list(zip(batch, results, strict=True))
 
     def _results(self, begun: Sequence[Begun], seeds: Sequence[int]) -> list[PairResult]:

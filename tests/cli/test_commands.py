@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_quiet_says_nothing_and_json_is_one_object(run: Run) -> None:
 
 def test_the_model_that_runs_is_named_with_the_way_to_the_full_one(run: Run) -> None:
     result = run("match", "photos", "--dry-run")
-    assert "model mini, 6 images, 15 pairs" in result.stderr
+    assert re.search(r"model mini in b?float\d+, 6 images, 15 pairs", result.stderr)
     assert "romacli models download roma-outdoor" in result.stderr
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 from support.small_roma import SMALL, photographs, small_matcher, small_roma
 
 from romacli.errors import InputError, UsageError
+from romacli.matchers import device
 from romacli.matchers.adapters import roma as adapter
 from romacli.matchers.dense import normalise, resize
 from romacli.matchers.device import resolve_device, resolve_dtype
-from romacli.matchers.matcher import DenseMatcher
+from romacli.matchers.matcher import EITHER_DTYPE, DenseMatcher, kept_settings
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded, matchers
 from romacli.matchers.resolution import check_multiple, parse_resolution
@@ -121,6 +122,18 @@ def test_devices_and_types_that_are_not_there() -> None:
         resolve_device("cuda:99")
     with pytest.raises(UsageError, match="--dtype float16 is not supported on a CPU"):
         resolve_dtype("float16", cpu)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_only_a_matcher_measured_in_bfloat16_gets_it_by_itself(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda _: fast)
+    chosen, given = (load_seeded("mini", MatcherOptions(device="cpu", dtype=word)) for word in ("auto", "float32"))
+    assert chosen.settings["dtype"] == ("bfloat16" if fast else "float32")
+    assert given.settings["dtype"] == "float32"
+    assert kept_settings(chosen)["dtype"] == EITHER_DTYPE
+    assert kept_settings(given) == given.settings
+    other = load_seeded("tiny-roma", MatcherOptions(device="cpu"))
+    assert kept_settings(other)["dtype"] == other.settings["dtype"] == "float32"
 
 
 def test_another_backbone_is_another_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,14 +48,16 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
 
 
 def introduce(job: Job, console: Console) -> None:
-    """Print the model and how to get a better one; with --verbose also the settings that results depend on."""
+    """Print the model, its precision and how to get a better one; with --verbose also the settings of the job."""
     from romacli.matchers.registry import matchers
 
     model = job.options.matcher.model
     spec = matchers().get(model)
     hint = f"; {spec.hint}" if spec and spec.hint else ""
     part = f"{len(job.listed)} of " if job.options.shard else ""
-    console.say(f"model {model}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
+    dtype = job.matcher.settings.get("dtype")
+    named = f"{model} in {dtype}" if dtype else model
+    console.say(f"model {named}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
     if chosen := _keypoints_in_words(job):
         console.say(f"keypoints by {chosen}, as given now or in the last run")
     if console.verbose:
