@@ -27,32 +27,32 @@ EPILOG = (
     "by a signal, run the same command again to resume."
 )
 
-
-ORDER_OF_WORK = (
-    "pairs",
-    "match",
-    "merge",
-    "aggregate",
-    "refine",
-    "colmap-import",
-    "filter",
-    "reconstruct",
-    "densify",
-    "localize",
-    "register",
-    "export",
-    "status",
-    "check",
-    "show",
-    "describe",
-    "transfer",
-    "track",
-    "report",
-    "models",
-    "bench",
-    "eval",
-    "train",
-)
+# In the order of work.
+COMMANDS: dict[str, Any] = {
+    "pairs": pairs.app,
+    "match": match.match,
+    "merge": merge.merge,
+    "aggregate": aggregate.aggregate,
+    "refine": refine.refine,
+    "colmap-import": colmap_import.colmap_import,
+    "filter": filter.filter_job,
+    "reconstruct": reconstruct.reconstruct,
+    "densify": densify.densify,
+    "localize": localize.localize,
+    "register": register.register,
+    "export": export.export,
+    "status": status.status,
+    "check": check.check,
+    "show": show.show,
+    "describe": describe.describe,
+    "transfer": follow.transfer,
+    "track": follow.track,
+    "report": report.report,
+    "models": models.app,
+    "bench": bench.bench,
+    "eval": evaluation.app,
+    "train": train.train,
+}
 
 
 class _Front(TyperGroup):
@@ -63,7 +63,7 @@ class _Front(TyperGroup):
         _dress(self)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=ORDER_OF_WORK.index)
+        return sorted(super().list_commands(ctx), key=[*COMMANDS].index)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         _list_commands(self, ctx, formatter)
@@ -184,29 +184,12 @@ def _front(
     pass
 
 
-app.add_typer(pairs.app, name="pairs")
-match.add_to(app)
-merge.add_to(app)
-aggregate.add_to(app)
-densify.add_to(app)
-localize.add_to(app)
-register.add_to(app)
-export.add_to(app)
-colmap_import.add_to(app)
-filter.add_to(app)
-reconstruct.add_to(app)
-refine.add_to(app)
-status.add_to(app)
-check.add_to(app)
-show.add_to(app)
-describe.add_to(app)
-follow.add_to(app)
-report.add_to(app)
-app.add_typer(models.app, name="models")
-bench.add_to(app)
 benchmarks.add_to(evaluation.app)
-app.add_typer(evaluation.app, name="eval")
-train.add_to(app)
+for _name, _command in COMMANDS.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name, epilog=f"Example: {_command.example}")(_command)
 
 
 def main() -> None:

@@ -69,11 +69,11 @@ def model_names(incomplete: str) -> list[str]:
     return [name for name in matchers() if name.startswith(incomplete)]
 
 
-def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(*groups: type, example: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of dataclasses, including nested ones; it is called with an instance of each.
 
     A field `typed` of a dataclass receives the options given on the command line. Dataclasses that declare the same
-    option get the same value.
+    option get the same value. example: a command line, for the help.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,6 +88,7 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
         run.__signature__ = inspect.Signature([*parameters.values(), context])  # type: ignore[attr-defined]
         run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
         run.__annotations__["context"] = typer.Context
+        run.example = example  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.images.options import ImageOptions
@@ -26,13 +24,9 @@ class Folders:
     output: Output = DEFAULT_OUTPUT
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("colmap-import", epilog="Example: romacli colmap-import photos/ -o job --camera-mode single")(
-        colmap_import
-    )
-
-
-@takes(Folders, ImportOptions, Replacing, TalkOptions)
+@takes(
+    Folders, ImportOptions, Replacing, TalkOptions, example="romacli colmap-import photos/ -o job --camera-mode single"
+)
 def colmap_import(folders: Folders, importing: ImportOptions, replacing: Replacing, talk: TalkOptions) -> None:
     """Verify a job's matches and write cameras, images, keypoints and matches into a COLMAP database.
 

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.densify.options import DensifyOptions
@@ -31,11 +29,7 @@ class CloudOptions:
     ] = False
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli densify job")(densify)
-
-
-@takes(CloudOptions, DensifyOptions, TalkOptions)
+@takes(CloudOptions, DensifyOptions, TalkOptions, example="romacli densify job")
 def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) -> None:
     """Build a dense, coloured point cloud of a reconstructed job from its stored warps, without matching again.
 

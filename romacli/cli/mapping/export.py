@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.export.formats import FORMATS
@@ -31,11 +29,7 @@ class ExportOptions:
     output: Annotated[Path | None, Option("New output folder. Default: OUT/FORMAT.", metavar="DIR", short="o")] = None
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli export undistorted job -o splat")(export)
-
-
-@takes(ExportOptions, TalkOptions)
+@takes(ExportOptions, TalkOptions, example="romacli export undistorted job -o splat")
 def export(options: ExportOptions, talk: TalkOptions) -> None:
     """Export a finished job for Gaussian splatting, nerfstudio, Bundler's readers, or as text and points.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, MatchedJob
@@ -17,11 +15,7 @@ class FilterChoice:
     job: MatchedJob = DEFAULT_OUTPUT
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("filter", epilog="Example: romacli filter job")(filter_job)
-
-
-@takes(FilterChoice, TalkOptions)
+@takes(FilterChoice, TalkOptions, example="romacli filter job")
 def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     """Find pairs of a job that may show different places that look alike, with a reason for each.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
@@ -42,11 +40,14 @@ class MapOptions:
     ] = DEFAULT
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli localize queries/ --model job -o localized")(localize)
-
-
-@takes(MapOptions, LocalizeOptions, MatcherOptions, MatchOptions, TalkOptions)
+@takes(
+    MapOptions,
+    LocalizeOptions,
+    MatcherOptions,
+    MatchOptions,
+    TalkOptions,
+    example="romacli localize queries/ --model job -o localized",
+)
 def localize(
     wanted: MapOptions, options: LocalizeOptions, building: MatcherOptions, matching: MatchOptions, talk: TalkOptions
 ) -> None:

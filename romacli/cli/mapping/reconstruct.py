@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.matching.match import describe, introduce, match_values, raise_failures
 from romacli.cli.options import DryRunOptions, TalkOptions, takes
@@ -32,10 +30,6 @@ if TYPE_CHECKING:
 _MOST_TOLD = 3
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli reconstruct photos/ -o job --camera-mode single")(reconstruct)
-
-
 @dataclass(frozen=True)
 class Georeferencing:
     panel: ClassVar[Panel] = Panel.mapping
@@ -49,7 +43,16 @@ class Georeferencing:
     ] = False
 
 
-@takes(JobOptions, ImportOptions, MapperOptions, FilterOptions, Georeferencing, DryRunOptions, TalkOptions)
+@takes(
+    JobOptions,
+    ImportOptions,
+    MapperOptions,
+    FilterOptions,
+    Georeferencing,
+    DryRunOptions,
+    TalkOptions,
+    example="romacli reconstruct photos/ -o job --camera-mode single",
+)
 def reconstruct(
     options: JobOptions,
     importing: ImportOptions,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.matching.match import match_values, raise_failures
 from romacli.cli.options import TalkOptions, takes
@@ -15,11 +13,7 @@ from romacli.localize.options import RegisterOptions
 from romacli.words import counted, first_few
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli register photos/ -o job")(register)
-
-
-@takes(JobOptions, RegisterOptions, TalkOptions)
+@takes(JobOptions, RegisterOptions, TalkOptions, example="romacli register photos/ -o job")
 def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> None:
     """Add photographs to a finished model by matching, posing and triangulating them; the rest of the model is kept.
 

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, KeypointOptions, MatchedJob, SiftImages
@@ -24,11 +22,9 @@ class JobChoice:
     images: SiftImages = None
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli aggregate job --max-keypoints 4096 --min-track-length 3")(aggregate)
-
-
-@takes(JobChoice, KeypointOptions, TalkOptions)
+@takes(
+    JobChoice, KeypointOptions, TalkOptions, example="romacli aggregate job --max-keypoints 4096 --min-track-length 3"
+)
 def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> None:
     """Recompute a job's keypoints and matches from its stored warps, with other settings.
 

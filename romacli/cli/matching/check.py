@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import StoreError
@@ -27,11 +25,7 @@ class CheckOptions:
     ] = False
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli check job --repair")(check)
-
-
-@takes(CheckOptions, TalkOptions)
+@takes(CheckOptions, TalkOptions, example="romacli check job --repair")
 def check(job: CheckOptions, talk: TalkOptions) -> None:
     """Verify a job's journal and everything derived from it, and report damage.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import DryRunOptions, TalkOptions, takes
 from romacli.errors import PartialError
@@ -21,11 +19,7 @@ if TYPE_CHECKING:
     from romacli.store.layout import Layout
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli match photos/ --pairs pairs.txt -o job")(match)
-
-
-@takes(JobOptions, ShardOptions, DryRunOptions, TalkOptions)
+@takes(JobOptions, ShardOptions, DryRunOptions, TalkOptions, example="romacli match photos/ --pairs pairs.txt -o job")
 def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: TalkOptions) -> None:
     """Match pairs of photographs and write keypoints shared by many views, in hloc's HDF5 layout.
 

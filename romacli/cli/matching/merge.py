@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
@@ -31,11 +29,7 @@ class Pieces:
     images: SiftImages = None
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli merge job")(merge)
-
-
-@takes(Pieces, KeypointOptions, TalkOptions)
+@takes(Pieces, KeypointOptions, TalkOptions, example="romacli merge job")
 def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
     """Collect the results of a job's shards and write keypoints and matches.
 

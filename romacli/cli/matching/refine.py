@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.matching.aggregate import tell_keypoints
 from romacli.cli.options import TalkOptions, takes
@@ -20,11 +18,7 @@ class RefineChoice:
     replaces: Replacing = False
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli refine job --images photos/")(refine)
-
-
-@takes(RefineChoice, TalkOptions)
+@takes(RefineChoice, TalkOptions, example="romacli refine job --images photos/")
 def refine(job: RefineChoice, talk: TalkOptions) -> None:
     """Refine a job's keypoints to sub-pixel precision by aligning the photographs around them.
 

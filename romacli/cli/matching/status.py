@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import typer
-
 from romacli.cli.console import print_report
 from romacli.cli.options import TalkOptions, takes
 from romacli.job.options import DEFAULT_OUTPUT, AnyJob
@@ -16,11 +14,7 @@ class StatusOptions:
     job: AnyJob = DEFAULT_OUTPUT
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli status job")(status)
-
-
-@takes(StatusOptions, TalkOptions)
+@takes(StatusOptions, TalkOptions, example="romacli status job")
 def status(options: StatusOptions, talk: TalkOptions) -> None:
     """Show the progress of a job: what is done, what is out of date, and which command comes next.
 

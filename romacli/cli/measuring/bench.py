@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
@@ -61,11 +59,7 @@ class BenchOptions:
     num_workers: NumWorkers = 2
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli bench photos/ --num-images 6 --compare uncached")(bench)
-
-
-@takes(BenchOptions, MatcherChoice, TalkOptions)
+@takes(BenchOptions, MatcherChoice, TalkOptions, example="romacli bench photos/ --num-images 6 --compare uncached")
 def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> None:
     """Measure how fast pairs are matched, stage by stage, on a folder or on generated photographs.
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
@@ -41,11 +39,13 @@ class Rehearsing:
     ] = False
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli train -o mini.safetensors --textures textures/ --minutes 120")(train)
-
-
-@takes(TrainOptions, Judging, Rehearsing, TalkOptions)
+@takes(
+    TrainOptions,
+    Judging,
+    Rehearsing,
+    TalkOptions,
+    example="romacli train -o mini.safetensors --textures textures/ --minutes 120",
+)
 def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk: TalkOptions) -> None:
     """Train the small model, RoMa, or MATCHA's fusion network on the small model's features.
 

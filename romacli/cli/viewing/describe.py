@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError, UsageError
@@ -31,11 +29,7 @@ class DescribeOptions:
     num_workers: NumWorkers = 2
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli describe photos/ -o local.h5 --model mini-sparse")(describe)
-
-
-@takes(DescribeOptions, TalkOptions)
+@takes(DescribeOptions, TalkOptions, example="romacli describe photos/ -o local.h5 --model mini-sparse")
 def describe(options: DescribeOptions, talk: TalkOptions) -> None:
     """Write keypoints of photographs with their descriptors, as hloc's extractors do.
 

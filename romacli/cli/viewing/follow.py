@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.matchers.options import DEFAULT, MatcherOptions, Model
@@ -42,12 +40,7 @@ class TrackOptions:
     matcher: MatcherOptions = MatcherOptions()
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli transfer cat.jpg lion.jpg --points eyes.csv --model matcha")(transfer)
-    app.command(epilog="Example: romacli track film.mp4 --points first.csv --overlay drawn.mp4")(track)
-
-
-@takes(TransferOptions, TalkOptions)
+@takes(TransferOptions, TalkOptions, example="romacli transfer cat.jpg lion.jpg --points eyes.csv --model matcha")
 def transfer(options: TransferOptions, talk: TalkOptions) -> None:
     """Find points of one photograph in another, which may show a different object of the same kind.
 
@@ -77,7 +70,7 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
         console.result(values, f"{told}; see {options.output}" if options.output else told, as_json=talk.as_json)
 
 
-@takes(TrackOptions, TalkOptions)
+@takes(TrackOptions, TalkOptions, example="romacli track film.mp4 --points first.csv --overlay drawn.mp4")
 def track(options: TrackOptions, talk: TalkOptions) -> None:
     """Follow points of the first frame through the others.
 

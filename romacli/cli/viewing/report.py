@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import PartialError
@@ -30,11 +28,7 @@ class ReportOptions:
     ] = None
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli report job")(report)
-
-
-@takes(ReportOptions, TalkOptions)
+@takes(ReportOptions, TalkOptions, example="romacli report job")
 def report(options: ReportOptions, talk: TalkOptions) -> None:
     """Write a report of a job: whether it worked, why not, and what to try, with figures and pictures.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from romacli.cli.console import Console
 from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
@@ -58,11 +56,7 @@ class ShowOptions:
     device: Device = "auto"
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: romacli show photos/1.jpg photos/2.jpg -o pair.png")(show)
-
-
-@takes(ShowOptions, TalkOptions)
+@takes(ShowOptions, TalkOptions, example="romacli show photos/1.jpg photos/2.jpg -o pair.png")
 def show(flags: ShowOptions, talk: TalkOptions) -> None:
     """Draw a pair: matches coloured by certainty, each photograph warped into the other, and certainty maps.
 
