@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,30 +168,20 @@ class _Check:
         except RomacliError:
             return []
 
-    def _noting(self, path: Path, remedy: str, *, removable: bool = False) -> _Noting:
+    @contextmanager
+    def _noting(self, path: Path, remedy: str, *, removable: bool = False) -> Iterator[None]:
+        """Record an expected error of the block, and move the file aside if allowed."""
         self.files += path.exists()
-        return _Noting(self, path, remedy, removable and self._mend)
+        aside = removable and self._mend
+        try:
+            yield
+        except RomacliError:
+            if path.exists() and aside:
+                path.replace(path.with_name(path.name + ".damaged"))
+            self._add(path, "it is missing or damaged", remedy, is_repaired=aside)
 
     def _add(self, path: Path, fault: str, remedy: str, *, is_repaired: bool = False) -> None:
         self.findings.append(Finding(str(path), fault, remedy, is_repaired))
-
-
-class _Noting:
-    """Records an expected error of its block, and moves the file aside if allowed."""
-
-    def __init__(self, check: _Check, path: Path, remedy: str, aside: bool) -> None:
-        self._check, self._path, self._remedy, self._aside = check, path, remedy, aside
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, RomacliError):
-            return False
-        if self._path.exists() and self._aside:
-            self._path.replace(self._path.with_name(self._path.name + ".damaged"))
-        self._check._add(self._path, "it is missing or damaged", self._remedy, is_repaired=self._aside)
-        return True
 
 
 def sentences(summary: CheckSummary) -> Iterator[str]:

@@ -40,14 +40,6 @@ class PreciseMatch(NetworkMatch):
     precision_AB: Tensor | None = None
     precision_BA: Tensor | None = None
 
-    @property
-    def overlap_AB(self) -> Tensor:
-        return self.certainty_AB
-
-    @property
-    def overlap_BA(self) -> Tensor | None:
-        return self.certainty_BA
-
 
 @dataclass(frozen=True)
 class Unfinished:

@@ -160,11 +160,11 @@ def results(
     threshold: float | None,
 ) -> list[Difference]:
     """Differences of warps, overlaps and precisions; the authors count overlaps above their threshold as 1."""
-    found = {"warp_AB": match.warp_AB, "overlap_AB": match.overlap_AB[..., None]}
+    found = {"warp_AB": match.warp_AB, "overlap_AB": match.certainty_AB[..., None]}
     if match.precision_AB is not None:
         found["precision_AB"] = match.precision_AB
-    if match.warp_BA is not None and match.overlap_BA is not None and match.precision_BA is not None:
-        found |= {"warp_BA": match.warp_BA, "overlap_BA": match.overlap_BA[..., None]}
+    if match.warp_BA is not None and match.certainty_BA is not None and match.precision_BA is not None:
+        found |= {"warp_BA": match.warp_BA, "overlap_BA": match.certainty_BA[..., None]}
         found["precision_BA"] = match.precision_BA
     if threshold is not None:
         for name in ("overlap_AB", "overlap_BA"):
@@ -181,7 +181,7 @@ def thresholded(golden: Mapping[str, np.ndarray], match: PreciseMatch, threshold
     differences = []
     for name in golden:
         if name.startswith("overlap"):
-            overlap = match.overlap_AB if name.startswith("overlap_AB") else match.overlap_BA
+            overlap = match.certainty_AB if name.startswith("overlap_AB") else match.certainty_BA
             ours = sliced(overlap[..., None], name)
             clear = np.abs(ours - threshold) > 3e-3
             differences.append(Difference(name, float(((ours > threshold) != (golden[name] == 1))[clear].sum()), 0))

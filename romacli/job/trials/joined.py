@@ -7,11 +7,8 @@ geometry are matched again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-from romacli.errors import RomacliError
-from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import remember
 from romacli.job.trials.groups import finished_overlaps, left_to_try
 from romacli.job.trials.trial import Trial, finished_digest
@@ -53,12 +50,9 @@ def try_joining(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSum
 
 def _verified(trial: Trial, pairs: Sequence[Pair], progress: Progress, stop: StopRequest) -> list[Pair]:
     """The pairs whose SIFT matches agree on one epipolar geometry."""
-    progress.begin("trying SIFT between groups", len(pairs))
-    sift = SiftMatches(lambda name: read_upright(trial.images.root / name)[0], capacity_bytes=_KEYPOINT_BYTES)
-    found = []
-    for pair in pairs:
-        with stop.at_once(), suppress(RomacliError):  # unreadable ones were reported before
-            if verify(sift.between(pair), pair_seed(*pair, seed=trial.options.seed)) is not None:
-                found.append(pair)
-        progress.advance()
-    return found
+    sift = SiftMatches(trial.read, capacity_bytes=_KEYPOINT_BYTES)
+
+    def agree(pair: Pair) -> bool:
+        return verify(sift.between(pair), pair_seed(*pair, seed=trial.options.seed)) is not None
+
+    return trial.those_that_gain(pairs, agree, "trying SIFT between groups", progress, stop)

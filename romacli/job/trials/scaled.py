@@ -6,13 +6,8 @@ Only pairs that gain by it at the coarse stage are matched again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
-
-from romacli.errors import RomacliError
-from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import remember
 from romacli.job.trials.groups import finished_overlaps, left_to_try
 from romacli.job.trials.trial import Trial, finished_digest
@@ -54,17 +49,10 @@ def _which_gain(
     trial: Trial, matcher: CoarseMatcher, pairs: Sequence[Pair], progress: Progress, stop: StopRequest
 ) -> list[Pair]:
     """The pairs of which half a photograph overlaps clearly more."""
+    scales = Scales(matcher, trial.read, capacity_bytes=_FEATURE_BYTES)
+    wholes = RecentFeatures(lambda name: matcher.encode_coarse([matcher.prepare(trial.read(name))]), _FEATURE_BYTES)
 
-    def read(name: str) -> np.ndarray:
-        return read_upright(trial.images.root / name)[0]
+    def gains(pair: Pair) -> bool:
+        return scales.best_part(pair, (wholes[pair[0]][0], wholes[pair[1]][0])) is not None
 
-    progress.begin("trying scales", len(pairs))
-    scales = Scales(matcher, read, capacity_bytes=_FEATURE_BYTES)
-    wholes = RecentFeatures(lambda name: matcher.encode_coarse([matcher.prepare(read(name))]), _FEATURE_BYTES)
-    gaining = []
-    for pair in pairs:
-        with stop.at_once(), suppress(RomacliError):  # unreadable ones were reported before
-            if scales.best_part(pair, (wholes[pair[0]][0], wholes[pair[1]][0])) is not None:
-                gaining.append(pair)
-        progress.advance()
-    return gaining
+    return trial.those_that_gain(pairs, gains, "trying scales", progress, stop)

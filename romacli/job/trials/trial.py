@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+
+from romacli.errors import RomacliError
+from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import digest
 from romacli.matchers.matcher import Matcher
 from romacli.progress import Progress
@@ -16,6 +21,8 @@ from romacli.store.images import KnownImage
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult, canonical
+
+Of = TypeVar("Of")
 
 
 def finished_pairs(pairs: PairList, journal: Journal) -> list[Pair]:
@@ -46,6 +53,23 @@ class Trial:
     options: MatchOptions
     journal: Callable[[], Journal]
     writing: Callable[[], AbstractContextManager[Append]]
+
+    def read(self, name: str) -> np.ndarray:
+        """A photograph, upright, RGB uint8 (H, W, 3)."""
+        return read_upright(self.images.root / name)[0]
+
+    def those_that_gain(
+        self, tried: Sequence[Of], gains: Callable[[Of], bool], title: str, progress: Progress, stop: StopRequest
+    ) -> list[Of]:
+        """What gains by a trial; unreadable photographs, which were reported before, do not."""
+        progress.begin(title, len(tried))
+        found = []
+        for each in tried:
+            with stop.at_once(), suppress(RomacliError):
+                if gains(each):
+                    found.append(each)
+            progress.advance()
+        return found
 
     def match_again(
         self,

@@ -6,12 +6,10 @@ Only these are tried, at the coarse stage and against a few partners; matched pa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
-from romacli.errors import RomacliError
 from romacli.geometry.turns import turn_image
-from romacli.images.upright import read_upright
 from romacli.job.outputs.origins import holds, holds_if_from, remember
 from romacli.job.trials.trial import Trial, finished_digest, finished_pairs
 from romacli.matchers.matcher import CoarseMatcher
@@ -21,7 +19,7 @@ from romacli.run.options import Try
 from romacli.run.retries.rotations import QUARTERS
 from romacli.stop import StopRequest
 from romacli.store.manifest import read_manifest
-from romacli.types import ImageList, Manifest, Pair
+from romacli.types import Manifest, Pair
 
 TURNED = "turned"
 # An image whose best pair overlaps by less hardly matches anything; a rotation must gain at least this factor.
@@ -57,15 +55,18 @@ def try_turned(trial: Trial, progress: Progress, stop: StopRequest) -> MatchSumm
     with trial.journal() as journal:
         done = finished_pairs(trial.pairs, journal)
         overlaps = {pair: journal.overlap(pair) or 0.0 for pair in done if journal.kind(pair) == "warp"}
-    found = list(starved(done, overlaps).items())[: max(1, len(done) // _PAIRS_A_TRIAL)]
+    partners = starved(done, overlaps)
+    tried = list(partners)[: max(1, len(done) // _PAIRS_A_TRIAL)]
     derived_from = finished_digest(done, trial.known)
-    if not isinstance(trial.matcher, CoarseMatcher):
+    matcher = trial.matcher
+    if not isinstance(matcher, CoarseMatcher):
         return summary
     noted = holds_if_from(trial.layout, TURNED, derived_from)
     if noted is None:
-        gaining = _which_gain(trial, trial.matcher, dict(found), progress, stop) if found else set()
+        gains = partial(_gains, trial, matcher, partners)
+        gaining = set(trial.those_that_gain(tried, gains, "trying rotations", progress, stop))
         known = gaining.union(turned_images(read_manifest(trial.layout.manifest)))
-        noted = {"tried": [name for name, _ in found], "turned": sorted(known), "left": sorted(gaining)}
+        noted = {"tried": tried, "turned": sorted(known), "left": sorted(gaining)}
         remember(trial.layout, TURNED, derived_from, noted)  # beforehand, as after a kill some match well
     if noted and (turned := set(noted.get("left", ()))):
         # The second photograph of a pair is the one rotated.
@@ -82,24 +83,11 @@ def turned_images(manifest: Manifest | None) -> tuple[str, ...]:
     return tuple(holds(manifest, TURNED).get("turned", ()))
 
 
-def _which_gain(
-    trial: Trial, matcher: CoarseMatcher, found: Mapping[str, Sequence[str]], progress: Progress, stop: StopRequest
-) -> set[str]:
-    """The images that overlap clearly more with a partner when rotated."""
-    progress.begin("trying rotations", len(found))
-    gaining = set()
-    for name, partners in found.items():
-        with stop.at_once(), suppress(RomacliError):  # unreadable ones were reported before
-            if _gains(trial.images, matcher, name, partners):
-                gaining.add(name)
-        progress.advance()
-    return gaining
-
-
-def _gains(images: ImageList, matcher: CoarseMatcher, name: str, partners: Sequence[str]) -> bool:
-    photograph = read_upright(images.root / name)[0]
+def _gains(trial: Trial, matcher: CoarseMatcher, partners: Mapping[str, Sequence[str]], name: str) -> bool:
+    """Whether an image overlaps clearly more with a partner when rotated."""
+    photograph = trial.read(name)
     views = [turn_image(photograph, turns) for turns in (0, *QUARTERS)]
-    others = [read_upright(images.root / partner)[0] for partner in partners]
+    others = [trial.read(partner) for partner in partners[name]]
     described = [matcher.encode_coarse([matcher.prepare(image)])[0] for image in (*views, *others)]
     features, of_partners = described[: len(views)], described[len(views) :]
     for partner in of_partners:
