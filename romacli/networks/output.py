@@ -29,7 +29,7 @@ class NetworkMatch:
 
 @dataclass(frozen=True)
 class PreciseMatch(NetworkMatch):
-    """Warps of a network that also predicts their precision; it calls the probability overlap.
+    """Warps of a network that also predicts their precision; its authors call the certainty overlap.
 
     Attributes:
         precision_AB: (B, H, W, 2, 2) float32, inverse covariance of x and y of the target, per squared pixel of a

@@ -245,7 +245,7 @@ def test_a_pair_in_two_stages_and_in_batches_is_the_same() -> None:
     whole = net.match(a, b)
     staged = net.result(net.refine(net.refine(net.start(a, b), a, b, down_to=4), a, b))
     # Pair 1 is pair 0 in reverse order.
-    for name in ("warp", "overlap", "precision"):
+    for name in ("warp", "certainty", "precision"):
         forward, backward = getattr(whole, f"{name}_AB"), getattr(whole, f"{name}_BA")
         torch.testing.assert_close(getattr(staged, f"{name}_BA"), backward)
         torch.testing.assert_close(forward[0], backward[1], atol=1e-3, rtol=1e-3)
