@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +104,7 @@ def run(
     )
     trainable = (CoarseAlone if kind == "coarse" else RefinersAlone)(asked)
     state = restored(asked, trainable)
-    rng, began = np.random.default_rng(seed), cpu_seconds()
+    rng, began = np.random.default_rng(seed), time.process_time()
     losses = []
     for step in range(steps):
         state.set_learning_rate(step / steps)
@@ -115,7 +115,7 @@ def run(
     return {
         "kind": kind, "row": row, "seed": seed, "steps": steps, "batch": options.batch, "side": options.side,
         "pairs": options.pairs, "parameters": trained, "loss": float(np.mean(losses[-20:])),
-        "cpu_s": round(cpu_seconds() - began), **{name: figures[name] for name in FIGURES},
+        "cpu_s": round(time.process_time() - began), **{name: figures[name] for name in FIGURES},
     }  # fmt: skip
 
 
@@ -151,11 +151,6 @@ def table(lines: Iterable[dict]) -> list[str]:
         millions = f"{found[0]['parameters'] / 1e6:.2f}"
         rows.append(f"| {kind} | {row} | {what} | {len(found)} | {millions} | " + " | ".join(cells) + " |")
     return rows
-
-
-def cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,11 +28,6 @@ from romacli.eval.model_poses import evaluate_poses, read_estimate
 from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 
 SIFT = "sift"
-
-
-def cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def seeded_dinov2(path: Path) -> Path:
@@ -53,10 +48,10 @@ def model_of(images: Path, name: str, cache: Path, scratch: Path, more: Sequence
 
 
 def measured(images: Path, name: str, cache: Path, more: Sequence[object] = ()) -> dict[str, Any]:
-    began = cpu_seconds()
+    began = sum(os.times()[:4])
     with TemporaryDirectory() as scratch:
         sparse, why = model_of(images, name, cache, Path(scratch) / "job", more)
-        result: dict[str, Any] = {"cpu_s": round(cpu_seconds() - began)}
+        result: dict[str, Any] = {"cpu_s": round(sum(os.times()[:4]) - began)}
         if sparse is None:
             return result | {"message": why}
         model = load_pycolmap().Reconstruction(sparse)

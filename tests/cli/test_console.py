@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 
 import pytest
@@ -53,6 +54,11 @@ def test_short_work_and_quiet_work_say_little(clock: Clock, capsys: pytest.Captu
     assert capsys.readouterr().err.splitlines() == ["matching: 40 to do", "all matched"]
     work(Console(quiet=True), clock, seconds_each=10.0)
     assert capsys.readouterr().err == ""
+
+
+def test_figures_without_data_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().result({"errors": {"mean": float("nan")}, "range": [1.0, float("inf")]}, "done", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"errors": {"mean": None}, "range": [1.0, None]}
 
 
 def test_nothing_to_do_and_further_rounds_are_not_announced(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
