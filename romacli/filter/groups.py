@@ -1,8 +1,7 @@
 """Which images belong together, and by which pairs: groups grow by what speaks for joining them, the surest first.
 
 Two pairs from images of one group to one of another stand or fall together where their triangle agrees, so what speaks
-for and against them is summed. Where the surest of such bundles say too little, or hardly more than what would join the
-same groups another way, groups stay apart.
+for and against them is summed. Where the surest of such bundles say too little, groups stay apart.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 import numpy as np
-
-# What is not this sure must be so many times as sure as any other way to join the same two groups.
-_SURE, _TIMES_RIVAL = 1.0, 1.5
 
 
 class _Bundles:
@@ -56,20 +52,11 @@ class _Bundles:
         """(E,) what speaks for the bundle of each pair."""
         return np.array([self._sums[bundle] for bundle in self._of])
 
-    def sure(self, pair: int) -> float:
-        """How much speaks for the bundle of a pair."""
-        bundle = self._of[pair]
-        return float(self._sums[bundle] / len(self.members[bundle]) ** 0.5 + self._worth[bundle])
-
-    def are_one(self, one: int, other: int) -> bool:
-        """Whether two pairs are of the same bundle."""
-        return self._of[one] == self._of[other]
-
     def _offer(self, bundle: int) -> None:
-        members = self.members[bundle]
-        sure = self.sure(members[0])
+        size = len(self.members[bundle])
+        sure = self._sums[bundle] / size**0.5 + self._worth[bundle]
         if sure > self._least[bundle]:
-            heappush(self._waiting, (-sure, bundle, len(members)))
+            heappush(self._waiting, (-sure, bundle, size))
 
 
 def join_images(
@@ -79,7 +66,7 @@ def join_images(
 
     Args:
         evidence: (E,) what speaks for each pair, in percent of an image; negative against it.
-        worth: (E,) what its overlap is worth beside evidence: between pairs that are as sure, the larger.
+        worth: (E,) what each one's overlap is worth beside evidence.
         least: (E,) what a bundle of pairs must have more of; the least of its pairs counts.
         together: (T, 3) the numbers of the pairs of triangles that agree.
     """
@@ -90,23 +77,11 @@ def join_images(
             others[one].append(rest)
     group = list(range(1 + max((max(edge) for edge in edges), default=-1)))
     members = [[image] for image in group]
-    pairs_of: list[list[int]] = [[] for _ in group]
-    for pair, edge in enumerate(edges):
-        for image in edge:
-            pairs_of[image].append(pair)
     while found := bundles.surest():
         one, other = (group[image] for image in edges[found[0]])
         if one == other:
             continue
         kept, gone = sorted((one, other), key=lambda number: -len(members[number]))
-        rivals = (
-            bundles.sure(pair)
-            for image in members[gone]
-            for pair in pairs_of[image]
-            if {group[end] for end in edges[pair]} == {one, other} and not bundles.are_one(pair, found[0])
-        )
-        if (sure := bundles.sure(found[0])) < _SURE and sure <= _TIMES_RIVAL * max(rivals, default=-np.inf):
-            continue
         for image in members[gone]:
             group[image] = kept
         members[kept] += members[gone]

@@ -28,16 +28,13 @@ from .unique import measure_unique
 _TIMES_USUAL, _LEAST_MISSING = np.array([6.0, 3.0]), np.array([0.05, 0.03])
 _BEST, _MOST_MISSING = 0.1, 0.5
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
-# Percent of an image that count for nothing if missing, and too many: such a pair is wrong whatever speaks for others.
+# Percent of an image that count for nothing, missing or unique, and that are too much: a pair that misses more is wrong
+# whatever speaks for others.
 _NOTHING, _TOO_MUCH = 0.2, 1.0
-# Percent that count for nothing if unique, and from which an image shows a detail: by warps alone, and where
-# photographs are seen.
-_NOTHING_UNIQUE, _DETAIL = np.array([0.2, 0.1]), np.array([0.3, 0.7])
-# What must speak for pairs between images of places that look alike, also where this share of their triangles
-# contradicts; and what matching all of both images is worth beside evidence, so that between pairs that are as sure the
-# larger joins. By warps alone, and where photographs are seen.
-_LEAST, _LEAST_CONTRADICTED, _CONTRADICTED = np.array([0.5, 0.1]), np.array([0.5, 0.3]), 0.1
-_PER_OVERLAP = np.array([0.7, 0.5])
+# By warps alone, and where photographs are seen: unique ones from which an image shows a detail; what must speak for
+# pairs between images of places that look alike; and what it is worth beside evidence to match all of both images, so
+# that between pairs that are as sure the larger joins.
+_DETAIL, _LEAST, _PER_OVERLAP = np.array([0.3, 0.7]), np.array([0.5, 0.3]), np.array([0.7, 0.4])
 # Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show a few by chance.
 _FEWEST_DETAILED = np.array([5, 10])
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
@@ -99,14 +96,13 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     against = (shares - may_miss(shares, matched / places, is_seen)) * (matched + missing) * percent
     is_doubted = against > _NOTHING
     unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
-    evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING_UNIQUE[is_seen], 0))
+    evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING, 0))
     is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken, is_seen)
-    least = np.where(_contradicted(evidence, together, broken), _LEAST_CONTRADICTED[is_seen], _LEAST[is_seen])
     is_joined, heard = join_images(
         views.edges,
         np.where(is_alike, evidence, 0),
         _PER_OVERLAP[is_seen] * matched / places,
-        np.where(is_alike, least, 0),
+        np.where(is_alike, _LEAST[is_seen], 0),
         together,
     )
     is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (heard >= 0))
@@ -163,15 +159,6 @@ def _alike(
     partners = np.bincount(edges.ravel(), minlength=len(is_alike))
     is_alike |= np.bincount(edges.ravel(), is_alike[edges[:, ::-1]].ravel(), len(is_alike)) > _AMONG_ALIKE * partners
     return np.asarray(is_alike[edges].all(1))
-
-
-def _contradicted(evidence: np.ndarray, together: np.ndarray, broken: np.ndarray) -> np.ndarray:
-    """(E,) the pairs that other ways round contradict, of triangles in which nothing speaks against any pair."""
-    agree, contradict = (
-        np.bincount(sides[(evidence[sides] >= 0).all(1)].ravel(), minlength=len(evidence))
-        for sides in (together, broken)
-    )
-    return np.asarray(contradict > _CONTRADICTED * (agree + contradict))
 
 
 def _sides(views: Views) -> tuple[np.ndarray, np.ndarray]:

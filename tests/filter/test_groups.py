@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from romacli.filter.groups import join_images
 
@@ -35,17 +34,6 @@ def test_the_overlap_decides_between_pairs_that_say_the_same() -> None:
     is_joined, heard = join_images(edges, np.zeros(3), worth, np.zeros(3), NONE)
     assert is_joined.tolist() == [False, True, True]
     assert heard.tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("rival", "is_joined"), [(0.0, True), (0.5, False)], ids=["nothing else", "another way says nearly as much"]
-)
-def test_a_weak_join_has_no_rival_that_says_nearly_as_much(rival: float, is_joined: bool) -> None:
-    edges, worth = [(0, 1), (0, 2), (1, 2)], np.full(3, 0.1)
-    found = join_images(edges, np.array([3, 0.6, rival]), worth, np.zeros(3), NONE)[0].tolist()
-    assert found == [True, is_joined, False]
-    sure = join_images(edges, np.array([3, 2.6, 2.0 * rival]), worth, np.zeros(3), NONE)[0].tolist()
-    assert sure == [True, True, False]
 
 
 def test_no_pairs_are_no_groups() -> None:
