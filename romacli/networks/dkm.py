@@ -66,15 +66,7 @@ class DKM(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, state_dict: Mapping[str, Tensor], *, fold: bool = True) -> DKM:
-        """Build a network ready for inference, with the weights of a published file.
-
-        Args:
-            state_dict: as published; float tensors of any precision, used as float32.
-            fold: merge the batch normalisations into the preceding convolutions.
-
-        Raises:
-            WeightsError: a name is missing, unexpected or of another shape.
-        """
+        """Build a network ready for inference, with the weights of a published file; see `RoMa.from_checkpoints`."""
         with torch.device("meta"):
             net = cls()
         load_strictly(net, state_dict, checkpoint_name, what="DKM", unread=CLASSIFIER)
@@ -121,15 +113,7 @@ class DKM(nn.Module):
         return process
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
-
-        Args:
-            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                if both contain its features.
-
-        Returns:
-            Warps and certainties at the size of the last pass.
-        """
+        """See `RoMa.match`."""
         started = self.start(features_A, features_B, symmetric=symmetric)
         return self.result(self.refine(started, features_A, features_B))
 
@@ -159,13 +143,7 @@ class DKM(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Refine pairs at all levels, then at stride 8 and below in a second pass.
-
-        Args:
-            state: from `start`, or from an earlier call with `down_to`.
-            features_A, features_B: from `encode`.
-            down_to: stop in the first pass after the level of this stride.
-        """
+        """Refine pairs at all levels, then at stride 8 and below in a second pass; see `RoMa.refine`."""
         steps = [("coarse", level) for level in LEVELS]
         if "fine_1" in features_A and "fine_1" in features_B:
             steps += [("fine", level) for level in LEVELS[1:]]
@@ -258,14 +236,7 @@ class Refiner(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, flow: Tensor, certainty: Tensor, image_shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Corrected flow and certainty.
-
-        Args:
-            x, y: (B, C, h, w) features of the source and the target image.
-            flow: (B, 2, h, w) float32, normalised x, y in the other image.
-            certainty: (B, 1, h, w) float32, logits.
-            image_shape: (H, W) of the images at stride 1.
-        """
+        """Corrected flow and certainty; the arguments are those of RoMa's refiner."""
         parts = [x, sample(y, flow), self.disp_emb(flow - pixel_grid(flow))]
         if self.correlation_radius is not None:
             parts.append(local_correlation(x, y, flow, self.correlation_radius))

@@ -158,15 +158,7 @@ class RoMaV2(nn.Module):
         }
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> PreciseMatch:
-        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
-
-        Args:
-            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                if both contain its features.
-
-        Returns:
-            Warps, overlaps and precisions at the size of the last pass. Targets may lie outside the other image.
-        """
+        """See `RoMa.match`; targets may lie outside the other image."""
         started = self.start(features_A, features_B, symmetric=symmetric)
         return self.result(self.refine(started, features_A, features_B))
 
@@ -210,13 +202,7 @@ class RoMaV2(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Refine pairs at all levels, then again in a second pass.
-
-        Args:
-            state: from `start`, or from an earlier call with `down_to`.
-            features_A, features_B: from `encode`.
-            down_to: stop in the first pass after the level of this stride.
-        """
+        """Refine pairs at all levels, then again in a second pass; see `RoMa.refine`."""
         passes = ["coarse", "fine"] if "fine_1" in features_A and "fine_1" in features_B else ["coarse"]
         steps = [(image, level) for image in passes for level in self.config.levels]
         if down_to is not None:
