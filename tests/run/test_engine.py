@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class FakePool:
             if self._dies(pair):
                 return Died("killed")
             self.done.append(pair)
-        return Done(MatchSummary(matched=len(pairs), encodes=3))
+        return Done(MatchSummary(matched=len(pairs), encodes=3, run_in=Counter(float32=len(pairs))))
 
     def close(self) -> None:
         pass
@@ -71,6 +71,7 @@ def test_every_piece_is_matched_once() -> None:
     total = run_pieces(PIECES, pool, pool.remaining, progress=Silent(), stop=StopRequest())
     assert sorted(pool.done) == sorted(pair for part in PIECES for pair in part)
     assert (total.matched, total.encodes, total.failed, total.given_up) == (20, 30, 0, ())
+    assert total.run_in == {"float32": 20}
 
 
 def test_what_a_dead_process_left_goes_to_another_and_nothing_is_matched_twice() -> None:
