@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from romacli.errors import WeightsError
 
 from .output import NetworkMatch, Unfinished
+from .parts.attention import attention
 from .parts.local_correlation import local_correlation
 from .parts.maps import sample
 from .parts.pointwise import Linear, PointwiseConv2d
@@ -210,9 +211,12 @@ class MatchEncoder(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Return the values (B, M, C) attended to by queries (B, N, C) with keys (B, M, C), as (B, N, C)."""
     query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    # Written out: the fused CPU kernel's backward pass is four times slower at these token counts.
-    attention = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-    return (attention @ value).transpose(1, 2).flatten(2)
+    if torch.is_grad_enabled():
+        # The fused CPU kernel's backward pass is four times slower at these token counts.
+        attended = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+    else:
+        attended = attention(query, key, value)
+    return attended.transpose(1, 2).flatten(2)
 
 
 def two_layers(width: int, last: nn.Linear | None = None) -> nn.Sequential:
