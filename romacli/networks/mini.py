@@ -1,4 +1,4 @@
-"""The small network included in the package: RoMa's design at a twentieth of its size, for CPUs.
+"""The small network included in the package: RoMa's design at a small fraction of its size, for CPUs.
 
 Operates on tensors only. Source of the design: RoMa (arXiv 2305.15404), sections 3.1 to 3.3; each class states where it
 differs and why.
