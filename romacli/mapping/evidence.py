@@ -39,6 +39,11 @@ class Attempt:
     evidence: float = 0.0
     is_kept: bool = False
 
+    @property
+    def ran_away(self) -> bool:
+        """Whether a camera of the largest model is one that no lens can be."""
+        return any("ran away" in doubt for doubt in self.doubts)
+
     def __str__(self) -> str:
         others = f" and {counted(len(self.others), 'smaller model')}" if self.others else ""
         against = f" ({'; '.join(self.doubts)})" if self.doubts else ""
@@ -67,7 +72,7 @@ def better(one: Attempt, other: Attempt) -> bool:
 
 
 def _weight(attempt: Attempt) -> tuple[bool, float]:
-    return attempt.registered > 0 and not any("ran away" in doubt for doubt in attempt.doubts), attempt.evidence
+    return attempt.registered > 0 and not attempt.ran_away, attempt.evidence
 
 
 def _runaways(model: Any, database: Path) -> Iterable[str]:

@@ -42,7 +42,10 @@ def run_mapper(
     if options.known_poses is not None:
         return _triangulate(database, image_root, output, options, content), ()
     if options.mapper == "auto" and not options.settings:
-        return _map_until_good(database, image_root, output, options, content, progress)
+        found, attempts = _map_until_good(database, image_root, output, options, content, progress)
+        if options.adjusts_cameras and any(attempt.is_kept and attempt.ran_away for attempt in attempts):
+            return _map_with_held_cameras(database, image_root, output, options, content, progress, (found, attempts))
+        return found, attempts
     if options.mapper == "hierarchical":
         found = _map_hierarchically(database, image_root, output, options, content)
     elif options.mapper == "global":
@@ -81,6 +84,32 @@ def _map_until_good(
     output.rename(output.with_name("given-up"))
     apart.rename(output)
     return others, (first, replace(second, is_kept=True))
+
+
+def _map_with_held_cameras(
+    database: Path,
+    image_root: Path,
+    output: Path,
+    options: MapperOptions,
+    content: Content,
+    progress: Callable[[int], None] | None,
+    before: tuple[Mapping[int, Any], tuple[Attempt, ...]],
+) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
+    """The incremental mapper's models with the database's cameras, if they have no fewer images than those `before`.
+
+    Two views, for one, do not determine focal length and distortion: adjusted, they run away.
+    """
+    apart = output.with_name("held")
+    apart.mkdir()
+    found = map_incrementally(database, image_root, apart, replace(options, refine_intrinsics=False), content, progress)
+    held = judge("incremental with cameras held", found, database)
+    models, attempts = before
+    kept = next(attempt for attempt in attempts if attempt.is_kept)
+    if held.registered < kept.registered or not better(held, kept):
+        return models, (*attempts, held)
+    output.rename(output.with_name("ran-away"))
+    apart.rename(output)
+    return found, (*(replace(attempt, is_kept=False) for attempt in attempts), replace(held, is_kept=True))
 
 
 def _blank(options: MapperOptions) -> Any:

@@ -35,8 +35,8 @@ class MapperOptions:
         MapperName,
         Option(
             "auto (incremental; if that leaves images out or a focal length diverges, also global, keeping the "
-            "better model), incremental, global (faster on many images) or hierarchical (incremental on parts of a "
-            "large scene, then merged)."
+            "better model; if its focal length diverges too, incremental with cameras held), incremental, global "
+            "(faster on many images) or hierarchical (incremental on parts of a large scene, then merged)."
         ),
     ] = MapperName.auto
     refine_intrinsics: Annotated[

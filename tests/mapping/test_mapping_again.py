@@ -71,6 +71,24 @@ def test_the_first_model_stays_where_the_second_is_no_better(tmp_path, monkeypat
     assert "kept" not in summary.attempts[1]
 
 
+@pytest.mark.parametrize(("seen", "kept"), [(8, 2), (7, 0)])
+def test_cameras_that_run_away_are_held_if_as_many_images_are_registered(tmp_path, monkeypatch, seen, kept):
+    make_scene(8).write(tmp_path / "a.db")
+    wild = Attempt("incremental", 8, 8, (), ("the focal length of camera 1 ran away, from 1 to 9 px",), evidence=4.0)
+    said = {"incremental": wild, "global": replace(wild, mapper="global", evidence=3.0)}
+    monkeypatch.setattr(
+        "romacli.mapping.mappers.judge",
+        lambda mapper, *rest: said.get(mapper) or replace(judge(mapper, *rest), registered=seen),
+    )
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert [index for index, attempt in enumerate(summary.attempts) if "kept" in attempt] == [kept]
+    assert "with cameras held" in summary.attempts[2]
+    (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
+    with closing(load_pycolmap().Database.open(tmp_path / "a.db")) as database:
+        held = np.array_equal(camera.params, database.read_all_cameras()[0].params)
+    assert held == (kept == 2)
+
+
 def test_images_that_a_filter_keeps_apart_call_no_global_mapper(tmp_path, monkeypatch):
     make_scene(8).write(tmp_path / "a.db")
     monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", without_last_images(4))
