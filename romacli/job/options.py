@@ -16,7 +16,7 @@ from romacli.refine.options import RefineOptions
 from romacli.run.options import Changed, EngineOptions, MatchOptions, Shard, parse_shard
 
 DEFAULT_OUTPUT = Path("romacli-out")
-# A candidate costs a twentieth of a pair, so preselection can demand more overlap than refinement does.
+# A candidate costs a tenth of a pair, so preselection can demand more overlap than refinement does.
 PRESELECTED_FROM = 0.05
 
 Output = Annotated[
