@@ -42,10 +42,7 @@ def run_mapper(
     if options.known_poses is not None:
         return _triangulate(database, image_root, output, options, content), ()
     if options.mapper == "auto" and not options.settings:
-        found, attempts = _map_until_good(database, image_root, output, options, content, progress)
-        if options.adjusts_cameras and any(attempt.is_kept and attempt.ran_away for attempt in attempts):
-            return _map_with_held_cameras(database, image_root, output, options, content, progress, (found, attempts))
-        return found, attempts
+        return _map_until_good(database, image_root, output, options, content, progress)
     if options.mapper == "hierarchical":
         found = _map_hierarchically(database, image_root, output, options, content)
     elif options.mapper == "global":
@@ -64,52 +61,51 @@ def _map_until_good(
     content: Content,
     progress: Callable[[int], None] | None,
 ) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
-    """The incremental mapper's models, or the global one's where those are doubtful and these are better."""
-    found = map_incrementally(database, image_root, output, options, content, progress)
-    first = judge("incremental", found, database)
-    if not first.doubts:
-        return found, (replace(first, is_kept=True),)
-    apart, changed = output.with_name("global"), database.with_name("global.db")
-    apart.mkdir()
-    shutil.copyfile(database, changed)
-    others = _map_globally(changed, image_root, apart, replace(options, mapper=MapperName.global_), content)
-    if others:
-        largest = max(others, key=lambda index: others[index].num_reg_images())
-        least_deg = least_angle_deg(initial_pairs(database))
-        complete(others[largest], database, image_root, options, content, least_deg=least_deg)
-        write_model(others[largest], apart / str(largest))
-    second = judge("global", others, database)
-    if not better(second, first):
-        return found, (replace(first, is_kept=bool(found)), second)
-    output.rename(output.with_name("given-up"))
-    apart.rename(output)
-    return others, (first, replace(second, is_kept=True))
+    """The incremental mapper's models, or the global one's where those are doubtful and these are better.
 
-
-def _map_with_held_cameras(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: Content,
-    progress: Callable[[int], None] | None,
-    before: tuple[Mapping[int, Any], tuple[Attempt, ...]],
-) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
-    """The incremental mapper's models with the database's cameras, if they have no fewer images than those `before`.
-
-    Two views, for one, do not determine focal length and distortion: adjusted, they run away.
+    Where cameras ran away in the better ones too, the incremental mapper runs again with cameras held, and its models
+    count if they have no fewer images: two views, for one, do not determine focal length and distortion.
     """
-    apart = output.with_name("held")
-    apart.mkdir()
-    found = map_incrementally(database, image_root, apart, replace(options, refine_intrinsics=False), content, progress)
-    held = judge("incremental with cameras held", found, database)
-    models, attempts = before
-    kept = next(attempt for attempt in attempts if attempt.is_kept)
-    if held.registered < kept.registered or not better(held, kept):
-        return models, (*attempts, held)
-    output.rename(output.with_name("ran-away"))
-    apart.rename(output)
-    return found, (*(replace(attempt, is_kept=False) for attempt in attempts), replace(held, is_kept=True))
+    models = {output: map_incrementally(database, image_root, output, options, content, progress)}
+    attempts = {output: judge("incremental", models[output], database)}
+    best = output
+    if attempts[best].doubts:
+        apart = _new(output.with_name("global"))
+        models[apart] = _map_globally_and_complete(database, image_root, apart, options, content)
+        attempts[apart] = judge("global", models[apart], database)
+        best = apart if better(attempts[apart], attempts[best]) else best
+    if attempts[best].ran_away and options.adjusts_cameras:
+        apart, held = _new(output.with_name("held")), replace(options, refine_intrinsics=False)
+        models[apart] = map_incrementally(database, image_root, apart, held, content, progress)
+        attempts[apart] = judge("incremental with cameras held", models[apart], database)
+        if attempts[apart].registered >= attempts[best].registered and better(attempts[apart], attempts[best]):
+            best = apart
+    if best != output:
+        output.rename(output.with_name("given-up"))
+        best.rename(output)
+    return models[best], tuple(
+        replace(attempt, is_kept=folder == best and bool(models[best])) for folder, attempt in attempts.items()
+    )
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _map_globally_and_complete(
+    database: Path, image_root: Path, output: Path, options: MapperOptions, content: Content
+) -> Mapping[int, Any]:
+    """The global mapper's models, the largest with the images that the incremental mapper can add to it."""
+    changed = database.with_name("global.db")
+    shutil.copyfile(database, changed)
+    found = _map_globally(changed, image_root, output, replace(options, mapper=MapperName.global_), content)
+    if found:
+        largest = max(found, key=lambda index: found[index].num_reg_images())
+        least_deg = least_angle_deg(initial_pairs(database))
+        complete(found[largest], database, image_root, options, content, least_deg=least_deg)
+        write_model(found[largest], output / str(largest))
+    return found
 
 
 def _blank(options: MapperOptions) -> Any:
