@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,6 +27,7 @@ from .parts.maps import sample
 from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.solve import solve_positive_definite
+from .weights import read_weights
 
 COARSE_STRIDE = 16
 REFINED_STRIDES = (8, 4, 2)
@@ -768,16 +768,3 @@ def config_from_json(text: str) -> MiniConfig:
     """Return the configuration written by `config_to_json`."""
     stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
     return MiniConfig(**(WITHOUT_CONTEXT | stored))
-
-
-def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read the metadata and the tensors of a .safetensors file.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {error}. Fetch it again or train a new one.") from error

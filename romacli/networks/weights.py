@@ -224,6 +224,21 @@ def read_state_dict(path: Path, *, within: str | None = None) -> dict[str, Tenso
     return state
 
 
+def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read the metadata and the tensors of a file made by `romacli train`.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}. Fetch it again or train a new one.") from error
+
+
 def read_facts(path: Path) -> dict[str, str]:
     """The metadata of a .safetensors file; empty for other or damaged files, which `read_state_dict` reports."""
     from safetensors import SafetensorError, safe_open

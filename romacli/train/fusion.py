@@ -22,8 +22,9 @@ from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
 from romacli.networks.matcha import Fusion, FusionConfig
-from romacli.networks.mini import Trunk, load_mini, read_weights
+from romacli.networks.mini import Trunk, load_mini
 from romacli.networks.parts.maps import resized
+from romacli.networks.weights import read_weights
 
 from .losses import fusion_loss
 from .options import TrainOptions
