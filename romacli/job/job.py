@@ -19,7 +19,7 @@ from romacli.job.options import JobOptions
 from romacli.job.outputs.hloc import made_as
 from romacli.job.outputs.in_use import require_same_photographs, require_same_way
 from romacli.job.reaggregate import ReaggregateOptions, remembered_options
-from romacli.matchers.matcher import EITHER_DTYPE, KeypointMatcher, Matcher, kept_settings
+from romacli.matchers.matcher import CPU_DTYPES, EITHER_DTYPE, KeypointMatcher, Matcher, kept_settings
 from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
@@ -192,7 +192,7 @@ def _with_matcher(
         UsageError: the matcher does not support rotated or enlarged photographs.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
-    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in EITHER_DTYPE.split(" or "):
+    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in CPU_DTYPES:
         chosen = replace(chosen, dtype=begun_in)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     if keypoints.external:
@@ -207,7 +207,7 @@ def _with_matcher(
 def _matcher_settings(matcher: Matcher, stored: Manifest | None) -> dict[str, Any]:
     """The settings of the matcher; a job in either of two types continues in each of them."""
     settings = kept_settings(matcher)
-    if _stored_dtype(stored) == EITHER_DTYPE and settings.get("dtype") in EITHER_DTYPE.split(" or "):
+    if _stored_dtype(stored) == EITHER_DTYPE and settings.get("dtype") in CPU_DTYPES:
         settings["dtype"] = EITHER_DTYPE
     return settings
 

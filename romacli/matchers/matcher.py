@@ -57,7 +57,8 @@ class KeypointMatcher(Matcher, Protocol):
 
 
 # Of a matcher that `--dtype auto` runs in the faster of two types, as exact in both.
-EITHER_DTYPE = "float32 or bfloat16"
+CPU_DTYPES = ("float32", "bfloat16")
+EITHER_DTYPE = " or ".join(CPU_DTYPES)
 
 
 def kept_settings(matcher: Matcher) -> dict[str, Any]:
