@@ -86,7 +86,7 @@ class RefinersAlone(Frozen):
     """The refiners, after mini's decoder."""
 
     def __init__(self, options: TrainOptions) -> None:
-        super().__init__(replace(options, setup=None), ("refiners.", "log_descriptor_gain"))
+        super().__init__(replace(options, setup=None, config=None), ("refiners.", "log_descriptor_gain"))
         self.robust = options.setup == "VII"
 
 
