@@ -10,8 +10,9 @@ from pathlib import Path
 from romacli.errors import InputError
 from romacli.job.hold import hold
 from romacli.job.outputs.hloc import HlocSummary
-from romacli.job.reaggregate import ReaggregateOptions, reaggregate
+from romacli.job.reaggregate import ReaggregateOptions, reaggregate_held
 from romacli.job.trials.merged import keep_tried, tried_in
+from romacli.job.trials.trial import finished_pairs
 from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
@@ -46,12 +47,12 @@ def merge(
     """
     manifest = _common_manifest(layout, others)
     with hold(layout, progress, stop):
-        parts = [each for each in (layout, *others) if each.manifest.exists()]
-        tried = [tried_in(each, _united_pairs([each])) for each in parts] if others else []
+        parts = [(each, _united_pairs([each]), read_images(each.images)) for each in (layout, *others)]
         pairs = _united_pairs([layout, *others])
         images = _united_images([layout, *others])
         layout.root.mkdir(parents=True, exist_ok=True)
         if read_manifest(layout.manifest) is None:
+            parts = parts[1:]
             write_manifest(layout.manifest, replace(manifest, outputs={}))
         with written_whole(layout.pairs) as temporary:
             write_pairs(temporary, pairs)
@@ -60,9 +61,10 @@ def merge(
         with open_journal(layout, manifest, images) as journal:
             cut_torn_ends(journal)
             missing = journal.waiting(pairs.pairs)
-        if others:
-            keep_tried(layout, pairs, tried)
-    keypoints = reaggregate(layout, options, progress, stop)
+            if others:
+                tried = [tried_in(each, finished_pairs(listed, journal), known) for each, listed, known in parts]
+                keep_tried(layout, finished_pairs(pairs, journal), images, tried)
+            keypoints = reaggregate_held(layout, manifest, images, journal, options, progress, stop)
     return MergeSummary(len(pairs), missing, files, keypoints)
 
 

@@ -29,7 +29,7 @@ from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
-from romacli.types import PairList, Size
+from romacli.types import Manifest, PairList, Size
 from romacli.words import counted_of
 
 
@@ -111,25 +111,37 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
     manifest = read_manifest(layout.manifest)
     if manifest is None:
         raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
+    images = read_images(layout.images)
+    with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
+        return reaggregate_held(layout, manifest, images, journal, options, progress, stop)
+
+
+def reaggregate_held(
+    layout: Layout,
+    manifest: Manifest,
+    images: Mapping[str, KnownImage],
+    journal: Journal,
+    options: ReaggregateOptions,
+    progress: Progress,
+    stop: StopRequest,
+) -> HlocSummary:
+    """`reaggregate` in a folder that this process holds. images: the job's photographs."""
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
     pairs = read_pairs(layout.pairs, None).pairs
     check_names({name for pair in pairs.pairs for name in pair})
-    images = read_images(layout.images)
-    with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
-        for note in journal.damaged:
-            progress.warn(f"{note}; `romacli check {layout.root} --repair` repairs the file")
-        _require_matches(layout, journal, pairs, progress)
-        known = _known_sizes(layout, journal, pairs, images)
-        sizes = {name: size for name, size in known.items() if size != UNREAD}
-        if options.external:
-            options.external.check(list(sizes), aggregate)
-        masks = masks_of(options.masks or noted_masks(layout), sizes)
-        if options.masks is not None:
-            note_masks(layout, options.masks)
-        refinement = Refinement(options.refine, options.images or photographs_of(layout), images)
-        made_of = (journal, pairs, sizes, aggregate, known, options.external, masks, refinement)
-        sources = HlocSources(*made_of, replaces=options.replaces)
-        return derive_hloc(layout, sources, progress, stop)
+    for note in journal.damaged:
+        progress.warn(f"{note}; `romacli check {layout.root} --repair` repairs the file")
+    _require_matches(layout, journal, pairs, progress)
+    known = _known_sizes(layout, journal, pairs, images)
+    sizes = {name: size for name, size in known.items() if size != UNREAD}
+    if options.external:
+        options.external.check(list(sizes), aggregate)
+    masks = masks_of(options.masks or noted_masks(layout), sizes)
+    if options.masks is not None:
+        note_masks(layout, options.masks)
+    refinement = Refinement(options.refine, options.images or photographs_of(layout), images)
+    made_of = (journal, pairs, sizes, aggregate, known, options.external, masks, refinement)
+    return derive_hloc(layout, HlocSources(*made_of, replaces=options.replaces), progress, stop)
 
 
 def _require_matches(layout: Layout, journal: Journal, pairs: PairList, progress: Progress) -> None:

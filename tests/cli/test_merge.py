@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.matchers import registry
+from romacli.store.journal import Journal
 from romacli.types import MatcherSpec
 
 NAMES = ["1.png", "2 ü.png", "3.png", "4.png"]
@@ -63,6 +64,17 @@ def test_folders_matched_apart_from_copies_are_collected(photographs: PlanePhoto
     again = run("merge", "new/job", "here", "there", "--method", "cells", "--json")
     assert json.loads(again.stdout)["files"] == 0
     assert not Path("here/features.h5").exists()
+
+
+def test_each_journal_is_read_once(photographs: PlanePhotographs, monkeypatch: pytest.MonkeyPatch) -> None:
+    match("here", "0/2")
+    match("there", "1/2")
+    opened = []
+    monkeypatch.setattr(
+        Journal, "open", lambda *args, of=Journal.open, **more: opened.append(args[0]) or of(*args, **more)
+    )
+    assert run("merge", "job", "here", "there", "--method", "cells").exit_code == 0
+    assert opened == [Path("job/journal")]
 
 
 def test_other_settings_and_other_photographs_are_not_mixed(photographs: PlanePhotographs) -> None:
