@@ -1,4 +1,4 @@
-"""Training of the mini network: three sizes, first with one pass and then with two, and the losses of its stages."""
+"""Training of the mini network: three sizes, first with one pass and then with two."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .setups import chosen, mini_config
 from .trainable import Batch, Phase, Trainable
 
 SIZES = (192, 224, 320)  # many small pairs first, when their number matters most; finally as photographs are matched
+SIZES_FROM_WEIGHTS = SIZES[:2]  # in trained weights, a last phase of two passes made fewer points right
 PHASE_ENDS = (0.35, 0.78)
 COARSE_SHARE = 0.6  # side of the first of two passes, as a share of the last size
 STRIDE = 16
@@ -57,7 +58,9 @@ class MiniTrainable(Trainable):
                 f"{options.start} does not fit --setup {options.setup} of mini. Leave --from or --setup out."
             )
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
-        super().__init__(network.to(device), options.sizes or SIZES, precision)
+        super().__init__(
+            network.to(device), options.sizes or (SIZES_FROM_WEIGHTS if options.start else SIZES), precision
+        )
         if len(self.sizes) not in (2, 3) or any(side % STRIDE or side <= 0 for side in self.sizes):
             raise UsageError(
                 f"--sizes of mini must be three multiples of {STRIDE}, such as 192,224,320, or two, such as 192,224, "

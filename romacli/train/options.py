@@ -100,8 +100,8 @@ class TrainOptions:
     sizes: Annotated[
         tuple[int, ...] | None,
         Option(
-            "Sides of the pairs in the phases of the schedule. mini has three, and with two sides leaves out the last, "
-            "of two passes. Default: the network's own.",
+            "Sides of the pairs in the phases of the schedule. mini has three; with two, its default with --from, it "
+            "leaves out the last, of two passes. Default: the network's own.",
             metavar="PX,...",
             parse=_sides,
         ),

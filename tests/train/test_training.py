@@ -221,6 +221,14 @@ def test_schedule_of_two_sizes_has_one_pass_throughout(options):
     assert phases == [Phase(192, None), Phase(224, None), Phase(224, None)]
 
 
+def test_training_from_weights_has_one_pass_unless_sizes_are_given(options):
+    options.output.write_bytes(trainable(options).exported({}))
+    going_on = replace(options, start=options.output, sizes=None)
+    assert trainable(going_on).phase_at(1.0).coarse_size is None
+    assert trainable(replace(going_on, sizes=(64, 64, 96))).phase_at(1.0).coarse_size is not None
+    assert trainable(replace(going_on, start=None)).phase_at(1.0).coarse_size is not None
+
+
 @pytest.mark.parametrize("sizes", [(64,), (64, 64, 100), (0, 64, 64), (64,) * 4])
 def test_sizes_that_do_not_fit_the_network_are_refused(options, sizes):
     with pytest.raises(UsageError, match="three multiples of 16"):
