@@ -192,7 +192,7 @@ def _with_matcher(
         UsageError: the matcher does not support rotated or enlarged photographs.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
-    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in CPU_DTYPES:
+    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in (*CPU_DTYPES, EITHER_DTYPE):
         chosen = replace(chosen, dtype=begun_in)
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     if keypoints.external:

@@ -209,14 +209,15 @@ def _match(
 
 
 def _setup(job: Job, *, expected: int) -> WorkerSetup:
-    """The settings a worker process needs before it gets pairs."""
+    """The settings a worker process needs before it gets pairs; its number type is the job's, whatever its device."""
+    asked = job.options.matcher_options
     return WorkerSetup(
         ImageList(job.images.root.resolve(), job.images.names),
         job.layout.journal.resolve(),
         job.fingerprint,
         dict(job.photographs.stamps),
         job.options.matcher.model,
-        job.options.matcher_options,
+        replace(asked, dtype=job.manifest.settings.get("dtype", asked.dtype)),
         job.options.match,
         tuple(job.manifest.retries),
         expected,

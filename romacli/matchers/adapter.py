@@ -17,7 +17,7 @@ from torch import Tensor
 from romacli.errors import UsageError, WeightsError
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher, normalise, resize
 from romacli.matchers.device import resolve_device, resolve_dtype
-from romacli.matchers.matcher import least_coarse_overlap
+from romacli.matchers.matcher import EITHER_DTYPE, least_coarse_overlap
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
 from romacli.networks.weights import locate, sha256_of, weights_folder
@@ -68,13 +68,14 @@ def _matcher(
     adapter: Adapter, network: Any, settings: DenseSettings, options: MatcherOptions, spec: MatcherSpec
 ) -> TwoPassMatcher:
     device = resolve_device(options.device)
+    by_cpu = options.dtype == "auto" and device.type == "cpu" and _defaults(spec).bfloat16_on_cpu
     network = network.to(device) if adapter.autocast else network.to(device, getattr(torch, settings.dtype))
     return TwoPassMatcher(
         network.eval(),
         settings,
         device=device,
         autocast=adapter.autocast,
-        dtype_by_cpu=options.dtype == "auto" and device.type == "cpu" and _defaults(spec).bfloat16_on_cpu,
+        in_either_dtype=by_cpu or options.dtype == EITHER_DTYPE,
         resize=adapter.resize,
         normalise=adapter.normalise,
     )

@@ -100,19 +100,19 @@ class TwoPassMatcher:
         *,
         device: torch.device,
         autocast: bool,
-        dtype_by_cpu: bool = False,
+        in_either_dtype: bool = False,
         resize: Callable[[np.ndarray, Size], Tensor] = resize,
         normalise: Callable[[Tensor], Tensor] = normalise,
     ) -> None:
         """Take a network on its device; on a CPU this process then reuses freed memory (`keep_freed_memory`).
 
         autocast: run the network under torch's autocast.
-        dtype_by_cpu: whether another CPU would get the other of `EITHER_DTYPE`.
+        in_either_dtype: whether another machine may get the other of `EITHER_DTYPE`.
         resize: resizes RGB uint8 (H, W, 3) to (1, 3, height, width), on the host.
         normalise: converts resized images (B, 3, H, W) to the network's input, on the device.
         """
         self.name = settings.model
-        self.dtype_by_cpu = dtype_by_cpu
+        self.in_either_dtype = in_either_dtype
         self.batch_size, self.coarse_batch_size = (
             (1, 1) if device.type == "cpu" else (BATCH_ON_GPU, COARSE_BATCH_ON_GPU)
         )

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from romacli.errors import InputError, UsageError
+from romacli.matchers.matcher import EITHER_DTYPE
 from romacli.networks.parts.pointwise import pointwise
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -45,10 +46,10 @@ def _is_there(device: torch.device) -> bool:
 def resolve_dtype(word: str, device: torch.device, *, bfloat16_on_cpu: bool = False) -> torch.dtype:
     """The number type named by `--dtype`; `auto` is float16 on CUDA and float32 elsewhere.
 
-    bfloat16_on_cpu: `auto` is bfloat16 on CPUs that are faster in it.
+    bfloat16_on_cpu: `auto` is the faster of `EITHER_DTYPE` on a CPU.
     """
-    if word == "auto" and device.type == "cpu" and bfloat16_on_cpu and has_fast_bfloat16(device):
-        return torch.bfloat16
+    if word == EITHER_DTYPE or (word == "auto" and device.type == "cpu" and bfloat16_on_cpu):
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if word == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if word not in DTYPES:

@@ -56,15 +56,15 @@ class KeypointMatcher(Matcher, Protocol):
         ...
 
 
-# Of a matcher that `--dtype auto` runs in the faster of two types, as exact in both.
+# Of a matcher that `--dtype auto` runs in the faster of two types on CPUs, as exact in both.
 CPU_DTYPES = ("float32", "bfloat16")
 EITHER_DTYPE = " or ".join(CPU_DTYPES)
 
 
 def kept_settings(matcher: Matcher) -> dict[str, Any]:
-    """The settings that results are stored under: those of a matcher, the same on all CPUs."""
-    by_cpu = getattr(matcher, "dtype_by_cpu", False)
-    return {**matcher.settings, **({"dtype": EITHER_DTYPE} if by_cpu else {})}
+    """The settings that results are stored under: those of a matcher, the same on all machines that may go on."""
+    in_either = getattr(matcher, "in_either_dtype", False)
+    return {**matcher.settings, **({"dtype": EITHER_DTYPE} if in_either else {})}
 
 
 @dataclass(frozen=True)

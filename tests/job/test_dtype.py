@@ -10,8 +10,9 @@ import pytest
 from support.homography import HomographyMatcher
 from support.plane import PlanePhotographs, photograph_plane
 
-from romacli.errors import SettingsDifferError
+from romacli.errors import NothingFoundError, SettingsDifferError
 from romacli.images.options import ImageOptions
+from romacli.job import matching
 from romacli.job.job import open_job
 from romacli.job.matching import run_job
 from romacli.job.options import JobOptions, KeypointOptions
@@ -19,6 +20,8 @@ from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice, MatcherOptions
 from romacli.progress import Silent
 from romacli.refine.options import RefineOptions
+from romacli.run.match import MatchSummary
+from romacli.run.options import EngineName, EngineOptions
 from romacli.stop import StopRequest
 from romacli.store.history import read_runs
 from romacli.store.layout import Layout
@@ -37,10 +40,11 @@ class Computer:
         self._output = folder / "job"
 
     def build(self, options: MatcherOptions, name: str) -> HomographyMatcher:
-        dtype = self.dtype if options.dtype == "auto" else options.dtype
+        may_choose = options.dtype in ("auto", EITHER)
+        dtype = self.dtype if may_choose else options.dtype
 
         class OfType(HomographyMatcher):
-            dtype_by_cpu = options.dtype == "auto"
+            in_either_dtype = may_choose
 
             @property
             def settings(self) -> dict[str, Any]:
@@ -48,7 +52,7 @@ class Computer:
 
         return OfType(self.photographs.by_digest, nodes=20)
 
-    def run(self, *pairs: str, dtype: str = "auto") -> int:
+    def run(self, *pairs: str, dtype: str = "auto", engine: EngineName | None = None) -> int:
         """The number of pairs that a run of the job matches."""
         listed = self._output.parent / "pairs.txt"
         listed.write_text("\n".join(pairs) + "\n")
@@ -58,6 +62,7 @@ class Computer:
             pairs=str(listed),
             matcher=MatcherChoice("plane", MatcherOptions(dtype=dtype)),
             keypoints=KeypointOptions(refine=RefineOptions(refine=False), typed=frozenset({"refine"})),
+            engine=EngineOptions(engine),
         )
         return run_job(open_job(options, Silent()), Silent(), StopRequest()).run
 
@@ -82,6 +87,20 @@ def test_a_job_goes_on_in_the_type_of_each_machine_and_tells_how_many_pairs_had_
     counts = [run.counts for run in read_runs(layout.runs) if run.stage == "matching"]
     assert [each.get("bfloat16 pairs") for each in counts] == [1, None]
     assert [each.get("float32 pairs") for each in counts] == [None, 2]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("auto", EITHER), ("float32", "float32")])
+def test_processes_on_other_devices_match_in_the_type_of_the_job(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, asked: str, expected: str
+) -> None:
+    given = []
+    monkeypatch.setattr(
+        matching, "match_in_parallel", lambda setup, *_: given.append(setup.matcher.dtype) or MatchSummary()
+    )
+    for word in (asked, "auto"):
+        with pytest.raises(NothingFoundError):
+            computer.run("1.png 2.png", dtype=word, engine=EngineName.ray)
+    assert given == [expected, expected]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

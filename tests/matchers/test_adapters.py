@@ -118,6 +118,7 @@ def test_devices_and_types_that_are_not_there() -> None:
     assert resolve_device("cpu") == cpu
     assert resolve_dtype("auto", cpu) == torch.float32
     assert resolve_dtype("auto", torch.device("cuda")) == torch.float16
+    assert resolve_dtype(EITHER_DTYPE, torch.device("cuda")) == torch.bfloat16
     with pytest.raises(InputError, match="--device cuda:99 is not available"):
         resolve_device("cuda:99")
     with pytest.raises(UsageError, match="--dtype float16 is not supported on a CPU"):
@@ -127,10 +128,12 @@ def test_devices_and_types_that_are_not_there() -> None:
 @pytest.mark.parametrize("fast", [False, True])
 def test_only_a_matcher_measured_in_bfloat16_gets_it_by_itself(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(device, "has_fast_bfloat16", lambda _: fast)
-    chosen, given = (load_seeded("mini", MatcherOptions(device="cpu", dtype=word)) for word in ("auto", "float32"))
+    words = ("auto", EITHER_DTYPE, "float32")
+    chosen, going_on, given = (load_seeded("mini", MatcherOptions(device="cpu", dtype=word)) for word in words)
     assert chosen.settings["dtype"] == ("bfloat16" if fast else "float32")
     assert given.settings["dtype"] == "float32"
     assert kept_settings(chosen)["dtype"] == EITHER_DTYPE
+    assert kept_settings(going_on) == kept_settings(chosen)
     assert kept_settings(given) == given.settings
     other = load_seeded("tiny-roma", MatcherOptions(device="cpu"))
     assert kept_settings(other)["dtype"] == other.settings["dtype"] == "float32"

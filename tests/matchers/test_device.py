@@ -6,6 +6,7 @@ from benchmarks import roofline
 
 from romacli.matchers import device as devices
 from romacli.matchers.device import fastest_s, has_fast_bfloat16, product_rate, resolve_dtype
+from romacli.matchers.matcher import EITHER_DTYPE
 
 CPU = torch.device("cpu")
 
@@ -16,6 +17,7 @@ def test_bfloat16_is_used_on_a_cpu_only_where_it_is_clearly_faster(monkeypatch, 
     monkeypatch.setattr(devices, "fastest_s", lambda work, device, repeats: seconds[work().dtype])
     assert has_fast_bfloat16(CPU) is expected
     assert resolve_dtype("auto", CPU, bfloat16_on_cpu=True) == (torch.bfloat16 if expected else torch.float32)
+    assert resolve_dtype(EITHER_DTYPE, CPU) == (torch.bfloat16 if expected else torch.float32)
     assert resolve_dtype("auto", CPU) == torch.float32
     assert resolve_dtype("float32", CPU, bfloat16_on_cpu=True) == torch.float32
 
