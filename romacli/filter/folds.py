@@ -14,7 +14,6 @@ import numpy as np
 
 from romacli.forest import Forest
 
-from .judge import Judged
 from .lattice import Edge
 from .placed import Told
 
@@ -33,15 +32,19 @@ class Fold:
     blocks: tuple[tuple[int, ...], ...] = ()
 
 
-def find_fold(judged: Mapping[Edge, Judged], told: Mapping[Edge, Told]) -> Fold:
-    """What one model says of the pairs whose images it has: `told` of each."""
-    kept = [edge for edge, one in told.items() if judged[edge].is_kept and one.agreeing + one.elsewhere]
+def find_fold(unique: Mapping[Edge, float], told: Mapping[Edge, Told]) -> Fold:
+    """What one model says of the pairs whose images it has: `told` of each.
+
+    Args:
+        unique: of each pair that is believed, the places that show what is unique.
+    """
+    kept = [edge for edge, one in told.items() if edge in unique and one.agreeing + one.elsewhere]
     seams = {edge for edge in kept if told[edge].elsewhere > max(told[edge].agreeing, _FEWEST_PLACES)}
     if len(seams) < _FEWEST_SEAMS:
         return Fold()
 
     def weight(edge: Edge) -> float:
-        return judged[edge].unique + _PER_MATCHED * told[edge].agreeing
+        return unique[edge] + _PER_MATCHED * told[edge].agreeing
 
     images = sorted({image for edge in kept for image in edge})
     tree, block = Forest(images[-1] + 1), Forest(images[-1] + 1)

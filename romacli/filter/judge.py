@@ -19,7 +19,7 @@ import numpy as np
 from .groups import join_images
 from .lattice import Edge, Views
 from .missing import Missing, count_witnesses, find_missing
-from .triangles import Triangle, choose_triangles, measure_agreement
+from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
 
 # A pair may miss this share of its places: so many times what the best tenth of the pairs of about the same overlap
@@ -70,24 +70,23 @@ class Judged:
         return "its images show places that look like others, and it matches nothing that tells them apart"
 
 
-def disputed(views: Views, judged: Mapping[Edge, Judged]) -> float:
-    """The share of the triangles of pairs that are kept which contradict."""
-    kept = [
-        share
-        for (i, j, k), share in ((one, measure_agreement(views, one)) for one in choose_triangles(views))
-        if share is not None and all(judged[side].is_kept for side in ((i, j), (j, k), (i, k)))
-    ]
-    return sum(share < _CONTRADICTS for share in kept) / max(1, len(kept))
+@dataclass(frozen=True)
+class Verdict:
+    """What is thought of each pair of a job, and the share of the triangles of pairs that are kept which contradict."""
+
+    pairs: dict[Edge, Judged]
+    disputed: float
 
 
-def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dict[Edge, Judged]:
+def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Verdict:
     """All pairs of a job; calls `advance` for each."""
     witnesses = count_witnesses(views)
     found: dict[Edge, Missing] = {}
     for edge in views.edges:
         found[edge] = find_missing(views, edge, witnesses)
         advance()
-    together, broken = _sides(views)
+    agreement = measure_agreement(views)
+    together, broken = _sides(views, agreement)
     shares = np.array([one.share for one in found.values()])
     is_seen = np.array([one.is_seen for one in found.values()], np.intp)
     matched, missing = np.array([(one.matched, one.missing) for one in found.values()], float).T
@@ -107,7 +106,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
     )
     is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (heard >= 0))
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
-    return {
+    judged = {
         edge: Judged(
             found[edge].missing,
             float(shares[k]),
@@ -118,6 +117,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> dic
         )
         for k, edge in enumerate(views.edges)
     }
+    return Verdict(judged, _disputed(agreement, judged))
 
 
 def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
@@ -161,13 +161,21 @@ def _alike(
     return np.asarray(is_alike[edges].all(1))
 
 
-def _sides(views: Views) -> tuple[np.ndarray, np.ndarray]:
+def _disputed(agreement: Mapping[Triangle, float], judged: Mapping[Edge, Judged]) -> float:
+    kept = [
+        share
+        for (i, j, k), share in agreement.items()
+        if all(judged[side].is_kept for side in ((i, j), (j, k), (i, k)))
+    ]
+    return sum(share < _CONTRADICTS for share in kept) / max(1, len(kept))
+
+
+def _sides(views: Views, agreement: Mapping[Triangle, float]) -> tuple[np.ndarray, np.ndarray]:
     """The numbers (T, 3) of the pairs of the triangles that agree, and of those that contradict."""
     place = {edge: k for k, edge in enumerate(views.edges)}
     found: tuple[list[Triangle], list[Triangle]] = [], []
-    for i, j, k in choose_triangles(views):
-        share = measure_agreement(views, (i, j, k))
-        if share is not None and not _CONTRADICTS <= share <= _AGREES:
+    for (i, j, k), share in agreement.items():
+        if not _CONTRADICTS <= share <= _AGREES:
             found[share < _CONTRADICTS].append((place[i, j], place[j, k], place[i, k]))
     agree, contradict = (np.array(sides, np.intp).reshape(-1, 3) for sides in found)
     return agree, contradict

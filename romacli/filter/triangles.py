@@ -29,11 +29,14 @@ def choose_triangles(views: Views) -> list[Triangle]:
     return sorted(found)
 
 
-def measure_agreement(views: Views, triangle: Triangle) -> float | None:
-    """The share of places whose way over a third image ends where the direct one does, of all three ways round.
+def measure_agreement(views: Views) -> dict[Triangle, float]:
+    """For each triangle the share of places whose way over a third image ends where the direct one does, of all three
+    ways round; without those of which hardly any can be followed both ways."""
+    measured = {triangle: _agreement(views, triangle) for triangle in choose_triangles(views)}
+    return {triangle: share for triangle, share in measured.items() if share is not None}
 
-    None where hardly any can be followed both ways.
-    """
+
+def _agreement(views: Views, triangle: Triangle) -> float | None:
     agreeing = followed = 0
     i, j, k = triangle
     for one, over, other in ((i, j, k), (j, k, i), (k, i, j)):

@@ -16,7 +16,7 @@ import numpy as np
 from romacli.errors import ImageError, RomacliError
 from romacli.filter.missing import count_witnesses, find_missing
 from romacli.images.decode import read_image
-from romacli.job.outputs.filter import noted_filter, read_judged
+from romacli.job.outputs.filter import noted_filter, read_views
 from romacli.progress import Progress
 from romacli.show.folder import JobFolder
 from romacli.show.picture import PictureOptions, draw_matches
@@ -155,7 +155,7 @@ def draw_doubted(thumbnails: Thumbnails, job: JobFolder) -> list[str]:
     if filtered is None or not filtered.dropped or thumbnails.folder is None:
         return []
     try:
-        views, _ = read_judged(job.layout)
+        views = read_views(job.layout, with_photographs=True)
         witnesses, number = count_witnesses(views), {name: k for k, name in enumerate(views.names)}
         for pair in filtered.dropped[:_DOUBTED_SHOWN]:
             names, edge = (pair.one, pair.other), (number[pair.one], number[pair.other])

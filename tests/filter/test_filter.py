@@ -13,7 +13,7 @@ from support.small_scene import make_scene
 from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, views_of, wall_of, warp
 
 from romacli.errors import InputError, NothingFoundError
-from romacli.filter.judge import disputed, judge_pairs
+from romacli.filter.judge import judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
@@ -64,15 +64,15 @@ def test_a_detail_that_many_pairs_miss_speaks_for_those_that_match_it() -> None:
 
 def test_pairs_of_walls_that_look_alike_are_dropped_and_all_others_kept() -> None:
     views = views_of()
-    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
     assert "should match" in judged["back/2", "front/2"].reason
-    assert disputed(views, judge_pairs(views)) == 0
+    assert judge_pairs(views).disputed == 0
 
 
 def test_a_pair_that_shows_no_detail_falls_with_those_that_do() -> None:
     views = views_of(count=8)
-    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert judged["back/0", "front/7"].share == 0  # so nothing speaks against it on its own
     assert not judged["back/0", "front/7"].is_kept
     assert "tells them apart" in judged["back/0", "front/7"].reason
@@ -89,7 +89,7 @@ def test_a_pair_that_misses_much_is_dropped_among_others_that_are_believed() -> 
 
     names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
     views = Views(combinations(names, 2), read)
-    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)} - {
         lacking
     }
@@ -97,7 +97,7 @@ def test_a_pair_that_misses_much_is_dropped_among_others_that_are_believed() -> 
 
 @pytest.mark.parametrize("walls", [("front",), ("front", "back")])
 def test_where_nothing_is_missing_nothing_is_dropped(walls: tuple[str, ...]) -> None:
-    judged = judge_pairs(views_of(walls, has_posters=False))
+    judged = judge_pairs(views_of(walls, has_posters=False)).pairs
     assert all(one.is_kept for one in judged.values())
 
 
@@ -108,27 +108,27 @@ def test_masked_details_say_nothing() -> None:
 
     names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
     views = Views(combinations(names, 2), read)
-    assert all(one.is_kept for one in judge_pairs(views).values())
+    assert all(one.is_kept for one in judge_pairs(views).pairs.values())
 
 
 def test_images_apart_from_those_that_look_alike_keep_their_pairs() -> None:
     names = [f"{wall}/{k}" for wall in ("back", "front", "tower") for k in range(6)]
     pairs = [pair for pair in combinations(names, 2) if same_wall(pair) or "tower" not in map(wall_of, pair)]
     views = Views(pairs, warp)
-    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
 
 
 def test_a_view_without_details_does_not_join_walls_that_look_alike() -> None:
     names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
     views = Views([*combinations(names, 2), *((f"{wall}/5", "front/10.5") for wall in ("back", "front"))], warp)
-    kept = {views.pair_of(edge) for edge, one in judge_pairs(views).items() if one.is_kept}
+    kept = {views.pair_of(edge) for edge, one in judge_pairs(views).pairs.items() if one.is_kept}
     assert ("front/4", "front/5") in kept
     assert ("back/5", "front/10.5") not in kept
 
 
 def test_two_images_are_kept() -> None:
-    assert all(one.is_kept for one in judge_pairs(views_of(("front",), 2)).values())
+    assert all(one.is_kept for one in judge_pairs(views_of(("front",), 2)).pairs.values())
 
 
 def test_warps_round_three_images_that_end_elsewhere_are_disputed() -> None:
@@ -137,9 +137,9 @@ def test_warps_round_three_images_that_end_elsewhere_are_disputed() -> None:
 
     pairs = [(f"front/{i}", f"front/{j}") for i, j in combinations(range(3), 2)]
     views = Views(pairs, read)
-    judged = judge_pairs(views)
-    assert disputed(views, judged) == 1
-    assert all(one.is_kept for one in judged.values())  # as nothing says which is wrong
+    verdict = judge_pairs(views)
+    assert verdict.disputed == 1
+    assert all(one.is_kept for one in verdict.pairs.values())  # as nothing says which is wrong
 
 
 def test_warnings_name_groups_images_and_what_cannot_be_told() -> None:

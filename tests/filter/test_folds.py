@@ -10,7 +10,6 @@ from support.small_scene import make_scene
 
 from romacli.colmap.poses import read_poses
 from romacli.filter.folds import find_fold
-from romacli.filter.judge import Judged
 from romacli.filter.placed import Told
 from romacli.job.outputs.folded import look_after, noted_fold
 from romacli.mapping.options import MapperOptions
@@ -23,23 +22,20 @@ WHOLE, TORN = Told(300, 0, 0), Told(0, 300, 0)
 MADE = ReconstructionSummary(5, 5, 400, 1500, 3.0, 0.5, 1)
 
 
-def judged(unique: int, *, is_kept: bool = True) -> Judged:
-    return Judged(0, 0.0, unique, (1, 0), is_kept)
-
-
 def test_blocks_that_only_seams_join_are_apart() -> None:
     pairs = {(0, 1): 90, (2, 3): 90, (1, 2): 60, (1, 3): 50, (0, 3): 0}
     told = {edge: TORN if edge in {(1, 2), (1, 3)} else WHOLE for edge in pairs}
-    fold = find_fold({edge: judged(unique) for edge, unique in pairs.items()}, told)
+    fold = find_fold(pairs, told)
     assert fold.seams == ((1, 2), (1, 3))
     assert fold.blocks == ((0, 1), (2, 3))
 
 
 def test_one_seam_or_a_pair_that_is_dropped_says_nothing() -> None:
     told = {(0, 1): WHOLE, (1, 2): TORN, (0, 2): TORN}
-    kept = {edge: judged(9) for edge in told}
+    kept = dict.fromkeys(told, 9.0)
     assert find_fold(kept, told).seams == ((0, 2), (1, 2))
-    assert not find_fold({**kept, (0, 2): judged(9, is_kept=False)}, told).seams
+    del kept[0, 2]
+    assert not find_fold(kept, told).seams
 
 
 def shifted(pair: Pair) -> float:

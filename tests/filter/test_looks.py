@@ -75,7 +75,7 @@ def test_pairs_of_a_patchy_matcher_are_told_apart_by_the_photographs() -> None:
     names = [f"{wall}/{k}" for wall in POSTERS for k in range(6)]
     pairs = [(a, b) for a in names for b in names if a < b]
     views = Views(pairs, patchy, copy)
-    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).items()}
+    judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
     assert "photographs differ" in judged["back/2", "front/2"].reason
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.errors import ImageError, InputError, NothingFoundError
-from romacli.filter.judge import Judged, disputed, judge_pairs
+from romacli.filter.judge import Judged, Verdict, judge_pairs
 from romacli.filter.lattice import Edge, Lattice, Views
 from romacli.filter.looks import copy_size, small_copy
 from romacli.geometry.warp import masked
@@ -33,7 +33,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Part of what the answer depends on: another way of judging gives another.
-_VERSION = 7
+_VERSION = 8
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
@@ -54,7 +54,7 @@ class FilterSummary:
 
     groups_before, groups: sizes of the groups of images that all pairs, and those kept, join; alone: images whose pairs
     are all dropped; disputed: the share of triangles of kept pairs that contradict; photographs: how many were at hand
-    to be compared.
+    to be compared; unique: kept pairs that match what others miss, and in how many places.
     """
 
     pairs: int
@@ -64,6 +64,7 @@ class FilterSummary:
     alone: tuple[str, ...]
     disputed: float
     photographs: int = 0
+    unique: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def without(self) -> frozenset[Pair]:
@@ -116,8 +117,8 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
             return summary
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
             progress.begin("filtering pairs", 2 * len(done))
-            views, judged = _judge(done, journal, masks, photographs, progress)
-            summary = replace(_summarise(views, judged), photographs=len(photographs))
+            views = _read(done, journal, masks, photographs, progress)
+            summary = replace(_summarise(views, judge_pairs(views, progress.advance)), photographs=len(photographs))
             counts.update(pairs=summary.pairs)
             remember(layout, FILTER, derived_from, asdict(summary))
     return summary
@@ -135,18 +136,11 @@ def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> 
     return found
 
 
-def read_judged(layout: Layout) -> tuple[Views, dict[Edge, Judged]]:
-    """The warps of a job at their lattices, and what the filter thinks of each pair; raises as `filter_pairs` does.
-
-    What it said last is kept, as photographs may be gone since. Where it dropped nothing they are not read again.
-    """
-    said = noted_filter(read_manifest(layout.manifest))
+def read_views(layout: Layout, *, with_photographs: bool) -> Views:
+    """The warps of a job at their lattices, and copies of the photographs at hand; raises as `filter_pairs` does."""
     with _matched(layout) as (journal, done, masks):
-        names = {name for pair in done for name in pair} if said is None or said.dropped else set[str]()
-        views, judged = _judge(done, journal, masks, _at_hand(layout, names), Silent())
-    if said is not None:
-        judged = {edge: replace(one, is_kept=views.pair_of(edge) not in said.without) for edge, one in judged.items()}
-    return views, judged
+        names = {name for pair in done for name in pair} if with_photographs else set[str]()
+        return _read(done, journal, masks, _at_hand(layout, names), Silent())
 
 
 @contextmanager
@@ -183,13 +177,13 @@ def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
     return _summary_of(known) if known else None
 
 
-def _judge(
+def _read(
     pairs: Collection[Pair],
     journal: Journal,
     masks: JobMasks | None,
     photographs: Mapping[str, Path],
     progress: Progress,
-) -> tuple[Views, dict[Edge, Judged]]:
+) -> Views:
     def read(pair: Pair) -> CompactWarp:
         record = journal.read(pair)
         assert isinstance(record, CompactWarp)
@@ -206,11 +200,11 @@ def _judge(
         except ImageError:
             return None
 
-    views = Views(pairs, read, copy)
-    return views, judge_pairs(views, progress.advance)
+    return Views(pairs, read, copy)
 
 
-def _summarise(views: Views, judged: Mapping[Edge, Judged]) -> FilterSummary:
+def _summarise(views: Views, verdict: Verdict) -> FilterSummary:
+    judged = verdict.pairs
     before = connected({views.pair_of(edge): 1 for edge in judged})
     groups = connected({views.pair_of(edge): 1 for edge, one in judged.items() if one.is_kept})
     kept = {name for group in groups for name in group}
@@ -220,7 +214,10 @@ def _summarise(views: Views, judged: Mapping[Edge, Judged]) -> FilterSummary:
         groups_before=tuple(map(len, before)),
         groups=tuple(map(len, groups)),
         alone=tuple(name for name in views.names if name not in kept),
-        disputed=round(disputed(views, judged), 4),
+        disputed=round(verdict.disputed, 4),
+        unique=tuple(
+            (*views.pair_of(edge), round(one.unique, 2)) for edge, one in judged.items() if one.is_kept and one.unique
+        ),
     )
 
 
@@ -233,4 +230,5 @@ def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
 def _summary_of(known: Mapping[str, object]) -> FilterSummary:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
     values["dropped"] = tuple(Dropped(**one) for one in known["dropped"])  # type: ignore[attr-defined]
+    values["unique"] = tuple(map(tuple, known.get("unique", ())))  # type: ignore[call-overload]
     return FilterSummary(**values)  # type: ignore[arg-type]

@@ -11,12 +11,11 @@ import numpy as np
 
 from romacli.colmap.poses import load_model
 from romacli.filter.folds import Fold, find_fold
-from romacli.filter.judge import Judged
-from romacli.filter.lattice import Edge, Views
+from romacli.filter.lattice import Views
 from romacli.filter.missing import count_witnesses
 from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
-from romacli.job.outputs.filter import FILTER, read_judged
+from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read_views
 from romacli.job.outputs.model import MODEL
 from romacli.job.outputs.origins import digest, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import PosedCamera, read_cameras
@@ -68,12 +67,13 @@ def look_after(
     Raises:
         InputError, NothingFoundError: as `filter_pairs` says.
     """
-    derived_from = _sources(layout)
-    if (known := holds_if_from(layout, FOLD, derived_from)) is not None and model.registered == known["registered"]:
+    known = holds_if_from(layout, FOLD, _sources(layout))
+    if known is not None and model.registered == known["registered"]:
         return model, _summary_of(known)
-    views, judged = read_judged(layout)
+    filtered = filter_pairs(layout, progress, stop)
     with hold_job(layout, progress, stop), stop.at_once():
-        folds = look(layout.sparse, views, judged)
+        views = read_views(layout, with_photographs=False)
+        folds = _look(layout.sparse, views, filtered)
         seams = {views.pair_of(edge) for fold in folds for edge in fold.seams}
         torn = [fold.blocks for fold in folds if len(fold.blocks[0]) >= _SMALLEST_MODEL]
         astray = {views.names[image] for blocks in torn for part in blocks[1:] for image in part}
@@ -81,7 +81,7 @@ def look_after(
         if astray:
             model = take_out(layout.sparse, astray, model)
             remember(layout, MODEL, origin_of(layout, MODEL), asdict(model), sources=sources_of(layout, MODEL))
-        remember(layout, FOLD, derived_from, {**asdict(found), "registered": model.registered})
+        remember(layout, FOLD, _sources(layout), {**asdict(found), "registered": model.registered})
     return model, found
 
 
@@ -99,11 +99,13 @@ def _summary_of(known: Mapping[str, Any]) -> FoldSummary:
     return FoldSummary(tuple((one, other) for one, other in known["seams"]), tuple(known["left_out"]))
 
 
-def look(sparse: Path, views: Views, judged: Mapping[Edge, Judged]) -> list[Fold]:
+def _look(sparse: Path, views: Views, filtered: FilterSummary) -> list[Fold]:
     """What is folded of the models in a folder."""
-    witnesses = count_witnesses(views)
+    witnesses, shown = count_witnesses(views), {(one, other): places for one, other, places in filtered.unique}
+    pairs = {edge: views.pair_of(edge) for edge in views.edges}
+    unique = {edge: shown.get(pair, 0.0) for edge, pair in pairs.items() if pair not in filtered.without}
     folds = (
-        find_fold(judged, compare(views, _sights(folder, views), witnesses))
+        find_fold(unique, compare(views, _sights(folder, views), witnesses))
         for folder in sorted(sparse.iterdir())
         if folder.name.isdigit()
     )
