@@ -13,11 +13,16 @@ import numpy as np
 
 from romacli.geometry.distortion import fit_fundamental
 from romacli.geometry.focal import (
+    MOST_RESIDUAL,
     STEP,
     best_centre,
     best_focal,
+    curves_of,
     drawn_anew,
+    focal_costs,
     focal_curves,
+    joint_focal,
+    pair_costs,
     residuals,
     sharp_focal,
     shifted,
@@ -27,8 +32,8 @@ from romacli.words import counted
 
 from .access import PAIR_BASE, images_of
 from .cameras import DEFAULT_FOCAL_FACTOR
+from .numbers import NO_NUMBERS, Numbers, give_own_cameras
 
-_ROUNDS = 3
 _FEWEST_PAIRS = 6
 # Bounds farther apart than this factor are worthless.
 _WIDEST = 2.0
@@ -43,7 +48,14 @@ _CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 # Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Where no focal length fits all, each photograph may have its own, if residuals are so many times less then.
-_ROUNDS_ALONE, _CLEARLY_APART = 12, 4.0
+_CLEARLY_APART = 4.0
+# Of photographs that share a camera for want of EXIF data, where more than a tenth of the pairs do not fit: how many
+# times less focal lengths of their own must cost, and how far apart, in logarithms, they must be. Of cameras that are
+# shared in truth they cost 0.5 to 4 times as much, of photographs with different zooms 0.2 to 0.4 times.
+_MUCH_BETTER, _LEAST_SPREAD = 2.0, float(np.log(1.2))
+_BADLY_OFF, _FEW_OFF = MOST_RESIDUAL / 2, 0.1
+# Photographs within this factor of the usual focal length go on sharing a camera, if they are most and not a few.
+_ALIKE, _MOST_ALIKE, _FEWEST_ALIKE = 1.1, 2 / 3, 6
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
 _NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2, 5: 2, 8: 1, 9: 1}
 # Models without distortion, and fisheyes.
@@ -100,6 +112,28 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Separation:
+    """Photographs that shared a camera for want of EXIF data and got cameras of their own, as their focal lengths in px
+    by their pairs differ; kept: how many go on sharing it."""
+
+    camera: int
+    names: tuple[str, ...]
+    low_px: float
+    high_px: float
+    kept: int
+
+    def __str__(self) -> str:
+        low, high = round(self.low_px), round(self.high_px)
+        lengths = f"focal lengths from {low} to {high} px" if low < high else f"a focal length of {low} px"
+        rest = f"; the other {self.kept} share one" if self.kept else ""
+        has, gets = ("has", "it gets") if len(self.names) == 1 else ("have", "each gets")
+        return (
+            f"camera {self.camera}: {counted(len(self.names), 'photograph')} without EXIF data, {self.names[0]} first, "
+            f"{has} {lengths} by their pairs, so {gets} a camera of its own{rest}"
+        )
+
+
+@dataclass(frozen=True)
 class Lens:
     """What the pairs of a camera say against its model.
 
@@ -134,6 +168,7 @@ class Findings:
     calibrations: tuple[Calibration, ...] = ()
     mixtures: tuple[Mixture, ...] = ()
     lenses: tuple[Lens, ...] = ()
+    separations: tuple[Separation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,15 +217,24 @@ class _Pairs:
     distortions: Mapping[int, _Distortion] = field(default_factory=dict)
 
 
-def calibrate_database(path: Path) -> Findings:
+def calibrate_database(path: Path, loose: Collection[str] = (), former: Numbers = NO_NUMBERS) -> Findings:
     """Set the focal length of cameras without a prior, where pairs determine it.
 
     Cameras with a prior are not changed, but found if pairs contradict it. Nothing is changed where pairs do not
     determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
+
+    Args:
+        loose: names of images that share cameras for want of EXIF data: those that pairs clearly give another focal
+            length get cameras of their own, with the numbers they had in `former`.
     """
     with closing(sqlite3.connect(path)) as database:
         cameras = _read_cameras(database)
         pairs = _without_distortion(database, _read_pairs(database, cameras), cameras)
+        separations = tuple(_separations(database, pairs, cameras, loose))
+        if separations:
+            give_own_cameras(database, [name for one in separations for name in one.names], former)
+            cameras = _read_cameras(database)
+            pairs = _without_distortion(database, _read_pairs(database, cameras), cameras)
         lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
         pairs = _about_centres(pairs, cameras, lenses)
         priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
@@ -207,7 +251,8 @@ def calibrate_database(path: Path) -> Findings:
                 if not is_prior or calibration.contradicts:
                     found.append(calibration)
         database.commit()
-        return Findings(tuple(found), tuple(_mixtures(database, pairs, cameras, answers)), tuple(lenses.values()))
+        mixtures = tuple(_mixtures(database, pairs, cameras, answers))
+        return Findings(tuple(found), mixtures, tuple(lenses.values()), separations)
 
 
 def _write(
@@ -271,24 +316,67 @@ def _mixtures(
             yield Mixture(number, tuple(name_of[image] for image in odd), len(images), float(px[0]), float(px[1]))
 
 
+def _separations(
+    database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera], loose: Collection[str]
+) -> Iterator[Separation]:
+    """Photographs whose pairs fit far better with focal lengths of their own than with one that they share.
+
+    Once that is clear of one camera, sharing is doubtful for all.
+    """
+    rows_of_images = database.execute("SELECT image_id, name, camera_id FROM images").fetchall()
+    name_of = {image: name for image, name, _ in rows_of_images}
+    numbers = {number for _, name, number in rows_of_images if name in loose}
+    rows = [row for row, number in enumerate(cameras) if number in numbers]
+    is_loose = np.isin(pairs.cameras, rows)
+    priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
+    shared = _shared(pairs, list(cameras), priors)
+    off = residuals(pairs.matrices, *shared[pairs.cameras].T)[is_loose.any(axis=1)] > _BADLY_OFF
+    if not len(off) or off.mean() < _FEW_OFF:
+        return
+    images, first = np.unique(pairs.images[is_loose], return_index=True)
+    row_of, single = pairs.cameras[is_loose][first], len(cameras) + np.arange(len(images))
+    alone = np.where(is_loose, len(cameras) + np.searchsorted(images, pairs.images), pairs.cameras)
+    usual = np.concatenate((shared, np.full(len(images), DEFAULT_FOCAL_FACTOR)))
+    focal = joint_focal(pairs.matrices, alone, usual, np.arange(len(usual)) >= len(cameras))
+    before, after = pair_costs(pairs.matrices, pairs.cameras, shared), pair_costs(pairs.matrices, alone, focal)
+    costs = focal_costs(focal, usual)
+    own = {row: single[row_of == row] for row in set(row_of.tolist())}
+    own = {row: places for row, places in own.items() if np.ptp(np.log(focal[places])) > _LEAST_SPREAD}
+
+    def is_clear(row: int) -> bool:
+        mine = (pairs.cameras == row).any(axis=1)
+        return bool(before[mine].sum() > _MUCH_BETTER * (after[mine].sum() + costs[own[row]].sum()))
+
+    if not any(map(is_clear, own)):
+        return
+    for row, places in own.items():
+        is_odd, number = _odd(focal[places]), list(cameras)[row]
+        names = tuple(name_of[int(image)] for image in images[row_of == row][is_odd])
+        px = cameras[number].side * focal[places][is_odd]
+        yield Separation(number, names, float(px.min()), float(px.max()), int((~is_odd).sum()))
+
+
+def _odd(lengths: np.ndarray) -> np.ndarray:
+    """Which focal lengths differ from the usual one: all, unless most are close to one."""
+    is_near = np.abs(np.log(lengths[:, None] / lengths)) < np.log(_ALIKE)
+    usual = is_near[is_near.sum(axis=1).argmax()]
+    return ~usual if usual.sum() >= max(_FEWEST_ALIKE, _MOST_ALIKE * len(lengths)) else np.ones_like(usual)
+
+
 def _apart_from(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
     """The focal lengths of those images that their pairs determine if the others have the usual one."""
-    curves = {image: _curves(pairs, image, np.full(images, usual)) for image in range(images)}
+    focal = np.full(images, usual)
+    curves = {image: curves_of(pairs.matrices, pairs.cameras, image, focal) for image in range(images)}
     found = {image: sharp_focal(one) for image, one in curves.items() if one.shape[1] >= _FEWEST_PAIRS}
     return {image: answer[0] for image, answer in found.items() if answer}
 
 
 def _all_apart(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
     """The focal lengths of all images, one by one from those of the others, if they explain the pairs much better."""
-    current = np.full(images, usual)
-    shared = residuals(pairs.matrices, *current[pairs.cameras].T).sum()
-    for _ in range(_ROUNDS_ALONE):
-        before = current.copy()
-        for image in range(images):
-            current[image] = best_focal(_curves(pairs, image, current))
-        if np.array_equal(before, current):
-            break
-    is_clear = shared > _CLEARLY_APART * residuals(pairs.matrices, *current[pairs.cameras].T).sum()
+    start = np.full(images, usual)
+    current = joint_focal(pairs.matrices, pairs.cameras, start, np.ones(images, bool))
+    shared, own = (residuals(pairs.matrices, *focal[pairs.cameras].T).sum() for focal in (start, current))
+    is_clear = shared > _CLEARLY_APART * own
     return dict(enumerate(current.tolist())) if is_clear and len(pairs.matrices) > 2 * images else {}
 
 
@@ -300,19 +388,11 @@ def _focal_lengths(pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, f
     Args:
         priors: known focal lengths, used for the other cameras; they are estimated too.
     """
-    current = np.array([priors.get(camera, DEFAULT_FOCAL_FACTOR) for camera in cameras])
-    curves: dict[int, np.ndarray] = {}
-    for _ in range(_ROUNDS):
-        before = current.copy()
-        for row, camera in enumerate(cameras):
-            curves[row] = _curves(pairs, row, current)
-            if camera not in priors and curves[row].shape[1] >= _FEWEST_PAIRS:
-                current[row] = best_focal(curves[row])
-        if np.array_equal(before, current):
-            break
+    current = _shared(pairs, cameras, priors)
     found = {}
     for row, camera in enumerate(cameras):
-        if curves[row].shape[1] >= _FEWEST_PAIRS and (answer := sharp_focal(curves[row])):
+        curves = curves_of(pairs.matrices, pairs.cameras, row, current)
+        if curves.shape[1] >= _FEWEST_PAIRS and (answer := sharp_focal(curves)):
             factors = [[bound / answer[0] for bound in answer[1:]], [1 / STEP, STEP], *_factors_off_centre(pairs, row)]
             if row in pairs.distortions:
                 factors.append(pairs.distortions[row].factors)
@@ -320,15 +400,15 @@ def _focal_lengths(pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, f
             low, high = (side * np.sqrt((np.maximum(side * logs, 0).max(axis=1) ** 2).sum()) for side in (-1, 1))
             if high - low < np.log(_WIDEST):
                 focal = answer[0]
-                found[camera] = _Answer(focal, focal * np.exp(low), focal * np.exp(high), curves[row].shape[1])
+                found[camera] = _Answer(focal, focal * np.exp(low), focal * np.exp(high), curves.shape[1])
     return found
 
 
-def _curves(pairs: _Pairs, row: int, focal: np.ndarray) -> np.ndarray:
-    """(focal lengths, pairs) residuals of the pairs of one camera at each of its focal lengths."""
-    chosen = (pairs.cameras == row).any(axis=1)
-    ends = np.where(pairs.cameras == row, np.nan, focal[pairs.cameras])[chosen]
-    return focal_curves(pairs.matrices[chosen], ends[:, 0], ends[:, 1])
+def _shared(pairs: _Pairs, cameras: Sequence[int], priors: Mapping[int, float]) -> np.ndarray:
+    """(C,) the best focal lengths of cameras by all pairs, determined or not; known ones are held."""
+    usual = np.array([priors.get(camera, DEFAULT_FOCAL_FACTOR) for camera in cameras])
+    free = np.array([camera not in priors for camera in cameras], bool)
+    return joint_focal(pairs.matrices, pairs.cameras, usual, free)
 
 
 def _own(pairs: _Pairs, row: int) -> np.ndarray:

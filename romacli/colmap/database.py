@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class DatabaseSummary:
         by three images, and COLMAP registers little more than two.
     failed: a sentence for each pair that a library failed on; it is not verified.
     calibrated: the cameras that got their focal length from the pairs.
+    separated: a sentence for each camera that lost photographs to cameras of their own, by their pairs.
     mixed: a sentence for each camera of which some photographs have another focal length than the others.
     odd: a sentence for each camera whose lens or centre is not what its model assumes.
     contradicted: a sentence for each camera whose EXIF data they contradict.
@@ -60,6 +61,7 @@ class DatabaseSummary:
     pose_priors: int = 0
     failed: tuple[str, ...] = ()
     calibrated: tuple[Calibration, ...] = ()
+    separated: tuple[str, ...] = ()
     mixed: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
     contradicted: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ def write_database(
     rigs: RigFile | None = None,
     overwrite: bool = False,
     calibrate: bool = False,
+    loose: Collection[str] = (),
     expected_bytes: int = 0,
     sure: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[Pair], None] | None = None,
@@ -93,6 +96,8 @@ def write_database(
         rigs: camera rigs, as validated by `check_rigs`.
         overwrite: replace a database that romacli did not make.
         calibrate: estimate guessed focal lengths from the verified pairs, where possible.
+        loose: with `calibrate`, images that share a camera for want of EXIF data; those whose pairs say that it is not
+            one get cameras of their own.
         expected_bytes: maximum size, for which free space is checked first.
         sure: by image name, (K,) bool; geometries hold the matches between these alone, where a pair has enough.
         progress: called with every pair written.
@@ -110,11 +115,10 @@ def write_database(
     with scratch_folder(path, num_bytes=expected_bytes) as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
-        told = {**_finish(unfinished, rigs, verify, calibrate=calibrate), **_seal(unfinished, former)}
+        told = {**_finish(unfinished, rigs, verify, former, loose if calibrate else None), **_seal(unfinished, former)}
         os.replace(unfinished, path)
     return DatabaseSummary(
         images=len(points),
-        cameras=len(cameras),
         keypoints=sum(map(len, points.values())),
         pairs=writer.pairs,
         matches=writer.matches,
@@ -314,15 +318,21 @@ def _write(
     return writer
 
 
-def _finish(path: Path, rigs: RigFile | None, verify: VerifyOptions, *, calibrate: bool) -> dict[str, Any]:
-    """Finish a written database: rigs, COLMAP's verification, focal lengths; returns messages on these."""
+def _finish(
+    path: Path, rigs: RigFile | None, verify: VerifyOptions, former: Numbers, loose: Collection[str] | None
+) -> dict[str, Any]:
+    """Finish a written database: rigs, COLMAP's verification, focal lengths; returns messages on these.
+
+    loose: see `write_database`; None where nothing is estimated.
+    """
     if rigs is not None:
         _apply_rigs(path, rigs)
     if verify.method == "colmap":
         verify_database(path, verify)
-    found = calibrate_database(path) if calibrate else Findings()
+    found = Findings() if loose is None else calibrate_database(path, loose, former)
     return {
         "calibrated": tuple(one for one in found.calibrations if not one.is_prior),
+        "separated": tuple(map(str, found.separations)),
         "mixed": tuple(map(str, found.mixtures)),
         "odd": tuple(map(str, found.lenses)),
         "contradicted": tuple(str(one) for one in found.calibrations if one.is_prior),
@@ -337,7 +347,7 @@ def _apply_rigs(path: Path, rigs: RigFile) -> None:
 
 
 def _seal(path: Path, former: Numbers) -> dict[str, int]:
-    """Make a finished database one self-contained, marked file; count verified pairs and inliers.
+    """Make a finished database one self-contained, marked file; count its cameras, verified pairs and inliers.
 
     Frames and rigs get their previous ids.
 
@@ -351,6 +361,7 @@ def _seal(path: Path, former: Numbers) -> dict[str, int]:
         database.commit()
         database.execute("PRAGMA journal_mode = DELETE")
         verified, inliers = database.execute("SELECT count(*), sum(rows) FROM two_view_geometries").fetchone()
+        (cameras,) = database.execute("SELECT count(*) FROM cameras").fetchone()
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {"verified": verified, "inliers": inliers or 0}
+    return {"cameras": cameras, "verified": verified, "inliers": inliers or 0}

@@ -14,6 +14,7 @@ from romacli.names import respelled
 from .access import open_readonly
 
 _CAMERA = 0  # COLMAP's SensorType
+_FRAME_OF = f"SELECT frame_id FROM frame_data WHERE data_id = ? AND sensor_type = {_CAMERA}"
 _FRAMES = f"SELECT name, frame_id FROM frame_data JOIN images ON data_id = image_id WHERE sensor_type = {_CAMERA}"
 _RIGS = f"""SELECT name, rig_id FROM frame_data JOIN images ON data_id = image_id JOIN frames USING (frame_id)
     WHERE sensor_type = {_CAMERA}"""
@@ -29,13 +30,16 @@ class Numbers:
     rigs: Mapping[str, int] = field(default_factory=dict)
 
 
+NO_NUMBERS = Numbers()
+
+
 def read_numbers(path: Path, names: Collection[str]) -> Numbers:
     """Read the ids in a database, with names spelled as in `names`; none if there is no valid database.
 
     Databases of COLMAP before version 4 have no frames and rigs.
     """
     if not path.is_file():
-        return Numbers()
+        return NO_NUMBERS
     queries = ("SELECT name, image_id FROM images", "SELECT name, camera_id FROM images", _FRAMES, _RIGS)
     found: list[dict[str, int]] = []
     try:
@@ -88,3 +92,38 @@ def renumber(database: sqlite3.Connection, former: Numbers) -> None:
             database.execute(f"UPDATE {table} SET {key} = -(SELECT after FROM numbers WHERE before = {key})")
             database.execute(f"UPDATE {table} SET {key} = -{key}")
         database.execute("DROP TABLE numbers")
+
+
+def give_own_cameras(database: sqlite3.Connection, names: Collection[str], former: Numbers) -> None:
+    """Give images that share cameras one each, with a rig of its own, as `Numbers` of a database would number them.
+
+    Of a camera whose images are all named, the first keeps it.
+    """
+    rows = database.execute("SELECT name, image_id, camera_id FROM images ORDER BY name").fetchall()
+    shared = Counter(camera for _, _, camera in rows)
+    moved = {}
+    for name, image, camera in reversed(rows):
+        if name in names and shared[camera] > 1:
+            moved[name] = image, camera
+            shared[camera] -= 1
+    free = {name: number for name, number in former.cameras.items() if name in moved and number not in shared}
+    (last,) = database.execute("SELECT max(camera_id) FROM cameras").fetchone()
+    order = sorted(moved)
+    for name, number in zip(order, continued([[name] for name in order], {**free, "": last}), strict=True):
+        image, camera = moved[name]
+        database.execute(
+            "INSERT INTO cameras SELECT ?, model, width, height, params, prior_focal_length FROM cameras "
+            "WHERE camera_id = ?",
+            (number, camera),
+        )
+        rig = database.execute(
+            "INSERT INTO rigs (ref_sensor_id, ref_sensor_type) VALUES (?, ?)", (number, _CAMERA)
+        ).lastrowid
+        (frame,) = database.execute(_FRAME_OF, (image,)).fetchone()
+        database.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", (number, image))
+        database.execute("UPDATE frames SET rig_id = ? WHERE frame_id = ?", (rig, frame))
+        database.execute("UPDATE frame_data SET sensor_id = ? WHERE frame_id = ?", (number, frame))
+        database.execute(
+            f"UPDATE pose_priors SET corr_sensor_id = ? WHERE corr_data_id = ? AND corr_sensor_type = {_CAMERA}",
+            (number, image),
+        )

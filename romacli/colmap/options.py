@@ -59,7 +59,8 @@ class CameraOptions:
         CameraMode,
         Option(
             "Which photographs share a camera. auto: those in one folder with the same size and the same maker, "
-            "model, lens and focal length in their EXIF data, or no EXIF data.",
+            "model, lens and focal length in their EXIF data; or with no EXIF data, unless their pairs show that focal "
+            "lengths differ.",
             name="camera-mode",
         ),
     ] = CameraMode.auto

@@ -12,10 +12,14 @@ from numpy.typing import ArrayLike
 FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 STEP = float(FOCAL_LENGTHS[1] / FOCAL_LENGTHS[0])
 # Residuals are truncated here.
-_MOST_RESIDUAL = 0.1
+MOST_RESIDUAL = 0.1
 # The estimate must be sharp: a few per cent of spread over bootstraps, and clearly better than 1.5 times it.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
+# Joint estimates: where Cauchy's loss bends, and how far focal lengths are from the usual one, in logarithms.
+_SCALE, _USUAL_SPREAD = 0.02, 0.7
+_MOST_STEPS, _MOST_GRADIENTS, _LONGEST_STEP, _DERIVATIVE_STEP = 60, 100, 0.3, 1e-5
+_DAMPING, _MOST_DAMPING, _LITTLE = 1e-3, 1e4, 1e-6
 # A centre is sought in steps that are halved, from the first to the last, no farther than this from the middle.
 _FIRST_STEP, _LAST_STEP, _FARTHEST = 0.08, 0.005, 0.5
 
@@ -35,7 +39,108 @@ def focal_curves(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     for index, length in enumerate(FOCAL_LENGTHS):
         ends = (np.where(np.isnan(values), length, values) for values in (first, second))
         curves[index] = residuals(matrices, *ends)
-    return np.minimum(curves, _MOST_RESIDUAL)
+    return np.minimum(curves, MOST_RESIDUAL)
+
+
+def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.ndarray) -> np.ndarray:
+    """(focal lengths, M) residuals of the pairs of one camera at each of its focal lengths.
+
+    Args:
+        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) the rows of the cameras of both ends.
+        focal: (C,) focal lengths of all cameras.
+    """
+    chosen = (cameras == camera).any(axis=1)
+    ends = np.where(cameras == camera, np.nan, focal[cameras])[chosen]
+    return focal_curves(matrices[chosen], ends[:, 0], ends[:, 1])
+
+
+def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The focal lengths (C,) of all cameras that together explain the pairs best, whatever they start from.
+
+    Minimises `pair_costs` plus `focal_costs` over the logarithms of the focal lengths by the method of Levenberg and
+    Marquardt. A focal length that no pair determines stays near the usual one.
+
+    Args:
+        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) the rows of the cameras of both ends.
+        usual: (C,) focal lengths to start from. free: (C,) bool, which may change.
+    """
+    log, damping = np.log(usual), _DAMPING
+
+    def cost(log: np.ndarray) -> float:
+        return float(pair_costs(matrices, cameras, np.exp(log)).sum() + focal_costs(np.exp(log), usual).sum())
+
+    least = cost(log)
+    for _ in range(_MOST_STEPS):
+        blocks, slope = _normal_equations(matrices, cameras, log)
+        slope += (log - np.log(usual)) / _USUAL_SPREAD**2
+        step = np.where(free, _step(blocks, np.where(free, slope, 0.0), cameras, free, damping), 0.0)
+        moved = log + step.clip(-_LONGEST_STEP, _LONGEST_STEP)
+        if (now := cost(moved)) >= least:
+            damping *= 5
+            if damping > _MOST_DAMPING:
+                break
+            continue
+        is_done, log, least, damping = least - now < _LITTLE * least, moved, now, damping / 3
+        if is_done:
+            break
+    return np.exp(log)
+
+
+def pair_costs(matrices: np.ndarray, cameras: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """(N,) Cauchy's loss of what is left of each pair's essential constraint; arguments as of `joint_focal`."""
+    return np.asarray(np.log1p((_left(matrices, *focal[cameras].T) ** 2).sum(axis=1) / _SCALE**2))
+
+
+def focal_costs(focal: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """(C,) what focal lengths unlike the usual ones cost, in the unit of `pair_costs`."""
+    return np.asarray((np.log(focal / usual) / _USUAL_SPREAD) ** 2)
+
+
+def _left(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, 9) 2 E E^T E - trace(E E^T) E, which vanishes for essential matrices E = K1^T F K0, of unit length."""
+    one = np.ones(len(matrices))
+    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
+    essential = matrices * rows[:, :, None] * columns[:, None, :]
+    essential /= np.linalg.norm(essential, axis=(1, 2), keepdims=True)
+    square = essential @ essential.transpose(0, 2, 1)
+    return (2 * square @ essential - essential).reshape(-1, 9)
+
+
+def _normal_equations(matrices: np.ndarray, cameras: np.ndarray, log: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted 2x2 blocks (N, 2, 2) of J^T J, one for each pair, and the gradient (C,) of the pairs' costs."""
+    ends = log[cameras]
+    left = _left(matrices, *np.exp(ends).T)
+    moved = (ends + np.eye(2)[:, None] * _DERIVATIVE_STEP).transpose(0, 2, 1)
+    slopes = np.stack([(_left(matrices, *np.exp(both)) - left) / _DERIVATIVE_STEP for both in moved], axis=2)
+    weights = 1 / (_SCALE**2 + (left**2).sum(axis=1))
+    blocks = np.einsum("nri,nrj,n->nij", slopes, slopes, weights)
+    return blocks, _added(np.einsum("nri,nr,n->ni", slopes, left, weights), cameras, len(log))
+
+
+def _step(blocks: np.ndarray, slope: np.ndarray, cameras: np.ndarray, free: np.ndarray, damping: float) -> np.ndarray:
+    """Solve the damped normal equations for (C,) steps, by conjugate gradients."""
+    diagonal = _added(np.diagonal(blocks, axis1=1, axis2=2), cameras, len(slope)) + 1 / _USUAL_SPREAD**2
+
+    def product(x: np.ndarray) -> np.ndarray:
+        full = _added(np.einsum("nij,nj->ni", blocks, x[cameras]), cameras, len(x)) + x / _USUAL_SPREAD**2
+        return np.where(free, full + damping * diagonal * x, 0.0)
+
+    step, left = np.zeros_like(slope), -slope
+    first = towards = left / diagonal
+    for _ in range(_MOST_GRADIENTS):
+        if (before := float(left @ first)) < 1e-20:
+            break
+        ahead = product(towards)
+        length = before / float(towards @ ahead)
+        step, left = step + length * towards, left - length * ahead
+        first = left / diagonal
+        towards = first + float(left @ first) / before * towards
+    return step
+
+
+def _added(values: np.ndarray, cameras: np.ndarray, count: int) -> np.ndarray:
+    """Sum values (N, 2) of both ends of pairs by camera, (count,)."""
+    return np.bincount(cameras.ravel(), values.ravel(), minlength=count).astype(float)
 
 
 def best_focal(curves: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from support.small_scene import GIVEN, PARAMS, make_scene
 from support.uncalibrated import Poses, orbit, told, turned, wandering, write_views
 
 from romacli.colmap.calibration import calibrate_database
-from romacli.geometry.focal import residuals
+from romacli.geometry.focal import joint_focal, residuals
 
 STEP = np.array([0.4, 0.05, 0.15])
 
@@ -105,8 +105,71 @@ def test_two_cameras_taken_for_one_are_named_where_no_focal_length_fits(tmp_path
     assert sorted(found) == pytest.approx([420, 640], rel=0.05)
 
 
+def focal_lengths_in(path: Path) -> dict[str, float]:
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT name, params FROM images JOIN cameras USING (camera_id)").fetchall()
+    return {name: float(np.frombuffer(params)[0]) for name, params in rows}
+
+
+def test_photographs_that_share_a_camera_for_want_of_exif_get_their_own_where_zooms_differ(tmp_path: Path) -> None:
+    focal = np.random.default_rng(3).uniform(400, 1100, 10).tolist()
+    summary = write_views(tmp_path / "a.db", orbit(), focal, is_loose=True)
+    (said,) = summary.separated
+    assert "10 photographs without EXIF data, 0.jpg first," in said
+    assert summary.cameras == 10
+    calibrated = {one.camera: one.focal_length_px for one in summary.calibrated}
+    assert len(calibrated) >= 5
+    found = focal_lengths_in(tmp_path / "a.db")
+    for number, px in calibrated.items():
+        assert px == pytest.approx(focal[number - 1], rel=0.06)
+        assert found[f"{number - 1}.jpg"] == px
+    assert summary.mixed == ()
+
+
+def test_those_of_another_focal_length_get_their_own_and_the_others_go_on_sharing(tmp_path: Path) -> None:
+    focal = [640.0] * 4 + [400.0] * 2 + [640.0] * 6
+    summary = write_views(tmp_path / "a.db", wandering(STEP, 12), focal, is_loose=True)
+    assert "2 photographs without EXIF data, 4.jpg first, have a focal length of 40" in summary.separated[0]
+    assert "the other 10 share one" in summary.separated[0]
+    assert summary.cameras == 3
+    found = focal_lengths_in(tmp_path / "a.db")
+    assert [found[f"{index}.jpg"] for index in range(12)] == pytest.approx(focal, rel=0.05)
+
+
+@pytest.mark.parametrize("distortion", [0.0, -0.12])
+@pytest.mark.parametrize("step", [STEP, np.array([0, 0, 0.4])], ids=["aslant", "forward"])
+def test_a_camera_that_is_shared_in_truth_stays_so(tmp_path: Path, step: np.ndarray, distortion: float) -> None:
+    summary = write_views(tmp_path / "a.db", wandering(step), 640, distortion=distortion, is_loose=True)
+    assert (summary.separated, summary.cameras) == ((), 1)
+
+
+def test_a_shared_camera_stays_where_a_plane_tells_nothing(tmp_path: Path) -> None:
+    focal = [640.0] * 4 + [420.0] * 4
+    assert write_views(tmp_path / "a.db", wandering(STEP), focal, relief=0.0, is_loose=True).cameras == 1
+
+
 def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
     assert told(write_views(tmp_path / "a.db", wandering(STEP, count=3), 640)) == []
+
+
+def test_focal_lengths_are_found_together_and_those_without_pairs_stay_usual() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.array([0.5, 0.7, 1.0, 1.5, 2.2, 3.0])
+    pairs = np.array([(i, j) for i in range(5) for j in range(i + 1, 5)])
+    matrices = []
+    for first, second in truth[pairs]:
+        translation = np.cross(np.eye(3), rng.normal(size=3))
+        essential = turned(*rng.normal(0, 15, 3)) @ translation
+        ends = (np.diag([1 / focal, 1 / focal, 1]) for focal in (first, second))
+        one, other = ends
+        matrix = other @ essential @ one
+        matrices.append(matrix / np.linalg.norm(matrix))
+    found = joint_focal(np.array(matrices), pairs, np.full(6, 1.2), np.ones(6, bool))
+    assert found[:5] == pytest.approx(truth[:5], rel=0.01)
+    assert found[5] == pytest.approx(1.2)
+    held = joint_focal(np.array(matrices), pairs, np.where(np.arange(6) == 2, 1.0, 1.2), np.arange(6) != 2)
+    assert held[2] == 1.0
+    assert held[:5] == pytest.approx(truth[:5], rel=0.01)
 
 
 def test_an_essential_matrix_leaves_no_residual() -> None:

@@ -12,7 +12,7 @@ import pytest
 from support.small_scene import GIVEN, Scene, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.numbers import Numbers, continued, read_numbers
+from romacli.colmap.numbers import Numbers, continued, give_own_cameras, read_numbers
 from romacli.colmap.options import CameraOptions
 from romacli.colmap.rigs import read_rigs
 from romacli.mapping.options import MapperOptions
@@ -40,6 +40,21 @@ def test_images_keep_their_numbers_and_new_ones_come_after(tmp_path: Path) -> No
         ]
     for numbers in vars(after).values():
         assert (numbers["a.jpg"], numbers["e.jpg"]) == (5, 6)
+
+
+def test_cameras_of_their_own_keep_their_numbers(tmp_path: Path) -> None:
+    scene, path = make_scene(["a.jpg", *NAMES]), tmp_path / "database.db"
+    scene.write(path, cameras=CameraOptions(mode="single"))
+    with closing(sqlite3.connect(path)) as database:
+        give_own_cameras(database, ["b.jpg", "d.jpg"], Numbers(cameras={"d.jpg": 7, "b.jpg": 1}))
+        database.commit()
+    numbers = read_numbers(path, scene.names)
+    assert numbers.cameras == {"a.jpg": 1, "b.jpg": 8, "c.jpg": 1, "d.jpg": 7, "f.jpg": 1}
+    assert len(set(numbers.rigs.values())) == 3
+    with closing(load_pycolmap().Database.open(path)) as database:
+        for image in database.read_all_images():
+            frame = database.read_frame(numbers.frames[image.name])
+            assert database.read_rig(frame.rig_id).ref_sensor_id.id == image.camera_id
 
 
 @pytest.mark.parametrize("fewer", [0, 5], ids=["same keypoints", "other keypoints"])

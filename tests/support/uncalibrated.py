@@ -56,6 +56,7 @@ def write_views(
     off_centre: tuple[float, float] = (0.0, 0.0),
     is_fisheye: bool = False,
     model: str = GUESSED.model,
+    is_loose: bool = False,
     seed: int = 1,
     **more,
 ) -> DatabaseSummary:
@@ -65,7 +66,7 @@ def write_views(
 
     relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL. off_centre:
     position of the optical axis relative to the middle, in px. is_fisheye: equidistant projection. model: what the
-    database takes the camera for.
+    database takes the camera for. is_loose: they share it for want of EXIF data.
     """
     rng = np.random.default_rng(seed)
     lengths = focal if isinstance(focal, list) else [focal] * len(poses)
@@ -100,9 +101,10 @@ def write_views(
         matches=matches.items(),
         verify=VerifyOptions(num_threads=1),
         calibrate=True,
+        loose=names if is_loose else (),
     )
 
 
 def told(summary: DatabaseSummary) -> list[str]:
     """The findings about the cameras, as sentences."""
-    return [*map(str, summary.calibrated), *summary.mixed, *summary.odd, *summary.contradicted]
+    return [*map(str, summary.calibrated), *summary.separated, *summary.mixed, *summary.odd, *summary.contradicted]

@@ -78,10 +78,17 @@ def _tell_sharing(
         count = counted(sum(map(len, untold)), "photograph")
         progress.say(
             f"{count} without camera or focal length in their EXIF data, starting with {untold[0][0].name}, share "
-            f"{counted(len(untold), 'camera')}; use --camera-mode per-image where cameras or zooms differ"
+            f"{counted(len(untold), 'camera')} unless their pairs tell otherwise; use --camera-mode per-image where "
+            "cameras or zooms differ"
         )
     for doubt in sharing_doubts(infos, camera_of):
         progress.warn(doubt)
+
+
+def loose_images(infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions) -> frozenset[str]:
+    """The photographs that share a camera only because of their size; pairs may show that it is not one."""
+    groups = [] if options.rigs is not None else shared_untold(infos, camera_of, options)
+    return frozenset(info.name for group in groups for info in group)
 
 
 def check_early(

@@ -17,7 +17,7 @@ from romacli.geometry.globe import Position
 from romacli.images.listing import files_under
 from romacli.job.hold import hold_job
 from romacli.job.options import ImportOptions
-from romacli.job.outputs.cameras import choose_cameras, known_image
+from romacli.job.outputs.cameras import choose_cameras, known_image, loose_images
 from romacli.job.outputs.model import model_digests
 from romacli.job.outputs.origins import digest, file_digest, holds_if_from, remember
 from romacli.job.outputs.recipe import calibrations, database_output, recipe
@@ -35,7 +35,7 @@ from romacli.words import counted, first_few
 
 FEWEST_PAIRS_PER_KEYPOINT = 1.2
 _ENOUGH_SURE = 0.5
-_SENTENCES = ("failed", "mixed", "odd", "contradicted")
+_SENTENCES = ("failed", "separated", "mixed", "odd", "contradicted")
 
 
 def import_matches(
@@ -98,6 +98,7 @@ def _import_matches(
             rigs=options.cameras.rigs,
             overwrite=options.overwrite,
             calibrate=_is_calibrated(options),
+            loose=loose_images(infos, camera_of, options.cameras),
             expected_bytes=_expected_bytes(layout),
             sure=_sure(features, held_as),
             progress=lambda _: progress.advance(),
@@ -139,6 +140,8 @@ def _tell(summary: DatabaseSummary, progress: Progress) -> None:
             f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
             "true one"
         )
+    for sentence in summary.separated:
+        progress.say(sentence)
     for sentence in summary.mixed:
         progress.warn(
             f"{sentence}. Is there another camera, a zoom or a crop among them? Use --camera-mode per-image, or a "
