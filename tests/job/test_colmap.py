@@ -18,7 +18,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.calibration import Calibration, Findings
+from romacli.colmap.calibration import Calibration, Findings, Separation
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_model
@@ -157,7 +157,7 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
     images: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Calibration(1, 701.25, 650.0, 750.0, 6, 768.0, False)
-    monkeypatch.setattr("romacli.colmap.database.calibrate_database", lambda path: Findings((found,)))
+    monkeypatch.setattr("romacli.colmap.database.calibrate_database", lambda *_: Findings((found,)))
     written = import_matches(images, layout, OPTIONS, Silent(), StopRequest())
     make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()) == written
@@ -171,6 +171,25 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
     write_manifest(layout.manifest, manifest)
     assert "a guess" in focal_lengths(layout, layout.database, model)[0].source
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()).calibrated == ()
+
+
+def test_photographs_without_exif_that_get_their_own_cameras_are_told(
+    images: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def calibrate(_: Path, loose: object, __: object) -> Findings:
+        asked.append(loose)
+        return Findings(separations=(Separation(1, ("a", "c"), 400, 900, 0),))
+
+    monkeypatch.setattr("romacli.colmap.database.calibrate_database", calibrate)
+    for mode, loose in (("single", set()), ("auto", {"a", "b", "c", "d"})):
+        options, listener = replace(OPTIONS, cameras=CameraOptions(mode=mode)), Listener()
+        for _ in range(2):  # also where the database is up to date
+            import_matches(images, layout, options, listener, StopRequest())
+        assert sum("a first, have focal lengths from 400 to 900 px" in said for said in listener.said) == 2
+        assert asked == [loose]
+        asked.clear()
 
 
 def photograph_at(path: Path, latitude: float, longitude: float, altitude: float | None = None) -> None:
