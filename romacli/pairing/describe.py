@@ -11,7 +11,7 @@ import numpy as np
 from romacli import __version__
 from romacli.errors import InputError, PartialError, RomacliError, UsageError
 from romacli.images.upright import read_upright
-from romacli.matchers.matcher import CoarseMatcher, Matcher
+from romacli.matchers.matcher import CoarseMatcher, Matcher, kept_settings
 from romacli.pairing.source import Described
 from romacli.progress import Progress
 from romacli.run.photographs import look_at
@@ -151,4 +151,5 @@ class Describer:
 
 
 def _settings(matcher: Matcher) -> dict[str, str]:
-    return {key: str(matcher.settings[key]) for key in _SETTINGS if matcher.settings.get(key) is not None}
+    settings = kept_settings(matcher)
+    return {key: str(settings[key]) for key in _SETTINGS if settings.get(key) is not None}

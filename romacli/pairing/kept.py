@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from romacli import __version__
-from romacli.matchers.matcher import Matcher
+from romacli.matchers.matcher import Matcher, kept_settings
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary, match_images
 from romacli.run.options import MatchOptions
@@ -40,7 +40,7 @@ def match_kept(
     """
     photographs = look_at(images, {})
     known = {name: (stamp,) for name, stamp in photographs.stamps.items()}
-    made_with = fingerprint(Manifest({**matcher.settings, **(settings or {}), **options.retries}, __version__))
+    made_with = fingerprint(Manifest({**kept_settings(matcher), **(settings or {}), **options.retries}, __version__))
     place, summary = folder / made_with[:16], MatchSummary()
     with Journal.open(place, made_with, stamps=known) as journal:
         todo = PairList(journal.waiting(pairs.pairs))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated
 
-from romacli.errors import UsageError
 from romacli.options import Option
 from romacli.pairing.source import Request, Source
 from romacli.pairs import RetrievalOptions, merge, retrieve, sequential
@@ -32,8 +31,6 @@ def find(options: SequentialOptions, request: Request) -> PairList:
     along = sequential(names, overlap=options.overlap, quadratic=options.quadratic)
     if not options.loop_closure:
         return along
-    if options.loop_period < 1:
-        raise UsageError(f"--loop-period is {options.loop_period}; it counts images and must be at least 1.")
     described = request.described()
     queries = described.names[:: options.loop_period]
     loops = retrieve(described.names, described.descriptors, options, queries=queries, min_gap=options.overlap)

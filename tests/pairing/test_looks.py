@@ -14,11 +14,12 @@ from support.homography import HomographyMatcher
 from romacli.errors import InputError, NothingFoundError, PartialError, UsageError
 from romacli.images.listing import list_images
 from romacli.pairing.describe import Describer
+from romacli.pairing.kept import match_kept
 from romacli.pairing.preselect import preselect
 from romacli.pairs import exhaustive
 from romacli.progress import Silent
 from romacli.run.options import MatchOptions
-from romacli.types import Features, PreparedImage
+from romacli.types import Features, PreparedImage, Rejected
 
 
 class GreyMatcher:
@@ -27,8 +28,9 @@ class GreyMatcher:
     name = "grey"
     batch_size = 2
 
-    def __init__(self, *, weights: str = "1", fail_after: int = 10**9) -> None:
-        self.settings = {"model": self.name, "weights_sha256": weights}
+    def __init__(self, *, weights: str = "1", dtype: str = "float32", fail_after: int = 10**9) -> None:
+        self.settings = {"model": self.name, "weights_sha256": weights, "dtype": dtype}
+        self.in_either_dtype = True
         self.encoded, self.compared, self._fail_after = 0, 0, fail_after
 
     def prepare(self, image):
@@ -94,6 +96,22 @@ def test_other_weights_begin_anew(folder: Path) -> None:
     describer(GreyMatcher(), path)(list_images(folder))
     describer(other, path)(list_images(folder))
     assert other.encoded == 6
+
+
+def test_descriptors_and_matches_in_either_number_type_are_used_again(folder: Path) -> None:
+    class Whole(GreyMatcher):
+        def match(self, pairs, seeds):
+            return [Rejected(overlap) for overlap in self.overlap(pairs)]
+
+    images = list_images(folder)
+    pairs, run = exhaustive(images.names), []
+    for matcher in (Whole(dtype="float32"), Whole(dtype="bfloat16")):
+        describer(matcher, folder / "g.h5")(images)
+        run.append(matcher.encoded)
+        journal, summary = match_kept(folder / "kept", images, pairs, matcher, MatchOptions(), Silent())
+        journal.close()
+        run.append(summary.run)
+    assert run == [6, len(pairs), 0, 0]
 
 
 def test_what_was_described_before_a_stop_is_kept(folder: Path) -> None:
