@@ -26,7 +26,7 @@ from romacli.images.upright import read_upright
 from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
 from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.networks.matcha import soft_targets
-from romacli.store.layout import written_whole
+from romacli.store.layout import check_writable, written_whole
 from romacli.types import Features, Size
 
 # A point is visible if matching it there and back ends within this fraction of the long side.
@@ -207,7 +207,7 @@ def read_points(path: Path) -> np.ndarray:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read as a list of points: {why}.") from error
+        raise InputError(f"{path} cannot be read: {why}. Write x and y of one point per line.") from error
     points = []
     for number, line in enumerate(lines, 1):
         words = line.replace(",", " ").split()
@@ -250,10 +250,11 @@ class Overlay:
     """Frames with the points drawn on them: a video if the path ends in .mp4, else images in a folder."""
 
     def __init__(self, path: Path, *, frames_per_s: float = 10.0) -> None:
+        """Raises StoreError if neither can be written there."""
         self._path, self._rate = path, frames_per_s
         self._film: cv2.VideoWriter | None = None
-        if path.suffix.lower() != ".mp4":
-            path.mkdir(parents=True, exist_ok=True)
+        self._is_film = path.suffix.lower() == ".mp4"
+        check_writable(path if self._is_film else path / "000000.jpg")
 
     def add(self, frame: int, image: np.ndarray, found: Found) -> None:
         """Draw visible points as discs and the others as circles.
@@ -267,8 +268,9 @@ class Overlay:
             hue = np.array([[[180 * (point % _COLOURS) // _COLOURS, 255, 255]]], np.uint8)
             colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
             cv2.circle(picture, (round(float(x)), round(float(y))), radius, colour, -1 if visible else 1, cv2.LINE_AA)
-        if self._path.suffix.lower() != ".mp4":
-            (self._path / f"{frame:06d}.jpg").write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+        if not self._is_film:
+            with written_whole(self._path / f"{frame:06d}.jpg") as temporary:
+                temporary.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
             return
         if self._film is None:
             self._shape = picture.shape

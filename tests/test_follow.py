@@ -89,6 +89,17 @@ def test_a_film_that_does_not_decode_is_named(tmp_path: Path) -> None:
         list(frames(tmp_path / "none.mp4"))
 
 
+@pytest.mark.parametrize("words", [("-o", "."), ("-o", "t.csv", "--overlay", "points.csv")])
+def test_a_place_that_cannot_be_written_is_told_before_frames_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("points.csv").write_text("1 2\n")
+    run = romacli("track", "no-film.mp4", "--points", "points.csv", "--model", "mini-sparse", *words)
+    assert run.returncode == 6
+    assert "cannot be written" in run.stderr
+
+
 def test_the_commands_write_tables_and_draw(tmp_path: Path) -> None:
     folder, points = tmp_path / "frames", tmp_path / "points.csv"
     folder.mkdir()

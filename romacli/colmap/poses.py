@@ -85,7 +85,9 @@ def open_model(model_folder: Path) -> Any:
         InputError: the folder contains none.
     """
     if not any((model_folder / f"images.{kind}").is_file() for kind in ("bin", "txt")):
-        raise InputError(f"{model_folder} contains no COLMAP model: images.bin and images.txt are missing.")
+        raise InputError(
+            f"{model_folder} contains no COLMAP model: images.bin and images.txt are missing. Give the folder of one."
+        )
     model = load_pycolmap().Reconstruction(model_folder)
     if not all((model_folder / f"{name}.bin").is_file() for name in ("cameras", "images", "points3D")):
         for number, name in _names_in_text(model_folder / "images.txt"):

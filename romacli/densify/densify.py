@@ -22,9 +22,9 @@ from romacli.job.outputs.origins import digest, remember
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
 from romacli.stop import StopRequest
-from romacli.store.history import noted, photographs_of
+from romacli.store.history import noted, photographs_of, require_photographs
 from romacli.store.journal import Journal
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, check_writable
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
 from romacli.store.ply import write_depth_map, write_ply, write_visibility
@@ -67,6 +67,9 @@ def densify(
         StoreError: a file cannot be written.
     """
     source, made_of = _Source.open(layout), model_digests(layout.sparse / "0")
+    if images is not None:
+        require_photographs(layout, images)
+    check_writable(cloud)
     folder = images or photographs_of(layout)
     maps, neighbours, uncoloured = [], [], []
     number = {name: index for index, name in enumerate(source.cameras)}

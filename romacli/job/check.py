@@ -170,15 +170,20 @@ class _Check:
 
     @contextmanager
     def _noting(self, path: Path, remedy: str, *, removable: bool = False) -> Iterator[None]:
-        """Record an expected error of the block, and move the file aside if allowed."""
+        """Record an expected error of the block, and move a damaged file aside if allowed."""
         self.files += path.exists()
         aside = removable and self._mend
         try:
             yield
-        except RomacliError:
-            if path.exists() and aside:
-                path.replace(path.with_name(path.name + ".damaged"))
-            self._add(path, "it is missing or damaged", remedy, is_repaired=aside)
+        except RomacliError as error:
+            if isinstance(error.__cause__, OSError) and path.exists():
+                self._add(path, f"cannot be read: {error.__cause__.strerror}", "Make it readable.")
+            elif removable and error.__cause__ is None:
+                self._add(path, "it is from another version of romacli", "Update romacli.")
+            else:
+                if path.exists() and aside:
+                    path.replace(path.with_name(path.name + ".damaged"))
+                self._add(path, "it is missing or damaged", remedy, is_repaired=aside)
 
     def _add(self, path: Path, fault: str, remedy: str, *, is_repaired: bool = False) -> None:
         self.findings.append(Finding(str(path), fault, remedy, is_repaired))

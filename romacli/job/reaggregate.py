@@ -22,7 +22,7 @@ from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
 from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
-from romacli.store.history import photographs_of
+from romacli.store.history import photographs_of, require_photographs
 from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
@@ -93,7 +93,12 @@ def noted_options(layout: Layout) -> ReaggregateOptions:
 
 def refined_options(layout: Layout, images: Path | None, *, replaces: bool = False) -> ReaggregateOptions:
     """The options that a job's hloc files were last made with, plus refinement. images: None for the folder matched
-    in."""
+    in.
+
+    Raises:
+        InputError: the folder has none of the photographs.
+    """
+    require_photographs(layout, images, unchanged=True)
     noted = noted_options(layout)
     external = noted.external and ExternalKeypoints(noted.external.source, images or noted.external.images)
     return replace(noted, external=external, refine=RefineOptions(refine=True), images=images, replaces=replaces)
@@ -134,6 +139,8 @@ def reaggregate_held(
     _require_matches(layout, journal, pairs, progress)
     known = _known_sizes(layout, journal, pairs, images)
     sizes = {name: size for name, size in known.items() if size != UNREAD}
+    if options.images is not None:
+        require_photographs(layout, options.images)
     if options.external:
         options.external.check(list(sizes), aggregate)
     masks = masks_of(options.masks or noted_masks(layout), sizes)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from romacli.errors import InputError
+from romacli.errors import InputError, StoreError
 from romacli.job.outputs.hloc import KEYPOINTS, is_of
 from romacli.job.outputs.model import MODEL, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
-from romacli.store.hloc import UNREAD, FeaturesFile
+from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
 from romacli.types import Manifest
 from romacli.words import counted
 
-DONE, PARTLY, OUTDATED, MISSING = "done", "partly done", "out of date", "not made yet"
+DONE, PARTLY, OUTDATED, MISSING, DAMAGED = "done", "partly done", "out of date", "not made yet", "damaged"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def status(layout: Layout) -> Status:
         done = [pair for pair in pairs.pairs if pair not in waiting]
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
-    unread = _unread(layout) if waiting and keypoints_hold and layout.features.exists() else frozenset()
+    unread = _unread(layout) if waiting and keypoints_hold else frozenset()
     lost = sum(not unread.isdisjoint(pair) for pair in waiting)
     late = {found.file: str(found) for found in outdated(layout)}
     return Status(
@@ -87,15 +88,19 @@ def status(layout: Layout) -> Status:
 
 
 def _unread(layout: Layout) -> frozenset[str]:
-    """The photographs that could not be read when the keypoints were made."""
-    with FeaturesFile(layout.features) as features:
+    """The photographs that could not be read when the keypoints were made, as far as known."""
+    with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
         return frozenset(name for name in features.names() if features.image_size(name) == UNREAD)
+    return frozenset()
 
 
 def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words: str) -> Stage:
     command = f"romacli match {words}"
     if not held or not (layout.features.exists() and layout.matches.exists()):
         return Stage("keypoints", MISSING, layout.features.name, command)
+    if damaged := [path.name for path in (layout.features, layout.matches) if read_provenance(path) is None]:
+        check = f"romacli check {shlex.quote(str(layout.root))} --repair"
+        return Stage("keypoints", DAMAGED, " and ".join(damaged), check)
     detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)

@@ -151,4 +151,7 @@ def _camera_of_rig(sensor: RigCamera, metadata: ImageMetadata, options: Localize
 def _is_copy(path: Path, name: str, target: Map) -> bool:
     """Whether the map has a photograph with the same name and content."""
     same = target.images / target.files[name] if name in target.files else None
-    return same is not None and path.is_file() and filecmp.cmp(path, same, shallow=False)
+    try:
+        return same is not None and filecmp.cmp(path, same, shallow=False)
+    except OSError:
+        return False

@@ -84,7 +84,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
         InputError: there is no such database, or it contains no pairs.
     """
     if not database.is_file():
-        raise InputError(f"{database} does not exist. Give a COLMAP database.")
+        raise InputError(f"{database} is not a file. Give a COLMAP database.")
     try:
         with closing(open_readonly(database)) as connection:
             names = dict(connection.execute("SELECT image_id, name FROM images"))

@@ -155,8 +155,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         WeightsError: the file does not exist, or a file in the weights folder is not the one first seen there.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} is not a file. Check the path given with --weights.")
+    _require_readable(path)
     if path.resolve().parent != weights_folder().resolve():
         return _hash(path)
     sidecar, state = path.with_name(f"{path.name}.sha256"), path.stat()
@@ -175,6 +174,13 @@ def sha256_of(path: Path) -> str:
         written.write_text(json.dumps({"sha256": sha256, **stamp}) + "\n", encoding="utf-8")
         os.replace(written, sidecar)
     return sha256
+
+
+def _require_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error.strerror}. Give a file of weights.") from error
 
 
 def recorded_sha256(path: Path) -> str | None:
@@ -211,8 +217,7 @@ def read_state_dict(path: Path, *, within: str | None = None) -> dict[str, Tenso
     Raises:
         WeightsError: the file is missing, truncated or contains something else.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist. Check the path given with --weights.")
+    _require_readable(path)
     try:
         state = _open_state_dict(path)
     except Exception as error:  # the readers' errors for foreign bytes have no common base class
@@ -232,6 +237,7 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    _require_readable(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from romacli.errors import InputError
 from romacli.geometry.globe import Position, position_fault
+from romacli.words import counted
 
 _GRAMMAR = (
     "A line is a name, then latitude and longitude in degrees or x and y in m, then optionally a height or z; "
@@ -62,7 +63,7 @@ def _row(line: str, place: str) -> tuple[str, Position]:
         numbers = []
     if len(numbers) not in (2, 3) or not all(map(math.isfinite, numbers)):
         raise InputError(
-            f"{place}: {len(columns)} columns after the name {name!r}, expected 2 or 3 numbers. {_GRAMMAR}"
+            f"{place}: {counted(len(columns), 'column')} after the name {name!r}, expected 2 or 3 numbers. {_GRAMMAR}"
         )
     x, y, z = (*numbers, 0.0)[:3]
     return name, (x, y, z)

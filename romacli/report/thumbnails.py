@@ -68,7 +68,7 @@ def read_thumbnails(job: JobFolder, summary: Summary, images: Path | None, progr
         text = f"{job.layout.root} does not record where its photographs are. Give their folder with --images DIR."
         return Thumbnails(missing=[text])
     if not images.is_dir():
-        text = f"The photographs are missing: {images} does not exist. Give their folder with --images DIR."
+        text = f"The photographs are missing: {images} is not a folder. Give their folder with --images DIR."
         return Thumbnails(missing=[text])
     thumbnails = Thumbnails(folder=images)
     names = [image.name for image in summary.images]

@@ -42,7 +42,7 @@ class GlobalFeaturesFile(ReadFile):
     """A global features file from romacli or hloc, open for reading.
 
     Raises:
-        InputError: the file does not exist.
+        InputError: the file does not exist or may not be read.
         StoreError: it is damaged or foreign; also from the methods.
     """
 

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from romacli.errors import StoreError
+from romacli.errors import InputError, StoreError
+from romacli.words import counted
 
+from .images import read_images, unusable
 from .layout import Layout, unwritable
 
 
@@ -87,3 +89,18 @@ def photographs_of(layout: Layout) -> Path | None:
     """The folder that a job's photographs were last read from; None if unknown."""
     folders = [run.images for run in read_runs(layout.runs) if run.images]
     return Path(folders[-1]) if folders else None
+
+
+def require_photographs(layout: Layout, images: Path | None, *, unchanged: bool = False) -> None:
+    """Check that a folder, by default the last one, has some of a job's photographs. unchanged: as they were matched.
+
+    Raises:
+        InputError: it has none.
+    """
+    known, folder = read_images(layout.images), images or photographs_of(layout)
+    faults = unusable(folder, known, known)
+    if known and len(faults) == len(known) and (unchanged or set(faults.values()) == {"gone"}):
+        raise InputError(
+            f"{folder or 'The folder noted in the job'} has none of the {counted(len(known), 'photograph')} of "
+            f"{layout.root} as they were matched, such as {min(known)}. Give their folder with --images DIR."
+        )

@@ -165,8 +165,10 @@ class ReadFile:
     def __init__(self, path: Path) -> None:
         import h5py
 
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}. Give an HDF5 file in hloc's layout.") from error
         self.path = path
         # romacli's files never change after the rename, and locks fail on some network file systems.
         with self._reading("be opened as HDF5"):
@@ -232,7 +234,7 @@ class FeaturesFile(ReadFile):
     """A features file from romacli or hloc, open for reading.
 
     Raises:
-        InputError: the file does not exist.
+        InputError: the file does not exist or may not be read.
         StoreError: it is damaged or foreign; also from the methods.
     """
 
@@ -293,7 +295,7 @@ class MatchesFile(ReadFile):
     """A matches file from romacli or hloc, including older versions, open for reading.
 
     Raises:
-        InputError: the file does not exist.
+        InputError: the file does not exist or may not be read.
         StoreError: it is damaged or foreign; also from the methods.
     """
 

@@ -45,7 +45,9 @@ def read_images(path: Path) -> dict[str, KnownImage]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror or error}. Make it readable, or give another folder."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{path} is damaged. Delete it: photographs are then used as they are now, and pairs of changed ones are "

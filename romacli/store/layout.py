@@ -103,9 +103,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{hostname()}-{os.getpid()}.tmp")
+    check_writable(path)
+    temporary = path.parent / f".{path.name}.{hostname()}-{os.getpid()}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         yield temporary
         with temporary.open("rb+") as file:
@@ -119,6 +119,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Check, before long work, that a file can be written there; creates missing folders.
+
+    Raises:
+        StoreError: it is a folder, or its folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fault = errno.EISDIR if path.is_dir() else 0 if os.access(path.parent, os.W_OK) else errno.EACCES
+        if fault:
+            raise OSError(fault, os.strerror(fault))
+    except OSError as error:
+        raise unwritable(path, error, num_bytes=0) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -147,7 +162,8 @@ def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
         return StoreError(
             f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, or choose another --output."
         )
-    return StoreError(f"{path} cannot be written: {error.strerror or error}. Choose another --output.")
+    reason = f"{os.fsdecode(error.filename)} is a file" if error.errno == errno.EEXIST else error.strerror or error
+    return StoreError(f"{path} cannot be written: {reason}. Choose another --output.")
 
 
 def _is_ours(error: OSError, temporary: Path) -> bool:
@@ -172,11 +188,11 @@ def _remove_abandoned(path: Path) -> None:
     pattern = re.compile(re.escape(f".{path.name}.{hostname()}-") + r"(\d+)\.tmp")
     for neighbour in path.parent.iterdir():
         match = pattern.fullmatch(neighbour.name)
-        if match and not _is_running(int(match[1])):
+        if match and not is_running(int(match[1])):
             neighbour.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether a process is alive; on Windows, where checking would end it, always True."""
     if os.name != "posix":
         return True

@@ -18,7 +18,7 @@ from typing import Any
 
 from romacli.errors import BusyError
 
-from .layout import hostname, unwritable
+from .layout import hostname, is_running, unwritable
 
 BEAT_S = 5.0
 # A process of another machine counts as dead if its lease does not change for this long. Clocks are not compared.
@@ -195,18 +195,8 @@ def _start_time(pid: int) -> str:
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return "gone" if Path("/proc/self/stat").exists() or not _is_running(pid) else ""
+        return "gone" if Path("/proc/self/stat").exists() or not is_running(pid) else ""
     except OSError:
         return "gone"
     fields = state.rpartition(")")[2].split()
     return "gone" if fields[0] in "ZX" else fields[19]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,19 +47,20 @@ def read_manifest(path: Path) -> Manifest | None:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        stored_format, settings, version = content["format"], content["settings"], content["version"]
-        outputs, retries = content.get("views", {}), content.get("retries", {})
-        retries = {str(name): float(overlap) for name, overlap in retries.items()}
+        if content["format"] != FORMAT:
+            raise StoreError(f"{path} has format {content['format']}, this version reads {FORMAT}. Update romacli.")
+        settings, version, outputs = content["settings"], content["version"], content.get("views", {})
+        if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(outputs, dict):
+            raise TypeError("the values of a manifest are of other types")
+        retries = {str(name): float(overlap) for name, overlap in content.get("retries", {}).items()}
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}. Choose another --output.") from error
+        why = f"{path} cannot be read: {error.strerror or error}"
+        raise StoreError(f"{why}. Make it readable, or give another folder.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{path} is damaged or not romacli's. Use another --output, or --overwrite.") from error
-    if stored_format != FORMAT:
-        raise StoreError(f"{path} has format {stored_format}, this version reads {FORMAT}. Update romacli.")
-    if not isinstance(settings, dict) or not isinstance(version, str) or not isinstance(outputs, dict):
-        raise StoreError(f"{path} is damaged or not romacli's. Use another --output, or --overwrite.")
+        mend = f"romacli check {shlex.quote(str(path.parent))} --repair"
+        raise StoreError(f"{path} is damaged or not romacli's. Run `{mend}`, or give another folder.") from error
     return Manifest(settings, version, outputs, retries)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from romacli.errors import InputError
+from romacli.store.layout import check_writable
 
 from .options import TrainOptions
 from .state import TrainState, best_path, export, replace_file, save_checkpoint
@@ -32,7 +33,7 @@ class Record:
         self._say = say
         self._losses: list[dict[str, Tensor]] = []
         self._saved = self._validated = time.monotonic()
-        options.output.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(options.output)
 
     def add(self, state: TrainState, losses: dict[str, Tensor] | None) -> None:
         """Add the losses of a step, None if it was skipped, and write whatever is due."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from romacli.errors import InputError
 from romacli.networks.weights import sha256_of
+from romacli.store.layout import written_whole
 
 from .options import TrainOptions
 from .trainable import Trainable, average_into
@@ -110,19 +110,15 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
 
 def save_checkpoint(state: TrainState, output: Path) -> None:
     """Save the whole state next to the output."""
-    path = checkpoint_path(output)
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(
-        {
-            "network": state.trainable.trained(),
-            "average": state.average.trained(),
-            "optimizer": state.optimizer.state_dict(),
-            "fingerprint": state.trainable.fingerprint(),
-            **{name: getattr(state, name) for name in _COUNTS},
-        },
-        temporary,
-    )
-    os.replace(temporary, path)
+    content = {
+        "network": state.trainable.trained(),
+        "average": state.average.trained(),
+        "optimizer": state.optimizer.state_dict(),
+        "fingerprint": state.trainable.fingerprint(),
+        **{name: getattr(state, name) for name in _COUNTS},
+    }
+    with written_whole(checkpoint_path(output)) as temporary:
+        torch.save(content, temporary)
 
 
 def export(state: TrainState, options: TrainOptions, path: Path) -> None:
@@ -132,9 +128,8 @@ def export(state: TrainState, options: TrainOptions, path: Path) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:

@@ -99,9 +99,7 @@ def test_pair_naming_a_missing_image(run: Run, photos: Path) -> None:
     Path("pairs.txt").write_text("1.png 2.png\n1.png 9.png\n")
     result = run("match", photos, "--pairs", "pairs.txt")
     assert result.exit_code == 2
-    assert "9.png" in result.stderr
-    assert "pairs.txt" in result.stderr
-    assert "2" in result.stderr
+    assert "pairs.txt:2: 9.png" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_pair_naming_a_missing_image(run: Run, photos: Path) -> None:
         ("1.png 2.png\n1.png 2.png 3.png\n", "pairs.txt:2: the third column"),
         ("1.png 2.png 0.5 x\n", "pairs.txt:1: 4 columns"),
         ("# nothing\n\n", "pairs.txt contains no pairs"),
-        ("1.png 1.png\n", "1.png"),
+        ("1.png 1.png\n", "pairs.txt:1: 1.png is paired with itself"),
     ],
 )
 def test_pairs_file_that_breaks_the_grammar(run: Run, photos: Path, content: str, words: str) -> None:
@@ -164,7 +162,7 @@ def test_overwrite_removes_nothing_of_somebody_else(run: Run, photos: Path, prec
     Path("job/manifest.json").write_text("{}")
     result = run("match", photos, *QUICK, "-o", "job", "--overwrite")
     assert result.exit_code == 6
-    assert "Move it away" in result.stderr or "move it away" in result.stderr
+    assert "ove it away" in result.stderr
     assert path.read_text() == "precious"
     assert Path("job/manifest.json").exists()
 
@@ -203,7 +201,7 @@ def test_checkpoint_of_another_model(run: Run, photos: Path) -> None:
 def test_weights_that_are_no_file(run: Run, photos: Path, weights: str) -> None:
     result = run("match", photos, "--weights", weights)
     assert result.exit_code == 3
-    assert f"{weights} is not a file. Check the path given with --weights." in result.stderr
+    assert f"{weights} cannot be read as weights: " in result.stderr
 
 
 @pytest.mark.parametrize("output", ["taken", "taken/job"])
@@ -211,7 +209,10 @@ def test_output_that_is_a_file(run: Run, photos: Path, output: str) -> None:
     Path("taken").write_text("precious")
     result = run("match", photos, "-o", output)
     assert result.exit_code == 6
-    assert f"{output}/manifest.json cannot be read: Not a directory. Choose another --output." in result.stderr
+    assert (
+        f"{output}/manifest.json cannot be read: Not a directory. Make it readable, or give another folder."
+        in result.stderr
+    )
     assert Path("taken").read_text() == "precious"
 
 

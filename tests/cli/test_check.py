@@ -200,6 +200,26 @@ def test_a_database_that_is_open_elsewhere_is_left_alone(job: Path) -> None:
     assert (job / "database.db").exists()
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "images.json"])
+@pytest.mark.parametrize(
+    ("harm", "fault"), [("newer", "another version"), ("folder", "cannot be read: Is a directory")]
+)
+def test_a_small_file_that_is_newer_or_cannot_be_read_stays_where_it_is(
+    job: Path, name: str, harm: str, fault: str
+) -> None:
+    path = job / name
+    if harm == "newer":
+        path.write_text(path.read_text().replace('"format": 1', '"format": 2').replace('"format":1', '"format":2'))
+    else:
+        path.unlink()
+        path.mkdir()
+    result = run("check", job, "--repair")
+    assert result.exit_code == 6
+    assert f"{path}: " in result.stderr
+    assert fault in result.stderr
+    assert path.exists()
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "images.json", "pairs.txt"])
 def test_damaged_small_files_are_named_and_the_job_continues(job: Path, name: str) -> None:
     (job / name).write_bytes(b"\xff{[")

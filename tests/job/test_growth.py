@@ -13,6 +13,7 @@ import pytest
 from support.commands import hloc_walk
 from support.homography import HomographyMatcher, image_digest
 from support.plane import PlanePhotographs, photograph_plane
+from support.told import Told
 
 from romacli.colmap.options import VerifyOptions
 from romacli.errors import BusyError, InputError, SettingsDifferError, UsageError
@@ -44,16 +45,6 @@ from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import ImageList, MatcherSpec, Size
 
 NAMES = [f"{i}.png" for i in range(5)]
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    warn = say
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.commands import database_keypoints
 from support.plane import PlanePhotographs, photograph_plane
+from support.told import Told
 
 from romacli.colmap.options import VerifyOptions
 from romacli.errors import UsageError
@@ -25,7 +26,6 @@ from romacli.job.reaggregate import ReaggregateOptions, noted_options, reaggrega
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers import registry
 from romacli.matchers.options import MatcherChoice
-from romacli.progress import Silent
 from romacli.refine.options import RefineOptions
 from romacli.run.options import Changed
 from romacli.stop import StopRequest
@@ -35,16 +35,6 @@ from romacli.types import Keypoints, MatcherSpec, Pair
 
 OLD, NEW = ["0.png", "1.png", "2.png"], ["3.png", "4.png"]
 FEWER = KeypointOptions(AggregateOptions(max_keypoints=300), typed=frozenset({"max_keypoints"}))
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    warn = say
 
 
 @pytest.fixture(scope="module")

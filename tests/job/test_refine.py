@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from support.plane import SIZE, PlanePhotographs
 from support.small_job import NAMES, plane_job
+from support.told import Told
 
 from romacli.colmap.reading import read_inliers
+from romacli.errors import InputError
 from romacli.images.decode import read_image
 from romacli.images.options import MaskOptions
 from romacli.job.check import check_job
@@ -43,20 +45,6 @@ from romacli.types import Keypoints, PairList
 
 TITLE = "refining against the photographs"
 PLAIN = ReaggregateOptions(refine=RefineOptions(refine=False))
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.sentences: list[str] = []
-
-    def begin(self, title: str, total: int) -> None:
-        self.begun.append(title)
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    warn = say
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +183,27 @@ def test_photographs_too_long_to_be_read_between_pixels_are_named(job: Layout, m
 
 
 def test_without_photographs_keypoints_are_made_and_it_is_said_that_they_are_not_refined(job: Layout) -> None:
-    shutil.rmtree(job.root.parent / "photos")
+    job.runs.unlink()
     told = Told()
-    summary = again(job, told=told)
+    summary = reaggregate(job, ReaggregateOptions(), told, StopRequest())
     assert summary.refined is None
     assert any("not refined" in sentence and "--images" in sentence for sentence in told.sentences)
     assert all(points.uncertainty is None for points in keypoints(job).values())
+
+
+@pytest.mark.parametrize("harm", ["gone", "touched"])
+def test_refining_against_a_folder_without_the_photographs_is_refused_and_changes_nothing(
+    job: Layout, harm: str
+) -> None:
+    before, photos = job.features.read_bytes(), job.root.parent / "photos"
+    for name in NAMES:
+        (photos / name).unlink() if harm == "gone" else os.utime(photos / name, ns=(0, 0))
+    with pytest.raises(InputError, match=r"photos has none of the \d+ photographs of .*--images DIR"):
+        refined_options(job, photos)
+    if harm == "gone":
+        with pytest.raises(InputError, match="photos has none of the"):
+            again(job, replace(ReaggregateOptions(), aggregate=AggregateOptions(max_keypoints=9)))
+    assert job.features.read_bytes() == before
 
 
 def test_no_patch_reaches_into_masked_pixels(job: Layout) -> None:

@@ -55,6 +55,24 @@ def test_a_job_is_told_as_it_grows(run: Run) -> None:
     assert states(run)["database"] == "done"
 
 
+@pytest.mark.parametrize("harm", ["cut", "folder", "gone"])
+def test_a_file_that_cannot_be_read_is_told_with_what_repairs_it(run: Run, harm: str) -> None:
+    common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
+    assert run("match", *common).exit_code == 0
+    assert run("colmap-import", "photos", "-o", "job").exit_code == 0
+    path = Path("job/matches.h5")
+    content = path.read_bytes()
+    path.unlink()
+    if harm == "cut":
+        path.write_bytes(content[:-100])
+    elif harm == "folder":
+        path.mkdir()
+    assert states(run)["keypoints"] == ("not made yet" if harm == "gone" else "damaged")
+    assert states(run)["database"] == "done"
+    following = run("status", "job").stdout.splitlines()[-1]
+    assert following.startswith("next: romacli " + ("match" if harm == "gone" else "check job --repair"))
+
+
 def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
     Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n")

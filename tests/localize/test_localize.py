@@ -247,6 +247,19 @@ def test_a_broken_query_is_named_with_its_fault(walk: Walk) -> None:
     assert "overlaps none" not in row["why"]
 
 
+def test_queries_that_may_not_be_compared_with_the_map_are_no_copies(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(walk.job.photographs / "1.png", walk.queries / "1.png")
+
+    def denied(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filecmp.cmp", denied)
+    result = run(walk, "--json")
+    assert "1.png" in {row["name"] for row in json.loads(result.stdout)["results"]}
+
+
 def test_a_fallback_is_marked(walk: Walk) -> None:
     result = run(walk, "--fallback", "retrieval", "--json")
     assert result.exit_code == 4

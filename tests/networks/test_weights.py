@@ -249,7 +249,7 @@ def test_files_without_named_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"none.pth does not exist. Check the path given with --weights."):
+    with pytest.raises(WeightsError, match=r"none.pth cannot be read as weights: No such file"):
         read_state_dict(tmp_path / "none.pth")
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 from support.small_scene import make_scene
+from support.told import Told
 
 from romacli.colmap.options import VerifyOptions
 from romacli.errors import InputError, UsageError
@@ -33,14 +34,6 @@ OPTIONS_BY_NAME = {
 SPATIAL = SpatialOptions(max_distance_m=50)
 
 
-class Notes(Silent):
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, sentence):
-        self.warnings.append(sentence)
-
-
 def write_photograph(path: Path, place: tuple[float, float] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
@@ -56,7 +49,7 @@ def write_photograph(path: Path, place: tuple[float, float] | None = None) -> No
 
 
 def pairs_in(folder: Path, options: Any, notes: Silent | None = None):
-    return choose_pairs(list_images(folder), options, notes or Notes()).pairs
+    return choose_pairs(list_images(folder), options, notes or Told()).pairs
 
 
 def test_spatial_reads_exif_across_the_date_line(tmp_path):
@@ -72,7 +65,7 @@ def test_spatial_says_which_photographs_have_no_position_and_a_file_mends_it(tmp
     with pytest.raises(InputError, match=r"1 of 2 photographs has no position in the EXIF data: b.jpg\. .*--positions"):
         pairs_in(folder, SPATIAL)
     file.write_text("b.jpg 48.0001 9.0\nelsewhere.jpg 1 2\n")
-    notes = Notes()
+    notes = Told()
     assert pairs_in(folder, replace(SPATIAL, positions=file), notes) == (("a.jpg", "b.jpg"),)
     assert notes.warnings == [f"{file} has positions of 1 other file; it is left out"]
 
@@ -80,7 +73,7 @@ def test_spatial_says_which_photographs_have_no_position_and_a_file_mends_it(tmp
 def test_a_photograph_without_a_partner_is_named(tmp_path):
     for name, longitude in (("1.jpg", 9.0), ("2.jpg", 9.0001), ("3.jpg", 10.0)):
         write_photograph(tmp_path / name, (48.0, longitude))
-    notes = Notes()
+    notes = Told()
     assert pairs_in(tmp_path, SPATIAL, notes) == (("1.jpg", "2.jpg"),)
     (warning,) = notes.warnings
     assert "in no pair: 1 of 3 photographs, 3.jpg" in warning
@@ -159,7 +152,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
     photos = tmp_path / "photos"
     for name in ("view 0.png", "view 1.png", "later.png"):
         write_photograph(photos / name)
-    notes = Notes()
+    notes = Told()
     options = PosesOptions(reference_model=scene / "sparse" / "0")
     assert pairs_in(photos, options, notes) == (("view 0.png", "view 1.png"),)
     assert "1 photograph is unknown to" in notes.warnings[0]
@@ -173,7 +166,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
         (PosesOptions(), UsageError, "--reference-model DIR"),
         (PosesOptions(reference_model=Path("nowhere")), InputError, "nowhere contains no COLMAP model"),
         (DatabaseOptions(), UsageError, "--reference-database FILE"),
-        (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db does not exist"),
+        (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db is not a file"),
         (LookAlikeOptions(num_matched=9), UsageError, "--num-matched is 9, but .* only 1"),
         (SpatialOptions(cartesian=True), UsageError, "--positions FILE"),
     ],

@@ -255,7 +255,7 @@ def test_positions_with_tabs_commas_spaces_and_byte_order_mark(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a.jpg 1", r"positions.txt:1: 1 columns after the name 'a.jpg', expected 2 or 3 numbers"),
+        ("a.jpg 1", r"positions.txt:1: 1 column after the name 'a.jpg', expected 2 or 3 numbers"),
         ("a.jpg 1 2\na.jpg 3 4", "positions.txt:2: a.jpg already has a position"),
         ("a.jpg 1 nan", "positions.txt:1"),
         ("a.jpg 120 9", "positions.txt:1: 120, 9 is not a latitude"),

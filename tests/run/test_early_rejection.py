@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from support.homography import HomographyMatcher, same
 from support.plane import PlanePhotographs, photograph_plane
+from support.told import Told
 
 from romacli.eval.throughput import Bench
 from romacli.matchers.matcher import StagedMatcher, StartedPair
 from romacli.pairs import exhaustive
-from romacli.progress import Silent
 from romacli.run.match import MatchSummary, match_images
 from romacli.run.options import MatchOptions
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, Rejected
@@ -57,16 +57,6 @@ class StagedPlane(HomographyMatcher):
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[PairResult]:
         raise AssertionError("the stages of a matcher that has them are run one by one")
-
-
-class Told(Silent):
-    """Records warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from support.homography import HomographyMatcher, same
 from support.plane import PlanePhotographs, photograph_plane
+from support.told import Told
 
 from romacli.errors import BusyError, PartialError, UsageError
 from romacli.geometry.coordinates import to_colmap_pixels
 from romacli.matchers.memory import cache_bytes
 from romacli.pairs import exhaustive
-from romacli.progress import Silent
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.stop import Stopped, StopRequest
@@ -166,16 +166,6 @@ class Starved(HomographyMatcher):
         if len(pairs) > self.most_pairs:
             raise MemoryError
         return super().match(pairs, seeds)
-
-
-class Told(Silent):
-    """Records warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def run_starved(photographs: PlanePhotographs, matcher: Starved, options: MatchOptions) -> tuple[Records, list[str]]:

@@ -150,7 +150,7 @@ def test_files_of_other_photographs_are_refused(tmp_path: Path) -> None:
         check_retries(matcher, given, ["other.png"])
     with pytest.raises(InputError, match=r"0.png is 320x240 px, but another size"):
         run(tmp_path, shifts, rescue_from=given.rescue_from)
-    with pytest.raises(InputError, match=r"matches.h5 does not exist"):
+    with pytest.raises(InputError, match=r"matches.h5 cannot be read: No such file"):
         check_retries(matcher, MatchOptions(rescue_from=tmp_path))
 
 

@@ -242,8 +242,10 @@ def test_what_a_file_lacks_is_named(features_path, matches_path, tmp_path):
         read_keypoints(features_path, "x.jpg")
     with pytest.raises(StoreError, match=r"matches\.h5 contains no matches of a\.jpg x\.jpg"):
         read_matches(matches_path, "a.jpg", "x.jpg")
-    with pytest.raises(InputError, match=r"none\.h5 does not exist"):
+    with pytest.raises(InputError, match=r"none\.h5 cannot be read: No such file"):
         read_matches(tmp_path / "none.h5", "a", "b")
+    with pytest.raises(InputError, match="cannot be read: Is a directory. Give an HDF5 file"):
+        read_keypoints(tmp_path, "a")
 
 
 def test_foreign_content_is_a_sentence(tmp_path):

@@ -88,8 +88,17 @@ def test_a_read_only_place_names_the_file_and_the_way_out(tmp_path, monkeypatch)
 
 def test_a_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(StoreError, match=r"a\.txt cannot be written: .* another --output"):
+    with pytest.raises(StoreError, match=r"a\.txt cannot be written: .*out is a file.* another --output"):
         write_whole(tmp_path / "out" / "a.txt", b"x")
+
+
+@pytest.mark.parametrize("name", ["", "folder"])
+def test_a_file_that_is_a_folder_is_a_sentence_before_anything_is_made(tmp_path, monkeypatch, name):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    told = r"cannot be written: Is a directory\. .* another --output"
+    with pytest.raises(StoreError, match=told), written_whole(Path(name)):
+        pytest.fail("the work began")
 
 
 def test_trouble_with_another_file_inside_the_block_is_not_blamed_on_this_one(tmp_path):

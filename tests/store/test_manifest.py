@@ -55,7 +55,7 @@ def test_no_file_is_no_manifest(tmp_path):
 def test_a_damaged_manifest_is_named(tmp_path, content):
     path = tmp_path / "manifest.json"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
+    with pytest.raises(StoreError, match=r"manifest\.json is damaged .* Run `romacli check .* --repair`"):
         read_manifest(path)
 
 

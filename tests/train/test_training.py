@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from support.tiny_mini import TINY
 
-from romacli.errors import InputError, RomacliError, UsageError
+from romacli.errors import InputError, RomacliError, StoreError, UsageError
 from romacli.networks.mini import MiniConfig, load_mini, read_mini
 from romacli.networks.weights import sha256_of
 from romacli.synthetic import Textures, sample_pair
@@ -132,6 +132,13 @@ def test_damaged_checkpoint_is_named(options):
 def test_schedule_that_cannot_start_is_refused(options, change, message):
     with pytest.raises(UsageError, match=message):
         train(replace(options, **change))
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(options, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("training began"))
+    with pytest.raises(StoreError, match="cannot be written: .*file is a file"):
+        train(replace(options, output=tmp_path / "file" / "w.safetensors"))
 
 
 def test_a_folder_is_no_output(options, tmp_path):

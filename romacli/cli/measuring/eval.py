@@ -155,6 +155,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     from romacli.matchers.registry import matcher_named
 
     recipe = _recipe(flags)
+    _check_writable(flags.output)
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
@@ -250,6 +251,7 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
     from romacli.eval.relative_pose import PoseOptions, evaluate_pairs, summarise
 
     listed = read_pose_list(flags.pose_list, flags.images)
+    _check_writable(flags.output)
     matcher = _matcher(chosen)
     options = PoseOptions(max_error_px=flags.max_error, ransac_seeds=flags.ransac_seeds, seed=flags.seed)
     aggregate = AggregateOptions(method=flags.method, seed=flags.seed)
@@ -413,6 +415,13 @@ def _bounds(area: Interval) -> str:
 
 def _number(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
+
+
+def _check_writable(path: Path | None) -> None:
+    from romacli.store.layout import check_writable
+
+    if path is not None:
+        check_writable(path)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

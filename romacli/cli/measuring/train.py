@@ -12,6 +12,7 @@ from romacli.cli.options import TalkOptions, takes
 from romacli.errors import UsageError
 from romacli.options import Option
 from romacli.train.options import TrainOptions
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.train.record import Validate
@@ -65,7 +66,9 @@ def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk:
         if folder is not None and is_first_process():
             console.say("rendering validation pairs")
             validate = _validation(folder, model=options.model, textures=options.textures)
-        console.say(f"training for {options.steps or options.minutes} {'steps' if options.steps else 'minutes'}")
+        console.say(
+            f"training for {counted(options.steps, 'step') if options.steps else f'{options.minutes:g} minutes'}"
+        )
         state = train(options, validate=validate, say=console.say)
         if not is_first_process():
             return

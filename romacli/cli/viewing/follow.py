@@ -50,9 +50,12 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
     from romacli.follow import HEADER, read_points, rows_of, write_table
     from romacli.follow import transfer as find
     from romacli.matchers.registry import load_matcher
+    from romacli.store.layout import check_writable
 
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         points = read_points(options.points)
+        if options.output is not None:
+            check_writable(options.output)
         found = find(load_matcher(options.model, options.matcher), options.one, options.other, points)
         rows = rows_of(1, found)
         if options.output is not None:
@@ -78,9 +81,11 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
     """
     from romacli.follow import Finder, Overlay, frames, read_points, rows_of, write_table
     from romacli.matchers.registry import load_matcher
+    from romacli.store.layout import check_writable
 
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         points = read_points(options.points)
+        check_writable(options.output)
         matcher = load_matcher(options.model, options.matcher)
         overlay = Overlay(options.overlay) if options.overlay else None
         finder, first, rows, visible, count = Finder(matcher, semantic=False), None, [], 0, 0
@@ -97,5 +102,5 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
             overlay.close()
         write_table(options.output, rows)
         values = {"frames": count, "points": len(points), "visible": visible, "output": str(options.output)}
-        told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {visible} times"
+        told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {counted(visible, 'time')}"
         console.result(values, f"{told}; see {options.output}", as_json=talk.as_json)

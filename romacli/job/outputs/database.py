@@ -27,7 +27,7 @@ from romacli.progress import Progress
 from romacli.run.photographs import look_at, named_as_changed, require_size
 from romacli.stop import StopRequest
 from romacli.store.history import noted
-from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, read_provenance
+from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, ReadFile
 from romacli.store.images import read_images
 from romacli.store.layout import Layout
 from romacli.types import ImageList, Pair, Size
@@ -255,10 +255,15 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
 
 
 def hloc_digests(layout: Layout) -> list[Any]:
-    """The digests of the hloc files, as JSON values; where they tell, of what they were derived from."""
+    """The digests of the hloc files, as JSON values; where they tell, of what they were derived from.
+
+    Raises:
+        InputError, StoreError: one cannot be read.
+    """
     found: list[Any] = []
     for path in (layout.features, layout.matches):
-        provenance = read_provenance(path) or {}
+        with ReadFile(path) as file:
+            provenance = file.provenance()
         is_ours = "derived_from" in provenance
         found.append([provenance["derived_from"], provenance.get("romacli")] if is_ours else file_digest(path))
     return found

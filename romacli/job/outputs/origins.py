@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from romacli.errors import InputError
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest, write_manifest
 from romacli.types import Manifest
@@ -20,9 +21,16 @@ def digest(values: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Make it readable.") from error
 
 
 def stamp(path: Path) -> list[int]:

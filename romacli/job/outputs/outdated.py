@@ -26,14 +26,18 @@ class Outdated:
 
 
 def outdated(layout: Layout) -> list[Outdated]:
-    """Which databases, and whether model and dense cloud, were made from files that have changed since."""
+    """Which databases, and whether model and dense cloud, were made from files that have changed since.
+
+    Of files that cannot be read it is not known.
+    """
     found = []
     for database in noted_databases(layout):
         noted = sources_of(layout, database_output(layout, database))
-        if noted is not None and database.exists() and noted != hloc_digests(layout):
-            is_usual = database == layout.database
-            command = "romacli colmap-import" + ("" if is_usual else f" --database {database}")
-            found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
+        with suppress(RomacliError):
+            if noted is not None and database.exists() and noted != hloc_digests(layout):
+                is_usual = database == layout.database
+                command = "romacli colmap-import" + ("" if is_usual else f" --database {database}")
+                found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
     model = layout.sparse / "0"
     name, rows = sources_of(layout, MODEL) or (None, None)
     if name is not None and model.exists() and (layout.root / name).is_file():

@@ -244,9 +244,9 @@ class _Given:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.sha256 = sha256_of(path)
         with FeaturesFile(path) as file:
             self._names = file.names()
+        self.sha256 = sha256_of(path)
 
     def read(self, name: str, size: tuple[int, int], described_by: str) -> Keypoints:
         """An image's keypoints, with their descriptors if computed with the same settings."""
