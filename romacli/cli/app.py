@@ -75,11 +75,9 @@ class _Front(TyperGroup):
         Console.has_told = False
         try:
             code = super().main(words, standalone_mode=False, **extra)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             if not isinstance(error, RomacliError | KeyboardInterrupt) and not hasattr(error, "format_message"):
                 raise
-            code = _end(error, words)
-        except KeyboardInterrupt as error:
             code = _end(error, words)
         if is_alone:
             sys.exit(code)

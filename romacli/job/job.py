@@ -24,7 +24,7 @@ from romacli.matchers.registry import load_matcher
 from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
 from romacli.pairing.preselect import preselect
-from romacli.pairing.sources import check_pairing, choose_pairs, looks_at_photographs
+from romacli.pairing.sources import choose_pairs, source_of
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
 from romacli.run.options import Changed
@@ -133,10 +133,10 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     tell_left_out(images.left_out, progress)
     if len(images) < 2:
         raise InputError(f"{images.root} contains one image ({images.names[0]}); matching needs two or more.")
-    chosen_later = pairing is not None and looks_at_photographs(pairing)
+    chosen_later = pairing is not None and source_of(pairing).looks_at_photographs(pairing)
     pairs = PairList(()) if chosen_later else _pairs(options, pairing, images, progress)
     if pairing is not None:
-        check_pairing(pairing, images)
+        source_of(pairing).check(pairing, images)
     check_names(images.names)
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
     layout = Layout(options.output)

@@ -17,17 +17,10 @@ class Method(Choice):
 class AggregateOptions:
     """How shared keypoints are made. Lengths are px at a long side of 1600, scaled to each image of 640 or more.
 
-    method: has no effect on external keypoints.
-    max_keypoints: per image; in each area the longest tracks are kept.
-    spacing: of the seeds of new tracks; smaller gives more tracks and takes longer.
-    nms_radius: minimum distance between keypoints of an image.
-    tolerance: predictions further than this from their median are ignored.
-    match_tolerance: maximum distance from the point a pair's own warp predicts to the other keypoint.
-    sweeps: passes over all images while tracks grow.
-    refinements: rounds in which positions move to the mean of their neighbours' predictions.
-    min_track_length: minimum number of images in a track.
-    max_distance: maximum distance from the point a warp predicts to the external keypoint it matches.
-    seed: of the jitter of the seeds, and of samples.
+    method: has no effect on external keypoints. max_keypoints: in each area the longest tracks are kept.
+    tolerance: predictions further than this from their median are ignored. sweeps: passes over all images while tracks
+    grow. refinements: rounds in which positions move to the mean of their neighbours' predictions. seed: of the jitter
+    of the places where tracks start, and of samples.
     """
 
     panel: ClassVar[Panel] = Panel.keypoints

@@ -29,13 +29,7 @@ Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]
 
 @dataclass(frozen=True)
 class SparseOptions:
-    """How a keypoint matcher matches descriptors.
-
-    top_k: maximum keypoints per image, the strongest.
-    ratio: maximum ratio of the distances to the nearest and second nearest descriptor; min_similarity: minimum cosine
-        of a match.
-    diffusion, ensemble: of matchers that use Stable Diffusion's features.
-    """
+    """How a keypoint matcher matches descriptors."""
 
     panel: ClassVar[Panel] = Panel.matcher
 
@@ -80,20 +74,12 @@ class SparseOptions:
 
 @dataclass(frozen=True)
 class MatcherOptions:
-    """How a matcher is built; None means the matcher's own default.
+    """How a matcher is built; None means the matcher's own default. Resolutions are (width, height) in px.
 
-    weights: a checkpoint to use instead of the default one.
-    min_certainty: warp cells with a lower certainty are ignored; in [0, 1].
-    min_overlap: a pair with a smaller fraction of usable warp cells is recorded as rejected; in [0, 1]. 0.02 kept
-        every true pair of the studied captures and dropped the unrelated ones. 0 rejects no pair, at any stage.
-    min_coarse_overlap: the same for the coarse stage; a pair below it is not refined.
-    preset: a named pair of resolutions of the matcher; explicit resolutions override it.
-    coarse_resolution, upsample_resolution: (width, height) in px that every photograph is resized to, for the
-        first and the second pass.
-    upsample: whether the second pass runs.
-    device: auto, cpu, cuda, cuda:N or mps.
-    dtype: auto, float32, float16 or bfloat16.
-    keypoints: where a keypoint matcher describes images: "sift", an hloc features file, or None for its own.
+    min_overlap: 0.02 kept every true pair of the studied captures and dropped the unrelated ones. 0 rejects no pair, at
+        any stage.
+    dtype: an option's word, or `EITHER_DTYPE`. keypoints: where a keypoint matcher describes images: "sift", an hloc
+        features file, or None for its own.
     """
 
     panel: ClassVar[Panel] = Panel.matcher

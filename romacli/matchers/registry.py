@@ -140,10 +140,8 @@ MATCHERS = {
             weights=(WeightsEntry("mini", None, "MIT", "mini.safetensors"),),
             defaults=Defaults(
                 coarse=(256, 256),
-                upsample=(
-                    640,
-                    640,
-                ),  # the second pass gave the largest gain measured on photographs at no cost in training
+                # The second pass gave the largest gain measured on photographs at no cost in training.
+                upsample=(640, 640),
                 coarse_step=16,
                 upsample_step=16,
                 # Below it, less than four fifths of the cells of rendered pairs are right.

@@ -35,18 +35,12 @@ class DescriptorOptions:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _OfJobs:
     panel: ClassVar[Panel] = Panel.pairs
 
     pairing: Annotated[
         Pairing | None, Option("Choose pairs as `romacli pairs` does, instead of reading a file. Default: exhaustive.")
     ] = None
-
-
-@dataclass(frozen=True)
-class _OfJobs:
-    panel: ClassVar[Panel] = Panel.pairs
-
     preselect: Annotated[
         bool,
         Option(
@@ -76,7 +70,7 @@ def _of_all_sources() -> Iterator[tuple[str, Any, Any]]:
 
 
 PairingOptions: Any = make_dataclass(
-    "PairingOptions", _of_all_sources(), bases=(_OfJobs, _Source), namespace={"panel": Panel.pairs}, frozen=True
+    "PairingOptions", _of_all_sources(), bases=(_OfJobs,), namespace={"panel": Panel.pairs}, frozen=True
 )
 
 

@@ -35,21 +35,6 @@ def source_of(options: Any) -> Source:
     return next(source for source in SOURCES.values() if type(options) is source.options)
 
 
-def looks_at_photographs(options: Any) -> bool:
-    """Whether the source of these options needs descriptors of the photographs, and so a matcher."""
-    return source_of(options).looks_at_photographs(options)
-
-
-def check_pairing(options: Any, images: ImageList) -> None:
-    """Check before long work that the photographs suffice for the options.
-
-    Raises:
-        UsageError: there are too few of them.
-        InputError: a list names others.
-    """
-    source_of(options).check(options, images)
-
-
 def choose_pairs(images: ImageList, options: Any, progress: Progress, *, describe: Describe | None = None) -> PairList:
     """Choose pairs among the photographs of a folder with a source, each in natural order.
 

@@ -34,18 +34,7 @@ class Try(Choice):
 class MatchOptions:
     """How the loop runs. Only the seed and `retries` change a pair's result, apart from rounding in batches.
 
-    batch_size: pairs per batch; None leaves it to the matcher, which may use larger batches in its coarse stage.
-    cache_gb: memory for features; None for the device's free memory. With less than the job needs, images are
-        encoded more than once.
-    num_workers: threads that decode and resize.
-    seed: of every random choice, together with the two names.
-    try_rotations: the loop itself tries rotations if `always`; `auto` leaves that to a later pass.
-    try_scales: the loop itself retries weak pairs with parts of their photographs enlarged if `always`; `auto` leaves
-        pairs between groups of photographs to a later pass.
-    rescue: the loop itself retries weak pairs starting from verified SIFT matches if `always`; `auto` leaves pairs
-        between groups of photographs to a later pass.
-    rescue_from: retry weak pairs starting from verified matches in this folder's features.h5 and matches.h5.
-    strict: stop at the first unreadable photograph.
+    try_rotations, try_scales, rescue: the loop itself retries pairs if `always`; `auto` leaves that to a later pass.
     processes: number of processes that share the device's memory.
     """
 

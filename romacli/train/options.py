@@ -22,37 +22,13 @@ def _sides(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Settings of `train`; the defaults are the recipe of the included weights.
+    """Settings of `train`; the defaults are the recipe of the included weights. None is the network's own value.
 
-    Attributes:
-        output: the weight file to write, *.safetensors; a .csv log and a .checkpoint.pt are next to it, and
-            with validation the best weights so far as .best.safetensors.
-        model: the network: a name in `MODELS`.
-        setup: row of RoMa's table 2 to train, for mini or roma: I to VIII (see `setups`); None for the network's own.
-        data: the source of pairs: a name in `DATA`.
-        data_dir: folder of photographs with depth and pose, for all `data` except synthetic.
-        smallest_window: minimum share of each side of such a photograph that a random window keeps.
-        textures: folder of photographs used as textures; None uses only procedural ones.
-        procedural: number of generated textures to add.
-        hard, changed: fractions of rendered pairs of these schools (see `romacli.synthetic.school`).
-        minutes: length of the schedule in wall-clock time.
-        steps: length of the schedule in steps instead; overrides `minutes`.
-        sizes: px, sides of the training pairs in the phases of the schedule; None for the network's own.
-        batch_size: pairs per step on each device, each used in both directions.
-        learning_rate: AdamW's peak learning rate; None for the network's own.
-        seed: of the weights and of the pairs.
-        workers: processes that compute pairs; 0 computes them between the steps.
-        threads: CPU threads of the network.
-        device: the network's device, such as cpu or cuda.
-        checkpoint_minutes: interval between checkpoints.
-        validate_minutes: interval between validations of the averaged weights.
-        start: initial weights instead of random ones; mini takes their configuration, and adds its attention to
-            context to weights without it.
-        dinov2: DINOv2's published weights, which RoMa is built on; None for the downloaded ones.
-        vgg: torchvision's VGG19-BN weights to initialise RoMa's fine features; None for random ones.
-        resnet: the same for ResNet-50, the encoder of setups I to IV.
-        resume: continue from the checkpoint next to `output`, if there is one.
-        config: widths and depths of the network, a MiniConfig, RoMaConfig or FusionConfig; None for the network's own.
+    output: a .csv log and a .checkpoint.pt are next to it, and with validation the best weights so far as
+        .best.safetensors. hard, changed: see `romacli.synthetic.school`. batch_size: on each device; each pair is used
+        in both directions. workers: 0 computes pairs between the steps. start: mini takes the configuration of these
+        weights, and adds its attention to context to weights without it. config: widths and depths of the network, a
+        MiniConfig, RoMaConfig or FusionConfig.
     """
 
     output: Annotated[
