@@ -34,13 +34,11 @@ class Sight:
 class Depth:
     """Depths (n,) along the rays, 0 where views do not agree, and their uncertainty.
 
-    sigmas: (n,) standard deviation as a share of the depth, for target errors of 1 px at 1600. supports: (views, n),
-    which of the other images agree.
+    sigmas: (n,) standard deviation as a share of the depth, for target errors of 1 px at 1600.
     """
 
     depths: np.ndarray
     sigmas: np.ndarray
-    supports: np.ndarray
 
 
 def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: DensifyOptions) -> Depth:
@@ -49,9 +47,9 @@ def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: Densi
     A sight agrees with a depth if its reprojection error is within `max_error` and its own depth is the same
     within `depth_tolerance`.
     """
-    count, views = len(rays), len(sights)
-    if not views:
-        return Depth(np.zeros(count), np.zeros(count), np.zeros((0, count), bool))
+    count = len(rays)
+    if not sights:
+        return Depth(np.zeros(count), np.zeros(count))
     lines = [_Line.of(rays, sight, options.min_angle_deg) for sight in sights]
     best, score = np.zeros(count), np.zeros(count)
     for line in lines:
@@ -61,7 +59,7 @@ def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: Densi
     supports = np.stack([_votes(best, line, options) > 0 for line in lines])
     depths, sigmas = _refined(best, supports, lines)
     enough = (supports.sum(0) >= options.min_views - 1) & (depths > 0) & (sigmas <= options.max_uncertainty)
-    return Depth(np.where(enough, depths, 0), np.where(enough, sigmas, 0), supports & enough)
+    return Depth(np.where(enough, depths, 0), np.where(enough, sigmas, 0))
 
 
 @dataclass(frozen=True)

@@ -228,19 +228,9 @@ class Journal:
         return tuple(sorted(self._outdated - self._index.keys()))
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files read."""
-        return tuple(self._paths)
-
-    @property
     def pairs(self) -> tuple[Pair, ...]:
         """Every finished pair, including rejected ones, in the order of its record."""
         return tuple(key[::-1] if entry.turned else key for key, entry in self._index.items())
-
-    @property
-    def rejected(self) -> tuple[Pair, ...]:
-        """The pairs rejected for low overlap, in the order of their records."""
-        return tuple(pair for pair in self.pairs if self.kind(pair) == "rejected")
 
     def waiting(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
         """The pairs still to be matched: without a record, or due for a retry enabled later."""
