@@ -12,6 +12,7 @@ import numpy as np
 from romacli.errors import InputError
 from romacli.geometry.epipolar import rotation_angle_deg
 
+from .access import require_whole_model
 from .binding import load_pycolmap
 
 # Raised when reading a damaged model.
@@ -88,6 +89,7 @@ def open_model(model_folder: Path) -> Any:
         raise InputError(
             f"{model_folder} contains no COLMAP model: images.bin and images.txt are missing. Give the folder of one."
         )
+    require_whole_model(model_folder)
     model = load_pycolmap().Reconstruction(model_folder)
     if not all((model_folder / f"{name}.bin").is_file() for name in ("cameras", "images", "points3D")):
         for number, name in _names_in_text(model_folder / "images.txt"):

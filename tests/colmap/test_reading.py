@@ -46,6 +46,21 @@ def test_damaged_and_missing_models_and_databases_are_sentences(tmp_path: Path) 
         read_inliers(tmp_path / "database.db")
 
 
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D", "frames"])
+def test_a_model_that_is_cut_off_is_damaged(tmp_path: Path, name: str) -> None:
+    scene = make_scene(3)
+    scene.write(tmp_path / "database.db")
+    reconstruct(tmp_path / "database.db", tmp_path, tmp_path / "sparse", MapperOptions(num_threads=1))
+    path = tmp_path / "sparse" / "0" / f"{name}.bin"
+    whole = path.read_bytes()
+    for length in (0, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match="0 is damaged"):
+            read_model(path.parent)
+    path.write_bytes(whole)
+    assert len(read_model(path.parent).poses) == 3
+
+
 def test_names_with_blanks_are_whole_in_text_models(tmp_path: Path) -> None:
     names = ["Bild 01 (Kopie).jpg", "Bild 02 (Kopie).jpg", "straße 3/ a  b.jpg", "plain.jpg", "ohne punkte 5.jpg"]
     scene = make_scene(names)

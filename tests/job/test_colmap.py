@@ -131,6 +131,17 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     assert again.done == 4
 
 
+def test_a_damaged_model_is_made_again(images: Path, layout: Layout) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    points = layout.sparse / "0" / "points3D.bin"
+    points.write_bytes(points.read_bytes()[:-9])
+    again = Listener()
+    assert make_model(images, layout, layout.database, MAPPING, again, StopRequest()) == made
+    assert again.said == [f"{layout.sparse / '0'} is damaged and made again", "mapping 4"]
+    assert len(read_model(layout.sparse / "0").xyz) == made.points3D
+
+
 @pytest.mark.parametrize(
     ("model", "params", "source", "told"),
     [

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from romacli.colmap.numbers import read_numbers
+from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_inliers, read_model, rows_digest
-from romacli.errors import NothingFoundError
+from romacli.errors import InputError, NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
@@ -58,7 +59,7 @@ def make_model(
     asked = [sources[1], repr(chosen), model_digests(options.known_poses)]
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
     known = holds_if_from(layout, MODEL, derived_from)
-    if (layout.sparse / "0").exists() and known is not None:
+    if (layout.sparse / "0").exists() and known is not None and _are_whole(layout.sparse, progress):
         progress.say(f"{layout.sparse / '0'} is up to date")
         return ReconstructionSummary(**{**known, **{key: tuple(known.get(key, ())) for key in ("others", "attempts")}})
     with (
@@ -71,6 +72,17 @@ def make_model(
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary
+
+
+def _are_whole(sparse: Path, progress: Progress) -> bool:
+    """Whether all models of a job can be read."""
+    for folder in sorted(sparse.iterdir()):
+        try:
+            load_model(folder)
+        except InputError:
+            progress.say(f"{folder} is damaged and made again")
+            return False
+    return True
 
 
 def extend_mapped(

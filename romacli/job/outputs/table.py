@@ -136,7 +136,7 @@ def _model_faults(layout: Layout, progress: Progress) -> list[Fault]:
         try:
             read_model(folder)
         except RomacliError:
-            remedy = f"Move {layout.sparse} away; the same `romacli reconstruct` command rebuilds its models."
+            remedy = "The same `romacli reconstruct` command rebuilds it."
             faults.append(Fault(folder, "it is incomplete or damaged", remedy))
     return faults
 
