@@ -25,6 +25,7 @@ from romacli.run.retries.retry import check_retries
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.journal import Journal
+from romacli.store.layout import check_writable
 from romacli.store.localized import LIST, write_localized, write_points
 from romacli.types import ImageList, PairList, canonical
 from romacli.words import counted, first_few
@@ -66,6 +67,7 @@ def localize(
         InputError: there are no queries, or a list, poses, a rig or the map's photographs do not fit them.
         UsageError: the matcher returns points instead of warps, or cannot retry pairs as requested.
         NothingFoundError: no query has a pose; the files say why.
+        StoreError: the output folder cannot be written to.
     """
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
@@ -73,6 +75,7 @@ def localize(
             "--matcher, such as mini."
         )
     check_retries(matcher, matching)
+    check_writable(output / LIST)
     with noted(target.job, "localizing", output=output) as counts:
         queries = read_queries(folder, target, options)
         if queries.itself:

@@ -15,7 +15,9 @@ from .summary import QueryRow
 def queries_of(runs: Sequence[Run], missing: list[str]) -> tuple[QueryRow, ...]:
     """The queries of each recorded folder; for each unreadable folder a sentence is added to `missing`."""
     rows: list[QueryRow] = []
-    for folder in dict.fromkeys(run.output for run in runs if run.stage == "localizing" and run.output):
+    for folder in dict.fromkeys(
+        run.output for run in runs if run.stage == "localizing" and run.finished and run.output
+    ):
         try:
             found = read_localized(Path(folder))
         except RomacliError as error:

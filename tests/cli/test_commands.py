@@ -177,6 +177,13 @@ def test_retrieval_pairs_what_looks_alike_and_keeps_its_descriptors(run: Run) ->
     assert Path("pairs.txt").read_text() == first
 
 
+def test_a_list_that_cannot_be_written_is_told_before_photographs_are_read(run: Run) -> None:
+    result = run("pairs", "retrieval", "photos", "-o", "photos", "--descriptors", "looks.h5")
+    assert result.exit_code == 6
+    assert "photos cannot be written: Is a directory" in result.stderr
+    assert not Path("looks.h5").exists()
+
+
 def test_pairing_by_looks_and_preselection_in_one_job(run: Run) -> None:
     words = (
         "--pairing",

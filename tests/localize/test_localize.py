@@ -247,6 +247,14 @@ def test_a_broken_query_is_named_with_its_fault(walk: Walk) -> None:
     assert "overlaps none" not in row["why"]
 
 
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_encoded(walk: Walk) -> None:
+    (walk.job.layout.root.parent / "out").write_text("precious")
+    result = run(walk)
+    assert result.exit_code == 6
+    assert "out is a file" in result.stderr
+    assert "describing" not in result.stderr
+
+
 def test_queries_that_may_not_be_compared_with_the_map_are_no_copies(
     walk: Walk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
+from romacli.errors import InputError
 from romacli.job.diagnosis import Placed
 from romacli.job.outputs.model import advice_on
 from romacli.mapping.options import MapperOptions
@@ -435,6 +436,8 @@ def test_queries_that_were_localized_are_told(copied: Layout, tmp_path: Path) ->
     for output in (folder, tmp_path / "gone"):
         with noted(copied, "localizing", output=output):
             pass
+    with pytest.raises(InputError), noted(copied, "localizing", output=tmp_path / "stopped"):
+        raise InputError("no query")
     result = report(copied.root, "--json")
     assert result.exit_code == 0, result.stderr
     values = json.loads(result.stdout)
@@ -443,6 +446,7 @@ def test_queries_that_were_localized_are_told(copied: Layout, tmp_path: Path) ->
         ("b.jpg", False, 0),
     ]
     assert any("gone contains no localized.json" in sentence for sentence in values["missing"])
+    assert not any("stopped" in sentence for sentence in values["missing"])
     html = copied.report.read_text(encoding="utf-8")
     section = html.split("<h2>Localization</h2>")[1].split("</section>")[0]
     assert "1 of 2 queries has a pose" in section

@@ -73,7 +73,10 @@ def _choose(
 ) -> None:
     from romacli.images.listing import list_images
     from romacli.run.photographs import tell_left_out
+    from romacli.store.layout import check_writable
 
+    if output.output != "-":
+        check_writable(Path(output.output))
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
         tell_left_out(listed.left_out, console)
