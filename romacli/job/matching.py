@@ -28,9 +28,7 @@ from romacli.progress import Progress
 from romacli.run.engine import match_in_parallel
 from romacli.run.match import Append, MatchSummary, match_images
 from romacli.run.options import Try
-from romacli.run.photographs import (
-    with_headers,
-)
+from romacli.run.photographs import with_headers
 from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup

@@ -20,8 +20,7 @@ DEFAULT_OUTPUT = Path("romacli-out")
 PRESELECTED_FROM = 0.05
 
 Output = Annotated[
-    Path,
-    Option("Job folder; created if missing, resumed if it exists.", metavar="OUT", short="o", panel=Panel.output),
+    Path, Option("Job folder; created if missing, resumed if it exists.", metavar="OUT", short="o", panel=Panel.output)
 ]
 # A job folder as an argument: one with the results of `match`, or any.
 MatchedJob = Annotated[Path, Option("Folder of a matched job.", metavar="OUT", is_argument=True)]
@@ -163,8 +162,7 @@ class ImportOptions:
     panel: ClassVar[Panel] = Panel.mapping
 
     database: Annotated[
-        Path | None,
-        Option("COLMAP database to write. Default: OUT/database.db.", metavar="FILE", short="d"),
+        Path | None, Option("COLMAP database to write. Default: OUT/database.db.", metavar="FILE", short="d")
     ] = None
     cameras: CameraOptions = CameraOptions()
     calibrate: Annotated[

@@ -220,9 +220,7 @@ class TwoPassMatcher:
         return hasattr(self._network, "begin")
 
     def match_from(
-        self,
-        pairs: Sequence[tuple[Features, Features]],
-        points: Sequence[tuple[np.ndarray, np.ndarray]],
+        self, pairs: Sequence[tuple[Features, Features]], points: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> list[CompactWarp]:
         """Run the refiners on warps interpolated from point pairs, at least six per pair."""
         begin = self._network.begin  # type: ignore[attr-defined]

@@ -116,9 +116,7 @@ class PointStartMatcher(Matcher, Protocol):
     starts_from_points: bool
 
     def match_from(
-        self,
-        pairs: Sequence[tuple[Features, Features]],
-        points: Sequence[tuple[np.ndarray, np.ndarray]],
+        self, pairs: Sequence[tuple[Features, Features]], points: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> list[CompactWarp]:
         """The warps that start from point pairs, (N, 2) COLMAP px in both images of each pair, instead of the first
         stage, however little they overlap."""

@@ -15,13 +15,7 @@ DEFAULT = "mini"
 SIFT = "sift"
 
 Model = Annotated[
-    str,
-    Option(
-        "Matcher; see `romacli models list`.",
-        metavar="NAME",
-        environment="ROMACLI_MODEL",
-        panel=Panel.matcher,
-    ),
+    str, Option("Matcher; see `romacli models list`.", metavar="NAME", environment="ROMACLI_MODEL", panel=Panel.matcher)
 ]
 Weights = Annotated[Path | None, Option("Checkpoint to use instead of the default one.", metavar="FILE")]
 Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]

@@ -223,11 +223,7 @@ MATCHERS = {
             "MIT code, but trained on ScanNet: non-commercial use only (DINOv2: Apache-2.0)",
             weights=(
                 WeightsEntry(
-                    "roma-indoor",
-                    f"{STORAGE}/roma/roma_indoor.pth",
-                    f"MIT; {SCANNET}",
-                    "roma_indoor.pth",
-                    _ROMA_BYTES,
+                    "roma-indoor", f"{STORAGE}/roma/roma_indoor.pth", f"MIT; {SCANNET}", "roma_indoor.pth", _ROMA_BYTES
                 ),
                 DINOV2,
             ),

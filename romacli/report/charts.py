@@ -55,10 +55,7 @@ def library() -> tuple[Any, str]:
 def figures(summary: Summary, model: Model | None) -> dict[str, str]:
     """The plotly JSON of every non-empty figure, by name."""
     go, _ = library()
-    made = {
-        "stages": _stages(go, summary),
-        "graph": _graph(go, summary),
-    }
+    made = {"stages": _stages(go, summary), "graph": _graph(go, summary)}
     if len(summary.images) <= _MOST_IN_MATRIX:
         made["matrix"] = _matrix(go, summary)
     if summary.tracks is not None:

@@ -163,10 +163,7 @@ class Summary:
             "rejected": self.count("rejected"),
             "matched": self.count("matched", "verified"),
         }
-        images = {
-            "planned": len(self.images),
-            "matched": sum(image.matched > 0 for image in self.images),
-        }
+        images = {"planned": len(self.images), "matched": sum(image.matched > 0 for image in self.images)}
         if self.tracks is not None:
             images["with tracks"] = sum(image.in_tracks > 0 for image in self.images)
         if self.verified:

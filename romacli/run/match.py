@@ -136,12 +136,7 @@ def match_images(
 
 
 def _run_schedule(
-    run: _Run,
-    schedule: Schedule,
-    records: RecordThread,
-    options: MatchOptions,
-    progress: Progress,
-    stop: StopRequest,
+    run: _Run, schedule: Schedule, records: RecordThread, options: MatchOptions, progress: Progress, stop: StopRequest
 ) -> None:
     """Process a schedule, decoding ahead of it."""
     with Prefetched(

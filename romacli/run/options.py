@@ -133,7 +133,7 @@ class EngineOptions:
         EngineName | None,
         Option(
             "Match in several processes: local, one per GPU of this machine; ray, on a Ray cluster (pip install "
-            "'romacli[ray]'). Default: in this process.",
+            "'romacli[ray]'). Default: in this process."
         ),
     ] = None
     num_processes: Annotated[

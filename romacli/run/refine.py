@@ -119,11 +119,7 @@ def _known(keypoints: Keypoints) -> Known | None:
 
 
 def _links(
-    graph: PairGraph,
-    aggregation: Aggregation,
-    progress: Progress,
-    held: Collection[str],
-    matched: Sequence[np.ndarray],
+    graph: PairGraph, aggregation: Aggregation, progress: Progress, held: Collection[str], matched: Sequence[np.ndarray]
 ) -> Iterator[tuple[Edge, Links]]:
     """The links of pairs, not both `held`; marks what they link in `matched`, (n,) bool per image."""
     progress.begin("reading warps", len(graph.edges))

@@ -51,11 +51,7 @@ class Worker:
         self._writer = JournalWriter(*made_with, stamps=setup.stamps, tried=setup.retries, expected=setup.expected)
 
     def run(
-        self,
-        pairs: Sequence[Pair],
-        *,
-        advance: Callable[[int], None] = lambda _: None,
-        stop: StopRequest | None = None,
+        self, pairs: Sequence[Pair], *, advance: Callable[[int], None] = lambda _: None, stop: StopRequest | None = None
     ) -> MatchSummary:
         """Match pairs; on return they are on disk."""
         summary = match_images(

@@ -61,8 +61,7 @@ def job(made: PlanePhotographs, tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "job")
     states = {name: (tmp_path / "photos" / name).stat() for name in NAMES}
     write_images(
-        layout.images,
-        {name: KnownImage(((state.st_size, state.st_mtime_ns),), SIZE) for name, state in states.items()},
+        layout.images, {name: KnownImage(((state.st_size, state.st_mtime_ns),), SIZE) for name, state in states.items()}
     )
     return layout
 

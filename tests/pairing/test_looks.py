@@ -156,13 +156,7 @@ def test_a_matcher_without_a_coarse_stage_is_refused(folder: Path) -> None:
 def thinned(folder: Path, matcher, scores: Path, least: float = 0.9):
     images = list_images(folder)
     return preselect(
-        images,
-        exhaustive(images.names),
-        matcher,
-        scores,
-        min_overlap=least,
-        options=MatchOptions(),
-        progress=Silent(),
+        images, exhaustive(images.names), matcher, scores, min_overlap=least, options=MatchOptions(), progress=Silent()
     ).pairs
 
 

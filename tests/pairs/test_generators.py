@@ -22,13 +22,7 @@ def test_exhaustive_pairs_every_image_with_every_later_one():
 
 def test_sequential_pairs_follow_the_order_given():
     names = ["9", "10", "1", "2"]
-    assert sequential(names, overlap=2).pairs == (
-        ("9", "10"),
-        ("9", "1"),
-        ("10", "1"),
-        ("10", "2"),
-        ("1", "2"),
-    )
+    assert sequential(names, overlap=2).pairs == (("9", "10"), ("9", "1"), ("10", "1"), ("10", "2"), ("1", "2"))
 
 
 def test_quadratic_adds_powers_of_two_to_the_overlap():

@@ -70,10 +70,7 @@ def test_repeated_and_reversed_pairs_keep_the_first_and_are_counted(pairs_file):
     [
         ("a.jpg b.jpg\na.jpg\n", "pairs.txt:2: one name, expected two names. "),
         ("a.jpg b.jpg 0.5 7\n", "pairs.txt:1: 4 columns, expected two names. "),
-        (
-            "my photo.jpg über 1.jpg\n",
-            "pairs.txt:1: 4 columns, expected two names. A line is two names, separated",
-        ),
+        ("my photo.jpg über 1.jpg\n", "pairs.txt:1: 4 columns, expected two names. A line is two names, separated"),
         ("a.jpg\t\t0.5\n", "pairs.txt:1: 3 columns, expected two names. "),
         ("a.jpg b.jpg sub/c.jpg\n", "pairs.txt:1: the third column, 'sub/c.jpg', is not a number. "),
         ("my photo.jpg\tb.jpg\tx\n", "pairs.txt:1: the third column, 'x', is not a number. "),
@@ -91,10 +88,7 @@ def test_repeated_and_reversed_pairs_keep_the_first_and_are_counted(pairs_file):
             "a.jpg photos/sub/c.jpg\n",
             "pairs.txt:1: photos/sub/c.jpg (did you mean sub/c.jpg?) is not among the 5 images. ",
         ),
-        (
-            "my foto.jpg\tb.jpg\t1\n",
-            "pairs.txt:1: my foto.jpg (did you mean my photo.jpg?) is not among the 5 ",
-        ),
+        ("my foto.jpg\tb.jpg\t1\n", "pairs.txt:1: my foto.jpg (did you mean my photo.jpg?) is not among the 5 "),
     ],
 )
 def test_refused_lines_name_file_line_and_remedy(pairs_file, text, message):

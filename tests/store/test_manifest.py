@@ -41,16 +41,7 @@ def test_no_file_is_no_manifest(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b"{}",
-        b'{"format": 1, "settings": 3, "version": "1"}',
-        b"[" * 9999,
-    ],
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b'{"format": 1, "settings": 3, "version": "1"}', b"[" * 9999],
 )
 def test_a_damaged_manifest_is_named(tmp_path, content):
     path = tmp_path / "manifest.json"

@@ -90,12 +90,7 @@ def _choose(
         pairs = choose_pairs(listed, options, console, describe=describer)
         values = {"images": len(listed), "pairs": len(pairs)}
         _write(
-            pairs,
-            output,
-            talk,
-            console,
-            values,
-            f"{counted(len(pairs), 'pair')} of {counted(len(listed), 'image')}",
+            pairs, output, talk, console, values, f"{counted(len(pairs), 'pair')} of {counted(len(listed), 'image')}"
         )
         if describer and describer.failures:
             reasons = "\n".join(f"  {reason}" for reason in describer.failures.values())

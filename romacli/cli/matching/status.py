@@ -26,8 +26,5 @@ def status(options: StatusOptions, talk: TalkOptions) -> None:
     found = status_of(Layout(options.job))
     lines = [f"{stage.name:10} {stage.state:13} {stage.detail}" for stage in found.stages]
     lines.append(f"next: {found.next.command}" if found.next else "all is done")
-    values = {
-        "stages": [asdict(stage) for stage in found.stages],
-        "next": found.next.command if found.next else None,
-    }
+    values = {"stages": [asdict(stage) for stage in found.stages], "next": found.next.command if found.next else None}
     print_report(values, "\n".join(lines), as_json=talk.as_json)

@@ -82,10 +82,7 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
     if flags.uncached_pairs is not None and flags.compare is None:
         raise UsageError("--uncached-pairs has no effect without --compare uncached. Add that, or omit it.")
     options = MatchOptions(
-        batch_size=flags.batch_size,
-        num_workers=flags.num_workers,
-        cache_gb=flags.cache_gb,
-        strict=True,
+        batch_size=flags.batch_size, num_workers=flags.num_workers, cache_gb=flags.cache_gb, strict=True
     )
     with Console(quiet=talk.quiet, verbose=talk.verbose) as console, tempfile.TemporaryDirectory() as scratch:
         folder = flags.images or generate_photographs(Path(scratch), flags.num_images)

@@ -62,8 +62,7 @@ class SyntheticOptions:
 @dataclass(frozen=True)
 class PairsOptions:
     pose_list: Annotated[
-        Path,
-        Option("Pairs with intrinsics and poses in SuperGlue's format.", metavar="LIST", is_argument=True),
+        Path, Option("Pairs with intrinsics and poses in SuperGlue's format.", metavar="LIST", is_argument=True)
     ]
     images: Annotated[
         Path, Option("Folder that the names in LIST are relative to.", metavar="IMAGES", is_argument=True)

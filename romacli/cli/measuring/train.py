@@ -35,8 +35,7 @@ class Judging:
 @dataclass(frozen=True)
 class Rehearsing:
     dry_run: Annotated[
-        bool,
-        Option("Take two steps, then print the number of steps, time per step, memory and disk; keep nothing."),
+        bool, Option("Take two steps, then print the number of steps, time per step, memory and disk; keep nothing.")
     ] = False
 
 
@@ -95,13 +94,7 @@ def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> Non
 
 def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
     """Validation on fixed scenes, textured with photographs that training does not see."""
-    from romacli.eval.synthetic import (
-        evaluate,
-        evaluate_matcher,
-        matched_share,
-        validation_pairs,
-        validation_textures,
-    )
+    from romacli.eval.synthetic import evaluate, evaluate_matcher, matched_share, validation_pairs, validation_textures
     from romacli.matchers.adapters.roma import in_training
 
     if textures is not None and _overlap(folder.resolve(), textures.resolve()):

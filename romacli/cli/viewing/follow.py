@@ -13,8 +13,7 @@ from romacli.options import Option
 from romacli.words import counted
 
 Points = Annotated[
-    Path,
-    Option("Points to find: x and y in px per line; the centre of the first pixel is 0.5 0.5.", metavar="FILE"),
+    Path, Option("Points to find: x and y in px per line; the centre of the first pixel is 0.5 0.5.", metavar="FILE")
 ]
 
 

