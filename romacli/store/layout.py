@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from romacli.errors import StoreError
 
@@ -103,9 +104,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    check_writable(path)
     temporary = path.parent / f".{path.name}.{hostname()}-{os.getpid()}.tmp"
     try:
+        _make_room(path)
         _remove_abandoned(path)
         yield temporary
         with temporary.open("rb+") as file:
@@ -128,12 +129,17 @@ def check_writable(path: Path) -> None:
         StoreError: it is a folder, or its folder cannot be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fault = errno.EISDIR if path.is_dir() else 0 if os.access(path.parent, os.W_OK) else errno.EACCES
-        if fault:
-            raise OSError(fault, os.strerror(fault))
+        _make_room(path)
+        with TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise unwritable(path, error, num_bytes=0) from error
+
+
+def _make_room(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def sync_folder(folder: Path) -> None:
