@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.errors import InputError, UsageError
+from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
 from romacli.images.decode import read_image
@@ -171,15 +171,18 @@ def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Fo
     return Found(turn_points_back(found.xy, size, turns), found.scores, found.visible)
 
 
-def frames(source: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3).
+def frames(source: Path) -> Iterator[np.ndarray | ImageError]:
+    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3); why one cannot be read.
 
     Raises:
         InputError: the source does not exist or cannot be decoded.
     """
     if source.is_dir():
         for name in list_images(source).names:
-            yield read_image(source / name)
+            try:
+                yield read_image(source / name)
+            except ImageError as error:
+                yield error
         return
     if not source.is_file():
         raise InputError(f"{source} does not exist. Give a video or a folder of photographs.")

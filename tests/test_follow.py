@@ -100,6 +100,25 @@ def test_a_place_that_cannot_be_written_is_told_before_frames_are_read(
     assert "cannot be written" in run.stderr
 
 
+def test_frames_that_cannot_be_read_are_told_and_the_others_are_kept(tmp_path: Path) -> None:
+    folder, points, table = tmp_path / "frames", tmp_path / "points.csv", tmp_path / "tracks.csv"
+    folder.mkdir()
+    np.savetxt(points, POINTS, delimiter=",")
+    for frame in range(3):
+        Image.fromarray(picture(tuple(frame * SHIFT / 2))).save(folder / f"{frame}.png")
+    (folder / "1.png").write_bytes(b"no picture")
+    words = ("track", folder, "--points", points, "--model", "mini-sparse", "--device", "cpu", "-o", table)
+    run = romacli(*words)
+    assert run.returncode == 4
+    assert "1 frame could not be read" in run.stderr
+    assert "1.png" in run.stderr
+    assert {row["frame"] for row in csv.DictReader(table.read_text().splitlines())} == {"0", "2"}
+    table.unlink()
+    (folder / "0.png").write_bytes(b"no picture")
+    assert romacli(*words).returncode == 3
+    assert not table.exists()
+
+
 def test_the_commands_write_tables_and_draw(tmp_path: Path) -> None:
     folder, points = tmp_path / "frames", tmp_path / "points.csv"
     folder.mkdir()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
+from romacli.errors import ImageError, PartialError
 from romacli.matchers.options import DEFAULT, MatcherOptions, Model
 from romacli.options import Option
 from romacli.words import counted
@@ -87,19 +88,33 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
         check_writable(options.output)
         matcher = load_matcher(options.model, options.matcher)
         overlay = Overlay(options.overlay) if options.overlay else None
-        finder, first, rows, visible, count = Finder(matcher, semantic=False), None, [], 0, 0
-        for image in frames(options.source):
-            stop.check()
-            view = finder.view(image)
-            first = first or view
-            found = finder.find(first, view, points)
-            rows += rows_of(count, found)
-            visible, count = visible + int(found.visible.sum()), count + 1
+        finder, first, visible = Finder(matcher, semantic=False), None, 0
+        rows: list[tuple[str, ...]] = []
+        failures: list[ImageError] = []
+        try:
+            for number, image in enumerate(frames(options.source)):
+                stop.check()
+                if isinstance(image, ImageError):
+                    if first is None:
+                        raise image
+                    failures.append(image)
+                    continue
+                view = finder.view(image)
+                first = first or view
+                found = finder.find(first, view, points)
+                rows += rows_of(number, found)
+                visible += int(found.visible.sum())
+                if overlay:
+                    overlay.add(number, image, found)
+        finally:  # what was found before a signal or an error is kept
             if overlay:
-                overlay.add(count - 1, image, found)
-        if overlay:
-            overlay.close()
-        write_table(options.output, rows)
+                overlay.close()
+            if rows:
+                write_table(options.output, rows)
+        count = len(rows) // len(points)
         values = {"frames": count, "points": len(points), "visible": visible, "output": str(options.output)}
         told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {counted(visible, 'time')}"
         console.result(values, f"{told}; see {options.output}", as_json=talk.as_json)
+        if failures:
+            lines = "\n".join(f"  {error}" for error in failures)
+            raise PartialError(f"{counted(len(failures), 'frame')} could not be read:\n{lines}")
