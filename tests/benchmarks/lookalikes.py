@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import resource
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,9 +127,8 @@ def is_true(simulated: Simulated, pair: Pair, record: CompactWarp) -> bool:
     return len(places) > 0 and bool(right.mean() > 0.5)
 
 
-def judge_models(sparse: Path, scene: Scene) -> tuple[int, int]:
+def judge_models(sparse: Path, truth: Mapping[str, Pose]) -> tuple[int, int]:
     """Images placed right and wrong in all models; an image in several counts by its best."""
-    truth = {name_of(k): Pose(camera.R, camera.t) for k, camera in enumerate(scene.cameras)}
     centres = np.array([pose.centre for pose in truth.values()])
     extent = float(np.linalg.norm(np.ptp(centres, axis=0)))
     right, placed = set[str](), set[str]()
@@ -140,7 +139,7 @@ def judge_models(sparse: Path, scene: Scene) -> tuple[int, int]:
     return len(right), len(placed - right)
 
 
-def right_ones(poses: dict[str, Pose], truth: dict[str, Pose], extent: float) -> set[str]:
+def right_ones(poses: Mapping[str, Pose], truth: Mapping[str, Pose], extent: float) -> set[str]:
     """The largest set of images that one similarity aligns with their true poses."""
     names = sorted(poses)
     mine, theirs = (np.array([one[name].centre for name in names]) for one in (poses, truth))
@@ -179,7 +178,8 @@ def run(job: Job, scene: Scene, true: set[Pair], *, is_filtered: bool) -> Score:
             score.ambiguous = int(filtered.is_ambiguous or bool(look.seams))
     except NothingFoundError:
         return score
-    score.right, score.wrong = judge_models(job.layout.sparse, scene)
+    truth = {name_of(k): Pose(camera.R, camera.t) for k, camera in enumerate(scene.cameras)}
+    score.right, score.wrong = judge_models(job.layout.sparse, truth)
     score.models, score.cpu_s = made.models, cpu_s() - start
     return score
 
