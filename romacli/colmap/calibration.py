@@ -13,7 +13,6 @@ import numpy as np
 
 from romacli.geometry.distortion import fit_fundamental
 from romacli.geometry.focal import (
-    MOST_RESIDUAL,
     STEP,
     best_centre,
     best_focal,
@@ -49,11 +48,10 @@ _CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Where no focal length fits all, each photograph may have its own, if residuals are so many times less then.
 _CLEARLY_APART = 4.0
-# Of photographs that share a camera for want of EXIF data, where more than a tenth of the pairs do not fit: how many
-# times less focal lengths of their own must cost, and how far apart, in logarithms, they must be. Of cameras that are
-# shared in truth they cost 0.5 to 4 times as much, of photographs with different zooms 0.2 to 0.4 times.
-_MUCH_BETTER, _LEAST_SPREAD = 2.0, float(np.log(1.2))
-_BADLY_OFF, _FEW_OFF = MOST_RESIDUAL / 2, 0.1
+# Of the pairs that focal lengths of their own explain: what a shared one costs on average where it is none, and
+# how many times as much. Photographs with different zooms have 1.4 to 3.9 and 2.6 to 13, others at most 0.3.
+_EXPLAINED, _MISFIT, _MUCH_WORSE = float(np.log(2)), 1.0, 2.0
+_LEAST_SPREAD = float(np.log(1.2))
 # Photographs within this factor of the usual focal length go on sharing a camera, if they are most and not a few.
 _ALIKE, _MOST_ALIKE, _FEWEST_ALIKE = 1.1, 2 / 3, 6
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
@@ -330,8 +328,7 @@ def _separations(
     is_loose = np.isin(pairs.cameras, rows)
     priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
     shared = _shared(pairs, list(cameras), priors)
-    off = residuals(pairs.matrices, *shared[pairs.cameras].T)[is_loose.any(axis=1)] > _BADLY_OFF
-    if not len(off) or off.mean() < _FEW_OFF:
+    if not is_loose.any():
         return
     images, first = np.unique(pairs.images[is_loose], return_index=True)
     row_of, single = pairs.cameras[is_loose][first], len(cameras) + np.arange(len(images))
@@ -341,16 +338,22 @@ def _separations(
     before, after = pair_costs(pairs.matrices, pairs.cameras, shared), pair_costs(pairs.matrices, alone, focal)
     costs = focal_costs(focal, usual)
     own = {row: single[row_of == row] for row in set(row_of.tolist())}
-    own = {row: places for row, places in own.items() if np.ptp(np.log(focal[places])) > _LEAST_SPREAD}
+    if max(np.ptp(np.log(focal[places])) for places in own.values()) < _LEAST_SPREAD:
+        return
 
-    def is_clear(row: int) -> bool:
-        mine = (pairs.cameras == row).any(axis=1)
-        return bool(before[mine].sum() > _MUCH_BETTER * (after[mine].sum() + costs[own[row]].sum()))
+    def is_clear(row: int | None) -> bool:
+        """Of one camera, or of all together."""
+        mine = (is_loose if row is None else pairs.cameras == row).any(axis=1) & (after < _EXPLAINED)
+        least = after[mine].sum() + costs[single if row is None else own[row]].sum()
+        much = max(_MISFIT * mine.sum(), _MUCH_WORSE * least)
+        return bool(mine.sum() >= _FEWEST_PAIRS and before[mine].sum() > much)
 
-    if not any(map(is_clear, own)):
+    if not any(map(is_clear, (None, *own))):
         return
     for row, places in own.items():
         is_odd, number = _odd(focal[places]), list(cameras)[row]
+        if len(places) == 1 or not is_odd.any():
+            continue
         names = tuple(name_of[int(image)] for image in images[row_of == row][is_odd])
         px = cameras[number].side * focal[places][is_odd]
         yield Separation(number, names, float(px.min()), float(px.max()), int((~is_odd).sum()))

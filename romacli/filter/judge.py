@@ -35,8 +35,10 @@ _NOTHING, _TOO_MUCH = 0.2, 1.0
 # pairs between images of places that look alike; and what it is worth beside evidence to match all of both images, so
 # that between pairs that are as sure the larger joins.
 _DETAIL, _LEAST, _PER_OVERLAP = np.array([0.3, 0.7]), np.array([0.5, 0.3]), np.array([0.7, 0.4])
-# Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show a few by chance.
-_FEWEST_DETAILED = np.array([5, 10])
+# Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show some by chance, more
+# on photographs of different days. There they must be a tenth of all pairs of their images, if hardly any triangles
+# contradict.
+_FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), np.array([0.0, 0.1]), 0.02
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
 # others from this share of the latter on, and from this share of pairs with images that do.
 _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
@@ -145,17 +147,20 @@ def _alike(
     triangles contradict, and those paired with hardly any but these.
     """
     detailed = edges[evidence > _DETAIL[is_seen]]
-    if len(detailed) < _FEWEST_DETAILED[is_seen.max(initial=0)]:
+    seen, is_near = is_seen.max(initial=0), np.asarray(np.isin(edges, detailed).any(axis=1))
+    agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (together, broken))
+    share = 0.0 if contradict > _HARDLY * (agree + contradict) else _SHARE_DETAILED[seen]
+    if len(detailed) < max(_FEWEST_DETAILED[seen], share * is_near.sum()):
         return np.zeros(len(edges), bool)
     is_alike = np.zeros(edges.max() + 1, bool)
     is_alike[detailed] = True
     missing = edges[evidence < 0]
     is_alike[missing[is_alike[missing].any(1)]] = True
-    agree, contradict = (
+    agreeing, contradicting = (
         sum(np.bincount(edges[sides].reshape(-1, 6)[:, k], minlength=len(is_alike)) for k in range(6))
         for sides in (together, broken)
     )
-    is_alike |= contradict > _DISPUTED * (agree + contradict)
+    is_alike |= contradicting > _DISPUTED * (agreeing + contradicting)
     partners = np.bincount(edges.ravel(), minlength=len(is_alike))
     is_alike |= np.bincount(edges.ravel(), is_alike[edges[:, ::-1]].ravel(), len(is_alike)) > _AMONG_ALIKE * partners
     return np.asarray(is_alike[edges].all(1))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 STEP = float(FOCAL_LENGTHS[1] / FOCAL_LENGTHS[0])
 # Residuals are truncated here.
-MOST_RESIDUAL = 0.1
+_MOST_RESIDUAL = 0.1
 # The estimate must be sharp: a few per cent of spread over bootstraps, and clearly better than 1.5 times it.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
@@ -39,7 +39,7 @@ def focal_curves(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     for index, length in enumerate(FOCAL_LENGTHS):
         ends = (np.where(np.isnan(values), length, values) for values in (first, second))
         curves[index] = residuals(matrices, *ends)
-    return np.minimum(curves, MOST_RESIDUAL)
+    return np.minimum(curves, _MOST_RESIDUAL)
 
 
 def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.ndarray) -> np.ndarray:

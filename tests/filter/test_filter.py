@@ -15,7 +15,7 @@ from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, v
 from romacli.errors import InputError, NothingFoundError
 from romacli.filter.judge import judge_pairs
 from romacli.filter.lattice import Lattice, Views
-from romacli.filter.missing import count_witnesses, find_missing
+from romacli.filter.missing import Missing, count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
 from romacli.geometry.warp import cell_centres, masked
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
@@ -99,6 +99,29 @@ def test_a_pair_that_misses_much_is_dropped_among_others_that_are_believed() -> 
 def test_where_nothing_is_missing_nothing_is_dropped(walls: tuple[str, ...]) -> None:
     judged = judge_pairs(views_of(walls, has_posters=False)).pairs
     assert all(one.is_kept for one in judged.values())
+
+
+@pytest.mark.parametrize(("detailed", "contradicting", "drops"), [(14, 0, False), (60, 0, True), (14, 20, True)])
+def test_few_details_among_many_pairs_are_chance_unless_triangles_contradict(
+    monkeypatch: pytest.MonkeyPatch, detailed: int, contradicting: int, drops: bool
+) -> None:
+    views = views_of(("front",), count=24)
+    rng = np.random.default_rng(0)
+    doubted = set(rng.choice(len(views.edges), 80, replace=False).tolist())
+    sure = [k for k in range(len(views.edges)) if k not in doubted]
+    unique = np.zeros(len(views.edges))
+    unique[rng.choice(sure, detailed, replace=False)] = 60
+    nothing = np.zeros(views.lattices[0].count, bool)
+    missing = {
+        edge: Missing(120 if k in doubted else 0, 500, (nothing, nothing), True) for k, edge in enumerate(views.edges)
+    }
+    triangles = [(i, i + 1, i + 2) for i in range(22)] + [(i, i + 2, i + 4) for i in range(20)]
+    agreement = {triangle: 0.1 if k < contradicting else 0.9 for k, triangle in enumerate(sorted(triangles))}
+    monkeypatch.setattr("romacli.filter.judge.find_missing", lambda views, edge, witnesses: missing[edge])
+    monkeypatch.setattr("romacli.filter.judge.measure_unique", lambda *_: unique)
+    monkeypatch.setattr("romacli.filter.judge.measure_agreement", lambda _: agreement)
+    kept = [one.is_kept for one in judge_pairs(views).pairs.values()]
+    assert (not all(kept)) == drops
 
 
 def test_masked_details_say_nothing() -> None:
