@@ -101,11 +101,11 @@ def test_a_cloud_is_whole_or_not_there(mapped: Path, tmp_path: Path) -> None:
     job = tmp_path / "job"
     shutil.copytree(mapped / "job", job)
     words = [sys.executable, "-m", "romacli", "densify", str(job)]
-    running = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-    assert running.stderr is not None
-    assert any("finding depth" in line for line in running.stderr)
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
+    with subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any("finding depth" in line for line in running.stderr)
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
     assert not (job / "dense" / "fused.ply").exists()
     assert result_of(romacli("densify", job, "--json", "-q"))["points"] > 2000
     assert romacli("export", "openmvg", job, "-o", tmp_path / "openmvg").returncode == 0

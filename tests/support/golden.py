@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
