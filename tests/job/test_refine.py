@@ -197,8 +197,9 @@ def test_refining_against_a_folder_without_the_photographs_is_refused_and_change
     before, photos = job.features.read_bytes(), job.root.parent / "photos"
     for name in NAMES:
         (photos / name).unlink() if harm == "gone" else os.utime(photos / name, ns=(0, 0))
-    with pytest.raises(InputError, match=r"photos has none of the \d+ photographs of .*--images DIR"):
+    with pytest.raises(InputError, match=r"photos has none of the \d+ photographs of .*--images DIR") as told:
         refined_options(job, photos)
+    assert ("--changed keep" in str(told.value)) == (harm == "touched")
     if harm == "gone":
         with pytest.raises(InputError, match="photos has none of the"):
             again(job, replace(ReaggregateOptions(), aggregate=AggregateOptions(max_keypoints=9)))
