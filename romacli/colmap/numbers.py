@@ -14,6 +14,14 @@ from romacli.names import respelled
 from .access import open_readonly
 
 _CAMERA = 0  # COLMAP's SensorType
+_CAMERAS = "SELECT name, camera_id FROM images ORDER BY name"
+_CAMERA_IDS = {
+    "cameras": "camera_id",
+    "images": "camera_id",
+    "rigs": "ref_sensor_id",
+    "frame_data": "sensor_id",
+    "pose_priors": "corr_sensor_id",
+}
 _FRAME_OF = f"SELECT frame_id FROM frame_data WHERE data_id = ? AND sensor_type = {_CAMERA}"
 _FRAMES = f"SELECT name, frame_id FROM frame_data JOIN images ON data_id = image_id WHERE sensor_type = {_CAMERA}"
 _RIGS = f"""SELECT name, rig_id FROM frame_data JOIN images ON data_id = image_id JOIN frames USING (frame_id)
@@ -75,55 +83,57 @@ def continued(groups: Sequence[Collection[str]], former: Mapping[str, int]) -> l
 
 def renumber(database: sqlite3.Connection, former: Numbers) -> None:
     """Give the frames and rigs of a database their former ids; COLMAP assigns ids to those of rig files itself."""
-    for query, had, key, tables in (
-        (_FRAMES, former.frames, "frame_id", ("frames", "frame_data")),
-        (_RIGS, former.rigs, "rig_id", ("rigs", "rig_sensors", "frames")),
-    ):
-        groups: dict[int, list[str]] = {}
-        for name, number in database.execute(query):
-            groups.setdefault(number, []).append(name)
-        numbers = dict(zip(groups, continued(list(groups.values()), had), strict=True))
-        if all(before == after for before, after in numbers.items()):
-            continue
-        database.execute("CREATE TEMP TABLE numbers (before INTEGER PRIMARY KEY, after INTEGER)")
-        database.executemany("INSERT INTO numbers VALUES (?, ?)", numbers.items())
-        for table in tables:
-            # Via negative numbers, so that ids stay unique in between.
-            database.execute(f"UPDATE {table} SET {key} = -(SELECT after FROM numbers WHERE before = {key})")
-            database.execute(f"UPDATE {table} SET {key} = -{key}")
-        database.execute("DROP TABLE numbers")
+    _renumber(database, _FRAMES, former.frames, {"frames": "frame_id", "frame_data": "frame_id"})
+    _renumber(database, _RIGS, former.rigs, {"rigs": "rig_id", "rig_sensors": "rig_id", "frames": "rig_id"})
 
 
 def give_own_cameras(database: sqlite3.Connection, names: Collection[str], former: Numbers) -> None:
-    """Give images that share cameras one each, with a rig of its own, as `Numbers` of a database would number them.
+    """Give images that share cameras one each, with a rig of its own; those that had such cameras get their former ids.
 
-    Of a camera whose images are all named, the first keeps it.
+    Of a camera whose images are all named, the first keeps it. The database has no rigs of several cameras.
     """
-    rows = database.execute("SELECT name, image_id, camera_id FROM images ORDER BY name").fetchall()
+    rows = database.execute("SELECT name, image_id, camera_id FROM images ORDER BY name DESC").fetchall()
     shared = Counter(camera for _, _, camera in rows)
-    moved = {}
-    for name, image, camera in reversed(rows):
-        if name in names and shared[camera] > 1:
-            moved[name] = image, camera
-            shared[camera] -= 1
-    free = {name: number for name, number in former.cameras.items() if name in moved and number not in shared}
     (last,) = database.execute("SELECT max(camera_id) FROM cameras").fetchone()
-    order = sorted(moved)
-    for name, number in zip(order, continued([[name] for name in order], {**free, "": last}), strict=True):
-        image, camera = moved[name]
+    ids = dict(former.cameras)
+    for name, image, camera in rows:
+        if name not in names or shared[camera] == 1:
+            if camera not in former.cameras.values():
+                ids.setdefault(name, camera)
+            continue
+        shared[camera] -= 1
+        last += 1
         database.execute(
             "INSERT INTO cameras SELECT ?, model, width, height, params, prior_focal_length FROM cameras "
             "WHERE camera_id = ?",
-            (number, camera),
+            (last, camera),
         )
         rig = database.execute(
-            "INSERT INTO rigs (ref_sensor_id, ref_sensor_type) VALUES (?, ?)", (number, _CAMERA)
+            "INSERT INTO rigs (ref_sensor_id, ref_sensor_type) VALUES (?, ?)", (last, _CAMERA)
         ).lastrowid
         (frame,) = database.execute(_FRAME_OF, (image,)).fetchone()
-        database.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", (number, image))
+        database.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", (last, image))
         database.execute("UPDATE frames SET rig_id = ? WHERE frame_id = ?", (rig, frame))
-        database.execute("UPDATE frame_data SET sensor_id = ? WHERE frame_id = ?", (number, frame))
+        database.execute("UPDATE frame_data SET sensor_id = ? WHERE frame_id = ?", (last, frame))
         database.execute(
             f"UPDATE pose_priors SET corr_sensor_id = ? WHERE corr_data_id = ? AND corr_sensor_type = {_CAMERA}",
-            (number, image),
+            (last, image),
         )
+    _renumber(database, _CAMERAS, ids, _CAMERA_IDS)
+
+
+def _renumber(database: sqlite3.Connection, query: str, former: Mapping[str, int], columns: Mapping[str, str]) -> None:
+    """Give groups of images their former ids. query: name and present id of each image; columns: the id's, by table."""
+    groups: dict[int, list[str]] = {}
+    for name, number in database.execute(query):
+        groups.setdefault(number, []).append(name)
+    numbers = dict(zip(groups, continued(list(groups.values()), former), strict=True))
+    if all(before == after for before, after in numbers.items()):
+        return
+    database.execute("CREATE TEMP TABLE numbers (before INTEGER PRIMARY KEY, after INTEGER)")
+    database.executemany("INSERT INTO numbers VALUES (?, ?)", numbers.items())
+    for table, column in columns.items():
+        # Via negative numbers, so that ids stay unique in between.
+        database.execute(f"UPDATE {table} SET {column} = -(SELECT after FROM numbers WHERE before = {column})")
+        database.execute(f"UPDATE {table} SET {column} = -{column}")
+    database.execute("DROP TABLE numbers")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_scene import GIVEN, Scene, make_scene
+from support.small_scene import GIVEN, SIZE, Scene, make_scene
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.numbers import Numbers, continued, give_own_cameras, read_numbers
@@ -42,19 +42,42 @@ def test_images_keep_their_numbers_and_new_ones_come_after(tmp_path: Path) -> No
         assert (numbers["a.jpg"], numbers["e.jpg"]) == (5, 6)
 
 
-def test_cameras_of_their_own_keep_their_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("former", "expected"),
+    [
+        ({}, {"a.jpg": 1, "b.jpg": 2, "c.jpg": 1, "d.jpg": 3, "f.jpg": 1}),
+        ({"d.jpg": 7, "b.jpg": 1}, {"a.jpg": 8, "b.jpg": 1, "c.jpg": 8, "d.jpg": 7, "f.jpg": 8}),
+    ],
+    ids=["first", "grown"],
+)
+def test_cameras_of_their_own_keep_their_numbers(
+    tmp_path: Path, former: dict[str, int], expected: dict[str, int]
+) -> None:
     scene, path = make_scene(["a.jpg", *NAMES]), tmp_path / "database.db"
-    scene.write(path, cameras=CameraOptions(mode="single"))
+    scene.write(path, cameras=CameraOptions(mode="single"), gps={name: (1.0, 2.0, 3.0) for name in scene.names})
     with closing(sqlite3.connect(path)) as database:
-        give_own_cameras(database, ["b.jpg", "d.jpg"], Numbers(cameras={"d.jpg": 7, "b.jpg": 1}))
+        give_own_cameras(database, ["b.jpg", "d.jpg"], Numbers(cameras=former))
         database.commit()
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+        query = "SELECT name, corr_sensor_id FROM pose_priors JOIN images ON corr_data_id = image_id"
+        priors = dict(database.execute(query))
     numbers = read_numbers(path, scene.names)
-    assert numbers.cameras == {"a.jpg": 1, "b.jpg": 8, "c.jpg": 1, "d.jpg": 7, "f.jpg": 1}
+    assert numbers.cameras == priors == expected
     assert len(set(numbers.rigs.values())) == 3
     with closing(load_pycolmap().Database.open(path)) as database:
         for image in database.read_all_images():
             frame = database.read_frame(numbers.frames[image.name])
             assert database.read_rig(frame.rig_id).ref_sensor_id.id == image.camera_id
+            assert database.read_camera(image.camera_id).width == SIZE[0]
+
+
+def test_a_new_image_that_comes_first_does_not_take_the_camera_of_another(tmp_path: Path) -> None:
+    names = ["0.jpg", *NAMES]
+    make_scene(names).write(tmp_path / "a.db", cameras=CameraOptions(mode="single"))
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        give_own_cameras(database, names, Numbers(cameras={name: 1 + place for place, name in enumerate(NAMES)}))
+        database.commit()
+    assert read_numbers(tmp_path / "a.db", names).cameras == {"0.jpg": 5, **{n: 1 + k for k, n in enumerate(NAMES)}}
 
 
 @pytest.mark.parametrize("fewer", [0, 5], ids=["same keypoints", "other keypoints"])
