@@ -326,10 +326,10 @@ def _separations(
     numbers = {number for _, name, number in rows_of_images if name in loose}
     rows = [row for row, number in enumerate(cameras) if number in numbers]
     is_loose = np.isin(pairs.cameras, rows)
-    priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
-    shared = _shared(pairs, list(cameras), priors)
     if not is_loose.any():
         return
+    priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
+    shared = _shared(pairs, list(cameras), priors)
     images, first = np.unique(pairs.images[is_loose], return_index=True)
     row_of, single = pairs.cameras[is_loose][first], len(cameras) + np.arange(len(images))
     alone = np.where(is_loose, len(cameras) + np.searchsorted(images, pairs.images), pairs.cameras)
@@ -337,7 +337,7 @@ def _separations(
     focal = joint_focal(pairs.matrices, alone, usual, np.arange(len(usual)) >= len(cameras))
     before, after = pair_costs(pairs.matrices, pairs.cameras, shared), pair_costs(pairs.matrices, alone, focal)
     costs = focal_costs(focal, usual)
-    own = {row: single[row_of == row] for row in set(row_of.tolist())}
+    own = {row: single[row_of == row] for row in np.unique(row_of).tolist()}
     if max(np.ptp(np.log(focal[places])) for places in own.values()) < _LEAST_SPREAD:
         return
 
@@ -375,7 +375,7 @@ def _apart_from(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
 
 
 def _all_apart(usual: float, pairs: _Pairs, images: int) -> dict[int, float]:
-    """The focal lengths of all images, one by one from those of the others, if they explain the pairs much better."""
+    """The focal lengths of all images, estimated jointly, if they explain the pairs much better than the usual one."""
     start = np.full(images, usual)
     current = joint_focal(pairs.matrices, pairs.cameras, start, np.ones(images, bool))
     shared, own = (residuals(pairs.matrices, *focal[pairs.cameras].T).sum() for focal in (start, current))
@@ -515,7 +515,10 @@ def _read_pairs(database: sqlite3.Connection, cameras: Mapping[int, _Camera]) ->
             continue
         from_sides = [_pixels_from_sides(cameras[camera].size) for camera in pair]
         matrix = from_sides[1].T @ np.frombuffer(data, np.float64).reshape(3, 3) @ from_sides[0]
-        matrices.append(matrix / np.linalg.norm(matrix))
+        length = np.linalg.norm(matrix)
+        if not 0 < length < np.inf:
+            continue
+        matrices.append(matrix / length)
         rows.append([row_of[camera] for camera in pair])
         images.append(images_of(pair_id))
     first, second = (np.array(ids, int).reshape(-1, 2) for ids in (rows, images))

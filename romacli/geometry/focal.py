@@ -55,14 +55,14 @@ def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.
 
 
 def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The focal lengths (C,) of all cameras that together explain the pairs best, whatever they start from.
+    """The focal lengths (C,) of all cameras that together explain the pairs best, sought from the usual ones.
 
     Minimises `pair_costs` plus `focal_costs` over the logarithms of the focal lengths by the method of Levenberg and
     Marquardt. A focal length that no pair determines stays near the usual one.
 
     Args:
         matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) the rows of the cameras of both ends.
-        usual: (C,) focal lengths to start from. free: (C,) bool, which may change.
+        usual: (C,) focal lengths to start from, and to be near to. free: (C,) bool, which may change.
     """
     log, damping = np.log(usual), _DAMPING
 

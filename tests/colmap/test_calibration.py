@@ -147,6 +147,16 @@ def test_a_shared_camera_stays_where_a_plane_tells_nothing(tmp_path: Path) -> No
     assert write_views(tmp_path / "a.db", wandering(STEP), 640, relief=0.0, is_loose=True).cameras == 1
 
 
+def test_matrices_of_zeros_count_as_none(tmp_path: Path) -> None:
+    write_views(tmp_path / "a.db", wandering(STEP), 640)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        (pair,) = database.execute("SELECT min(pair_id) FROM two_view_geometries").fetchone()
+        database.execute("UPDATE two_view_geometries SET F = ? WHERE pair_id = ?", (np.zeros(9).tobytes(), pair))
+        database.commit()
+    (found,) = calibrate_database(tmp_path / "a.db").calibrations
+    assert found.focal_length_px == pytest.approx(640, rel=0.05)
+
+
 def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
     assert told(write_views(tmp_path / "a.db", wandering(STEP, count=3), 640)) == []
 
