@@ -253,11 +253,21 @@ class Overlay:
     """Frames with the points drawn on them: a video if the path ends in .mp4, else images in a folder."""
 
     def __init__(self, path: Path, *, frames_per_s: float = 10.0) -> None:
-        """Raises StoreError if neither can be written there."""
+        """Take a place.
+
+        Raises:
+            UsageError: it is a file of another kind.
+            StoreError: it cannot be written to.
+        """
+        if path.suffix.lower() not in ("", ".mp4") and not path.is_dir():
+            raise UsageError(
+                f"--overlay {path} ends in {path.suffix}, but videos are written as .mp4. Give a name that ends in "
+                ".mp4, or a folder whose name has no dot."
+            )
         self._path, self._rate = path, frames_per_s
         self._film: cv2.VideoWriter | None = None
         self._is_film = path.suffix.lower() == ".mp4"
-        check_writable(path if self._is_film else path / "000000.jpg")
+        check_writable(path if self._is_film else path / "000000.jpg", "--overlay")
 
     def add(self, frame: int, image: np.ndarray, found: Found) -> None:
         """Draw visible points as discs and the others as circles.
@@ -272,7 +282,7 @@ class Overlay:
             colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
             cv2.circle(picture, (round(float(x)), round(float(y))), radius, colour, -1 if visible else 1, cv2.LINE_AA)
         if not self._is_film:
-            with written_whole(self._path / f"{frame:06d}.jpg") as temporary:
+            with written_whole(self._path / f"{frame:06d}.jpg", "--overlay") as temporary:
                 temporary.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
             return
         if self._film is None:

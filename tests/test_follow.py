@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import cv2
@@ -89,15 +90,23 @@ def test_a_film_that_does_not_decode_is_named(tmp_path: Path) -> None:
         list(frames(tmp_path / "none.mp4"))
 
 
-@pytest.mark.parametrize("words", [("-o", "."), ("-o", "t.csv", "--overlay", "points.csv")])
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("-o", "."), 6, "cannot be written: .* another --output"),
+        (("-o", "t.csv", "--overlay", "points"), 6, "cannot be written: .* another --overlay"),
+        (("-o", "t.csv", "--overlay", "drawn.avi"), 2, r"drawn\.avi ends in \.avi, .* \.mp4"),
+    ],
+)
 def test_a_place_that_cannot_be_written_is_told_before_frames_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("points.csv").write_text("1 2\n")
-    run = romacli("track", "no-film.mp4", "--points", "points.csv", "--model", "mini-sparse", *words)
-    assert run.returncode == 6
-    assert "cannot be written" in run.stderr
+    Path("points").write_text("1 2\n")
+    run = romacli("track", "no-film.mp4", "--points", "points", "--model", "mini-sparse", *words)
+    assert run.returncode == code
+    assert re.search(told, run.stderr)
+    assert not Path("drawn.avi").exists()
 
 
 def test_frames_that_cannot_be_read_are_told_and_the_others_are_kept(tmp_path: Path) -> None:

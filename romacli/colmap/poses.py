@@ -15,8 +15,8 @@ from romacli.geometry.epipolar import rotation_angle_deg
 from .access import require_whole_model
 from .binding import load_pycolmap
 
-# Raised when reading a damaged model.
-UNREADABLE = (ValueError, RuntimeError, IndexError, KeyError, MemoryError, OverflowError)
+# Raised when reading a model that is damaged or may not be read.
+UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, KeyError, MemoryError, OverflowError)
 
 
 @dataclass(frozen=True)

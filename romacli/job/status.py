@@ -11,7 +11,7 @@ from typing import Any
 
 from romacli.errors import InputError, StoreError
 from romacli.job.outputs.hloc import KEYPOINTS, is_of
-from romacli.job.outputs.model import MODEL, database_of_job
+from romacli.job.outputs.model import MODEL, damaged_model, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.pairs import read_pairs
@@ -118,6 +118,8 @@ def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: s
     folder, command = layout.sparse / "0", f"romacli reconstruct {words}"
     if not folder.exists():
         return Stage("model", MISSING, f"{layout.sparse.name}/0", command)
+    if (damaged := damaged_model(layout)) is not None:
+        return Stage("model", DAMAGED, f"{layout.sparse.name}/{damaged.name}", command)
     held = holds(manifest, MODEL)
     detail = f"{counted(held['registered'], 'image')} registered" if "registered" in held else folder.name
     name = f"{layout.sparse.name}/0"

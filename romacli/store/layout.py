@@ -94,12 +94,12 @@ class Layout:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
     """Yield a temporary path next to `path`, which replaces `path` if the block succeeds.
 
     The file is flushed to disk before it is renamed, so a kill or a power cut leaves either the old or the new file.
     If the block fails, the temporary file is removed and `path` is unchanged. Missing folders are created, and
-    temporary files of dead processes of this machine are removed.
+    temporary files of dead processes of this machine are removed. option: the one to change, by the message.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
@@ -116,14 +116,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         if not _is_ours(error, temporary):
             raise
-        raise unwritable(path, error, num_bytes=_size(temporary)) from error
+        raise unwritable(path, error, num_bytes=_size(temporary), option=option) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--output") -> None:
     """Check, before long work, that a file can be written there; creates missing folders.
+
+    option: the one to change, by the message.
 
     Raises:
         StoreError: it is a folder, or its folder cannot be written to.
@@ -133,7 +135,7 @@ def check_writable(path: Path) -> None:
         with TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise unwritable(path, error, num_bytes=0) from error
+        raise unwritable(path, error, num_bytes=0, option=option) from error
 
 
 def _make_room(path: Path) -> None:
@@ -157,19 +159,19 @@ def hostname() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
 
 
-def unwritable(path: Path, error: OSError, *, num_bytes: int) -> StoreError:
-    """The error for a failed write; `num_bytes` is the space known to be needed."""
+def unwritable(path: Path, error: OSError, *, num_bytes: int, option: str = "--output") -> StoreError:
+    """The error for a failed write; num_bytes: the space known to be needed; option: the one to change."""
     if error.errno in _FULL:
         needed = f"more than {_in_words(num_bytes)}" if num_bytes >= 1000 else "some space"
         return StoreError(
-            f"{path} cannot be written: the disk or quota is full. Free {needed}, or choose another --output."
+            f"{path} cannot be written: the disk or quota is full. Free {needed}, or choose another {option}."
         )
     if error.errno in _FORBIDDEN:
         return StoreError(
-            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, or choose another --output."
+            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, or choose another {option}."
         )
     reason = f"{os.fsdecode(error.filename)} is a file" if error.errno == errno.EEXIST else error.strerror or error
-    return StoreError(f"{path} cannot be written: {reason}. Choose another --output.")
+    return StoreError(f"{path} cannot be written: {reason}. Choose another {option}.")
 
 
 def _is_ours(error: OSError, temporary: Path) -> bool:

@@ -120,11 +120,13 @@ def test_only_listed_images_are_imported(images: Path, layout: Layout) -> None:
 def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     import_matches(images, layout, OPTIONS, Silent(), StopRequest())
     made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    (layout.sparse / "notes.txt").write_text("no model")
     again = Listener()
     import_matches(images, layout, OPTIONS, again, StopRequest())
     talkative = replace(MAPPING, verbose=True)
     assert make_model(images, layout, layout.database, talkative, again, StopRequest()) == made
     assert again.said == [f"{layout.database} is up to date", f"{layout.sparse / '0'} is up to date"]
+    (layout.sparse / "notes.txt").unlink()
     other = replace(MAPPING, seed=1)
     make_model(images, layout, layout.database, other, again, StopRequest())
     assert again.said[2:] == ["mapping 4"]

@@ -73,6 +73,15 @@ def test_a_file_that_cannot_be_read_is_told_with_what_repairs_it(run: Run, harm:
     assert following.startswith("next: romacli " + ("match" if harm == "gone" else "check job --repair"))
 
 
+def test_a_damaged_model_is_told_with_what_makes_it_again(run: Run) -> None:
+    assert run("match", "photos", "-o", "job", "--model", "plane", "--no-refine").exit_code == 0
+    assert run("colmap-import", "photos", "-o", "job").exit_code == 0
+    Path("job/sparse/0").mkdir(parents=True)
+    Path("job/sparse/0/images.bin").write_bytes(b"no model")
+    assert states(run)["model"] == "damaged"
+    assert run("status", "job").stdout.splitlines()[-1].startswith("next: romacli reconstruct")
+
+
 def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
     Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n")

@@ -86,8 +86,8 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
     with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
         points = read_points(options.points)
         check_writable(options.output)
-        matcher = load_matcher(options.model, options.matcher)
         overlay = Overlay(options.overlay) if options.overlay else None
+        matcher = load_matcher(options.model, options.matcher)
         finder, first, visible = Finder(matcher, semantic=False), None, 0
         rows: list[tuple[str, ...]] = []
         failures: list[ImageError] = []

@@ -59,9 +59,12 @@ def make_model(
     asked = [sources[1], repr(chosen), model_digests(options.known_poses)]
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
     known = holds_if_from(layout, MODEL, derived_from)
-    if (layout.sparse / "0").exists() and known is not None and _are_whole(layout.sparse, progress):
-        progress.say(f"{layout.sparse / '0'} is up to date")
-        return ReconstructionSummary(**{**known, **{key: tuple(known.get(key, ())) for key in ("others", "attempts")}})
+    if (layout.sparse / "0").exists() and known is not None:
+        if (damaged := damaged_model(layout)) is None:
+            progress.say(f"{layout.sparse / '0'} is up to date")
+            tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts")}
+            return ReconstructionSummary(**{**known, **tuples})
+        progress.say(f"{damaged} is damaged and made again")
     with (
         hold_job(layout, progress, stop),
         noted(layout, "mapping", images=images) as counts,
@@ -74,15 +77,14 @@ def make_model(
     return summary
 
 
-def _are_whole(sparse: Path, progress: Progress) -> bool:
-    """Whether all models of a job can be read."""
-    for folder in sorted(sparse.iterdir()):
+def damaged_model(layout: Layout) -> Path | None:
+    """The first of a job's models that cannot be read."""
+    for folder in sorted(path for path in layout.sparse.iterdir() if path.name.isdigit()):
         try:
             load_model(folder)
         except InputError:
-            progress.say(f"{folder} is damaged and made again")
-            return False
-    return True
+            return folder
+    return None
 
 
 def extend_mapped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def outdated(layout: Layout) -> list[Outdated]:
         with suppress(RomacliError):
             if noted is not None and database.exists() and noted != hloc_digests(layout):
                 is_usual = database == layout.database
-                command = "romacli colmap-import" + ("" if is_usual else f" --database {database}")
+                command = "romacli colmap-import" + ("" if is_usual else f" --database {shlex.quote(str(database))}")
                 found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
     model = layout.sparse / "0"
     name, rows = sources_of(layout, MODEL) or (None, None)
