@@ -124,10 +124,10 @@ class Separation:
         low, high = round(self.low_px), round(self.high_px)
         lengths = f"focal lengths from {low} to {high} px" if low < high else f"a focal length of {low} px"
         rest = f"; the other {self.kept} share one" if self.kept else ""
-        has, gets = ("has", "it gets") if len(self.names) == 1 else ("have", "each gets")
+        has, their, gets = ("has", "its", "it gets") if len(self.names) == 1 else ("have", "their", "each gets")
         return (
             f"camera {self.camera}: {counted(len(self.names), 'photograph')} without EXIF data, {self.names[0]} first, "
-            f"{has} {lengths} by their pairs, so {gets} a camera of its own{rest}"
+            f"{has} {lengths} by {their} pairs, so {gets} a camera of its own{rest}"
         )
 
 

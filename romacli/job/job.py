@@ -185,15 +185,16 @@ def _with_matcher(
 ) -> tuple[JobOptions, Matcher]:
     """The matcher, and the options with external keypoints moved into its own if it matches only these.
 
-    With `--dtype auto` a job goes on in the type it was begun in.
+    With `--dtype auto` a job goes on in the type it was begun in, if it is of the same matcher.
 
     Raises:
         InputError: there are no such keypoints of the images.
         UsageError: the matcher does not support rotated or enlarged photographs.
     """
     chosen = replace(options.matcher.matcher, keypoints=keypoints.external.source if keypoints.external else None)
-    if chosen.dtype == "auto" and (begun_in := _stored_dtype(stored)) in (*CPU_DTYPES, EITHER_DTYPE):
-        chosen = replace(chosen, dtype=begun_in)
+    if chosen.dtype == "auto" and stored and stored.settings.get("model") == options.matcher.model:
+        begun_in = _stored_dtype(stored)
+        chosen = replace(chosen, dtype=begun_in if begun_in in (*CPU_DTYPES, EITHER_DTYPE) else "auto")
     options = replace(options, matcher=replace(options.matcher, matcher=chosen))
     if keypoints.external:
         keypoints.external.check(images.names, keypoints.aggregate)

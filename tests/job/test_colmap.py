@@ -361,7 +361,9 @@ def test_shared_cameras_are_spoken_of() -> None:
     choose_cameras([ImageInfo("1.jpg", SIZE), ImageInfo("2.jpg", SIZE)], OPTIONS, listener)
     (said,) = listener.said
     assert "2 photographs" in said
-    assert "share 1 camera" in said
+    assert "share 1 camera unless their pairs tell otherwise;" in said
+    choose_cameras([ImageInfo("1.jpg", SIZE), ImageInfo("2.jpg", SIZE)], replace(OPTIONS, calibrate=False), listener)
+    assert "share 1 camera;" in listener.said.pop()
     single = replace(OPTIONS, cameras=CameraOptions("single"))
     choose_cameras([ImageInfo("1.jpg", SIZE, 500.0), ImageInfo("2.jpg", SIZE, 700.0)], single, listener)
     assert "1.jpg (500 px) and 2.jpg (700 px)" in listener.said[1]

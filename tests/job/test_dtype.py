@@ -39,12 +39,12 @@ class Computer:
         self.photographs: PlanePhotographs = photograph_plane(folder / "photos", ["1.png", "2.png", "3.png"])
         self._output = folder / "job"
 
-    def build(self, options: MatcherOptions, name: str) -> HomographyMatcher:
+    def build(self, options: MatcherOptions, model: str) -> HomographyMatcher:
         may_choose = options.dtype in ("auto", EITHER)
         dtype = self.dtype if may_choose else options.dtype
 
         class OfType(HomographyMatcher):
-            in_either_dtype = may_choose
+            name, in_either_dtype = model, may_choose
 
             @property
             def settings(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Computer:
 
         return OfType(self.photographs.by_digest, nodes=20)
 
-    def run(self, *pairs: str, dtype: str = "auto", engine: EngineName | None = None) -> int:
+    def run(self, *pairs: str, model: str = "plane", dtype: str = "auto", engine: EngineName | None = None) -> int:
         """The number of pairs that a run of the job matches."""
         listed = self._output.parent / "pairs.txt"
         listed.write_text("\n".join(pairs) + "\n")
@@ -60,7 +60,7 @@ class Computer:
             ImageOptions(self.photographs.root),
             self._output,
             pairs=str(listed),
-            matcher=MatcherChoice("plane", MatcherOptions(dtype=dtype)),
+            matcher=MatcherChoice(model, MatcherOptions(dtype=dtype)),
             keypoints=KeypointOptions(refine=RefineOptions(refine=False), typed=frozenset({"refine"})),
             engine=EngineOptions(engine),
         )
@@ -117,6 +117,22 @@ def test_a_job_in_a_given_type_goes_on_in_it_where_the_type_may_be_chosen(comput
     assert counts["float32 pairs"] == 1
     with pytest.raises(SettingsDifferError, match="made with --dtype float32, this run asks for bfloat16"):
         computer.run("1.png 2.png", dtype="bfloat16")
+
+
+def test_another_matcher_is_not_asked_for_the_type_of_the_job(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def build(options: MatcherOptions, model: str) -> HomographyMatcher:
+        asked.append(options.dtype)
+        return computer.build(options, model)
+
+    monkeypatch.setitem(registry.MATCHERS, "other", MatcherSpec("other", build, "", ""))
+    computer.run("1.png 2.png")
+    with pytest.raises(SettingsDifferError, match="made with --model plane, this run asks for other"):
+        computer.run("1.png 2.png", model="other")
+    assert asked == ["auto"]
 
 
 def test_another_type_than_the_two_is_refused(computer: Computer, tmp_path: Path) -> None:

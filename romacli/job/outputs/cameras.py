@@ -56,7 +56,7 @@ def choose_cameras(
             frames = check_rigs(options.cameras.rigs, [info.name for info in infos])
             progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
         cameras, camera_of = assign_cameras(infos, options.cameras)
-        _tell_sharing(infos, camera_of, options.cameras, progress)
+        _tell_sharing(infos, camera_of, options, progress)
         for doubt in panorama_doubts(infos, cameras, camera_of):
             progress.warn(doubt)
         return cameras, camera_of
@@ -71,15 +71,15 @@ def choose_cameras(
 
 
 def _tell_sharing(
-    infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions, progress: Progress
+    infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: ImportOptions, progress: Progress
 ) -> None:
     """Report which photographs share a camera only by size, and warn about those that should not."""
-    if untold := shared_untold(infos, camera_of, options):
+    if untold := shared_untold(infos, camera_of, options.cameras):
+        unless = " unless their pairs tell otherwise" if options.calibrate and options.cameras.rigs is None else ""
         count = counted(sum(map(len, untold)), "photograph")
         progress.say(
             f"{count} without camera or focal length in their EXIF data, starting with {untold[0][0].name}, share "
-            f"{counted(len(untold), 'camera')} unless their pairs tell otherwise; use --camera-mode per-image where "
-            "cameras or zooms differ"
+            f"{counted(len(untold), 'camera')}{unless}; use --camera-mode per-image where cameras or zooms differ"
         )
     for doubt in sharing_doubts(infos, camera_of):
         progress.warn(doubt)

@@ -134,7 +134,7 @@ def _is_calibrated(options: ImportOptions) -> bool:
 
 
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
-    """Report pairs left out, and cameras and EXIF data contradicted by pairs."""
+    """Report pairs left out, and what pairs say against cameras and EXIF data."""
     for sentence in summary.contradicted:
         progress.warn(
             f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
