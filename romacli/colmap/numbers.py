@@ -95,10 +95,10 @@ def give_own_cameras(database: sqlite3.Connection, names: Collection[str], forme
     rows = database.execute("SELECT name, image_id, camera_id FROM images ORDER BY name DESC").fetchall()
     shared = Counter(camera for _, _, camera in rows)
     (last,) = database.execute("SELECT max(camera_id) FROM cameras").fetchone()
-    ids = dict(former.cameras)
+    ids, taken = dict(former.cameras), set(former.cameras.values())
     for name, image, camera in rows:
         if name not in names or shared[camera] == 1:
-            if camera not in former.cameras.values():
+            if camera not in taken:
                 ids.setdefault(name, camera)
             continue
         shared[camera] -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,6 +20,8 @@ import render_scene
 DOWN = render_scene.DOWN
 SIZES = ((640, 480), (640, 426))
 SUPERSAMPLING = 2
+
+Texture = Callable[[np.random.Generator], np.ndarray]
 
 
 def write_photographs(folder: Path, seed: int, count: int, swing_deg: float) -> dict[str, Pose]:
@@ -58,8 +60,7 @@ def building(rng: np.random.Generator) -> list[TexturedPlane]:
     """A front 16 m wide with a portal between two equal towers, equal buttresses, paving, and houses beside it."""
     tone = rng.uniform(110, 180, 3)
 
-    def stone(kind: object) -> np.ndarray:
-        assert callable(kind)
+    def stone(kind: Texture) -> np.ndarray:
         return render_scene.blend(kind(rng), noise(rng), 0.35, tone=tone + rng.normal(0, 8, 3))
 
     planes = [face(stone(facade), (-8, 0), (8, 0), 11)]
@@ -80,8 +81,7 @@ def building(rng: np.random.Generator) -> list[TexturedPlane]:
     return planes
 
 
-def paving(stone: object) -> list[TexturedPlane]:
-    assert callable(stone)
+def paving(stone: Callable[[Texture], np.ndarray]) -> list[TexturedPlane]:
     kinds = ((cells, bricks), (bricks, cells))
     ground = np.vstack([np.hstack([stone(kind) for kind in row]) for row in kinds])
     tiles, step = [], 6.0

@@ -66,7 +66,9 @@ def run(name: str, photographs: Path, output: Path, camera_mode: str) -> None:
         words = [sys.executable, "-m", "romacli", "reconstruct", str(photographs), "-o", str(output)]
         words += ["--camera-mode", camera_mode]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(words, check=False, capture_output=True, env=environment)
+    done = subprocess.run(words, check=False, capture_output=True, env=environment, text=True)
+    if done.returncode:
+        print(f"{name} ended with {done.returncode}: {done.stderr[-500:]}", file=sys.stderr)
 
 
 if __name__ == "__main__":
