@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -215,7 +215,12 @@ class _Pairs:
     distortions: Mapping[int, _Distortion] = field(default_factory=dict)
 
 
-def calibrate_database(path: Path, loose: Collection[str] = (), former: Numbers = NO_NUMBERS) -> Findings:
+def calibrate_database(
+    path: Path,
+    loose: Collection[str] = (),
+    former: Numbers = NO_NUMBERS,
+    verify_again: Callable[[], None] | None = None,
+) -> Findings:
     """Set the focal length of cameras without a prior, where pairs determine it.
 
     Cameras with a prior are not changed, but found if pairs contradict it. Nothing is changed where pairs do not
@@ -224,17 +229,24 @@ def calibrate_database(path: Path, loose: Collection[str] = (), former: Numbers 
     Args:
         loose: names of images that share cameras for want of EXIF data: those that pairs clearly give another focal
             length get cameras of their own, with the numbers they had in `former`.
+        verify_again: verifies the pairs anew, if COLMAP did so: since 4.2 it estimates one focal length for two images
+            that share an unknown camera, so its matrices do not show that they differ.
     """
     with closing(sqlite3.connect(path)) as database:
         cameras = _read_cameras(database)
         pairs = _without_distortion(database, _read_pairs(database, cameras), cameras)
-        separations = tuple(_separations(database, pairs, cameras, loose))
+        unbiased = _fitted_again(database, pairs, cameras) if loose and verify_again else pairs
+        separations = tuple(_separations(database, unbiased, cameras, loose))
         if separations:
             give_own_cameras(database, [name for one in separations for name in one.names], former)
+            if verify_again:
+                database.execute("DELETE FROM two_view_geometries")
+                database.commit()
+                verify_again()
             cameras = _read_cameras(database)
             pairs = _without_distortion(database, _read_pairs(database, cameras), cameras)
         lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
-        pairs = _about_centres(pairs, cameras, lenses)
+        about_middles, pairs = pairs, _about_centres(pairs, cameras, lenses)
         priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
         answers = _focal_lengths(pairs, list(cameras), priors)
         found = []
@@ -249,6 +261,8 @@ def calibrate_database(path: Path, loose: Collection[str] = (), former: Numbers 
                 if not is_prior or calibration.contradicts:
                     found.append(calibration)
         database.commit()
+        if verify_again:
+            pairs = _about_centres(_fitted_again(database, about_middles, cameras), cameras, lenses)
         mixtures = tuple(_mixtures(database, pairs, cameras, answers))
         return Findings(tuple(found), mixtures, tuple(lenses.values()), separations)
 
@@ -462,13 +476,24 @@ def _without_distortion(database: sqlite3.Connection, pairs: _Pairs, cameras: Ma
         own = _own(pairs, row)
         if camera.model not in _PINHOLES and len(own) >= _FEWEST_PAIRS:
             found[row] = _distortion(_matches(database, pairs, own, sizes))
-    values = np.array([found[row].value if row in found else 0.0 for row in range(len(cameras))])
-    matrices, distorted = pairs.matrices.copy(), np.flatnonzero(values[pairs.cameras].any(axis=1))
-    for start in range(0, len(distorted), _MOST_OWN):
-        some = distorted[start : start + _MOST_OWN]
+    distorted = np.isin(pairs.cameras, [row for row, one in found.items() if one.value]).any(axis=1)
+    return _fitted_again(database, replace(pairs, distortions=found), cameras, np.flatnonzero(distorted))
+
+
+def _fitted_again(
+    database: sqlite3.Connection, pairs: _Pairs, cameras: Mapping[int, _Camera], rows: np.ndarray | None = None
+) -> _Pairs:
+    """The pairs with the matrices of some `rows`, or of all, fitted to their matches."""
+    rows = np.arange(len(pairs.matrices)) if rows is None else rows
+    values = np.zeros(len(cameras))
+    for row, one in pairs.distortions.items():
+        values[row] = one.value
+    matrices, sizes = pairs.matrices.copy(), [camera.size for camera in cameras.values()]
+    for start in range(0, len(rows), _MOST_OWN):
+        some = rows[start : start + _MOST_OWN]
         points = _matches(database, pairs, some, sizes)
         matrices[some] = fit_fundamental(points, values[pairs.cameras[some]][:, :, None])[0]
-    return replace(pairs, matrices=matrices, distortions=found)
+    return replace(pairs, matrices=matrices)
 
 
 def _matches(database: sqlite3.Connection, pairs: _Pairs, rows: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -327,9 +328,10 @@ def _finish(
     """
     if rigs is not None:
         _apply_rigs(path, rigs)
-    if verify.method == "colmap":
-        verify_database(path, verify)
-    found = Findings() if loose is None else calibrate_database(path, loose, former)
+    by_colmap = partial(verify_database, path, verify) if verify.method == "colmap" else None
+    if by_colmap:
+        by_colmap()
+    found = Findings() if loose is None else calibrate_database(path, loose, former, by_colmap)
     return {
         "calibrated": tuple(one for one in found.calibrations if not one.is_prior),
         "separated": tuple(map(str, found.separations)),

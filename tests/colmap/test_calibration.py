@@ -86,15 +86,20 @@ def test_given_parameters_are_never_touched(tmp_path: Path) -> None:
     assert focal_in(tmp_path / "a.db") == PARAMS[0]
 
 
-@pytest.mark.parametrize("other", [400.0, 900.0])
-def test_photographs_of_another_focal_length_that_share_a_camera_are_named(tmp_path: Path, other: float) -> None:
+@pytest.mark.parametrize(("other", "method"), [(400.0, "magsac"), (900.0, "magsac"), (400.0, "colmap")])
+def test_photographs_of_another_focal_length_that_share_a_camera_are_named(
+    tmp_path: Path, other: float, method: str
+) -> None:
     focal = [640.0] * 4 + [other] * 3 + [640.0] * 5
-    said = told(write_views(tmp_path / "a.db", wandering(STEP, 12), focal))
+    said = told(write_views(tmp_path / "a.db", wandering(STEP, 12), focal, method=method))
     (mixed,) = [sentence for sentence in said if "by their pairs" in sentence]
     assert "3 of its 12 photographs, 4.jpg first" in mixed
     found = float(mixed.partition("near ")[2].partition(" px")[0])
     assert found == pytest.approx(other, rel=0.08)
-    assert told(write_views(tmp_path / "b.db", wandering(STEP, 12), 640))[1:] == []
+
+
+def test_photographs_of_one_focal_length_are_not_named(tmp_path: Path) -> None:
+    assert told(write_views(tmp_path / "a.db", wandering(STEP, 12), 640))[1:] == []
 
 
 def test_two_cameras_taken_for_one_are_named_where_no_focal_length_fits(tmp_path: Path) -> None:
@@ -111,9 +116,12 @@ def focal_lengths_in(path: Path) -> dict[str, float]:
     return {name: float(np.frombuffer(params)[0]) for name, params in rows}
 
 
-def test_photographs_that_share_a_camera_for_want_of_exif_get_their_own_where_zooms_differ(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["magsac", "colmap"])
+def test_photographs_that_share_a_camera_for_want_of_exif_get_their_own_where_zooms_differ(
+    tmp_path: Path, method: str
+) -> None:
     focal = np.random.default_rng(3).uniform(400, 1100, 10).tolist()
-    summary = write_views(tmp_path / "a.db", orbit(), focal, is_loose=True)
+    summary = write_views(tmp_path / "a.db", orbit(), focal, is_loose=True, method=method)
     (said,) = summary.separated
     assert "10 photographs without EXIF data, 0.jpg first," in said
     assert summary.cameras == 10

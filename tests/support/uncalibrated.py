@@ -57,6 +57,7 @@ def write_views(
     is_fisheye: bool = False,
     model: str = GUESSED.model,
     is_loose: bool = False,
+    method: str = "magsac",
     seed: int = 1,
     **more,
 ) -> DatabaseSummary:
@@ -66,7 +67,7 @@ def write_views(
 
     relief: depths of a plane relative to its distance; None for a cloud. distortion: k of SIMPLE_RADIAL. off_centre:
     position of the optical axis relative to the middle, in px. is_fisheye: equidistant projection. model: what the
-    database takes the camera for. is_loose: they share it for want of EXIF data.
+    database takes the camera for. is_loose: they share it for want of EXIF data. method: of verification.
     """
     rng = np.random.default_rng(seed)
     lengths = focal if isinstance(focal, list) else [focal] * len(poses)
@@ -99,7 +100,7 @@ def write_views(
         camera_of=camera_of,
         keypoints=places,
         matches=matches.items(),
-        verify=VerifyOptions(num_threads=1),
+        verify=VerifyOptions(method, num_threads=1),
         calibrate=True,
         loose=names if is_loose else (),
     )
