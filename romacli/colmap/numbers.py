@@ -8,6 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from romacli.names import respelled
 
@@ -108,18 +111,48 @@ def give_own_cameras(database: sqlite3.Connection, names: Collection[str], forme
             "WHERE camera_id = ?",
             (last, camera),
         )
-        rig = database.execute(
-            "INSERT INTO rigs (ref_sensor_id, ref_sensor_type) VALUES (?, ?)", (last, _CAMERA)
-        ).lastrowid
-        (frame,) = database.execute(_FRAME_OF, (image,)).fetchone()
-        database.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", (last, image))
-        database.execute("UPDATE frames SET rig_id = ? WHERE frame_id = ?", (rig, frame))
-        database.execute("UPDATE frame_data SET sensor_id = ? WHERE frame_id = ?", (last, frame))
-        database.execute(
-            f"UPDATE pose_priors SET corr_sensor_id = ? WHERE corr_data_id = ? AND corr_sensor_type = {_CAMERA}",
-            (last, image),
-        )
+        made = database.execute("INSERT INTO rigs (ref_sensor_id, ref_sensor_type) VALUES (?, ?)", (last, _CAMERA))
+        _give(database, image, last, made.lastrowid)
     _renumber(database, _CAMERAS, ids, _CAMERA_IDS)
+
+
+def take_cameras_of(database: sqlite3.Connection, model: Any) -> None:
+    """Give the images of a model the cameras and rigs that they have there, as COLMAP requires to go on from it.
+
+    Images that share a camera in one may have their own in the other. Rigs of several cameras stay as they are.
+    """
+    alone = {number: rig.ref_sensor_id.id for number, rig in model.rigs.items() if rig.num_sensors() == 1}
+    (last,) = database.execute("SELECT max(rig_id) FROM rigs").fetchone()
+    for new, (rig, camera) in enumerate(alone.items(), max(last, *model.rigs) + 1):
+        had = database.execute("SELECT rig_id FROM rigs WHERE ref_sensor_id = ?", (camera,)).fetchone()
+        if had == (rig,):
+            continue
+        moves = [(rig, new)] if had is None else [(rig, new), (had[0], rig)]
+        for before, after in moves:
+            for table in ("rigs", "frames"):
+                database.execute(f"UPDATE {table} SET rig_id = ? WHERE rig_id = ?", (after, before))
+        if had is None:
+            database.execute("INSERT INTO rigs VALUES (?, ?, ?)", (rig, camera, _CAMERA))
+            made = model.cameras[camera]
+            row = camera, made.model.value, made.width, made.height, np.array(made.params).tobytes(), False
+            database.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?, ?, ?, ?, ?)", row)
+    for number, image in model.images.items():
+        rig = model.frames[image.frame_id].rig_id
+        if rig in alone:
+            _give(database, number, image.camera_id, rig)
+    database.execute("DELETE FROM rigs WHERE rig_id NOT IN (SELECT rig_id FROM frames)")
+
+
+def _give(database: sqlite3.Connection, image: int, camera: int, rig: int | None) -> None:
+    """Give an image a camera, and its frame the rig of that."""
+    (frame,) = database.execute(_FRAME_OF, (image,)).fetchone()
+    database.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", (camera, image))
+    database.execute("UPDATE frames SET rig_id = ? WHERE frame_id = ?", (rig, frame))
+    database.execute("UPDATE frame_data SET sensor_id = ? WHERE frame_id = ?", (camera, frame))
+    database.execute(
+        f"UPDATE pose_priors SET corr_sensor_id = ? WHERE corr_data_id = ? AND corr_sensor_type = {_CAMERA}",
+        (camera, image),
+    )
 
 
 def _renumber(database: sqlite3.Connection, query: str, former: Mapping[str, int], columns: Mapping[str, str]) -> None:

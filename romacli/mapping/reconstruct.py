@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import PAIR_BASE, open_readonly
-from romacli.colmap.numbers import read_numbers
+from romacli.colmap.numbers import read_numbers, take_cameras_of
 from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_keypoints
 from romacli.colmap.scratch import scratch_folder
@@ -146,6 +146,8 @@ def extend_model(
     with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
         copy, written = scratch / "database.db", scratch / "0"
         _copy_database(database, copy)
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            take_cameras_of(connection, model)
         added = extend(model, copy, image_root, options or MapperOptions(), content, names, adjusts_all=adjusts_all)
         if not added:
             raise NothingFoundError(

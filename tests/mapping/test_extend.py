@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from support.small_scene import Scene, make_scene
+from support.small_scene import GIVEN, Scene, make_scene
 
 from romacli.colmap.poses import compare_poses, load_model, read_poses
 from romacli.errors import InputError, NothingFoundError
@@ -76,3 +77,23 @@ def test_a_database_with_other_keypoints_is_refused(scene: Scene, mapped: Path) 
     replace(scene, keypoints=moved).write(mapped / "database.db")
     with pytest.raises(InputError, match=r"was not made of .*database\.db.*romacli reconstruct"):
         extend_model(mapped / "database.db", mapped, mapped / "sparse", scene.names[5:], OPTIONS)
+
+
+@pytest.mark.parametrize(("modes", "cameras"), [(("single", "per-image"), 3), (("per-image", "single"), 4)])
+def test_images_of_a_model_keep_its_cameras_whatever_the_database_shares(
+    scene: Scene, tmp_path: Path, modes: tuple[str, str], cameras: int
+) -> None:
+    database, new = tmp_path / "database.db", ["000.jpg", "005.jpg"]
+    part(scene, scene.names[1:5]).write(database, cameras=replace(GIVEN, mode=modes[0]))
+    reconstruct(database, tmp_path, tmp_path / "sparse", OPTIONS)
+    before = camera_of(load_model(tmp_path / "sparse" / "0"))
+    scene.write(database, cameras=replace(GIVEN, mode=modes[1]))
+    added, model = extend_model(database, tmp_path, tmp_path / "sparse", new, OPTIONS)
+    assert added == new
+    after = camera_of(model)
+    assert {name: after[name] for name in before} == before
+    assert len(set(after.values())) == cameras
+
+
+def camera_of(model: Any) -> dict[str, int]:
+    return {image.name: image.camera_id for image in model.images.values() if image.has_pose}
