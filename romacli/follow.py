@@ -172,7 +172,7 @@ def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Fo
 
 
 def frames(source: Path) -> Iterator[np.ndarray | ImageError]:
-    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3); why one cannot be read.
+    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3), or the error for one.
 
     Raises:
         InputError: the source does not exist or cannot be decoded.

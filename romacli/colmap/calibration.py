@@ -48,11 +48,11 @@ _CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Where no focal length fits all, each photograph may have its own, if residuals are so many times less then.
 _CLEARLY_APART = 4.0
-# Of the pairs that focal lengths of their own explain: what a shared one costs on average where it is none, and
-# how many times as much. Photographs with different zooms have 1.4 to 3.9 and 2.6 to 13, others at most 0.3.
+# Of the pairs that separate focal lengths explain: the mean cost of a shared one that is wrong, and how many times that
+# of separate ones it is. Measured: 1.4 to 3.9 and 2.6 to 13 where zooms differ, at most 0.3 where they do not.
 _EXPLAINED, _MISFIT, _MUCH_WORSE = float(np.log(2)), 1.0, 2.0
 _LEAST_SPREAD = float(np.log(1.2))
-# Photographs within this factor of the usual focal length go on sharing a camera, if they are most and not a few.
+# Photographs within this factor of the usual focal length go on sharing a camera if they are this share, and this many.
 _ALIKE, _MOST_ALIKE, _FEWEST_ALIKE = 1.1, 2 / 3, 6
 # Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
 _NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2, 5: 2, 8: 1, 9: 1}
@@ -229,7 +229,7 @@ def calibrate_database(
     Args:
         loose: names of images that share cameras for want of EXIF data: those that pairs clearly give another focal
             length get cameras of their own, with the numbers they had in `former`.
-        verify_again: verifies the pairs anew, if COLMAP did so: since 4.2 it estimates one focal length for two images
+        verify_again: repeats the verification, if COLMAP did it: since 4.2 it estimates one focal length for two images
             that share an unknown camera, so its matrices do not show that they differ.
     """
     with closing(sqlite3.connect(path)) as database:
@@ -333,7 +333,7 @@ def _separations(
 ) -> Iterator[Separation]:
     """Photographs whose pairs fit far better with focal lengths of their own than with one that they share.
 
-    Once that is clear of one camera, sharing is doubtful for all.
+    Where that is clear for one camera, the photographs of every camera are compared.
     """
     rows_of_images = database.execute("SELECT image_id, name, camera_id FROM images").fetchall()
     name_of = {image: name for image, name, _ in rows_of_images}
@@ -356,7 +356,7 @@ def _separations(
         return
 
     def is_clear(row: int | None) -> bool:
-        """Of one camera, or of all together."""
+        """Whether separate focal lengths are far better, for one camera or for all together."""
         mine = (is_loose if row is None else pairs.cameras == row).any(axis=1) & (after < _EXPLAINED)
         least = after[mine].sum() + costs[single if row is None else own[row]].sum()
         much = max(_MISFIT * mine.sum(), _MUCH_WORSE * least)

@@ -97,8 +97,8 @@ def write_database(
         rigs: camera rigs, as validated by `check_rigs`.
         overwrite: replace a database that romacli did not make.
         calibrate: estimate guessed focal lengths from the verified pairs, where possible.
-        loose: with `calibrate`, images that share a camera for want of EXIF data; those whose pairs say that it is not
-            one get cameras of their own.
+        loose: with `calibrate`, images that share a camera for want of EXIF data; those whose pairs show other focal
+            lengths get cameras of their own.
         expected_bytes: maximum size, for which free space is checked first.
         sure: by image name, (K,) bool; geometries hold the matches between these alone, where a pair has enough.
         progress: called with every pair written.

@@ -152,7 +152,7 @@ def extend_model(
         if not added:
             raise NothingFoundError(
                 f"none of {counted(len(names), 'photograph')} sees enough points of {folder}. "
-                "Match them with more of its photographs, or map all anew with `romacli reconstruct`."
+                "Match them with more of its photographs, or rebuild the model with `romacli reconstruct`."
             )
         write_model(model, written)
         if (folder / GEOREFERENCE).exists():
@@ -196,8 +196,8 @@ def _require_same(model: Any, database: Path, folder: Path) -> None:
             or np.abs(found - places).max(initial=0) > _SAME_PX
         ):
             raise InputError(
-                f"{folder} was not made of {database}: {name} has other keypoints or another number there. Map anew "
-                "with `romacli reconstruct`."
+                f"{folder} was not made of {database}: {name} has other keypoints or another number there. Rebuild the "
+                "model with `romacli reconstruct`."
             )
 
 

@@ -38,6 +38,6 @@ def _end_at_signal(reader: int) -> None:
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         number = pipe.read(1)
     if number:
-        sentence = "stopped in the mapper, which cannot be continued; the same command maps anew, all else is kept\n"
+        sentence = "stopped in the mapper, which cannot be continued; the same command maps again, all else is kept\n"
         os.write(2, sentence.encode())
         os._exit(128 + number[0])

@@ -62,7 +62,7 @@ EITHER_DTYPE = " or ".join(CPU_DTYPES)
 
 
 def kept_settings(matcher: Matcher) -> dict[str, Any]:
-    """The settings that results are stored under: those of a matcher, the same on all machines that may go on."""
+    """The settings that results are stored under: those of a matcher, the same on all machines that may continue."""
     in_either = getattr(matcher, "in_either_dtype", False)
     return {**matcher.settings, **({"dtype": EITHER_DTYPE} if in_either else {})}
 

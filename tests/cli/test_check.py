@@ -126,7 +126,7 @@ def test_damaged_hloc_files_are_derived_anew_as_they_were(
     found = run("check", job)
     assert found.exit_code == 6
     assert f"{name}" in found.stderr
-    assert "--repair derives it anew" in found.stderr
+    assert "--repair rebuilds it" in found.stderr
     assert run("check", job, "--repair").exit_code == 0
     assert {path.name: path.stat().st_size for path in job.glob("*.h5")} == sizes
     assert run("check", job).exit_code == 0
@@ -152,7 +152,7 @@ def test_a_damaged_database_is_made_anew_as_it_was(job: Path) -> None:
     overwrite(database, 0, b"\xff" * 9000)
     mended = run("check", job, "--repair")
     assert mended.exit_code == 0, mended.stderr
-    assert "It was made anew from the hloc files; the damaged one is database.db.damaged" in mended.stderr
+    assert "It was rebuilt from the hloc files; the damaged one is database.db.damaged" in mended.stderr
     assert tables(database) == before
     assert run("check", job).exit_code == 0
     again = run(*IMPORT)
@@ -178,7 +178,7 @@ def test_a_database_that_cannot_be_made_anew_is_put_aside(job: Path) -> None:
     Path("photos").rename("elsewhere")
     failed = run("check", job, "--repair")
     assert failed.exit_code == 6
-    assert "Making it anew failed" in failed.stderr
+    assert "Rebuilding it failed" in failed.stderr
     assert (job / "database.db.damaged").exists()
     assert not (job / "database.db").exists()
 

@@ -140,7 +140,7 @@ def test_a_damaged_model_is_made_again(images: Path, layout: Layout) -> None:
     points.write_bytes(points.read_bytes()[:-9])
     again = Listener()
     assert make_model(images, layout, layout.database, MAPPING, again, StopRequest()) == made
-    assert again.said == [f"{layout.sparse / '0'} is damaged and made again", "mapping 4"]
+    assert again.said == [f"{layout.sparse / '0'} is damaged and rebuilt", "mapping 4"]
     assert len(read_model(layout.sparse / "0").xyz) == made.points3D
 
 

@@ -86,7 +86,7 @@ def _tell_sharing(
 
 
 def loose_images(infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions) -> frozenset[str]:
-    """The photographs that share a camera only because of their size; pairs may show that it is not one."""
+    """The photographs that share a camera only because of their size; pairs may show that their cameras differ."""
     placed = [info for info in infos if info.name in camera_of]
     groups = [] if options.rigs is not None else shared_untold(placed, camera_of, options)
     return frozenset(info.name for group in groups for info in group)

@@ -64,7 +64,7 @@ def make_model(
             progress.say(f"{layout.sparse / '0'} is up to date")
             tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts")}
             return ReconstructionSummary(**{**known, **tuples})
-        progress.say(f"{damaged} is damaged and made again")
+        progress.say(f"{damaged} is damaged and rebuilt")
     with (
         hold_job(layout, progress, stop),
         noted(layout, "mapping", images=images) as counts,

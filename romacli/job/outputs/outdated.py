@@ -29,7 +29,7 @@ class Outdated:
 def outdated(layout: Layout) -> list[Outdated]:
     """Which databases, and whether model and dense cloud, were made from files that have changed since.
 
-    Of files that cannot be read it is not known.
+    Nothing is said of those whose sources cannot be read.
     """
     found = []
     for database in noted_databases(layout):

@@ -37,7 +37,7 @@ def _hloc_faults(layout: Layout, progress: Progress) -> list[Fault]:
             except RomacliError as error:
                 fault = str(error)
             if fault:
-                faults.append(Fault(path, fault.rstrip("."), "--repair derives it anew from the journal."))
+                faults.append(Fault(path, fault.rstrip("."), "--repair rebuilds it from the journal."))
     return faults
 
 
@@ -70,14 +70,14 @@ def _matches_fault(layout: Layout, progress: Progress) -> str | None:
 
 
 def _mend_hloc(layout: Layout, faults: Sequence[Fault], progress: Progress, stop: StopRequest) -> Iterator[Mending]:
-    """Make the hloc files anew with the options they were made with."""
+    """Rebuild the hloc files with the options they were made with."""
     for fault in faults:
         fault.path.unlink(missing_ok=True)
     try:
         reaggregate(layout, noted_options(layout), progress, stop)
-        done, is_repaired = "It was derived anew from the journal.", True
+        done, is_repaired = "It was rebuilt from the journal.", True
     except RomacliError as error:
-        done, is_repaired = f"It was removed; deriving it anew failed: {error}", False
+        done, is_repaired = f"It was removed; rebuilding it failed: {error}", False
     yield from (Mending(fault, done, is_repaired) for fault in faults)
 
 
@@ -101,7 +101,7 @@ def _database_faults(layout: Layout, progress: Progress) -> list[Fault]:
 def _mend_databases(
     layout: Layout, faults: Sequence[Fault], progress: Progress, stop: StopRequest
 ) -> Iterator[Mending]:
-    """Put databases aside and make them anew from the hloc files, as they were made before."""
+    """Put databases aside and rebuild them from the hloc files, as they were made before."""
     for path in dict.fromkeys(fault.path for fault in faults):
         aside, command, is_repaired = path.with_name(path.name + ".damaged"), _command(layout, path), False
         done = f"It was put aside as {aside.name}; `{command}` rebuilds it."
@@ -111,9 +111,9 @@ def _mend_databases(
             path.replace(aside)
             if recipe is not None:
                 import_matches(recipe.images, layout, recipe.options, progress, stop)
-                done, is_repaired = f"It was made anew from the hloc files; the damaged one is {aside.name}.", True
+                done, is_repaired = f"It was rebuilt from the hloc files; the damaged one is {aside.name}.", True
         except (RomacliError, OSError) as error:
-            done = f"Making it anew failed: {error} Then run `{command}`."
+            done = f"Rebuilding it failed: {error} Then run `{command}`."
         yield from (Mending(fault, done, is_repaired) for fault in faults if fault.path == path)
 
 

@@ -40,7 +40,7 @@ def read_megadepth(root: Path) -> list[Task]:
     scenes = [prepared.read_scene(root, root / name) for name in lists]
     listed = [(scene, int(i), int(j)) for scene in scenes for i, j in scene.pairs]
     if not listed:
-        raise InputError(f"{root / prepared.LISTS} lists no pairs of {', '.join(SCENES)}. Prepare them anew.")
+        raise InputError(f"{root / prepared.LISTS} lists no pairs of {', '.join(SCENES)}. Prepare them again.")
     chosen = spread(listed, min(_MOST_PAIRS, len(listed)))
     files = {(scene.name, number): scene.files(number) for scene, *pair in chosen for number in pair}
     require(root, sorted({depth.relative_to(root).as_posix() for _, depth in files.values()}))
