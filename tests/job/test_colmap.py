@@ -191,7 +191,7 @@ def test_photographs_without_exif_that_get_their_own_cameras_are_told(
 ) -> None:
     asked: list[object] = []
 
-    def calibrate(_: Path, loose: object, __: object) -> Findings:
+    def calibrate(_: Path, loose: object, *__: object) -> Findings:
         asked.append(loose)
         return Findings(separations=(Separation(1, ("a", "c"), 400, 900, 0),))
 
