@@ -166,8 +166,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
 
     The largest model comes first again, and keeps two images at least.
     """
-    folders = sorted(path for path in sparse_folder.iterdir() if path.name.isdigit())
-    models = [load_model(folder) for folder in folders]
+    models = [load_model(folder) for folder in model_folders(sparse_folder)]
     for model in models:
         for image in [image for image in model.images.values() if image.has_pose and image.name in names]:
             model.deregister_frame(image.frame_id)
@@ -199,6 +198,13 @@ def _require_same(model: Any, database: Path, folder: Path) -> None:
                 f"{folder} was not made of {database}: {name} has other keypoints or another number there. Rebuild the "
                 "model with `romacli reconstruct`."
             )
+
+
+def model_folders(sparse_folder: Path) -> list[Path]:
+    """The models in a folder, the largest first."""
+    return sorted(
+        (path for path in sparse_folder.glob("*") if path.name.isdigit()), key=lambda path: (len(path.name), path.name)
+    )
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:

@@ -26,6 +26,7 @@ from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.mapping.georeference import fit_gps, read_gps
+from romacli.mapping.reconstruct import model_folders
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.show.folder import JobFolder
@@ -247,13 +248,12 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
 def _model_summary(
     job: JobFolder, model: Model, gps: Mapping[str, Position], focal: Sequence[FocalLength]
 ) -> ModelSummary:
-    others = [path for path in job.layout.sparse.iterdir() if path.name.isdigit()]
     return ModelSummary(
         registered=len(model.poses),
         points3D=len(model.xyz),
         mean_track_length=round(float(model.track_lengths.mean()), 3) if len(model.xyz) else 0.0,
         mean_reprojection_error=round(float(model.errors.mean()), 4) if len(model.xyz) else 0.0,
-        models=len(others),
+        models=len(model_folders(job.layout.sparse)),
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
         gps=_gps(model, gps),

@@ -319,6 +319,7 @@ def test_a_model_is_georeferenced_after_a_check_that_it_can_be(images: Path, lay
     check_early(photos, OPTIONS, MAPPING, georeferenced=True)
     import_matches(images, layout, OPTIONS, Silent(), StopRequest())
     make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    (layout.sparse / "notes.txt").write_text("no model")
     georeference_models(layout, layout.database, Silent())
     fit = compare_with_gps(layout.sparse / "0", layout.database)
     assert fit is not None

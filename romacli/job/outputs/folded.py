@@ -19,7 +19,7 @@ from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read
 from romacli.job.outputs.model import MODEL
 from romacli.job.outputs.origins import digest, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import PosedCamera, read_cameras
-from romacli.mapping.reconstruct import ReconstructionSummary, take_out
+from romacli.mapping.reconstruct import ReconstructionSummary, model_folders, take_out
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.layout import Layout
@@ -104,11 +104,7 @@ def _look(sparse: Path, views: Views, filtered: FilterSummary) -> list[Fold]:
     witnesses, shown = count_witnesses(views), {(one, other): places for one, other, places in filtered.unique}
     pairs = {edge: views.pair_of(edge) for edge in views.edges}
     unique = {edge: shown.get(pair, 0.0) for edge, pair in pairs.items() if pair not in filtered.without}
-    folds = (
-        find_fold(unique, compare(views, _sights(folder, views), witnesses))
-        for folder in sorted(sparse.iterdir())
-        if folder.name.isdigit()
-    )
+    folds = (find_fold(unique, compare(views, _sights(folder, views), witnesses)) for folder in model_folders(sparse))
     return [fold for fold in folds if fold.seams]
 
 

@@ -22,6 +22,7 @@ from romacli.mapping.reconstruct import (
     COLMAP_FILES,
     ReconstructionSummary,
     extend_model,
+    model_folders,
     read_content,
     reconstruct,
     summarise,
@@ -79,7 +80,7 @@ def make_model(
 
 def damaged_model(layout: Layout) -> Path | None:
     """The first of a job's models that cannot be read."""
-    for folder in sorted(path for path in layout.sparse.iterdir() if path.name.isdigit()):
+    for folder in model_folders(layout.sparse):
         try:
             load_model(folder)
         except InputError:
@@ -159,7 +160,7 @@ def georeference_models(layout: Layout, database: Path, progress: Progress) -> N
     Raises:
         NothingFoundError: the largest cannot be.
     """
-    for folder in sorted(layout.sparse.iterdir(), key=lambda path: (len(path.name), path.name)):
+    for folder in model_folders(layout.sparse):
         try:
             georeference(folder, database)
         except NothingFoundError as error:

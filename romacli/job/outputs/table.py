@@ -17,6 +17,7 @@ from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.output import Fault, Mending, Output
 from romacli.job.outputs.recipe import noted_databases, noted_import
 from romacli.job.reaggregate import noted_options, reaggregate
+from romacli.mapping.reconstruct import model_folders
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
@@ -126,13 +127,9 @@ def _command(layout: Layout, path: Path) -> str:
     return f"romacli colmap-import PHOTOS -o {shlex.quote(str(layout.root))}"
 
 
-def _models(layout: Layout) -> list[Path]:
-    return sorted(path for path in layout.sparse.glob("*") if path.name.isdigit())
-
-
 def _model_faults(layout: Layout, progress: Progress) -> list[Fault]:
     faults = []
-    for folder in _models(layout):
+    for folder in model_folders(layout.sparse):
         try:
             read_model(folder)
         except RomacliError:
@@ -163,7 +160,7 @@ def _report_faults(layout: Layout, progress: Progress) -> list[Fault]:
 OUTPUTS = (
     Output("hloc files", _hloc_files, _hloc_files, _hloc_faults, _mend_hloc),
     Output("database", lambda layout: [layout.database], _databases, _database_faults, _mend_databases),
-    Output("models", lambda layout: [layout.sparse], _models, _model_faults),
+    Output("models", lambda layout: [layout.sparse], lambda layout: model_folders(layout.sparse), _model_faults),
     Output(
         "dense cloud",
         lambda layout: [layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis"), layout.depth_maps],
