@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from romacli.errors import InputError, StoreError
+from romacli.errors import BusyError, InputError, StoreError
 from romacli.job.outputs.hloc import KEYPOINTS, is_of
 from romacli.job.outputs.model import MODEL, damaged_model, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
+from romacli.mapping.reconstruct import read_content
 from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
@@ -99,8 +100,7 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words:
     if not held or not (layout.features.exists() and layout.matches.exists()):
         return Stage("keypoints", MISSING, layout.features.name, command)
     if damaged := [path.name for path in (layout.features, layout.matches) if read_provenance(path) is None]:
-        check = f"romacli check {shlex.quote(str(layout.root))} --repair"
-        return Stage("keypoints", DAMAGED, " and ".join(damaged), check)
+        return Stage("keypoints", DAMAGED, " and ".join(damaged), _repair(layout))
     detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)
@@ -110,8 +110,17 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words:
 def _database(layout: Layout, path: Path, late: Mapping[str, str], command: str) -> Stage:
     if not path.exists():
         return Stage("database", MISSING, path.name, command)
+    try:
+        with suppress(BusyError):
+            read_content(path)
+    except InputError:
+        return Stage("database", DAMAGED, path.name, _repair(layout))
     name = noted_path(layout, path)
     return Stage("database", OUTDATED if name in late else DONE, late.get(name, "verified matches"), command)
+
+
+def _repair(layout: Layout) -> str:
+    return f"romacli check {shlex.quote(str(layout.root))} --repair"
 
 
 def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: str) -> Stage:

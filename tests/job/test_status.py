@@ -73,8 +73,12 @@ def test_a_file_that_cannot_be_read_is_told_with_what_repairs_it(run: Run, harm:
     assert following.startswith("next: romacli " + ("match" if harm == "gone" else "check job --repair"))
 
 
-def test_a_damaged_model_is_told_with_what_makes_it_again(run: Run) -> None:
+def test_a_damaged_database_or_model_is_told_with_what_makes_it_again(run: Run) -> None:
     assert run("match", "photos", "-o", "job", "--model", "plane", "--no-refine").exit_code == 0
+    Path("job/database.db").write_bytes(b"no database")
+    assert states(run)["database"] == "damaged"
+    assert run("status", "job").stdout.splitlines()[-1] == "next: romacli check job --repair"
+    Path("job/database.db").unlink()
     assert run("colmap-import", "photos", "-o", "job").exit_code == 0
     Path("job/sparse/0").mkdir(parents=True)
     Path("job/sparse/0/images.bin").write_bytes(b"no model")
