@@ -18,7 +18,7 @@ import numpy as np
 
 from .groups import join_images
 from .lattice import Edge, Views
-from .missing import Missing, count_witnesses, find_missing
+from .missing import Missing, count_witnesses, find_missing, without_bridged
 from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
 
@@ -36,9 +36,9 @@ _NOTHING, _TOO_MUCH = 0.2, 1.0
 # that between pairs that are as sure the larger joins.
 _DETAIL, _LEAST, _PER_OVERLAP = np.array([0.3, 0.7]), np.array([0.5, 0.3]), np.array([0.7, 0.4])
 # Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show some by chance, more
-# on photographs of different days. There they must be a tenth of all pairs of their images, if hardly any triangles
-# contradict.
-_FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), np.array([0.0, 0.1]), 0.02
+# on photographs of different days. There, if hardly any triangles contradict, this share of their images' pairs must
+# show details, counting no place as missing that two warps over a third image match.
+_FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), 0.15, 0.01
 # Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
 # others from this share of the latter on, and from this share of pairs with images that do.
 _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
@@ -89,20 +89,20 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
         advance()
     agreement = measure_agreement(views)
     together, broken = _sides(views, agreement)
-    shares = np.array([one.share for one in found.values()])
+    shares, unique, evidence = _weigh(views, found)
     is_seen = np.array([one.is_seen for one in found.values()], np.intp)
-    matched, missing = np.array([(one.matched, one.missing) for one in found.values()], float).T
-    places = np.array([sum(views.lattices[image].count for image in edge) for edge in views.edges])
-    percent = 100 / places
-    against = (shares - may_miss(shares, matched / places, is_seen)) * (matched + missing) * percent
-    is_doubted = against > _NOTHING
-    unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
-    evidence = np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING, 0))
-    is_alike = _alike(np.array(views.edges, np.intp), evidence, together, broken, is_seen)
+    edges, overlaps = np.array(views.edges, np.intp), _overlaps(views, found)
+
+    def surer() -> np.ndarray:
+        return _weigh(views, {edge: without_bridged(views, edge, one) for edge, one in found.items()})[2]
+
+    is_alike = np.zeros(len(edges), bool)
+    if _shows_details(edges, evidence, together, broken, is_seen, surer):
+        is_alike = _alike(edges, evidence, together, broken, is_seen)
     is_joined, heard = join_images(
         views.edges,
         np.where(is_alike, evidence, 0),
-        _PER_OVERLAP[is_seen] * matched / places,
+        _PER_OVERLAP[is_seen] * overlaps,
         np.where(is_alike, _LEAST[is_seen], 0),
         together,
     )
@@ -122,6 +122,28 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
     return Verdict(judged, _disputed(agreement, judged))
 
 
+def _weigh(views: Views, found: Mapping[Edge, Missing]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(E,) the share of its places that each pair misses, those that it alone matches, and what speaks for it."""
+    shares = np.array([one.share for one in found.values()])
+    is_seen = np.array([one.is_seen for one in found.values()], np.intp)
+    matched, missing = np.array([(one.matched, one.missing) for one in found.values()], float).T
+    percent = 100 / _places(views)
+    against = (shares - may_miss(shares, _overlaps(views, found), is_seen)) * (matched + missing) * percent
+    is_doubted = against > _NOTHING
+    unique = measure_unique(views, found, [edge for edge, one in zip(views.edges, is_doubted, strict=True) if one])
+    return shares, unique, np.where(is_doubted, -against, np.maximum(unique * percent - _NOTHING, 0))
+
+
+def _places(views: Views) -> np.ndarray:
+    """(E,) the number of places of both images of each pair."""
+    return np.array([sum(views.lattices[image].count for image in edge) for edge in views.edges])
+
+
+def _overlaps(views: Views, found: Mapping[Edge, Missing]) -> np.ndarray:
+    """(E,) the share of both images that each pair matches."""
+    return np.array([one.matched for one in found.values()]) / _places(views)
+
+
 def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
     """The share (E,) of its places that each pair may miss.
 
@@ -138,6 +160,30 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
     return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING)
 
 
+def _shows_details(
+    edges: np.ndarray,
+    evidence: np.ndarray,
+    together: np.ndarray,
+    broken: np.ndarray,
+    is_seen: np.ndarray,
+    surer: Callable[[], np.ndarray],
+) -> bool:
+    """Whether a job shows details that tell places apart, and not only what pairs miss by chance.
+
+    surer: makes the evidence from what pairs miss surely.
+    """
+    seen = is_seen.max(initial=0)
+    detailed = edges[evidence > _DETAIL[is_seen]]
+    if len(detailed) < _FEWEST_DETAILED[seen] or not seen:
+        return len(detailed) >= _FEWEST_DETAILED[seen]
+    is_near = np.asarray(np.isin(edges, detailed).any(axis=1))
+    agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (together, broken))
+    if contradict > _HARDLY * (agree + contradict):
+        return True
+    detailed = edges[surer() > _DETAIL[is_seen]]
+    return len(detailed) > _SHARE_DETAILED * np.isin(edges, detailed).any(axis=1).sum()
+
+
 def _alike(
     edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, is_seen: np.ndarray
 ) -> np.ndarray:
@@ -147,20 +193,15 @@ def _alike(
     triangles contradict, and those paired with hardly any but these.
     """
     detailed = edges[evidence > _DETAIL[is_seen]]
-    seen, is_near = is_seen.max(initial=0), np.asarray(np.isin(edges, detailed).any(axis=1))
-    agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (together, broken))
-    share = 0.0 if contradict > _HARDLY * (agree + contradict) else _SHARE_DETAILED[seen]
-    if len(detailed) < max(_FEWEST_DETAILED[seen], share * is_near.sum()):
-        return np.zeros(len(edges), bool)
     is_alike = np.zeros(edges.max() + 1, bool)
     is_alike[detailed] = True
     missing = edges[evidence < 0]
     is_alike[missing[is_alike[missing].any(1)]] = True
-    agreeing, contradicting = (
+    agree, contradict = (
         sum(np.bincount(edges[sides].reshape(-1, 6)[:, k], minlength=len(is_alike)) for k in range(6))
         for sides in (together, broken)
     )
-    is_alike |= contradicting > _DISPUTED * (agreeing + contradicting)
+    is_alike |= contradict > _DISPUTED * (agree + contradict)
     partners = np.bincount(edges.ravel(), minlength=len(is_alike))
     is_alike |= np.bincount(edges.ravel(), is_alike[edges[:, ::-1]].ravel(), len(is_alike)) > _AMONG_ALIKE * partners
     return np.asarray(is_alike[edges].all(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -71,6 +71,19 @@ def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missi
         holes.append(cv2.morphologyEx(grid, cv2.MORPH_OPEN, _NARROW).ravel() > 0)
     matched = sum(int(flow.matched.sum()) for flow in flows)
     return Missing(sum(int(hole.sum()) for hole in holes), matched, (holes[0], holes[1]), is_seen)
+
+
+def without_bridged(views: Views, edge: Edge, missing: Missing) -> Missing:
+    """The same without places that two warps over a third image match: there the pair's own just found nothing."""
+    holes = []
+    for i, j, had in ((*edge, missing.holes[0]), (*edge[::-1], missing.holes[1])):
+        places, left = np.flatnonzero(had), had.copy()
+        for third in set(views.neighbours[i]) & set(views.neighbours[j]):
+            there = views.flow(i, third)
+            cell, is_inside = views.lattices[third].nearest(there.targets[places])
+            left[places[there.matched[places] & is_inside & views.flow(third, j).matched[cell]]] = False
+        holes.append(left)
+    return replace(missing, missing=sum(int(left.sum()) for left in holes), holes=(holes[0], holes[1]))
 
 
 def _differ(views: Views, i: int, j: int, places: np.ndarray) -> np.ndarray | None:

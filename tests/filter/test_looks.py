@@ -10,7 +10,7 @@ from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, w
 from romacli.filter.judge import judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.looks import copy_size, likeness, small_copy
-from romacli.filter.missing import count_witnesses, find_missing
+from romacli.filter.missing import count_witnesses, find_missing, without_bridged
 from romacli.filter.unique import measure_unique
 from romacli.geometry.warp import cell_centres
 from romacli.types import CompactWarp, Pair
@@ -78,6 +78,27 @@ def test_pairs_of_a_patchy_matcher_are_told_apart_by_the_photographs() -> None:
     judged = {views.pair_of(edge): one for edge, one in judge_pairs(views).pairs.items()}
     assert {pair for pair, one in judged.items() if one.is_kept} == {pair for pair in judged if same_wall(pair)}
     assert "photographs differ" in judged["back/2", "front/2"].reason
+
+
+def test_a_place_that_warps_over_a_third_image_match_is_not_surely_missing() -> None:
+    def read(pair: Pair) -> CompactWarp:
+        record = warp(pair)
+        if pair == ("front/1", "front/2"):
+            for name, weights in zip(pair, (record.weight_AB, record.weight_BA), strict=True):
+                points = cell_centres(GRID, SIZE) + (place_of(name), 0)
+                weights[on_poster(points, POSTERS)] = 0
+        return record
+
+    names = ["back/1", "back/2", "front/1", "front/2", "front/3"]
+    views = Views([(a, b) for a in names for b in names if a < b], read)
+    witnesses = count_witnesses(views)
+    for pair, is_bridged in ((("front/1", "front/2"), True), (("back/2", "front/2"), False)):
+        edge = next(edge for edge in views.edges if views.pair_of(edge) == pair)
+        found = find_missing(views, edge, witnesses)
+        surely = without_bridged(views, edge, found)
+        assert found.missing > 20
+        assert surely.missing < 0.2 * found.missing if is_bridged else surely.missing > 0.8 * found.missing
+        assert surely.missing == sum(int(hole.sum()) for hole in surely.holes)
 
 
 def test_without_one_of_the_photographs_warps_alone_tell() -> None:
