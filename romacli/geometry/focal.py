@@ -98,9 +98,7 @@ def focal_costs(focal: np.ndarray, usual: np.ndarray) -> np.ndarray:
 
 def _left(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(N, 9) 2 E E^T E - trace(E E^T) E, which vanishes for essential matrices E = K1^T F K0, of unit length."""
-    one = np.ones(len(matrices))
-    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
-    essential = matrices * rows[:, :, None] * columns[:, None, :]
+    essential = _essential(matrices, first, second)
     essential /= np.linalg.norm(essential, axis=(1, 2), keepdims=True)
     square = essential @ essential.transpose(0, 2, 1)
     return (2 * square @ essential - essential).reshape(-1, 9)
@@ -167,12 +165,17 @@ def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
     Args:
         matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths of both cameras in the same unit.
     """
-    one = np.ones(len(matrices))
-    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
-    essential = matrices * rows[:, :, None] * columns[:, None, :]
+    essential = _essential(matrices, first, second)
     square = essential @ essential.transpose(0, 2, 1)
     trace, of_square = np.trace(square, axis1=1, axis2=2), np.trace(square @ square, axis1=1, axis2=2)
     return np.sqrt(np.maximum(2 * of_square - trace**2, 0)) / np.maximum(trace, 1e-300)
+
+
+def _essential(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """K1^T F K0, (N, 3, 3), for focal lengths (N,) of both cameras."""
+    one = np.ones(len(matrices))
+    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
+    return matrices * rows[:, :, None] * columns[:, None, :]
 
 
 def shifted(matrices: np.ndarray, first: ArrayLike, second: ArrayLike) -> np.ndarray:

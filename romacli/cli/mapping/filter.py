@@ -23,7 +23,8 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     the other, but does not match. That counts against it; where the photographs are at hand, only if they differ there.
     What it matches and many others miss counts for it. The pairs between two groups of photographs that are consistent
     in image triplets count together; groups between which too little counts stay apart, each with a model of its own.
-    Photographs without such details keep all pairs.
+    Photographs without such details keep all pairs, and so do those that show few, as photographs of different days do,
+    unless their triplets contradict each other.
     Nothing is matched again; database and keypoints are not changed. Photographs are read from the job's last folder of
     photographs; if they are gone or have changed, the warps alone decide. `romacli reconstruct` does the same, unless
     --no-filter is given, and excludes these pairs from mapping. --verbose lists all of them.
