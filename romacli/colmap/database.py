@@ -22,7 +22,8 @@ from romacli.types import Pair, canonical
 
 from .access import require_closed
 from .binding import load_pycolmap
-from .calibration import Calibration, Findings, calibrate_database
+from .calibration.calibrate import calibrate_database
+from .calibration.findings import Calibration, Findings
 from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions

@@ -146,6 +146,12 @@ def best_focal(curves: np.ndarray) -> float:
     return float(FOCAL_LENGTHS[np.argmin(curves.sum(axis=1))])
 
 
+def focal_alone(matrices: np.ndarray) -> float:
+    """The focal length of a camera by pairs with itself, (N, 3, 3)."""
+    unknown = np.full(len(matrices), np.nan)
+    return best_focal(focal_curves(matrices, unknown, unknown))
+
+
 def sharp_focal(curves: np.ndarray) -> tuple[float, float, float] | None:
     """The focal length that fits most pairs and what encloses 90 % of bootstraps; None if it is not sharp."""
     total = curves.sum(axis=1)

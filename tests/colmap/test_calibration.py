@@ -12,7 +12,7 @@ import pytest
 from support.small_scene import GIVEN, PARAMS, make_scene
 from support.uncalibrated import Poses, orbit, told, turned, wandering, write_views
 
-from romacli.colmap.calibration import calibrate_database
+from romacli.colmap.calibration.calibrate import calibrate_database
 from romacli.geometry.focal import joint_focal, residuals
 
 STEP = np.array([0.4, 0.05, 0.15])

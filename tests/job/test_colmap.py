@@ -18,7 +18,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from support.small_scene import SIZE, make_scene
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.calibration import Calibration, Findings, Separation
+from romacli.colmap.calibration.findings import Calibration, Findings, Separation
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.reading import read_model

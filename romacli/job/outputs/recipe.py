@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from romacli.colmap.calibration import Calibration
+from romacli.colmap.calibration.findings import Calibration
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.rigs import read_rigs
 from romacli.job.options import ImportOptions

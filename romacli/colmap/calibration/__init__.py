@@ -1,0 +1,1 @@
+"""Calibrate cameras by the pairs of a database."""

@@ -1,0 +1,113 @@
+"""Uncalibrated cameras from all fundamental matrices of a database: focal lengths, distortion and centres."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from romacli.colmap.numbers import NO_NUMBERS, Numbers, give_own_cameras
+from romacli.geometry.focal import best_centre, shifted
+
+from .distortion import fitted_again, without_distortion
+from .findings import Calibration, Findings, Lens
+from .lengths import Answer, focal_lengths
+from .pairs import FEWEST_PAIRS, NUM_FOCAL, Camera, Pairs, read_cameras, read_pairs
+from .sharing import find_mixtures, find_separations
+
+# In longer sides: optical axes of cropped photographs are farther off the middle than this.
+_CROPPED = 0.04
+# How much better another centre has to explain the pairs, and what distortion at the edge only fisheyes have.
+_CLEAR, _FISHEYE_EDGE = 2.0, 0.1
+# COLMAP's numbers of fisheye models.
+_FISHEYES = (5, 8, 9)
+
+
+def calibrate_database(
+    path: Path,
+    loose: Collection[str] = (),
+    former: Numbers = NO_NUMBERS,
+    verify_again: Callable[[], None] | None = None,
+) -> Findings:
+    """Set the focal length of cameras without a prior, where pairs determine it.
+
+    Cameras with a prior are not changed, but found if pairs contradict it. Nothing is changed where pairs do not
+    determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
+
+    Args:
+        loose: names of images that share cameras for want of EXIF data: those that pairs clearly give another focal
+            length get cameras of their own, with the numbers they had in `former`.
+        verify_again: repeats the verification, if COLMAP did it: since 4.2 it estimates one focal length for two images
+            that share an unknown camera, so its matrices do not show that they differ.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        cameras = read_cameras(database)
+        pairs = without_distortion(database, read_pairs(database, cameras), cameras)
+        unbiased = fitted_again(database, pairs, cameras) if loose and verify_again else pairs
+        separations = tuple(find_separations(database, unbiased, cameras, loose))
+        if separations:
+            give_own_cameras(database, [name for one in separations for name in one.names], former)
+            if verify_again:
+                database.execute("DELETE FROM two_view_geometries")
+                database.commit()
+                verify_again()
+            cameras = read_cameras(database)
+            pairs = without_distortion(database, read_pairs(database, cameras), cameras)
+        lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
+        about_middles, pairs = pairs, _about_centres(pairs, cameras, lenses)
+        priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
+        answers = focal_lengths(pairs, list(cameras), priors)
+        found = []
+        for number, camera in cameras.items():
+            answer = answers.get(number)
+            if not camera.is_prior:
+                _write(database, number, camera, answer, lenses.get(number))
+            if answer is not None:
+                focal, low, high = (camera.side * length for length in (answer.focal, answer.low, answer.high))
+                before, is_prior = float(camera.params[0]), camera.is_prior
+                calibration = Calibration(number, focal, low, high, answer.pairs, before, is_prior)
+                if not is_prior or calibration.contradicts:
+                    found.append(calibration)
+        database.commit()
+        if verify_again:
+            pairs = _about_centres(fitted_again(database, about_middles, cameras), cameras, lenses)
+        mixtures = tuple(find_mixtures(database, pairs, cameras, answers))
+        return Findings(tuple(found), mixtures, tuple(lenses.values()), separations)
+
+
+def _write(database: sqlite3.Connection, number: int, camera: Camera, answer: Answer | None, lens: Lens | None) -> None:
+    """Give a camera its focal length and its centre, where they are known."""
+    params, count = camera.params.copy(), NUM_FOCAL[camera.model]
+    if answer is not None:
+        params[:count] = answer.focal * camera.side
+    if lens is not None and lens.is_set:
+        params[count : count + 2] = lens.centre_px
+    database.execute("UPDATE cameras SET params = ? WHERE camera_id = ?", (params.tobytes(), number))
+
+
+def _about_centres(pairs: Pairs, cameras: Mapping[int, Camera], lenses: Mapping[int, Lens]) -> Pairs:
+    """The pairs relative to the optical axes of cameras without a prior."""
+    off = np.zeros((len(cameras), 2))
+    for row, (number, camera) in enumerate(cameras.items()):
+        if (lens := lenses.get(number)) is not None and lens.is_set:
+            off[row] = (np.array(lens.centre_px) - np.array(camera.size) / 2) / camera.side
+    first, second = off[pairs.cameras].transpose(1, 0, 2)
+    return replace(pairs, matrices=shifted(pairs.matrices, first, second))
+
+
+def _lenses(pairs: Pairs, cameras: Mapping[int, Camera]) -> Iterator[Lens]:
+    """Cameras that seem to be fisheyes or to have their centre far from the middle."""
+    for row, (number, camera) in enumerate(cameras.items()):
+        edge = -pairs.distortions[row].value / 4 if row in pairs.distortions else 0.0
+        own = pairs.own(row)
+        if edge > _FISHEYE_EDGE and camera.model not in _FISHEYES:
+            yield Lens(number, camera.size, edge)
+        elif len(own) >= FEWEST_PAIRS:
+            place, contrast = best_centre(pairs.matrices[own])
+            if np.hypot(*place) > _CROPPED and contrast > _CLEAR:
+                x, y = np.array(camera.size) / 2 + camera.side * np.array(place)
+                yield Lens(number, camera.size, edge, (float(x), float(y)), not camera.is_prior)

@@ -1,0 +1,93 @@
+"""The distortion of cameras from pairs of their own, and matrices fitted again without it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+
+from romacli.colmap.access import PAIR_BASE
+from romacli.geometry.distortion import fit_fundamental
+from romacli.geometry.focal import drawn_anew, focal_alone
+from romacli.types import Size
+
+from .pairs import FEWEST_PAIRS, Camera, Distortion, Pairs
+
+# Pairs fitted at once, and matches of each.
+_AT_ONCE, _MATCHES = 100, 300
+# Per longer side squared, from fisheyes to pincushions; then by finer steps near the best.
+_DISTORTIONS = np.array([-3.2, -1.6, -0.8, -0.4, -0.2, -0.1, 0, 0.1, 0.2, 0.4, 0.8])
+# COLMAP's numbers of camera models without distortion.
+_PINHOLES = (0, 1)
+
+
+def without_distortion(database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera]) -> Pairs:
+    """The pairs without the distortion of their cameras, where a camera has enough pairs of its own."""
+    sizes, found = [camera.size for camera in cameras.values()], {}
+    for row, camera in enumerate(cameras.values()):
+        own = pairs.own(row)
+        if camera.model not in _PINHOLES and len(own) >= FEWEST_PAIRS:
+            found[row] = _distortion(_matches(database, pairs, own, sizes))
+    distorted = np.isin(pairs.cameras, [row for row, one in found.items() if one.value]).any(axis=1)
+    return fitted_again(database, replace(pairs, distortions=found), cameras, np.flatnonzero(distorted))
+
+
+def fitted_again(
+    database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera], rows: np.ndarray | None = None
+) -> Pairs:
+    """The pairs with the matrices of some `rows`, or of all, fitted to their matches."""
+    rows = np.arange(len(pairs.matrices)) if rows is None else rows
+    values = np.zeros(len(cameras))
+    for row, one in pairs.distortions.items():
+        values[row] = one.value
+    matrices, sizes = pairs.matrices.copy(), [camera.size for camera in cameras.values()]
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        points = _matches(database, pairs, some, sizes)
+        matrices[some] = fit_fundamental(points, values[pairs.cameras[some]][:, :, None])[0]
+    return replace(pairs, matrices=matrices)
+
+
+def _distortion(points: np.ndarray) -> Distortion:
+    """By matches (N, 2, M, 2) of pairs of a camera with itself; 0 where pairs drawn anew do not agree on its sign."""
+
+    def misfit(values: np.ndarray, scale: float) -> np.ndarray:
+        return np.array([np.log1p((fit_fundamental(points, one)[1] / scale) ** 2).mean(axis=1) for one in values])
+
+    scale = float(np.median(fit_fundamental(points, 0.0)[1])) + 1e-12
+    about = int(np.argmin(misfit(_DISTORTIONS, scale).sum(axis=1)).clip(1, len(_DISTORTIONS) - 2))
+    near = np.linspace(_DISTORTIONS[about - 1], _DISTORTIONS[about + 1], 17)
+    curves = misfit(near, float(np.median(fit_fundamental(points, _DISTORTIONS[about])[1])) + 1e-12)
+    best = int(np.argmin(curves.sum(axis=1)))
+    again = [int(np.argmin(curves[:, drawn].sum(axis=1))) for drawn in drawn_anew(len(points))]
+    low, high = max(0, min(best - 1, *again)), min(len(near) - 1, max(best + 1, *again))
+    if near[low] <= 0 <= near[high]:
+        best = int(np.argmin(np.abs(near)))
+    usual, *others = (focal_alone(fit_fundamental(points, near[step])[0]) for step in (best, low, high))
+    return Distortion(float(near[best]), [other / usual for other in others])
+
+
+def _matches(database: sqlite3.Connection, pairs: Pairs, rows: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
+    """(N, 2, M, 2) some inliers of N pairs, in longer sides from the pictures' centres; few are repeated."""
+    points = lru_cache(maxsize=256)(partial(_keypoints, database))
+    found = np.empty((len(rows), 2, _MATCHES, 2))
+    for place, row in enumerate(rows):
+        images = pairs.images[row].tolist()
+        query = "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?"
+        count, data = database.execute(query, (PAIR_BASE * images[0] + images[1],)).fetchone()
+        inliers = np.frombuffer(data, np.uint32).reshape(count, 2)
+        chosen = inliers[np.linspace(0, count - 1, _MATCHES).round().astype(int)]
+        for side, image in enumerate(images):
+            size = np.array(sizes[pairs.cameras[row, side]])
+            found[place, side] = (points(image)[chosen[:, side]] - size / 2) / size.max()
+    return found
+
+
+def _keypoints(database: sqlite3.Connection, image: int) -> np.ndarray:
+    """(K, 2) px."""
+    query = "SELECT rows, cols, data FROM keypoints WHERE image_id = ?"
+    rows, cols, data = database.execute(query, (image,)).fetchone()
+    return np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]
