@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from romacli.cli.options import TalkOptions
 from romacli.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -22,16 +23,15 @@ SIGNAL_BASE = 128
 
 
 class Console:
-    """Progress with remaining time on a terminal, occasional lines elsewhere. Quiet keeps only warnings.
+    """Progress with remaining time on a terminal, occasional lines elsewhere, and a command's result.
 
     has_told: whether a JSON object was printed on stdout, where only one is allowed.
     """
 
     has_told = False
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet = quiet
-        self.verbose = verbose
+    def __init__(self, talk: TalkOptions | None = None) -> None:
+        self.talk = talk or TalkOptions()
         self._bar: Bar | None = None
         self._task: Any = None
         self._title = ""
@@ -49,7 +49,7 @@ class Console:
         is_another = title != self._title
         self._title, self._done, self._total = title, 0, total
         self._started = self._spoken = time.monotonic()
-        if self.quiet or not total:
+        if self.talk.quiet or not total:
             return
         if sys.stderr.isatty():
             self._bar = _bar()
@@ -63,24 +63,24 @@ class Console:
         self._done += count
         if self._bar is not None:
             self._bar.update(self._task, advance=count, rate=_rate(self._seconds_each()))
-        elif not self.quiet and time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES:
+        elif not self.talk.quiet and time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES:
             self._spoken = time.monotonic()
             self._line(f"{self._title}: {self._done} of {self._total}{self._pace()}")
 
     def say(self, sentence: str) -> None:
-        if not self.quiet:
+        if not self.talk.quiet:
             self._line(sentence)
 
     def warn(self, sentence: str) -> None:
         self._line(f"warning: {sentence}")
 
-    def result(self, values: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    def result(self, values: Mapping[str, Any], sentence: str) -> None:
         """The command's result: one JSON object on stdout for scripts, or a sentence for people."""
         self._close()
-        if as_json:
+        if self.talk.as_json:
             print(json.dumps(_without_nan(values)), flush=True)
             Console.has_told = True
-        elif not self.quiet:
+        elif not self.talk.quiet:
             self._line(sentence)
 
     def _line(self, sentence: str) -> None:
@@ -108,10 +108,10 @@ class Console:
             self._spoken = self._started
 
 
-def print_report(values: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+def print_report(values: Mapping[str, Any], text: str, talk: TalkOptions) -> None:
     """A command's result on stdout, which is a text of several lines for people."""
-    if as_json:
-        Console().result(values, text, as_json=True)
+    if talk.as_json:
+        Console(talk).result(values, text)
     else:
         print(text)
 

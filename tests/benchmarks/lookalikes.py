@@ -23,6 +23,7 @@ import numpy as np
 from lookalike_scenes import SCENES, Scene, Simulated, make_scene, photograph
 
 from romacli.cli.console import Console
+from romacli.cli.options import TalkOptions
 from romacli.colmap.options import CameraOptions
 from romacli.colmap.poses import Pose, read_poses
 from romacli.colmap.reading import read_inliers
@@ -101,7 +102,7 @@ def matched(scene: Scene, folder: Path, seed: int, matcher: str) -> tuple[Job, s
         matcher=MatcherChoice() if is_simulated else MatcherChoice(model=matcher),
         keypoints=KeypointOptions(refine=RefineOptions(refine=False)),
     )
-    with Console(quiet=True) as console:
+    with Console(TalkOptions(quiet=True)) as console:
         job = open_job(options, console)
     if is_simulated:
         with JournalWriter(job.layout.journal, job.fingerprint, stamps=job.photographs.stamps) as writer:

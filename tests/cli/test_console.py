@@ -10,6 +10,7 @@ import pytest
 
 from romacli.cli import console
 from romacli.cli.console import Console
+from romacli.cli.options import TalkOptions
 
 
 class Clock:
@@ -35,7 +36,7 @@ def work(listener: Console, clock: Clock, *, seconds_each: float, parts: int = 4
         for _ in range(parts):
             clock.now += seconds_each
             listener.advance()
-        listener.result({"pairs": parts}, "all matched", as_json=False)
+        listener.result({"pairs": parts}, "all matched")
 
 
 def test_a_log_has_what_how_fast_and_how_long(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,12 +53,12 @@ def test_a_log_has_what_how_fast_and_how_long(clock: Clock, capsys: pytest.Captu
 def test_short_work_and_quiet_work_say_little(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     work(Console(), clock, seconds_each=0.01)
     assert capsys.readouterr().err.splitlines() == ["matching: 40 to do", "all matched"]
-    work(Console(quiet=True), clock, seconds_each=10.0)
+    work(Console(TalkOptions(quiet=True)), clock, seconds_each=10.0)
     assert capsys.readouterr().err == ""
 
 
 def test_figures_without_data_are_null(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().result({"errors": {"mean": float("nan")}, "range": [1.0, float("inf")]}, "done", as_json=True)
+    Console(TalkOptions(as_json=True)).result({"errors": {"mean": float("nan")}, "range": [1.0, float("inf")]}, "done")
     assert json.loads(capsys.readouterr().out) == {"errors": {"mean": None}, "range": [1.0, None]}
 
 

@@ -39,12 +39,11 @@ def colmap_import(folders: Folders, importing: ImportOptions, replacing: Replaci
     layout, images = Layout(folders.output), folders.images
     only = frozenset(list_images(images.folder, names_file=images.image_list).names) if images.image_list else None
     options = replace(importing, only=only, overwrite=replacing.overwrite)
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         summary = import_matches(images.folder, layout, options, console, stop)
         console.result(
             asdict(summary),
             f"{summary.verified} of {counted(summary.pairs, 'pair')} verified, "
             f"{counted(summary.keypoints, 'keypoint')} in "
             f"{counted(summary.images, 'image')}; see {options.database or layout.database}",
-            as_json=talk.as_json,
         )

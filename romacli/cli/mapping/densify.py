@@ -41,12 +41,11 @@ def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) ->
 
     layout = Layout(wanted.job)
     cloud = wanted.output or layout.cloud
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         depth_maps = layout.depth_maps if wanted.depth_maps else None
         summary = make_cloud(layout, wanted.images, cloud, options, console, stop, depth_maps=depth_maps)
         console.result(
             {**asdict(summary), "cloud": str(cloud)},
             f"{counted(summary.points, 'point')} from {counted(summary.images, 'image')} and "
             f"{counted(summary.pairs, 'pair')}, each seen by {summary.mean_views:.1f} images; see {cloud}",
-            as_json=talk.as_json,
         )

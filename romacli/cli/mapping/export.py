@@ -39,7 +39,7 @@ def export(options: ExportOptions, talk: TalkOptions) -> None:
     from romacli.store.layout import Layout
 
     folder = options.output or options.job / options.format
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
+    with stopping() as stop, Console(talk) as console, stop.at_once():
         files = run(Layout(options.job), options.format, folder, options.images)
         values = {"format": options.format, "folder": str(folder), "files": len(files)}
-        console.result(values, f"{counted(len(files), 'file')} in {folder}", as_json=talk.as_json)
+        console.result(values, f"{counted(len(files), 'file')} in {folder}")

@@ -32,14 +32,10 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     from romacli.job.outputs.filter import filter_pairs
     from romacli.store.layout import Layout
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         found = filter_pairs(Layout(choice.job), console, stop)
         for pair in found.dropped if talk.verbose else found.dropped[:10]:
             console.say(f"{pair.one} {pair.other}: {pair.reason}")
         for sentence in found.warnings:
             console.warn(sentence)
-        console.result(
-            asdict(found),
-            f"{len(found.dropped)} of {counted(found.pairs, 'pair')} doubted",
-            as_json=talk.as_json,
-        )
+        console.result(asdict(found), f"{len(found.dropped)} of {counted(found.pairs, 'pair')} doubted")

@@ -62,7 +62,7 @@ def localize(
     from romacli.localize.map import open_map
     from romacli.matchers.registry import load_matcher
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         target = open_map(wanted.sparse, wanted.images, console)
         matcher = load_matcher(wanted.matcher, building)
         found = run(wanted.queries, target, wanted.output, matcher, options, matching, console, stop)
@@ -71,7 +71,6 @@ def localize(
         console.result(
             {"queries": len(found), "posed": posed, "results": [values_of(query) for query in found]},
             f"{posed} of {counted(len(found), 'query', 'queries')} posed; see {wanted.output / 'poses.txt'}",
-            as_json=talk.as_json,
         )
     if failed:
         reasons = "\n".join(f"  {query.name}: {query.why}" for query in failed)

@@ -80,14 +80,14 @@ def reconstruct(
     importing = replace(importing, known_poses=mapping.known_poses)
     mapping = replace(_mapping(mapping, importing), seed=options.match.seed, verbose=talk.verbose)
     images = options.images.folder
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         options = replace(options, keypoints=replace(options.keypoints, replaces=True))
         with stop.at_once():
             check_early(listed_images(options), importing, mapping, georeferenced=georeference)
             job = open_job(options, console)
             introduce(job, console)
             if dry.dry_run:
-                describe(job, console, as_json=talk.as_json)
+                describe(job, console)
                 return
         matched = run_job(job, console, stop)
         import_matches(images, job.layout, importing, console, stop)
@@ -109,7 +109,7 @@ def reconstruct(
             "seconds": round(time.monotonic() - start, 3),
         }
         gps = f". GPS: {fit}" if fit else ""
-        console.result(values, f"{_sentence(model, job, filtered)}{gps}", as_json=talk.as_json)
+        console.result(values, f"{_sentence(model, job, filtered)}{gps}")
         raise_failures(matched, job.layout)
 
 

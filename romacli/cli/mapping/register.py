@@ -25,7 +25,7 @@ def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> 
     from romacli.store.layout import Layout
 
     layout = Layout(options.output)
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         found = run(options, asked, console, stop)
         values = {
             "added": list(found.added),
@@ -35,7 +35,7 @@ def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> 
         }
         points = f", {counted(found.model.points3D, 'point')}" if found.model else ""
         told = f"{counted(len(found.added), 'photograph')} added{points}; see {layout.sparse / '0'}"
-        console.result(values, told, as_json=talk.as_json)
+        console.result(values, told)
         if found.matched:
             raise_failures(found.matched, layout)
         if found.without:

@@ -37,12 +37,12 @@ def aggregate(job: JobChoice, keypoints: KeypointOptions, talk: TalkOptions) -> 
 
     options = asked_options(keypoints, job.images)
     start = time.monotonic()
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         summary = reaggregate(Layout(job.job), options, console, stop)
-        tell_keypoints(summary, job.job, time.monotonic() - start, console, as_json=talk.as_json)
+        tell_keypoints(summary, job.job, time.monotonic() - start, console)
 
 
-def tell_keypoints(summary: HlocSummary, job: Path, seconds: float, console: Console, *, as_json: bool) -> None:
+def tell_keypoints(summary: HlocSummary, job: Path, seconds: float, console: Console) -> None:
     """Print the new contents of the hloc files."""
     from romacli.job.outputs.hloc import refined_in_words
 
@@ -53,5 +53,4 @@ def tell_keypoints(summary: HlocSummary, job: Path, seconds: float, console: Con
         f"{counted(summary.keypoints, 'keypoint')} and {counted(summary.matches, 'match', 'matches')} in "
         f"{counted(summary.images, 'image')}, tracks of {summary.mean_track_length:.2f} views{agreed}"
         f"{refined_in_words(summary)}; {seconds:.1f} s; see {job}",
-        as_json=as_json,
     )

@@ -34,7 +34,7 @@ def check(job: CheckOptions, talk: TalkOptions) -> None:
     from romacli.job.check import check_job, sentences
     from romacli.store.layout import Layout
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         summary = check_job(Layout(job.job), console, stop, mend=job.repair)
         for sentence in sentences(summary):
             console.warn(sentence)
@@ -50,7 +50,6 @@ def check(job: CheckOptions, talk: TalkOptions) -> None:
             f"{counted(summary.pairs, 'pair')} done, "
             f"{counted(len(summary.findings), 'finding')}, {len(summary.findings) - left} of them "
             f"repaired; see {job.job}",
-            as_json=talk.as_json,
         )
     if left:
         raise StoreError(

@@ -29,15 +29,15 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
     from romacli.job.job import open_job
     from romacli.job.matching import run_job
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         with stop.at_once():
             job = open_job(replace(options, shard=shard.shard), console)
             introduce(job, console)
             if dry.dry_run:
-                describe(job, console, as_json=talk.as_json)
+                describe(job, console)
                 return
         summary = run_job(job, console, stop)
-        console.result(match_values(summary), match_sentence(summary, job), as_json=talk.as_json)
+        console.result(match_values(summary), match_sentence(summary, job))
         raise_failures(summary, job.layout)
 
 
@@ -54,7 +54,7 @@ def introduce(job: Job, console: Console) -> None:
     console.say(f"model {named}, {counted(len(job.images), 'image')}, {part}{counted(len(job.pairs), 'pair')}{hint}")
     if chosen := _keypoints_in_words(job):
         console.say(f"keypoints by {chosen}, as given now or in the last run")
-    if console.verbose:
+    if console.talk.verbose:
         console.say(", ".join(f"{key} {value}" for key, value in job.manifest.settings.items()))
 
 
@@ -71,7 +71,7 @@ def _keypoints_in_words(job: Job) -> str:
     return " ".join(words)
 
 
-def describe(job: Job, console: Console, *, as_json: bool) -> None:
+def describe(job: Job, console: Console) -> None:
     """Print the result of a dry run: remaining work and its cost."""
     from romacli.job.estimate import estimate
 
@@ -81,7 +81,6 @@ def describe(job: Job, console: Console, *, as_json: bool) -> None:
         f"{values['remaining']} of {counted(values['pairs'], 'pair')} to match, {counted(values['encodes'], 'encode')} "
         f"({values['encodes_per_pair']:.2f} per pair, {counted(values['capacity'], 'image')} cached), "
         f"about {values['seconds']:.0f} s and {values['journal_bytes'] / 1e6:.0f} MB",
-        as_json=as_json,
     )
 
 

@@ -41,7 +41,7 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
 
     options = remembered_options(keypoints, Layout(job.job), job.images)
     others = [Layout(path) for path in job.others or ()]
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         summary = merge_jobs(Layout(job.job), others, options, console, stop)
         done = summary.pairs - len(summary.missing)
         console.result(
@@ -49,7 +49,6 @@ def merge(job: Pieces, keypoints: KeypointOptions, talk: TalkOptions) -> None:
             f"{done} of {counted(summary.pairs, 'pair')}, {counted(summary.keypoints.keypoints, 'keypoint')} and "
             f"{counted(summary.keypoints.matches, 'match', 'matches')} in "
             f"{counted(summary.keypoints.images, 'image')}; see {job.job}",
-            as_json=talk.as_json,
         )
     if summary.missing:
         raise PartialError(

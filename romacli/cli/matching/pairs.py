@@ -60,12 +60,12 @@ def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
     from romacli.pairs import merge, read_pairs
 
     merged = merge([read_pairs(path, None).pairs for path in files.files])
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
-        for path, added in zip(files.files, merged.added, strict=True):
-            console.say(f"{path}: {counted(added, 'new pair')}")
-        added_by = {str(path): added for path, added in zip(files.files, merged.added, strict=True)}
-        values = {"pairs": len(merged.pairs), "added": added_by}
-        _write(merged.pairs, output, talk, console, values, counted(len(merged.pairs), "pair"))
+    with Console(talk) as console:
+        added = list(zip(map(str, files.files), merged.added, strict=True))
+        for path, count in added:
+            console.say(f"{path}: {counted(count, 'new pair')}")
+        values = {"pairs": len(merged.pairs), "added": dict(added)}
+        _write(merged.pairs, output, console, values, counted(len(merged.pairs), "pair"))
 
 
 def _choose(
@@ -77,7 +77,7 @@ def _choose(
 
     if output.output != "-":
         check_writable(Path(output.output))
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console, stop.at_once():
+    with stopping() as stop, Console(talk) as console, stop.at_once():
         listed = list_images(images.folder, names_file=images.image_list)
         tell_left_out(listed.left_out, console)
         describer = None
@@ -89,9 +89,7 @@ def _choose(
                 describer = _describer(descriptors, matcher, console)
         pairs = choose_pairs(listed, options, console, describe=describer)
         values = {"images": len(listed), "pairs": len(pairs)}
-        _write(
-            pairs, output, talk, console, values, f"{counted(len(pairs), 'pair')} of {counted(len(listed), 'image')}"
-        )
+        _write(pairs, output, console, values, f"{counted(len(pairs), 'pair')} of {counted(len(listed), 'image')}")
         if describer and describer.failures:
             reasons = "\n".join(f"  {reason}" for reason in describer.failures.values())
             raise PartialError(f"{counted(len(describer.failures), 'photograph')} could not be paired:\n{reasons}")
@@ -105,18 +103,16 @@ def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: 
     return Describer(load_matcher(matcher.model, matcher.matcher), descriptors.descriptors, console)
 
 
-def _write(
-    pairs: PairList, output: PairsOutput, talk: TalkOptions, console: Console, values: dict[str, Any], sentence: str
-) -> None:
+def _write(pairs: PairList, output: PairsOutput, console: Console, values: dict[str, Any], sentence: str) -> None:
     from romacli.pairs import format_pairs
     from romacli.store.layout import written_whole
 
     if output.output == "-":
-        if talk.as_json:
-            console.result({**values, "list": pairs.pairs}, sentence, as_json=True)
+        if console.talk.as_json:
+            console.result({**values, "list": pairs.pairs}, sentence)
         else:
             print(format_pairs(pairs), end="")
         return
     with written_whole(Path(output.output)) as temporary:
         temporary.write_text(format_pairs(pairs), encoding="utf-8")
-    console.result(values, f"{sentence} in {output.output}", as_json=talk.as_json)
+    console.result(values, f"{sentence} in {output.output}")

@@ -31,6 +31,6 @@ def refine(job: RefineChoice, talk: TalkOptions) -> None:
     from romacli.store.layout import Layout
 
     start, layout = time.monotonic(), Layout(job.job)
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         summary = reaggregate(layout, refined_options(layout, job.images, replaces=job.replaces), console, stop)
-        tell_keypoints(summary, job.job, time.monotonic() - start, console, as_json=talk.as_json)
+        tell_keypoints(summary, job.job, time.monotonic() - start, console)

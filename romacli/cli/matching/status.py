@@ -27,4 +27,4 @@ def status(options: StatusOptions, talk: TalkOptions) -> None:
     lines = [f"{stage.name:10} {stage.state:13} {stage.detail}" for stage in found.stages]
     lines.append(f"next: {found.next.command}" if found.next else "all is done")
     values = {"stages": [asdict(stage) for stage in found.stages], "next": found.next.command if found.next else None}
-    print_report(values, "\n".join(lines), as_json=talk.as_json)
+    print_report(values, "\n".join(lines), talk)

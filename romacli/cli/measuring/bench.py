@@ -84,7 +84,7 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
     options = MatchOptions(
         batch_size=flags.batch_size, num_workers=flags.num_workers, cache_gb=flags.cache_gb, strict=True
     )
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console, tempfile.TemporaryDirectory() as scratch:
+    with Console(talk) as console, tempfile.TemporaryDirectory() as scratch:
         folder = flags.images or generate_photographs(Path(scratch), flags.num_images)
         images = list_images(folder)
         images = ImageList(images.root, images.names[: flags.num_images])
@@ -106,7 +106,7 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
             "source": str(flags.images or "generated"),
             **values,
         }
-        console.result(values, table(values), as_json=talk.as_json)
+        console.result(values, table(values))
 
 
 def table(values: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def list_benchmarks(talk: TalkOptions) -> None:
         lines += [f"  --protocol {name}: {text}" for name, text in row["protocols"].items()]
         lines += ["  in DATA:", *(f"    {line}" for line in row["layout"]), f"  from {row['origin']}"]
         texts.append("\n".join(lines))
-    print_report({"benchmarks": rows}, "\n\n".join(texts), as_json=talk.as_json)
+    print_report({"benchmarks": rows}, "\n\n".join(texts), talk)
 
 
 def _command(row: Benchmark) -> Callable[..., None]:
@@ -120,7 +120,7 @@ def _run(
     record = Record(flags.output, made_with)
     options = {"options": MatchOptions(batch_size=drawn.batch_size, seed=drawn.seed)} if drawn else {}
     judged_by = import_module(row.judged_by)
-    with Console(quiet=talk.quiet) as console, stopping() as stop:
+    with Console(talk) as console, stopping() as stop:
         judged_by.evaluate(flags.data, tasks, matcher, evaluation, record, **options, progress=console, stop=stop)
     result = summarise(row, evaluation, tasks, record.errors)
     samples = row.draws and isinstance(matcher, DenseMatcher)
@@ -144,7 +144,7 @@ def _run(
         "",
         *_table(row, evaluation, result),
     ]
-    print_report(values, "\n".join(lines), as_json=talk.as_json)
+    print_report(values, "\n".join(lines), talk)
 
 
 def _at_papers_sizes(row: Benchmark, chosen: MatcherChoice) -> MatcherChoice:

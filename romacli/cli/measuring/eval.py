@@ -160,7 +160,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
         raise UsageError(
             f"{chosen.model} produces keypoint matches, not warps to compare with the truth. Use `romacli eval pairs`."
         )
-    with Console(quiet=talk.quiet) as console:
+    with Console(talk) as console:
         console.begin("rendering pairs", 1)
         textures = validation_textures(flags.textures, recipe)
         pairs = validation_pairs(textures, recipe.pairs, size=recipe.size, seed=recipe.seed, school=recipe.school)
@@ -191,7 +191,7 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     if flags.output:
         rows = [{"inference": name, **asdict(row)} for name, r in results.items() for row in r.reliability.bins]
         _write_csv(flags.output, rows)
-    print_report(values, _synthetic_table(results, refused, values["fingerprint"]), as_json=talk.as_json)
+    print_report(values, _synthetic_table(results, refused, values["fingerprint"]), talk)
 
 
 @app.command(epilog="Example: romacli eval features --features mini-8,mini-16,dinov2=dinov2_vitl14_pretrain.pth")
@@ -208,7 +208,7 @@ def features(options: StudyOptions, talk: TalkOptions) -> None:
     from romacli.eval.features.maps import feature_map
     from romacli.eval.features.study import study
 
-    with Console(quiet=talk.quiet) as console:
+    with Console(talk) as console:
         found = study(lambda word, seed: feature_map(word, seed=seed), options, say=console.say)
     rows = []
     for name, (plain, trained) in found.items():
@@ -234,7 +234,7 @@ def features(options: StudyOptions, talk: TalkOptions) -> None:
             f"{plain['error_px']:>14.1f}{100 * plain['robust']:>7.1f}"
         )
     given = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    print_report({"options": given, "results": rows}, "\n".join(lines), as_json=talk.as_json)
+    print_report({"options": given, "results": rows}, "\n".join(lines), talk)
 
 
 @app.command(epilog="Example: romacli eval pairs pairs_with_gt.txt photos/ --ransac-seeds 10")
@@ -254,14 +254,14 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
     matcher = _matcher(chosen)
     options = PoseOptions(max_error_px=flags.max_error, ransac_seeds=flags.ransac_seeds, seed=flags.seed)
     aggregate = AggregateOptions(method=flags.method, seed=flags.seed)
-    with Console(quiet=talk.quiet) as console:
+    with Console(talk) as console:
         console.begin("matching", len(listed))
         scores = evaluate_pairs(matcher, listed, flags.images, options, aggregate, advance=console.advance)
     result = summarise(scores)
     if flags.output:
         _write_csv(flags.output, [row for score in scores for row in _pose_rows(score, flags.seed)])
     values = {"model": matcher.settings, "pairs": len(scores), "ransac_seeds": flags.ransac_seeds, **asdict(result)}
-    print_report(values, _pose_table(result, len(scores), flags.ransac_seeds), as_json=talk.as_json)
+    print_report(values, _pose_table(result, len(scores), flags.ransac_seeds), talk)
 
 
 @app.command(epilog="Example: romacli eval poses job/sparse/0 truth/")
@@ -290,7 +290,7 @@ def poses(flags: PosesOptions, talk: TalkOptions) -> None:
     for title, key in (("rotation, deg", "rotation_deg"), ("position", "position")):
         lines.append(f"{title:14}" + "".join(f"{_figures(value):>10}" for value in found.figures[key].values()))
     lines += ["", *(f"AUC at {limit:g} deg".ljust(14) + f"{area:>10.3f}" for limit, area in found.auc.items())]
-    print_report(values, "\n".join(lines), as_json=talk.as_json)
+    print_report(values, "\n".join(lines), talk)
 
 
 @app.command(epilog="Example: romacli eval cloud job/dense/fused.ply scan.ply --tolerances 0.01,0.02,0.05")
@@ -317,7 +317,7 @@ def cloud(flags: CloudOptions, talk: TalkOptions) -> None:
         for row in rows
     ]
     values = {"points": len(found), "reference_points": len(target), "extent": extent, "voxel": voxel, "scores": rows}
-    print_report(values, "\n".join(lines), as_json=talk.as_json)
+    print_report(values, "\n".join(lines), talk)
 
 
 def _figures(value: float) -> str:

@@ -37,7 +37,7 @@ def list_models(talk: TalkOptions) -> None:
 
     rows = [_row(spec.name) for spec in matchers().values()]
     lines = (f"{row['name']:14} {_state(row):12} {row['summary']}" for row in rows)
-    print_report({"models": rows}, "\n".join(lines), as_json=talk.as_json)
+    print_report({"models": rows}, "\n".join(lines), talk)
 
 
 @app.command(epilog="Example: romacli models info roma-outdoor")
@@ -54,7 +54,7 @@ def info(name: NameOption, talk: TalkOptions) -> None:
         lines += [f"{file['file']} ({file['licence']}): {state}", f"  path: {file['path']}", f"  url: {file['url']}"]
         if file["sha256"]:
             lines.append(f"  sha256: {file['sha256']} (recorded on first use)")
-    print_report(row, "\n".join(lines), as_json=talk.as_json)
+    print_report(row, "\n".join(lines), talk)
 
 
 @app.command(epilog="Example: romacli models download roma-outdoor")
@@ -65,12 +65,12 @@ def download(name: NameOption, talk: TalkOptions) -> None:
     from romacli.networks.weights import download, locate
 
     paths = []
-    with Console(quiet=talk.quiet) as console:
+    with Console(talk) as console:
         for entry in matcher_named(name.name).weights:
             if entry.url is not None and locate(entry) is None:
                 console.say(f"downloading {entry.url} ({entry.licence})")
             paths.append(str(download(entry, progress=_Bytes(console, entry.file_name))))
-        console.result({"files": paths}, "ready: " + ", ".join(paths), as_json=talk.as_json)
+        console.result({"files": paths}, "ready: " + ", ".join(paths))
 
 
 @app.command(epilog="Example: romacli models export mini --onnx mini.onnx")
@@ -82,7 +82,7 @@ def export(name: NameOption, files: ExportOptions, talk: TalkOptions) -> None:
     """
     from romacli.matchers.onnx import export as write
 
-    with Console(quiet=talk.quiet) as console:
+    with Console(talk) as console:
         done = write(name.name, files.onnx)
         sizes = " and ".join(f"{width}x{height}" for width, height in done.sizes)
         console.result(
@@ -94,7 +94,6 @@ def export(name: NameOption, files: ExportOptions, talk: TalkOptions) -> None:
             },
             f"{done.encode} and {done.match}, for images of {sizes} px; in onnxruntime their warps differ from "
             f"{name.name}'s by at most {done.largest_error_px:.1g} px where certain",
-            as_json=talk.as_json,
         )
 
 

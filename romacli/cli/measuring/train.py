@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,9 +57,9 @@ def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk:
     from romacli.train.ranks import is_first_process
 
     folder = judging.validation
-    with Console(quiet=talk.quiet or not is_first_process(), verbose=talk.verbose) as console:
+    with Console(replace(talk, quiet=talk.quiet or not is_first_process())) as console:
         if rehearsing.dry_run:
-            _rehearse(options, console, talk)
+            _rehearse(options, console)
             return
         validate = None
         if folder is not None and is_first_process():
@@ -74,12 +74,10 @@ def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk:
         if state.skipped:
             console.warn(f"{state.skipped} of {state.step} steps were skipped because their gradient was not finite.")
         result = {"weights": str(options.output), "steps": state.step, "pairs": state.pairs, "skipped": state.skipped}
-        console.result(result, f"weights in {options.output}", as_json=talk.as_json)
+        console.result(result, f"weights in {options.output}")
 
 
-def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> None:
-    from dataclasses import asdict
-
+def _rehearse(options: TrainOptions, console: Console) -> None:
     from romacli.train.rehearsal import rehearse
 
     found = rehearse(options)
@@ -88,7 +86,6 @@ def _rehearse(options: TrainOptions, console: Console, talk: TalkOptions) -> Non
         f"{found.steps:,} steps on {found.pairs:,} pairs, at most {found.seconds_per_step:.3g} s each: "
         f"{found.steps * found.seconds_per_step / 3600:.1f} h; {found.parameters / 1e6:.1f} million parameters, "
         f"{found.memory_gb:.2f} GB of memory, {found.disk_gb:.2f} GB of disk",
-        as_json=talk.as_json,
     )
 
 

@@ -40,7 +40,7 @@ def describe(options: DescribeOptions, talk: TalkOptions) -> None:
     from romacli.matchers.describers.sparse import SparseMatcher
     from romacli.matchers.registry import load_matcher
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         images = list_images(options.images.folder, names_file=options.images.image_list)
         matcher = load_matcher(options.model, replace(options.matcher, keypoints=options.keypoints))
         if not isinstance(matcher, SparseMatcher):
@@ -50,7 +50,7 @@ def describe(options: DescribeOptions, talk: TalkOptions) -> None:
         done = describe_images(images, matcher, options.output, console, stop, num_workers=options.num_workers)
         values = {"images": done.images, "keypoints": done.keypoints, "output": str(options.output)}
         told = f"{counted(done.keypoints, 'keypoint')} of {counted(done.images, 'image')}; see {options.output}"
-        console.result({**values, "failed": len(done.failures)}, told, as_json=talk.as_json)
+        console.result({**values, "failed": len(done.failures)}, told)
         if done.failures:
             lines = "\n".join(f"  {reason}" for reason in done.failures.values())
             raise PartialError(f"{counted(len(done.failures), 'photograph')} could not be described:\n{lines}")

@@ -52,7 +52,7 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
     from romacli.matchers.registry import load_matcher
     from romacli.store.layout import check_writable
 
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with Console(talk) as console:
         points = read_points(options.points)
         if options.output is not None:
             check_writable(options.output)
@@ -70,7 +70,7 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
         told = f"{int(found.visible.sum())} of {counted(len(points), 'point')} visible"
         if options.output is None and not talk.as_json:
             print("\n".join(",".join(row) for row in (HEADER, *rows)))
-        console.result(values, f"{told}; see {options.output}" if options.output else told, as_json=talk.as_json)
+        console.result(values, f"{told}; see {options.output}" if options.output else told)
 
 
 @takes(TrackOptions, TalkOptions, example="romacli track film.mp4 --points first.csv --overlay drawn.mp4")
@@ -83,7 +83,7 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
     from romacli.matchers.registry import load_matcher
     from romacli.store.layout import check_writable
 
-    with stopping() as stop, Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with stopping() as stop, Console(talk) as console:
         points = read_points(options.points)
         check_writable(options.output)
         overlay = Overlay(options.overlay) if options.overlay else None
@@ -114,7 +114,7 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
         count = len(rows) // len(points)
         values = {"frames": count, "points": len(points), "visible": visible, "output": str(options.output)}
         told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {counted(visible, 'time')}"
-        console.result(values, f"{told}; see {options.output}", as_json=talk.as_json)
+        console.result(values, f"{told}; see {options.output}")
         if failures:
             lines = "\n".join(f"  {error}" for error in failures)
             raise PartialError(f"{counted(len(failures), 'frame')} could not be read:\n{lines}")

@@ -38,12 +38,12 @@ def report(options: ReportOptions, talk: TalkOptions) -> None:
     from romacli.report.report import write_report
     from romacli.store.layout import Layout
 
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with Console(talk) as console:
         written = write_report(Layout(options.job), options.output, options.images, console)
         for sentence in (*written.missing, *written.warnings):
             console.warn(sentence)
         see = written.html or written.json
-        console.result(written.values, f"{written.verdict.sentence} See {see}", as_json=talk.as_json)
+        console.result(written.values, f"{written.verdict.sentence} See {see}")
     if written.html is None:
         raise PartialError(
             f"{written.json} has the figures, but the HTML file was not written: it needs matplotlib, networkx and "

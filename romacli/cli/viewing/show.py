@@ -75,7 +75,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
     if flags.job is None and Path(flags.other).is_dir():
         _show_query(flags, talk)
         return
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with Console(talk) as console:
         view = _stored(flags) if flags.job else _matched(flags)
         found = len(view.matches)
         if flags.inliers:
@@ -89,9 +89,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
             "inliers": len(view.matches) if flags.inliers else None,
             "note": view.note,
         }
-        console.result(
-            values, f"{counted(found, 'match', 'matches')}, {view.note}; see {picture}", as_json=talk.as_json
-        )
+        console.result(values, f"{counted(found, 'match', 'matches')}, {view.note}; see {picture}")
 
 
 def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
@@ -101,7 +99,7 @@ def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
         raise UsageError(
             f"--warp and --matches apply to pairs, but {flags.one} is a query of {flags.other}. Omit them."
         )
-    with Console(quiet=talk.quiet, verbose=talk.verbose) as console:
+    with Console(talk) as console:
         view = view_of_query(Path(flags.other), flags.one, flags.images)
         picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
         save_query(view, picture, with_outliers=not flags.inliers)
@@ -112,7 +110,7 @@ def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
             "inliers": len(view.errors),
             "note": view.note,
         }
-        console.result(values, f"{subtitle(view)}; see {picture}", as_json=talk.as_json)
+        console.result(values, f"{subtitle(view)}; see {picture}")
 
 
 def _stored(flags: ShowOptions) -> PairView:
