@@ -26,6 +26,7 @@ from romacli.networks.mini import (
 )
 
 from .losses import mini_loss
+from .muon import is_matrix
 from .options import TrainOptions
 from .setups import chosen, mini_config
 from .trainable import Batch, Phase, Trainable
@@ -94,10 +95,14 @@ class MiniTrainable(Trainable):
         return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * decay))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.network.parameters()), "lr": self.learning_rate}]
+        weights = list(self.network.parameters())
+        return [
+            {"params": [value for value in weights if is_matrix(value)], "lr": self.learning_rate, "orthogonal": True},
+            {"params": [value for value in weights if not is_matrix(value)], "lr": self.learning_rate},
+        ]
 
     def fingerprint(self) -> str:
-        return f"{LAYOUT} {config_to_json(self.network.config)}" + ("" if self.robust else " by mean distances")
+        return f"{LAYOUT} {config_to_json(self.network.config)} Muon" + ("" if self.robust else " by mean distances")
 
     def exported(self, facts: Mapping[str, str]) -> bytes:
         """The weight file, in half precision: matches show no difference."""

@@ -85,7 +85,7 @@ class TrainOptions:
     batch_size: Annotated[int, Option("Pairs per step; more are slower and take memory.", min=1)] = 8
     learning_rate: Annotated[
         float | None,
-        Option("Peak learning rate of AdamW, constant at first, then decayed. Default: the network's own."),
+        Option("Peak learning rate, constant at first, then decayed. Default: the network's own."),
     ] = None
     seed: Annotated[int, Option("Seed of the weights and the pairs.", min=0)] = 0
     workers: Annotated[int, Option("Processes that render pairs.", min=0)] = 1

@@ -16,7 +16,7 @@ from .options import TrainOptions, check
 from .ranks import joined
 from .state import restored
 
-_BYTES = 4  # per number: weights, their average and AdamW's two moments are float32
+_BYTES = 4  # per number: weights, their average and at most two moments of the optimiser are float32
 
 
 @dataclass(frozen=True)

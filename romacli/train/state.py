@@ -14,6 +14,7 @@ from romacli.errors import InputError
 from romacli.networks.weights import sha256_of
 from romacli.store.layout import written_whole
 
+from .muon import Muon
 from .options import TrainOptions
 from .trainable import Trainable, average_into
 
@@ -88,7 +89,8 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
         InputError: the checkpoint is damaged, or of another network.
     """
     groups = trainable.parameter_groups()
-    optimizer = torch.optim.AdamW(groups, betas=trainable.betas, weight_decay=0.01, fused=True)
+    precision = torch.bfloat16 if trainable.precision == "bfloat16" else torch.float32
+    optimizer = Muon(groups, precision=precision, betas=trainable.betas, weight_decay=0.01, fused=True)
     state = TrainState(trainable, trainable.copied(), optimizer, [group["lr"] for group in groups])
     path = checkpoint_path(options.output)
     if not (options.resume and path.exists()):
@@ -99,7 +101,7 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         raise InputError(f"{path} cannot be read as a checkpoint. Remove it to start again.") from error
     if stored.get("fingerprint") != trainable.fingerprint():
-        raise InputError(f"{path} was made with another network configuration. Remove it, or give another --output.")
+        raise InputError(f"{path} was made with another network or optimiser. Remove it, or give another --output.")
     trainable.restore(stored["network"])
     state.average.restore(stored["average"])
     optimizer.load_state_dict(stored["optimizer"])

@@ -68,7 +68,7 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's parameter groups, with the peak learning rate `lr` of each."""
+        """Return the optimiser's parameter groups, with the peak learning rate `lr` of each; see `Muon`."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -115,7 +115,7 @@ def test_training_starts_from_given_weights_and_says_which(options):
 def test_checkpoint_of_another_configuration_is_refused(options):
     short = replace(options, steps=1)
     train(short)
-    with pytest.raises(InputError, match="another network configuration"):
+    with pytest.raises(InputError, match="another network or optimiser"):
         train(replace(short, config=replace(TINY, decoder_width=64)))
 
 
