@@ -158,6 +158,26 @@ def read_inliers(path: Path) -> dict[Pair, int]:
     return {canonical((names[a], names[b])): count for (a, b), count in found}
 
 
+def image_sizes(database: sqlite3.Connection) -> dict[int, Size]:
+    """The (width, height) in px of each image, by its number."""
+    query = "SELECT image_id, width, height FROM images JOIN cameras USING (camera_id)"
+    return {image: (width, height) for image, width, height in database.execute(query)}
+
+
+def image_points(database: sqlite3.Connection, image: int) -> np.ndarray:
+    """The keypoints of an image, (K, 2) float32 COLMAP px."""
+    query = "SELECT rows, cols, data FROM keypoints WHERE image_id = ?"
+    rows, cols, data = database.execute(query, (image,)).fetchone()
+    return np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]
+
+
+def pair_inliers(database: sqlite3.Connection, pair_id: int) -> np.ndarray:
+    """The inliers of a verified pair, (M, 2) rows of its images' keypoints."""
+    query = "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?"
+    rows, data = database.execute(query, (pair_id,)).fetchone()
+    return np.frombuffer(data, np.uint32).reshape(rows, 2)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A database open for reading, with errors as sentences."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import align_similarity
 
 from .initial import InitialPair, apart, initial_pairs, least_angle_deg
-from .options import Content, MapperOptions
+from .options import MapperInput
 from .settings import apply_settings
 from .signals import signals_end_the_process
 from .supply import largest_group
@@ -69,8 +70,9 @@ class HighWater:
             self._most = self._now
 
 
-def set_incremental(chosen: Any, options: MapperOptions, content: Content) -> None:
+def set_incremental(chosen: Any, given: MapperInput) -> None:
     """What is asked of COLMAP's incremental mapper, in its own options."""
+    options, content = given.options, given.content
     chosen.num_threads, chosen.random_seed = options.threads, options.seed
     chosen.min_model_size = min(options.min_model_size, content.images)
     chosen.ba_refine_focal_length = chosen.ba_refine_extra_params = options.adjusts_cameras
@@ -85,59 +87,43 @@ def _allow_angles(chosen: Any, least_deg: float) -> None:
     chosen.triangulation.min_angle = chosen.mapper.filter_min_tri_angle = least_deg
 
 
-def map_incrementally(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: Content,
-    progress: Callable[[int], None] | None,
-) -> Mapping[int, Any]:
+def map_incrementally(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """The models of a database, each of one group of images that pairs hold together, in `output`/0, 1, ...
 
     The mapper looks at signals now and then and so ends at Ctrl-C by itself. With options of COLMAP's own, or rigs of
     several cameras, it is left to itself.
     """
-    placed = HighWater(progress, content.images)
-    database = _with_known_fisheyes(database)
-    if options.settings or _has_rigs(database):
-        return _map_alone(database, image_root, output, options, content, placed)
-    few, trial = output.with_name("few.db"), output.with_name("trial")
-    shutil.copyfile(database, few)
+    placed = HighWater(given.progress, given.content.images)
+    given = replace(given, database=_with_known_fisheyes(given.database))
+    if given.options.settings or _has_rigs(given.database):
+        return _map_alone(given, output, placed)
+    few = output.with_name("few.db")
+    shutil.copyfile(given.database, few)
     thin(few)
     names, pairs = _images_and_pairs(few)
     ranked = initial_pairs(few)
     found: dict[int, Any] = {}
     left = set(names)
     while len(found) < _MOST_MODELS and (group := largest_group(left, pairs)):
-        if found and len(group) < options.min_model_size:
+        if found and len(group) < given.options.min_model_size:
             break
         placed.begin(sum(model.num_reg_images() for model in found.values()))
-        trials = _trials(few, trial, options, content, ranked, {image: names[image] for image in group}, placed)
+        trials = _trials(replace(given, database=few), ranked, {image: names[image] for image in group}, placed)
         model = max(trials, key=lambda one: one.num_reg_images(), default=None)
         if model is not None:
-            complete(model, database, image_root, options, content, left, least_deg=least_angle_deg(ranked))
+            complete(model, given, left, least_deg=least_angle_deg(ranked))
         registered = set(model.reg_image_ids()) if model is not None else set()
-        if not registered or (found and len(registered) < options.min_model_size):
+        if not registered or (found and len(registered) < given.options.min_model_size):
             left -= set(group)  # other groups may have one
             continue
         write_model(model, output / str(len(found)))
         found[len(found)] = model
         left -= registered
     few.unlink()
-    return found or _map_alone(database, image_root, output, options, content, placed, most_trials=_OWN_TRIALS)
+    return found or _map_alone(given, output, placed, most_trials=_OWN_TRIALS)
 
 
-def complete(
-    model: Any,
-    database: Path,
-    image_root: Path,
-    options: MapperOptions,
-    content: Content,
-    images: Collection[int] = (),
-    *,
-    least_deg: float,
-) -> None:
+def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, least_deg: float) -> None:
     """Triangulate all tracks of a model, register what they allow of `images`, and adjust all of it.
 
     Squared errors come first: a robust loss alone would keep a camera from finding its distortion. It finds it by the
@@ -145,17 +131,17 @@ def complete(
     have none. Matches that wait beside the verified ones come last, and move no camera.
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
-    set_incremental(chosen, options, content)
+    set_incremental(chosen, given)
     _allow_angles(chosen, least_deg)
     chosen.ba_global_function_tolerance = _TOLERANCE
-    if options.adjusts_cameras and not _is_distorted(model, chosen):
+    if given.options.adjusts_cameras and not _is_distorted(model, chosen):
         chosen.ba_refine_extra_params = chosen.mapper.abs_pose_refine_extra_params = False
         _straighten(model)
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
     adjustment = chosen.get_global_bundle_adjustment()
     adjustment.print_summary = False
     with signals_end_the_process():
-        mapper = _begin(model, database, chosen)
+        mapper = _begin(model, given.database, chosen)
         for _ in range(_REFINEMENTS):
             mapper.adjust_global_bundle(course, adjustment)
             mapper.filter_points(course)
@@ -168,8 +154,8 @@ def complete(
         mapper.adjust_global_bundle(course, adjustment)
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
-        _add_waiting(model, database, chosen)
-        model.extract_colors_for_all_images(image_root)
+        _add_waiting(model, given.database, chosen)
+        model.extract_colors_for_all_images(given.images)
 
 
 def _is_distorted(model: Any, chosen: Any) -> bool:
@@ -236,34 +222,25 @@ def _points_alone(model: Any) -> Any:
     return config
 
 
-def extend(
-    model: Any,
-    database: Path,
-    image_root: Path,
-    options: MapperOptions,
-    content: Content,
-    names: Collection[str],
-    *,
-    adjusts_all: bool,
-) -> list[str]:
+def extend(model: Any, given: MapperInput, names: Collection[str], *, adjusts_all: bool) -> list[str]:
     """Register what the points of a model allow of further images, and triangulate what these see.
 
     Images, cameras and points that were there keep their ids, points their tracks, and the model its frame. Cameras
     that it had stay as they are, and so do poses and points unless `adjusts_all`.
 
     Args:
-        database: whose images have the model's ids and keypoints. names: of the images to add.
+        given: with a database whose images have the model's ids and keypoints. names: of the images to add.
 
     Returns:
         The names of those that were registered.
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
-    set_incremental(chosen, options, content)
+    set_incremental(chosen, given)
     triangulation, course = chosen.get_triangulation(), chosen.get_mapper()
     old = {point: model.points3D[point].xyz.copy() for point in model.point3D_ids()}
     cameras = {model.images[image].camera_id for image in model.reg_image_ids()}
     with signals_end_the_process():
-        mapper = _begin(model, database, chosen)
+        mapper = _begin(model, given.database, chosen)
         added = _register(
             mapper, course, triangulation, {key for key, image in model.images.items() if image.name in names}
         )
@@ -280,7 +257,7 @@ def extend(
         mapper.end_reconstruction(False)
         model.update_point_3d_errors()
         for name in names:
-            model.extract_colors_for_image(model.find_image_with_name(name).image_id, image_root / name)
+            model.extract_colors_for_image(model.find_image_with_name(name).image_id, given.images / name)
     return sorted(names)
 
 
@@ -369,19 +346,13 @@ def write_model(model: Any, folder: Path) -> None:
 
 
 def _trials(
-    few: Path,
-    trial: Path,
-    options: MapperOptions,
-    content: Content,
-    ranked: list[InitialPair],
-    group: Mapping[int, str],
-    placed: HighWater,
+    given: MapperInput, ranked: list[InitialPair], group: Mapping[int, str], placed: HighWater
 ) -> Iterator[Any]:
     """Models from the best pairs of a group, the first without distortion, until one has most of its images."""
     models = 0
     for start in apart(ranked, group)[:_STARTS]:
-        chosen = load_pycolmap(verbose=options.verbose).IncrementalPipelineOptions()
-        set_incremental(chosen, options, content)
+        chosen = load_pycolmap(verbose=given.options.verbose).IncrementalPipelineOptions()
+        set_incremental(chosen, given)
         if not models:
             chosen.ba_refine_extra_params = chosen.mapper.abs_pose_refine_extra_params = False
         chosen.image_names = sorted(group.values())
@@ -395,7 +366,7 @@ def _trials(
         chosen.ba_global_function_tolerance, chosen.ba_global_max_refinements = _TOLERANCE, _REFINEMENTS
         chosen.ba_global_frames_ratio = chosen.ba_global_points_ratio = _GROWTH
         chosen.max_runtime_seconds = _SECONDS + _SECONDS_PER_IMAGE * len(group)
-        for model in _run(chosen, few, trial, trial, options, placed).values():
+        for model in _run(chosen, given, given.database.with_name("trial"), placed).values():
             yield model
             models += 1
             if model.num_reg_images() >= ENOUGH * len(group):
@@ -405,30 +376,21 @@ def _trials(
 
 
 def _map_alone(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: Content,
-    placed: HighWater,
-    *,
-    most_trials: int | None = None,
+    given: MapperInput, output: Path, placed: HighWater, *, most_trials: int | None = None
 ) -> Mapping[int, Any]:
     """COLMAP's incremental mapper as it is, with the options that were given by name."""
-    chosen = load_pycolmap(verbose=options.verbose).IncrementalPipelineOptions()
-    set_incremental(chosen, options, content)
+    chosen = load_pycolmap(verbose=given.options.verbose).IncrementalPipelineOptions()
+    set_incremental(chosen, given)
     chosen.init_num_trials = most_trials or chosen.init_num_trials
-    apply_settings(chosen, options.settings)
-    return _run(chosen, database, image_root, output, options, placed)
+    apply_settings(chosen, given.options.settings)
+    return _run(chosen, given, output, placed)
 
 
-def _run(
-    chosen: Any, database: Path, image_root: Path, output: Path, options: MapperOptions, placed: HighWater
-) -> Mapping[int, Any]:
+def _run(chosen: Any, given: MapperInput, output: Path, placed: HighWater) -> Mapping[int, Any]:
     output.mkdir(exist_ok=True)
-    return load_pycolmap(verbose=options.verbose).incremental_mapping(
-        database,
-        image_root,
+    return load_pycolmap(verbose=given.options.verbose).incremental_mapping(
+        given.database,
+        given.images,
         output,
         options=chosen,
         initial_image_pair_callback=placed.first_pair,

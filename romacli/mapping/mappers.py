@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from romacli.names import respelled
 from .evidence import Attempt, better, judge
 from .incremental import complete, map_incrementally, set_incremental, write_model
 from .initial import initial_pairs, least_angle_deg
-from .options import Content, MapperName, MapperOptions
+from .options import MapperInput, MapperName, MapperOptions
 from .settings import apply_settings
 from .signals import signals_end_the_process
 
@@ -30,54 +30,37 @@ def check_settings(options: MapperOptions) -> None:
     apply_settings(_blank(options), options.settings)
 
 
-def run_mapper(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: Content,
-    progress: Callable[[int], None] | None,
-) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
-    """The models found, by the name of their folder in `output`, and what mappers ran; `database` may be changed."""
+def run_mapper(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
+    """The models found, by the name of their folder in `output`, and what mappers ran."""
+    options = given.options
     if options.known_poses is not None:
-        return _triangulate(database, image_root, output, options, content), ()
+        return _triangulate(given, output), ()
     if options.mapper == "auto" and not options.settings:
-        return _map_until_good(database, image_root, output, options, content, progress)
-    if options.mapper == "hierarchical":
-        found = _map_hierarchically(database, image_root, output, options, content)
-    elif options.mapper == "global":
-        found = _map_globally(database, image_root, output, options, content)
-    else:
-        found = map_incrementally(database, image_root, output, options, content, progress)
+        return _map_until_good(given, output)
+    runs = {"hierarchical": _map_hierarchically, "global": _map_globally}
+    found = runs.get(options.mapper, map_incrementally)(given, output)
     mapper = "incremental" if options.mapper == "auto" else options.mapper
-    return found, (replace(judge(mapper, found, database), is_kept=True),)
+    return found, (replace(judge(mapper, found, given.database), is_kept=True),)
 
 
-def _map_until_good(
-    database: Path,
-    image_root: Path,
-    output: Path,
-    options: MapperOptions,
-    content: Content,
-    progress: Callable[[int], None] | None,
-) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
+def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
     """The incremental mapper's models, or the global one's where those are doubtful and these are better.
 
     Where cameras ran away in the better ones too, the incremental mapper runs again with cameras held, and its models
     count if they have no fewer images: two views, for one, do not determine focal length and distortion.
     """
-    models = {output: map_incrementally(database, image_root, output, options, content, progress)}
-    attempts = {output: judge("incremental", models[output], database)}
+    models = {output: map_incrementally(given, output)}
+    attempts = {output: judge("incremental", models[output], given.database)}
     best = output
     if attempts[best].doubts:
         apart = _new(output.with_name("global"))
-        models[apart] = _map_globally_and_complete(database, image_root, apart, options, content)
-        attempts[apart] = judge("global", models[apart], database)
+        models[apart] = _map_globally_and_complete(given, apart)
+        attempts[apart] = judge("global", models[apart], given.database)
         best = apart if better(attempts[apart], attempts[best]) else best
-    if attempts[best].ran_away and options.adjusts_cameras:
-        apart, held = _new(output.with_name("held")), replace(options, refine_intrinsics=False)
-        models[apart] = map_incrementally(database, image_root, apart, held, content, progress)
-        attempts[apart] = judge("incremental with cameras held", models[apart], database)
+    if attempts[best].ran_away and given.options.adjusts_cameras:
+        apart, held = _new(output.with_name("held")), replace(given.options, refine_intrinsics=False)
+        models[apart] = map_incrementally(replace(given, options=held), apart)
+        attempts[apart] = judge("incremental with cameras held", models[apart], given.database)
         if attempts[apart].registered >= attempts[best].registered and better(attempts[apart], attempts[best]):
             best = apart
     if best != output:
@@ -93,17 +76,15 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _map_globally_and_complete(
-    database: Path, image_root: Path, output: Path, options: MapperOptions, content: Content
-) -> Mapping[int, Any]:
+def _map_globally_and_complete(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """The global mapper's models, the largest with the images that the incremental mapper can add to it."""
-    changed = database.with_name("global.db")
-    shutil.copyfile(database, changed)
-    found = _map_globally(changed, image_root, output, replace(options, mapper=MapperName.global_), content)
+    changed = given.database.with_name("global.db")
+    shutil.copyfile(given.database, changed)
+    asked = replace(given.options, mapper=MapperName.global_)
+    found = _map_globally(replace(given, database=changed, options=asked), output)
     if found:
         largest = max(found, key=lambda index: found[index].num_reg_images())
-        least_deg = least_angle_deg(initial_pairs(database))
-        complete(found[largest], database, image_root, options, content, least_deg=least_deg)
+        complete(found[largest], given, least_deg=least_angle_deg(initial_pairs(given.database)))
         write_model(found[largest], output / str(largest))
     return found
 
@@ -118,26 +99,23 @@ def _blank(options: MapperOptions) -> Any:
     return pycolmap.IncrementalPipelineOptions()
 
 
-def _map_hierarchically(
-    database: Path, image_root: Path, output: Path, options: MapperOptions, content: Content
-) -> Mapping[int, Any]:
+def _map_hierarchically(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """COLMAP's hierarchical mapper: the scene in overlapping parts, mapped incrementally and merged."""
-    chosen = _blank(options)
+    options, chosen = given.options, _blank(given.options)
     chosen.num_threads = options.threads
-    set_incremental(chosen.incremental_options, options, content)
+    set_incremental(chosen.incremental_options, given)
     apply_settings(chosen, options.settings)
     pycolmap = load_pycolmap(verbose=options.verbose)
     with signals_end_the_process():
         try:
-            return pycolmap.hierarchical_mapping(database, image_root, output, options=chosen)
+            return pycolmap.hierarchical_mapping(given.database, given.images, output, options=chosen)
         except IndexError:  # COLMAP 4.2 takes the first model of all parts, whether there is one or not
             return {}
 
 
-def _map_globally(
-    database: Path, image_root: Path, output: Path, options: MapperOptions, content: Content
-) -> Mapping[int, Any]:
+def _map_globally(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """COLMAP's global mapper (GLOMAP), after its own calibration where focal lengths are guesses."""
+    options, content = given.options, given.content
     pycolmap, chosen = load_pycolmap(verbose=options.verbose), _blank(options)
     chosen.num_threads, chosen.random_seed = options.threads, options.seed
     if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
@@ -152,25 +130,24 @@ def _map_globally(
     apply_settings(chosen, options.settings)
     with signals_end_the_process():
         if content.guessed_cameras and not content.pairs_without_F and options.adjusts_cameras:
-            pycolmap.calibrate_view_graph(database)
-        return pycolmap.global_mapping(database, image_root, output, options=chosen)
+            pycolmap.calibrate_view_graph(given.database)
+        return pycolmap.global_mapping(given.database, given.images, output, options=chosen)
 
 
-def _triangulate(
-    database: Path, image_root: Path, output: Path, options: MapperOptions, content: Content
-) -> Mapping[int, Any]:
+def _triangulate(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """Points of a database whose images stand where a model says they do; its cameras are those of the database."""
+    options = given.options
     assert options.known_poses is not None
     pycolmap, chosen = load_pycolmap(verbose=options.verbose), _blank(options)
-    set_incremental(chosen, options, content)
+    set_incremental(chosen, given)
     chosen.load_all_images = True
     apply_settings(chosen, options.settings)
-    model = _posed(database, options.known_poses)
+    model = _posed(given.database, options.known_poses)
     folder = output / "0"
     folder.mkdir()
     with signals_end_the_process():
         made = pycolmap.triangulate_points(
-            model, database, image_root, folder, options=chosen, refine_intrinsics=options.adjusts_cameras
+            model, given.database, given.images, folder, options=chosen, refine_intrinsics=options.adjusts_cameras
         )
     return {0: made} if made.num_points3D() else {}
 

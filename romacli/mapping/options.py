@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -92,3 +93,17 @@ class Content:
     pairs: int
     pairs_without_F: int
     usable_pairs: int
+
+
+@dataclass(frozen=True)
+class MapperInput:
+    """What a mapper works on: a database of ours, which it may change, and what that offers; how it works.
+
+    images: the folder of the photographs, for the colours of points. progress: called with the number of images placed.
+    """
+
+    database: Path
+    images: Path
+    options: MapperOptions
+    content: Content
+    progress: Callable[[int], None] | None = None

@@ -29,7 +29,7 @@ from romacli.words import counted
 from .georeference import GEOREFERENCE
 from .incremental import extend, write_model
 from .mappers import run_mapper
-from .options import Content, MapperName, MapperOptions
+from .options import Content, MapperInput, MapperName, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
@@ -106,7 +106,7 @@ def reconstruct(
             _drop(copy, without)
             options = _for_parts(options)
         output.mkdir()
-        found, attempts = run_mapper(copy, image_root, output, options, content, progress)
+        found, attempts = run_mapper(MapperInput(copy, image_root, options, content, progress), output)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
         if not any(found[index].num_points3D() for index in ranked):
             ran = " and ".join(f"the {attempt.mapper} mapper" for attempt in attempts) or "triangulation"
@@ -148,7 +148,8 @@ def extend_model(
         _copy_database(database, copy)
         with closing(sqlite3.connect(copy)) as connection, connection:
             take_cameras_of(connection, model)
-        added = extend(model, copy, image_root, options or MapperOptions(), content, names, adjusts_all=adjusts_all)
+        given = MapperInput(copy, image_root, options or MapperOptions(), content)
+        added = extend(model, given, names, adjusts_all=adjusts_all)
         if not added:
             raise NothingFoundError(
                 f"none of {counted(len(names), 'photograph')} sees enough points of {folder}. "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import images_of
+from romacli.colmap.reading import image_sizes
 from romacli.forest import Forest
 from romacli.geometry.epipolar import essential_from_pose, sampson_error
 
@@ -27,8 +28,7 @@ _MOST_PX, _FEWEST_MORE = 4.0, 0.02
 def thin(database: Path) -> None:
     """Leave a database the inliers of its best tracks alone; keypoints keep their numbers."""
     with closing(sqlite3.connect(database)) as connection:
-        query = "SELECT i.image_id, c.width, c.height FROM images i JOIN cameras c ON i.camera_id = c.camera_id"
-        sizes = {image: (width, height) for image, width, height in connection.execute(query)}
+        sizes = image_sizes(connection)
         query = "SELECT image_id, rows, cols, data FROM keypoints WHERE rows > 0 ORDER BY image_id"
         points = {
             image: np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]

@@ -32,13 +32,13 @@ def rows_of(database):
 def without_last_images(kept):
     """The incremental mapper, without the pairs of images after the first `kept`."""
 
-    def mapped(database, image_root, output, options, content, progress):
-        blind = database.with_name("blind.db")
-        blind.write_bytes(database.read_bytes())
+    def mapped(given, output):
+        blind = given.database.with_name("blind.db")
+        blind.write_bytes(given.database.read_bytes())
         with closing(sqlite3.connect(blind)) as connection:
             connection.execute(f"DELETE FROM two_view_geometries WHERE pair_id % 2147483647 > {kept}")
             connection.commit()
-        return map_incrementally(blind, image_root, output, options, content, progress)
+        return map_incrementally(replace(given, database=blind), output)
 
     return mapped
 

@@ -59,8 +59,7 @@ def calibrate_database(
             pairs = without_distortion(database, read_pairs(database, cameras), cameras)
         lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
         about_middles, pairs = pairs, _about_centres(pairs, cameras, lenses)
-        priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
-        answers = focal_lengths(pairs, list(cameras), priors)
+        answers = focal_lengths(pairs, cameras)
         found = []
         for number, camera in cameras.items():
             answer = answers.get(number)

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from romacli.colmap.access import PAIR_BASE
+from romacli.colmap.reading import image_points, pair_inliers
 from romacli.geometry.distortion import fit_fundamental
 from romacli.geometry.focal import drawn_anew, focal_alone
 from romacli.types import Size
@@ -72,22 +73,13 @@ def _distortion(points: np.ndarray) -> Distortion:
 
 def _matches(database: sqlite3.Connection, pairs: Pairs, rows: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
     """(N, 2, M, 2) some inliers of N pairs, in longer sides from the pictures' centres; few are repeated."""
-    points = lru_cache(maxsize=256)(partial(_keypoints, database))
+    points = lru_cache(maxsize=256)(partial(image_points, database))
     found = np.empty((len(rows), 2, _MATCHES, 2))
     for place, row in enumerate(rows):
         images = pairs.images[row].tolist()
-        query = "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?"
-        count, data = database.execute(query, (PAIR_BASE * images[0] + images[1],)).fetchone()
-        inliers = np.frombuffer(data, np.uint32).reshape(count, 2)
-        chosen = inliers[np.linspace(0, count - 1, _MATCHES).round().astype(int)]
+        inliers = pair_inliers(database, PAIR_BASE * images[0] + images[1])
+        chosen = inliers[np.linspace(0, len(inliers) - 1, _MATCHES).round().astype(int)]
         for side, image in enumerate(images):
             size = np.array(sizes[pairs.cameras[row, side]])
             found[place, side] = (points(image)[chosen[:, side]] - size / 2) / size.max()
     return found
-
-
-def _keypoints(database: sqlite3.Connection, image: int) -> np.ndarray:
-    """(K, 2) px."""
-    query = "SELECT rows, cols, data FROM keypoints WHERE image_id = ?"
-    rows, cols, data = database.execute(query, (image,)).fetchone()
-    return np.frombuffer(data, np.float32).reshape(rows, cols)[:, :2]

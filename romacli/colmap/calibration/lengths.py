@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
 from romacli.geometry.focal import STEP, curves_of, focal_alone, joint_focal, sharp_focal, shifted
 
-from .pairs import FEWEST_PAIRS, Pairs
+from .pairs import FEWEST_PAIRS, Camera, Pairs
 
 # Bounds farther apart than this factor are worthless.
 _WIDEST = 2.0
@@ -28,15 +28,13 @@ class Answer:
     pairs: int
 
 
-def focal_lengths(pairs: Pairs, cameras: Sequence[int], priors: Mapping[int, float]) -> dict[int, Answer]:
-    """The focal lengths of cameras, by their numbers.
+def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> dict[int, Answer]:
+    """The focal lengths of cameras, by their numbers; those of cameras with a prior are estimated too.
 
-    The bounds hold what pairs drawn anew say, and what distortion that fits as well and a centre off by 2 % change.
-
-    Args:
-        priors: known focal lengths, used for the other cameras; they are estimated too.
+    The bounds include the spread over bootstrapped pairs, and the effects of distortion that fits as well and of a
+    centre off by 2 %.
     """
-    current = joint_lengths(pairs, cameras, priors)
+    current = joint_lengths(pairs, cameras)
     found = {}
     for row, camera in enumerate(cameras):
         curves = curves_of(pairs.matrices, pairs.cameras, row, current)
@@ -52,11 +50,11 @@ def focal_lengths(pairs: Pairs, cameras: Sequence[int], priors: Mapping[int, flo
     return found
 
 
-def joint_lengths(pairs: Pairs, cameras: Sequence[int], priors: Mapping[int, float]) -> np.ndarray:
-    """(C,) the best focal lengths of cameras by all pairs, determined or not; known ones are held."""
-    usual = np.array([priors.get(camera, DEFAULT_FOCAL_FACTOR) for camera in cameras])
-    free = np.array([camera not in priors for camera in cameras], bool)
-    return joint_focal(pairs.matrices, pairs.cameras, usual, free)
+def joint_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> np.ndarray:
+    """(C,) the best focal lengths of cameras by all pairs, determined or not; priors are kept."""
+    is_prior = np.array([camera.is_prior for camera in cameras.values()], bool)
+    known = np.array([camera.focal for camera in cameras.values()])
+    return joint_focal(pairs.matrices, pairs.cameras, np.where(is_prior, known, DEFAULT_FOCAL_FACTOR), ~is_prior)
 
 
 def _factors_off_centre(pairs: Pairs, row: int) -> list[list[float]]:

@@ -66,8 +66,7 @@ def find_separations(
     is_loose = np.isin(pairs.cameras, rows)
     if not is_loose.any():
         return
-    priors = {number: camera.focal for number, camera in cameras.items() if camera.is_prior}
-    shared = joint_lengths(pairs, list(cameras), priors)
+    shared = joint_lengths(pairs, cameras)
     images, first = np.unique(pairs.images[is_loose], return_index=True)
     row_of, single = pairs.cameras[is_loose][first], len(cameras) + np.arange(len(images))
     alone = np.where(is_loose, len(cameras) + np.searchsorted(images, pairs.images), pairs.cameras)
