@@ -64,7 +64,7 @@ def _read_lines(path: Path) -> dict[str, Pose]:
         length = float(np.linalg.norm(quaternion))
         if abs(length - 1) > _MOST_DEFECT:
             raise InputError(f"{place}: the quaternion has length {length:.3g}, expected 1. {GRAMMAR}")
-        poses[name] = Pose(_rotation(quaternion / length), translation)
+        poses[name] = Pose(rotation_of(quaternion / length), translation)
     if not poses:
         raise InputError(f"{path} contains no poses. {GRAMMAR}")
     return poses
@@ -98,7 +98,8 @@ def _numbers(columns: Sequence[str], place: str) -> np.ndarray:
     return values
 
 
-def _rotation(quaternion: np.ndarray) -> np.ndarray:
+def rotation_of(quaternion: np.ndarray) -> np.ndarray:
+    """The matrix (3, 3) of a unit quaternion w, x, y, z."""
     w, x, y, z = quaternion
     return np.array(
         [

@@ -105,7 +105,7 @@ def _command(row: Benchmark) -> Callable[..., None]:
 def _run(
     row: Benchmark, flags: BenchmarkOptions, chosen: MatcherChoice, talk: TalkOptions, drawn: DrawOptions | None
 ) -> None:
-    from romacli.eval.benchmarks.run import Record, summarise
+    from romacli.eval.benchmarks.run import Pass, Record, summarise
     from romacli.eval.throughput import spread
     from romacli.matchers.matcher import DenseMatcher
     from romacli.matchers.registry import load_matcher
@@ -118,10 +118,10 @@ def _run(
     made_with: dict[str, Any] = {"benchmark": row.name, "protocol": name, "evaluation": str(evaluation)}
     made_with |= {"model": matcher.settings, **({"seed": drawn.seed} if drawn else {})}
     record = Record(flags.output, made_with)
-    options = {"options": MatchOptions(batch_size=drawn.batch_size, seed=drawn.seed)} if drawn else {}
-    judged_by = import_module(row.judged_by)
+    options = MatchOptions(batch_size=drawn.batch_size, seed=drawn.seed) if drawn else MatchOptions()
     with Console(talk) as console, stopping() as stop:
-        judged_by.evaluate(flags.data, tasks, matcher, evaluation, record, **options, progress=console, stop=stop)
+        run = Pass(flags.data, matcher, record, options, console, stop)
+        import_module(row.judged_by).evaluate(run, tasks, evaluation)
     result = summarise(row, evaluation, tasks, record.errors)
     samples = row.draws and isinstance(matcher, DenseMatcher)
     differing = _differing(row, tasks, known)

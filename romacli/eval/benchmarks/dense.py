@@ -18,8 +18,8 @@ _WITHIN_PX = (1.0, 3.0, 5.0, 32.0)
 class DenseReader:
     """The first picture's warp at a size, compared where its depth says that both pictures see a point.
 
-    The errors are the mean one in px of that size, and the shares of pixels within 1, 3, 5 and 32 px; none for pairs
-    of no more than `fewest` such pixels.
+    The truth of a task reads both views. The errors are the mean one in px of that size, and the shares of pixels
+    within 1, 3, 5 and 32 px; none for pairs of no more than `fewest` such pixels.
     """
 
     size: Size
@@ -46,7 +46,7 @@ class DenseReader:
             return at_size(view, Window(0, 0, width, height), self.size)
 
         check_upright(task, warps)
-        one, other = task.truth.read()
+        one, other = task.truth()
         truth, visible = warp_from_depth(sized(one), sized(other))
         if np.count_nonzero(visible) <= self.fewest:
             return []

@@ -113,17 +113,19 @@ class Record:
             raise unwritable(self._path, error, num_bytes=len(text)) from error
 
 
-def evaluate(
-    root: Path,
-    tasks: Sequence[Task],
-    matcher: Matcher,
-    evaluation: Evaluation,
-    record: Record,
-    options: MatchOptions,
-    *,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Pass:
+    """A run of a matcher over the data of a benchmark, whose folder is `root`."""
+
+    root: Path
+    matcher: Matcher
+    record: Record
+    options: MatchOptions
+    progress: Progress
+    stop: StopRequest
+
+
+def evaluate(run: Pass, tasks: Sequence[Task], evaluation: Evaluation) -> None:
     """Judge all tasks that the record lacks.
 
     Raises:
@@ -131,19 +133,19 @@ def evaluate(
         Stopped: a signal asked for it; what is judged is in the record.
     """
     waiting: dict[Pair, dict[Pair, Task]] = {}
-    for task in record.waiting(tasks):
+    for task in run.record.waiting(tasks):
         waiting.setdefault(canonical(task.names), {})[task.names] = task
 
     def judge(results: Sequence[tuple[Pair, PairResult]]) -> None:
         for pair, result in results:
             for names, task in waiting[canonical(pair)].items():
                 turned = names != pair
-                errors = _errors(task, result, evaluation, samples=samples, turned=turned, seed=options.seed)
-                record.add(names, errors)
+                errors = _errors(task, result, evaluation, samples=samples, turned=turned, seed=run.options.seed)
+                run.record.add(names, errors)
 
     shown = dict.fromkeys(name for group in waiting.values() for task in group.values() for name in task.names)
     todo = PairList(tuple(next(iter(group)) for group in waiting.values()))
-    asked: Matcher = matcher
+    matcher = asked = run.matcher
     samples, reads_warps = 1, isinstance(evaluation.solver, WarpReader)
     if isinstance(matcher, DenseMatcher):
         samples = evaluation.samples
@@ -155,7 +157,10 @@ def evaluate(
     elif reads_warps:
         raise UsageError(f"model {matcher.name} gives points, and the protocol reads warps. Choose another --protocol.")
     summary = match_images(
-        ImageList(root, tuple(shown)), todo, asked, judge, options, progress=progress, stop=stop, title="evaluating"
+        *(ImageList(run.root, tuple(shown)), todo, asked, judge, run.options),
+        progress=run.progress,
+        stop=run.stop,
+        title="evaluating",
     )
     if summary.failures:
         raise PartialError(

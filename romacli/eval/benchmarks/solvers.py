@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from romacli.colmap.poses import Pose
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.types import Size
@@ -28,6 +29,14 @@ class PosedTruth(NamedTuple):
     rotation: np.ndarray
     translation: np.ndarray
     radial: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def between(
+        cls, one: tuple[np.ndarray, Pose], other: tuple[np.ndarray, Pose], radial: tuple[float, float] = (0.0, 0.0)
+    ) -> PosedTruth:
+        """Of two pictures with known K and pose, both poses in one world."""
+        pose = one[1].to(other[1])
+        return cls((one[0], other[0]), pose.rotation, pose.translation, radial)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +21,8 @@ SCENES = ("0015", "0022")
 _MOST_PAIRS = 2000
 
 
-class DepthTruth(NamedTuple):
-    """How to read both views: pictures with depth, K and pose."""
-
-    read: Callable[[], tuple[PosedView, PosedView]]
-
-
 def read_megadepth(root: Path) -> list[Task]:
-    """2,000 pairs of the two test scenes, spread over all that are listed.
+    """2,000 pairs of the two test scenes, spread over all that are listed; their truths read both views.
 
     Raises:
         InputError: a list, a photograph or a depth map is missing, or a list is damaged.
@@ -47,10 +39,7 @@ def read_megadepth(root: Path) -> list[Task]:
     names = {key: image.relative_to(root).as_posix() for key, (image, _) in files.items()}
     return tasks_of(
         root,
-        [
-            ((names[scene.name, i], names[scene.name, j]), DepthTruth(partial(_prepared, scene, i, j)))
-            for scene, i, j in chosen
-        ],
+        [((names[scene.name, i], names[scene.name, j]), partial(_prepared, scene, i, j)) for scene, i, j in chosen],
     )
 
 
@@ -67,7 +56,7 @@ def read_scannet(root: Path) -> list[Task]:
     tasks = posed_scannet.read(root)
     depths = {name: _depth_of(name) for task in tasks for name in task.names}
     require(root, sorted(set(depths.values())))
-    return [Task(task.names, task.sizes, DepthTruth(partial(_views, root, task, depths))) for task in tasks]
+    return [Task(task.names, task.sizes, partial(_views, root, task, depths)) for task in tasks]
 
 
 def _views(root: Path, task: Task, depths: dict[str, str]) -> tuple[PosedView, PosedView]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.poses import Pose
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.eval.benchmarks.marked import ScaledTruth
@@ -36,8 +37,7 @@ def read(root: Path) -> list[Task]:
                 continue
             if not {one, other} <= cameras.keys():
                 raise InputError(f"{root / scene / PAIRS}: {pair} has no camera in {CAMERAS}. Fetch both again.")
-            (K0, R0, t0), (K1, R1, t1) = cameras[one], cameras[other]
-            truth = PosedTruth((K0, K1), R1 @ R0.T, t1 - R1 @ R0.T @ t0)
+            truth = PosedTruth.between(cameras[one], cameras[other])
             found.append(((f"{scene}/images/{one}.jpg", f"{scene}/images/{other}.jpg"), ScaledTruth(truth, scale)))
     if not found:
         raise InputError(f"{root / 'train'} lists no pair that sees a tenth of each other. Fetch its tables again.")
@@ -50,11 +50,11 @@ def _cameras(scene: Path) -> list[list[str]]:
     return _rows(scene / CAMERAS, ("image_id", "camera_intrinsics", "rotation_matrix", "translation_vector"))
 
 
-def _camera(path: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """K (3, 3), and cam_from_world as rotation (3, 3) and translation (3,)."""
+def _camera(path: Path, texts: Sequence[str]) -> tuple[np.ndarray, Pose]:
+    """K (3, 3), and the pose."""
     try:
         K, rotation, translation = (np.array(text.split(), np.float64) for text in texts)
-        return K.reshape(3, 3), rotation.reshape(3, 3), translation.reshape(3)
+        return K.reshape(3, 3), Pose(rotation.reshape(3, 3), translation.reshape(3))
     except ValueError as error:
         raise InputError(f"{path} holds a camera of other than 9, 9 and 3 numbers. Fetch it again.") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from romacli.colmap.poses import Pose
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
@@ -53,7 +54,9 @@ def _name(value: Any) -> str:
 
 
 def _truth(intrinsics: Any, poses: Any, i: int, j: int) -> PosedTruth:
-    Ks = [np.asarray(intrinsics[k], np.float64).reshape(3, 3) for k in (i, j)]
-    first, second = (np.asarray(poses[k], np.float64).reshape(4, 4) for k in (i, j))
-    rotation = second[:3, :3] @ first[:3, :3].T
-    return PosedTruth((Ks[0], Ks[1]), rotation, second[:3, 3] - rotation @ first[:3, 3])
+    def known(number: int) -> tuple[np.ndarray, Pose]:
+        K, matrix = (np.asarray(values[number], np.float64) for values in (intrinsics, poses))
+        matrix = matrix.reshape(4, 4)
+        return K.reshape(3, 3), Pose(matrix[:3, :3], matrix[:3, 3])
+
+    return PosedTruth.between(known(i), known(j))

@@ -33,10 +33,7 @@ def read(root: Path) -> list[Task]:
     known = {names[name]: read_strecha(path) for name, path in cameras.items()}
     found = []
     for pair in combinations(known, 2):
-        (K0, first), (K1, second) = (known[name] for name in pair)
-        rotation = second.rotation @ first.rotation.T
-        translation = second.translation - rotation @ first.translation
-        found.append((pair, PosedTruth((K0, K1), rotation, translation)))
+        found.append((pair, PosedTruth.between(known[pair[0]], known[pair[1]])))
     tasks = tasks_of(root, found)
     check_intrinsics(root, tasks)
     return tasks

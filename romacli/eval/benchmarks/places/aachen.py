@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from romacli.colmap.pose_files import rotation_of
+from romacli.colmap.poses import Pose
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
@@ -26,13 +28,6 @@ _CHECKED = 2000
 _FEWEST_SHARED, _PARTS, _MOST_PAIRS = 30, (0.1, 0.5), 1500
 
 
-@dataclass(frozen=True)
-class City:
-    """Where the data lie."""
-
-    root: Path
-
-
 def read(root: Path) -> list[Task]:
     """A task for each query, by day and then by night.
 
@@ -43,8 +38,7 @@ def read(root: Path) -> list[Task]:
     _intrinsics_file(root)
     names = [name for path in QUERIES.values() for name in read_query_list(root / path)]
     sizes = sizes_of(root / IMAGES, names)
-    city = City(root)
-    return [Task((name, "pose"), (sizes[name], (0, 0)), city) for name in names]
+    return [Task((name, "pose"), (sizes[name], (0, 0)), None) for name in names]
 
 
 def read_map(root: Path) -> Map:
@@ -56,21 +50,19 @@ def read_map(root: Path) -> Map:
     from romacli.localize.map import Map
 
     model = _model(root)
-    names, points, rows, cameras = model.names, model.points, model.rows, model.cameras
-    image, point = rows[:, 0].astype(int), rows[:, 1].astype(int)
-    middles = np.array([cameras[name][1:3] for name in names])
-    xy = rows[:, 2:] + middles[image] * model.from_middle
     observations = {}
-    order = np.argsort(image, kind="stable")
-    bounds = np.searchsorted(image[order], np.arange(len(names) + 1))
-    for number, name in enumerate(names):
+    order = np.argsort(model.image, kind="stable")
+    bounds = np.searchsorted(model.image[order], np.arange(len(model.names) + 1))
+    for number, name in enumerate(model.names):
         seen = order[bounds[number] : bounds[number + 1]]
         if len(seen) and (root / IMAGES / name).is_file():
-            observations[name] = point[seen], xy[seen]
+            observations[name] = model.point[seen], model.xy[seen]
     if not observations:
-        raise InputError(f"{root / IMAGES} contains none of the {len(names)} pictures of the model. Unpack them there.")
+        raise InputError(
+            f"{root / IMAGES} contains none of the {len(model.names)} pictures of the model. Unpack them there."
+        )
     files = {name: name for name in observations}
-    return Map(root / MODEL, root / IMAGES, files, None, observations, points)
+    return Map(root / MODEL, root / IMAGES, files, None, observations, model.points)
 
 
 def read_pairs(root: Path) -> list[Task]:
@@ -82,11 +74,10 @@ def read_pairs(root: Path) -> list[Task]:
     require(root, (IMAGES, f"{MODEL}/{NVM}"))
     model = _model(root)
     count = len(model.names)
-    image, point = model.rows[:, 0].astype(np.int64), model.rows[:, 1].astype(np.int64)
-    order = np.argsort(point, kind="stable")
-    keys, shared = _shared(image[order], point[order], count)
+    order = np.argsort(model.point, kind="stable")
+    keys, shared = _shared(model.image[order], model.point[order], count)
     one, other = np.divmod(keys, count)
-    sees = np.bincount(image, minlength=count)
+    sees = np.bincount(model.image, minlength=count)
     part = shared / np.minimum(sees[one], sees[other])
     fitting = np.flatnonzero((shared >= _FEWEST_SHARED) & (part >= _PARTS[0]) & (part <= _PARTS[1]))
     if not len(fitting):
@@ -113,55 +104,54 @@ def _shared(image: np.ndarray, point: np.ndarray, count: int) -> tuple[np.ndarra
 
 
 def _relative(model: _Model, i: int, j: int) -> PosedTruth:
-    matrices, radial, turns, centres = [], [], [], []
-    for number in (i, j):
-        focal, x, y, distortion = model.cameras[model.names[number]]
-        matrices.append(np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]]))
-        radial.append(float(distortion))
-        quaternion = tuple(model.poses[number][:4])
-        turns.append(np.stack([_rotated(quaternion, axis) for axis in np.eye(3)], axis=1))
-        centres.append(model.poses[number][4:])
-    translation = turns[1] @ (centres[0] - centres[1])
-    return PosedTruth((matrices[0], matrices[1]), turns[1] @ turns[0].T, translation, (radial[0], radial[1]))
+    (f0, x0, y0, k0), (f1, x1, y1, k1) = model.cameras[[i, j]].tolist()
+    one, other = (np.array([[f, 0, x], [0, f, y], [0, 0, 1]]) for f, x, y in ((f0, x0, y0), (f1, x1, y1)))
+    return PosedTruth.between((one, model.poses[i]), (other, model.poses[j]), (k0, k1))
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What VisualSFM's file and the list of cameras hold together; see `_read_nvm`.
+    """The contents of VisualSFM's file and the list of cameras.
 
-    cameras: focal length, principal point and distortion by name. from_middle: whether observations count from there.
+    cameras: (n, 4) focal length, principal point and distortion of each picture. points: (m, 3). image, point, xy: the
+    number of the picture and of the point of each observation, and its place in COLMAP px.
     """
 
     names: list[str]
-    poses: np.ndarray
+    poses: list[Pose]
+    cameras: np.ndarray
     points: np.ndarray
-    rows: np.ndarray
-    cameras: dict[str, np.ndarray]
-    from_middle: bool
+    image: np.ndarray
+    point: np.ndarray
+    xy: np.ndarray
 
 
 def _model(root: Path) -> _Model:
     """Raise InputError where it is damaged, or its observations do not fit its poses."""
-    cameras = _intrinsics(_intrinsics_file(root))
+    known = _intrinsics(_intrinsics_file(root))
     path = root / MODEL / NVM
     try:
         names, poses, points, rows = _read_nvm(path)
     except (OSError, ValueError, IndexError, StopIteration) as error:
         raise InputError(f"{path} cannot be read as a model of VisualSFM ({error}). Unpack it again.") from error
-    if lost := [name for name in names if name not in cameras]:
+    if lost := [name for name in names if name not in known]:
         raise InputError(f"{path} names {lost[0]}, whose camera is not in {INTRINSICS}. Unpack both again.")
-    return _Model(names, poses, points, rows, cameras, _from_middle(path, rows, names, poses, points, cameras))
+    image, point = rows[:, :2].T.astype(np.int64)
+    model = _Model(names, poses, np.array([known[name] for name in names]), points, image, point, rows[:, 2:])
+    return replace(model, xy=model.xy + model.cameras[image, 1:3]) if _from_middle(path, model) else model
 
 
-def _read_nvm(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Names, poses (n, 7) as quaternion and centre, points (m, 3), and rows: image, point, x, y."""
+def _read_nvm(path: Path) -> tuple[list[str], list[Pose], np.ndarray, np.ndarray]:
+    """Names, poses, points (m, 3), and rows: image, point, x, y."""
     with path.open(encoding="utf-8") as file:
         lines: Iterator[str] = (line for line in map(str.strip, file) if line and not line.startswith("NVM_V3"))
         names, poses = [], []
         for _ in range(int(next(lines))):
             words = next(lines).split()
             names.append(words[0])
-            poses.append([float(word) for word in words[2:9]])
+            quaternion, centre = np.split(np.array(words[2:9], np.float64), [4])
+            rotation = rotation_of(quaternion / np.linalg.norm(quaternion))
+            poses.append(Pose(rotation, -rotation @ centre))
         points, rows = [], []
         for number in range(int(next(lines))):
             words = next(lines).split()
@@ -170,47 +160,32 @@ def _read_nvm(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray
                 rows.append((float(words[start]), number, float(words[start + 2]), float(words[start + 3])))
     if not rows:
         raise ValueError("it has no points")
-    return names, np.array(poses), np.array(points), np.array(rows)
+    return names, poses, np.array(points), np.array(rows)
 
 
-def _from_middle(
-    path: Path,
-    rows: np.ndarray,
-    names: list[str],
-    poses: np.ndarray,
-    points: np.ndarray,
-    cameras: dict[str, np.ndarray],
-) -> bool:
+def _from_middle(path: Path, model: _Model) -> bool:
     """Whether observations count from the principal point or from the picture's corner, by what fits.
 
     Raises:
         InputError: neither does.
     """
-    some = rows[np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows))).astype(int)]
-    predicted, middles = [], []
-    for image, point, *_ in some:
-        w, x, y, z, *centre = poses[int(image)]
-        focal, *middle, distortion = cameras[names[int(image)]]
-        seen = _rotated((w, x, y, z), points[int(point)] - centre)
+    count = len(model.xy)
+    predicted, middles, places = [], [], []
+    for row in np.linspace(0, count - 1, min(_CHECKED, count)).astype(int):
+        pose, (focal, *middle, distortion) = model.poses[model.image[row]], model.cameras[model.image[row]]
+        seen = pose.rotation @ model.points[model.point[row]] + pose.translation
         flat = seen[:2] / seen[2]
         predicted.append(focal * (1 + distortion * (flat @ flat)) * flat)
         middles.append(middle)
-    errors = [
-        float(np.median(np.linalg.norm(some[:, 2:] - predicted - shift, axis=1)))
-        for shift in (np.array(middles), np.zeros(2))
-    ]
+        places.append(model.xy[row])
+    off = np.array(places) - predicted
+    errors = [float(np.median(np.linalg.norm(off - shift, axis=1))) for shift in (np.array(middles), np.zeros(2))]
     if min(errors) > _MOST_ERROR_PX:
         raise InputError(
             f"{path}: observations are {min(errors):.0f} px from where its poses see their points. The model and "
             f"{INTRINSICS} do not belong together; unpack both again."
         )
     return errors[1] < errors[0]
-
-
-def _rotated(quaternion: tuple[float, ...], point: np.ndarray) -> np.ndarray:
-    w, *vector = np.array(quaternion) / np.linalg.norm(quaternion)
-    cross = np.cross(vector, point)
-    return np.asarray(point + 2 * (w * cross + np.cross(vector, cross)))
 
 
 def _intrinsics_file(root: Path) -> Path:

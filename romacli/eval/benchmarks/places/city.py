@@ -7,29 +7,15 @@ from pathlib import Path
 
 from romacli.errors import NothingFoundError
 from romacli.eval.benchmarks.benchmark import Task
-from romacli.eval.benchmarks.places.aachen import IMAGES, PAIRS, QUERIES, City, read_map
+from romacli.eval.benchmarks.places.aachen import IMAGES, PAIRS, QUERIES, read_map
 from romacli.eval.benchmarks.places.evaluation import CityEvaluation
 from romacli.eval.benchmarks.places.run import needs_folder, write_poses
-from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.run import Pass
 from romacli.localize.localize import localize
 from romacli.localize.options import LocalizeOptions
-from romacli.matchers.matcher import Matcher
-from romacli.progress import Progress, Silent
-from romacli.run.options import MatchOptions
-from romacli.stop import StopRequest
 
 
-def evaluate(
-    root: Path,
-    tasks: Sequence[Task],
-    matcher: Matcher,
-    evaluation: CityEvaluation,
-    record: Record,
-    *,
-    options: MatchOptions,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-) -> None:
+def evaluate(run: Pass, tasks: Sequence[Task], evaluation: CityEvaluation) -> None:
     """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
 
     Raises:
@@ -37,12 +23,11 @@ def evaluate(
         InputError: the model is damaged.
         Stopped: a signal asked for it; matches are kept.
     """
-    folder = needs_folder(record)
-    waiting = record.waiting(tasks)
+    folder = needs_folder(run.record)
+    waiting = run.record.waiting(tasks)
     if waiting:
-        city: City = waiting[0].truth
-        target = read_map(city.root)
-        queries, pairs = _asked(city.root, folder, {task.names[0] for task in waiting}, target.files.keys())
+        target = read_map(run.root)
+        queries, pairs = _asked(run.root, folder, {task.names[0] for task in waiting}, target.files.keys())
         wanted = LocalizeOptions(
             pairs=pairs,
             query_list=queries,
@@ -52,16 +37,16 @@ def evaluate(
         )
         try:
             found = localize(
-                *(city.root / IMAGES, target, folder / "localized", matcher, wanted, options),
-                *(progress or Silent(), stop or StopRequest()),
+                *(run.root / IMAGES, target, folder / "localized", run.matcher, wanted, run.options),
+                *(run.progress, run.stop),
             )
         except NothingFoundError:
             found = []
         poses = {one.name: one.pose for one in found if one.pose}
         for task in waiting:
             pose = poses.get(task.names[0])
-            record.add(task.names, [*pose.qvec, *pose.tvec] if pose else [])
-    write_poses(record, tasks)
+            run.record.add(task.names, [*pose.qvec, *pose.tvec] if pose else [])
+    write_poses(run.record, tasks)
 
 
 def _asked(root: Path, folder: Path, names: Set[str], known: Set[str]) -> tuple[Path, Path]:

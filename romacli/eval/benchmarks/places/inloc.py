@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,8 @@ PAIRS, QUERIES, CUTOUTS = "pairs-query-netvlad40.txt", "query/iphone7", "databas
 _LINES_OF_MOTION = slice(7, 11)
 
 
-@dataclass(frozen=True)
-class Query:
-    """A query's candidates, and the folder with what is known of them."""
-
-    root: Path
-    candidates: tuple[str, ...]
-
-
 def read(root: Path) -> list[Task]:
-    """A task for each query of the list of pairs.
+    """A task for each query of the list of pairs; its truth is the names of the candidates.
 
     Raises:
         InputError: the list, a picture, a scan's points or its place is missing or damaged.
@@ -47,9 +38,7 @@ def read(root: Path) -> list[Task]:
     require(root, sorted({_motion_of(name) for name in cutouts}))
     for name in {_motion_of(name): name for name in cutouts}.values():
         motion(root, name)
-    return [
-        Task((query, "pose"), (sizes[query], (0, 0)), Query(root, tuple(names))) for query, names in candidates.items()
-    ]
+    return [Task((query, "pose"), (sizes[query], (0, 0)), tuple(names)) for query, names in candidates.items()]
 
 
 def in_space(root: Path, cutout: str, points: np.ndarray) -> np.ndarray:

@@ -13,14 +13,11 @@ from romacli.eval.benchmarks.asked import Sampler
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.places.evaluation import FOCAL_PX, PlaceEvaluation
 from romacli.eval.benchmarks.places.inloc import in_space
-from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.run import Pass, Record
 from romacli.eval.two_view import correspondences
 from romacli.localize.pose import Attached, QueryCamera, solve_pose
-from romacli.matchers.matcher import DenseMatcher, Matcher
-from romacli.progress import Progress
+from romacli.matchers.matcher import DenseMatcher
 from romacli.run.match import match_images
-from romacli.run.options import MatchOptions
-from romacli.stop import StopRequest
 from romacli.store.layout import written_whole
 from romacli.types import ImageList, Pair, PairList, PairResult
 from romacli.words import counted
@@ -28,17 +25,7 @@ from romacli.words import counted
 POSES = "poses.txt"
 
 
-def evaluate(
-    root: Path,
-    tasks: Sequence[Task],
-    matcher: Matcher,
-    evaluation: PlaceEvaluation,
-    record: Record,
-    *,
-    options: MatchOptions,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-) -> None:
+def evaluate(run: Pass, tasks: Sequence[Task], evaluation: PlaceEvaluation) -> None:
     """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
 
     A row of the record is a pose, qw qx qy qz tx ty tz of the camera from the building; none where there is none.
@@ -48,34 +35,39 @@ def evaluate(
         PartialError: some pictures cannot be read; all else is done.
         Stopped: a signal asked for it; what is found is in the record.
     """
-    needs_folder(record)
-    waiting = {task.names[0]: task for task in record.waiting(tasks)}
-    pairs = [(query, name) for query, task in waiting.items() for name in task.truth.candidates]
-    left = {query: len(task.truth.candidates) for query, task in waiting.items()}
+    needs_folder(run.record)
+    waiting = {task.names[0]: task for task in run.record.waiting(tasks)}
+    pairs = [(query, name) for query, task in waiting.items() for name in task.truth]
+    left = {query: len(task.truth) for query, task in waiting.items()}
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {query: [] for query in waiting}
 
     def lift(results: Sequence[tuple[Pair, PairResult]]) -> None:
         for (query, cutout), result in results:
             points = correspondences(result)
-            places = in_space(root, cutout, points.keypoints1) if len(points) else np.zeros((0, 3))
+            places = in_space(run.root, cutout, points.keypoints1) if len(points) else np.zeros((0, 3))
             known = np.isfinite(places).all(1)
             if np.count_nonzero(known) >= evaluation.fewest:
                 found[query].append((points.keypoints0[known], places[known]))
             left[query] -= 1
             if not left[query]:
-                record.add(waiting[query].names, _pose(waiting[query], found.pop(query), evaluation, options.seed))
+                pose = _pose(waiting[query], found.pop(query), evaluation, run.options.seed)
+                run.record.add(waiting[query].names, pose)
 
+    matcher = run.matcher
     asked = Sampler(matcher, points=evaluation.points) if isinstance(matcher, DenseMatcher) else matcher
-    images = ImageList(root, tuple(dict.fromkeys(name for pair in pairs for name in pair)))
+    images = ImageList(run.root, tuple(dict.fromkeys(name for pair in pairs for name in pair)))
     summary = match_images(
-        *(images, PairList(tuple(pairs)), asked, lift, options), progress=progress, stop=stop, title="localizing"
+        *(images, PairList(tuple(pairs)), asked, lift, run.options),
+        progress=run.progress,
+        stop=run.stop,
+        title="localizing",
     )
     if summary.failures:
         raise PartialError(
             f"{counted(len(summary.failures), 'picture')} cannot be read, and poses without them would be of another "
             f"benchmark: {next(iter(summary.failures.values()))}"
         )
-    write_poses(record, tasks)
+    write_poses(run.record, tasks)
 
 
 def _pose(

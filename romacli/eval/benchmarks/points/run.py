@@ -11,13 +11,10 @@ import numpy as np
 from romacli.errors import ImageError, PartialError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.points.truth import PointEvaluation, PointTruth
-from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.run import Pass
 from romacli.follow import Finder, View
 from romacli.images.decode import read_image
-from romacli.matchers.matcher import Matcher
 from romacli.matchers.memory import free_bytes
-from romacli.progress import Progress, Silent
-from romacli.stop import StopRequest
 from romacli.words import counted
 
 
@@ -43,16 +40,7 @@ class _Views:
         return view
 
 
-def evaluate(
-    root: Path,
-    tasks: Sequence[Task],
-    matcher: Matcher,
-    evaluation: PointEvaluation,
-    record: Record,
-    *,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-) -> None:
+def evaluate(run: Pass, tasks: Sequence[Task], evaluation: PointEvaluation) -> None:
     """Find the points of all tasks that the record lacks; each picture is encoded once as far as memory allows.
 
     Raises:
@@ -60,14 +48,13 @@ def evaluate(
         UsageError: the matcher cannot find given points.
         Stopped: a signal asked for it; what is judged is in the record.
     """
-    finder, progress = Finder(matcher, semantic=evaluation.semantic), progress or Silent()
-    views = _Views(root, finder, free_bytes(matcher))
-    waiting = sorted(record.waiting(tasks), key=lambda task: task.names)
+    finder = Finder(run.matcher, semantic=evaluation.semantic)
+    views = _Views(run.root, finder, free_bytes(run.matcher))
+    waiting = sorted(run.record.waiting(tasks), key=lambda task: task.names)
     failures: list[str] = []
-    progress.begin("evaluating", len(waiting))
+    run.progress.begin("evaluating", len(waiting))
     for task in waiting:
-        if stop is not None:
-            stop.check()
+        run.stop.check()
         truth: PointTruth = task.truth
         try:
             one, other = (
@@ -78,8 +65,8 @@ def evaluate(
             failures.append(str(error))
             continue
         found = finder.find(one, other, truth.points[0])
-        record.add(task.names, np.linalg.norm((found.xy - truth.points[1]) / truth.unit, axis=1).tolist())
-        progress.advance()
+        run.record.add(task.names, np.linalg.norm((found.xy - truth.points[1]) / truth.unit, axis=1).tolist())
+        run.progress.advance()
     if failures:
         raise PartialError(
             f"{counted(len(failures), 'pair')} could not be judged, and figures of the others would be of another "

@@ -17,7 +17,7 @@ from romacli.colmap.options import CameraMode, CameraOptions, VerifyOptions
 from romacli.colmap.poses import load_model, read_poses
 from romacli.errors import NothingFoundError, PartialError
 from romacli.eval.benchmarks.benchmark import Task
-from romacli.eval.benchmarks.run import Record
+from romacli.eval.benchmarks.run import Pass
 from romacli.eval.benchmarks.scenes.beams import accuracy, completeness
 from romacli.eval.benchmarks.scenes.scans import read_scans
 from romacli.eval.benchmarks.scenes.scene import Scene, SceneEvaluation, Subset
@@ -27,11 +27,8 @@ from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import by_points
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
-from romacli.matchers.matcher import Matcher
 from romacli.pairing.kept import match_kept
-from romacli.progress import Progress, Silent
-from romacli.run.options import MatchOptions
-from romacli.stop import StopRequest
+from romacli.progress import Silent
 from romacli.store.journal import Journal
 from romacli.types import CompactWarp, Correspondences, ImageList, Pair, PairList, Size
 from romacli.words import counted
@@ -40,37 +37,27 @@ TOLERANCES = (0.01, 0.02, 0.05)
 _SMALLEST_MODEL = 3
 
 
-def evaluate(
-    root: Path,
-    tasks: Sequence[Task],
-    matcher: Matcher,
-    evaluation: SceneEvaluation,
-    record: Record,
-    *,
-    options: MatchOptions,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-) -> None:
+def evaluate(run: Pass, tasks: Sequence[Task], evaluation: SceneEvaluation) -> None:
     """Judge all subsets that the record lacks. Matches are kept beside the record, and used again.
 
     Raises:
         PartialError: some photographs cannot be read; nothing is made of the others.
         Stopped: a signal asked for it; what is judged is in the record.
     """
-    progress, stop = progress or Silent(), stop or StopRequest()
     scenes: dict[str, list[Task]] = {}
-    for task in record.waiting(tasks):
+    for task in run.record.waiting(tasks):
         scenes.setdefault(task.names[0], []).append(task)
     with ExitStack() as stack:
-        kept = record.folder or Path(stack.enter_context(TemporaryDirectory()))
+        kept = run.record.folder or Path(stack.enter_context(TemporaryDirectory()))
         for name, group in scenes.items():
             scene: Scene = group[0].truth.scene
             pairs = dict.fromkeys(pair for task in group for pair in combinations(sorted(task.truth.names), 2))
             names = tuple(dict.fromkeys(one for pair in pairs for one in pair))
             journal, summary = match_kept(
-                *(kept / name, ImageList(scene.images, names), PairList(tuple(pairs)), matcher, options, progress),
-                settings={"seed": options.seed},
-                stop=stop,
+                *(kept / name, ImageList(scene.images, names), PairList(tuple(pairs))),
+                *(run.matcher, run.options, run.progress),
+                settings={"seed": run.options.seed},
+                stop=run.stop,
                 title=f"matching {name}",
             )
             with journal:
@@ -79,11 +66,12 @@ def evaluate(
                         f"{counted(len(summary.failures), 'photograph')} of {name} cannot be read, and figures of the "
                         f"others would be of another benchmark: {next(iter(summary.failures.values()))}"
                     )
-                progress.begin(f"reconstructing {name}", len(group))
+                run.progress.begin(f"reconstructing {name}", len(group))
                 for task in group:
-                    stop.check()
-                    record.add(task.names, _judge(task.truth, journal, evaluation, kept / name / "model", options.seed))
-                    progress.advance()
+                    run.stop.check()
+                    model = kept / name / "model"
+                    run.record.add(task.names, _judge(task.truth, journal, evaluation, model, run.options.seed))
+                    run.progress.advance()
 
 
 def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder: Path, seed: int) -> list[float]:
