@@ -1,1 +1,1 @@
-"""Pairs of places that look alike, told by what their warps miss: pure functions of warps."""
+"""Find pairs of places that only look alike, by what their warps fail to match: pure functions of warps."""

@@ -1,8 +1,8 @@
-"""Whether a model folds parts of a scene onto each other, and which of its images then belong together.
+"""Detect models that fold parts of a scene onto each other, and group the images that belong together.
 
-Pairs that are believed, but lead elsewhere than the model places their images, are seams: along them a folded scene is
-torn. A tree of the pairs that show most that is unique says which images belong together; where it needs a seam to
-join two blocks, these stand wrong to each other.
+Seams are trusted pairs whose warps contradict the poses of the model: along them a folded scene is torn. A spanning
+tree of the pairs with the most unique places groups the images; blocks that only a seam connects are misplaced
+relative to each other.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from romacli.forest import Forest
 from .lattice import Edge
 from .placed import Told
 
-# Pairs weigh by the places that show what is unique, and those that the model agrees with by such as are matched.
+# Weight of a pair: its unique places, plus this share of the places where the model agrees with its warps.
 _PER_MATCHED = 0.01
-# A seam has so many places, and a folded model so many seams.
+# Minimum places of a seam, and minimum seams of a folded model.
 _FEWEST_PLACES, _FEWEST_SEAMS = 54, 2
 
 
 @dataclass(frozen=True)
 class Fold:
-    """seams: pairs that are believed and that the model contradicts. blocks: images that belong together, the largest
-    block first; a model that is whole has none."""
+    """seams: trusted pairs that the model contradicts. blocks: images that belong together, largest block first; empty
+    if the model is not folded."""
 
     seams: tuple[Edge, ...] = ()
     blocks: tuple[tuple[int, ...], ...] = ()
 
 
 def find_fold(unique: Mapping[Edge, float], told: Mapping[Edge, Told]) -> Fold:
-    """What one model says of the pairs whose images it has: `told` of each.
+    """Find the seams and blocks of one model.
 
     Args:
-        unique: of each pair that is believed, the places that show what is unique.
+        unique: number of unique places of each trusted pair. told: how the model compares with each of its pairs.
     """
     kept = [edge for edge, one in told.items() if edge in unique and one.agreeing + one.elsewhere]
     seams = {edge for edge in kept if told[edge].elsewhere > max(told[edge].agreeing, _FEWEST_PLACES)}

@@ -1,7 +1,7 @@
-"""Which images belong together, and by which pairs: groups grow by what speaks for joining them, the surest first.
+"""Group images by their pairs: groups are merged in order of evidence, strongest first.
 
-Two pairs from images of one group to one of another stand or fall together where their triangle agrees, so what speaks
-for and against them is summed. Where the surest of such bundles say too little, groups stay apart.
+Two pairs between the same two groups are right or wrong together if their triangle agrees, so they form a bundle whose
+evidence is summed. Groups without a bundle of sufficient evidence stay apart.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class _Bundles:
-    """Pairs that stand or fall together, as sets that are joined; each by the number of one of its pairs.
+    """Sets of pairs that are right or wrong together, merged step by step; each is named by one of its pairs.
 
     Attributes:
         members: the pairs of each bundle.
@@ -41,7 +41,7 @@ class _Bundles:
         self._offer(kept)
 
     def surest(self) -> list[int]:
-        """The pairs of the bundle that most speaks for and that was not named yet; none where too little does."""
+        """The pairs of the bundle with the most evidence that was not returned yet; empty if none has enough."""
         while self._waiting:
             _, bundle, size = heappop(self._waiting)
             if size == len(self.members[bundle]):
@@ -49,7 +49,7 @@ class _Bundles:
         return []
 
     def evidence(self) -> np.ndarray:
-        """(E,) what speaks for the bundle of each pair."""
+        """(E,) the evidence of each pair's bundle."""
         return np.array([self._sums[bundle] for bundle in self._of])
 
     def _offer(self, bundle: int) -> None:
@@ -62,12 +62,12 @@ class _Bundles:
 def join_images(
     edges: list[tuple[int, int]], evidence: np.ndarray, worth: np.ndarray, least: np.ndarray, together: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(E,) bool, which pairs join images, or agree with those that do; and (E,) what speaks for each one's bundle.
+    """(E,) bool, which pairs join images, or agree with those that do; and (E,) the evidence of each pair's bundle.
 
     Args:
-        evidence: (E,) what speaks for each pair, in percent of an image; negative against it.
-        worth: (E,) what each one's overlap is worth beside evidence.
-        least: (E,) what a bundle of pairs must have more of; the least of its pairs counts.
+        evidence: (E,) for each pair, in percent of an image; negative if against it.
+        worth: (E,) what each pair's overlap adds to its evidence.
+        least: (E,) the evidence that a bundle must exceed; its lowest value counts.
         together: (T, 3) the numbers of the pairs of triangles that agree.
     """
     bundles, is_joined = _Bundles(evidence, worth, least), np.zeros(len(edges), bool)
@@ -93,7 +93,7 @@ def join_images(
             is_joined[pair] = True
             for a, b in others[pair]:
                 if is_joined[a] or is_joined[b]:
-                    left += (a, b)  # two sides of a triangle that agrees are right, so the third is
+                    left += (a, b)  # two sides of an agreeing triangle are right, so is the third
                 else:
                     bundles.join(a, b)
     return is_joined, bundles.evidence()

@@ -1,9 +1,9 @@
-"""Which pairs are believed: by what each misses, by what it matches that others miss, and by what those tell together.
+"""Decide which pairs to trust: by what each misses, by what it matches and others miss, and by triangles of pairs.
 
-A pair that misses what both images match with others speaks against itself; one that matches a detail which many miss
-speaks for itself. The pairs between two groups of images that stand or fall together are heard together, the surest
-first, until nothing more is known of what is left: then groups stay apart. This is asked only of images that show
-details, or what others of those miss; all other pairs are kept.
+Missing places that both images match with others is evidence against a pair; matching a detail that many pairs miss is
+evidence for it. The evidence of pairs between two groups of images that are right or wrong together is summed, and
+groups are merged in order of evidence until it is insufficient. This applies only to images that show details, or that
+miss them; all other pairs are kept.
 
 Source of the idea: Zach, Irschara and Bischof, What Can Missing Correspondences Tell Us About 3D Structure and Motion,
 CVPR 2008; Cui and Tan, Global Structure-from-Motion by Similarity Averaging, ICCV 2015.
@@ -22,34 +22,34 @@ from .missing import Missing, count_witnesses, find_missing, without_bridged
 from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
 
-# A pair may miss this share of its places: so many times what the best tenth of the pairs of about the same overlap
-# miss, as the further apart photographs are, the more a matcher finds nothing of; within bounds. First by warps alone,
-# then where the photographs show what is missing, which is surer.
+# The share of its places that a pair may miss: this multiple of what the best tenth of the pairs with similar overlap
+# miss, since a matcher misses more the further apart the photographs are; within bounds. First by warps alone, then
+# where the photographs confirm what is missing, which is more reliable.
 _TIMES_USUAL, _LEAST_MISSING = np.array([6.0, 3.0]), np.array([0.05, 0.03])
 _BEST, _MOST_MISSING = 0.1, 0.5
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
-# Percent of an image that count for nothing, missing or unique, and that are too much: a pair that misses more is wrong
-# whatever speaks for others.
+# Percent of an image, missing or unique, that count as none, and the percentage missing from which a pair is wrong
+# regardless of the evidence for others.
 _NOTHING, _TOO_MUCH = 0.2, 1.0
-# By warps alone, and where photographs are seen: unique ones from which an image shows a detail; what must speak for
-# pairs between images of places that look alike; and what it is worth beside evidence to match all of both images, so
-# that between pairs that are as sure the larger joins.
+# By warps alone, and with photographs: the unique percentage from which an image shows a detail; the evidence that
+# pairs between images of look-alike places need; and what matching all of both images adds to the evidence, so that of
+# pairs with equal evidence the one with the larger overlap joins.
 _DETAIL, _LEAST, _PER_OVERLAP = np.array([0.3, 0.7]), np.array([0.5, 0.3]), np.array([0.7, 0.4])
-# Pairs of details that a job must have to say so: real matchers, whose photographs are seen, show some by chance, more
-# on photographs of different days. There, if hardly any triangles contradict, this share of their images' pairs must
-# show details, counting no place as missing that two warps over a third image match.
+# Minimum pairs with details of a job that shows any: with photographs and real matchers some occur by chance, more on
+# photographs of different days. There, if hardly any triangle contradicts, this share of their images' pairs must show
+# details, where places that two warps via a third image match do not count as missing.
 _FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), 0.15, 0.01
-# Triangles whose pairs stand or fall together, and those one of whose pairs is wrong. An image is thought to look like
-# others from this share of the latter on, and from this share of pairs with images that do.
+# Agreement from which the pairs of a triangle are right or wrong together, and below which one of them is wrong. An
+# image counts as a look-alike from this share of the latter, and from this share of pairs with look-alikes.
 _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What is thought of a pair.
+    """The judgement of a pair.
 
-    missing: places, and share: of all that it should match; is_seen: whether the photographs differ there. unique:
-    places that it matches and many others miss. triangles: of those that it is in, how many agree and how many
+    missing: number of places, and share: of all that it should match; is_seen: whether the photographs differ there.
+    unique: places that it matches and many others miss. triangles: how many of its triangles agree and how many
     contradict.
     """
 
@@ -74,14 +74,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is thought of each pair of a job, and the share of the triangles of pairs that are kept which contradict."""
+    """The judgement of each pair of a job. disputed: share of contradicting triangles among those of kept pairs."""
 
     pairs: dict[Edge, Judged]
     disputed: float
 
 
 def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Verdict:
-    """All pairs of a job; calls `advance` for each."""
+    """Judge all pairs of a job; calls `advance` for each."""
     witnesses = count_witnesses(views)
     found: dict[Edge, Missing] = {}
     for edge in views.edges:
@@ -123,7 +123,7 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
 
 
 def _weigh(views: Views, found: Mapping[Edge, Missing]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(E,) the share of its places that each pair misses, those that it alone matches, and what speaks for it."""
+    """(E,) the share of its places that each pair misses, its unique places, and the evidence for it."""
     shares = np.array([one.share for one in found.values()])
     is_seen = np.array([one.is_seen for one in found.values()], np.intp)
     matched, missing = np.array([(one.matched, one.missing) for one in found.values()], float).T
@@ -168,9 +168,9 @@ def _shows_details(
     is_seen: np.ndarray,
     surer: Callable[[], np.ndarray],
 ) -> bool:
-    """Whether a job shows details that tell places apart, and not only what pairs miss by chance.
+    """Whether a job shows details that distinguish places, and not only what pairs miss by chance.
 
-    surer: makes the evidence from what pairs miss surely.
+    surer: computes the evidence from what pairs certainly miss.
     """
     seen = is_seen.max(initial=0)
     detailed = edges[evidence > _DETAIL[is_seen]]
@@ -187,10 +187,10 @@ def _shows_details(
 def _alike(
     edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, is_seen: np.ndarray
 ) -> np.ndarray:
-    """(E,) the pairs both images of which show places that look like others.
+    """(E,) the pairs whose images both show look-alike places.
 
-    These are images with a detail, those that miss what such match with others, and, where there are any, those whose
-    triangles contradict, and those paired with hardly any but these.
+    These are images with a detail, images that miss what those match with others, and, if there are any, images whose
+    triangles contradict and images paired almost only with look-alikes.
     """
     detailed = edges[evidence > _DETAIL[is_seen]]
     is_alike = np.zeros(edges.max() + 1, bool)

@@ -1,4 +1,4 @@
-"""Warps at the places of a coarse lattice over each image: small enough to hold those of a whole job at once."""
+"""Warps sampled on a coarse lattice over each image, small enough to keep those of a whole job in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Edge = tuple[int, int]
 
 @dataclass(frozen=True)
 class Lattice:
-    """The places of an image, `columns` x `rows` of them, row by row."""
+    """A grid of `columns` x `rows` places over an image, row-major."""
 
     columns: int
     rows: int
@@ -37,7 +37,7 @@ class Lattice:
         return np.stack((x.ravel(), y.ravel()), axis=1).astype(np.float32) + 0.5
 
     def nearest(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers (n,) of the cells that places (n, 2) lie in, and which lie in any."""
+        """The indices (n,) of the cells that contain places (n, 2), and (n,) bool, which are inside the image."""
         column, row = np.floor(places).astype(np.intp).T
         inside = (column >= 0) & (row >= 0) & (column < self.columns) & (row < self.rows)
         return np.clip(row, 0, self.rows - 1) * self.columns + np.clip(column, 0, self.columns - 1), inside
@@ -55,9 +55,9 @@ class Views:
     """All images of a job as lattices, and the flows between them.
 
     Attributes:
-        names: ascending. lattices: of each image. edges: pairs of numbers (i, j), i < j, ascending.
-        neighbours: for each image those it is paired with, ascending. copies: of each image, as `looks.small_copy`
-        makes them; None where there is no photograph.
+        names: ascending. lattices: of each image. edges: pairs of image indices (i, j), i < j, ascending.
+        neighbours: for each image those it is paired with, ascending. copies: of each image, from `looks.small_copy`;
+        None if there is no photograph.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Whether two photographs look alike where a warp leads: small copies of them, compared patch by patch."""
+"""Whether two photographs look alike at places related by a warp, by patches of small copies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from romacli.types import Size
 
 from .lattice import Lattice
 
-# Pixels of the small copies for each cell of a lattice, on each side.
+# Pixels of the small copies per lattice cell, along each side.
 _CELL_PX = 3
-# Side of a patch, and how far it is looked for around where the warp leads, in px of the copies.
+# Side of a patch, and search radius around the target of the warp, in px of the copies.
 _PATCH_PX, _REACH_PX = 9, 1
-# Variance of a channel that is noise, in squared grey levels: patches with little more are like nothing.
+# Variance of a channel due to noise, in squared grey levels: patches with little more correlate with nothing.
 _NOISE = 6.0
 
 
@@ -23,14 +23,14 @@ def copy_size(lattice: Lattice) -> Size:
 
 
 def small_copy(image: np.ndarray, lattice: Lattice) -> np.ndarray:
-    """A photograph (H, W, 3) uint8 of any size, reduced to a few pixels for each cell of a lattice."""
+    """A photograph (H, W, 3) uint8 of any size, reduced to a few pixels per lattice cell."""
     return np.asarray(cv2.resize(image, copy_size(lattice), interpolation=cv2.INTER_AREA))
 
 
 def likeness(one: np.ndarray, other: np.ndarray, lattice: Lattice, targets: np.ndarray) -> np.ndarray:
-    """(count,) correlation in [-1, 1] of the patch around each place with the best near where the warp takes it.
+    """(count,) correlation in [-1, 1] of the patch around each place with the best one near its target.
 
-    Each channel may differ in gain and offset over a patch, as its light does.
+    Invariant to gain and offset of each channel over a patch.
 
     Args:
         one, other: small copies. lattice: of the first. targets: (count, 2) cells of the second, smooth over the first.
@@ -66,7 +66,7 @@ def _product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _bordered(values: np.ndarray) -> np.ndarray:
-    """The same with as many more rows and columns on all sides as a patch is looked for."""
+    """Pad by the search radius on all sides."""
     around = (_REACH_PX, _REACH_PX)
     return np.pad(values, (around, around, (0, 0))[: values.ndim], mode="edge")
 

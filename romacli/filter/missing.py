@@ -1,4 +1,4 @@
-"""Places that a pair of images should match and does not: its holes that both images match with others."""
+"""Places that a pair of images should match but does not: holes that both images match with others."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from .lattice import Edge, Flow, Lattice, Views
 from .looks import likeness
 
-# Warps are carried on over holes from the matched places around, by a bell curve of so many cells; where it finds
-# less than this density of them, nothing is predicted.
+# Warps are extrapolated into holes from the matched places around them, with Gaussian weights of this width; nothing is
+# predicted where the density of matched places is lower than this.
 _SIGMA_CELLS = 3.0
 _LEAST_SUPPORT = 0.2
-# Photographs also tell farther from what is matched. They differ where their patches correlate less than this share of
-# what those of the pair's matches do in the middle, which must be so much that it tells anything.
+# With photographs this works further away. They differ where patches correlate less than this share of the median
+# correlation at the pair's matches, which must itself be high enough to be informative.
 _LEAST_SUPPORT_SEEN, _LEAST_ALIKE, _LEAST_USUAL = 0.1, 0.45, 0.3
-# Images other than the pair's that have to match a place for it to be one that can be matched.
+# Other images that must match a place for it to count as matchable.
 _WITNESSES = 1
 _FEWEST_MATCHED = 6
-# Holes narrower than two cells are the edges of what stands before something else.
+# Holes narrower than two cells are occlusion edges.
 _NARROW = np.ones((2, 2), np.uint8)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """missing, matched: numbers of places, of both images together; holes: (count,) bool, in the first and the
-    second; is_seen: whether photographs were at hand, and differ there."""
+    """missing, matched: numbers of places in both images together; holes: (count,) bool, in the first and the second;
+    is_seen: whether photographs were available, and differ there."""
 
     missing: int
     matched: int
@@ -41,7 +41,7 @@ class Missing:
 
 
 def count_witnesses(views: Views) -> list[np.ndarray]:
-    """For each image how many others match each of its places, (count,)."""
+    """For each image the number of others that match each of its places, (count,)."""
     found = [np.zeros(lattice.count, np.int32) for lattice in views.lattices]
     for i, j in views.edges:
         found[i] += views.flow(i, j).matched
@@ -50,9 +50,9 @@ def count_witnesses(views: Views) -> list[np.ndarray]:
 
 
 def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missing:
-    """What a pair lacks: where its warp, carried on over a hole, leads to a hole of the other image, and others match
-    both. What is hidden in one of the images leads to what hides it, which is matched. Where the photographs look alike
-    there, the matcher just found nothing."""
+    """The places a pair misses: where its warp, extrapolated into a hole, leads to a hole of the other image, and other
+    images match both. Occluded places do not count, as they lead to the occluder, which is matched. Where the
+    photographs look alike, the matcher merely failed."""
     flows = views.flow(*edge), views.flow(*edge[::-1])
     unmatched = [~flow.matched & (witnesses[image] >= _WITNESSES) for image, flow in zip(edge, flows, strict=True)]
     holes, is_seen = [], True
@@ -74,7 +74,7 @@ def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missi
 
 
 def without_bridged(views: Views, edge: Edge, missing: Missing) -> Missing:
-    """The same without places that two warps over a third image match: there the pair's own just found nothing."""
+    """The same without places that two warps via a third image match: there the pair's own warp merely failed."""
     holes = []
     for i, j, had in ((*edge, missing.holes[0]), (*edge[::-1], missing.holes[1])):
         places, left = np.flatnonzero(had), had.copy()
@@ -89,7 +89,7 @@ def without_bridged(views: Views, edge: Edge, missing: Missing) -> Missing:
 def _differ(views: Views, i: int, j: int, places: np.ndarray) -> np.ndarray | None:
     """(count,) bool, where the photographs look less alike than where the pair matches.
 
-    None without photographs, and where what matches does not look alike either, as in another season.
+    None without photographs, or if the matched places do not look alike either, as in another season.
     """
     one, other, flow = views.copies[i], views.copies[j], views.flow(i, j)
     if one is None or other is None or not flow.matched.any():
@@ -100,9 +100,9 @@ def _differ(views: Views, i: int, j: int, places: np.ndarray) -> np.ndarray | No
 
 
 def _carried_on(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (count, 2) at all places, and how much (count,) is matched around each, of all that there is.
+    """Targets (count, 2) at all places, and the matched share (count,) of the neighbourhood of each.
 
-    They are an affine map of the matched places, and what these lie off it, averaged around each place.
+    Targets are an affine fit to the matched places plus the local average of its residuals.
     """
     if flow.matched.sum() < _FEWEST_MATCHED:
         return flow.targets, np.zeros(lattice.count)
@@ -114,7 +114,7 @@ def _carried_on(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blurred(values: np.ndarray, lattice: Lattice) -> np.ndarray:
-    """(count, n) float32 values, averaged around each place; there are zeros outside of the image."""
+    """(count, n) float32 values, averaged around each place, with zeros outside the image."""
     grid = values.astype(np.float32).reshape(lattice.rows, lattice.columns, -1)
     blurred = cv2.GaussianBlur(grid, (0, 0), _SIGMA_CELLS, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(blurred).reshape(lattice.count, -1)
@@ -122,5 +122,5 @@ def _blurred(values: np.ndarray, lattice: Lattice) -> np.ndarray:
 
 @cache
 def _blurred_whole(lattice: Lattice) -> np.ndarray:
-    """What `_blurred` makes of ones, (count,)."""
+    """`_blurred` of ones, (count,)."""
     return _blurred(np.ones((lattice.count, 1)), lattice)[:, 0]

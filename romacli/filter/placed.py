@@ -1,7 +1,7 @@
-"""What a model says of the pairs of its images: whether it places them as their warps do, and what then is missing.
+"""Compare a model with the warps of its pairs: where they agree, disagree, or miss what the model predicts.
 
-A model that folds parts of a scene onto each other shows it twice: warps lead elsewhere than its poses say, and images
-that should see the same places do not match there.
+A model that folds parts of a scene onto each other shows it in two ways: warps contradict its poses, and images that
+should see the same places do not match there.
 
 Source of the idea: Heinly, Dunn and Frahm, Correcting for Duplicate Scene Structure in Sparse 3D Reconstruction, ECCV
 2014, who look at points that are seen by one image and should be by the other.
@@ -19,15 +19,15 @@ from romacli.types import Size
 
 from .lattice import Edge, Lattice, Views
 
-# Cells by which a warp may differ from what the model says, and from which on it leads elsewhere.
+# Distance in cells within which a warp agrees with the model, and beyond which it disagrees.
 _NEAR, _FAR = 3.0, 4.5
-# Depths of one surface in two images, as a ratio.
+# Maximum relative difference of the depths of one surface.
 _SAME_DEPTH = 0.1
 _WITNESSES = 2
 
 
 class Sight(Protocol):
-    """An image of a model. keypoints: (n, 2) px that see points (n, 3) in the world."""
+    """An image of a model. keypoints: (n, 2) px, observations of points (n, 3) in the world."""
 
     @property
     def keypoints(self) -> np.ndarray: ...
@@ -37,14 +37,14 @@ class Sight(Protocol):
     def size(self) -> Size: ...
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places (n, 2) in px and depths (n,) of points (n, 3); places are NaN behind the camera."""
+        """Projections (n, 2) in px and depths (n,) of points (n, 3); NaN behind the camera."""
         ...
 
 
 @dataclass(frozen=True)
 class Told:
-    """Places of a pair, of both images: matched as the model says, matched elsewhere, and not matched though the model
-    says that both images see them and both match them with others."""
+    """Numbers of places of a pair, both images together: matched as the model predicts, matched elsewhere, and not
+    matched although the model predicts that both images see them and both match them with others."""
 
     agreeing: int
     elsewhere: int
@@ -56,14 +56,14 @@ class Told:
 
 @dataclass(frozen=True)
 class _Surface:
-    """The point (count, 3) of the model at each place of a lattice, NaN where there is none, and its depth."""
+    """The model's point (count, 3) at each place of a lattice, NaN if there is none, and its depth."""
 
     points: np.ndarray
     depths: np.ndarray
 
 
 def compare(views: Views, sights: Mapping[int, Sight], witnesses: list[np.ndarray]) -> dict[Edge, Told]:
-    """What a model says of each pair both images of which it holds; `sights` by the images' numbers."""
+    """Compare a model with each pair whose images it both contains; `sights` by image index."""
     surfaces = {image: _surface(sight, views.lattices[image]) for image, sight in sights.items()}
     return {
         (i, j): _one_way(views, sights, surfaces, witnesses, i, j) + _one_way(views, sights, surfaces, witnesses, j, i)
@@ -73,7 +73,7 @@ def compare(views: Views, sights: Mapping[int, Sight], witnesses: list[np.ndarra
 
 
 def _surface(sight: Sight, lattice: Lattice) -> _Surface:
-    """Of the points that a place sees that of median depth."""
+    """The point of median depth at each place."""
     points, depths = np.full((lattice.count, 3), np.nan), np.full(lattice.count, np.nan)
     _, depth = sight.project(sight.points)
     cell, is_inside = lattice.nearest(sight.keypoints * (np.array([lattice.columns, lattice.rows]) / sight.size))

@@ -1,4 +1,4 @@
-"""Triangles of images: whether the way over a third image ends where the direct one does."""
+"""Triangles of images: whether the warp via a third image agrees with the direct one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from .lattice import Edge, Views
 
 Triangle = tuple[int, int, int]
-# Triangles looked at for each pair; common places that a triangle must have; cells by which two ways may differ.
+# Maximum triangles per pair; minimum common places of a triangle; maximum difference of two warps in cells.
 _PER_EDGE = 12
 _FEWEST_PLACES, _CELLS = 81, 2.4
 
 
 def choose_triangles(views: Views) -> list[Triangle]:
-    """Three images that are all paired, ascending, up to 12 for every pair, those whose pairs match most first."""
+    """Triples of mutually paired images, ascending; up to 12 per pair, those with the most matches first."""
     neighbours = [set(others) for others in views.neighbours]
     matched = {edge: int(views.flow(*edge).matched.sum()) for edge in views.edges}
     found: set[Triangle] = set()
@@ -30,8 +30,8 @@ def choose_triangles(views: Views) -> list[Triangle]:
 
 
 def measure_agreement(views: Views) -> dict[Triangle, float]:
-    """For each triangle the share of places whose way over a third image ends where the direct one does, of all three
-    ways round; without those of which hardly any can be followed both ways."""
+    """For each triangle the share of places where the warp via a third image agrees with the direct one, over all three
+    choices of the third; triangles with hardly any common places are left out."""
     measured = {triangle: _agreement(views, triangle) for triangle in choose_triangles(views)}
     return {triangle: share for triangle, share in measured.items() if share is not None}
 
@@ -45,7 +45,7 @@ def _agreement(views: Views, triangle: Triangle) -> float | None:
         cell, is_inside = views.lattices[over].nearest(there.targets[start])
         usable = is_inside & onward.matched[cell]
         start, cell = start[usable], cell[usable]
-        # Within half a cell the warp is taken for a shift.
+        # Within half a cell the warp is treated as a translation.
         ends = onward.targets[cell] + there.targets[start] - views.lattices[over].places()[cell]
         off = np.linalg.norm(ends - direct.targets[start], axis=1)
         agreeing, followed = agreeing + int((off < _CELLS).sum()), followed + len(start)

@@ -1,6 +1,6 @@
-"""What only few pairs match: a detail that tells a place from those that look like it.
+"""Unique places: details that few pairs match, which distinguish a place from its look-alikes.
 
-Where many pairs of an image miss a place, those that match it show the same detail: what they match speaks for them.
+Where many pairs of an image miss a place, those that match it show the same detail, which is evidence for them.
 
 Source of the idea: Yan, Yang, Zhang and Xiao, Distinguishing the Indistinguishable: Exploring Structural Ambiguities
 via Geodesic Context, CVPR 2017, who tell unique tracks from common ones by the images that see them.
@@ -15,15 +15,15 @@ import numpy as np
 from .lattice import Edge, Views
 from .missing import Missing
 
-# A place is a detail where so many of an image's pairs miss it, by warps alone and where photographs are seen, and this
-# share of those that match or miss it.
+# A place is a detail if at least this many of an image's pairs miss it, by warps alone and with photographs, and at
+# least this share of those that match or miss it.
 _FEWEST, _SHARE = (3, 2), 0.3
 
 
 def measure_unique(views: Views, found: Mapping[Edge, Missing], doubted: Collection[Edge]) -> np.ndarray:
-    """(E,) for each pair the places of both images that it matches and others, of those that are doubted, miss.
+    """(E,) for each pair the number of places of both images that it matches and doubted pairs miss.
 
-    A place counts by the logarithm of how many pairs might match it for each that does.
+    A place is weighted by the logarithm of the number of pairs that match or miss it per pair that matches it.
     """
     matched = [np.zeros(lattice.count) for lattice in views.lattices]
     missed = [np.zeros(lattice.count) for lattice in views.lattices]

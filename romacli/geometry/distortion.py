@@ -1,4 +1,4 @@
-"""Fundamental matrices of distorted pictures, for many pairs at once.
+"""Fundamental matrices of distorted images, for many pairs at once.
 
 Distortion is one number d: the ray of a point (x, y) from the centre goes through (x, y, 1 + d (x^2 + y^2)). Source:
 Fitzgibbon, Simultaneous linear estimation of multiple view geometry and lens distortion, CVPR 2001.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 _ROUNDS = 4
-# The typical coordinate, in longer sides, by which rows and columns of the equations are balanced.
+# A typical coordinate, in long sides, to balance the rows and columns of the equations.
 _TYPICAL = 0.35
 
 
@@ -17,8 +17,8 @@ def fit_fundamental(points: np.ndarray, distortion: np.ndarray | float) -> tuple
     """Fundamental matrices by the eight-point algorithm, reweighted so that wrong matches count little.
 
     Args:
-        points: (N, 2, M, 2) matches of N pairs, in longer sides from the centres. distortion: per longer side squared,
-            one number for all or (N, 2, 1) for both images of each pair.
+        points: (N, 2, M, 2) matches of N pairs, in long sides from the image centres. distortion: per long side
+            squared, one number for all or (N, 2, 1) for both images of each pair.
 
     Returns:
         F (N, 3, 3) between undistorted points, x1^T F x0 = 0, of unit norm; (N, M) Sampson errors of the points where

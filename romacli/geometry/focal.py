@@ -1,7 +1,7 @@
-"""Focal lengths from fundamental matrices, in longer sides of the picture.
+"""Focal lengths from fundamental matrices, in long sides of the image.
 
 For the true focal lengths, E = K1^T F K0 has two equal singular values. Each pair gives a residual at every focal
-length; these are combined robustly, so that a few wrong pairs have little influence.
+length; these are combined robustly, so a few wrong pairs have little influence.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 STEP = float(FOCAL_LENGTHS[1] / FOCAL_LENGTHS[0])
 # Residuals are truncated here.
 _MOST_RESIDUAL = 0.1
-# The estimate must be sharp: a few per cent of spread over bootstraps, and clearly better than 1.5 times it.
+# An estimate is sharp if bootstraps spread by a few per cent, and it fits clearly better than 1.5 times its value.
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
-# Joint estimates: where Cauchy's loss bends, and how far focal lengths are from the usual one, in logarithms.
+# Joint estimates: the scale of the Cauchy loss, and the standard deviation of log focal lengths.
 _SCALE, _USUAL_SPREAD = 0.02, 0.7
 _MOST_STEPS, _MOST_GRADIENTS, _LONGEST_STEP, _DERIVATIVE_STEP = 60, 100, 0.3, 1e-5
 _DAMPING, _MOST_DAMPING, _LITTLE = 1e-3, 1e4, 1e-6
-# A centre is sought in steps that are halved, from the first to the last, no farther than this from the middle.
+# Search for the principal point: first and last step, which is halved in between, and the maximum distance.
 _FIRST_STEP, _LAST_STEP, _FARTHEST = 0.08, 0.005, 0.5
 
 
 def drawn_anew(count: int) -> np.ndarray:
-    """(draws, count) rows of pairs, drawn with replacement; always the same."""
+    """(draws, count) bootstrap samples of pairs, always the same."""
     return np.random.default_rng(0).integers(0, count, (_DRAWS, count))
 
 
@@ -33,7 +33,7 @@ def focal_curves(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     """(focal lengths, N) truncated residuals of pairs at each focal length.
 
     Args:
-        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths; NaN for the one that is sought.
+        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths; NaN for the unknown one.
     """
     curves = np.empty((len(FOCAL_LENGTHS), len(matrices)))
     for index, length in enumerate(FOCAL_LENGTHS):
@@ -46,7 +46,7 @@ def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.
     """(focal lengths, M) residuals of the pairs of one camera at each of its focal lengths.
 
     Args:
-        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) the rows of the cameras of both ends.
+        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) rows of the two cameras.
         focal: (C,) focal lengths of all cameras.
     """
     chosen = (cameras == camera).any(axis=1)
@@ -55,14 +55,14 @@ def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.
 
 
 def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The focal lengths (C,) of all cameras that together explain the pairs best, sought from the usual ones.
+    """The focal lengths (C,) of all cameras that jointly explain the pairs best.
 
-    Minimises `pair_costs` plus `focal_costs` over the logarithms of the focal lengths by the method of Levenberg and
-    Marquardt. A focal length that no pair determines stays near the usual one.
+    Minimises `pair_costs` plus `focal_costs` over the logarithms of the focal lengths by Levenberg-Marquardt. A focal
+    length that no pair determines stays near its prior.
 
     Args:
-        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) the rows of the cameras of both ends.
-        usual: (C,) focal lengths to start from, and to be near to. free: (C,) bool, which may change.
+        matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) rows of the two cameras.
+        usual: (C,) initial values, which are also the prior. free: (C,) bool, which may change.
     """
     log, damping = np.log(usual), _DAMPING
 
@@ -87,12 +87,12 @@ def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, fr
 
 
 def pair_costs(matrices: np.ndarray, cameras: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """(N,) Cauchy's loss of what is left of each pair's essential constraint; arguments as of `joint_focal`."""
+    """(N,) Cauchy loss of the residual of each pair's essential constraint; arguments as for `joint_focal`."""
     return np.asarray(np.log1p((_left(matrices, *focal[cameras].T) ** 2).sum(axis=1) / _SCALE**2))
 
 
 def focal_costs(focal: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """(C,) what focal lengths unlike the usual ones cost, in the unit of `pair_costs`."""
+    """(C,) the cost of deviations from the prior, in the unit of `pair_costs`."""
     return np.asarray((np.log(focal / usual) / _USUAL_SPREAD) ** 2)
 
 
@@ -105,7 +105,7 @@ def _left(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nda
 
 
 def _normal_equations(matrices: np.ndarray, cameras: np.ndarray, log: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weighted 2x2 blocks (N, 2, 2) of J^T J, one for each pair, and the gradient (C,) of the pairs' costs."""
+    """The weighted blocks (N, 2, 2) of J^T J, one per pair, and the gradient (C,) of the pairs' costs."""
     ends = log[cameras]
     left = _left(matrices, *np.exp(ends).T)
     moved = (ends + np.eye(2)[:, None] * _DERIVATIVE_STEP).transpose(0, 2, 1)
@@ -137,7 +137,7 @@ def _step(blocks: np.ndarray, slope: np.ndarray, cameras: np.ndarray, free: np.n
 
 
 def _added(values: np.ndarray, cameras: np.ndarray, count: int) -> np.ndarray:
-    """Sum values (N, 2) of both ends of pairs by camera, (count,)."""
+    """Sum values (N, 2) of the pairs' cameras by camera, (count,)."""
     return np.bincount(cameras.ravel(), values.ravel(), minlength=count).astype(float)
 
 
@@ -147,13 +147,13 @@ def best_focal(curves: np.ndarray) -> float:
 
 
 def focal_alone(matrices: np.ndarray) -> float:
-    """The focal length of a camera by pairs with itself, (N, 3, 3)."""
+    """The focal length of a camera from pairs (N, 3, 3) within it."""
     unknown = np.full(len(matrices), np.nan)
     return best_focal(focal_curves(matrices, unknown, unknown))
 
 
 def sharp_focal(curves: np.ndarray) -> tuple[float, float, float] | None:
-    """The focal length that fits most pairs and what encloses 90 % of bootstraps; None if it is not sharp."""
+    """The best focal length and the bounds of 90 % of bootstraps; None if it is not sharp."""
     total = curves.sum(axis=1)
     best = int(np.argmin(total))
     focal = FOCAL_LENGTHS[best]
@@ -166,7 +166,7 @@ def sharp_focal(curves: np.ndarray) -> tuple[float, float, float] | None:
 
 
 def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How far K1^T F K0 are from essential matrices: (a^2 - b^2) / (a^2 + b^2) of their two singular values.
+    """The deviation of K1^T F K0 from essential matrices: (a^2 - b^2) / (a^2 + b^2) of their two singular values.
 
     Args:
         matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths of both cameras in the same unit.
@@ -185,7 +185,7 @@ def _essential(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
 
 
 def shifted(matrices: np.ndarray, first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """F (N, 3, 3) between points from other centres, by where these lay before: (2,), or (N, 2) for each pair."""
+    """F (N, 3, 3) for coordinates relative to other centres, given in the old coordinates: (2,), or (N, 2) per pair."""
     moves = np.tile(np.eye(3), (2, len(matrices), 1, 1))
     moves[0, :, :2, 2], moves[1, :, :2, 2] = first, second
     moved = moves[1].transpose(0, 2, 1) @ matrices @ moves[0]
@@ -193,10 +193,10 @@ def shifted(matrices: np.ndarray, first: ArrayLike, second: ArrayLike) -> np.nda
 
 
 def best_centre(matrices: np.ndarray) -> tuple[tuple[float, float], float]:
-    """Where from the middle the optical axis of a camera meets its pictures, by pairs of its own (N, 3, 3).
+    """The principal point of a camera relative to the image centre, from pairs (N, 3, 3) within the camera.
 
     Returns:
-        (x, y) in longer sides; how many times as large as there the residuals are with the axis in the middle.
+        (x, y) in long sides; the ratio of the residuals at the image centre to those there.
     """
     unknown = np.full(len(matrices), np.nan)
 

@@ -1,1 +1,1 @@
-"""Calibrate cameras by the pairs of a database."""
+"""Calibrate cameras from the verified pairs of a database."""

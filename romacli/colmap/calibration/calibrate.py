@@ -1,4 +1,4 @@
-"""Uncalibrated cameras from all fundamental matrices of a database: focal lengths, distortion and centres."""
+"""Calibrate cameras from all fundamental matrices of a database: focal lengths, distortion and principal points."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .lengths import Answer, focal_lengths
 from .pairs import FEWEST_PAIRS, NUM_FOCAL, Camera, Pairs, read_cameras, read_pairs
 from .sharing import find_mixtures, find_separations
 
-# In longer sides: optical axes of cropped photographs are farther off the middle than this.
+# Distance of the principal point from the image centre, in long sides, that indicates cropped photographs.
 _CROPPED = 0.04
-# How much better another centre has to explain the pairs, and what distortion at the edge only fisheyes have.
+# Minimum ratio of residuals in favour of another principal point; distortion at the edge that only fisheyes have.
 _CLEAR, _FISHEYE_EDGE = 2.0, 0.1
 # COLMAP's numbers of fisheye models.
 _FISHEYES = (5, 8, 9)
@@ -35,14 +35,14 @@ def calibrate_database(
 ) -> Findings:
     """Set the focal length of cameras without a prior, where pairs determine it.
 
-    Cameras with a prior are not changed, but found if pairs contradict it. Nothing is changed where pairs do not
+    Cameras with a prior are not changed, but reported if pairs contradict it. Nothing is changed where pairs do not
     determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
 
     Args:
-        loose: names of images that share cameras for want of EXIF data: those that pairs clearly give another focal
-            length get cameras of their own, with the numbers they had in `former`.
-        verify_again: repeats the verification, if COLMAP did it: since 4.2 it estimates one focal length for two images
-            that share an unknown camera, so its matrices do not show that they differ.
+        loose: names of images that share cameras only because they lack EXIF data: those whose pairs clearly imply
+            another focal length get cameras of their own, with their ids in `former`.
+        verify_again: repeats COLMAP's verification, if used: since 4.2 it estimates one focal length for two images
+            that share an unknown camera, which hides that they differ.
     """
     with closing(sqlite3.connect(path)) as database:
         cameras = read_cameras(database)
@@ -79,7 +79,7 @@ def calibrate_database(
 
 
 def _write(database: sqlite3.Connection, number: int, camera: Camera, answer: Answer | None, lens: Lens | None) -> None:
-    """Give a camera its focal length and its centre, where they are known."""
+    """Write a camera's focal length and principal point, if estimated."""
     params, count = camera.params.copy(), NUM_FOCAL[camera.model]
     if answer is not None:
         params[:count] = answer.focal * camera.side
@@ -89,7 +89,7 @@ def _write(database: sqlite3.Connection, number: int, camera: Camera, answer: An
 
 
 def _about_centres(pairs: Pairs, cameras: Mapping[int, Camera], lenses: Mapping[int, Lens]) -> Pairs:
-    """The pairs relative to the optical axes of cameras without a prior."""
+    """The pairs relative to the principal points that are set."""
     off = np.zeros((len(cameras), 2))
     for row, (number, camera) in enumerate(cameras.items()):
         if (lens := lenses.get(number)) is not None and lens.is_set:
@@ -99,7 +99,7 @@ def _about_centres(pairs: Pairs, cameras: Mapping[int, Camera], lenses: Mapping[
 
 
 def _lenses(pairs: Pairs, cameras: Mapping[int, Camera]) -> Iterator[Lens]:
-    """Cameras that seem to be fisheyes or to have their centre far from the middle."""
+    """Cameras that seem to be fisheyes or to have principal points far from the image centre."""
     for row, (number, camera) in enumerate(cameras.items()):
         edge = -pairs.distortions[row].value / 4 if row in pairs.distortions else 0.0
         own = pairs.own(row)

@@ -1,4 +1,4 @@
-"""The distortion of cameras from pairs of their own, and matrices fitted again without it."""
+"""Estimate the distortion of cameras from pairs within each, and refit fundamental matrices without it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from romacli.types import Size
 
 from .pairs import FEWEST_PAIRS, Camera, Distortion, Pairs
 
-# Pairs fitted at once, and matches of each.
+# Pairs fitted at once, and matches per pair.
 _AT_ONCE, _MATCHES = 100, 300
-# Per longer side squared, from fisheyes to pincushions; then by finer steps near the best.
+# Per long side squared, from fisheye to pincushion; refined in smaller steps around the best.
 _DISTORTIONS = np.array([-3.2, -1.6, -0.8, -0.4, -0.2, -0.1, 0, 0.1, 0.2, 0.4, 0.8])
 # COLMAP's numbers of camera models without distortion.
 _PINHOLES = (0, 1)
 
 
 def without_distortion(database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera]) -> Pairs:
-    """The pairs without the distortion of their cameras, where a camera has enough pairs of its own."""
+    """The pairs without the distortion of cameras that have enough pairs within them."""
     sizes, found = [camera.size for camera in cameras.values()], {}
     for row, camera in enumerate(cameras.values()):
         own = pairs.own(row)
@@ -39,7 +39,7 @@ def without_distortion(database: sqlite3.Connection, pairs: Pairs, cameras: Mapp
 def fitted_again(
     database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera], rows: np.ndarray | None = None
 ) -> Pairs:
-    """The pairs with the matrices of some `rows`, or of all, fitted to their matches."""
+    """Refit the matrices of `rows`, by default all, to their matches."""
     rows = np.arange(len(pairs.matrices)) if rows is None else rows
     values = np.zeros(len(cameras))
     for row, one in pairs.distortions.items():
@@ -53,7 +53,7 @@ def fitted_again(
 
 
 def _distortion(points: np.ndarray) -> Distortion:
-    """By matches (N, 2, M, 2) of pairs of a camera with itself; 0 where pairs drawn anew do not agree on its sign."""
+    """From matches (N, 2, M, 2) of pairs within a camera; 0 if bootstrapped pairs disagree on its sign."""
 
     def misfit(values: np.ndarray, scale: float) -> np.ndarray:
         return np.array([np.log1p((fit_fundamental(points, one)[1] / scale) ** 2).mean(axis=1) for one in values])
@@ -72,7 +72,7 @@ def _distortion(points: np.ndarray) -> Distortion:
 
 
 def _matches(database: sqlite3.Connection, pairs: Pairs, rows: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
-    """(N, 2, M, 2) some inliers of N pairs, in longer sides from the pictures' centres; few are repeated."""
+    """(N, 2, M, 2) sampled inliers of N pairs, in long sides from the image centres; repeated if there are few."""
     points = lru_cache(maxsize=256)(partial(image_points, database))
     found = np.empty((len(rows), 2, _MATCHES, 2))
     for place, row in enumerate(rows):

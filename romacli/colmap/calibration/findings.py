@@ -1,4 +1,4 @@
-"""What the pairs of a database say of its cameras, in sentences."""
+"""The results of calibration, and messages about them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class Calibration:
-    """The focal length of a camera in px, by `pairs` pairs, from low to high: what pairs drawn anew, another distortion
-    and a centre off the middle make of it. before: what the database had, in px; is_prior: out of EXIF data."""
+    """The focal length of a camera in px from `pairs` pairs, with bounds from bootstrapping, distortion and the
+    principal point. before_px: the value in the database; is_prior: whether that was from EXIF data."""
 
     camera: int
     focal_length_px: float
@@ -25,14 +25,14 @@ class Calibration:
 
     @property
     def contradicts(self) -> bool:
-        """Whether EXIF data and pairs disagree, by more than the spread and a quarter."""
+        """Whether EXIF data and pairs disagree by more than the bounds and 25 %."""
         ratio = self.before_px / self.focal_length_px
         spread = self.high_px / self.low_px
         return self.is_prior and not 1 / (1.25 * spread) < ratio < 1.25 * spread
 
     @property
     def source(self) -> str:
-        """What the focal length is from, and what EXIF data say."""
+        """The source of the focal length, and the value in EXIF data."""
         exif = f"say {self.before_px:.0f} px" if self.is_prior else "have none"
         spread = f"{self.low_px:.0f} to {self.high_px:.0f} px"
         return f"from {counted(self.pairs, 'pair')} ({spread}); EXIF data {exif}"
@@ -43,7 +43,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Photographs of a shared camera whose pairs imply another focal length, in px, than the rest."""
+    """Photographs of a shared camera whose pairs imply another focal length than those of the others."""
 
     camera: int
     names: tuple[str, ...]
@@ -61,8 +61,8 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Separation:
-    """Photographs that shared a camera for want of EXIF data and got cameras of their own, as their focal lengths in px
-    by their pairs differ; kept: how many go on sharing it."""
+    """Photographs that shared a camera for lack of EXIF data and got cameras of their own, as their pairs imply
+    different focal lengths; kept: number of photographs that still share it."""
 
     camera: int
     names: tuple[str, ...]
@@ -83,10 +83,10 @@ class Separation:
 
 @dataclass(frozen=True)
 class Lens:
-    """What the pairs of a camera say against its model.
+    """Evidence of the pairs against a camera's model.
 
-    edge: by how much of its distance the middle of a longer edge lies nearer the centre than without distortion;
-    centre_px: where the optical axis meets the photographs, if that is far from their middle; is_set: and is taken.
+    edge: relative inward displacement of the middle of a short edge by distortion; centre_px: the principal point, if
+    it is far from the image centre; is_set: whether it was written to the database.
     """
 
     camera: int
@@ -111,7 +111,7 @@ class Lens:
 
 @dataclass(frozen=True)
 class Findings:
-    """What pairs say of the cameras of a database."""
+    """All results for a database."""
 
     calibrations: tuple[Calibration, ...] = ()
     mixtures: tuple[Mixture, ...] = ()

@@ -1,4 +1,4 @@
-"""The focal lengths of cameras from all pairs, with bounds."""
+"""Estimate the focal lengths of cameras from all pairs, with bounds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from romacli.geometry.focal import STEP, curves_of, focal_alone, joint_focal, sh
 
 from .pairs import FEWEST_PAIRS, Camera, Pairs
 
-# Bounds farther apart than this factor are worthless.
+# Estimates whose bounds differ by more than this factor are discarded.
 _WIDEST = 2.0
-# In longer sides: optical axes of whole photographs are hardly farther off the middle.
+# Maximum distance of principal points of uncropped photographs from the image centre, in long sides.
 _OFF_CENTRE = 0.02
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A focal length and its bounds, in longer sides, by `pairs` pairs."""
+    """A focal length and its bounds, in long sides, from `pairs` pairs."""
 
     focal: float
     low: float
@@ -29,10 +29,10 @@ class Answer:
 
 
 def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> dict[int, Answer]:
-    """The focal lengths of cameras, by their numbers; those of cameras with a prior are estimated too.
+    """The focal lengths of cameras by id, including those with a prior.
 
-    The bounds include the spread over bootstrapped pairs, and the effects of distortion that fits as well and of a
-    centre off by 2 %.
+    The bounds combine the spread over bootstrapped pairs with the effects of equally plausible distortion and of a
+    principal point off by 2 %.
     """
     current = joint_lengths(pairs, cameras)
     found = {}
@@ -51,14 +51,14 @@ def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> dict[int, Answ
 
 
 def joint_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> np.ndarray:
-    """(C,) the best focal lengths of cameras by all pairs, determined or not; priors are kept."""
+    """(C,) the best joint estimate of the focal lengths of cameras, determined or not; priors are fixed."""
     is_prior = np.array([camera.is_prior for camera in cameras.values()], bool)
     known = np.array([camera.focal for camera in cameras.values()])
     return joint_focal(pairs.matrices, pairs.cameras, np.where(is_prior, known, DEFAULT_FOCAL_FACTOR), ~is_prior)
 
 
 def _factors_off_centre(pairs: Pairs, row: int) -> list[list[float]]:
-    """By how much focal lengths change where the optical axis is off the middle, across and along."""
+    """The factors by which focal lengths change if the principal point is off, in x and in y."""
     matrices = pairs.matrices[pairs.own(row)]
     if len(matrices) < FEWEST_PAIRS:
         return []

@@ -1,4 +1,4 @@
-"""The cameras of a database and the fundamental matrices of its pairs, in longer sides of the photographs."""
+"""Read the cameras of a database and the fundamental matrices of its pairs, in long sides of the images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from romacli.colmap.access import images_of
 from romacli.types import Size
 
 FEWEST_PAIRS = 6
-# Pairs within one camera from which its distortion and centre are estimated.
+# Maximum pairs within a camera from which its distortion and principal point are estimated.
 _MOST_OWN = 100
-# Number of focal lengths at the head of the parameters, by COLMAP's number of the camera model; others are left alone.
+# Number of leading parameters that are focal lengths, by COLMAP's id of the camera model; other models are not changed.
 NUM_FOCAL = {0: 1, 1: 2, 2: 1, 3: 1, 4: 2, 5: 2, 8: 1, 9: 1}
 
 
@@ -31,13 +31,13 @@ class Camera:
 
     @property
     def focal(self) -> float:
-        """In longer sides."""
+        """In long sides."""
         return float(self.params[0]) / self.side
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """See `fit_fundamental`; factors: by which focal lengths change with the bounds of the value."""
+    """value: see `fit_fundamental`; factors: changes of the focal length at the bounds of the value."""
 
     value: float
     factors: list[float]
@@ -45,8 +45,8 @@ class Distortion:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Fundamental matrices (N, 3, 3) in longer sides from the pictures' centres, (N, 2) the rows of cameras and the ids
-    of images; the distortion that the matrices are free of, by row of the camera."""
+    """Fundamental matrices (N, 3, 3) in long sides from the image centres, camera rows and image ids (N, 2); the
+    distortion removed from the matrices, by camera row."""
 
     matrices: np.ndarray
     cameras: np.ndarray
@@ -54,13 +54,13 @@ class Pairs:
     distortions: Mapping[int, Distortion] = field(default_factory=dict)
 
     def own(self, row: int) -> np.ndarray:
-        """Rows of some pairs of a camera with itself, spread over all of them."""
+        """Rows of pairs within a camera, evenly sampled if there are many."""
         own = np.flatnonzero((self.cameras == row).all(axis=1))
         return own[np.linspace(0, len(own) - 1, min(len(own), _MOST_OWN)).round().astype(int)]
 
 
 def read_cameras(database: sqlite3.Connection) -> dict[int, Camera]:
-    """The cameras that have focal lengths, by number."""
+    """The cameras with focal lengths, by id."""
     query = "SELECT camera_id, model, width, height, params, prior_focal_length FROM cameras"
     return {
         camera: Camera(model, (width, height), np.frombuffer(params, np.float64), bool(is_prior))

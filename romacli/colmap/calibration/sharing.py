@@ -1,4 +1,4 @@
-"""Photographs that share a camera, though their pairs imply different focal lengths."""
+"""Find photographs that share a camera although their pairs imply different focal lengths."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from .findings import Mixture, Separation
 from .lengths import joint_lengths
 from .pairs import FEWEST_PAIRS, Camera, Pairs
 
-# Photographs that share a camera and are judged one by one, and the factor between them that is no error of it.
+# Minimum photographs of a camera that are checked individually, and minimum ratio of focal lengths that differ.
 _FEWEST_SHARING, _MOST_APART = 4, 1.3
-# Where no focal length fits all, each photograph may have its own, if residuals are so many times less then.
+# Minimum ratio of residuals in favour of individual focal lengths where no single one fits all.
 _CLEARLY_APART = 4.0
-# Of the pairs that separate focal lengths explain: the mean cost of a shared one that is wrong, and how many times that
-# of separate ones it is. Measured: 1.4 to 3.9 and 2.6 to 13 where zooms differ, at most 0.3 where they do not.
+# For pairs that individual focal lengths explain: minimum mean cost of a wrong shared one, and its minimum ratio to the
+# cost of individual ones. Measured: 1.4 to 3.9 and 2.6 to 13 where zooms differ, at most 0.3 where they do not.
 _EXPLAINED, _MISFIT, _MUCH_WORSE = float(np.log(2)), 1.0, 2.0
 _LEAST_SPREAD = float(np.log(1.2))
-# Photographs within this factor of the usual focal length go on sharing a camera if they are this share, and this many.
+# Photographs within this factor of the most common focal length keep sharing a camera if at least this share, and this
+# many, do.
 _ALIKE, _MOST_ALIKE, _FEWEST_ALIKE = 1.1, 2 / 3, 6
 
 
 def find_mixtures(
     database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera], answered: Collection[int]
 ) -> Iterator[Mixture]:
-    """Photographs that do not fit the camera that they share without evidence."""
+    """Photographs that do not fit the camera they share, for cameras without a prior."""
     name_of = dict(database.execute("SELECT image_id, name FROM images"))
     for row, (number, camera) in enumerate(cameras.items()):
         mine = (pairs.cameras == row).all(axis=1)
@@ -55,9 +56,9 @@ def find_mixtures(
 def find_separations(
     database: sqlite3.Connection, pairs: Pairs, cameras: Mapping[int, Camera], loose: Collection[str]
 ) -> Iterator[Separation]:
-    """Photographs whose pairs fit far better with focal lengths of their own than with one that they share.
+    """Photographs whose pairs fit individual focal lengths far better than a shared one.
 
-    Where that is clear for one camera, the photographs of every camera are compared.
+    If that is clear for one camera, the photographs of all cameras are compared.
     """
     rows_of_images = database.execute("SELECT image_id, name, camera_id FROM images").fetchall()
     name_of = {image: name for image, name, _ in rows_of_images}
@@ -79,7 +80,7 @@ def find_separations(
         return
 
     def is_clear(row: int | None) -> bool:
-        """Whether separate focal lengths are far better, for one camera or for all together."""
+        """Whether individual focal lengths are far better, for one camera or for all together."""
         mine = (is_loose if row is None else pairs.cameras == row).any(axis=1) & (after < _EXPLAINED)
         least = after[mine].sum() + costs[single if row is None else own[row]].sum()
         much = max(_MISFIT * mine.sum(), _MUCH_WORSE * least)
@@ -97,14 +98,14 @@ def find_separations(
 
 
 def _odd(lengths: np.ndarray) -> np.ndarray:
-    """Which focal lengths differ from the usual one: all, unless most are close to one."""
+    """Which focal lengths differ from the most common one: all, unless most are close to one value."""
     is_near = np.abs(np.log(lengths[:, None] / lengths)) < np.log(_ALIKE)
     usual = is_near[is_near.sum(axis=1).argmax()]
     return ~usual if usual.sum() >= max(_FEWEST_ALIKE, _MOST_ALIKE * len(lengths)) else np.ones_like(usual)
 
 
 def _apart_from(usual: float, pairs: Pairs, images: int) -> dict[int, float]:
-    """The focal lengths of those images that their pairs determine if the others have the usual one."""
+    """The focal lengths of images whose pairs determine them, given the usual one for the others."""
     focal = np.full(images, usual)
     curves = {image: curves_of(pairs.matrices, pairs.cameras, image, focal) for image in range(images)}
     found = {image: sharp_focal(one) for image, one in curves.items() if one.shape[1] >= FEWEST_PAIRS}
@@ -112,7 +113,7 @@ def _apart_from(usual: float, pairs: Pairs, images: int) -> dict[int, float]:
 
 
 def _all_apart(usual: float, pairs: Pairs, images: int) -> dict[int, float]:
-    """The focal lengths of all images, estimated jointly, if they explain the pairs much better than the usual one."""
+    """The jointly estimated focal lengths of all images, if they explain the pairs much better than the usual one."""
     start = np.full(images, usual)
     current = joint_focal(pairs.matrices, pairs.cameras, start, np.ones(images, bool))
     shared, own = (residuals(pairs.matrices, *focal[pairs.cameras].T).sum() for focal in (start, current))
