@@ -1,1 +1,1 @@
-"""A COLMAP database into a model, and what a model tells."""
+"""Map a COLMAP database to a model, and evaluate models."""

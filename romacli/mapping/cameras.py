@@ -1,4 +1,4 @@
-"""The cameras of a model: as arrays, pixels to rays and points to pixels, and for the photographs of a job."""
+"""The cameras of a model: pixels to rays, points to pixels, and assignment to the photographs of a job."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class PosedCamera:
     camera: Any  # pycolmap.Camera
 
     def rays(self, points: np.ndarray) -> np.ndarray:
-        """Where the rays of points (n, 2), in COLMAP pixels, meet depth 1, as (n, 2); NaN where there is no ray."""
+        """The rays of COLMAP pixels (n, 2) as points (n, 2) at depth 1; NaN where there is none."""
         found = self.camera.cam_from_img(np.asarray(points, np.float64).reshape(-1, 2))
         return np.asarray(found, np.float64).reshape(-1, 2)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """The COLMAP pixels (n, 2) of points (n, 3) in this camera's frame; NaN where they are not in front of it."""
+        """The COLMAP pixels (n, 2) of points (n, 3) in this camera's frame; NaN if not in front of it."""
         points = np.asarray(points, np.float64).reshape(-1, 3)
         found = np.full((len(points), 2), np.nan)
         front = points[:, 2] > 0
@@ -59,7 +59,7 @@ def read_cameras(model_folder: Path) -> list[PosedCamera]:
 
 
 def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list[CameraSpec], dict[str, int]]:
-    """The cameras of a model, and the index of each photograph's by name, for those photographs that have a pose.
+    """The cameras of a model, and the index of each photograph's camera by name, for photographs with a pose.
 
     Raises:
         InputError: there is no model, none of its images is among the photographs, or one has another size.

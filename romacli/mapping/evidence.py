@@ -1,4 +1,4 @@
-"""Whether a model can be believed, and which of two is the better one: by the verified matches that its points hold."""
+"""Judge whether a model is plausible, and which of two is better, by the verified matches that its points explain."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from romacli.words import counted
 from .incremental import ENOUGH
 from .supply import measure_supply
 
-# Focal lengths in longer sides that hardly a lens has, and the factor that a mapper may correct a known one by.
+# Plausible focal lengths in long sides, and the maximum factor between a known focal length and the refined one.
 _FOCAL_PER_SIDE, _MOST_FACTOR = (0.2, 5.0), 1.6
-# A first term of distortion that moves the corner by more of its radius is none of a lens.
+# Maximum plausible displacement of a corner by the first distortion term, relative to its radius.
 _MOST_DISTORTION = 0.5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One mapper's work on `images`: images of its largest model, sizes of the others, what is against it.
+    """The result of one mapper on `images`: images of its largest model, sizes of the others, doubts about it.
 
-    evidence: the sum over all images of the share of their verified matches that the largest model's points hold.
+    evidence: sum over all images of the share of their verified matches that the largest model's points explain.
     """
 
     mapper: str
@@ -41,7 +41,7 @@ class Attempt:
 
     @property
     def ran_away(self) -> bool:
-        """Whether a camera of the largest model is one that no lens can be."""
+        """Whether a camera of the largest model is implausible."""
         return any("ran away" in doubt for doubt in self.doubts)
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Attempt:
 
 
 def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
-    """What speaks for and against the models of a database; it stays as it is."""
+    """Judge the models of a database, which is not changed."""
     supply = measure_supply(database)
     if not models:
         return Attempt(mapper, supply.images, doubts=("no model",))
@@ -67,7 +67,7 @@ def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
 
 
 def better(one: Attempt, other: Attempt) -> bool:
-    """Whether an attempt's largest model has more evidence than another's; that of cameras run away counts last."""
+    """Whether an attempt's largest model has more evidence than another's; models with runaway cameras rank last."""
     return _weight(one) > _weight(other)
 
 
@@ -76,7 +76,7 @@ def _weight(attempt: Attempt) -> tuple[bool, float]:
 
 
 def _runaways(model: Any, database: Path) -> Iterable[str]:
-    """A sentence for each camera that no lens can be, or that left its known focal length far behind."""
+    """A sentence for each camera that is implausible, or whose known focal length changed too much."""
     start = read_focal_lengths(database)
     for number, camera in model.cameras.items():
         side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
@@ -93,7 +93,7 @@ def _runaways(model: Any, database: Path) -> Iterable[str]:
 
 
 def _evidence(model: Any, database: Path) -> float:
-    """The sum over images of the share of their verified matches both ends of which see one point of a model."""
+    """The sum over images of the share of their verified matches whose ends observe one point of a model."""
     with closing(open_readonly(database)) as connection:
         counts = dict(connection.execute("SELECT image_id, rows FROM keypoints"))
         rows = connection.execute("SELECT pair_id, rows, data FROM two_view_geometries WHERE rows > 0").fetchall()

@@ -1,4 +1,4 @@
-"""A model and the GPS positions of its photographs: how well they agree, and the model moved to where they are."""
+"""Compare a model with the GPS positions of its photographs, and align it to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import Position, east_north_up, position_fault
 
 GEOREFERENCE = "georeference.json"
-# A similarity fits any two places.
+# A similarity fits any two positions.
 FEWEST_POSITIONS = 3
 _ROUNDS = 30
 _WGS84 = 0
@@ -27,11 +27,11 @@ _WGS84 = 0
 
 @dataclass(frozen=True)
 class GpsFit:
-    """How far a model's cameras are from their GPS positions after the similarity that fits them best.
+    """Distances of a model's cameras from their GPS positions after alignment by the best similarity.
 
     residuals_m: distance in m by image name. to_metres: from the model's frame to m east, north and up of `origin`
-    (latitude, longitude, altitude in degrees and m). extent_m: diagonal of the box of the positions; width_m: their RMS
-    distance from the line that fits them best.
+    (latitude, longitude, altitude in degrees and m). extent_m: diagonal of the bounding box of the positions; width_m:
+    their RMS distance from the best-fitting line.
     """
 
     residuals_m: Mapping[str, float]
@@ -61,10 +61,9 @@ class GpsFit:
 
 
 def fit_gps(centres: Mapping[str, np.ndarray], gps: Mapping[str, Position]) -> GpsFit | None:
-    """Compare camera centres with GPS positions; None where fewer than three images have both, or all are one place.
+    """Compare camera centres with GPS positions; None if fewer than three images have both, or all coincide.
 
-    The similarity weighs down positions that lie further off than most, so that a single wrong one keeps its error
-    to itself.
+    Outlying positions are down-weighted, so a single wrong one does not affect the others.
 
     Args:
         centres: (3,) in the model's frame, by image name.
@@ -95,10 +94,10 @@ def fit_gps(centres: Mapping[str, np.ndarray], gps: Mapping[str, Position]) -> G
 
 
 def read_gps(database: Path) -> dict[str, Position]:
-    """The believable GPS positions among a database's pose priors, by image name.
+    """The plausible GPS positions among a database's pose priors, by image name.
 
     Raises:
-        StoreError: it is no COLMAP database.
+        StoreError: it is not a COLMAP database.
     """
     try:
         with closing(open_readonly(database)) as connection:
@@ -116,11 +115,11 @@ def read_gps(database: Path) -> dict[str, Position]:
 
 
 def compare_with_gps(model_folder: Path, database: Path) -> GpsFit | None:
-    """Compare a model with the pose priors of the database it was made of; None where those tell nothing.
+    """Compare a model with the pose priors of the database it was made from; None if they do not suffice.
 
     Raises:
         InputError: the folder contains no model.
-        StoreError: the database is none of COLMAP's.
+        StoreError: the file is not a COLMAP database.
     """
     gps = read_gps(database)
     if len(gps) < FEWEST_POSITIONS:
@@ -129,12 +128,12 @@ def compare_with_gps(model_folder: Path, database: Path) -> GpsFit | None:
 
 
 def georeference(model_folder: Path, database: Path) -> GpsFit:
-    """Move a model to the GPS positions of its photographs: m east, north and up of an origin written beside it.
+    """Align a model to the GPS positions of its photographs: m east, north and up of an origin written next to it.
 
-    A model that is there already stays as it is.
+    A georeferenced model is not changed.
 
     Raises:
-        NothingFoundError: the positions do not tell where it is; it stays as it is.
+        NothingFoundError: the positions do not determine the alignment; the model is not changed.
     """
     fit = compare_with_gps(model_folder, database)
     if fit is None:

@@ -1,8 +1,8 @@
 """COLMAP's incremental mapper, started from preselected pairs on a few good tracks; the others are added at the end.
 
-Most of a mapper's time goes into adjusting ten thousand points an image again and again, and into pairs that it tries
-to start from. Here it starts from what is known to be a good pair, without distortion, and places the images by some
-hundred tracks each. Then the rest is triangulated and all is adjusted, in the end by a robust loss.
+Most of a mapper's time is spent on repeated bundle adjustment with ten thousand points per image, and on trying initial
+pairs. Here it starts from a known good pair, without distortion, and registers images by some hundred tracks each. Then
+the remaining tracks are triangulated and everything is adjusted, finally with a robust loss.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from .signals import signals_end_the_process
 from .supply import largest_group
 from .thinning import thin, widen
 
-# Pairs that a model is started from until one yields any, and models until one has most images of its group.
+# Maximum initial pairs tried for a model, and models tried until one has most images of its group.
 _STARTS, _MODELS = 5, 2
 ENOUGH = 0.9
 _MOST_MODELS = 50
-# Time limit, at which COLMAP returns what it has; none of our models took a tenth of it.
+# Time limit, at which COLMAP returns what it has; typical models take less than a tenth of it.
 _SECONDS, _SECONDS_PER_IMAGE = 120, 30
-# Early adjustments need not be the last word.
+# Early adjustments need not converge fully.
 _TOLERANCE, _REFINEMENTS, _GROWTH = 1e-6, 2, 1.3
 _OWN_TRIALS = 10
 # Scale of the Cauchy loss in the final adjustment.
 _CAUCHY_PX = 0.5
-# Distortion is left out if it lowers the cost of an adjustment by less: where it and the focal length hardly differ in
-# effect, as of long lenses, both would be wrong.
+# Minimum relative gain in cost for distortion to be estimated: where its effect hardly differs from that of the focal
+# length, as with long lenses, both would be wrong.
 _LEAST_GAIN = 0.01
-# Iterations of that adjustment, and of one that moves points alone: more of them change cameras by less than 0.005
-# degrees on photographs, and take up to three times as long.
+# Iterations of that adjustment, and of one that moves only points: more change cameras of photographs by less than
+# 0.005 degrees, and take up to three times as long.
 _MOST_STEPS, _MOST_STEPS_OF_POINTS = 20, 5
 # Maximum reprojection error of observations that refinement did not confirm.
 _FITTING_PX = 1.4
 
 
 class HighWater:
-    """Hears of images placed, given up and placed again; tells of those beyond the most there were."""
+    """Receives counts of images registered, removed and registered again; reports only increases of the maximum."""
 
     def __init__(self, progress: Callable[[int], None] | None, images: int) -> None:
         self._progress, self._images = progress or (lambda _: None), images
         self._before = self._now = self._most = 0
 
     def begin(self, before: int) -> None:
-        """A further model is begun after models of so many images."""
+        """Start another model after models with this many images."""
         self._before = self._now = before
 
     def first_pair(self) -> None:
@@ -71,7 +71,7 @@ class HighWater:
 
 
 def set_incremental(chosen: Any, given: MapperInput) -> None:
-    """What is asked of COLMAP's incremental mapper, in its own options."""
+    """Set the options of COLMAP's incremental mapper."""
     options, content = given.options, given.content
     chosen.num_threads, chosen.random_seed = options.threads, options.seed
     chosen.min_model_size = min(options.min_model_size, content.images)
@@ -83,15 +83,15 @@ def set_incremental(chosen: Any, given: MapperInput) -> None:
 
 
 def _allow_angles(chosen: Any, least_deg: float) -> None:
-    """Take points whose rays meet at such an angle."""
+    """Accept points with at least this triangulation angle."""
     chosen.triangulation.min_angle = chosen.mapper.filter_min_tri_angle = least_deg
 
 
 def map_incrementally(given: MapperInput, output: Path) -> Mapping[int, Any]:
-    """The models of a database, each of one group of images that pairs hold together, in `output`/0, 1, ...
+    """The models of a database, one per group of connected images, in `output`/0, 1, ...
 
-    The mapper looks at signals now and then and so ends at Ctrl-C by itself. With options of COLMAP's own, or rigs of
-    several cameras, it is left to itself.
+    The mapper checks for signals itself, so Ctrl-C ends it. With user-set COLMAP options, or rigs of several cameras,
+    COLMAP's mapper runs unmodified.
     """
     placed = HighWater(given.progress, given.content.images)
     given = replace(given, database=_with_known_fisheyes(given.database))
@@ -124,11 +124,11 @@ def map_incrementally(given: MapperInput, output: Path) -> Mapping[int, Any]:
 
 
 def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, least_deg: float) -> None:
-    """Triangulate all tracks of a model, register what they allow of `images`, and adjust all of it.
+    """Triangulate all tracks of a model, register what they allow of `images`, and adjust everything.
 
-    Squared errors come first: a robust loss alone would keep a camera from finding its distortion. It finds it by the
-    tracks the model has, which are few, so that a single adjustment of all by squared errors is left; or it is found to
-    have none. Matches that wait beside the verified ones come last, and move no camera.
+    Squared errors come first: a robust loss alone would prevent convergence of the distortion. Distortion is estimated
+    from the model's few tracks, or found to be absent, so a single adjustment of all tracks by squared errors suffices.
+    Matches that are not inliers are added last, and move no camera.
     """
     chosen = load_pycolmap().IncrementalPipelineOptions()
     set_incremental(chosen, given)
@@ -159,7 +159,7 @@ def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, le
 
 
 def _is_distorted(model: Any, chosen: Any) -> bool:
-    """Whether the tracks of a model fit clearly better where its cameras may have distortion."""
+    """Whether the tracks of a model fit clearly better if its cameras may have distortion."""
     pycolmap, costs = load_pycolmap(), []
     for is_allowed in (False, True):
         one, solving = pycolmap.Reconstruction(model), chosen.get_global_bundle_adjustment()
@@ -179,7 +179,7 @@ def _is_distorted(model: Any, chosen: Any) -> bool:
 
 
 def _straighten(model: Any) -> None:
-    """Take the distortion out of all cameras of a model."""
+    """Set the distortion of all cameras of a model to 0."""
     for camera in model.cameras.values():
         params = camera.params.copy()
         params[list(camera.extra_params_idxs())] = 0
@@ -187,10 +187,10 @@ def _straighten(model: Any) -> None:
 
 
 def _add_waiting(model: Any, database: Path, chosen: Any) -> None:
-    """Add the observations that the matches of verified pairs hold beside their inliers, where they fit the model.
+    """Add observations from matches of verified pairs that are not inliers, if they fit the model.
 
-    They are less accurate than the observations the model was built from, so they move points, under a robust loss, but
-    not cameras.
+    They are less accurate than those the model was built from, so they move points, under a robust loss, but not
+    cameras.
     """
     wide = database.with_name("wide.db")
     shutil.copyfile(database, wide)
@@ -213,7 +213,7 @@ def _add_waiting(model: Any, database: Path, chosen: Any) -> None:
 
 
 def _points_alone(model: Any) -> Any:
-    """What a bundle adjustment moves where all cameras stay."""
+    """A bundle adjustment of points with fixed cameras."""
     config = load_pycolmap().BundleAdjustmentConfig()
     for image in model.reg_image_ids():
         config.add_image(image)
@@ -223,10 +223,10 @@ def _points_alone(model: Any) -> Any:
 
 
 def extend(model: Any, given: MapperInput, names: Collection[str], *, adjusts_all: bool) -> list[str]:
-    """Register what the points of a model allow of further images, and triangulate what these see.
+    """Register further images by the points of a model, as far as possible, and triangulate new points.
 
-    Images, cameras and points that were there keep their ids, points their tracks, and the model its frame. Cameras
-    that it had stay as they are, and so do poses and points unless `adjusts_all`.
+    Existing images, cameras and points keep their ids, points their tracks, and the model its frame. Existing cameras
+    are not changed, nor are poses and points unless `adjusts_all`.
 
     Args:
         given: with a database whose images have the model's ids and keypoints. names: of the images to add.
@@ -262,7 +262,7 @@ def extend(model: Any, given: MapperInput, names: Collection[str], *, adjusts_al
 
 
 def _make_robust(adjustment: Any, most_steps: int) -> None:
-    """Let observations that are off by more count for less and less, as in the last adjustment of a model."""
+    """Use the robust loss of a model's last adjustment."""
     solver = getattr(adjustment, "ceres", adjustment)  # COLMAP 4.2 has it in a part
     solver.loss_function_type, solver.loss_function_scale = load_pycolmap().LossFunctionType.CAUCHY, _CAUCHY_PX
     solver.solver_options.max_num_iterations = most_steps
@@ -278,7 +278,7 @@ def _begin(model: Any, database: Path, chosen: Any) -> Any:
 
 
 def _register(mapper: Any, course: Any, triangulation: Any, images: Collection[int]) -> list[int]:
-    """Register and triangulate what is possible of `images`, the best seen first."""
+    """Register and triangulate `images` as far as possible, those with most visible points first."""
     added: list[int] = []
     while new := [image for image in mapper.find_next_images(course, False) if image in images]:
         registered = [image for image in new if mapper.register_next_image(course, image)]
@@ -293,7 +293,7 @@ def _register(mapper: Any, course: Any, triangulation: Any, images: Collection[i
 def _adjustment(
     model: Any, added: Collection[int], cameras: Collection[int], old: Collection[int], *, adjusts_all: bool
 ) -> Any:
-    """What a bundle adjustment after `added` images moves: all but old cameras, or these images and new points."""
+    """A bundle adjustment after `added` images: of all but old cameras, or of these images and new points only."""
     pycolmap = load_pycolmap()
     config = pycolmap.BundleAdjustmentConfig()
     images = model.reg_image_ids() if adjusts_all else added
@@ -313,7 +313,7 @@ def _adjustment(
 
 
 def _without_outliers(mapper: Any, model: Any, course: Any, added: Collection[int], old: Collection[int]) -> list[int]:
-    """Take out what new points and new views of old ones do not fit; the images left with points enough."""
+    """Remove outliers among new points and new observations; the images that keep enough points."""
     manager, most_px = mapper.observation_manager, course.filter_max_reproj_error
     manager.filter_points3D(most_px, course.filter_min_tri_angle, model.point3D_ids() - set(old))
     for image in added:
@@ -330,7 +330,7 @@ def _without_outliers(mapper: Any, model: Any, course: Any, added: Collection[in
 
 
 def _move_back(model: Any, old: Mapping[int, np.ndarray]) -> None:
-    """Undo what an adjustment did to a model's frame, by the places that its points had; far ones count little."""
+    """Restore a model's frame after an adjustment by its points' old positions, distant ones weighted less."""
     points = [point for point in old if model.exists_point3D(point)]
     before, now = np.array([old[point] for point in points]), np.array([model.points3D[point].xyz for point in points])
     distance = np.linalg.norm(before - np.median(before, axis=0), axis=1)
@@ -348,7 +348,7 @@ def write_model(model: Any, folder: Path) -> None:
 def _trials(
     given: MapperInput, ranked: list[InitialPair], group: Mapping[int, str], placed: HighWater
 ) -> Iterator[Any]:
-    """Models from the best pairs of a group, the first without distortion, until one has most of its images."""
+    """Models from the best initial pairs of a group, the first without distortion, until one has most images."""
     models = 0
     for start in apart(ranked, group)[:_STARTS]:
         chosen = load_pycolmap(verbose=given.options.verbose).IncrementalPipelineOptions()
@@ -378,7 +378,7 @@ def _trials(
 def _map_alone(
     given: MapperInput, output: Path, placed: HighWater, *, most_trials: int | None = None
 ) -> Mapping[int, Any]:
-    """COLMAP's incremental mapper as it is, with the options that were given by name."""
+    """COLMAP's incremental mapper unmodified, with the user's options."""
     chosen = load_pycolmap(verbose=given.options.verbose).IncrementalPipelineOptions()
     set_incremental(chosen, given)
     chosen.init_num_trials = most_trials or chosen.init_num_trials
@@ -399,13 +399,13 @@ def _run(chosen: Any, given: MapperInput, output: Path, placed: HighWater) -> Ma
 
 
 def _has_rigs(database: Path) -> bool:
-    """Whether several cameras move together."""
+    """Whether there are rigs of several cameras."""
     with closing(load_pycolmap().Database.open(database)) as opened:
         return any(rig.num_sensors() > 1 for rig in opened.read_all_rigs())
 
 
 def _with_known_fisheyes(database: Path) -> Path:
-    """The database, or a copy in which the focal lengths of fisheyes are known: COLMAP starts no model from others."""
+    """The database, or a copy where focal lengths of fisheyes count as known: COLMAP starts no model from others."""
     known = database.with_name("fisheyes.db")
     with closing(load_pycolmap().Database.open(database)) as opened:
         cameras = [camera for camera in opened.read_all_cameras() if "FISHEYE" in camera.model.name]
@@ -420,7 +420,7 @@ def _with_known_fisheyes(database: Path) -> Path:
 
 
 def _images_and_pairs(database: Path) -> tuple[dict[int, str], np.ndarray]:
-    """The names of images by their numbers, and (N, 2) the numbers of the images of each verified pair."""
+    """The names of images by id, and (N, 2) the image ids of each verified pair."""
     with closing(load_pycolmap().Database.open(database)) as opened:
         names = {image.image_id: image.name for image in opened.read_all_images()}
         pair_ids, _ = opened.read_two_view_geometry_num_inliers()

@@ -1,4 +1,4 @@
-"""Pairs to start a model from, by what is known of them: inliers and the angle at which rays meet."""
+"""Choose the initial pair of a model by inliers and triangulation angle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.verify import MAPPED_CONFIGS
 
-# COLMAP's angle for a first pair; more makes it no better.
+# COLMAP's angle for an initial pair; larger ones are no better.
 _ENOUGH_DEG = 16.0
 _FEWEST_INLIERS, _MOST_POINTS = 30, 500
-# Points need that share of the angle of wide pairs, within these bounds; the upper one is COLMAP's.
+# Minimum angle of points as a share of the angle of wide pairs, within these bounds; the upper one is COLMAP's.
 _LEAST_SHARE, _LEAST_DEG = 0.25, (0.2, 1.5)
 
 
 @dataclass(frozen=True)
 class InitialPair:
-    """Two images by their numbers, the inliers of their pair and the median angle of its rays in degrees."""
+    """Two image ids, the inliers of their pair and its median triangulation angle in degrees."""
 
     images: tuple[int, int]
     inliers: int
@@ -57,13 +57,13 @@ def initial_pairs(database: Path) -> list[InitialPair]:
 
 
 def least_angle_deg(pairs: list[InitialPair]) -> float:
-    """The angle at which rays of a point must meet: less than COLMAP's where even the widest pairs have little."""
+    """The minimum triangulation angle of points: smaller than COLMAP's if even the widest pairs have small angles."""
     widest = np.quantile([pair.angle_deg for pair in pairs], 0.9) if pairs else np.inf
     return float(np.clip(widest * _LEAST_SHARE, *_LEAST_DEG))
 
 
 def apart(pairs: list[InitialPair], images: Collection[int]) -> list[InitialPair]:
-    """The best pairs among some images, none of which is in two of them."""
+    """The best disjoint pairs among some images."""
     found: list[InitialPair] = []
     used: set[int] = set()
     for pair in pairs:

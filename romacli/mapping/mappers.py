@@ -1,4 +1,4 @@
-"""COLMAP's mappers and its triangulation, each run on a database of ours that it may change."""
+"""Run COLMAP's mappers and its triangulation on a copy of a database, which they may change."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .signals import signals_end_the_process
 
 
 def check_settings(options: MapperOptions) -> None:
-    """Return if the mapper has all the options that were set, before there is anything to map.
+    """Check, before there is anything to map, that the mapper has all options that were set.
 
     Raises:
-        UsageError: it lacks one, or a value is of another kind.
+        UsageError: it lacks one, or a value has another type.
     """
     apply_settings(_blank(options), options.settings)
 
 
 def run_mapper(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
-    """The models found, by the name of their folder in `output`, and what mappers ran."""
+    """The models found, by the name of their folder in `output`, and the mappers that ran."""
     options = given.options
     if options.known_poses is not None:
         return _triangulate(given, output), ()
@@ -44,10 +44,10 @@ def run_mapper(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tup
 
 
 def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...]]:
-    """The incremental mapper's models, or the global one's where those are doubtful and these are better.
+    """The incremental mapper's models, or the global one's if the former are doubtful and the latter better.
 
-    Where cameras ran away in the better ones too, the incremental mapper runs again with cameras held, and its models
-    count if they have no fewer images: two views, for one, do not determine focal length and distortion.
+    If cameras ran away in the better ones too, the incremental mapper runs again with fixed cameras, and its models
+    count if they have no fewer images: two views, for instance, do not determine focal length and distortion.
     """
     models = {output: map_incrementally(given, output)}
     attempts = {output: judge("incremental", models[output], given.database)}
@@ -77,7 +77,7 @@ def _new(folder: Path) -> Path:
 
 
 def _map_globally_and_complete(given: MapperInput, output: Path) -> Mapping[int, Any]:
-    """The global mapper's models, the largest with the images that the incremental mapper can add to it."""
+    """The global mapper's models, the largest extended by the images that the incremental mapper can add."""
     changed = given.database.with_name("global.db")
     shutil.copyfile(given.database, changed)
     asked = replace(given.options, mapper=MapperName.global_)
@@ -90,7 +90,7 @@ def _map_globally_and_complete(given: MapperInput, output: Path) -> Mapping[int,
 
 
 def _blank(options: MapperOptions) -> Any:
-    """COLMAP's options of the mapper that is asked for, as COLMAP has them."""
+    """COLMAP's default options of the requested mapper."""
     pycolmap = load_pycolmap(verbose=options.verbose)
     if options.known_poses is None and options.mapper == "hierarchical":
         return pycolmap.HierarchicalPipelineOptions()
@@ -109,12 +109,12 @@ def _map_hierarchically(given: MapperInput, output: Path) -> Mapping[int, Any]:
     with signals_end_the_process():
         try:
             return pycolmap.hierarchical_mapping(given.database, given.images, output, options=chosen)
-        except IndexError:  # COLMAP 4.2 takes the first model of all parts, whether there is one or not
+        except IndexError:  # COLMAP 4.2 takes the first model of all parts even if there is none
             return {}
 
 
 def _map_globally(given: MapperInput, output: Path) -> Mapping[int, Any]:
-    """COLMAP's global mapper (GLOMAP), after its own calibration where focal lengths are guesses."""
+    """COLMAP's global mapper (GLOMAP), after its own calibration if focal lengths are guesses."""
     options, content = given.options, given.content
     pycolmap, chosen = load_pycolmap(verbose=options.verbose), _blank(options)
     chosen.num_threads, chosen.random_seed = options.threads, options.seed
@@ -135,7 +135,7 @@ def _map_globally(given: MapperInput, output: Path) -> Mapping[int, Any]:
 
 
 def _triangulate(given: MapperInput, output: Path) -> Mapping[int, Any]:
-    """Points of a database whose images stand where a model says they do; its cameras are those of the database."""
+    """Triangulate points at the poses of a given model, with the cameras of the database."""
     options = given.options
     assert options.known_poses is not None
     pycolmap, chosen = load_pycolmap(verbose=options.verbose), _blank(options)
@@ -153,7 +153,7 @@ def _triangulate(given: MapperInput, output: Path) -> Mapping[int, Any]:
 
 
 def _posed(database: Path, known_poses: Path) -> Any:
-    """The images of a database as a model without points, each at its known pose."""
+    """The images of a database as a model without points, at their known poses."""
     pycolmap = load_pycolmap()
     with closing(pycolmap.Database.open(database)) as opened:
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))

@@ -1,4 +1,4 @@
-"""Options of a mapper, and what a database offers it."""
+"""Options and input of a mapper."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class MapperOptions:
 
 @dataclass(frozen=True)
 class Content:
-    """What a database offers a mapper; COLMAP cannot calibrate cameras from pairs without F."""
+    """The contents of a database that matter to a mapper; COLMAP cannot calibrate cameras from pairs without F."""
 
     images: int
     guessed_cameras: int
@@ -97,9 +97,10 @@ class Content:
 
 @dataclass(frozen=True)
 class MapperInput:
-    """What a mapper works on: a database of ours, which it may change, and what that offers; how it works.
+    """The input of a mapper.
 
-    images: the folder of the photographs, for the colours of points. progress: called with the number of images placed.
+    database: may be changed. images: folder of the photographs, for the colours of points. progress: called with the
+    number of newly registered images.
     """
 
     database: Path

@@ -1,4 +1,4 @@
-"""From a verified database to COLMAP models, moved in whole.
+"""Map a verified database to COLMAP models, which are moved into place complete.
 
 Works on databases and folders of models, independent of how the matches were made.
 """
@@ -34,7 +34,7 @@ from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
 _SAME_PX = 0.01
-# Images of a model where pairs are kept from the mapper, and with them groups of images apart.
+# Minimum images of a model if pairs are excluded, and thereby groups of images separated.
 _SMALLEST_APART = 3
 COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
@@ -44,9 +44,9 @@ MODEL_FILES = COLMAP_FILES | {"project.ini", "points3D.ply", GEOREFERENCE}
 
 @dataclass(frozen=True)
 class ReconstructionSummary:
-    """The largest model of a reconstruction, how many there are and how many images the others have; error in px.
+    """The largest model of a reconstruction, the number of models and the sizes of the others; error in px.
 
-    attempts: a sentence for each mapper that ran: what it found, what is against it, whether it is kept.
+    attempts: a sentence for each mapper that ran: its result, doubts about it, whether it is kept.
     """
 
     images: int
@@ -69,21 +69,21 @@ def reconstruct(
     without: Collection[Pair] = (),
     progress: Callable[[int], None] | None = None,
 ) -> ReconstructionSummary:
-    """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and sum the largest up.
+    """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and summarise the largest.
 
-    The database is copied first and stays as it is. Models that lay in the folder are replaced, once the new
-    ones are complete. Models without points do not count.
+    The database is copied first and not changed. Models in the folder are replaced once the new ones are complete.
+    Models without points do not count.
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        without: pairs of names that are kept from the mapper. Groups of images that they alone join become models of
-            their own from three images on.
-        progress: called with the number of images that were just placed; by the incremental mapper only. Those that
-            are given up and placed again are not counted twice.
+        without: pairs of names excluded from mapping. Groups that only they connect become separate models if they
+            have at least three images.
+        progress: called with the number of newly placed images, by the incremental mapper only. Images that are
+            removed and placed again are not counted twice.
 
     Raises:
         InputError: there is no folder of photographs, or no database.
-        NothingFoundError: no pair is verified, no model came out, or the camera only turned.
+        NothingFoundError: no pair is verified, no model was found, or the camera only rotated.
         StoreError: `sparse_folder` contains anything but models, or cannot be written.
     """
     options = options or MapperOptions()
@@ -98,7 +98,7 @@ def reconstruct(
             f"{counted(content.usable_pairs, 'verified pair')}, so nothing has a depth. Take photographs from places "
             "apart, by a tenth of the distance to what they show or more."
         )
-    # Copies of the database, one of them thinned and one with all matches, and models that hold less than it.
+    # Copies of the database, one of them thinned and one with all matches, and smaller models.
     with scratch_folder(sparse_folder, num_bytes=4 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
@@ -131,14 +131,14 @@ def extend_model(
     *,
     adjusts_all: bool = False,
 ) -> tuple[list[str], Any]:
-    """Add images of a database to the model in `sparse_folder`/0, which is replaced by a whole one; see `extend`.
+    """Add images of a database to the model in `sparse_folder`/0, which is replaced atomically; see `extend`.
 
     Returns:
         The names of the images that were added, and the model.
 
     Raises:
-        InputError: database or model is missing, or the database is not the one that the model was made of.
-        NothingFoundError: none could be added; the model stays as it is.
+        InputError: database or model is missing, or the model was not made from the database.
+        NothingFoundError: none could be added; the model is not changed.
     """
     folder, content = sparse_folder / "0", read_content(database)
     model = load_model(folder)
@@ -163,9 +163,9 @@ def extend_model(
 
 
 def take_out(sparse_folder: Path, names: Collection[str], summary: ReconstructionSummary) -> ReconstructionSummary:
-    """Take images out of all models of a folder, and models that have fewer than two left; sums up what is left.
+    """Remove images from all models of a folder, and models with fewer than two left; returns the new summary.
 
-    The largest model comes first again, and keeps two images at least.
+    Models are sorted by size again; the largest must keep at least two images.
     """
     models = [load_model(folder) for folder in model_folders(sparse_folder)]
     for model in models:
@@ -180,10 +180,10 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
 
 
 def _require_same(model: Any, database: Path, folder: Path) -> None:
-    """Check that a database has the images of a model by their numbers, and their keypoints.
+    """Check that a database has the images of a model with the same ids and keypoints.
 
     Raises:
-        InputError: it has others.
+        InputError: it does not.
     """
     names = {image.name: image for image in model.images.values() if image.has_pose}
     numbers, keypoints = read_numbers(database, names).images, read_keypoints(database)
@@ -209,10 +209,10 @@ def model_folders(sparse_folder: Path) -> list[Path]:
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:
-    """Return if a folder is missing, empty or contains only numbered COLMAP models, so that it may be replaced.
+    """Check that a folder is missing, empty or contains only numbered COLMAP models, so that it may be replaced.
 
     Raises:
-        StoreError: there is something else in it, or it is a file.
+        StoreError: it contains something else, or is a file.
     """
     if not sparse_folder.exists():
         return
@@ -225,10 +225,10 @@ def check_holds_models_only(sparse_folder: Path) -> None:
 
 
 def read_content(database: Path) -> Content:
-    """Count what a database offers a mapper.
+    """Count the contents of a database that matter to a mapper.
 
     Raises:
-        InputError: there is none, or it is none of COLMAP's.
+        InputError: there is none, or it is not a COLMAP database.
     """
     if not database.is_file():
         raise InputError(f"{database} is missing. Make it with romacli colmap-import.")
@@ -264,13 +264,13 @@ def _check_pairs(database: Path, content: Content) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """Copy a database as it stands, even while another program writes; pycolmap would migrate the original."""
+    """Copy a database consistently, even while another program writes; pycolmap would migrate the original."""
     with closing(open_readonly(source)) as reader, closing(sqlite3.connect(target)) as writer:
         reader.backup(writer)
 
 
 def _drop(database: Path, pairs: Collection[Pair]) -> None:
-    """Remove the geometries of pairs of names from a database of ours.
+    """Remove the geometries of pairs of names from a database.
 
     Raises:
         NothingFoundError: none is left.
@@ -293,8 +293,8 @@ def _drop(database: Path, pairs: Collection[Pair]) -> None:
 
 
 def _for_parts(options: MapperOptions) -> MapperOptions:
-    """Options where groups may be apart: small models count, and the global mapper, which makes one model of what
-    hardly holds together, runs only if it is asked for."""
+    """Options for possibly unconnected groups: small models count, and the global mapper, which makes one model of
+    barely connected groups, runs only on request."""
     mapper = MapperName.incremental if options.mapper == MapperName.auto else options.mapper
     return replace(options, min_model_size=min(options.min_model_size, _SMALLEST_APART), mapper=mapper)
 
@@ -304,7 +304,7 @@ def _rank(model: Any) -> tuple[int, int]:
 
 
 def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
-    """Put the folder of models into its place; what was there goes into `replaced`."""
+    """Move a folder of models into place, and the previous one to `replaced`."""
     if sparse_folder.exists():
         sparse_folder.rename(replaced)
     models.rename(sparse_folder)

@@ -1,4 +1,4 @@
-"""Options of COLMAP's mappers by name, as users write them: KEY=VALUE, values as Python literals and nothing more."""
+"""Options of COLMAP's mappers by name, as KEY=VALUE; values are Python literals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_setting(word: str) -> Setting:
     """Read a `--mapper-option` KEY=VALUE: a number, True or False, "text", a list of them. Nothing is evaluated.
 
     Raises:
-        UsageError: the word has no value, or one that is no literal.
+        UsageError: the word has no value, or one that is not a literal.
     """
     key, equals, text = word.partition("=")
     if not equals or not key.strip() or not text.strip():
@@ -32,10 +32,10 @@ def parse_setting(word: str) -> Setting:
 
 
 def apply_settings(options: Any, settings: Iterable[Setting]) -> None:
-    """Set options of a pycolmap options object. `a.b` is b of the group a; b alone is found in whichever group has it.
+    """Set options of a pycolmap options object. `a.b` is b of the group a; b alone is found in any group.
 
     Raises:
-        UsageError: there is no such option, several groups have it, or the value is of another kind.
+        UsageError: there is no such option, several groups have it, or the value has another type.
     """
     known = dict(_options(options))
     for key, value in settings:
@@ -52,7 +52,7 @@ def apply_settings(options: Any, settings: Iterable[Setting]) -> None:
 
 
 def _options(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option with its value, those of groups behind the group's name and a dot."""
+    """Every option with its value, those of groups prefixed by the group's name and a dot."""
     for name, value in options.todict(recursive=False).items():
         if hasattr(value, "todict"):
             yield from _options(value, f"{prefix}{name}.")
@@ -78,7 +78,7 @@ def _find(known: dict[str, Any], key: str) -> str:
 
 
 def _fitting(value: Any, held: Any) -> Any:
-    """The value as the option takes it; raises TypeError or ValueError where it is of another kind."""
+    """The value converted for the option; raises TypeError or ValueError if its type differs."""
     if isinstance(held, bool):
         if value not in (0, 1):
             raise TypeError
@@ -95,7 +95,7 @@ def _fitting(value: Any, held: Any) -> Any:
 
 
 def _members(held: Any) -> dict[str, Any] | None:
-    """The names an enumeration takes, or None for what is none."""
+    """The members of an enumeration by name; None for other types."""
     return getattr(type(held), "__members__", None)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while native code runs that never looks at signals."""
+"""Handle Ctrl-C and SIGTERM while native code runs that never checks for signals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def signals_end_the_process() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process at once, with a sentence, while native code never looks at signals.
+    """Let Ctrl-C and SIGTERM end the process immediately, with a message, while native code runs.
 
-    Python's own handlers wait for the native code; the byte that a signal leaves in a pipe does not.
+    Python's own handlers run only after the native code; the byte that a signal writes to a pipe arrives at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +34,7 @@ def signals_end_the_process() -> Iterator[None]:
 
 
 def _end_at_signal(reader: int) -> None:
-    """Wait for a signal's byte, or for the end of the pipe."""
+    """Wait for the byte of a signal, or for the end of the pipe."""
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         number = pipe.read(1)
     if number:

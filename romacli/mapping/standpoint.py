@@ -1,4 +1,4 @@
-"""Whether the photographs of a database were all taken from one place, by its verified pairs."""
+"""Detect from verified pairs whether all photographs of a database were taken from one place."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from romacli.errors import EstimationError
 from romacli.geometry.rotation import PlanarPair, are_from_one_place, planar_pair
 from romacli.types import Size
 
-# Looking at so many pairs and points tells what all would.
+# Samples of pairs and points, which suffice.
 _MOST_PAIRS, _MOST_POINTS = 150, 600
 _MOST_PX = 4.0  # of an inlier of a homography
 
 
 def is_from_one_place(database: Path) -> bool:
-    """Tell by up to 150 of the verified pairs, spread over all of them; the database stays as it is."""
+    """Check up to 150 evenly sampled verified pairs; the database is not changed."""
     with closing(open_readonly(database)) as connection:
         sizes = image_sizes(connection)
         query = (

@@ -1,4 +1,4 @@
-"""What a database gives a mapper, stage by stage, and what it lacked where no model came out."""
+"""Measure the input of a mapper, stage by stage, and explain why no model was found."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.forest import Forest
 from romacli.words import counted
 
-# Below it a pair is hardly told from chance: COLMAP's bar for a verified pair (15 inliers) at an inlier ratio of 0.3.
+# Fewer matches hardly differ from chance: COLMAP's minimum for a verified pair (15 inliers) at an inlier ratio of 0.3.
 _FEWEST_MATCHES = 50
-# COLMAP's incremental mapper starts from a pair of 100 inliers and adds images that see 30 points.
+# COLMAP's incremental mapper starts from a pair with 100 inliers and adds images that see 30 points.
 _FEWEST_INLIERS = 100
 _FEWEST_SHARED = 0.1
 
 
 @dataclass(frozen=True)
 class Supply:
-    """What is there of a job at every stage.
+    """Counts at every stage.
 
-    matches, inliers: median of the pairs that have any. verified: pairs whose matches one motion explains.
-    connected: images of the largest group that verified pairs hold together.
-    shared: share of the verified keypoints that are matched in two pairs or more, so that three images see them.
+    matches, inliers: median over the pairs that have any. verified: pairs whose matches one motion explains.
+    connected: images of the largest group connected by verified pairs. shared: share of the verified keypoints that are
+    matched in two pairs or more, so at least three images see them.
     """
 
     images: int
@@ -40,7 +40,7 @@ class Supply:
 
 
 def measure_supply(database: Path) -> Supply:
-    """Count the contents of a database at every stage, without changing it."""
+    """Count the contents of a database at every stage; it is not changed."""
     with closing(open_readonly(database)) as connection:
         images = [int(row[0]) for row in connection.execute("SELECT image_id FROM images")]
         matches = [int(row[0]) for row in connection.execute("SELECT rows FROM matches WHERE rows > 0")]
@@ -66,7 +66,7 @@ def measure_supply(database: Path) -> Supply:
 
 
 def what_lacks(supply: Supply) -> str:
-    """What the mapper had too little of, what to try, and the numbers of all stages."""
+    """What the mapper lacked, what to try, and the counts of all stages."""
     stages = [
         f"{counted(supply.pairs, 'pair has', 'pairs have')} matches",
         f"the median of them {supply.matches:.0f}",
@@ -116,7 +116,7 @@ def _shared(degrees: Iterable[list[np.ndarray]]) -> float:
 
 
 def largest_group(images: Collection[int], pairs: np.ndarray) -> list[int]:
-    """The images of the largest group that pairs hold together; empty where no two of them are."""
+    """The images of the largest group connected by pairs; empty if no two are connected."""
     numbers = np.array(sorted(images))
     inside = pairs[np.isin(pairs, numbers).all(axis=1)]
     if not len(inside):

@@ -1,6 +1,6 @@
-"""Fewer and better tracks for a mapper, the longest in every part of every photograph; in the end all there are.
+"""Select a mapper's tracks: first the longest in every part of every photograph, finally all that fit the model.
 
-Dense matches give a photograph ten thousand keypoints; a mapper needs some hundreds of them, spread well.
+Dense matches yield ten thousand keypoints per photograph; a mapper needs some hundreds, well distributed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from romacli.colmap.reading import image_sizes
 from romacli.forest import Forest
 from romacli.geometry.epipolar import essential_from_pose, sampson_error
 
-# Parts of a photograph, and the tracks that each may choose.
+# Parts per photograph, and tracks chosen per part.
 _PARTS, _TRACKS_PER_PART = 256, 2
-# A pair keeps so many inliers, of whatever tracks, that a mapper can register an image by it.
+# Inliers kept per pair, from any tracks, so that a mapper can register an image by it.
 _FEWEST_INLIERS = 100
-# Matches that verification was not asked about have to agree with a model as well as others with their pair.
+# Maximum epipolar error of added matches, as in verification, and the minimum relative gain in inliers.
 _MOST_PX, _FEWEST_MORE = 4.0, 0.02
 
 
 def thin(database: Path) -> None:
-    """Leave a database the inliers of its best tracks alone; keypoints keep their numbers."""
+    """Keep only the inliers of a database's best tracks; keypoints keep their indices."""
     with closing(sqlite3.connect(database)) as connection:
         sizes = image_sizes(connection)
         query = "SELECT image_id, rows, cols, data FROM keypoints WHERE rows > 0 ORDER BY image_id"
@@ -61,9 +61,9 @@ def thin(database: Path) -> None:
 
 
 def widen(database: Path, model: Any) -> bool:
-    """Make all matches of verified pairs that agree with a model's poses inliers; whether these are worth mapping.
+    """Make all matches of verified pairs that agree with a model inliers; returns whether there are enough more.
 
-    Of pairs whose places the photographs confirm, others wait among the matches.
+    After refinement, a pair's inliers include only observations that the photographs confirm; the others are matches.
     """
     with closing(sqlite3.connect(database)) as connection:
         query = (
@@ -92,12 +92,12 @@ def widen(database: Path, model: Any) -> bool:
 
 
 def _rays(image: Any) -> np.ndarray:
-    """(K, 2) keypoints of an image on its normalised plane."""
+    """(K, 2) keypoints of an image in normalised coordinates."""
     return np.asarray(image.camera.cam_from_img(np.array([point.xy for point in image.points2D]).reshape(-1, 2)))
 
 
 def _agree(images: list[Any], rays: list[np.ndarray]) -> np.ndarray:
-    """(M,) which matches of two posed images lie at each other's epipolar lines; rays (M, 2) of both ends."""
+    """(M,) bool, which matches of two posed images satisfy the epipolar constraint; rays (M, 2) of both ends."""
     motion = images[1].cam_from_world() * images[0].cam_from_world().inverse()
     matrix = essential_from_pose(motion.rotation.matrix(), motion.translation)
     most = np.mean([image.camera.cam_from_img_threshold(_MOST_PX) for image in images])
@@ -105,10 +105,10 @@ def _agree(images: list[Any], rays: list[np.ndarray]) -> np.ndarray:
 
 
 def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """(K,) whether each keypoint's track is among the longest in the part of one of its keypoints.
+    """(K,) bool, whether each keypoint's track is among the longest in the part of one of its keypoints.
 
     Args:
-        edges: (M, 2) matches between keypoints of all images. parts: (K,) the number of the part each lies in.
+        edges: (M, 2) matches between keypoints of all images. parts: (K,) index of the part of each.
     """
     forest = Forest(len(parts))
     forest.join(edges[:, 0], edges[:, 1])
@@ -125,7 +125,7 @@ def _kept(edges: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def _parts(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The number below 2 * _PARTS of the square that each keypoint lies in."""
+    """The index, below 2 * _PARTS, of the square cell that contains each keypoint."""
     width, height = size
     side = (width * height / _PARTS) ** 0.5
     across = int(np.ceil(width / side))

@@ -1,6 +1,6 @@
-"""What a model or a database says of which images belong together: frusta, shared points, listed pairs.
+"""Read from a model or a database which images overlap: frusta, shared points, listed pairs.
 
-A database is read with sqlite3 alone, because pycolmap migrates every database it opens.
+Databases are read with sqlite3, because pycolmap migrates every database it opens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from romacli.colmap.poses import Pose, load_model
 from romacli.errors import InputError
 from romacli.types import Pair
 
-# Depths of single points are wrong now and then.
+# Depths of single points may be wrong.
 _DEPTH_QUANTILES = (0.05, 0.95)
 
 
@@ -26,8 +26,8 @@ _DEPTH_QUANTILES = (0.05, 0.95)
 class View:
     """A registered image of a model.
 
-    pose: cam_from_world. edges: left, top, right, bottom of the image at depth 1. depths: between which its points
-    lie, or None where it has none.
+    pose: cam_from_world. edges: left, top, right, bottom of the image at depth 1. depths: range of its points, or None
+    if it has none.
     """
 
     pose: Pose
@@ -45,7 +45,7 @@ def read_views(model_folder: Path) -> dict[str, View]:
 
 
 def views_of(model: Any) -> dict[str, View]:
-    """The same of a model (pycolmap.Reconstruction) that is read already."""
+    """The same for a loaded model (pycolmap.Reconstruction)."""
     places = {identity: point.xyz for identity, point in model.points3D.items()}
     edges = {identity: edges_of(camera) for identity, camera in model.cameras.items()}
     views = {}
@@ -59,7 +59,7 @@ def views_of(model: Any) -> dict[str, View]:
 
 
 def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
-    """The ids (n,) of the points that every registered image of a model sees, by name.
+    """The ids (n,) of the points that each registered image of a model sees, by name.
 
     Raises:
         InputError: the folder contains no COLMAP model, or one without points.
@@ -75,10 +75,10 @@ def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
-    """The pairs of a COLMAP database: those verified, or those matched where none is verified yet.
+    """The verified pairs of a COLMAP database, or the matched ones if none is verified yet.
 
     Args:
-        min_inliers: fewer matches left by verification do not make a pair.
+        min_inliers: minimum inliers of a pair.
 
     Raises:
         InputError: there is no such database, or it contains no pairs.
@@ -103,7 +103,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
 
 
 def edges_of(camera: Any) -> tuple[float, float, float, float]:
-    """How far the image reaches at depth 1, along the lines through its middle, where distortion is least odd."""
+    """The extent of the image at depth 1 along the lines through its centre, where distortion is smallest."""
     across, down = camera.width / 2, camera.height / 2
     middles = np.array([[0, down], [across, 0], [camera.width, down], [across, camera.height]], float)
     rays = np.asarray(camera.cam_from_img(middles), float)
@@ -111,7 +111,7 @@ def edges_of(camera: Any) -> tuple[float, float, float, float]:
 
 
 def depths_of(pose: Pose, points: np.ndarray) -> tuple[float, float] | None:
-    """Between which depths points (n, 3) of the world lie before a camera, None where none does."""
+    """The depth range of world points (n, 3) in front of a camera; None if there is none."""
     depths = points @ pose.rotation[2] + pose.translation[2]
     depths = depths[depths > 0]
     if not len(depths):
