@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from romacli.disk import check_writable, written_whole
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
@@ -26,7 +27,6 @@ from romacli.images.upright import read_upright
 from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
 from romacli.matchers.matcher import DenseMatcher, Matcher
 from romacli.networks.matcha import soft_targets
-from romacli.store.layout import check_writable, written_whole
 from romacli.types import Features, Size
 
 # A point is visible if matching it there and back ends within this fraction of the long side.

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "romacli"
 FLOORS = (
     {"errors", "forest", "names", "options", "progress", "stop", "words"},
-    {"types"},
+    {"disk", "types"},
     {"geometry"},
     {"synthetic", "images", "pairs", "networks", "keypoints", "refine", "filter", "store", "colmap"},
     {"matchers", "mapping"},

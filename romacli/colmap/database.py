@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from romacli.disk import scratch_folder
 from romacli.errors import StoreError
 from romacli.types import Pair, canonical
 
@@ -28,7 +29,6 @@ from .cameras import CameraSpec, to_pycolmap
 from .numbers import Numbers, continued, read_numbers, renumber
 from .options import VerifyOptions
 from .rigs import RigFile
-from .scratch import scratch_folder
 from .verify import CALIBRATED, MAPPED_CONFIGS, VerifiedPair, verify_database, verify_pairs
 
 # SQLite's application_id, "roma" in ASCII, marks our databases; COLMAP does not change it.
@@ -114,7 +114,7 @@ def write_database(
     failed: list[str] = []
     used = {name: cameras[index] for name, index in camera_of.items()}
     pairs = _verified(_checked(matches, points), sure or {}, points, used, verify, failed)
-    with scratch_folder(path, num_bytes=expected_bytes) as scratch:
+    with scratch_folder(path, num_bytes=expected_bytes, option="--database") as scratch:
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
         told = {**_finish(unfinished, rigs, verify, former, loose if calibrate else None), **_seal(unfinished, former)}

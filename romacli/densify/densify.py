@@ -13,6 +13,7 @@ import numpy as np
 from romacli.densify.depth import Sight, depth_by_agreement
 from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
+from romacli.disk import check_writable
 from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, masked, warp_fields
 from romacli.images.decode import read_image
@@ -24,7 +25,7 @@ from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted, photographs_of, require_photographs
 from romacli.store.journal import Journal
-from romacli.store.layout import Layout, check_writable
+from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
 from romacli.store.opened import open_journal
 from romacli.store.ply import write_depth_map, write_ply, write_visibility

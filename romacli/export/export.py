@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
+from romacli.disk import move_in, scratch_folder
 from romacli.errors import InputError, StoreError, UsageError
 from romacli.export.formats import FORMATS, Source
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout, unwritable
+from romacli.store.layout import Layout
 
 
 def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list[Path]:
@@ -31,15 +30,9 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} already exists and is not empty. Remove it, or choose another --output.")
     source = Source(layout, model, images or photographs_of(layout))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            written = Path(scratch) / "export"
-            written.mkdir()
-            FORMATS[name].write(source, written)
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(written, folder)
-    except OSError as error:
-        raise unwritable(folder, error, num_bytes=0) from error
+    with scratch_folder(folder) as scratch:
+        written = scratch / "export"
+        written.mkdir()
+        FORMATS[name].write(source, written)
+        move_in(written, folder)
     return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -14,7 +14,7 @@ import numpy as np
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import InputError, UsageError
 from romacli.pairs import read_pairs
-from romacli.store.layout import Layout, written_whole
+from romacli.store.layout import Layout
 
 # From COLMAP's camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward).
 _TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -105,7 +105,7 @@ def write_nerfstudio(source: Source, folder: Path) -> None:
         )
     model.export_PLY(folder / "sparse_pc.ply")
     content = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", "frames": frames}
-    _write(folder / "transforms.json", json.dumps(content, indent=1) + "\n")
+    (folder / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_text(source: Source, folder: Path) -> None:
@@ -137,8 +137,8 @@ def write_bundler(source: Source, folder: Path) -> None:
     for point in points:
         views = [_bundler_view(model, number, element) for element in point.track.elements]
         lines += [_row(point.xyz), " ".join(map(str, point.color)), f"{len(views)} {' '.join(views)}"]
-    _write(folder / "bundle.out", "\n".join(lines) + "\n")
-    _write(folder / "list.txt", "".join(f"{image.name}\n" for image in images))
+    (folder / "bundle.out").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "list.txt").write_text("".join(f"{image.name}\n" for image in images), encoding="utf-8")
 
 
 def write_openmvg(source: Source, folder: Path) -> None:
@@ -179,7 +179,7 @@ def write_openmvg(source: Source, folder: Path) -> None:
         "structure": _openmvg_structure(model),
         "control_points": [],
     }
-    _write(folder / "sfm_data.json", json.dumps(content, indent=1) + "\n")
+    (folder / "sfm_data.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _openmvg_intrinsics(cameras: Sequence[Any], pointers: Iterator[int]) -> list[dict[str, Any]]:
@@ -229,11 +229,7 @@ def write_matches(source: Source, folder: Path) -> None:
     names = {name for pair in listed for name in pair}
     if blank := next((name for name in sorted(names) if len(name.split()) > 1), None):
         raise InputError(f"{blank} has a blank in its name, which ends a name in this format. Rename the photographs.")
-    with (
-        MatchesFile(source.layout.matches) as file,
-        written_whole(folder / "matches.txt") as temporary,
-        temporary.open("w", encoding="utf-8") as text,
-    ):
+    with MatchesFile(source.layout.matches) as file, (folder / "matches.txt").open("w", encoding="utf-8") as text:
         for pair in file.pairs(names):
             rows = "".join(f"{one} {other}\n" for one, other in file.matches(*pair).indices)
             text.write(f"{' '.join(pair)}\n{rows}\n")
@@ -306,8 +302,3 @@ def _bundler_view(model: Any, number: dict[int, int], element: Any) -> str:
 
 def _row(values: Any) -> str:
     return " ".join(f"{value:.10g}" for value in values)
-
-
-def _write(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from romacli.colmap.database import check_replaceable
+from romacli.disk import written_whole
 from romacli.errors import ImageError, NothingFoundError
 from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
@@ -36,7 +37,7 @@ from romacli.stop import Stopped, StopRequest
 from romacli.store.history import noted, photographs_of
 from romacli.store.images import write_images
 from romacli.store.journal import Journal, JournalWriter
-from romacli.store.layout import Layout, written_whole
+from romacli.store.layout import Layout
 from romacli.store.lease import Lease, Work
 from romacli.store.manifest import read_manifest, write_manifest
 from romacli.store.repair import cut_torn_ends

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from romacli.disk import written_whole
 from romacli.errors import InputError
 from romacli.job.hold import hold
 from romacli.job.outputs.hloc import HlocSummary
@@ -17,7 +18,7 @@ from romacli.pairs import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
-from romacli.store.layout import Layout, written_whole
+from romacli.store.layout import Layout
 from romacli.store.manifest import check_same, read_manifest, write_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends

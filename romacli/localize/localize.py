@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from romacli.disk import check_writable
 from romacli.errors import NothingFoundError, UsageError
 from romacli.localize.choice import choose
 from romacli.localize.map import Map
@@ -25,7 +26,6 @@ from romacli.run.retries.retry import check_retries
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.journal import Journal
-from romacli.store.layout import check_writable
 from romacli.store.localized import LIST, write_localized, write_points
 from romacli.types import ImageList, PairList, canonical
 from romacli.words import counted, first_few

@@ -14,7 +14,7 @@ import numpy as np
 from romacli.colmap.access import open_readonly
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import Similarity, align_similarity, load_model, read_poses
-from romacli.colmap.scratch import scratch_folder
+from romacli.disk import move_in, scratch_folder
 from romacli.errors import NothingFoundError, StoreError
 from romacli.geometry.globe import Position, east_north_up, position_fault
 
@@ -160,6 +160,5 @@ def georeference(model_folder: Path, database: Path) -> GpsFit:
         model.write(moved)
         text = json.dumps({"frame": "metres east, north and up of the origin", "origin": origin}, indent=1)
         (moved / GEOREFERENCE).write_text(text + "\n", encoding="utf-8")
-        model_folder.rename(scratch / "replaced")
-        moved.rename(model_folder)
+        move_in(moved, model_folder)
     return fit

@@ -19,8 +19,8 @@ from romacli.colmap.access import PAIR_BASE, open_readonly
 from romacli.colmap.numbers import read_numbers, take_cameras_of
 from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_keypoints
-from romacli.colmap.scratch import scratch_folder
 from romacli.colmap.verify import MAPPED_CONFIGS
+from romacli.disk import move_in, scratch_folder
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.names import respelled
 from romacli.types import Pair
@@ -118,7 +118,7 @@ def reconstruct(
         models.mkdir()
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
-        _move_in(models, sparse_folder, scratch / "replaced")
+        move_in(models, sparse_folder)
     return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)))
 
 
@@ -158,7 +158,7 @@ def extend_model(
         write_model(model, written)
         if (folder / GEOREFERENCE).exists():
             shutil.copy2(folder / GEOREFERENCE, written)
-        _move_in(written, folder, scratch / "replaced")
+        move_in(written, folder)
     return added, model
 
 
@@ -175,7 +175,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
     with scratch_folder(sparse_folder, num_bytes=0) as scratch:
         for place, model in enumerate(ranked):
             write_model(model, scratch / "models" / str(place))
-        _move_in(scratch / "models", sparse_folder, scratch / "replaced")
+        move_in(scratch / "models", sparse_folder)
     return summarise(ranked, summary.images, summary.attempts)
 
 
@@ -301,13 +301,6 @@ def _for_parts(options: MapperOptions) -> MapperOptions:
 
 def _rank(model: Any) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
-
-
-def _move_in(models: Path, sparse_folder: Path, replaced: Path) -> None:
-    """Move a folder of models into place, and the previous one to `replaced`."""
-    if sparse_folder.exists():
-        sparse_folder.rename(replaced)
-    models.rename(sparse_folder)
 
 
 def summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> ReconstructionSummary:

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from romacli.disk import written_whole
 from romacli.errors import UsageError
 from romacli.progress import Progress
 from romacli.show.folder import open_folder
-from romacli.store.layout import Layout, written_whole
+from romacli.store.layout import Layout
 
 from .advice import Verdict, verdict, warnings
 from .charts import figures

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from romacli.disk import written_whole
 from romacli.pairs import write_pairs
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
@@ -19,7 +20,6 @@ from romacli.run.pool import Done, Failed, Pool
 from romacli.run.shard import order_of_work, piece
 from romacli.run.worker import WorkerSetup
 from romacli.stop import StopRequest
-from romacli.store.layout import written_whole
 from romacli.types import Pair, PairList, canonical
 from romacli.words import counted
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from romacli.disk import written_whole
 from romacli.errors import StoreError
 from romacli.run.options import Shard
 from romacli.run.schedule import plan
-from romacli.store.layout import written_whole
 from romacli.store.lease import Work
 from romacli.types import Pair
 

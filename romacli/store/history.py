@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from romacli.disk import unwritable
 from romacli.errors import InputError, StoreError
 from romacli.words import counted
 
 from .images import read_images, unusable
-from .layout import Layout, unwritable
+from .layout import Layout
 
 
 @dataclass(frozen=True)

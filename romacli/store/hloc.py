@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from romacli.disk import written_whole
 from romacli.errors import BusyError, InputError, PairsError, StoreError
 from romacli.geometry.coordinates import colmap_to_hloc, hloc_to_colmap
 from romacli.types import Keypoints, Matches, Pair, Size, Uncertainty
-
-from .layout import written_whole
 
 if TYPE_CHECKING:
     from typing import Self

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from romacli.disk import written_whole
 from romacli.errors import StoreError
 from romacli.types import Size
-
-from .layout import written_whole
 
 FORMAT = 1
 Stamp = tuple[int, int]

@@ -19,11 +19,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from romacli.disk import hostname, sync_folder, unwritable
 from romacli.errors import SettingsDifferError, StoreError
 from romacli.types import Pair, PairResult, Size, canonical
 
 from .images import Stamp
-from .layout import hostname, sync_folder, unwritable
 from .record import (
     MAX_HEADER,
     DamagedError,

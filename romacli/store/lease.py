@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from romacli.disk import hostname, is_running, unwritable
 from romacli.errors import BusyError
-
-from .layout import hostname, is_running, unwritable
 
 BEAT_S = 5.0
 # A process of another machine counts as dead if its lease does not change for this long. Clocks are not compared.

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from romacli.disk import written_whole
 from romacli.errors import InputError, StoreError
-
-from .layout import written_whole
 
 LIST = "localized.json"
 POSES = "poses.txt"

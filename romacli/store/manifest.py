@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from romacli.disk import written_whole
 from romacli.errors import SettingsDifferError, StoreError
 from romacli.types import Manifest
-
-from .layout import written_whole
 
 FORMAT = 1
 _EXACT_FLOATS = 2**53

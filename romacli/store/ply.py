@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.disk import written_whole
 from romacli.errors import InputError
-
-from .layout import written_whole
 
 _POINT = np.dtype([("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
 _NAMES = (

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from romacli.disk import unwritable, written_whole
+
 from .journal import Journal, job_record
-from .layout import unwritable, written_whole
 from .record import DamagedError, Record, UnfinishedError, described, next_offset, record_at, verified_payload
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from romacli.disk import check_writable
 from romacli.errors import InputError
-from romacli.store.layout import check_writable
 
 from .options import TrainOptions
 from .state import TrainState, best_path, export, replace_file, save_checkpoint

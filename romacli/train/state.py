@@ -10,9 +10,9 @@ from pickle import UnpicklingError
 
 import torch
 
+from romacli.disk import written_whole
 from romacli.errors import InputError
 from romacli.networks.weights import sha256_of
-from romacli.store.layout import written_whole
 
 from .muon import Muon
 from .options import TrainOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_splats_get_pinhole_cameras_and_photographs(job: PosedJob, tmp_path: Pat
     for name, pose in job.poses.items():
         np.testing.assert_allclose(poses[name].centre, pose.centre, atol=1e-6)
     assert {path.name for path in folder.iterdir()} == {"images", "sparse"}
+
+
+@pytest.mark.parametrize("name", ["text", "ply", "undistorted", "bundler"])
+def test_a_full_disk_is_no_success(job: PosedJob, tmp_path: Path, name: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        result = run(name, job.layout.root, "--images", job.photographs, "-o", tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.exit_code == 6
+    assert f"{name} cannot be written: the disk or quota is full" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nerfstudio_sees_a_point_where_the_photograph_does(job: PosedJob, tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
 def _choose(
     source: Source, images: ImageOptions, options: Any, looks: list[Any], output: PairsOutput, talk: TalkOptions
 ) -> None:
+    from romacli.disk import check_writable
     from romacli.images.listing import list_images
     from romacli.run.photographs import tell_left_out
-    from romacli.store.layout import check_writable
 
     if output.output != "-":
         check_writable(Path(output.output))
@@ -104,8 +104,8 @@ def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: 
 
 
 def _write(pairs: PairList, output: PairsOutput, console: Console, values: dict[str, Any], sentence: str) -> None:
+    from romacli.disk import written_whole
     from romacli.pairs import format_pairs
-    from romacli.store.layout import written_whole
 
     if output.output == "-":
         if console.talk.as_json:

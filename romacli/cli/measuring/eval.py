@@ -417,14 +417,14 @@ def _number(value: float) -> str:
 
 
 def _check_writable(path: Path | None) -> None:
-    from romacli.store.layout import check_writable
+    from romacli.disk import check_writable
 
     if path is not None:
         check_writable(path)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from romacli.store.layout import written_whole
+    from romacli.disk import written_whole
 
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0] if rows else ())

@@ -47,10 +47,10 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
     Matchers with dense descriptors compare these, matcha its semantic ones; dense matchers follow the warp.
     A point is visible if matching it back returns to where it started.
     """
+    from romacli.disk import check_writable
     from romacli.follow import HEADER, read_points, rows_of, write_table
     from romacli.follow import transfer as find
     from romacli.matchers.registry import load_matcher
-    from romacli.store.layout import check_writable
 
     with Console(talk) as console:
         points = read_points(options.points)
@@ -79,9 +79,9 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
 
     Each frame is compared only with the first. A point is visible if matching it back returns to where it started.
     """
+    from romacli.disk import check_writable
     from romacli.follow import Finder, Overlay, frames, read_points, rows_of, write_table
     from romacli.matchers.registry import load_matcher
-    from romacli.store.layout import check_writable
 
     with stopping() as stop, Console(talk) as console:
         points = read_points(options.points)

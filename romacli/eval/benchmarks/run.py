@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from romacli.disk import unwritable
 from romacli.errors import PartialError, SettingsDifferError, StoreError, UsageError
 from romacli.eval.benchmarks.asked import Quarters, Sampler
 from romacli.eval.benchmarks.benchmark import Benchmark, Evaluation, Task, WarpReader
@@ -20,7 +21,6 @@ from romacli.progress import Progress
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.stop import StopRequest
-from romacli.store.layout import unwritable
 from romacli.types import DenseMatch, ImageList, Pair, PairList, PairResult, canonical
 from romacli.words import counted
 

@@ -240,8 +240,11 @@ def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Positio
 
 
 def _expected_bytes(layout: Layout) -> int:
-    """The maximum size of the database: a match takes 6 bytes in `matches.h5`, and 16 in the database if verified."""
-    return layout.features.stat().st_size + 3 * layout.matches.stat().st_size
+    """The maximum size of the database: a match takes 6 bytes in `matches.h5`, and 16 in the database if verified.
+
+    Twice, as SQLite writes all of a change beside the database first.
+    """
+    return 2 * (layout.features.stat().st_size + 3 * layout.matches.stat().st_size)
 
 
 def _database_digest(layout: Layout, options: ImportOptions) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.colmap.intrinsics import camera_of_model
+from romacli.disk import written_whole
 from romacli.errors import PartialError, UsageError
 from romacli.eval.benchmarks.asked import Sampler
 from romacli.eval.benchmarks.benchmark import Task
@@ -18,7 +19,6 @@ from romacli.eval.two_view import correspondences
 from romacli.localize.pose import Attached, QueryCamera, solve_pose
 from romacli.matchers.matcher import DenseMatcher
 from romacli.run.match import match_images
-from romacli.store.layout import written_whole
 from romacli.types import ImageList, Pair, PairList, PairResult
 from romacli.words import counted
 

@@ -1,0 +1,266 @@
+"""Files and folders that appear whole or not at all, and what is said when they cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from romacli.errors import StoreError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# More than native writers hold back in their buffers.
+_PROBE_BYTES = 1 << 16
+
+
+@contextmanager
+def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
+    """Yield a temporary path next to `path`, which replaces `path` if the block succeeds.
+
+    The file is flushed to disk before it is renamed, so a kill or a power cut leaves either the old or the new file.
+    If the block fails, the temporary file is removed and `path` is unchanged. Missing folders are created, and
+    temporary files of dead processes of this machine are removed. A device or pipe is yielded itself. option: the one
+    to change, by the message.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    temporary = path.parent / f".{path.name}.{hostname()}-{os.getpid()}.tmp"
+    try:
+        _make_room(path)
+        _remove_abandoned(path.parent.absolute())
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if not _is_about(error, path, temporary):
+            raise
+        raise unwritable(path, error, num_bytes=_size(temporary), option=option) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") -> Iterator[Path]:
+    """Yield an empty folder next to `path`, removed afterwards, together with those of killed processes.
+
+    Args:
+        path: what the contents built in the folder will replace; missing parents are created.
+        num_bytes: free space required. SQLite and COLMAP end the whole process on a full disk, so it is
+            asked for before they begin.
+        option: the one to change, by the message.
+
+    Raises:
+        StoreError: the folder cannot be created, or there is too little space.
+    """
+    prefix = f".{path.name}."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_folders(path.parent, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
+    held = _lock(folder)
+    try:
+        _require_room(folder, num_bytes)
+        yield folder
+    except OSError as error:
+        if not _is_about(error, path, folder):
+            raise
+        raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritable(path, full, num_bytes=num_bytes, option=option) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def move_in(folder: Path, path: Path) -> None:
+    """Move a folder built in a scratch folder to its place; what was there is removed with the scratch folder.
+
+    COLMAP and OpenCV tell of no failed write: that there was room is seen here, while what was there still is.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    _settle(folder)
+    replaced = folder.with_name("replaced")
+    try:
+        if path.exists():
+            path.rename(replaced)
+        folder.rename(path)
+    except BaseException:  # a signal too
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        raise
+    sync_folder(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Flush every file of a folder, and write a little more."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            _flush(path)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE_BYTES))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def check_writable(path: Path, option: str = "--output") -> None:
+    """Check, before long work, that a file can be written there; creates missing folders.
+
+    option: the one to change, by the message.
+
+    Raises:
+        StoreError: it is a folder, or its folder cannot be written to.
+    """
+    try:
+        _make_room(path)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise unwritable(path, error, num_bytes=0, option=option) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, if the system supports it (Windows does not)."""
+    with suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def hostname() -> str:
+    """This machine's name, for use in file names."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
+
+
+def unwritable(path: Path, error: OSError, *, num_bytes: int, option: str = "--output") -> StoreError:
+    """The error for a failed write; num_bytes: the space known to be needed; option: the one to change."""
+    if is_full(error):
+        needed = f"more than {_in_words(num_bytes)}" if num_bytes >= 1000 else "some space"
+        return StoreError(
+            f"{path} cannot be written: the disk or quota is full. Free {needed}, or choose another {option}."
+        )
+    if error.errno in _FORBIDDEN:
+        return StoreError(
+            f"{path} cannot be written: {error.strerror}. Allow writing to {path.parent}, or choose another {option}."
+        )
+    reason = f"{os.fsdecode(error.filename)} is a file" if error.errno == errno.EEXIST else error.strerror or error
+    return StoreError(f"{path} cannot be written: {reason}. Choose another {option}.")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because a disk, quota or limit is full."""
+    return error.errno in _FULL
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is alive; on Windows, where checking would end it, always True."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _make_room(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _require_room(folder: Path, num_bytes: int) -> None:
+    if num_bytes:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, num_bytes)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
+    """Whether an error is of writing a path by way of a temporary one, and not of what the block reads for it."""
+    if error.filename is None:
+        return error.errno is not None
+    place = Path(os.fsdecode(error.filename))
+    return place in (path, temporary, *temporary.parents) or temporary in place.parents
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _in_words(num_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes / 1e3:.0f} kB"
+
+
+@cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of dead processes of this machine from a folder, once, however many are written."""
+    pattern = re.compile(rf"\..+\.{re.escape(hostname())}-(\d+)\.tmp")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            if match and not is_running(int(match[1])):
+                with suppress(OSError):  # somebody else's
+                    os.unlink(entry.path)
+
+
+def _remove_abandoned_folders(parent: Path, prefix: str) -> None:
+    """Remove the scratch folders that no living process holds."""
+    for folder in parent.iterdir():
+        if folder.name.startswith(prefix) and folder.name.endswith(".tmp"):
+            held = _lock(folder)
+            if held is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder until it is closed or the process dies; None if another holds it."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+    return None
