@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,20 +12,19 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 
 from romacli import __version__
-from romacli.cli.console import Console, Unheard, exit_code, tell
+from romacli.cli.console import Console, Unheard, exit_code, expected, flush_output, open_streams, tell
 from romacli.cli.mapping import colmap_import, densify, export, filter, localize, reconstruct, register
 from romacli.cli.matching import aggregate, check, match, merge, pairs, refine, status
 from romacli.cli.measuring import bench, benchmarks, models, train
 from romacli.cli.measuring import eval as evaluation
 from romacli.cli.options import PANELS, normalise
 from romacli.cli.viewing import describe, follow, report, show
-from romacli.errors import RomacliError
 from romacli.run.options import Try
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong options; 3 could not start; 4 finished, with the failures listed; 5 nothing matched "
-    "or no model; 6 an output file is damaged, not romacli's or not writable; 75 try again later; 130 or 143 stopped "
-    "by a signal, run the same command again to resume."
+    "or no model; 6 an output file is damaged, not romacli's or not writable; 75 try again later; 129, 130 or 143 "
+    "stopped by a signal, run the same command again to resume."
 )
 
 # In the order of work.
@@ -75,10 +75,14 @@ class _Front(TyperGroup):
         Console.has_told = False
         try:
             code = super().main(words, standalone_mode=False, **extra)
+            flush_output()
         except (Exception, KeyboardInterrupt) as error:
-            if not isinstance(error, RomacliError | KeyboardInterrupt) and not hasattr(error, "format_message"):
+            told = expected(error)
+            if told is None:
                 raise
-            code = _end(error, words)
+            with suppress(OSError):
+                flush_output()
+            code = _end(told, words)
         if is_alone:
             sys.exit(code)
         return code
@@ -191,5 +195,6 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
+    open_streams()
     sys.stderr = Unheard(sys.stderr)
     app(prog_name="romacli")

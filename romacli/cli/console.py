@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -12,7 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from romacli.cli.options import TalkOptions
-from romacli.stop import Stopped, StopRequest
+from romacli.disk import is_full
+from romacli.errors import BusyError, RomacliError, StoreError
+from romacli.stop import Stopped, StopRequest, stop_signals
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -160,7 +164,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the current batch; exit at once on the second."""
+    """Turn the first stop signal into a request to stop after the current batch; exit at once on the second."""
     request = StopRequest()
 
     def handle(number: int, _: object) -> None:
@@ -169,12 +173,52 @@ def stopping() -> Iterator[StopRequest]:
         print("stopping; run the same command again, without --overwrite, to resume", file=sys.stderr, flush=True)
         request.set(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def open_streams() -> None:
+    """Open the standard streams that the caller closed, so that no file takes their numbers and their messages."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            if (null := os.open(os.devnull, os.O_RDWR)) != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
+def flush_output() -> None:
+    """Write what is left of the output while a failure can still be told; if nobody reads it, exit as click does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = io.StringIO()  # the end of the process would try again
+        if error.errno == errno.EPIPE:
+            sys.exit(UNEXPECTED)
+        raise
+
+
+def expected(error: BaseException) -> BaseException | None:
+    """The error to tell of: of files and memory, one with a sentence; None if it is a fault of the program."""
+    if isinstance(error, RomacliError | KeyboardInterrupt) or hasattr(error, "format_message"):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{os.fsdecode(error.filename)} " if error.filename is not None else "the output "
+        what = "cannot be written" if is_full(error) else "cannot be read or written"
+        mend = "Free some space" if is_full(error) else "Mend that"
+        return StoreError(f"{where}{what}: {error.strerror}. {mend}, and run the same command again.")
+    from romacli.matchers.memory import is_out_of_memory  # not at the top: `--help` must be fast
+
+    if is_out_of_memory(error):
+        return BusyError(
+            "there is not enough memory. Finished work is kept: end other programs or raise the limit and run the same "
+            "command again, or give a smaller --coarse-resolution or --max-keypoints."
+        )
+    return None
 
 
 def exit_code(error: BaseException) -> int:
@@ -192,7 +236,8 @@ def tell(error: BaseException, *, as_json: bool) -> None:
     if not isinstance(error, KeyboardInterrupt):
         print(f"error: {sentence}", file=sys.stderr, flush=True)
     if as_json and not Console.has_told:
-        print(json.dumps({"error": sentence or "interrupted", "exit_code": exit_code(error)}), flush=True)
+        with suppress(OSError):  # which may be the error
+            print(json.dumps({"error": sentence or "interrupted", "exit_code": exit_code(error)}), flush=True)
 
 
 class Unheard:

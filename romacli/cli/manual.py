@@ -158,7 +158,7 @@ def _options(command: Any, context: Any) -> Iterator[str]:
 
 def _exit_codes() -> Iterator[tuple[str, str]]:
     for entry in EPILOG.removeprefix(EXIT_CODES).rstrip(".").split("; "):
-        code, meaning = re.fullmatch(r"(\d+(?: or \d+)?) (.*)", entry).groups()  # type: ignore[union-attr]
+        code, meaning = re.fullmatch(r"((?:\d+, )?\d+(?: or \d+)?) (.*)", entry).groups()  # type: ignore[union-attr]
         yield code, meaning
 
 

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM while native code runs that never checks for signals."""
+"""Handle stop signals while native code runs that never checks for signals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from romacli.stop import stop_signals
+
 
 @contextmanager
 def signals_end_the_process() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process immediately, with a message, while native code runs.
+    """Let stop signals end the process immediately, with a message, while native code runs.
 
     Python's own handlers run only after the native code; the byte that a signal writes to a pipe arrives at once.
     """
@@ -20,7 +22,7 @@ def signals_end_the_process() -> Iterator[None]:
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     before = [signal.signal(number, lambda *_: None) for number in numbers]
     listener = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_signal, args=(reader,), name="signals", daemon=True).start()

@@ -18,7 +18,7 @@ from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.run.pool import Died, Done, Failed, Outcome
 from romacli.run.worker import Worker, WorkerSetup
-from romacli.stop import Stopped, StopRequest
+from romacli.stop import Stopped, StopRequest, stop_signals
 from romacli.types import Pair
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -89,7 +89,7 @@ def _work(setup: WorkerSetup, connection: Any, threads: int) -> None:
 
     torch.set_num_threads(threads)
     stop = StopRequest()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, lambda number, _: stop.set(number))
     threading.Thread(target=_end_with_driver, args=(stop,), daemon=True).start()
     try:

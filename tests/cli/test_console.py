@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 
 import pytest
@@ -88,3 +89,18 @@ def test_a_terminal_has_them_in_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "matching" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
     assert "per second" in terminal.getvalue() or "s each" in terminal.getvalue()
+
+
+def test_a_lost_terminal_ends_work_except_under_nohup() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with console.stopping() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.signal_number == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with console.stopping() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.signal_number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -34,10 +35,10 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def start(*words: object, stderr: int) -> subprocess.Popen[str]:
+def start(*words: object, stderr: int, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "romacli", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    return subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,48 @@ def test_messages_without_room_do_not_end_the_work(photos: Path) -> None:
         process.communicate()
     assert process.returncode == 0
     assert (photos.parent / "job/matches.h5").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("words", [("pairs", "exhaustive", "photos"), ("pairs", "exhaustive", "photos", "--json")])
+def test_results_without_room_are_an_error(photos: Path, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        process = start(*words, stdout=full.fileno(), stderr=subprocess.PIPE)
+        _, messages = process.communicate()
+    assert process.returncode == 6
+    assert "error: the output cannot be written: No space left on device" in messages
+    assert "Traceback" not in messages
+
+
+def test_closed_streams_do_not_end_the_work(photos: Path) -> None:
+    process = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m romacli pairs exhaustive photos -o pairs.txt <&- >&- 2>&-"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert process.returncode == 0
+    assert len(Path("pairs.txt").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 75, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 75, "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), 6, "a.bin cannot be written: No space left"),
+        (OSError(errno.EIO, "Input/output error", "a.bin"), 6, "a.bin cannot be read or written: Input/output"),
+    ],
+)
+def test_faults_of_the_machine_are_sentences(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("romacli.images.listing.list_images", fail)
+    result = run("pairs", "exhaustive", "photos")
+    assert result.exit_code == code
+    assert words in result.stderr
 
 
 def test_messages_without_a_reader_do_not_end_the_work(photos: Path) -> None:
