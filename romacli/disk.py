@@ -97,12 +97,10 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
 def move_in(folder: Path, path: Path) -> None:
     """Move a folder built in a scratch folder to its place; what was there is removed with the scratch folder.
 
-    COLMAP and OpenCV tell of no failed write: that there was room is seen here, while what was there still is.
-
     Raises:
         OSError: the disk is full.
     """
-    _settle(folder)
+    settle(folder)
     replaced = folder.with_name("replaced")
     try:
         if path.exists():
@@ -115,14 +113,18 @@ def move_in(folder: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _settle(folder: Path) -> None:
-    """Flush every file of a folder, and write a little more."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
+def settle(path: Path) -> None:
+    """Flush a file or folder that a native library wrote, and check that it had room: COLMAP and OpenCV tell of none.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for part in (path, *path.rglob("*")):
+        if part.is_dir():
+            sync_folder(part)
         else:
-            _flush(path)
-    with tempfile.TemporaryFile(dir=folder) as probe:
+            _flush(part)
+    with tempfile.TemporaryFile(dir=path if path.is_dir() else path.parent) as probe:
         probe.write(bytes(_PROBE_BYTES))
         probe.flush()
         os.fsync(probe.fileno())

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.disk import check_writable, written_whole
+from romacli.disk import check_writable, settle, unwritable, written_whole
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
@@ -294,6 +294,14 @@ class Overlay:
         self._film.write(cv2.resize(picture, (self._shape[1], self._shape[0])))
 
     def close(self) -> None:
-        """Finish the video."""
+        """Finish the video.
+
+        Raises:
+            StoreError: there was no room for it.
+        """
         if self._film is not None:
             self._film.release()
+            try:
+                settle(self._path)
+            except OSError as error:
+                raise unwritable(self._path, error, num_bytes=0, option="--overlay") from error

@@ -30,7 +30,7 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} already exists and is not empty. Remove it, or choose another --output.")
     source = Source(layout, model, images or photographs_of(layout))
-    with scratch_folder(folder) as scratch:
+    with scratch_folder(folder, num_bytes=FORMATS[name].room(source)) as scratch:
         written = scratch / "export"
         written.mkdir()
         FORMATS[name].write(source, written)

@@ -68,11 +68,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table. write: fills an empty folder from a source."""
+    """A row of the table. write: fills an empty folder from a source; room: the bytes that are asked for before."""
 
     name: str
     summary: str
     write: Callable[[Source, Path], None]
+    room: Callable[[Source], int] = lambda _: 0
 
 
 def write_undistorted(source: Source, folder: Path) -> None:
@@ -85,6 +86,12 @@ def write_undistorted(source: Source, folder: Path) -> None:
     shutil.rmtree(folder / "stereo", ignore_errors=True)
     for script in folder.glob("run-colmap-*.sh"):
         script.unlink()
+
+
+def room_for_photographs(source: Source) -> int:
+    """Twice what the photographs take: the library that writes them ends the process on a full disk."""
+    folder = source.images()
+    return 2 * sum((folder / image.name).stat().st_size for image in _posed(_model(source.model)))
 
 
 def write_nerfstudio(source: Source, folder: Path) -> None:
@@ -238,7 +245,12 @@ def write_matches(source: Source, folder: Path) -> None:
 FORMATS = {
     row.name: row
     for row in (
-        Format("undistorted", "photographs without distortion and PINHOLE cameras, for splats", write_undistorted),
+        Format(
+            "undistorted",
+            "photographs without distortion and PINHOLE cameras, for splats",
+            write_undistorted,
+            room_for_photographs,
+        ),
         Format("nerfstudio", "transforms.json and sparse_pc.ply", write_nerfstudio),
         Format("text", "COLMAP's model as text", write_text),
         Format("ply", "the model's points as points.ply", write_ply),

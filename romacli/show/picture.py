@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
+from romacli.disk import written_whole
 from romacli.errors import InputError, UsageError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.types import Correspondences, Size
@@ -54,7 +55,8 @@ def save_picture(view: PairView, path: Path, options: PictureOptions = PictureOp
 
     Raises:
         UsageError: the format is not supported.
-        InputError: the file cannot be written, or matplotlib is not installed.
+        InputError: matplotlib is not installed.
+        StoreError: the file cannot be written.
     """
     write_figure(draw(view, options), path, options.width_px / _WIDTH_INCHES)
 
@@ -63,15 +65,13 @@ def write_figure(figure: Figure, path: Path, dpi: float) -> None:
     """Write a figure to a file, as `save_picture` does.
 
     Raises:
-        UsageError, InputError: as from `save_picture`.
+        UsageError, StoreError: as from `save_picture`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=dpi)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, format=path.suffix[1:] or "png")
     except ValueError as error:
         raise UsageError(f"{path} has an unsupported format: {error}. Use .png, .jpg, .pdf or .svg.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}. Choose another --output.") from error
 
 
 def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:

@@ -72,7 +72,8 @@ def save_query(view: QueryView, path: Path, *, with_outliers: bool = True) -> No
 
     Raises:
         UsageError: the format is not supported.
-        InputError: the file cannot be written, or matplotlib is not installed.
+        InputError: matplotlib is not installed.
+        StoreError: the file cannot be written.
     """
     write_figure(draw_query(view, with_outliers=with_outliers), path, _DPI)
 

@@ -96,6 +96,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 
     Raises:
         InputError: the file is not such a log.
+        StoreError: it cannot be written.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -104,10 +105,8 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
     rows = csv.reader(io.StringIO(text))
     columns = next(rows, [])
     wanted = [*columns, *(name for name in row if name not in columns)]
-    if wanted != columns:
-        replace_file(path, _as_csv([wanted, *([*old, *[""] * (len(wanted) - len(old))] for old in rows)]).encode())
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(_as_csv([[row.get(name, "") for name in wanted]]))
+    former = [[*old, *[""] * (len(wanted) - len(old))] for old in rows]
+    replace_file(path, _as_csv([wanted, *former, [row.get(name, "") for name in wanted]]).encode())
 
 
 def _as_csv(rows: Iterable[Iterable[object]]) -> str:
