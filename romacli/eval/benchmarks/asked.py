@@ -1,4 +1,4 @@
-"""What a benchmark asks of a dense matcher: samples of its warps, or the warps themselves."""
+"""Adapters of dense matchers for benchmarks: samples of their warps, or the warps themselves."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Asked:
 
 
 class Sampler(_Asked):
-    """A dense matcher that gives a protocol's samples, one after the other."""
+    """A dense matcher that returns a protocol's samples, concatenated."""
 
     def __init__(self, matcher: DenseMatcher, *, points: int, samples: int = 1) -> None:
         """points: number of points per sample. samples: number of samples per pair."""
@@ -50,10 +50,10 @@ class Sampler(_Asked):
         self._points, self._samples = points, samples
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[Any]:
-        """Samples of equal lengths.
+        """Samples of equal length.
 
         Raises:
-            UsageError: the matcher lacks a direction.
+            UsageError: the matcher warps in one direction only.
         """
         return [self._drawn(warp, seed) for warp, seed in zip(self._warps(pairs), seeds, strict=True)]
 
@@ -67,9 +67,9 @@ class Sampler(_Asked):
 
 
 class Quarters(_Asked):
-    """A dense matcher that gives whole warps, the second picture at each of some quarter turns.
+    """A dense matcher that returns whole warps, with the second picture rotated by each of some quarter turns.
 
-    Every picture is encoded at all of them, for any may come second.
+    Every picture is encoded at all rotations, as any may be second.
     """
 
     def __init__(self, matcher: DenseMatcher, quarters: Sequence[int] = (0,)) -> None:
@@ -91,10 +91,10 @@ class Quarters(_Asked):
         return [Features(tensors, image.size) for tensors, image in zip(found, images, strict=True)]
 
     def match(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]) -> list[Any]:
-        """The warps of each pair, turn by turn, between the pictures as they are.
+        """The warps of each pair, one per rotation, between the unrotated pictures.
 
         Raises:
-            UsageError: the matcher lacks a direction.
+            UsageError: the matcher warps in one direction only.
         """
         turned = [
             [
@@ -112,7 +112,7 @@ def _at(turns: int, kept: PreparedImage | Features) -> tuple[dict[str, torch.Ten
 
 
 def upright(match: DenseMatch, turns: int) -> DenseMatch:
-    """Warps to and from a picture that was turned clockwise, as those of the picture itself."""
+    """Convert warps to and from a picture rotated clockwise to those of the unrotated picture."""
     x, y = match.warp_AB.unbind(-1)
     assert match.warp_BA is not None
     assert match.certainty_BA is not None

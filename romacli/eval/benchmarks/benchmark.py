@@ -1,4 +1,4 @@
-"""What a benchmark is: pairs whose truth is known, a protocol that turns matches into errors, and published figures."""
+"""Benchmarks: pairs with known truth, protocols that turn matches into errors, and published figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A pair to judge. names: relative to the folder of the data; sizes: of both; truth: as its solver wants it."""
+    """A pair to evaluate. names: relative to the data folder; sizes: of both; truth: in the form its solver needs."""
 
     names: Pair
     sizes: tuple[Size, Size]
@@ -26,10 +26,10 @@ class Task:
 
 
 class Solver(Protocol):
-    """Estimates from point pairs what a task knows; its text says how."""
+    """Estimates the truth of a task from point pairs; its text describes the method."""
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> Sequence[float]:
-        """How far the estimate is off; points (N, 2) in COLMAP px. Infinite where there is no estimate."""
+        """Errors of the estimate; points (N, 2) in COLMAP px. Infinite without an estimate."""
         ...
 
     def __str__(self) -> str: ...
@@ -37,17 +37,17 @@ class Solver(Protocol):
 
 @runtime_checkable
 class WarpReader(Protocol):
-    """Compares whole warps with what a task knows; its text says where."""
+    """Compares whole warps with the truth of a task; its text says where."""
 
     def read(self, task: Task, warps: DenseMatch) -> Sequence[float]:
-        """How far the warps, of both directions, are off."""
+        """Errors of the warps in both directions."""
         ...
 
     def __str__(self) -> str: ...
 
 
 class Measure(Protocol):
-    """Makes figures of errors; its text says which."""
+    """Turns errors into figures; its text says which."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Measure(Protocol):
         ...
 
     def figures(self, tasks: Sequence[Task], rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
-        """One for each column, in percent unless that says otherwise; a row of errors for each task."""
+        """One per column, in percent unless the column says otherwise, from a row of errors per task."""
         ...
 
     def __str__(self) -> str: ...
@@ -63,7 +63,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """Figures as they were published, in the order of the columns; None where there is none."""
+    """Published figures, in the order of the columns; None if unknown."""
 
     method: str
     figures: tuple[float | None, ...]
@@ -72,15 +72,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One way to make a benchmark's figures.
+    """A protocol of a benchmark.
 
-    about: whose it is, and what is peculiar to it.
-    solver: a WarpReader is given whole warps, in place of samples.
+    about: its authors and peculiarities.
+    solver: a WarpReader gets whole warps instead of samples.
     samples: number of balanced samples of `points` points drawn from each pair's warps; keypoint matchers return all
         their matches.
-    estimates: made of each sample, after shuffling it.
-    quarters: clockwise turns of the second picture; whole warps are read at each of them.
-    measure, published: where they are others than the benchmark's.
+    estimates: number per sample, each after shuffling it.
+    quarters: clockwise quarter turns of the second picture; whole warps are read at each of them.
+    measure, published: if they differ from the benchmark's.
     """
 
     about: str
@@ -107,14 +107,14 @@ class Evaluation:
 class Benchmark:
     """A row of the table.
 
-    measure: what the figures are.
-    layout: what must lie in the data's folder, line by line; origin: where it comes from.
-    read: the tasks in a folder; it raises InputError where the data are not whole.
-    evaluations: by the name of the protocol, the usual one first; each has a measure and what is published by it, or
-        None for the benchmark's.
-    pairs: how many the published figures are over, where that is known.
+    measure: definition of the figures.
+    layout: required contents of the data folder, line by line; origin: source of the data.
+    read: the tasks in a folder; raises InputError if the data are incomplete.
+    evaluations: by the name of the protocol, the usual one first; each has a measure and published figures, or None for
+        the benchmark's.
+    pairs: number of pairs of the published figures, if known.
     apart: why the published figures are not comparable; empty if they are.
-    sizes: of both passes in the papers' runs, by matcher; others run at their own.
+    sizes: of both passes in the papers' runs, by matcher; others use their own.
     judged_by: the module with `evaluate` for its evaluations.
     draws: whether evaluations are random; model: the model shown in examples; noun: what is counted.
     """
@@ -136,27 +136,27 @@ class Benchmark:
     noun: str = "pair"
 
     def measure_of(self, evaluation: Any) -> Measure:
-        """What the figures of a protocol are."""
+        """The measure of a protocol."""
         measure: Measure | None = evaluation.measure
         return measure or self.measure
 
     def published_by(self, evaluation: Any) -> tuple[Published, ...]:
-        """What was published by a protocol."""
+        """The published figures for a protocol."""
         published: tuple[Published, ...] | None = evaluation.published
         return self.published if published is None else published
 
 
 def read_by(module: str, root: Path, *, read: str = "read", **more: Any) -> list[Task]:
-    """The tasks that a function of a module of this room reads; the module is imported when it is needed."""
+    """The tasks read by a function of a module of this package, which is imported when needed."""
     tasks: list[Task] = getattr(import_module(f"romacli.eval.benchmarks.{module}"), read)(root, **more)
     return tasks
 
 
 def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
-    """The sizes of pictures by their headers.
+    """The sizes of pictures, from their headers.
 
     Raises:
-        InputError: some are missing or cut off, or one is no picture.
+        InputError: some are missing or truncated, or one is not a picture.
     """
     from romacli.images.decode import is_cut_off
     from romacli.images.metadata import read_metadata
@@ -177,17 +177,17 @@ def sizes_of(root: Path, names: Iterable[str]) -> dict[str, Size]:
 
 
 def tasks_of(root: Path, found: Sequence[tuple[Pair, Any]]) -> list[Task]:
-    """Pairs and what is known of them, with the sizes of the pictures.
+    """Tasks from pairs with their truths.
 
     Raises:
-        InputError: a picture is missing or is none.
+        InputError: as from `sizes_of`.
     """
     sizes = sizes_of(root, (name for pair, _ in found for name in pair))
     return [Task(pair, (sizes[pair[0]], sizes[pair[1]]), truth) for pair, truth in found]
 
 
 def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
-    """The table (rows, columns) of numbers in a text file, of one of some shapes; None for any number of rows.
+    """The table (rows, columns) of numbers in a text file, in one of the given shapes; None is any number of rows.
 
     Raises:
         InputError: the file is missing or contains something else.
@@ -206,10 +206,10 @@ def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
 
 
 def require(root: Path, parts: Sequence[str]) -> None:
-    """Check that files or folders of the data are there.
+    """Check that files or folders of the data exist.
 
     Raises:
-        InputError: some are not.
+        InputError: some do not.
     """
     missing = [part for part in parts if not (root / part).exists()]
     if missing:

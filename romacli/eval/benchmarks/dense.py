@@ -1,4 +1,4 @@
-"""Whole warps against those that depth maps and poses tell."""
+"""Compare whole warps with those computed from depth maps and poses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WITHIN_PX = (1.0, 3.0, 5.0, 32.0)
 
 @dataclass(frozen=True)
 class DenseReader:
-    """The first picture's warp at a size, compared where its depth says that both pictures see a point.
+    """The first picture's warp at a given size, compared where depths show that both pictures see a point.
 
-    The truth of a task reads both views. The errors are the mean one in px of that size, and the shares of pixels
-    within 1, 3, 5 and 32 px; none for pairs of no more than `fewest` such pixels.
+    The truth of a task reads both views. The errors are the mean error in px at that size, and the shares of pixels
+    within 1, 3, 5 and 32 px; none for pairs with at most `fewest` such pixels.
     """
 
     size: Size

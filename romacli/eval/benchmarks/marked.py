@@ -1,4 +1,4 @@
-"""Estimates that are judged by points marked by hand, and the fundamental matrices of the Image Matching Challenge."""
+"""Estimates evaluated by hand-marked points, and the fundamental matrices of the Image Matching Challenge."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.epipolar import symmetric_epipolar_error
 from romacli.types import DenseMatch
 
-# What LoMa's script falls back on: a camera that moves sideways, whose epipolar lines are rows.
+# The fallback of LoMa's script: a camera that moves sideways, whose epipolar lines are horizontal.
 _SIDEWAYS = np.array([[0, 0, 0], [0, 0, -1], [0, 1.0, 0]])
 
 
 class ScaledTruth(NamedTuple):
-    """A pose, and metres in a unit of its translation."""
+    """A pose, and the number of metres per unit of its translation."""
 
     posed: PosedTruth
     metres: float
@@ -30,8 +30,8 @@ class ScaledTruth(NamedTuple):
 class FundamentalSolver:
     """A fundamental matrix by OpenCV's MAGSAC; the truth of a task is marked points (N, 4), in COLMAP px.
 
-    The errors are, for each marked point, the root of the summed squared distances from its epipolar lines in both
-    pictures. sideways: where there is no estimate, that of a camera moving sideways counts.
+    The error of a marked point is the root of the summed squared distances from its epipolar lines in both pictures.
+    sideways: without an estimate, the matrix of a camera moving sideways is used.
     """
 
     threshold: float = 0.25
@@ -47,7 +47,7 @@ class FundamentalSolver:
         )
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> list[float]:
-        """In px; infinite for fewer than eight points, or where OpenCV finds nothing."""
+        """In px; infinite for fewer than eight points, or if OpenCV finds nothing."""
         matrix, _ = self.estimate(points0, points1)
         if matrix is None and self.sideways:
             matrix = _SIDEWAYS
@@ -56,7 +56,7 @@ class FundamentalSolver:
         return np.sqrt(symmetric_epipolar_error(matrix, task.truth[:, :2], task.truth[:, 2:])).tolist()
 
     def estimate(self, points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """F (3, 3) with x1^T F x0 = 0, or None; (N,) bool, the points that agree with it."""
+        """F (3, 3) with x1^T F x0 = 0, or None; (N,) bool, its inliers."""
         import cv2
 
         none = None, np.zeros(len(points0), bool)
@@ -75,9 +75,9 @@ class FundamentalSolver:
 
 @dataclass(frozen=True)
 class ChallengeSolver:
-    """A pose out of a fundamental matrix, in metres, as the Image Matching Challenge 2022 judges it.
+    """A pose from a fundamental matrix, in metres, evaluated as in the Image Matching Challenge 2022.
 
-    The truth of a task is a ScaledTruth. The translation has the true length, and its sign does not count.
+    The truth of a task is a ScaledTruth. The translation is scaled to its true length, and its sign is ignored.
     """
 
     fundamental: FundamentalSolver
@@ -86,7 +86,7 @@ class ChallengeSolver:
         return f"{self.fundamental}; E = K1^T F K0, OpenCV recoverPose"
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> tuple[float, float]:
-        """Rotation in deg and translation in m; infinite where OpenCV finds nothing."""
+        """Rotation in deg and translation in m; infinite if OpenCV finds nothing."""
         import cv2
 
         from romacli.geometry.epipolar import rotation_angle_deg
@@ -128,7 +128,7 @@ class MarkedHomographySolver:
         )
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> list[float]:
-        """In px; infinite for fewer than four points, or where OpenCV finds nothing."""
+        """In px; infinite for fewer than four points, or if OpenCV finds nothing."""
         import cv2
 
         one, other = (
@@ -160,7 +160,7 @@ class MarkedHomographySolver:
 
 @dataclass(frozen=True)
 class MarkedWarps:
-    """Warps read between their pixels at marked points (N, 4), in COLMAP px; both: from either side."""
+    """Warps interpolated at marked points (N, 4), in COLMAP px; both: in both directions."""
 
     both: bool = True
 
@@ -169,7 +169,7 @@ class MarkedWarps:
         return f"{side} read at all marked points, certainty left out"
 
     def read(self, task: Task, warps: DenseMatch) -> list[float]:
-        """In px of the other picture, those of the first picture's points first."""
+        """In px of the other picture, first for the first picture's points."""
         import torch
         import torch.nn.functional as F
 
@@ -191,7 +191,7 @@ class MarkedWarps:
 
 
 def check_upright(task: Task, warps: DenseMatch) -> None:
-    """Raise InputError where a picture was turned before it was matched: what is known of it is not."""
+    """Raise InputError if a picture was rotated before matching, as its truth is not."""
     for name, size, matched in zip(task.names, task.sizes, (warps.size_A, warps.size_B), strict=True):
         if size != matched:
             raise InputError(f"{name} is turned by its EXIF data. Unpack the benchmark's own pictures again.")

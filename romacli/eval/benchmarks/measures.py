@@ -1,4 +1,4 @@
-"""The figures of the papers, made of errors."""
+"""The figures of the papers, computed from errors."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Areas:
 
 @dataclass(frozen=True)
 class Shares:
-    """The share of each pair's points whose error is no larger than a threshold, averaged over pairs.
+    """The share of each pair's points whose error is at most a threshold, averaged over pairs.
 
-    thresholds: px, those the mean is over; `shown` stand in columns of their own.
+    thresholds: px, averaged over in the first column; `shown` have columns of their own.
     """
 
     of: str
@@ -70,7 +70,7 @@ class Shares:
 class BagAreas:
     """The area under recall over error of each model's pairs, averaged over models.
 
-    bags: numbers of photographs whose models have a column of their own, at the largest threshold.
+    bags: numbers of photographs; models of as many have a column of their own, at the largest threshold.
     """
 
     of: str
@@ -98,7 +98,7 @@ class BagAreas:
 
 @dataclass(frozen=True)
 class Means:
-    """Shares that come one for each column, averaged."""
+    """The means of shares, one per column."""
 
     columns: tuple[str, ...]
     about: str
@@ -112,7 +112,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Posed:
-    """The share of queries that have a pose, of all whose names begin as told, in a column each."""
+    """The share of queries with a pose, in a column per beginning of their names."""
 
     beginnings: tuple[str, ...] = ("",)
     columns: tuple[str, ...] = ("posed",)
@@ -130,7 +130,7 @@ class Posed:
 
 @dataclass(frozen=True)
 class Found:
-    """The share of points within each distance of where they are, of all pairs pooled or of each pair alike."""
+    """The share of points within each distance of the truth, over all points or averaged over pairs."""
 
     thresholds: tuple[float, ...]
     unit: str
@@ -156,7 +156,7 @@ class Found:
 class JointAccuracy:
     """The share of pairs whose errors of rotation in deg and translation in m are both below a threshold.
 
-    Averaged over ten thresholds of both, then over scenes, which are the first folders of the names.
+    Averaged over ten pairs of thresholds, then over scenes, which are the second folders of the names.
     """
 
     columns: tuple[str, ...] = ("mean",)
@@ -177,7 +177,7 @@ class JointAccuracy:
 
 @dataclass(frozen=True)
 class DenseFigures:
-    """Of errors and shares of each pair, as a reader of dense warps gives them, the means over pairs that have any."""
+    """Means of the errors and shares of a reader of dense warps, over pairs that have any."""
 
     columns: tuple[str, ...] = ("EPE px", "PCK 1", "PCK 3", "PCK 5", "PCK 32")
 

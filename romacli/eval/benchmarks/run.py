@@ -1,4 +1,4 @@
-"""The pass over a benchmark's pairs: each picture is encoded once, and what is judged is kept."""
+"""Evaluate a benchmark's pairs: each picture is encoded once, and finished pairs are recorded."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Errors = dict[Pair, list[float]]
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a run gave.
+    """The result of a run.
 
     figures: by the measure's columns.
-    without_estimate: errors that are infinite, of so many in all.
+    without_estimate: number of infinite errors among `errors`.
     """
 
     figures: dict[str, float]
@@ -42,11 +42,11 @@ class BenchmarkResult:
 
 
 class Record:
-    """Errors pair by pair in a file of JSON lines, the first of which says what they are of.
+    """Errors per pair in a file of JSON lines, whose first line describes the run.
 
     Raises:
-        SettingsDifferError: the file holds errors of another run.
-        StoreError: it is of another kind, damaged or cannot be written.
+        SettingsDifferError: the file contains errors of another run.
+        StoreError: it is another kind of file, damaged or not writable.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
@@ -75,11 +75,11 @@ class Record:
 
     @property
     def folder(self) -> Path | None:
-        """Where what errors are made of may be kept, beside the file; None without one."""
+        """A folder next to the file for intermediate results; None without a file."""
         return self._path and self._path.with_name(f"{self._path.name}.kept")
 
     def waiting(self, tasks: Iterable[Task]) -> list[Task]:
-        """Those that are not judged yet."""
+        """The tasks that are not in the record yet."""
         return [task for task in tasks if task.names not in self.errors]
 
     def add(self, names: Pair, errors: list[float]) -> None:
@@ -89,7 +89,7 @@ class Record:
             self._write([{"names": names, "errors": finite}], "a")
 
     def _whole_lines(self, path: Path) -> list[str]:
-        """The lines of the file, a last one that was not finished taken off it."""
+        """The lines of the file; an unfinished last line is removed from it."""
         try:
             if not path.exists():
                 return []
@@ -115,7 +115,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Pass:
-    """A run of a matcher over the data of a benchmark, whose folder is `root`."""
+    """A run of a matcher on a benchmark. root: the folder of its data."""
 
     root: Path
     matcher: Matcher
@@ -126,11 +126,11 @@ class Pass:
 
 
 def evaluate(run: Pass, tasks: Sequence[Task], evaluation: Evaluation) -> None:
-    """Judge all tasks that the record lacks.
+    """Evaluate all tasks missing in the record.
 
     Raises:
-        PartialError: some pictures cannot be read; all else is done.
-        Stopped: a signal asked for it; what is judged is in the record.
+        PartialError: some pictures cannot be read; everything else is done.
+        Stopped: by a signal; finished tasks are in the record.
     """
     waiting: dict[Pair, dict[Pair, Task]] = {}
     for task in run.record.waiting(tasks):
@@ -172,7 +172,7 @@ def evaluate(run: Pass, tasks: Sequence[Task], evaluation: Evaluation) -> None:
 def summarise(
     benchmark: Benchmark, evaluation: Any, tasks: Sequence[Task], errors: Mapping[Pair, Sequence[float]]
 ) -> BenchmarkResult:
-    """The figures of tasks that are all judged."""
+    """The figures of tasks that are all in the record."""
     rows = [list(errors[task.names]) for task in tasks]
     measure = benchmark.measure_of(evaluation)
     figures = dict(zip(measure.columns, measure.figures(tasks, rows), strict=True))
@@ -182,7 +182,7 @@ def summarise(
 def _errors(
     task: Task, result: PairResult | list[DenseMatch], evaluation: Evaluation, *, samples: int, turned: bool, seed: int
 ) -> list[float]:
-    """Errors of each estimate of each sample; of points that are no samples, all serve each time."""
+    """Errors of each estimate of each sample; matches that are not samples are all used each time."""
     solver = evaluation.solver
     if isinstance(solver, WarpReader):
         assert isinstance(result, list)
@@ -202,7 +202,7 @@ def _errors(
 
 
 def _turned(match: DenseMatch) -> DenseMatch:
-    """The same pair named the other way round."""
+    """The same pair with the pictures exchanged."""
     assert match.warp_BA is not None
     sides = (match.warp_BA, match.certainty_BA, match.warp_AB, match.certainty_AB)
     return DenseMatch(*sides, match.size_B, match.size_A)  # type: ignore[arg-type]

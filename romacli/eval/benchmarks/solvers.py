@@ -14,7 +14,7 @@ from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.types import Size
 
-# Of a side: undistorted photographs have their principal points near the middle.
+# Maximum offset of the principal point of an undistorted photograph from the centre, as a share of the side.
 _OFF_CENTRE = 0.1
 _ROUNDS = 10
 
@@ -34,21 +34,21 @@ class PosedTruth(NamedTuple):
     def between(
         cls, one: tuple[np.ndarray, Pose], other: tuple[np.ndarray, Pose], radial: tuple[float, float] = (0.0, 0.0)
     ) -> PosedTruth:
-        """Of two pictures with known K and pose, both poses in one world."""
+        """From K and pose of each picture, both in the same world."""
         pose = one[1].to(other[1])
         return cls((one[0], other[0]), pose.rotation, pose.translation, radial)
 
 
 @dataclass(frozen=True)
 class EssentialSolver:
-    """The relative pose out of an essential matrix by OpenCV's RANSAC, as DKM and RoMa are evaluated.
+    """The relative pose from an essential matrix by OpenCV's RANSAC, as in evaluations of DKM and RoMa.
 
     Attributes:
-        side: "long" or "short": that side of each picture counts as `px` long, and K is scaled with it.
-        shift: taken from the scaled coordinates, whose origin is the picture's corner.
+        side: "long" or "short": pictures, and K, are scaled so that this side has `px` px.
+        shift: subtracted from the scaled coordinates, whose origin is the picture's corner.
         threshold: of an inlier, in px of the scaled pictures.
 
-    The error is the larger of the angles of rotation and of translation direction, that one without its sign, in deg.
+    The error is the larger of the angles of rotation and of translation direction, the latter up to sign, in deg.
     """
 
     side: str
@@ -65,7 +65,7 @@ class EssentialSolver:
         )
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> tuple[float]:
-        """In deg; infinite for fewer than five points, or where OpenCV finds nothing."""
+        """In deg; infinite for fewer than five points, or if OpenCV finds nothing."""
         from romacli.geometry.epipolar import relative_pose_error
 
         truth: PosedTruth = task.truth
@@ -77,7 +77,7 @@ class EssentialSolver:
             )
             for points, scale, K, radial in zip((points0, points1), scales, Ks, truth.radial, strict=True)
         )
-        # Half of the entries averaged are zero, so that the sum is about one focal length.
+        # Half of the averaged entries are zero, so the sum is about one focal length.
         found = self._pose(rays0, rays1, self.threshold / sum(np.abs(K[:2, :2]).mean() for K in Ks))
         if found is None:
             return (math.inf,)
@@ -90,7 +90,7 @@ class EssentialSolver:
         return self.px / (max(size) if self.side == "long" else min(size))
 
     def _pose(self, rays0: np.ndarray, rays1: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Of all poses in all matrices found, the one with most points in front of both cameras."""
+        """The pose, from any of the matrices found, with the most points in front of both cameras."""
         import cv2
 
         if len(rays0) < 5:
@@ -110,7 +110,7 @@ class EssentialSolver:
 
 
 def _undistorted(rays: np.ndarray, radial: float) -> np.ndarray:
-    """Where rays (N, 2) would meet depth 1 without the lens: the fixed point of x (1 + k |x|^2) = distorted."""
+    """Undistort rays (N, 2): the fixed point of x (1 + k |x|^2) = distorted."""
     straight = rays
     for _ in range(_ROUNDS if radial else 0):
         straight = rays / (1 + radial * (straight**2).sum(1, keepdims=True))
@@ -119,10 +119,10 @@ def _undistorted(rays: np.ndarray, radial: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HomographySolver:
-    """A homography by OpenCV's RANSAC; the truth of a task is H (3, 3), where (0, 0) is the first pixel's centre.
+    """A homography by OpenCV's RANSAC; the truth of a task is H (3, 3), where (0, 0) is the centre of the first pixel.
 
-    The error is the mean distance of the first picture's four corners, in px of a second picture whose short side is
-    `px` long; `threshold` is in the same.
+    The error is the mean distance of the first picture's four corners, in px of the second picture scaled to a short
+    side of `px`; `threshold` is in the same unit.
     """
 
     px: int = 480
@@ -136,7 +136,7 @@ class HomographySolver:
         )
 
     def errors(self, task: Task, points0: np.ndarray, points1: np.ndarray) -> tuple[float]:
-        """In px; infinite for fewer than four points, or where OpenCV finds nothing."""
+        """In px; infinite for fewer than four points, or if OpenCV finds nothing."""
         import cv2
 
         from romacli.geometry.coordinates import colmap_to_hloc
@@ -158,7 +158,7 @@ class HomographySolver:
 
 
 def corner_error(found: np.ndarray, truth: np.ndarray, size: Size) -> float:
-    """The mean distance in px between where two homographies (3, 3) take the centres of a picture's corner pixels."""
+    """The mean distance in px between the images of the centres of a picture's corner pixels under two homographies."""
     right, low = size[0] - 1, size[1] - 1
     corners = np.array([[0, 0, 1], [0, low, 1], [right, 0, 1], [right, low, 1]], np.float64)
     ends = [corners @ matrix.T for matrix in (found, truth)]
@@ -169,7 +169,7 @@ def corner_error(found: np.ndarray, truth: np.ndarray, size: Size) -> float:
 
 
 def check_intrinsics(root: Path, tasks: list[Task]) -> None:
-    """Raise InputError where most principal points are far from the middle of their pictures."""
+    """Raise InputError if most principal points are far from the centres of their pictures."""
     off = [
         max(abs(K[axis, 2] / size[axis] - 0.5) for axis in (0, 1))
         for task in tasks

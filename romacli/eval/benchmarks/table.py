@@ -17,10 +17,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def evaluation_named(benchmark: Benchmark, name: str | None) -> tuple[str, Any]:
-    """A protocol of a benchmark with its name, the usual one for None.
+    """The name and protocol of a benchmark, the usual one for None.
 
     Raises:
-        UsageError: it has no such one.
+        UsageError: it has no such protocol.
     """
     known = benchmark.evaluations
     name = name or next(iter(known))

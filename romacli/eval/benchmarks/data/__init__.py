@@ -1,1 +1,1 @@
-"""The data of the benchmarks: a file that reads each, and says what is missing before anything runs."""
+"""Readers of the benchmarks' data, which check that it is complete before anything runs."""

@@ -1,4 +1,4 @@
-"""Pairs with depth maps, for the error of whole warps: MegaDepth's test scenes, and ScanNet's pairs."""
+"""Pairs with depth maps, to measure the errors of whole warps: MegaDepth's test scenes and ScanNet's pairs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from romacli.train.data import scannet as scans
 from romacli.train.data.posed import PosedView
 
 SCENES = ("0015", "0022")
-# As many as the authors draw, and spread over all in place of drawn.
+# As many as the authors sample; evenly spaced here instead of random.
 _MOST_PAIRS = 2000
 
 
 def read_megadepth(root: Path) -> list[Task]:
-    """2,000 pairs of the two test scenes, spread over all that are listed; their truths read both views.
+    """2,000 evenly spaced pairs of the two test scenes; their truths read both views.
 
     Raises:
         InputError: a list, a photograph or a depth map is missing, or a list is damaged.
@@ -48,7 +48,7 @@ def _prepared(scene: prepared.MegaDepthScene, i: int, j: int) -> tuple[PosedView
 
 
 def read_scannet(root: Path) -> list[Task]:
-    """The pairs of `test.npz`, whose frames have depth maps beside them.
+    """The pairs of `test.npz`, whose frames have depth maps.
 
     Raises:
         InputError: the list, a frame, a depth map or a camera is missing or damaged.

@@ -1,4 +1,4 @@
-"""HPatches' full pictures: a first one and five others of each sequence, with homographies between them."""
+"""HPatches' full sequences: a reference picture and five others each, with homographies between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, tasks
 
 FOLDER = "hpatches-sequences-release"
 OTHERS = range(2, 7)
-# Too large to be fed to the first learned matchers, and left out ever since.
+# Too large for the first learned matchers, and left out ever since.
 LEFT_OUT = {
     "i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding", "v_artisans", "v_astronautis", "v_talent",
 }  # fmt: skip
@@ -21,7 +21,7 @@ def read(root: Path) -> list[Task]:
     """Five pairs of each sequence.
 
     Raises:
-        InputError: there is no sequence, or one lacks a picture or a homography, or that is no matrix.
+        InputError: there is no sequence, or one lacks a picture or a valid homography.
     """
     require(root, (FOLDER,))
     folders = sorted(path for path in (root / FOLDER).iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_"))

@@ -1,4 +1,4 @@
-"""The training scenes of the Image Matching Challenge 2022: photographs, cameras, pairs that see the same."""
+"""The training scenes of the Image Matching Challenge 2022: photographs, cameras, covisible pairs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LEAST_COVISIBILITY = 0.1
 
 
 def read(root: Path) -> list[Task]:
-    """The pairs of all scenes that see a tenth of each other or more.
+    """The pairs of all scenes with a covisibility of at least 0.1.
 
     Raises:
-        InputError: a table or a photograph is missing or damaged, or K is of another resolution.
+        InputError: a table or a photograph is missing or damaged, or K belongs to another resolution.
     """
     require(root, (SCALES,))
     metres = {scene: _number(root / SCALES, text) for scene, text in _rows(root / SCALES, ("scene", "scaling_factor"))}
@@ -67,7 +67,7 @@ def _number(path: Path, text: str) -> float:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The values under some columns, row by row."""
+    """The values of some columns, row by row."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [[row[column] for column in columns] for row in csv.DictReader(file)]

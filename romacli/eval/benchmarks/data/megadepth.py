@@ -21,7 +21,7 @@ def read(root: Path, lists: tuple[str, ...]) -> list[Task]:
     """The pairs of some lists, in their order.
 
     Raises:
-        InputError: a list or a photograph is missing, a list is damaged, or K is of another resolution.
+        InputError: a list or a photograph is missing, a list is damaged, or K belongs to another resolution.
     """
     require(root, lists)
     tasks = tasks_of(root, [pair for name in lists for pair in _pairs(root / name)])
@@ -46,7 +46,7 @@ def _pairs(path: Path) -> list[tuple[Pair, PosedTruth]]:
 
 
 def _name(value: Any) -> str:
-    """A path below the folder; a list from elsewhere must not lead out of it."""
+    """A path inside the folder; lists must not refer to files outside."""
     path = Path(str(value))
     if value is None or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{value} is no name")

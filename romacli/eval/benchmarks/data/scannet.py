@@ -18,7 +18,7 @@ def read(root: Path) -> list[Task]:
     """The pairs of `test.npz`.
 
     Raises:
-        InputError: the list, a frame or a camera is missing or damaged, or K is of another resolution.
+        InputError: the list, a frame or a camera is missing or damaged, or K belongs to another resolution.
     """
     require(root, (LIST, SCANS))
     names, poses = (np.asarray(array) for array in read_arrays(root / LIST, ("name", "rel_pose")))

@@ -1,4 +1,4 @@
-"""A scene of Strecha's: photographs and a camera file of each, NAME.camera."""
+"""One of Strecha's scenes: photographs, each with a camera file NAME.camera."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 
 
 def read(root: Path) -> list[Task]:
-    """All pairs of a scene's photographs, wherever they and their camera files lie below a folder.
+    """All pairs of a scene's photographs, which may be anywhere below the folder, as may their camera files.
 
     Raises:
-        InputError: there are fewer than two cameras, a photograph is missing, a file is damaged, K is of another
+        InputError: there are fewer than two cameras, a photograph is missing, a file is damaged, K belongs to another
             resolution, or a name occurs twice.
     """
     cameras = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}

@@ -1,4 +1,4 @@
-"""Pairs with points marked by hand, as in WxBS: folders of two pictures and corrs.txt."""
+"""Pairs with hand-marked points, as in WxBS: folders with two pictures and corrs.txt."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, read_numbers, tasks_of
 
 POINTS = "corrs.txt"
-# Kept aside to choose settings by.
+# Reserved for choosing settings.
 VALIDATION = {"kyiv_dolltheater2", "petrzin"}
 _SUFFIXES = (".png", ".jpg")
 
 
 def read(root: Path) -> list[Task]:
-    """A task for each folder GROUP/PAIR, those of the validation set left out.
+    """A task for each folder GROUP/PAIR that is not in the validation set.
 
     Raises:
-        InputError: there is none, or one lacks a picture or its points, or these are no rows of four numbers.
+        InputError: there is none, or one lacks a picture or points, or these are not rows of four numbers.
     """
     folders = sorted(path.parent for path in root.glob(f"*/*/{POINTS}"))
     paired = sorted({path.parent for suffix in _SUFFIXES for path in root.glob(f"*/*/01{suffix}")})

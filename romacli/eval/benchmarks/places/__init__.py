@@ -1,1 +1,1 @@
-"""Benchmarks of localization, judged by their server: the poses of queries are written as it takes them."""
+"""Benchmarks of localization, evaluated by their server: the poses of queries are written in its format."""

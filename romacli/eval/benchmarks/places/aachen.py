@@ -1,4 +1,4 @@
-"""Aachen Day-Night v1.1: a model of the city by day as VisualSFM wrote it, and queries by day and by night."""
+"""Aachen Day-Night v1.1: a daytime model of the city from VisualSFM, and queries by day and by night."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 IMAGES, MODEL, PAIRS = "images/images_upright", "3D-models/aachen_v_1_1", "pairs-query-netvlad50.txt"
 QUERIES = {when: f"queries/{when}_time_queries_with_intrinsics.txt" for when in ("day", "night")}
 NVM, INTRINSICS = "aachen_v_1_1.nvm", "database_intrinsics*.txt"
-_MOST_ERROR_PX = 5.0  # of the model's own observations, in the median
+_MOST_ERROR_PX = 5.0  # median error of the model's own observations
 _CHECKED = 2000
 _FEWEST_SHARED, _PARTS, _MOST_PAIRS = 30, (0.1, 0.5), 1500
 
@@ -42,7 +42,7 @@ def read(root: Path) -> list[Task]:
 
 
 def read_map(root: Path) -> Map:
-    """The model's points and where its pictures see them, in COLMAP pixels.
+    """The model's points and their observations in its pictures, in COLMAP pixels.
 
     Raises:
         InputError: the model is damaged, or its observations do not fit its poses.
@@ -66,7 +66,7 @@ def read_map(root: Path) -> Map:
 
 
 def read_pairs(root: Path) -> list[Task]:
-    """1,500 pairs of the model's pictures that share a tenth to a half of the points of the one that sees fewer.
+    """1,500 pairs of the model's pictures that share 10 to 50 % of the points of the one with fewer.
 
     Raises:
         InputError: the model is damaged, contains no such pairs, or a picture is missing.
@@ -90,7 +90,7 @@ def read_pairs(root: Path) -> list[Task]:
 
 
 def _shared(image: np.ndarray, point: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of images as one number each, smaller * count + larger, and how many points they share."""
+    """Pairs of images as one number each, smaller * count + larger, and the number of points they share."""
     found, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     step = 1
     while (same := point[step:] == point[:-step]).any():
@@ -127,7 +127,7 @@ class _Model:
 
 
 def _model(root: Path) -> _Model:
-    """Raise InputError where it is damaged, or its observations do not fit its poses."""
+    """Read the model; raises InputError if it is damaged, or its observations do not fit its poses."""
     known = _intrinsics(_intrinsics_file(root))
     path = root / MODEL / NVM
     try:
@@ -164,7 +164,7 @@ def _read_nvm(path: Path) -> tuple[list[str], list[Pose], np.ndarray, np.ndarray
 
 
 def _from_middle(path: Path, model: _Model) -> bool:
-    """Whether observations count from the principal point or from the picture's corner, by what fits.
+    """Whether observations are relative to the principal point rather than the picture's corner, by which fits.
 
     Raises:
         InputError: neither does.

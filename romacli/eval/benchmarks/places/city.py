@@ -1,4 +1,4 @@
-"""The pass over the queries of a city: romacli localize with the benchmark's own pairs, cameras and threshold."""
+"""Localize the queries of a city like `romacli localize`, with the benchmark's pairs, cameras and threshold."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from romacli.localize.options import LocalizeOptions
 
 
 def evaluate(run: Pass, tasks: Sequence[Task], evaluation: CityEvaluation) -> None:
-    """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
+    """Find the poses of all queries missing in the record, and write all poses in the server's format.
 
     Raises:
-        UsageError: there is no record to write beside, or the matcher gives points.
+        UsageError: there is no record file, or the matcher returns points.
         InputError: the model is damaged.
-        Stopped: a signal asked for it; matches are kept.
+        Stopped: by a signal; matches are kept.
     """
     folder = needs_folder(run.record)
     waiting = run.record.waiting(tasks)
@@ -50,7 +50,7 @@ def evaluate(run: Pass, tasks: Sequence[Task], evaluation: CityEvaluation) -> No
 
 
 def _asked(root: Path, folder: Path, names: Set[str], known: Set[str]) -> tuple[Path, Path]:
-    """Lists of these queries alone, and of their pairs with pictures that the model has."""
+    """Lists of these queries only, and of their pairs with pictures of the model."""
     folder.mkdir(parents=True, exist_ok=True)
     lists = {"queries.txt": QUERIES.values(), "pairs.txt": (PAIRS,)}
     for file, sources in lists.items():

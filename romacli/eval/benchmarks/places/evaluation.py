@@ -1,4 +1,4 @@
-"""How poses of queries are found."""
+"""The protocols of localization."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FOCAL_PX = 4032 * 28 / 36  # of InLoc's phone
 
 @dataclass(frozen=True)
 class PlaceEvaluation:
-    """One way to find poses.
+    """A protocol with candidates whose points are known in space.
 
-    points: sampled from the warps of each pair, both directions; fewest: that have a place in space, else the candidate
-    is left out. max_error: px of an inlier.
+    points: sampled from the warps of each pair, both directions; fewest: minimum points known in space for a candidate
+    to be used. max_error: px of an inlier.
     """
 
     about: str
@@ -34,9 +34,9 @@ class PlaceEvaluation:
 
 @dataclass(frozen=True)
 class CityEvaluation:
-    """The points of a model carried into queries by dense warps, as `romacli localize` does.
+    """The points of a model transferred to queries by dense warps, as in `romacli localize`.
 
-    max_error: px of an inlier, at a long side of 1600; min_inliers: points that have to agree on a pose.
+    max_error: px of an inlier, at a long side of 1600; min_inliers: of an accepted pose.
     """
 
     about: str

@@ -1,4 +1,4 @@
-"""InLoc: queries of a phone, and laser scans whose cut-out pictures know where in space each pixel is."""
+"""InLoc: queries from a phone, and laser scans cut out into pictures with a 3D position per pixel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(root: Path) -> list[Task]:
     """A task for each query of the list of pairs; its truth is the names of the candidates.
 
     Raises:
-        InputError: the list, a picture, a scan's points or its place is missing or damaged.
+        InputError: the list, a picture, or a scan's points or pose is missing or damaged.
     """
     require(root, (PAIRS, QUERIES, CUTOUTS))
     candidates: dict[str, list[str]] = {}
@@ -42,12 +42,12 @@ def read(root: Path) -> list[Task]:
 
 
 def in_space(root: Path, cutout: str, points: np.ndarray) -> np.ndarray:
-    """Where COLMAP pixels (n, 2) of a cutout are in the building, (n, 3) m; NaN where the scan saw nothing.
+    """The positions (n, 3), in m, of COLMAP pixels (n, 2) of a cutout in the building; NaN where the scan has none.
 
-    Between its pixels bilinear, or that of the nearest where one about it is missing.
+    Bilinear, or that of the nearest pixel if one of the four is missing.
 
     Raises:
-        InputError: what is known of the cutout is missing or damaged.
+        InputError: a file of the cutout is missing or damaged.
     """
     scan = read_matrix(root / f"{cutout}.mat", "XYZcut")
     if scan.ndim != 3 or scan.shape[2] != 3:
@@ -67,7 +67,7 @@ def in_space(root: Path, cutout: str, points: np.ndarray) -> np.ndarray:
 
 
 def motion(root: Path, cutout: str) -> np.ndarray:
-    """How the scan of a cutout stands in its building, (4, 4).
+    """The transformation (4, 4) from a cutout's scan to its building.
 
     Raises:
         InputError: the file contains something else.

@@ -1,4 +1,4 @@
-"""Numbers out of MATLAB's files of level 5, without running anything that they hold.
+"""Read numeric arrays from MATLAB files of level 5, without executing anything in them.
 
 Source: MathWorks, MAT-File Format, version 5.
 """
@@ -22,10 +22,10 @@ _MOST_BYTES = 2**31
 
 
 def read_matrix(path: Path, name: str) -> np.ndarray:
-    """A numeric array by its name.
+    """A numeric array by name.
 
     Raises:
-        InputError: the file is missing, cut off, of another kind, or contains no such array.
+        InputError: the file is missing, truncated, of another format, or contains no such array.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The pass over queries: matches with their candidates, lifted into space, and a pose of all together."""
+"""Localize queries: match them with their candidates, lift the matches to 3D, and solve a pose from all."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ POSES = "poses.txt"
 
 
 def evaluate(run: Pass, tasks: Sequence[Task], evaluation: PlaceEvaluation) -> None:
-    """Find the pose of all queries that the record lacks, and write those of all as the server takes them.
+    """Find the poses of all queries missing in the record, and write all poses in the server's format.
 
-    A row of the record is a pose, qw qx qy qz tx ty tz of the camera from the building; none where there is none.
+    A row of the record is a pose, qw qx qy qz tx ty tz of the camera from the building; empty without a pose.
 
     Raises:
-        UsageError: there is no record to write beside.
-        PartialError: some pictures cannot be read; all else is done.
-        Stopped: a signal asked for it; what is found is in the record.
+        UsageError: there is no record file.
+        PartialError: some pictures cannot be read; everything else is done.
+        Stopped: by a signal; finished poses are in the record.
     """
     needs_folder(run.record)
     waiting = {task.names[0]: task for task in run.record.waiting(tasks)}
@@ -82,10 +82,10 @@ def _pose(
 
 
 def needs_folder(record: Record) -> Path:
-    """Where poses are written for the server.
+    """The folder where poses for the server are written.
 
     Raises:
-        UsageError: there is no record to write beside.
+        UsageError: there is no record file.
     """
     if record.folder is None:
         raise UsageError("this benchmark is judged by its server. Give -o FILE; poses lie in FILE.kept.")
@@ -93,7 +93,7 @@ def needs_folder(record: Record) -> Path:
 
 
 def write_poses(record: Record, tasks: Sequence[Task]) -> None:
-    """The poses of all queries that have one, as the server takes them."""
+    """Write the poses of all queries that have one in the server's format."""
     folder = needs_folder(record)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [

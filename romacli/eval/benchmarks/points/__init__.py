@@ -1,1 +1,1 @@
-"""Benchmarks of points that are known in two pictures: where a matcher finds those of the first in the second."""
+"""Benchmarks of known point pairs: where a matcher finds the points of the first picture in the second."""

@@ -1,4 +1,4 @@
-"""PF-Pascal and PF-Willow by the lists of pairs and points that evaluations of semantic matching share."""
+"""PF-Pascal and PF-Willow, by the lists of pairs and points common in evaluations of semantic matching."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _WILLOW_POINTS = 10
 
 
 def read_pascal(root: Path) -> list[Task]:
-    """Pairs of a list with columns source_image, target_image, class, XA, YA, XB, YB, numbers apart by semicolons.
+    """Pairs of a list with columns source_image, target_image, class, XA, YA, XB, YB, numbers separated by semicolons.
 
-    Errors count in longer sides of the second picture.
+    Errors are in long sides of the second picture.
 
     Raises:
         InputError: the list or a picture is missing, or a line contains something else.
@@ -39,7 +39,7 @@ def read_pascal(root: Path) -> list[Task]:
 def read_willow(root: Path) -> list[Task]:
     """Pairs of a list with both pictures, then x and y of ten points of the first and of the second, column by column.
 
-    Errors count in longer sides of the box about the second picture's points.
+    Errors are in long sides of the bounding box of the second picture's points.
 
     Raises:
         InputError: the list or a picture is missing, or a line contains something else.
@@ -55,7 +55,7 @@ def read_willow(root: Path) -> list[Task]:
 
 
 def _rows(root: Path, name: str) -> list[tuple[int, list[str]]]:
-    """The lines of a table behind its first one, with their numbers."""
+    """The lines of a table after its header, with their numbers."""
     require(root, (name,))
     try:
         with (root / name).open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The pass over pairs of pictures with known points: where the matcher finds them, and how far off that is."""
+"""Evaluate pairs of pictures with known points: where the matcher finds them, and the errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romacli.words import counted
 
 
 class _Views:
-    """Pictures as the finder sees them, those used last kept as far as memory allows."""
+    """Views of pictures; the most recently used are cached as far as memory allows."""
 
     def __init__(self, root: Path, finder: Finder, limit: int) -> None:
         self._root, self._finder, self._limit = root, finder, limit
@@ -41,12 +41,12 @@ class _Views:
 
 
 def evaluate(run: Pass, tasks: Sequence[Task], evaluation: PointEvaluation) -> None:
-    """Find the points of all tasks that the record lacks; each picture is encoded once as far as memory allows.
+    """Find the points of all tasks missing in the record; each picture is encoded once as far as memory allows.
 
     Raises:
-        PartialError: some pictures cannot be read; all else is done.
+        PartialError: some pictures cannot be read; everything else is done.
         UsageError: the matcher cannot find given points.
-        Stopped: a signal asked for it; what is judged is in the record.
+        Stopped: by a signal; finished tasks are in the record.
     """
     finder = Finder(run.matcher, semantic=evaluation.semantic)
     views = _Views(run.root, finder, free_bytes(run.matcher))

@@ -1,4 +1,4 @@
-"""SPair-71k's test pairs: photographs of two things of a kind, with points that both show and the things' boxes."""
+"""SPair-71k's test pairs: photographs of two objects of a class, with common points and bounding boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANNOTATIONS, PICTURES = "PairAnnotation/test", "JPEGImages"
 
 
 def read(root: Path) -> list[Task]:
-    """The pairs of the list, in its order; errors count in longer sides of the second thing's box.
+    """The pairs of the list, in its order; errors are in long sides of the second object's box.
 
     Raises:
         InputError: the list, an annotation or a picture is missing or damaged.

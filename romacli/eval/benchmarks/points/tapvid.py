@@ -1,4 +1,4 @@
-"""TAP-Vid DAVIS: films in one pickle, of which nothing is run, with points followed by annotators."""
+"""TAP-Vid DAVIS: videos with annotated point tracks in one pickle, which is read without executing anything."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from romacli.eval.benchmarks.points.truth import PointTruth
 from romacli.store.pickled import read_pickle
 
 FILE = "tapvid_davis.pkl"
-SIDE = 256  # px of the square that figures are told in
+SIDE = 256  # px of the square frame in which errors are measured
 
 
 def read(root: Path) -> list[Task]:
-    """The first frame of each film with every later one, and the points seen in both.
+    """The first frame of each video with every later one, and the points visible in both.
 
-    Errors count in px of a frame of 256x256.
+    Errors are in px of a frame of 256x256.
 
     Raises:
         InputError: the file is missing, damaged, or contains something else.

@@ -1,4 +1,4 @@
-"""What such a benchmark knows of a pair, and how it counts."""
+"""The truths of point benchmarks, and their protocols."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from romacli.eval.benchmarks.benchmark import Published, Task
 from romacli.eval.benchmarks.measures import Found
 from romacli.types import Pair, Size
 
-OUTSIDE_PX = 2.0  # that annotators may have been off at an edge
+OUTSIDE_PX = 2.0  # maximum annotation error at an edge
 
 
 @dataclass(frozen=True)
 class PointTruth:
-    """Points (N, 2) of both pictures in COLMAP px; unit: (2,) px along x and y of the second that an error of 1 is.
+    """Points (N, 2) of both pictures in COLMAP px; unit: (2,) the px of the second, in x and y, of an error of 1.
 
-    pictures: RGB uint8 (H, W, 3), where they are no files.
+    pictures: RGB uint8 (H, W, 3), if they are not files.
     """
 
     points: tuple[np.ndarray, np.ndarray]
@@ -29,10 +29,10 @@ class PointTruth:
 
 @dataclass(frozen=True)
 class PointEvaluation:
-    """One way to count points that are found.
+    """A protocol of point benchmarks.
 
-    semantic: descriptors are to find the same part of another thing, not the same thing.
-    measure: of the errors; published: what was published by it, None for the benchmark's.
+    semantic: descriptors should find the same part of another object, not of the same object.
+    measure: of the errors; published: figures by it, None for the benchmark's.
     """
 
     about: str
@@ -47,10 +47,10 @@ class PointEvaluation:
 
 
 def marked(names: Pair, sizes: tuple[Size, Size], points: Sequence[np.ndarray], unit: float, source: str) -> Task:
-    """A task of points that count pixels' centres from 0, as annotations and their evaluators do.
+    """A task from annotated points, where (0, 0) is the centre of the top-left pixel.
 
     Raises:
-        InputError: there are none, not as many in both pictures, no box, or one lies well outside its picture.
+        InputError: there are no points, their numbers differ, there is no box, or one is far outside its picture.
     """
     one, other = (np.asarray(each, np.float64).reshape(-1, 2) + 0.5 for each in points)
     if not len(one) == len(other) > 0 or not np.isfinite([one, other]).all() or not unit > 0:

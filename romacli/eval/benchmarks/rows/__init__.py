@@ -1,1 +1,1 @@
-"""The benchmarks by name: their rows, by what they ask."""
+"""Rows of the table of benchmarks, by task."""

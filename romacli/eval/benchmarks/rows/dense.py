@@ -1,4 +1,4 @@
-"""The error of whole warps, where depth maps tell the truth: MegaDepth and ScanNet."""
+"""Errors of whole warps, with depth maps as truth: MegaDepth and ScanNet."""
 
 from __future__ import annotations
 

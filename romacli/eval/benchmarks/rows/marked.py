@@ -1,4 +1,4 @@
-"""Homographies, and what is judged by points marked by hand: HPatches, SatAst, WxBS, HardMatch."""
+"""Homographies, and estimates evaluated by hand-marked points: HPatches, SatAst, WxBS, HardMatch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where data and figures come from."""
+"""Sources of data and figures."""
 
 from __future__ import annotations
 

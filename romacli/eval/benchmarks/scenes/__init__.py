@@ -1,1 +1,1 @@
-"""Benchmarks of reconstructions: scenes that are matched once, and models of their photographs."""
+"""Benchmarks of reconstruction: scenes are matched once, and models of their photographs are evaluated."""

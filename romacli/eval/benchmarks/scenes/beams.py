@@ -1,4 +1,4 @@
-"""Points against laser scans as ETH3D's evaluator judges them: a scanner also knows the space that its beams crossed.
+"""Evaluate points by laser scans like ETH3D's evaluator, which also uses the free space that beams crossed.
 
 Source: Schoeps et al., A Multi-View Stereo Benchmark (ETH3D), CVPR 2017, section 5, with the settings of
 https://github.com/ETH3D/multi-view-evaluation.
@@ -13,9 +13,9 @@ import numpy as np
 from romacli.eval.cloud import nearest
 
 VOXEL = 0.01  # m
-BEAM_RADIUS, BEAM_SPREAD = 0.00225 / 2, np.tan(np.radians(0.011))  # m at the scanner, and more per m
-_SHIFTS = (0.0, 0.5)  # of two grids of voxels, in voxels
-_ROWS = 1024  # of a scan, from its zenith to its nadir
+BEAM_RADIUS, BEAM_SPREAD = 0.00225 / 2, np.tan(np.radians(0.011))  # m at the scanner, and increase per m
+_SHIFTS = (0.0, 0.5)  # of two voxel grids, in voxels
+_ROWS = 1024  # of a scan, from zenith to nadir
 _TURN = 2 * np.pi
 _CHUNK = 20_000  # points
 
@@ -23,14 +23,14 @@ Placed = tuple[np.ndarray, np.ndarray]
 
 
 def accuracy(points: np.ndarray, scans: Sequence[Placed], tolerances: Sequence[float]) -> list[float]:
-    """The share of points (n, 3) near a scan among those that a scan tells anything of, at each tolerance.
+    """The share of points (n, 3) near a scan among those observed by any beam, at each tolerance.
 
-    A beam tells of the points within its radius. One is near where the beam ended within the tolerance of it, in any
-    scan; it is wrong where no beam did and one went on behind it; else nothing is known, and it does not count.
+    A beam observes the points within its radius. A point is right if a beam of any scan ends within the tolerance of
+    it; it is wrong if none does and one passes behind it; otherwise it is unobserved and does not count.
 
     Args:
-        scans: points (m, 3) in m in the frame of their scanner, which stands at its origin, and the frame's place
-            (4, 4) among the points.
+        scans: points (m, 3) in m in the frame of the scanner, which is at the origin, and the pose (4, 4) of that frame
+            in the frame of the points.
     """
     near, crossed = np.full(len(points), np.inf), np.zeros(len(points), bool)
     for xyz, place in scans:
@@ -52,10 +52,10 @@ def completeness(points: np.ndarray, reference: np.ndarray, tolerances: Sequence
 
 
 def per_voxel(points: np.ndarray, holds: np.ndarray, counts: np.ndarray) -> list[float]:
-    """The share of points (n, 3) for which something holds, of those that count: the mean over voxels of two grids.
+    """The share of counted points (n, 3) that hold, for k criteria: the mean over voxels of two grids.
 
     Args:
-        holds, counts: (n, k) bool, of k questions; what holds counts.
+        holds, counts: (n, k) bool; points that hold are counted.
     """
     shares: list[list[np.ndarray]] = [[] for _ in holds.T]
     for shift in _SHIFTS:
@@ -67,7 +67,7 @@ def per_voxel(points: np.ndarray, holds: np.ndarray, counts: np.ndarray) -> list
 
 
 class _Scan:
-    """The points of a scan by the direction in which its scanner saw them."""
+    """The points of a scan, sorted by their direction from the scanner."""
 
     def __init__(self, xyz: np.ndarray) -> None:
         row, azimuth = _directions(xyz)
@@ -76,9 +76,9 @@ class _Scan:
         self._xyz, self._key = xyz[order], key[order]
 
     def along_beams(self, points: np.ndarray) -> Placed:
-        """Of points (n, 3), the distance to the nearest end of a beam that holds each; whether a beam goes behind it.
+        """For points (n, 3), the distance to the nearest end of a beam containing each; whether one passes behind it.
 
-        The distance is infinite where there is no beam.
+        The distance is infinite without a beam.
         """
         near, behind = np.full(len(points), np.inf), np.zeros(len(points), bool)
         radius = BEAM_RADIUS + BEAM_SPREAD * np.linalg.norm(points, axis=1)
@@ -93,7 +93,7 @@ class _Scan:
         return near, behind
 
     def _about(self, points: np.ndarray, radius: np.ndarray) -> Iterator[Placed]:
-        """Numbers of points (k,), and the scan's points (k, 3) in the box of directions round each, row by row."""
+        """Indices of points (k,), and the scan's points (k, 3) in the range of directions around each, row by row."""
         row, azimuth = _directions(points)
         tall = _angle(radius, np.linalg.norm(points, axis=1)) / np.pi * _ROWS
         wide = _angle(radius, np.linalg.norm(points[:, :2], axis=1))
@@ -101,7 +101,7 @@ class _Scan:
         last = np.clip(np.floor(row + tall), 0, _ROWS - 1)
         for step in range(int((last - first).max(initial=-1)) + 1):
             some = np.flatnonzero(first + step <= last)
-            for turn in (-_TURN, 0.0, _TURN):  # azimuths go on behind the scanner
+            for turn in (-_TURN, 0.0, _TURN):  # azimuths wrap around
                 west, east = (np.clip(azimuth[some] + turn + side * wide[some], 0, _TURN) for side in (-1, 1))
                 begin = (first[some] + step) * _TURN
                 start, stop = (
@@ -114,12 +114,12 @@ class _Scan:
 
 
 def _directions(points: np.ndarray) -> Placed:
-    """Where points (n, 3) are seen from the origin: the row, with a fraction, and the azimuth in [0, 2 pi]."""
+    """The directions of points (n, 3) from the origin: fractional row, and azimuth in [0, 2 pi]."""
     x, y, z = points.T
     return np.arctan2(np.hypot(x, y), z) / np.pi * _ROWS, np.arctan2(y, x) % _TURN
 
 
 def _angle(radius: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Of the cone round balls (n,) at distances (n,); all directions from within."""
+    """Half angles (n,) of the cones around balls of radii (n,) at distances (n,); pi from within."""
     outside = radius < distance
     return np.where(outside, np.arcsin(radius / np.where(outside, distance, np.inf)), np.pi)

@@ -1,4 +1,4 @@
-"""The scenes of these benchmarks as they lie on disk."""
+"""Readers of the scenes of these benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WHOLE = "all"
 
 
 def read_eth3d(root: Path, *, scanned: bool) -> list[Task]:
-    """A task for each scene; scanned: of those with laser scans alone.
+    """A task for each scene; scanned: only those with laser scans.
 
     Raises:
         InputError: there is none, or a model, a photograph or a scan is missing or damaged.

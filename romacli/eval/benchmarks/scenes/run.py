@@ -1,4 +1,4 @@
-"""The pass over scenes: each is matched once, then every subset of its photographs becomes a model that is judged."""
+"""Evaluate scenes: each is matched once, then a model of every subset of its photographs is built and evaluated."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _SMALLEST_MODEL = 3
 
 
 def evaluate(run: Pass, tasks: Sequence[Task], evaluation: SceneEvaluation) -> None:
-    """Judge all subsets that the record lacks. Matches are kept beside the record, and used again.
+    """Evaluate all subsets missing in the record. Matches are kept next to the record, and reused.
 
     Raises:
-        PartialError: some photographs cannot be read; nothing is made of the others.
-        Stopped: a signal asked for it; what is judged is in the record.
+        PartialError: some photographs cannot be read; the others are not evaluated.
+        Stopped: by a signal; finished subsets are in the record.
     """
     scenes: dict[str, list[Task]] = {}
     for task in run.record.waiting(tasks):
@@ -75,7 +75,7 @@ def evaluate(run: Pass, tasks: Sequence[Task], evaluation: SceneEvaluation) -> N
 
 
 def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder: Path, seed: int) -> list[float]:
-    """Errors of all pairs of photographs in deg; or accuracy and completeness at each tolerance."""
+    """Errors of all pairs of photographs in deg, or accuracy and completeness at each tolerance."""
     model = _reconstructed(subset, journal, evaluation, folder, seed)
     truth = {name: subset.scene.poses[name] for name in subset.names}
     if evaluation.asks == "poses":
@@ -93,7 +93,7 @@ def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder
 def _reconstructed(
     subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder: Path, seed: int
 ) -> Path | None:
-    """The folder of the largest model; None where there is none."""
+    """The folder of the largest model; None if there is none."""
     scene, names = subset.scene, sorted(subset.names)
     pairs = [pair for pair in combinations(names, 2) if journal.kind(pair) != "rejected"]
     scales = {name: evaluation.px / max(scene.sizes[name]) for name in names}
@@ -128,7 +128,7 @@ def _reconstructed(
 
 
 def _aggregated(journal: Journal, pairs: Sequence[Pair]) -> Aggregation:
-    """Tracks through the warps of a dense matcher; the points of another, each once."""
+    """Tracks from the warps of a dense matcher, or the merged points of a keypoint matcher."""
 
     def warp(pair: Pair) -> CompactWarp:
         found = journal.read(pair)

@@ -1,4 +1,4 @@
-"""ETH3D's laser scans: PLY files, and where each of them stands in a MeshLab project."""
+"""ETH3D's laser scans: PLY files, with their poses in a MeshLab project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romacli.eval.cloud import read_reference
 
 
 def read_scans(project: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The points (n, 3) of each scan of a project in the frame of its scanner, and its place (4, 4).
+    """The points (n, 3) of each scan of a project in the frame of its scanner, and the scanner's pose (4, 4).
 
     Raises:
         InputError: the project or a scan is missing or damaged.
@@ -21,10 +21,10 @@ def read_scans(project: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def scans_of(project: Path) -> list[tuple[Path, np.ndarray]]:
-    """The scans' files and their places (4, 4) in the common frame.
+    """The files of the scans and their poses (4, 4) in the common frame.
 
     Raises:
-        InputError: there are none, a file is missing, or a place is no rigid motion.
+        InputError: there are none, a file is missing, or a pose is not a rigid motion.
     """
     try:
         meshes = ElementTree.fromstring(project.read_bytes()).iter("MLMesh")

@@ -1,4 +1,4 @@
-"""A scene whose cameras are known, and how a reconstruction of it is judged."""
+"""Scenes with known cameras, and protocols of reconstruction."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Scene:
 
     Attributes:
         images: the folder that names are relative to.
-        sizes, poses: by name. intrinsics: K (3, 3) by name, in COLMAP px; empty where it is not to be told.
+        sizes, poses: by name. intrinsics: K (3, 3) by name, in COLMAP px; empty if unknown.
         model: the folder of a COLMAP model with these poses, for triangulation.
-        scans: the list of laser scans and how they stand.
+        scans: the project file of the laser scans and their poses.
     """
 
     images: Path
@@ -35,7 +35,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Subset:
-    """What one model is made of: some photographs of a scene."""
+    """Some photographs of a scene, for one model."""
 
     scene: Scene
     names: tuple[str, ...]
@@ -43,11 +43,11 @@ class Subset:
 
 @dataclass(frozen=True)
 class SceneEvaluation:
-    """One way to judge reconstructions.
+    """A protocol of reconstruction.
 
-    px: the long side that photographs count as, in verification and mapping; max_error: of verification, in these px.
-    asks: for the poses of a model, or for the points that are triangulated at known ones.
-    measure: of the errors; published: by this protocol, None for the benchmark's.
+    px: long side of photographs in verification and mapping; max_error: of verification, in these px.
+    asks: whether poses are evaluated, or points triangulated at known poses.
+    measure: of the errors; published: figures by this protocol, None for the benchmark's.
     """
 
     about: str
