@@ -158,13 +158,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
     job = Job(options, layout, images, pairs, matcher, manifest, keypoints, masks, photographs)
     if not options.overwrite:
         _require_unchanged(job)
-    describer = Describer(
-        matcher,
-        options.pairing.descriptors or layout.global_features,
-        progress,
-        num_workers=options.match.num_workers,
-        strict=options.match.strict,
-    )
+    describer = describer_of(options, layout, matcher, progress)
     if chosen_later:
         pairs = choose_pairs(images, pairing, progress, describe=describer)
     if options.preselected_from is not None:
@@ -178,6 +172,16 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
             progress=progress,
         )
     return replace(job, pairs=pairs, piece=_piece(pairs, layout, options), unreadable=describer.failures)
+
+
+def describer_of(options: JobOptions, layout: Layout, matcher: Matcher | None, progress: Progress) -> Describer:
+    """Describes photographs by a matcher, into the file of --descriptors or else the job's own."""
+    given, match = options.pairing.descriptors, options.match
+    return Describer(
+        *(matcher, given or layout.global_features, progress, match.num_workers),
+        strict=match.strict,
+        option="--descriptors" if given else "--output",
+    )
 
 
 def _with_matcher(

@@ -9,7 +9,7 @@ from pathlib import Path
 from romacli.colmap.reading import read_model
 from romacli.errors import InputError, UsageError
 from romacli.images.options import ImageOptions
-from romacli.job.job import Job, listed_images, open_job
+from romacli.job.job import Job, describer_of, listed_images, open_job
 from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.job.outputs.database import import_matches
@@ -18,7 +18,6 @@ from romacli.job.outputs.recipe import noted_import
 from romacli.localize.options import Adjust, RegisterOptions
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import ReconstructionSummary
-from romacli.pairing.describe import Describer
 from romacli.pairing.options import PairingOptions, source_options
 from romacli.pairing.sources import choose_pairs
 from romacli.pairs import RetrievalOptions, read_pairs, retrieve
@@ -116,13 +115,7 @@ def _pairs(
     options: JobOptions, job: Job, new: set[str], progress: Progress
 ) -> tuple[Sequence[Pair], Mapping[str, str]]:
     """The pairs that include a new photograph, and the photographs that could not be read for them."""
-    describer = Describer(
-        job.matcher,
-        options.pairing.descriptors or job.layout.global_features,
-        progress,
-        num_workers=options.match.num_workers,
-        strict=options.match.strict,
-    )
+    describer = describer_of(options, job.layout, job.matcher, progress)
     if options.pairs is not None:
         found = read_pairs(options.pairs, job.images.names).pairs
     elif options.pairing.pairing is not None:

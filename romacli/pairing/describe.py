@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli import __version__
+from romacli.disk import check_writable
 from romacli.errors import InputError, PartialError, RomacliError, UsageError
 from romacli.images.upright import read_upright
 from romacli.matchers.matcher import CoarseMatcher, Matcher, kept_settings
@@ -31,7 +32,8 @@ _KEPT_EVERY = 2000
 class Describer:
     """Computes descriptors of photographs with a matcher.
 
-    path: a global features file to reuse and extend; another tool's is used unchanged. None stores nothing.
+    path: a global features file to reuse and extend; another tool's is used unchanged. None stores nothing. option: the
+    one that names it, for messages.
     failures: an error per unreadable photograph.
     """
 
@@ -40,6 +42,7 @@ class Describer:
     progress: Progress
     num_workers: int = 2
     strict: bool = False
+    option: str = "--output"
     failures: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, images: ImageList) -> Described:
@@ -48,7 +51,7 @@ class Describer:
         Raises:
             UsageError: the matcher has no coarse stage of its own.
             InputError: another tool's file lacks some of the images, or fewer than two can be read.
-            StoreError: the file is damaged.
+            StoreError: the file is damaged, or cannot be written.
         """
         foreign = self._foreign(images)
         found = self._ours(images) if foreign is None else foreign
@@ -86,13 +89,16 @@ class Describer:
         if found:
             self.progress.say(f"descriptors of {len(found)} of {len(images)} photographs already exist")
         if todo:
+            if self.path is not None:
+                check_writable(self.path, self.option)
             self.progress.begin("describing", len(todo))
             for start in range(0, len(todo), _KEPT_EVERY):
                 try:
                     self._describe(images.root, todo[start : start + _KEPT_EVERY], matcher, stamps, found)
                 finally:
                     if self.path is not None and found:
-                        write_global_features(self.path, {**held, **found}, provenance=provenance)
+                        content = {**held, **found}
+                        write_global_features(self.path, content, provenance=provenance, option=self.option)
         return found
 
     def _coarse(self) -> CoarseMatcher:

@@ -24,13 +24,15 @@ class GlobalFeature:
     stamp: tuple[int, ...] | None = None
 
 
-def write_global_features(path: Path, features: Mapping[str, GlobalFeature], *, provenance: Mapping[str, str]) -> None:
-    """Write descriptors by image name, atomically.
+def write_global_features(
+    path: Path, features: Mapping[str, GlobalFeature], *, provenance: Mapping[str, str], option: str = "--output"
+) -> None:
+    """Write descriptors by image name, atomically; option: the one that names the file.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    with new_file(path, provenance) as add_group:
+    with new_file(path, provenance, option) as add_group:
         for name, feature in features.items():
             group = add_group(name)
             group[_KEY] = feature.descriptor.astype(np.float32)

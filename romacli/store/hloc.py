@@ -351,11 +351,16 @@ def read_provenance(path: Path) -> dict[str, str] | None:
 
 
 @contextmanager
-def new_file(path: Path, provenance: Mapping[str, str]) -> Iterator[Callable[[str], h5py.Group]]:
-    """Yield a function that adds groups to a new file, which replaces `path` if the block succeeds."""
+def new_file(
+    path: Path, provenance: Mapping[str, str], option: str = "--output"
+) -> Iterator[Callable[[str], h5py.Group]]:
+    """Yield a function that adds groups to a new file, which replaces `path` if the block succeeds.
+
+    option: the one to change, by the message, if it cannot be written.
+    """
     import h5py
 
-    with written_whole(path) as temporary, _PatientFile(temporary, "w+") as target:
+    with written_whole(path, option) as temporary, _PatientFile(temporary, "w+") as target:
         with h5py.File(target, "w") as file:
             file.attrs.update({key: np.bytes_(value.encode()) for key, value in provenance.items()})
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.homography import HomographyMatcher
 
-from romacli.errors import InputError, NothingFoundError, PartialError, UsageError
+from romacli.errors import InputError, NothingFoundError, PartialError, StoreError, UsageError
 from romacli.images.listing import list_images
 from romacli.pairing.describe import Describer
 from romacli.pairing.kept import match_kept
@@ -79,6 +79,13 @@ def test_descriptors_are_in_hlocs_layout_and_used_again(folder: Path) -> None:
     again = describer(matcher, path)(images)
     np.testing.assert_allclose(again.descriptors, first.descriptors, atol=1e-7)
     assert matcher.encoded == 6
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work_with_its_option(folder: Path) -> None:
+    matcher = GreyMatcher()
+    with pytest.raises(StoreError, match=r"5\.png is a file\. Choose another --descriptors"):
+        describer(matcher, folder / "ä b" / "5.png" / "g.h5", option="--descriptors")(list_images(folder))
+    assert matcher.encoded == 0
 
 
 def test_a_changed_or_new_photograph_is_described_and_the_others_are_not(folder: Path) -> None:

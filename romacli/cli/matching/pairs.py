@@ -100,7 +100,8 @@ def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: 
     from romacli.matchers.registry import load_matcher
     from romacli.pairing.describe import Describer
 
-    return Describer(load_matcher(matcher.model, matcher.matcher), descriptors.descriptors, console)
+    made_by = load_matcher(matcher.model, matcher.matcher)
+    return Describer(made_by, descriptors.descriptors, console, option="--descriptors")
 
 
 def _write(pairs: PairList, output: PairsOutput, console: Console, values: dict[str, Any], sentence: str) -> None:
