@@ -25,8 +25,8 @@ from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted, photographs_of, require_photographs
 from romacli.store.journal import Journal
-from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
+from romacli.store.layout import Layout, model_of
+from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.store.ply import write_depth_map, write_ply, write_visibility
 from romacli.types import CompactWarp, Pair, Size
@@ -132,14 +132,7 @@ class _Source:
 
     @classmethod
     def open(cls, layout: Layout) -> _Source:
-        manifest = read_manifest(layout.manifest)
-        if manifest is None:
-            raise InputError(
-                f"{layout.root} contains no job. Run `romacli reconstruct` with --output {layout.root} first."
-            )
-        model = layout.sparse / "0"
-        if not model.is_dir():
-            raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
+        manifest, model = manifest_of(layout, "reconstruct"), model_of(layout)
         cameras = {camera.name: camera for camera in read_cameras(model)}
         sizes = {name: camera.size for name, camera in cameras.items()}
         journal = open_journal(layout, manifest)

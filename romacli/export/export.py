@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from romacli.disk import move_in, scratch_folder
-from romacli.errors import InputError, StoreError, UsageError
+from romacli.errors import StoreError, UsageError
 from romacli.export.formats import FORMATS, Source
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_of
 
 
 def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list[Path]:
@@ -24,9 +24,7 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
     """
     if name not in FORMATS:
         raise UsageError(f"format {name} is not known. Choose from: {', '.join(FORMATS)}.")
-    model = layout.sparse / "0"
-    if name != "matches" and not model.is_dir():
-        raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
+    model = layout.sparse / "0" if name == "matches" else model_of(layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} already exists and is not empty. Remove it, or choose another --output.")
     source = Source(layout, model, images or photographs_of(layout))

@@ -19,7 +19,7 @@ from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.layout import Layout
-from romacli.store.manifest import check_same, read_manifest, write_manifest
+from romacli.store.manifest import check_same, manifest_of, read_manifest, write_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends
 from romacli.types import Manifest, Pair, PairList, canonical
@@ -73,9 +73,7 @@ def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
     """The manifest common to the folders; the first may be new."""
     common: Manifest | None = read_manifest(layout.manifest)
     for other in others or [layout]:
-        manifest = read_manifest(other.manifest)
-        if manifest is None:
-            raise InputError(f"{other.root} contains no job. Give folders that `romacli match` wrote.")
+        manifest = manifest_of(other)
         common = common or manifest
         check_same(other.root, manifest, common)
     assert common is not None

@@ -27,7 +27,7 @@ from romacli.store.hloc import UNREAD, FeaturesFile, check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
+from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.types import Manifest, PairList, Size
 from romacli.words import counted_of
@@ -113,10 +113,7 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         NothingFoundError: no pair has a usable warp.
         UsageError: options that contradict each other.
     """
-    manifest = read_manifest(layout.manifest)
-    if manifest is None:
-        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
-    images = read_images(layout.images)
+    manifest, images = manifest_of(layout), read_images(layout.images)
     with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
         return reaggregate_held(layout, manifest, images, journal, options, progress, stop)
 

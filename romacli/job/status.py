@@ -19,7 +19,7 @@ from romacli.pairs import read_pairs
 from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
+from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.types import Manifest
 from romacli.words import counted
@@ -56,9 +56,7 @@ def status(layout: Layout) -> Status:
         InputError: the folder contains no job.
         StoreError, PairsError: a file of the job is damaged.
     """
-    manifest = read_manifest(layout.manifest)
-    if manifest is None:
-        raise InputError(f"{layout.root} contains no job. Give a folder that `romacli match` wrote.")
+    manifest = manifest_of(layout)
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
     with_pairs = f"{words} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
     database = database_of_job(layout)

@@ -13,8 +13,9 @@ from romacli.keypoints.cells import by_cells
 from romacli.keypoints.fixed import FixedKeypoints
 from romacli.keypoints.graph import PairGraph, ReadWarp
 from romacli.keypoints.options import AggregateOptions
-from romacli.keypoints.result import AggregateSummary, Aggregation, Progress
+from romacli.keypoints.result import AggregateSummary, Aggregation
 from romacli.keypoints.tracks import TrackTable, confirm, grow, relax
+from romacli.progress import Progress, Silent
 from romacli.types import Keypoints, Matches, Pair
 
 __all__ = ["METHODS", "AggregateOptions", "AggregateSummary", "Aggregation", "Progress", "aggregate", "derive"]
@@ -49,7 +50,7 @@ def aggregate(
         UsageError: the method is unknown.
         StoreError: two records disagree about the size of an image.
     """
-    listener = progress or _Nobody()
+    listener = progress or Silent()
     listener.begin("reading pairs", len(pairs))
     graph = PairGraph(pairs, read, listener.advance)
     return derive(graph, options or AggregateOptions(), anchors=anchors, kept=kept, progress=listener)
@@ -71,14 +72,6 @@ def derive(
         pairs = map(graph.pair_of, graph.edges)
         return Aggregation.joined(fixed.keypoints, {pair: fixed.matches[pair] for pair in pairs})
     return METHODS[options.method](graph, options, progress, fixed)
-
-
-class _Nobody:
-    def begin(self, title: str, total: int) -> None:
-        pass
-
-    def advance(self, count: int = 1) -> None:
-        pass
 
 
 def by_tracks(

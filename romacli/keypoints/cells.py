@@ -12,9 +12,10 @@ from romacli.keypoints.fixed import FixedKeypoints
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import one_to_one
-from romacli.keypoints.result import Aggregation, Progress
+from romacli.keypoints.result import Aggregation
 from romacli.keypoints.samples import draw
 from romacli.keypoints.spacing import nearest
+from romacli.progress import Progress
 from romacli.types import Keypoints, Matches
 
 # hloc's usual cells for SuperPoint-like sparsity: one keypoint a cell, on its most voted bin. In px at a long

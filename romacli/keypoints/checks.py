@@ -15,7 +15,8 @@ from romacli.forest import Forest
 from romacli.geometry.warp import compose
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
-from romacli.keypoints.result import Aggregation, Progress
+from romacli.keypoints.result import Aggregation
+from romacli.progress import Progress
 from romacli.types import Pair, Size
 from romacli.words import counted, counted_of, first_few
 

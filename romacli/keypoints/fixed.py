@@ -11,9 +11,9 @@ import numpy as np
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
-from romacli.keypoints.result import Progress
 from romacli.keypoints.spacing import nearest
 from romacli.keypoints.tracks import TrackTable
+from romacli.progress import Progress
 from romacli.types import Keypoints, Matches, Pair
 
 

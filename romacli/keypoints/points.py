@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from romacli.keypoints.result import Aggregation, Progress
+from romacli.keypoints.result import Aggregation
 from romacli.keypoints.spacing import nearest
+from romacli.progress import Progress
 from romacli.types import Correspondences, Keypoints, Matches, Pair, canonical
 
 ReadPoints = Callable[[Pair], Correspondences]

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from romacli.keypoints.components import join_tracks
 from romacli.types import Keypoints, Matches, Pair, canonical
-
-
-class Progress(Protocol):
-    """Progress reports: `begin` starts a task of `total` steps, `advance` completes steps."""
-
-    def begin(self, title: str, total: int) -> None: ...
-
-    def advance(self, count: int = 1) -> None: ...
 
 
 @dataclass(frozen=True)

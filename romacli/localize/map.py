@@ -18,7 +18,7 @@ from romacli.mapping.views import View, views_of
 from romacli.names import spelled
 from romacli.progress import Progress
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_of
 from romacli.types import Size
 from romacli.words import counted, first_few
 
@@ -114,9 +114,7 @@ def open_map(model: Path, images: Path | None, progress: Progress) -> Map:
     """
     layouts = (Layout(model), Layout(model.absolute().parent.parent))
     job = next((layout for layout in layouts if layout.manifest.exists()), None)
-    folder = layouts[0].sparse / "0" if job is layouts[0] else model
-    if job is layouts[0] and not folder.is_dir():
-        raise InputError(f"{model} contains no model. Run `romacli reconstruct` with this --output first.")
+    folder = model_of(layouts[0]) if job is layouts[0] else model
     read = load_model(folder)
     images = images or (photographs_of(job) if job else None)
     if images is None:

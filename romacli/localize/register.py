@@ -26,7 +26,8 @@ from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_of
+from romacli.store.manifest import manifest_of
 from romacli.types import Pair, PairList, canonical
 from romacli.words import counted, first_few
 
@@ -57,9 +58,8 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
     layout = Layout(options.output)
     if options.overwrite:
         raise UsageError("--overwrite would remove the model to which photographs are added. Leave it out.")
-    if not (layout.manifest.exists() and (layout.sparse / "0").is_dir()):
-        raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
-    posed = read_model(layout.sparse / "0").poses.keys()
+    manifest_of(layout, "reconstruct")
+    posed = read_model(model_of(layout)).poses.keys()
     with stop.at_once():
         root, new = _new(options, layout, posed)
         if not new:

@@ -13,7 +13,7 @@ from romacli.store.history import Run, photographs_of, read_runs
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
+from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.types import Manifest, PairList
 
@@ -88,7 +88,4 @@ def open_folder(layout: Layout) -> JobFolder:
         InputError: the folder contains no job.
         StoreError, PairsError: a file is damaged.
     """
-    manifest = read_manifest(layout.manifest)
-    if manifest is None:
-        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
-    return JobFolder(layout, manifest, read_pairs(layout.pairs, None).pairs, tuple(read_runs(layout.runs)))
+    return JobFolder(layout, manifest_of(layout), read_pairs(layout.pairs, None).pairs, tuple(read_runs(layout.runs)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from romacli.errors import InputError
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -79,3 +81,15 @@ class Layout:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+
+def model_of(layout: Layout) -> Path:
+    """The folder of a job's largest model.
+
+    Raises:
+        InputError: there is none.
+    """
+    model = layout.sparse / "0"
+    if not model.is_dir():
+        raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")
+    return model

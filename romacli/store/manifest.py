@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from romacli.disk import written_whole
-from romacli.errors import SettingsDifferError, StoreError
+from romacli.errors import InputError, SettingsDifferError, StoreError
 from romacli.types import Manifest
+
+from .layout import Layout
 
 FORMAT = 1
 _EXACT_FLOATS = 2**53
@@ -36,6 +38,22 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     }
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def manifest_of(layout: Layout, command: str = "match") -> Manifest:
+    """The manifest of a job; command: that makes one, for the message.
+
+    Raises:
+        InputError: the folder contains no job.
+        StoreError: as from `read_manifest`.
+    """
+    manifest = read_manifest(layout.manifest)
+    if manifest is None:
+        raise InputError(
+            f"{layout.root} contains no job. Give a job's folder, or run `romacli {command}` with --output "
+            f"{layout.root} first."
+        )
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest | None:

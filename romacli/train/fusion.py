@@ -6,7 +6,6 @@ Its authors train on Stable Diffusion's features; their results need their data.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ from romacli.networks.weights import read_weights
 
 from .losses import fusion_loss
 from .options import TrainOptions
-from .trainable import Batch, Phase, Trainable
+from .trainable import Batch, Phase, Trainable, cosine_decay
 
 LAYOUT = "romacli-fusion-1"
 SEMANTIC_STRIDE, GEOMETRIC_STRIDE = 16, 8
@@ -36,7 +35,6 @@ SEMANTIC_STRIDE, GEOMETRIC_STRIDE = 16, 8
 SMALL = FusionConfig(256, 128, 192, 64, width=128, blocks=2, heads=4, head_width=128)
 SIZES = (224,)
 LEARNING_RATE = 1e-3
-LAST_RATE = 0.01
 
 
 class FusedTrunk(nn.Module):
@@ -104,7 +102,7 @@ class FusionTrainable(Trainable):
         return Phase(self.sizes[0])
 
     def rate_at(self, progress: float) -> float:
-        return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return cosine_decay(progress)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.network.fusion.parameters()), "lr": self.learning_rate}]

@@ -20,11 +20,7 @@ from romacli.networks.roma import Trace
 
 CHARBONNIER_ALPHA = 0.5  # RoMa section 3.4
 CHARBONNIER_SCALE = 0.05  # in cells; RoMa's c = 0.03 with its own units
-REACH_CELLS = (
-    5.0,
-    4.0,
-    4.0,
-)  # a refiner of stride 8, 4, 2 is not trained on starts further off than this
+REACH_CELLS = (5.0, 4.0, 4.0)  # a refiner of stride 8, 4, 2 is not trained on starts further off than this
 SURE_ERROR_CELLS = 1.5  # of stride 2, so 3 px: a pass's last certainty means visible and within this error
 ROMA_CHARBONNIER_SCALE = 1e-4  # of half the side, times the stride: the paper's c = 0.03 px at 560 px
 ROMA_CERTAINTY_WEIGHT = 0.01

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ from .losses import mini_loss
 from .muon import is_matrix
 from .options import TrainOptions
 from .setups import chosen, mini_config
-from .trainable import Batch, Phase, Trainable
+from .trainable import Batch, Phase, Trainable, cosine_decay
 
 SIZES = (192, 224, 320)  # many small pairs first, when their number matters most; finally as photographs are matched
 SIZES_FROM_WEIGHTS = SIZES[:2]  # in trained weights, a last phase of two passes made fewer points right
@@ -38,7 +37,6 @@ COARSE_SHARE = 0.6  # side of the first of two passes, as a share of the last si
 STRIDE = 16
 LEARNING_RATE = 2e-3
 CONSTANT_SHARE = 0.2  # share of the schedule at full learning rate, before the cosine decay
-LAST_RATE = 0.01  # share of the full learning rate at the very end
 
 
 class MiniTrainable(Trainable):
@@ -91,8 +89,7 @@ class MiniTrainable(Trainable):
         return Phase(fine[0], round(fine[0] * COARSE_SHARE / STRIDE) * STRIDE)
 
     def rate_at(self, progress: float) -> float:
-        decay = min(1.0, max(0.0, (progress - CONSTANT_SHARE) / (1 - CONSTANT_SHARE)))
-        return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * decay))
+        return cosine_decay(progress, constant=CONSTANT_SHARE)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         weights = list(self.network.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+LAST_RATE = 0.01  # share of the peak learning rate at the very end
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (2B, 3, S, S) uint8, A in the first half, with their true warps and visibility (see `stacked`)."""
 
@@ -94,6 +96,12 @@ class Trainable(nn.Module, ABC):
             if not name.startswith(self.frozen):
                 value.requires_grad_(False)
         return copy.eval()
+
+
+def cosine_decay(progress: float, *, constant: float = 0.0) -> float:
+    """The learning rate at a fraction of the schedule, relative to the peak: constant at first, then down to 1 %."""
+    decayed = min(1.0, max(0.0, (progress - constant) / (1 - constant)))
+    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * decayed))
 
 
 @torch.no_grad()

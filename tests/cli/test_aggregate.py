@@ -268,7 +268,8 @@ def test_unknown_methods_list_the_known_ones(run: Run) -> None:
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
     result = run("aggregate", "elsewhere")
     assert result.exit_code == 3
-    assert "elsewhere contains no job. Run `romacli match` with --output elsewhere first." in result.stderr
+    assert "elsewhere contains no job. Give a job's folder, or run `romacli match`" in result.stderr
+    assert "--output elsewhere first." in result.stderr
 
 
 def test_an_unfinished_job_says_how_much_is_done(run: Run) -> None:

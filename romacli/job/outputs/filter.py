@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.errors import ImageError, InputError, NothingFoundError
+from romacli.errors import ImageError, NothingFoundError
 from romacli.filter.judge import Judged, Verdict, judge_pairs
 from romacli.filter.lattice import Edge, Lattice, Views
 from romacli.filter.looks import copy_size, small_copy
@@ -26,7 +26,7 @@ from romacli.store.history import noted, photographs_of
 from romacli.store.images import read_images, unusable
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
-from romacli.store.manifest import read_manifest
+from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.types import CompactWarp, Manifest, Pair, canonical
 from romacli.words import counted, first_few
@@ -146,10 +146,7 @@ def read_views(layout: Layout, *, with_photographs: bool) -> Views:
 @contextmanager
 def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | None]]:
     """A job's journal, its pairs that have a warp, and its masks; raises as `filter_pairs` does."""
-    manifest = read_manifest(layout.manifest)
-    if manifest is None:
-        raise InputError(f"{layout.root} contains no job. Run `romacli match` with --output {layout.root} first.")
-    with open_journal(layout, manifest) as journal:
+    with open_journal(layout, manifest_of(layout)) as journal:
         listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
         if any(journal.kind(pair) == "correspondences" for pair in done):
