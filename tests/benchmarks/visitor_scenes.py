@@ -24,8 +24,10 @@ SUPERSAMPLING = 2
 Texture = Callable[[np.random.Generator], np.ndarray]
 
 
-def write_photographs(folder: Path, seed: int, count: int, swing_deg: float) -> dict[str, Pose]:
-    """Write JPEG files without EXIF data, and return their true poses."""
+def write_photographs(
+    folder: Path, seed: int, count: int, swing_deg: float
+) -> tuple[dict[str, Pose], dict[str, float]]:
+    """Write JPEG files without EXIF data, and return their true poses and focal lengths in px."""
     rng = np.random.default_rng([seed, 31])
     planes, truth = building(rng), {}
     cameras = [visitor(rng, swing_deg) for _ in range(count)]
@@ -39,7 +41,7 @@ def write_photographs(folder: Path, seed: int, count: int, swing_deg: float) -> 
         name = f"{index:03}.jpg"
         cv2.imwrite(str(folder / name), rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         truth[name] = Pose(camera.R, camera.t)
-    return truth
+    return truth, {name: float(camera.K[0, 0]) for name, camera in zip(truth, cameras, strict=True)}
 
 
 def visitor(rng: np.random.Generator, swing_deg: float) -> Camera:
