@@ -134,6 +134,22 @@ def test_photographs_that_share_a_camera_for_want_of_exif_get_their_own_where_zo
     assert summary.mixed == ()
 
 
+def test_wide_zooms_are_told_apart_though_all_are_far_from_the_usual_focal_length(tmp_path: Path) -> None:
+    focal = np.random.default_rng(2).uniform(330, 430, 16).tolist()
+    summary = write_views(tmp_path / "a.db", wandering(STEP / 2, 16), focal, is_loose=True)
+    assert summary.cameras == 16
+    found = focal_lengths_in(tmp_path / "a.db")
+    known = [index for index in range(16) if found[f"{index}.jpg"] < 500]
+    assert len(known) >= 8
+    assert [found[f"{index}.jpg"] for index in known] == pytest.approx([focal[index] for index in known], rel=0.06)
+
+
+def test_most_zooms_may_be_alike_and_yet_fit_no_shared_camera(tmp_path: Path) -> None:
+    focal = np.random.default_rng(0).uniform(590, 700, 12).tolist()
+    focal[5] = 1100.0
+    assert write_views(tmp_path / "a.db", wandering(STEP, 12), focal, is_loose=True).cameras == 12
+
+
 def test_those_of_another_focal_length_get_their_own_and_the_others_go_on_sharing(tmp_path: Path) -> None:
     focal = [640.0] * 4 + [400.0] * 2 + [640.0] * 6
     summary = write_views(tmp_path / "a.db", wandering(STEP, 12), focal, is_loose=True)

@@ -20,8 +20,9 @@ _FEWEST_SHARING, _MOST_APART = 4, 1.3
 # Minimum ratio of residuals in favour of individual focal lengths where no single one fits all.
 _CLEARLY_APART = 4.0
 # For pairs that individual focal lengths explain: minimum mean cost of a wrong shared one, and its minimum ratio to the
-# cost of individual ones. Measured: 1.4 to 3.9 and 2.6 to 13 where zooms differ, at most 0.3 where they do not.
-_EXPLAINED, _MISFIT, _MUCH_WORSE = float(np.log(2)), 1.0, 2.0
+# cost of individual ones, including that of their spread. Measured: 1.1 to 3.5 and 4.4 to 15 where zooms differ, at
+# most 0.6 and 2.3 where they do not.
+_EXPLAINED, _MISFIT, _MUCH_WORSE = float(np.log(2)), 0.8, 3.0
 _LEAST_SPREAD = float(np.log(1.2))
 # Photographs within this factor of the most common focal length keep sharing a camera if at least this share, and this
 # many, do.
@@ -73,23 +74,29 @@ def find_separations(
     alone = np.where(is_loose, len(cameras) + np.searchsorted(images, pairs.images), pairs.cameras)
     usual = np.concatenate((shared, np.full(len(images), DEFAULT_FOCAL_FACTOR)))
     focal = joint_focal(pairs.matrices, alone, usual, np.arange(len(usual)) >= len(cameras))
-    before, after = pair_costs(pairs.matrices, pairs.cameras, shared), pair_costs(pairs.matrices, alone, focal)
-    costs = focal_costs(focal, usual)
     own = {row: single[row_of == row] for row in np.unique(row_of).tolist()}
     if max(np.ptp(np.log(focal[places])) for places in own.values()) < _LEAST_SPREAD:
         return
+    after = pair_costs(pairs.matrices, alone, focal)
+    spread = {row: focal_costs(focal[places], np.median(focal[places])).sum() for row, places in own.items()}
 
-    def is_clear(row: int | None) -> bool:
-        """Whether individual focal lengths are far better, for one camera or for all together."""
-        mine = (is_loose if row is None else pairs.cameras == row).any(axis=1) & (after < _EXPLAINED)
-        least = after[mine].sum() + costs[single if row is None else own[row]].sum()
-        much = max(_MISFIT * mine.sum(), _MUCH_WORSE * least)
-        return bool(mine.sum() >= FEWEST_PAIRS and before[mine].sum() > much)
+    def is_clear(sharing: np.ndarray, lengths: np.ndarray, some: Collection[int]) -> bool:
+        """Whether individual focal lengths are far better than those of some cameras as they are shared."""
+        mine = np.isin(sharing, list(some)).any(axis=1) & (after < _EXPLAINED)
+        before = pair_costs(pairs.matrices[mine], sharing[mine], lengths).sum()
+        least = after[mine].sum() + sum(spread[row] for row in some)
+        return bool(mine.sum() >= FEWEST_PAIRS and before > max(_MISFIT * mine.sum(), _MUCH_WORSE * least))
 
-    if not any(map(is_clear, (None, *own))):
+    if not any(is_clear(pairs.cameras, shared, some) for some in (own, *([row] for row in own))):
         return
+    goes = np.zeros(len(usual), bool)
+    for places in own.values():
+        goes[places] = _odd(focal[places])
+    # Photographs that keep sharing a camera must fit it.
+    left, is_free = np.where(goes[alone], alone, pairs.cameras), np.isin(np.arange(len(usual)), [*rows, *single])
+    lengths = joint_focal(pairs.matrices, left, np.concatenate((shared, focal[single])), is_free)
     for row, places in own.items():
-        is_odd, number = _odd(focal[places]), list(cameras)[row]
+        is_odd, number = goes[places] | is_clear(left, lengths, [row]), list(cameras)[row]
         if len(places) == 1 or not is_odd.any():
             continue
         names = tuple(name_of[int(image)] for image in images[row_of == row][is_odd])
