@@ -116,12 +116,15 @@ def read_poses(model_folder: Path) -> dict[str, Pose]:
     Raises:
         InputError: the folder contains no COLMAP model.
     """
-    model, poses = load_model(model_folder), {}
+    return {image.name: pose for image, pose in posed_images(load_model(model_folder))}
+
+
+def posed_images(model: Any) -> Iterator[tuple[Any, Pose]]:
+    """The registered images (pycolmap.Image) of a model (pycolmap.Reconstruction), with their poses."""
     for image in model.images.values():
         if image.has_pose:
             cam_from_world = image.cam_from_world()
-            poses[image.name] = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
-    return poses
+            yield image, Pose(cam_from_world.rotation.matrix(), np.array(cam_from_world.translation))
 
 
 def align_similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Similarity:

@@ -16,7 +16,7 @@ from romacli.types import Pair, Size, canonical
 
 from .access import images_of, open_readonly
 from .binding import load_pycolmap
-from .poses import UNREADABLE, Pose, load_model, open_model
+from .poses import UNREADABLE, Pose, load_model, open_model, posed_images
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,11 @@ def read_model(folder: Path) -> Model:
         raise StoreError(f"{folder} is damaged. Rebuild the model with `romacli reconstruct`.") from error
     points = list(model.points3D.values())
     poses, observations, cameras = {}, {}, {}
-    for image in model.images.values():
-        if image.has_pose:
-            cam_from_world, camera = image.cam_from_world(), model.cameras[image.camera_id]
-            poses[image.name] = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
-            observations[image.name] = image.num_points3D
-            size, focal_length = (camera.width, camera.height), float(camera.mean_focal_length())
-            cameras[image.name] = ModelCamera(camera.model.name, size, focal_length, image.camera_id)
+    for image, pose in posed_images(model):
+        camera = model.cameras[image.camera_id]
+        poses[image.name], observations[image.name] = pose, image.num_points3D
+        size, focal_length = (camera.width, camera.height), float(camera.mean_focal_length())
+        cameras[image.name] = ModelCamera(camera.model.name, size, focal_length, image.camera_id)
     return Model(
         np.array([point.xyz for point in points], np.float32).reshape(-1, 3),
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),
@@ -140,8 +138,10 @@ def read_observations(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the folder contains no model, or a damaged one.
     """
-    images = [image for image in load_model(folder).images.values() if image.has_pose]
-    return {image.name: np.array([p.xy for p in image.points2D], np.float32).reshape(-1, 2) for image in images}
+    return {
+        image.name: np.array([point.xy for point in image.points2D], np.float32).reshape(-1, 2)
+        for image, _ in posed_images(load_model(folder))
+    }
 
 
 def read_inliers(path: Path) -> dict[Pair, int]:

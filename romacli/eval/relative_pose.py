@@ -155,8 +155,7 @@ def _estimates(pair: PosedPair, rays0: np.ndarray, rays1: np.ndarray, options: P
         if found is None or not inliers.any():
             errors.append(math.inf)
             continue
-        pose = found
-        errors.append(max(relative_pose_error(*pose, true_rotation=pair.rotation, true_translation=pair.translation)))
+        errors.append(max(relative_pose_error(*found, true_rotation=pair.rotation, true_translation=pair.translation)))
     return np.array(errors), float(np.mean(shares))
 
 

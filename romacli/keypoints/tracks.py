@@ -82,12 +82,12 @@ class TrackTable:
         if image not in self.fixed:
             self.replace(image, self.ids[image][kept], self.xy[image][kept])
 
-    def drop_shorter_than(self, length: int) -> None:
-        """Remove tracks in fewer images and renumber the others in the same order.
+    def drop_single(self) -> None:
+        """Remove tracks in fewer than two images and renumber the others in the same order.
 
         Tracks with a fixed observation are kept.
         """
-        long_enough = self.lengths >= length
+        long_enough = self.lengths >= 2
         for image in self.fixed:
             long_enough[self.ids[image]] = True
         for image, ids in enumerate(self.ids):
@@ -128,7 +128,7 @@ def grow(table: TrackTable, graph: PairGraph, options: AggregateOptions, advance
             heard.add(image)
             advance()
         # Isolated observations would only block others.
-        table.drop_shorter_than(2)
+        table.drop_single()
         sparse = [len(ids) < options.max_keypoints / 2 for ids in table.ids]
         spacing = [options.spacing / (2 if is_sparse else 1) for is_sparse in sparse]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.cameras import CameraSpec, ImageInfo
-from romacli.colmap.poses import Pose, load_model
+from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.names import respelled
 from romacli.types import Size
@@ -49,13 +49,11 @@ def read_cameras(model_folder: Path) -> list[PosedCamera]:
     """
     model = load_model(model_folder)
     found = []
-    for image in sorted(model.images.values(), key=lambda image: image.image_id):
-        if image.has_pose:
-            cam_from_world, camera = image.cam_from_world(), model.cameras[image.camera_id]
-            pose = Pose(cam_from_world.rotation.matrix(), np.array(cam_from_world.translation))
-            size = (camera.width, camera.height)
-            found.append(PosedCamera(image.name, image.image_id, pose, size, camera.mean_focal_length(), camera))
-    return found
+    for image, pose in posed_images(model):
+        camera = model.cameras[image.camera_id]
+        size = (camera.width, camera.height)
+        found.append(PosedCamera(image.name, image.image_id, pose, size, camera.mean_focal_length(), camera))
+    return sorted(found, key=lambda camera: camera.number)
 
 
 def known_cameras(model_folder: Path, images: Sequence[ImageInfo]) -> tuple[list[CameraSpec], dict[str, int]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import images_of, open_readonly
-from romacli.colmap.poses import Pose, load_model
+from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.types import Pair
 
@@ -49,12 +49,9 @@ def views_of(model: Any) -> dict[str, View]:
     places = {identity: point.xyz for identity, point in model.points3D.items()}
     edges = {identity: edges_of(camera) for identity, camera in model.cameras.items()}
     views = {}
-    for image in model.images.values():
-        if image.has_pose:
-            cam_from_world = image.cam_from_world()
-            pose = Pose(cam_from_world.rotation.matrix(), cam_from_world.translation)
-            points = [places[point.point3D_id] for point in image.points2D if point.has_point3D()]
-            views[image.name] = View(pose, edges[image.camera_id], depths_of(pose, np.array(points).reshape(-1, 3)))
+    for image, pose in posed_images(model):
+        points = [places[point.point3D_id] for point in image.points2D if point.has_point3D()]
+        views[image.name] = View(pose, edges[image.camera_id], depths_of(pose, np.array(points).reshape(-1, 3)))
     return views
 
 
@@ -69,8 +66,7 @@ def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{model_folder} contains no points, so no two images share any. Use `romacli pairs poses`.")
     return {
         image.name: np.array([point.point3D_id for point in image.points2D if point.has_point3D()], np.int64)
-        for image in model.images.values()
-        if image.has_pose
+        for image, _ in posed_images(model)
     }
 
 

@@ -81,16 +81,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return float32_s > _CLEARLY * bfloat16_s
 
 
-def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
-    """Floating-point operations per second in a product of square matrices, with the library that linear layers use.
-
-    side: of the matrices; by default large enough to fill the device.
-    """
-    side = side or (8192 if device.type == "cuda" else 1024)
-    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
-    return 2 * side**3 / fastest_s(lambda: pointwise(matrix, matrix, None), device)
-
-
 def fastest_s(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
     """The shortest time of several runs, in seconds, after one run to warm up."""
     seconds = []

@@ -35,9 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from romacli.eval.photographs import generate_photographs
 from romacli.images.listing import list_images
 from romacli.images.upright import read_upright
-from romacli.matchers.device import fastest_s, product_rate, wait_for
+from romacli.matchers.device import fastest_s, wait_for
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher, load_seeded
+from romacli.networks.parts.pointwise import pointwise
 
 REST = "rest"
 
@@ -322,6 +323,16 @@ def _row(stage: str, part: str, seconds: float, work: np.ndarray, products: floa
         "of_products": round(flops / seconds / products, 4) if seconds else 0.0,
         "of_copies": round(num_bytes / seconds / copies, 4) if seconds else 0.0,
     }
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = None) -> float:
+    """Floating-point operations per second in a product of square matrices, with the library that linear layers use.
+
+    side: of the matrices; by default large enough to fill the device.
+    """
+    side = side or (8192 if device.type == "cuda" else 1024)
+    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
+    return 2 * side**3 / fastest_s(lambda: pointwise(matrix, matrix, None), device)
 
 
 def copy_rate(device: torch.device) -> float:

@@ -50,7 +50,7 @@ def test_table_counts_in_how_many_images_a_track_is_seen():
     assert table.lengths.tolist() == [2, 1, 3, 1]
     rows_0, rows_1 = table.common(0, 1)
     assert (rows_0.tolist(), rows_1.tolist()) == ([0, 2], [0, 1])
-    table.drop_shorter_than(2)
+    table.drop_single()
     assert [ids.tolist() for ids in table.ids] == [[0, 1], [0, 1], [1]]  # the remaining ones are renumbered
     assert table.lengths.tolist() == [2, 3]
     table.start(1, np.full((2, 2), 7, np.float32))

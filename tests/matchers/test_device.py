@@ -5,7 +5,7 @@ import torch
 from benchmarks import roofline
 
 from romacli.matchers import device as devices
-from romacli.matchers.device import fastest_s, has_fast_bfloat16, product_rate, resolve_dtype
+from romacli.matchers.device import fastest_s, has_fast_bfloat16, resolve_dtype
 from romacli.matchers.matcher import EITHER_DTYPE
 
 CPU = torch.device("cpu")
@@ -47,7 +47,6 @@ def test_the_fastest_run_after_the_first_counts(monkeypatch):
 
 
 def test_rates_are_of_what_is_multiplied_and_moved(monkeypatch):
-    for room in (devices, roofline):
-        monkeypatch.setattr(room, "fastest_s", lambda work, device: work() is not None and 0.5)
-    assert product_rate(CPU, torch.float32, side=64) == 2 * 64**3 / 0.5
+    monkeypatch.setattr(roofline, "fastest_s", lambda work, device: work() is not None and 0.5)
+    assert roofline.product_rate(CPU, torch.float32, side=64) == 2 * 64**3 / 0.5
     assert roofline.copy_rate(CPU) == 2 * (1 << 27) / 0.5
