@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .output import NetworkMatch, Unfinished
+from .output import Unfinished
 from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
-from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .parts.maps import pixel_grid, resized, sample, tokens
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.residual import ResidualBlock, ResNet50
-from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, finished, refiner_block, tensors_of
+from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, PyramidMatcher, refiner_block, tensors_of
 from .weights import load_strictly, published_name
 
 DECODED = (("32", 2048), ("16", 1024))  # strides of the decoder, and the backbone's channels there
@@ -49,7 +49,7 @@ CHECKPOINT_PREFIXES = {
 CLASSIFIER = {"encoder.net.fc.weight": (1000, 2048), "encoder.net.fc.bias": (1000,)}  # in the file, unused
 
 
-class DKM(nn.Module):
+class DKM(PyramidMatcher):
     """Dense matching of two images, with per-image and per-pair work separated.
 
     `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. The
@@ -58,6 +58,7 @@ class DKM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.levels = LEVELS
         self.resnet = ResNet50()
         self.projections = nn.ModuleDict({stride: PointwiseConv2d(width, PROJECTED) for stride, width in DECODED})
         self.gaussian_processes = nn.ModuleDict({stride: GaussianProcess(BASIS) for stride, _ in DECODED})
@@ -112,11 +113,6 @@ class DKM(nn.Module):
         assert isinstance(process, GaussianProcess)
         return process
 
-    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """See `RoMa.match`."""
-        started = self.start(features_A, features_B, symmetric=symmetric)
-        return self.result(self.refine(started, features_A, features_B))
-
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
         """Coarse warps: Gaussian process and decoder at stride 32, then at stride 16 with the context from 32.
 
@@ -139,33 +135,6 @@ class DKM(nn.Module):
             prediction, context = self.decoder(stride, embedded, posterior, context)
         flow, certainty = prediction[:, 1:], prediction[:, :1]
         return Unfinished(tensors_of(flow, certainty, certainty), 2 if symmetric else 1)
-
-    def refine(
-        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
-    ) -> Unfinished:
-        """Refine pairs at all levels, then at stride 8 and below in a second pass; see `RoMa.refine`."""
-        steps = [("coarse", level) for level in LEVELS]
-        if "fine_1" in features_A and "fine_1" in features_B:
-            steps += [("fine", level) for level in LEVELS[1:]]
-        if down_to is not None:
-            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
-        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
-        for image, level in steps[state.steps :]:
-            key, image_shape = f"{image}_{level.stride}", tuple(features_A[f"{image}_1"].shape[-2:])
-            ends = (features_A[key], features_B[key])
-            shape, refiner = ends[0].shape[-2:], self.refiners[str(level.stride)]
-            parts = compared_at_once((ends, ends[::-1]) if state.directions == 2 else (ends,), training=self.training)
-            del ends  # keep only the joined maps in memory
-            rows = len(flow) // len(parts)
-            given = zip(parts, *(resized(each, shape).split(rows) for each in (flow, certainty)), strict=True)
-            corrected = [refiner(*maps, *values, image_shape) for maps, *values in given]
-            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
-            coarsest = certainty if level is LEVELS[0] else coarsest
-        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, max(len(steps), state.steps))
-
-    def result(self, state: Unfinished) -> NetworkMatch:
-        """The current warps of the pairs."""
-        return finished(state)
 
 
 class Decoder(nn.Module):

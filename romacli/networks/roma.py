@@ -148,7 +148,92 @@ class Trace:
     stages: tuple[Stage, ...]
 
 
-class RoMa(nn.Module):
+class PyramidMatcher(nn.Module):
+    """Coarse warps, refined level by level: what RoMa and DKM have in common.
+
+    Attributes:
+        levels: of the refiners, coarsest first. refiners: by stride.
+    """
+
+    levels: tuple[Level, ...]
+    refiners: nn.ModuleDict
+
+    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
+        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
+
+        Args:
+            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
+                if both contain its features.
+
+        Returns:
+            Warps and certainties at the size of the last pass.
+        """
+        started = self.start(features_A, features_B, symmetric=symmetric)
+        return self.result(self.refine(started, features_A, features_B))
+
+    def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
+        """Compute coarse warps from the features of `encode_coarse`."""
+        raise NotImplementedError
+
+    def refine(
+        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
+    ) -> Unfinished:
+        """Refine pairs at all levels, then at stride 8 and below in a second pass.
+
+        Args:
+            state: from `start`, or from an earlier call with `down_to`.
+            features_A, features_B: from `encode`.
+            down_to: stop in the first pass after the level of this stride.
+        """
+        steps = self._steps(features_A, features_B)
+        if down_to is not None:
+            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
+        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
+        left, symmetric = steps[state.steps :], state.directions == 2
+        for stage in self._stages(flow, certainty, features_A, features_B, left, symmetric=symmetric):
+            flow, certainty = stage.flow, stage.certainty
+            if stage.stride == self.levels[0].stride:
+                coarsest = certainty
+        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, state.steps + len(left))
+
+    def result(self, state: Unfinished) -> NetworkMatch:
+        """The current warps of the pairs."""
+        return finished(state)
+
+    def _stages(
+        self,
+        flow: Tensor,
+        certainty: Tensor,
+        features_A: FeatureMaps,
+        features_B: FeatureMaps,
+        steps: Sequence[tuple[str, Level]],
+        *,
+        symmetric: bool,
+    ) -> Iterator[Stage]:
+        """Refine level by level, each starting from the detached result of the previous one."""
+        for image, level in steps:
+            key = f"{image}_{level.stride}"
+            refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
+            shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
+            start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
+            parts = compared_at_once((ends, ends[::-1]) if symmetric else (ends,), training=self.training)
+            del ends  # keep only the joined maps in memory
+            rows = len(start) // len(parts)
+            given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
+            corrected = [
+                refiner(*maps, some_flow, some_certainty, image_shape) for maps, some_flow, some_certainty in given
+            ]
+            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
+            yield Stage(level.stride, start, flow, certainty)
+
+    def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
+        """The refiners in order: which image size they read, and their level."""
+        steps = [("coarse", level) for level in self.levels]
+        second_pass = "fine_1" in features_A and "fine_1" in features_B
+        return steps + [("fine", level) for level in self.levels[1:]] if second_pass else steps
+
+
+class RoMa(PyramidMatcher):
     """Dense matching of two images, with per-image and per-pair work separated.
 
     `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both.
@@ -160,7 +245,7 @@ class RoMa(nn.Module):
     def __init__(self, config: RoMaConfig = PUBLISHED) -> None:
         super().__init__()
         coarsest, *finer = config.levels
-        self.config = config
+        self.config, self.levels = config, config.levels
         if config.coarse_encoder == "dinov2":
             self.dinov2 = DINOv2(config.dinov2)
         else:
@@ -273,19 +358,6 @@ class RoMa(nn.Module):
         dtype = next(encoder.parameters()).dtype
         return lambda image: encoder(image.to(dtype))
 
-    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
-
-        Args:
-            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                if both contain its features.
-
-        Returns:
-            Warps and certainties at the size of the last pass.
-        """
-        started = self.start(features_A, features_B, symmetric=symmetric)
-        return self.result(self.refine(started, features_A, features_B))
-
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
         """Coarse warps: Gaussian process, transformer decoder and the most likely anchors.
 
@@ -326,63 +398,6 @@ class RoMa(nn.Module):
         steps = self._steps(features_A, features_B)
         stages = tuple(self._stages(flow, certainty, features_A, features_B, steps, symmetric=True))
         return Trace(logits[:, :-1], certainty, stages)
-
-    def refine(
-        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
-    ) -> Unfinished:
-        """Refine pairs at all levels, then at stride 8 and below in a second pass.
-
-        Args:
-            state: from `start`, or from an earlier call with `down_to`.
-            features_A, features_B: from `encode`.
-            down_to: stop in the first pass after the level of this stride.
-        """
-        steps = self._steps(features_A, features_B)
-        if down_to is not None:
-            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
-        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
-        left, symmetric = steps[state.steps :], state.directions == 2
-        for stage in self._stages(flow, certainty, features_A, features_B, left, symmetric=symmetric):
-            flow, certainty = stage.flow, stage.certainty
-            if stage.stride == self.config.levels[0].stride:
-                coarsest = certainty
-        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, state.steps + len(left))
-
-    def result(self, state: Unfinished) -> NetworkMatch:
-        """The current warps of the pairs."""
-        return finished(state)
-
-    def _stages(
-        self,
-        flow: Tensor,
-        certainty: Tensor,
-        features_A: FeatureMaps,
-        features_B: FeatureMaps,
-        steps: Sequence[tuple[str, Level]],
-        *,
-        symmetric: bool,
-    ) -> Iterator[Stage]:
-        """Refine level by level, each starting from the detached result of the previous one."""
-        for image, level in steps:
-            key = f"{image}_{level.stride}"
-            refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
-            shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
-            start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
-            parts = compared_at_once((ends, ends[::-1]) if symmetric else (ends,), training=self.training)
-            del ends  # keep only the joined maps in memory
-            rows = len(start) // len(parts)
-            given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
-            corrected = [
-                refiner(*maps, some_flow, some_certainty, image_shape) for maps, some_flow, some_certainty in given
-            ]
-            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
-            yield Stage(level.stride, start, flow, certainty)
-
-    def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
-        """The refiners in order: which image size they read, and their level."""
-        steps = [("coarse", level) for level in self.config.levels]
-        second_pass = "fine_1" in features_A and "fine_1" in features_B
-        return steps + [("fine", level) for level in self.config.levels[1:]] if second_pass else steps
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
