@@ -1,1 +1,1 @@
-"""Benchmarks: how good a matcher is where the truth is known."""
+"""Evaluate matchers, models and clouds against ground truth."""

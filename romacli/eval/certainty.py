@@ -1,4 +1,4 @@
-"""Whether a network knows when it is right: how its certainty ranks, and how often what it says comes true."""
+"""How well a network's certainty ranks its answers, and how well it is calibrated."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reliability:
 
 
 def reliability(certainty: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = 10) -> Reliability:
-    """Return how often answers (N,) of each certainty in [0, 1] are right, in bins of equal width."""
+    """The share of right answers by certainty (N,) in [0, 1], in bins of equal width."""
     index = np.minimum((certainty * bins).astype(np.int64), bins - 1)
     counts = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -54,7 +54,7 @@ def reliability(certainty: NDArray[np.floating], right: NDArray[np.bool_], *, bi
 
 
 def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """Return the chance that a positive outscores a negative; ties take the order they come in."""
+    """The probability that a positive outscores a negative; ties count in their order."""
     rank = np.empty(len(score))
     rank[np.argsort(score, kind="stable")] = np.arange(1, len(score) + 1)
     positives = int(positive.sum())

@@ -1,7 +1,7 @@
-"""How near a cloud of points is to a reference, and how much of the reference it holds.
+"""Accuracy and completeness of a point cloud against a reference.
 
 Source: Schoeps et al., A Multi-View Stereo Benchmark (ETH3D), CVPR 2017, section 5: accuracy, completeness and their
-harmonic mean at tolerances. Points are counted once a voxel, so that dense places weigh no more than others.
+harmonic mean at tolerances. Points count once per voxel, so dense regions weigh no more than others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from romacli.errors import InputError
 from romacli.eval.model_poses import read_estimate
 from romacli.store.ply import read_ply
 
-# FLANN_INDEX_KDTREE_SINGLE with all leaves looked at: exact in three dimensions.
+# FLANN_INDEX_KDTREE_SINGLE with all leaves visited: exact in three dimensions.
 _EXACT_TREE, _ALL = {"algorithm": 4}, {"checks": -1}
 _MESH_POINTS = 1_000_000
 _FEWEST_CAMERAS = 3
@@ -54,10 +54,10 @@ def score_cloud(
 
 
 def read_cloud(path: Path, model: Path | None = None, truth: Path | None = None) -> np.ndarray:
-    """The points (n, 3) of a PLY file, moved by the similarity that takes a model's cameras to known ones.
+    """The points (n, 3) of a PLY file, moved by the similarity that aligns a model's cameras to known ones.
 
     Raises:
-        InputError: it is no such file or contains nothing, or fewer than three cameras are in both.
+        InputError: it is not a PLY file or is empty, or fewer than three cameras are in both.
     """
     xyz = _points(path)[0]
     if model is None or truth is None:
@@ -73,23 +73,23 @@ def read_cloud(path: Path, model: Path | None = None, truth: Path | None = None)
 
 
 def read_reference(path: Path) -> np.ndarray:
-    """The points (n, 3) of a PLY file; of a mesh, a million points spread evenly over its triangles.
+    """The points (n, 3) of a PLY file; of a mesh, a million points distributed evenly over its triangles.
 
     Raises:
-        InputError: it is no such file, or contains nothing.
+        InputError: it is not a PLY file, or is empty.
     """
     xyz, triangles = _points(path)
     return xyz if triangles is None or not len(triangles) else _on_triangles(xyz[triangles], _MESH_POINTS)
 
 
 def extent_of(points: np.ndarray) -> float:
-    """The diagonal of the box round points (n, 3), the outermost percent on each side left out."""
+    """The diagonal of the bounding box of points (n, 3), without the outermost percent on each side."""
     low, high = np.percentile(points, [1, 99], axis=0)
     return float(np.linalg.norm(high - low))
 
 
 def _alignment(poses: Sequence[Pose], known: Sequence[Pose]) -> Similarity:
-    """The similarity that takes cameras to known ones; where centres lie on a line, orientations say the rotation."""
+    """The similarity from cameras to known ones; if the centres are collinear, rotation is from the orientations."""
     centres, targets = (np.array([pose.centre for pose in those]) for those in (poses, known))
     spread = np.linalg.svd(targets - targets.mean(0), compute_uv=False)
     if spread[1] > _ON_A_LINE * spread[0]:
@@ -110,7 +110,7 @@ def _points(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The distance (n,) from each point (n, 3) to the nearest of others (m, 3)."""
-    middle = others.mean(0)  # float32 is exact enough round the middle only
+    middle = others.mean(0)  # float32 is precise enough only near the origin
     tree = cv2.flann_Index(  # type: ignore[attr-defined]
         (others - middle).astype(np.float32), _EXACT_TREE
     )
@@ -119,7 +119,7 @@ def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def one_per_voxel(points: np.ndarray, side: float) -> np.ndarray:
-    """The first of the points (n, 3) in each cube of that side; all where the side is 0."""
+    """The first of the points (n, 3) in each cube of this side; all if the side is 0."""
     if side <= 0:
         return points
     _, first = np.unique(np.floor(points / side).astype(np.int64), axis=0, return_index=True)
@@ -127,7 +127,7 @@ def one_per_voxel(points: np.ndarray, side: float) -> np.ndarray:
 
 
 def _on_triangles(corners: np.ndarray, count: int) -> np.ndarray:
-    """About so many points spread evenly over triangles (m, 3, 3)."""
+    """About `count` points distributed evenly over triangles (m, 3, 3)."""
     edges = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     areas = np.linalg.norm(np.cross(*edges), axis=1)
     of = np.repeat(np.arange(len(corners)), np.ceil(count * areas / areas.sum()).astype(int))

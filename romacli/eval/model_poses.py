@@ -1,4 +1,4 @@
-"""How far the poses of a model are from measured ones."""
+"""Errors of the poses of a model against measured ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ THRESHOLDS_DEG = (0.1, 0.3, 1.0, 3.0, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class ModelErrors:
-    """How far a model is from the truth.
+    """Errors of a model.
 
     Attributes:
-        truth: how many images have a known pose; registered: those of them that the model has too, by name in `names`.
-        rotation_deg: (N,) left when one rotation of the world fits all orientations best.
-        position: (N,) in the truth's unit, after the best similarity; NaN below three images.
+        truth: number of images with a known pose; names: those of them that the model has.
+        rotation_deg: (N,) after the rotation of the world that best fits all orientations.
+        position: (N,) in the truth's unit, after the best similarity; NaN for fewer than three images.
         auc: of the larger of the angles of rotation and of translation direction between two images, over all pairs
-            with a known pose, by threshold in deg; a pair that the model lacks counts as wrong.
+            with known poses, by threshold in deg; pairs missing from the model count as wrong.
     """
 
     truth: int
@@ -42,7 +42,7 @@ class ModelErrors:
 
     @property
     def figures(self) -> dict[str, dict[str, float]]:
-        """Mean, median and largest of both errors."""
+        """Mean, median and maximum of both errors."""
         return {
             kind: {"mean": float(errors.mean()), "median": float(np.median(errors)), "largest": float(errors.max())}
             for kind, errors in (("rotation_deg", self.rotation_deg), ("position", self.position))
@@ -84,7 +84,7 @@ def _areas(poses: Mapping[str, Pose], truth: Mapping[str, Pose]) -> dict[float, 
 
 
 def pair_error(poses: Mapping[str, Pose], truth: Mapping[str, Pose], pair: tuple[str, str]) -> float:
-    """In deg; cameras that truly stand in one place are compared by their rotations alone."""
+    """The error in deg; cameras at the same position are compared by rotation only."""
     if not poses.keys() >= set(pair):
         return float("inf")
     true, found = (those[pair[0]].to(those[pair[1]]) for those in (truth, poses))

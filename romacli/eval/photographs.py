@@ -1,4 +1,4 @@
-"""Photographs to measure speed on where there are none: views that slide along one generated picture."""
+"""Generated photographs for measuring speed: crops that move across one picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICTURE_PX = 1024
 
 
 def generate_photographs(folder: Path, count: int, *, seed: int = 0) -> Path:
-    """Write `count` PNG files that all overlap, the same for a seed, and return the folder."""
+    """Write `count` overlapping PNG files, determined by the seed, and return the folder."""
     picture = clutter(np.random.default_rng(seed), PICTURE_PX)
     for index, share in enumerate(np.linspace(0, 1, count)):
         x, y = (round(share * (PICTURE_PX - side) / 2) for side in (WIDTH, HEIGHT))

@@ -21,14 +21,14 @@ MAX_ROTATION_DEFECT = 1e-3  # largest entry of R^T R - I: lists carry few decima
 
 @dataclass(frozen=True)
 class PosedPair:
-    """Two photographs and what is known of them.
+    """Two photographs with known intrinsics and relative pose.
 
     Attributes:
         names: relative to the folder of photographs.
-        quarter_turns: how many times each is turned counter-clockwise before it is matched, 0 to 3.
-        intrinsics: K (3, 3) of each as it is stored, in px, where (0, 0) is the centre of the top-left pixel.
+        quarter_turns: counter-clockwise rotations of each before matching, 0 to 3.
+        intrinsics: K (3, 3) of each as stored, in px, where (0, 0) is the centre of the top-left pixel.
         rotation, translation: (3, 3) and (3,), cam1_from_cam0.
-        line: where the list says so.
+        line: its line number in the list.
     """
 
     names: Pair
@@ -40,14 +40,14 @@ class PosedPair:
 
 
 def read_pose_list(path: Path, images: Path) -> list[PosedPair]:
-    """Read a list and check that its photographs are there.
+    """Read a list and check that its photographs exist.
 
-    Blank lines and lines that begin with # are skipped.
+    Blank lines and lines starting with # are skipped.
 
     Raises:
         InputError: the file or the folder cannot be read.
-        PairsError: a line breaks the grammar, has no ground truth or an impossible one, or names a photograph
-            that is missing; or there is no line at all.
+        PairsError: a line is malformed, has no or invalid ground truth, or names a missing photograph; or there are no
+            lines.
     """
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Name the folder of the photographs in {path}.")

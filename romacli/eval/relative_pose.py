@@ -1,4 +1,4 @@
-"""How well the relative pose of two photographs comes out of their matches, over a list of pairs of known pose."""
+"""Evaluate relative poses estimated from matches, on a list of pairs with known poses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .two_view import correspondences, encode, match
 THRESHOLDS_DEG = (5.0, 10.0, 20.0)
 # Of SuperGlue's evaluation of indoor pairs: squared symmetric epipolar distance in normalised coordinates.
 PRECISE_WITHIN = 5e-4
-FEATURES_KEPT = 16  # photographs whose features wait for the next pairs
+FEATURES_KEPT = 16  # photographs whose features are cached
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class PoseOptions:
     """How poses are estimated.
 
     Attributes:
-        max_error_px: Sampson error of an inlier, divided by the mean focal length; 1 px is SuperGlue's.
-        ransac_seeds: estimates of each pair, to see how much chance there is in a figure.
-        seed: of the matching, of the shuffling and of the first estimate.
+        max_error_px: maximum Sampson error of an inlier, divided by the mean focal length; 1 px is SuperGlue's.
+        ransac_seeds: number of estimates per pair, to measure their variance.
+        seed: of matching, shuffling and the first estimate.
     """
 
     max_error_px: float = 1.0
@@ -47,14 +47,14 @@ class PoseOptions:
 
 @dataclass(frozen=True)
 class PairScore:
-    """What one pair gave.
+    """The result for one pair.
 
     Attributes:
-        matches: how many point pairs; precision: the share that fits the true epipolar geometry, NaN for none.
+        matches: number of point pairs; precision: share that fits the true epipolar geometry, NaN for none.
         errors_deg: (S,) for each seed the larger of the errors of rotation and translation direction; infinite
             without an estimate.
-        shuffled_errors_deg: the same after the points of the second photograph were permuted.
-        inliers, shuffled_inliers: mean shares of the matches that the estimates explain.
+        shuffled_errors_deg: the same with the points of the second photograph permuted.
+        inliers, shuffled_inliers: mean inlier ratios of the estimates.
     """
 
     pair: PosedPair
@@ -68,7 +68,7 @@ class PairScore:
 
 @dataclass(frozen=True)
 class PoseResult:
-    """All pairs together: AUC by threshold in degrees, and what the shuffled control reached."""
+    """The figures over all pairs: AUC by threshold in degrees, and the shuffled control."""
 
     auc: dict[float, Interval]
     shuffled_auc: dict[float, Interval]
@@ -88,7 +88,7 @@ def evaluate_pairs(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> list[PairScore]:
-    """Match every pair as a job would and compare the poses its matches give with the truth.
+    """Match every pair as in a job, and compare the poses estimated from its matches with the truth.
 
     Raises:
         ImageError: a photograph cannot be read.
@@ -108,11 +108,11 @@ def evaluate_pairs(
 
 
 def score_pair(pair: PosedPair, found: Correspondences, sizes: tuple[Size, Size], options: PoseOptions) -> PairScore:
-    """Compare the poses that point pairs give with the truth.
+    """Compare the poses estimated from point pairs with the truth.
 
     Args:
-        found: in COLMAP pixels of the photographs as they were matched, `quarter_turns` applied.
-        sizes: (width, height) of those.
+        found: in COLMAP pixels of the photographs as matched, with `quarter_turns` applied.
+        sizes: (width, height) of the photographs as matched.
     """
     rays = [
         to_rays(turn_points_back(points, turn_size(size, turns), -turns), K)
@@ -137,7 +137,7 @@ def score_pair(pair: PosedPair, found: Correspondences, sizes: tuple[Size, Size]
 
 
 def to_rays(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Return COLMAP px (N, 2) in normalised camera coordinates; K counts from the top-left pixel's centre."""
+    """Convert COLMAP px (N, 2) to normalised camera coordinates; K has (0, 0) at the centre of the top-left pixel."""
     homogeneous = np.column_stack((colmap_to_hloc(points.astype(np.float64)), np.ones(len(points))))
     return (homogeneous @ np.linalg.inv(intrinsics).T)[:, :2]
 

@@ -1,4 +1,4 @@
-"""Areas under curves of errors, and how far means can be trusted."""
+"""Areas under recall curves, and confidence intervals of means."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Interval:
 
 
 def pose_auc(errors_deg: np.ndarray, threshold_deg: float) -> float:
-    """Return the area under the curve of recall over error, from 0 to a threshold, as a share of the whole.
+    """The area under the curve of recall over error, from 0 to a threshold, relative to the threshold.
 
     Args:
         errors_deg: (N,), infinite for pairs without a pose.
 
-    Source: SuperGlue's evaluation: the curve joins the points (i-th smallest error, i / N) with (0, 0) and stays
-    level from the last of them to the threshold.
+    Source: SuperGlue's evaluation: the curve connects (0, 0) and the points (i-th smallest error, i / N), and is
+    constant from the last of them to the threshold.
     """
     inside = np.sort(errors_deg[errors_deg < threshold_deg])
     recall = np.arange(len(inside) + 1) / len(errors_deg)
@@ -46,7 +46,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 @cache
 def student_t_975(freedom: int) -> float:
-    """Return the 97.5 % point of Student's t, from its density summed in small steps (to 1e-3)."""
+    """The 97.5 % quantile of Student's t, by numerical integration of its density (to 1e-3)."""
     t = np.linspace(0, 20, 200_001)
     log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
     density = np.exp(log_scale - (freedom + 1) / 2 * np.log1p(t**2 / freedom))

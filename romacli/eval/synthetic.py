@@ -1,4 +1,4 @@
-"""How good a matcher is on synthetic pairs it has not seen, as a handful of numbers."""
+"""Evaluate matchers on synthetic pairs that they were not trained on."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from romacli.synthetic.school import REPEATED, SCHOOLS
 from .certainty import Reliability, area_under_roc, reliability
 
 COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
-RIGHT_WITHIN_PX = 3.0  # what the certainty is asked about
+RIGHT_WITHIN_PX = 3.0  # the event that the certainty predicts
 
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The validation set: whoever has the same photographs has the same pairs.
+    """The validation set, determined by the photographs and these values.
 
     Attributes:
-        pairs: how many; size: px, side of the pictures.
-        seed: of the pairs, and of the generated textures, which training must not share.
-        procedural: how many generated textures are added to the photographs.
-        matched: how many of the pairs are also matched as photographs are, which takes several times as long.
-        unrelated: how many pictures of two different scenes are matched and verified besides.
-        school: how hard the pairs are, a name in `SCHOOLS`.
+        pairs: number of pairs; size: px, side of the pictures.
+        seed: of the pairs, and of the generated textures, which must differ from those of training.
+        procedural: number of generated textures added to the photographs.
+        matched: number of pairs also matched like photographs, which takes several times as long.
+        unrelated: number of additional pairs of different scenes, which are matched and verified.
+        school: difficulty of the pairs, a name in `SCHOOLS`.
     """
 
     pairs: int = 256
@@ -55,11 +55,11 @@ RECIPE = Recipe()
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Shares of visible pixels of A, and what the certainty is worth; unrelated pairs count for the latter.
+    """Shares of visible pixels of A, and the quality of the certainty, which includes unrelated pairs.
 
     Attributes:
         pck1, pck3, pck5: final warp within 1, 3, 5 px of the truth, at the pairs' own size.
-        coarse: anchor warp within 32 px at 448 px; NaN where only the final warp is known.
+        coarse: anchor warp within 32 px at 448 px; NaN if only the final warp is known.
         robust: final warp within 32 px at 448 px.
         certainty_auc: area under the ROC curve of the final certainty against "visible and within 3 px".
         reliability: the same certainty against the same, in bins.
@@ -75,13 +75,13 @@ class ValidationResult:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The single numbers by name, the one to choose between networks first."""
+        """The single numbers by name, first the one by which networks are selected."""
         numbers = {name: value for name, value in vars(self).items() if isinstance(value, float)}
         return {"pck3": numbers["pck3"], **numbers}
 
 
 def validation_textures(photographs: Path | None, recipe: Recipe = RECIPE) -> Textures:
-    """Return what the recipe's scenes are painted with: photographs below a folder, and generated ones.
+    """The textures of the recipe's scenes: photographs below a folder, and generated ones.
 
     Raises:
         InputError: the folder contains no photograph, or one that cannot be read.
@@ -104,7 +104,7 @@ def validation_pairs(
 
 
 def fingerprint(pairs: Sequence[SyntheticPair]) -> str:
-    """Return twelve digits that differ when any picture does: figures compare only where they agree."""
+    """Twelve digits of a hash of all pictures: figures are comparable only if they agree."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(pair.image_A.tobytes() + pair.image_B.tobytes())
@@ -115,9 +115,9 @@ def fingerprint(pairs: Sequence[SyntheticPair]) -> str:
 def evaluate(
     network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int = 8, advance: Advance | None = None
 ) -> ValidationResult:
-    """Return what a network in evaluation mode reaches on the pairs, from A to B, in one pass.
+    """Evaluate a network in evaluation mode on the pairs, from A to B, in one pass.
 
-    Single precision of the autocast kind the caller has set; sizes must be multiples of 16.
+    Uses the caller's autocast precision; sizes must be multiples of 16.
     """
     device = next(network.parameters()).device
     scores = _Scores(pairs[0].image_A.shape[0])
@@ -138,9 +138,9 @@ def evaluate(
 def evaluate_matcher(
     matcher: DenseMatcher, pairs: Sequence[SyntheticPair], *, advance: Advance | None = None
 ) -> ValidationResult:
-    """Return what a matcher reaches on the pairs, from A to B, at its own resolutions and passes.
+    """Evaluate a matcher on the pairs, from A to B, at its own resolutions and passes.
 
-    Its warp is read at the centres of 2 px cells, the grid of `evaluate`, so that both are asked the same.
+    Its warp is read at the centres of 2 px cells, the grid of `evaluate`, so both figures are comparable.
     """
     side = pairs[0].image_A.shape[0]
     scores = _Scores(side)
@@ -161,7 +161,7 @@ def evaluate_matcher(
 def matched_share(
     describe: Callable[[Tensor], Tensor], pairs: Sequence[SyntheticPair], *, batch_size: int = 8
 ) -> float:
-    """Return the share of visible cells of A whose most similar cell of B is within a cell of the truth.
+    """The share of visible cells of A whose most similar cell of B is within a cell of the truth.
 
     Args:
         describe: unit descriptors (2B, C, h, w) of images (2B, 3, S, S), ImageNet-normalised, in evaluation mode.
@@ -181,7 +181,7 @@ def matched_share(
 
 
 class _Scores:
-    """Errors in px of pictures `side` px wide, and certainties, gathered batch by batch."""
+    """Collects errors in px of pictures `side` px wide, and certainties, batch by batch."""
 
     def __init__(self, side: int) -> None:
         self._side = side

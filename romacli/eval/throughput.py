@@ -1,4 +1,4 @@
-"""How fast a matcher works through a folder: our loop as it is, and beside it one that reuses nothing."""
+"""Measure the speed of matching a folder: with the usual loop, and with one that reuses nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the pairs. Seconds are of the wall clock; `steady_s` leaves out all up to the first result."""
+    """One pass over the pairs. Seconds are wall-clock time; `steady_s` excludes the time up to the first result."""
 
     wall_s: float
     steady_s: float
@@ -43,22 +43,22 @@ class Run:
 
     @property
     def outside(self) -> float:
-        """Share of the wall time in which no network ran."""
+        """Share of the wall time outside the network."""
         return max(0.0, 1 - (self.encode_s + self.match_s) / self.wall_s)
 
     @property
     def encode_each_s(self) -> float:
-        """Seconds of an image."""
+        """Seconds per image."""
         return self.encode_s / max(1, self.encodes)
 
     @property
     def match_each_s(self) -> float:
-        """Seconds of a pair whose images are encoded."""
+        """Seconds per pair of encoded images."""
         return self.match_s / max(1, self.pairs)
 
 
 class Timed:
-    """A matcher that notes what its stages take; work on a GPU is waited for at the end of each."""
+    """A matcher that measures the time of its stages, synchronising with the GPU after each."""
 
     def __init__(self, matcher: Matcher) -> None:
         self._matcher = matcher
@@ -98,7 +98,7 @@ class Timed:
 
 
 class StagedTimed(Timed):
-    """The same of a matcher whose pairs are matched in two stages, which count as one."""
+    """The same for a matcher with two stages of matching, which count as one."""
 
     def __init__(self, matcher: StagedMatcher) -> None:
         super().__init__(matcher)
@@ -116,7 +116,7 @@ class StagedTimed(Timed):
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and how the loop runs."""
+    """Images, matcher and options to measure."""
 
     images: ImageList
     matcher: Matcher
@@ -127,7 +127,7 @@ class Bench:
         return self._timed([pairs], self.options)
 
     def uncached(self, pairs: PairList) -> Run:
-        """Pairs one by one: both photographs are read and encoded for each."""
+        """Pairs one by one: both photographs are read and encoded for each pair."""
         return self._timed([PairList((pair,)) for pair in pairs.pairs], replace(self.options, batch_size=1))
 
     def _timed(self, lists: Iterable[PairList], options: MatchOptions) -> Run:
@@ -161,7 +161,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Compared:
-    """A pass of ours between two halves of pairs matched without reuse, so that all meet the same load."""
+    """A run with caching between two halves of pairs matched without it, so all run under the same load."""
 
     cached: Run
     uncached: tuple[Run, ...]
@@ -169,17 +169,17 @@ class Compared:
 
     @property
     def uncached_each_s(self) -> float:
-        """Seconds of a pair without reuse."""
+        """Seconds per pair without caching."""
         return sum(run.wall_s for run in self.uncached) / sum(run.pairs for run in self.uncached)
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as without reuse; pairs that were not matched so count as those that were."""
+        """Speed relative to matching without caching, extrapolated to all pairs."""
         return self.cached.pairs * self.uncached_each_s / self.cached.wall_s
 
     @property
     def bound(self) -> float:
-        """What the stage times of the cached pass allow, were each image encoded once and nothing else to do."""
+        """The upper bound of the ratio by the run's stage times, if each image is encoded once without overhead."""
         run = self.cached
         alone = run.pairs * (2 * run.encode_each_s + run.match_each_s)
         return alone / (self.images * run.encode_each_s + run.pairs * run.match_each_s)
@@ -196,13 +196,13 @@ def bench(
     say: Callable[[str], None],
     uncached_pairs: int | None = None,
 ) -> dict[str, Any]:
-    """Medians over `repeats` runs, after one pair to warm up.
+    """Medians over `repeats` runs, after a warm-up with one pair.
 
-    uncached_pairs: of each run, matched without reuse to compare; spread over the list, all without it.
+    uncached_pairs: number of pairs per run matched without caching, evenly spaced; by default all.
 
     Returns:
-        A dictionary for JSON: `cached`, the `shares` of the wall time that each stage has, with `compare` also
-        `uncached`, `ratio` and `bound`, and `peak_gb`.
+        A dictionary for JSON: `cached`, the `shares` of each stage in the wall time, with `compare` also `uncached`,
+        `ratio` and `bound`, and `peak_gb`.
     """
     measured = Bench(images, matcher, options)
     used = len({name for pair in pairs.pairs for name in pair})
@@ -239,13 +239,13 @@ def bench(
 
 
 def spread(pairs: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """So many of a list, at equal distances along it."""
+    """At most `count` items of a list, evenly spaced."""
     count = min(count, len(pairs))
     return tuple(pairs[round((index + 0.5) * len(pairs) / count - 0.5)] for index in range(count))
 
 
 def _medians(runs: Sequence[Sequence[Run]], used: int) -> dict[str, float]:
-    """Of every run, which may have been done in pieces."""
+    """Medians over runs, each of which may consist of several parts."""
 
     def of(value: Callable[[Run], float], per: Callable[[Run], float] = lambda _: 0.0) -> float:
         sums = [(sum(map(value, pieces)), sum(map(per, pieces))) for pieces in runs]
@@ -272,7 +272,7 @@ def _medians(runs: Sequence[Sequence[Run]], used: int) -> dict[str, float]:
 
 
 def _shares(runs: Sequence[Run]) -> dict[str, float]:
-    """Of the wall time, by stage and outside the network; the medians need not add up to one."""
+    """Median shares of the wall time, by stage and outside the network; they need not add up to one."""
     values: dict[str, Callable[[Run], float]] = {
         "encode": lambda run: run.encode_s / run.wall_s,
         "match": lambda run: run.match_s / run.wall_s,
@@ -282,7 +282,7 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def peak_bytes(matcher: Matcher) -> int:
-    """The most memory this process has had so far, weights included: on its GPU, where it has one."""
+    """The peak memory of this process so far, weights included; of its GPU, if it uses one."""
     device = getattr(matcher, "device", None)
     if device is not None and device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

@@ -1,4 +1,4 @@
-"""What a matcher and the default steps after it make of one pair alone: point pairs, verified or not."""
+"""Match a single pair with the default steps of a job: point pairs, and their verification."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from romacli.synthetic.photometric import photograph
 from romacli.synthetic.scenery import deep_scene
 from romacli.types import CompactWarp, Correspondences, Features, Pair, PairResult, Rejected
 
-UNRELATED_PX = 640  # side of rendered unrelated pictures: verification counts px, so they are as large as matched
+UNRELATED_PX = 640  # side of rendered unrelated pictures, as large as matched ones, since verification is in px
 NAMES: Pair = ("A", "B")
 
 
 @dataclass(frozen=True)
 class UnrelatedResult:
-    """How many unrelated pairs were told from related ones.
+    """How many unrelated pairs were recognised.
 
     Attributes:
-        pairs: how many there were.
-        rejected: with too little usable warp to be matched.
-        verified: that passed for views of one scene: the mistakes.
+        pairs: number of pairs.
+        rejected: by the matcher, for too little overlap.
+        verified: mistaken for views of one scene.
     """
 
     pairs: int
@@ -53,7 +53,7 @@ def match(matcher: Matcher, features: tuple[Features, Features], *, seed: int, n
 
 
 def correspondences(result: PairResult, options: AggregateOptions | None = None) -> Correspondences:
-    """The point pairs a job would keep of this pair if it had no other; none where it was rejected."""
+    """The point pairs of a job with only this pair; none if it was rejected."""
     if isinstance(result, Correspondences):
         return result
     if isinstance(result, Rejected):
@@ -69,7 +69,7 @@ def correspondences(result: PairResult, options: AggregateOptions | None = None)
 
 
 def is_verified(points: Correspondences, sizes: tuple[tuple[int, int], tuple[int, int]]) -> bool:
-    """Whether the default geometric verification believes that point pairs show one scene."""
+    """Whether point pairs pass the default geometric verification."""
     rows = np.repeat(np.arange(len(points), dtype=np.int32)[:, None], 2, axis=1)
     infos = [ImageInfo(name, size) for name, size in zip(NAMES, sizes, strict=True)]
     specs, camera_of = assign_cameras(infos, CameraOptions())
@@ -84,7 +84,7 @@ def judge_unrelated(
     *,
     advance: Callable[[int], None] | None = None,
 ) -> UnrelatedResult:
-    """Match pictures that show nothing in common, and count what the default steps make of them."""
+    """Match pictures that have nothing in common, and count those rejected and verified."""
     count = rejected = verified = 0
     for first, second in pairs:
         result = match(matcher, (first, second), seed=0)
@@ -97,7 +97,7 @@ def judge_unrelated(
 
 
 def unrelated_pictures(textures: Textures, count: int, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures of two scenes painted from two halves of the textures, so that nothing is in both."""
+    """Pictures of two scenes with textures from two disjoint halves."""
     halves = textures.halves()
     for index in range(count):
         rng = np.random.default_rng([seed, index, 1])

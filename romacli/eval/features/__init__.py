@@ -1,1 +1,1 @@
-"""What frozen features are worth for matching: a linear layer on them, and nearest neighbours by a kernel."""
+"""Evaluate frozen features for matching, by a linear layer and kernel nearest neighbours."""

@@ -19,9 +19,9 @@ from romacli.networks.weights import load_strictly, read_state_dict
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A frozen network and how it is read.
+    """A frozen network.
 
-    multiple: sides of pictures are brought to a multiple of it, px.
+    multiple: sides of pictures must be multiples of it, px.
     of: from (B, 3, H, W) uint8 RGB to (B, C, h, w) float32.
     """
 
@@ -31,11 +31,11 @@ class FeatureMap:
 
 
 def feature_map(word: str, *, seed: int = 0) -> FeatureMap:
-    """A map by NAME or NAME=FILE, its weights in the file.
+    """A feature map by NAME, or NAME=FILE with its weights in a file.
 
     Raises:
-        UsageError: there is no such name, or it needs a file or takes none.
-        WeightsError: the weights are missing or of another network.
+        UsageError: the name is unknown, or it needs a file or takes none.
+        WeightsError: the weights are missing or belong to another network.
     """
     name, _, file = word.partition("=")
     if name not in MAPS:
@@ -118,7 +118,7 @@ def _required(name: str, file: Path | None, whose: str) -> Path:
 
 
 def _load(network: nn.Module, file: Path, what: str, *, prefix: str = "", renamed: str = "") -> None:
-    """Weights out of a file with more than the network has, under torchvision's names."""
+    """Load weights from a file with torchvision's names that may contain more layers."""
     state: Mapping[str, Any] = read_state_dict(file)
     wanted = set(network.state_dict())
     found = {renamed + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What is asked of a study of frozen features."""
+"""Options of the study of frozen features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is trained on what. width: of the linear layer's answer."""
+    """Features and training of the study. width: output channels of the linear layer."""
 
     features: Annotated[
         tuple[str, ...],

@@ -1,7 +1,7 @@
-"""Table 1 of the RoMa paper: a single linear layer on frozen features, then nearest neighbours by a kernel.
+"""Table 1 of the RoMa paper: a single linear layer on frozen features, then kernel nearest neighbours.
 
-Source: Edstedt et al., RoMa (arXiv 2305.15404), section 3.1 and appendix A. The weights of a place in A are the
-softmax, over all places in B, of the cosines of their features over a temperature; its answer is their mean.
+Source: Edstedt et al., RoMa (arXiv 2305.15404), section 3.1 and appendix A. The predicted position of a cell of A is
+the mean of all positions in B, weighted by the softmax of cosine similarity over a temperature.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 
 PROCEDURAL = 40
-_SIDE = 448  # px that errors are told in, as in the paper
+_SIDE = 448  # px, side at which errors are measured, as in the paper
 _BATCH = 4
 _ENCODED_AT_ONCE = 8
 _RATE = 1e-3
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Worth:
-    """What features are worth: error in px at a side of 448, and the share of visible pixels within 32 px of it."""
+    """Mean error in px at a side of 448, and the share of visible pixels with errors below 32 px."""
 
     error_px: float
     robust: float
@@ -41,7 +41,7 @@ class Worth:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Frozen features (2N, C, h, w) of all first and then all second pictures, with their truths at any grid."""
+    """Frozen features (2N, C, h, w) of all first, then all second pictures, with the true warps."""
 
     features: Tensor
     warp: Tensor
@@ -49,11 +49,7 @@ class Encoded:
 
 
 def encoded(features: FeatureMap, pairs: Sequence[SyntheticPair]) -> Encoded:
-    """Every picture once through the frozen network.
-
-    Raises:
-        UsageError: the pictures' side is no multiple of what the network needs.
-    """
+    """Encode every picture once, resized to the multiple that the network needs."""
     images, warp, visible = stacked(pairs)
     side = images.shape[-1]
     fitting = max(features.multiple, round(side / features.multiple) * features.multiple)
@@ -66,7 +62,7 @@ def encoded(features: FeatureMap, pairs: Sequence[SyntheticPair]) -> Encoded:
 
 
 def kernel_neighbours(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """Where places of A lie in B: (B, h, w, 2) normalised, of features (B, C, h, w) and (B, C, h', w')."""
+    """The predicted positions in B, (B, h, w, 2) normalised, from features (B, C, h, w) and (B, C, h', w')."""
     a, b = (F.normalize(each.flatten(2), dim=1) for each in (one, other))
     weights = (torch.einsum("bcn,bcm->bnm", a, b) / temperature).softmax(-1)
     places = pixel_grid(*other.shape[-2:]).reshape(-1, 2)
@@ -74,7 +70,7 @@ def kernel_neighbours(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 
 
 def train(data: Encoded, options: StudyOptions, seed: int) -> nn.Conv2d:
-    """A linear layer whose neighbours lie near the truth, by the mean distance where both pictures see a place."""
+    """Train a linear layer by the mean distance of the predicted positions from the truth where visible."""
     torch.manual_seed(seed)
     layer = nn.Conv2d(data.features.shape[1], options.width, 1)
     optimiser = torch.optim.Adam(layer.parameters(), _RATE)
@@ -98,7 +94,7 @@ def train(data: Encoded, options: StudyOptions, seed: int) -> nn.Conv2d:
 
 @torch.inference_mode()
 def judge(data: Encoded, layer: nn.Module, options: StudyOptions) -> Worth:
-    """What neighbours are worth from A to B, asked at the centres of 2 px cells."""
+    """Evaluate predicted positions from A to B, at the centres of 2 px cells."""
     half = len(data.features) // 2
     side = data.warp.shape[1] // 2
     errors = []
@@ -115,7 +111,7 @@ def judge(data: Encoded, layer: nn.Module, options: StudyOptions) -> Worth:
 def study(
     maps: Callable[[str, int], FeatureMap], options: StudyOptions, *, say: Say = lambda _: None
 ) -> dict[str, tuple[Worth, list[Worth]]]:
-    """By the name of each map, what its features are worth as they are, and with the layer trained on each seed."""
+    """For each map by name, its result without the layer, and with the layer trained on each seed."""
     judged = validation_pairs(validation_textures(options.validation), options.judged, size=options.size)
     textures = Textures.load(options.textures, procedural=PROCEDURAL, seed=options.seed)
     pairs = [
