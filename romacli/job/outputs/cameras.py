@@ -1,4 +1,4 @@
-"""The cameras of photographs to import: chosen, and checked before there is anything to import."""
+"""Choose the cameras of photographs to import, and check them before matching."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _tell_sharing(
 
 
 def loose_images(infos: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions) -> frozenset[str]:
-    """The photographs that share a camera only because of their size; pairs may show that their cameras differ."""
+    """The photographs that share a camera only because of their size; their pairs may show different cameras."""
     placed = [info for info in infos if info.name in camera_of]
     groups = [] if options.rigs is not None else shared_untold(placed, camera_of, options)
     return frozenset(info.name for group in groups for info in group)
@@ -95,12 +95,12 @@ def loose_images(infos: Sequence[ImageInfo], camera_of: Mapping[str, int], optio
 def check_early(
     images: ImageList, importing: ImportOptions, mapping: MapperOptions, *, georeferenced: bool = False
 ) -> None:
-    """Check cameras, rigs, poses, positions and the mapper's options before there is anything to import.
+    """Check cameras, rigs, poses, positions and the mapper's options before matching.
 
     georeferenced: the model will be aligned to GPS positions.
 
     Raises:
-        InputError, UsageError: they do not; as `import_matches` and `make_model` would say.
+        InputError, UsageError: as `import_matches` and `make_model` would.
     """
     check_settings(mapping)
     if importing.cameras.rigs is not None and mapping.mapper not in ("auto", "global"):
@@ -108,7 +108,7 @@ def check_early(
     names = [name for name in images.names if importing.only is None or name in importing.only]
     infos = []
     for name in names:
-        with suppress(ImageError):  # matching names it
+        with suppress(ImageError):  # reported by matching
             infos.append(known_image(images.root, name))
     choose_cameras(infos, importing, Silent())
     placed = sum(info.gps is not None for info in infos)

@@ -118,7 +118,7 @@ def _import_matches(
 
 
 def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, progress: Progress) -> None:
-    """Warn about photographs that changed since they were matched; the headers of the others need no reading then."""
+    """Warn about photographs that changed since they were matched."""
     known = read_images(layout.images)
     names = [name for name in known if options.only is None or name in options.only]
     if changed := look_at(ImageList(images, tuple(names)), known).changed:
@@ -129,12 +129,12 @@ def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, p
 
 
 def _is_calibrated(options: ImportOptions) -> bool:
-    """Whether focal lengths are estimated: given ones are never changed."""
+    """Whether focal lengths are estimated; given ones never change."""
     return options.calibrate and options.cameras.params is None and options.known_poses is None
 
 
 def _tell(summary: DatabaseSummary, progress: Progress) -> None:
-    """Report pairs left out, and what pairs say against cameras and EXIF data."""
+    """Report pairs left out, and evidence of pairs against cameras and EXIF data."""
     for sentence in summary.contradicted:
         progress.warn(
             f"{sentence}. Were the photographs cropped or resized, or taken with a fisheye? --camera-params gives the "
@@ -171,7 +171,7 @@ def _require_one_origin(layout: Layout, features: FeaturesFile, matches: Matches
 
 
 def _in_folder(images: Path, held: Sequence[str]) -> dict[str, str]:
-    """The names that the hloc files hold, by the folder's own spelling of them, which COLMAP has to open."""
+    """The names in the hloc files, by their spelling in the folder, which COLMAP needs to open the files."""
     if all((images / name).is_file() for name in held):
         return dict(zip(held, held, strict=True))
     return respelled(dict(zip(held, held, strict=True)), files_under(images))
@@ -180,7 +180,7 @@ def _in_folder(images: Path, held: Sequence[str]) -> dict[str, str]:
 def _matched_sizes(
     features: FeaturesFile, held_as: Mapping[str, str], options: ImportOptions, progress: Progress
 ) -> dict[str, Size]:
-    """The sizes of the images to import: those listed that could be read when they were to be matched."""
+    """The sizes of the images to import: those requested that were readable when matched."""
     names = [name for name in held_as if options.only is None or name in options.only]
     sizes = {name: features.image_size(held_as[name]) for name in names}
     unread = [name for name, size in sizes.items() if size == UNREAD]
@@ -193,7 +193,7 @@ def _matched_sizes(
 
 
 def _tell_of_growth(database: Path, images: Collection[str], progress: Progress) -> None:
-    """Report how ids change for models in use elsewhere, if a database gets more images."""
+    """Report whether ids stay valid for models elsewhere, if a database gets more images."""
     former = read_numbers(database, images).images
     new = len(images) - len(former.keys() & set(images))
     if former and new:
@@ -206,7 +206,7 @@ def _tell_of_growth(database: Path, images: Collection[str], progress: Progress)
 def _sure(features: FeaturesFile, held_as: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Which keypoints refinement confirmed, (K,) bool by name, for images where it confirmed most.
 
-    COLMAP weights all observations equally, so that a few that are off by a pixel undo the gain of the others.
+    COLMAP weights all observations equally, so a few that are off by a pixel undo the gain of the others.
     """
     found = {name: features.uncertainty(held) for name, held in held_as.items()}
     refined = {name: one.quality > 0 for name, one in found.items() if one is not None and len(one.quality)}
@@ -216,7 +216,7 @@ def _sure(features: FeaturesFile, held_as: Mapping[str, str]) -> dict[str, np.nd
 def _with_matches(
     pairs: Sequence[Pair], named: Mapping[str, str], matches: MatchesFile, progress: Progress
 ) -> Iterator[tuple[Pair, np.ndarray]]:
-    """The pairs that have matches, by their names; the others, such as rejected ones, are done at once."""
+    """The pairs with matches; the others, such as rejected ones, only advance the progress."""
     for a, b in pairs:
         rows = matches.matches(a, b).indices
         if len(rows):
@@ -226,14 +226,14 @@ def _with_matches(
 
 
 def _info(images: Path, name: str, size: Size) -> ImageInfo:
-    """What the choice of a camera needs, once the photograph is seen to be the one that was matched."""
+    """What choosing a camera needs, after checking that the photograph still has the size it was matched at."""
     info = known_image(images, name)
     require_size(images / name, info.size, matched=size)
     return info
 
 
 def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Position]:
-    """The positions that go into the database."""
+    """The GPS positions for the database."""
     gps = {info.name: info.gps for info in infos if info.gps is not None}
     faults = {info.name: info.gps_fault for info in infos if info.gps_fault is not None}
     return believed(gps, faults, len(infos), progress)
@@ -242,13 +242,13 @@ def _priors(infos: Sequence[ImageInfo], progress: Progress) -> dict[str, Positio
 def _expected_bytes(layout: Layout) -> int:
     """The maximum size of the database: a match takes 6 bytes in `matches.h5`, and 16 in the database if verified.
 
-    Twice, as SQLite writes all of a change beside the database first.
+    Doubled, as SQLite first writes a whole transaction next to the database.
     """
     return 2 * (layout.features.stat().st_size + 3 * layout.matches.stat().st_size)
 
 
 def _database_digest(layout: Layout, options: ImportOptions) -> str:
-    """What a database depends on: the files it is made from, the images, their cameras, the verification."""
+    """A digest of what a database depends on: its source files, the images, their cameras, the verification."""
     only = None if options.only is None else sorted(options.only)
     rigs = options.cameras.rigs and file_digest(options.cameras.rigs.path)
     cameras = repr(replace(options.cameras, rigs=None))
@@ -258,7 +258,7 @@ def _database_digest(layout: Layout, options: ImportOptions) -> str:
 
 
 def hloc_digests(layout: Layout) -> list[Any]:
-    """The digests of the hloc files, as JSON values; where they tell, of what they were derived from.
+    """The digests of the hloc files as JSON values, or of their sources if they record them.
 
     Raises:
         InputError, StoreError: one cannot be read.

@@ -1,4 +1,4 @@
-"""A look at a model once it is made: whether it folds parts that look alike, and which images it then leaves out."""
+"""Check a finished model for parts that look alike and are folded onto each other, and take images out of it."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ from romacli.words import counted, first_few
 
 FOLD = "look"
 _VERSION = 1
-# Where the images that belong together are fewer, a model stays as it is.
+# A model is left as it is if fewer images than this would remain.
 _SMALLEST_MODEL = 3
 
 
 @dataclass(frozen=True)
 class FoldSummary:
-    """What a look at the model found: pairs that are believed and that it contradicts, and images that it placed by
-    others than those that show most, so that they are left out."""
+    """The result of the check.
+
+    seams: trusted pairs that the model contradicts. left_out: images taken out, as matches contradict their poses.
+    """
 
     seams: tuple[Pair, ...] = ()
     left_out: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences on what the model contradicts and what became of it."""
+        """Sentences on the contradictions and their consequences."""
         found = []
         if self.seams:
             pairs = [" ".join(pair) for pair in self.seams]
@@ -62,7 +64,7 @@ class FoldSummary:
 def look_after(
     layout: Layout, model: ReconstructionSummary, progress: Progress, stop: StopRequest
 ) -> tuple[ReconstructionSummary, FoldSummary]:
-    """Take images out of a job's models that their matches contradict, unless that is done; what is left, and why.
+    """Take out of a job's models the images whose matches contradict their poses, unless that is done already.
 
     Raises:
         InputError, NothingFoundError: as `filter_pairs` says.
@@ -86,7 +88,7 @@ def look_after(
 
 
 def noted_fold(layout: Layout) -> FoldSummary | None:
-    """What the look at the model of a job found; None where there was none since it was made."""
+    """The result of the check of a job's model; None if it was not checked since it was made."""
     known = holds_if_from(layout, FOLD, _sources(layout))
     return _summary_of(known) if known else None
 
@@ -100,7 +102,7 @@ def _summary_of(known: Mapping[str, Any]) -> FoldSummary:
 
 
 def _look(sparse: Path, views: Views, filtered: FilterSummary) -> list[Fold]:
-    """What is folded of the models in a folder."""
+    """The folds of the models in a folder."""
     witnesses, shown = count_witnesses(views), {(one, other): places for one, other, places in filtered.unique}
     pairs = {edge: views.pair_of(edge) for edge in views.edges}
     unique = {edge: shown.get(pair, 0.0) for edge, pair in pairs.items() if pair not in filtered.without}
@@ -110,7 +112,7 @@ def _look(sparse: Path, views: Views, filtered: FilterSummary) -> list[Fold]:
 
 @dataclass(frozen=True)
 class _Sight:
-    """A registered image, as `filter.placed.Sight` says."""
+    """A registered image; see `filter.placed.Sight`."""
 
     camera: PosedCamera
     keypoints: np.ndarray
@@ -126,7 +128,7 @@ class _Sight:
 
 
 def _sights(folder: Path, views: Views) -> dict[int, Sight]:
-    """The images of a model by their numbers in the views; those without a warp are left out."""
+    """The images of a model that have a warp, by their numbers in the views."""
     model, number = load_model(folder), {name: k for k, name in enumerate(views.names)}
     found: dict[int, Sight] = {}
     for camera in read_cameras(folder):

@@ -1,4 +1,4 @@
-"""The hloc files, derived from the journal: keypoints that pairs share, and matches between them."""
+"""Derive the hloc files from the journal: keypoints that pairs share, and matches between them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from romacli.words import counted
 
 @dataclass(frozen=True)
 class HlocSummary:
-    """What the hloc files hold, and what the checks say of it.
+    """The contents of the hloc files, and the findings of the checks.
 
-    pairs: those that matched; images_without_tracks: by name, of those in the list of pairs; triangle_agreement:
-    None without triangles; refined: the share of matched keypoints that were moved to where the photographs agree, by
-    median_shift px, None where that was not tried; warnings: sentences.
+    pairs: those that matched. images_without_tracks: names, among those in the list of pairs. triangle_agreement:
+    None without triangles. refined: the share of matched keypoints that refinement moved, by median_shift px; None
+    without refinement. warnings: sentences.
     """
 
     images: int
@@ -62,16 +62,16 @@ class HlocSummary:
 class HlocSources:
     """The inputs of the hloc files.
 
-    pairs: of the job; each has its group in `matches.h5`, with or without matches.
+    pairs: of the job; each gets a group in `matches.h5`, with or without matches.
     sizes: (width, height) by name of every readable image; unmatched ones are in `features.h5` without keypoints, or
         with external ones.
     names: images of the job without a size, which are in `features.h5` as `UNREAD`; may also list those of `sizes` and
         omit those of `pairs`.
     external: keypoints to match instead of new ones.
-    masks: of pixels that neither give nor receive matches.
+    masks: of pixels without matches.
     refinement: the photographs to refine keypoints against.
-    replaces: also rebuild keypoints that a database or model of the job refers to, which otherwise stay, row by row,
-        with the matches between them.
+    replaces: also rebuild keypoints in use by a database or model of the job, which otherwise stay, row by row, with
+        the matches between them.
     """
 
     journal: Journal
@@ -103,7 +103,7 @@ class HlocSources:
         """The refinement to run; None if there is none.
 
         Raises:
-            UsageError: it is asked for where it cannot be done.
+            UsageError: it is requested but impossible.
         """
         if self.refinement is None:
             return None
@@ -116,7 +116,7 @@ class HlocSources:
         return None
 
     def digest(self) -> str:
-        """What stands for all of it: records are immutable, so their pairs, kinds and overlaps stand for them."""
+        """The digest of all sources; records are immutable, so their pairs, kinds and overlaps represent them."""
         done = _finished(self.journal, self.pairs)
         keypoints = self.external.stamp(self.sizes) if self.external else None
         masked = self.masks.stamp(list(self.sizes)) if self.masks else None
@@ -126,14 +126,14 @@ class HlocSources:
         return digest([digest(made_of), _listed(self.pairs), self.unread, *refined])
 
     def made_with(self, layout: Layout) -> str:
-        """The options, as they are noted."""
+        """The options, as recorded in the job."""
         return made_as(layout, self.options, self.external, self.refinement.options if self.refinement else None)
 
 
 def made_as(
     layout: Layout, options: AggregateOptions, external: ExternalKeypoints | None, refine: RefineOptions | None
 ) -> str:
-    """The options of keypoints, as they are noted."""
+    """The options of keypoints, as recorded in the job."""
     source = external.noted(layout) if external else None
     return json.dumps({**asdict(options), "keypoints": source, "refine": refine.refine if refine else None})
 
@@ -142,10 +142,10 @@ def derive_hloc(layout: Layout, sources: HlocSources, progress: Progress, stop: 
     """Make `features.h5` and `matches.h5` of the job's finished pairs, unless they are up to date.
 
     Raises:
-        UsageError: keypoints that stay were made in another way than is asked.
+        UsageError: keypoints in use were made with other options.
     """
     of_all, made_with, origin = sources.digest(), sources.made_with(layout), origin_of(layout, KEYPOINTS)
-    # If keypoints were kept, the digest is followed by + and their stamp, which counts as up to date too.
+    # If keypoints were kept, the digest is followed by + and their stamp, which is up to date too.
     is_same = origin == of_all or (not sources.replaces and origin.startswith(f"{of_all}+"))
     provenance = {"romacli": __version__, "derived_from": origin, "options": made_with}
     of_files = [read_provenance(path) or {} for path in (layout.features, layout.matches)]
@@ -180,7 +180,7 @@ def _derive(
     progress: Progress,
     stop: StopRequest,
 ) -> HlocSummary:
-    """Aggregate, refine, check and write. origins: of files whose matches between keypoints that stay do so, too."""
+    """Aggregate, refine, check and write. origins: of files from which matches between kept keypoints are kept too."""
     pairs, sizes, options = sources.pairs, sources.sizes, sources.options
     external, masks, refinement = sources.external, sources.masks, sources.refining()
     usable = sources.usable
@@ -214,7 +214,7 @@ def _derive(
 
 
 def refined_in_words(summary: HlocSummary) -> str:
-    """What a sentence on keypoints says of their refinement; nothing where there was none."""
+    """The clause on refinement in a sentence on keypoints; empty if there was none."""
     if summary.refined is None:
         return ""
     return (
@@ -224,7 +224,7 @@ def refined_in_words(summary: HlocSummary) -> str:
 
 
 def _in_words(summary: HlocSummary, *, of_points: bool) -> str:
-    """What came out. Matches of points are not checked yet: wrong ones join tracks of different places."""
+    """The result in words. Matches of points are not verified yet: wrong ones join tracks of different points."""
     over = f"over {counted(summary.images, 'image')}"
     if of_points:
         return f"{counted(summary.matches, 'match', 'matches')} of {counted(summary.keypoints, 'keypoint')} {over}"
@@ -233,7 +233,7 @@ def _in_words(summary: HlocSummary, *, of_points: bool) -> str:
 
 
 def _graph(journal: Journal, usable: Sequence[Pair], masks: JobMasks | None, progress: Progress) -> PairGraph:
-    """The warps of a job whose matcher gives these."""
+    """The shared keypoints and matches of a job whose matcher produces warps."""
 
     def read(pair: Pair) -> CompactWarp:
         result = journal.read(pair)
@@ -251,10 +251,10 @@ def _of_points(
     in_use: Collection[str],
     progress: Progress,
 ) -> Aggregation:
-    """What pairs share of a job whose matcher gives points.
+    """The shared keypoints and matches of a job whose matcher produces keypoints.
 
     Raises:
-        UsageError: keypoints are to be made by a method that needs warps.
+        UsageError: the method of making keypoints needs warps.
     """
     options, masks = sources.options, sources.masks
     if options.method != AggregateOptions.method:
@@ -273,7 +273,7 @@ def _of_points(
 
 
 def _finished(journal: Journal, pairs: PairList) -> list[Any]:
-    """What is on record of the pairs, as JSON values."""
+    """The finished pairs with kind and overlap, as JSON values."""
     return sorted(
         [*canonical(pair), journal.kind(pair), journal.overlap(pair)] for pair in pairs.pairs if pair in journal
     )
@@ -319,7 +319,7 @@ def _features(keypoints: Mapping[str, Keypoints], sizes: Mapping[str, Size]) -> 
 def _matches(
     aggregation: Aggregation, keypoints: Mapping[str, Keypoints], pairs: PairList
 ) -> Iterator[tuple[Pair, Matches, int]]:
-    """Every pair of the job; those without a warp have no matches."""
+    """The matches of every pair of the job; empty for pairs without a warp."""
     for pair, matches in aggregation.matches():
         yield pair, matches, len(keypoints[pair[0]])
     none = Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
@@ -329,5 +329,5 @@ def _matches(
 
 
 def _listed(pairs: PairList) -> list[Pair]:
-    """All pairs, in one order and each with its names ascending, however they are listed."""
+    """All pairs, sorted, each with its names ascending."""
     return sorted(map(canonical, pairs.pairs))

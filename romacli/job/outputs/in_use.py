@@ -25,7 +25,7 @@ from romacli.types import Keypoints, Matches, Pair, canonical
 from romacli.words import counted, first_few
 
 KEYPOINTS = "keypoints"
-# Of a keypoint in the hloc files and in COLMAP's: they are one, but for rounding.
+# Between the same keypoint in the hloc files and in COLMAP's, which differ by rounding.
 SAME_PX = 0.01
 _REMEDY = "--replace-keypoints to replace them, then rebuild database and model"
 
@@ -41,11 +41,11 @@ class KeypointsInUse:
     by: str = ""
 
     def of(self, names: Collection[str]) -> KeypointsInUse:
-        """Those of these images."""
+        """The keypoints of these images."""
         return replace(self, keypoints={name: one for name, one in self.keypoints.items() if name in names})
 
     def stamp(self) -> str:
-        """What stands for where they are."""
+        """A digest of their positions."""
         found = hashlib.sha256()
         for name, known in sorted(self.keypoints.items()):
             found.update(name.encode() + known.xy.astype(np.float32).tobytes())
@@ -55,7 +55,7 @@ class KeypointsInUse:
     def matches(
         self, layout: Layout, masks: JobMasks | None, origins: Collection[str]
     ) -> Iterator[Mapping[Pair, Matches]]:
-        """The matches between them in the job's files; none where these are of other origins."""
+        """The matches between them in the job's files; none if the files are from other origins."""
         with ExitStack() as stack:
             try:
                 features = stack.enter_context(FeaturesFile(layout.features))
@@ -71,7 +71,7 @@ class KeypointsInUse:
 
 @dataclass(frozen=True)
 class _Kept(Mapping[Pair, Matches]):
-    """Matches of a file, read when they are asked for, without those that masks forbid. pairs: names ascending."""
+    """Matches of a file, read on access, without those in masked areas. pairs: names ascending."""
 
     pairs: Mapping[Pair, Pair]
     file: MatchesFile
@@ -95,9 +95,9 @@ class _Kept(Mapping[Pair, Matches]):
 
 
 def keypoints_in_use(layout: Layout) -> KeypointsInUse:
-    """The keypoints of a job's features file that a database of it, or else a model, refers to by their rows.
+    """The keypoints in a job's features file that its database, or else a model, refers to by row.
 
-    Where the features file is lost they are taken from there.
+    If the features file is lost, they are read from the database or model.
     """
     in_use: dict[str, np.ndarray] = {}
     by = ""
@@ -124,10 +124,10 @@ def keypoints_in_use(layout: Layout) -> KeypointsInUse:
 def kept_keypoints(
     layout: Layout, names: Collection[str], made_as: str, progress: Progress, *, replaces: bool
 ) -> KeypointsInUse:
-    """Of images of these names the keypoints that are to stay.
+    """The keypoints in use, of these images.
 
     Raises:
-        UsageError: they were made in another way than is asked.
+        UsageError: they were made with other options.
     """
     if not replaces:
         require_same_way(layout, made_as)
@@ -145,10 +145,10 @@ def kept_keypoints(
 def require_same_way(layout: Layout, made_as: str) -> None:
     """Check that keypoints would be made as before, unless nothing refers to them.
 
-    made_as: the options, as they are noted.
+    made_as: the options, as recorded in the job.
 
     Raises:
-        UsageError: keypoints that a database or a model refers to would be replaced.
+        UsageError: keypoints in use by a database or model would be replaced.
     """
     how: dict[str, Any] = json.loads(made_as)
     before, now = _effective({**how, **json.loads(made_with(layout, KEYPOINTS) or "{}")}), _effective(how)
@@ -163,12 +163,12 @@ def require_same_way(layout: Layout, made_as: str) -> None:
 
 
 def _effective(how: dict[str, Any]) -> dict[str, Any]:
-    """Options as they are noted, with what becomes of those left open: keypoints of a file are not refined."""
+    """Recorded options with defaults filled in: external keypoints are not refined."""
     return {**how, "refine": how["keypoints"] is None if how["refine"] is None else how["refine"]}
 
 
 def require_same_photographs(layout: Layout, changed: Collection[str]) -> None:
-    """Check that no keypoints that stay are of photographs that changed.
+    """Check that no keypoints in use are on photographs that changed.
 
     Raises:
         UsageError: some are.

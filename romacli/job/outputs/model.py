@@ -1,4 +1,4 @@
-"""From a verified database to a model, unless the model there was made from the same."""
+"""Map a verified database, unless the model there was made from the same."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def make_model(
 ) -> ReconstructionSummary:
     """Map the database into `sparse/`, unless the model there was made from the same with the same options.
 
-    without: pairs that are kept from the mapper, names ascending.
+    without: pairs withheld from the mapper, names ascending.
 
     Raises:
-        NothingFoundError: no pair is verified, or no model came out.
+        NothingFoundError: no pair is verified, or mapping failed.
     """
     chosen = replace(options, verbose=False, known_poses=None)
     sources = [noted_path(layout, database), rows_of(database)]
@@ -99,7 +99,7 @@ def extend_mapped(
     *,
     adjusts_all: bool,
 ) -> tuple[list[str], ReconstructionSummary]:
-    """Add photographs of the database to the model in `sparse/0`; which were, and the model in numbers.
+    """Add photographs of the database to the model in `sparse/0`; the result and the names of those added.
 
     Raises:
         InputError, NothingFoundError: as `extend_model` says.
@@ -124,25 +124,25 @@ def extend_mapped(
 
 
 def database_of_model(layout: Layout) -> Path:
-    """The database that the model of a job was made of."""
+    """The database that the model of a job was made from."""
     name, _ = sources_of(layout, MODEL) or (layout.database.name, None)
     return layout.root / name
 
 
 def database_of_job(layout: Layout) -> Path:
-    """The database that the model was made of; if there is none, another of the job's that exists."""
+    """The database that the model was made from; if it is gone, another of the job's."""
     found = (path for path in (database_of_model(layout), *noted_databases(layout)) if path.exists())
     return next(found, layout.database)
 
 
 def imported(database: Path, names: Sequence[str]) -> list[str]:
-    """The images that a mapper could register: without unreadable photographs, and those that known poses lack."""
+    """The images that a mapper can register: no unreadable photographs, none without a known pose."""
     held = read_numbers(database, names).images
     return [name for name in names if name in held]
 
 
 def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
-    """What deserves a look in the largest model of a job, each with what to try next; names: of all images."""
+    """Doubts about the largest model of a job, each with advice. names: of all images."""
     manifest = read_manifest(layout.manifest)
     placed = placed_of(
         read_model(layout.sparse / "0"),
@@ -155,10 +155,10 @@ def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit 
 
 
 def georeference_models(layout: Layout, database: Path, progress: Progress) -> None:
-    """Move the models of a job to the GPS positions of their photographs; smaller ones that cannot be are named.
+    """Align the models of a job to the GPS positions of their photographs; reports smaller ones that cannot be aligned.
 
     Raises:
-        NothingFoundError: the largest cannot be.
+        NothingFoundError: the largest cannot be aligned.
     """
     for folder in model_folders(layout.sparse):
         try:
@@ -170,7 +170,7 @@ def georeference_models(layout: Layout, database: Path, progress: Progress) -> N
 
 
 def gps_values(fit: GpsFit) -> dict[str, Any]:
-    """A comparison as JSON values."""
+    """A fit to GPS positions as JSON values."""
     return {
         "images": len(fit.residuals_m),
         "median_m": round(fit.median_m, 3),
@@ -181,7 +181,7 @@ def gps_values(fit: GpsFit) -> dict[str, Any]:
 
 
 def mapper_messages(layout: Layout) -> tuple[str, ...]:
-    """What each mapper that ran found, when the model was made."""
+    """The messages of each mapper that ran when the model was made."""
     return tuple(holds(read_manifest(layout.manifest), MODEL).get("attempts", ()))
 
 
@@ -193,5 +193,5 @@ def model_digests(folder: Path | None) -> Any:
 
 
 def rows_of(database: Path) -> str | None:
-    """The digest of a database, None where there is none."""
+    """The digest of a database, None if it does not exist."""
     return rows_digest(database) if database.is_file() else None

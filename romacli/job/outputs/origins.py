@@ -40,7 +40,7 @@ def stamp(path: Path) -> list[int]:
 
 
 def noted_path(layout: Layout, path: Path) -> str:
-    """A path as it is noted in a job, which may be moved: relative to the job's folder where it lies inside.
+    """A path as recorded in a job: relative to the job's folder, which may be moved, if it is inside.
 
     `layout.root / noted` is the path again.
     """
@@ -61,13 +61,13 @@ def origin_of(layout: Layout, output: str) -> str:
 
 
 def holds(manifest: Manifest | None, output: str) -> dict[str, Any]:
-    """What an output held when it was made; empty if unknown."""
+    """The recorded contents of an output; empty if unknown."""
     found: dict[str, Any] = _noted(manifest, output).get("holds", {})
     return found
 
 
 def made_with(layout: Layout, output: str) -> str | None:
-    """The options an output was made with, as they were noted."""
+    """The options an output was made with, as recorded."""
     noted: str | None = _noted(read_manifest(layout.manifest), output).get("made_with")
     return noted
 
@@ -90,7 +90,7 @@ def remember(
     made_with: str | None = None,
     sources: Any = None,
 ) -> None:
-    """Record the sources and contents of an output. hloc files of another tool come without a manifest.
+    """Record the sources and contents of an output, unless the folder has no manifest (hloc files of another tool).
 
     derived_from: a digest of sources and options; sources: JSON values for the content of the sources alone.
     """

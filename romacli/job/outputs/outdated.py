@@ -29,7 +29,7 @@ class Outdated:
 def outdated(layout: Layout) -> list[Outdated]:
     """Which databases, and whether model and dense cloud, were made from files that have changed since.
 
-    Nothing is said of those whose sources cannot be read.
+    Those whose sources cannot be read are skipped.
     """
     found = []
     for database in noted_databases(layout):

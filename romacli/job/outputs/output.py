@@ -33,10 +33,9 @@ class Mending:
 class Output:
     """A row of the table of outputs.
 
-    files: those that the job owns and `--overwrite` removes; folders with all that is in them.
-    checked: those that exist are read to their last byte by `faults`, which returns what is wrong with them.
-    mend: puts faulty files aside or removes them and makes them anew, as they were made; None where that takes a
-    command of its own.
+    files: those that the job owns and `--overwrite` removes; folders with their contents.
+    checked: files that `faults` reads completely, if they exist, and reports on.
+    mend: moves faulty files aside or removes them, and rebuilds them as they were; None if that takes a command.
     """
 
     name: str

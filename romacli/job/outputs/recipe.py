@@ -22,13 +22,13 @@ _DATABASE = "database "
 
 @dataclass(frozen=True)
 class NotedImport:
-    """How a database of a job was made: from which folder of photographs, with what options."""
+    """How a database of a job was made: the folder of photographs, and the options."""
 
     images: Path
     options: ImportOptions
 
     def command(self, layout: Layout) -> str:
-        """The command that makes the database again."""
+        """The command that rebuilds the database."""
         chosen, default = self.options, ImportOptions()
         words = ["romacli", "colmap-import", str(self.images), "-o", str(layout.root)]
         if chosen.known_poses is not None:
@@ -53,7 +53,7 @@ class NotedImport:
 
 
 def noted_databases(layout: Layout) -> list[Path]:
-    """The databases that were made of a job, wherever they are, and the one in its folder."""
+    """The databases made from a job, wherever they are, and the one in its folder."""
     manifest = read_manifest(layout.manifest)
     names = [name for name in (manifest.outputs if manifest else ()) if name.startswith(_DATABASE)]
     noted = [layout.root / name.removeprefix(_DATABASE) for name in names]
@@ -64,7 +64,7 @@ def noted_import(layout: Layout, database: Path) -> NotedImport | None:
     """How a database was made; None if unknown.
 
     Raises:
-        InputError: the file of rigs that it was made with is gone or has changed into something else.
+        InputError: the file of rigs is gone or is no longer valid.
     """
     noted = json.loads(made_with(layout, database_output(layout, database)) or "null")
     if noted is None:
@@ -87,7 +87,7 @@ def noted_import(layout: Layout, database: Path) -> NotedImport | None:
 
 
 def recipe(layout: Layout, images: Path, options: ImportOptions) -> str:
-    """The options of an import as JSON, with paths that hold in every folder."""
+    """The options of an import as JSON, with paths that are valid from any working directory."""
     cameras, rigs = options.cameras, options.cameras.rigs
     return json.dumps(
         {
@@ -107,15 +107,15 @@ def recipe(layout: Layout, images: Path, options: ImportOptions) -> str:
 
 
 def database_output(layout: Layout, database: Path) -> str:
-    """What a database is called among the outputs of a job."""
+    """The name of a database among the outputs of a job."""
     return _DATABASE + noted_path(layout, database)
 
 
 def noted_calibrations(layout: Layout, database: Path) -> tuple[Calibration, ...]:
-    """The cameras that got their focal length from the pairs when a database was made."""
+    """The cameras whose focal length was estimated from pairs when a database was made."""
     return calibrations(holds(read_manifest(layout.manifest), database_output(layout, database)))
 
 
 def calibrations(held: Mapping[str, Any]) -> tuple[Calibration, ...]:
-    """Of what a database held; sentences, which jobs once noted, are passed over."""
+    """The calibrations in the recorded contents of a database; sentences, which older jobs recorded, are skipped."""
     return tuple(Calibration(**values) for values in held.get("calibrated", ()) if isinstance(values, Mapping))

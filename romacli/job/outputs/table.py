@@ -1,4 +1,4 @@
-"""The outputs of a job, a row for each: the files it owns, what `check` finds wrong with them, how they are mended."""
+"""The table of a job's outputs: the files of each, how `check` finds faults in them, how they are repaired."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _mend_hloc(layout: Layout, faults: Sequence[Fault], progress: Progress, stop
 
 
 def _databases(layout: Layout) -> list[Path]:
-    """Those that were made of the job, which a damaged manifest does not tell."""
+    """The databases made from the job; with a damaged manifest, only the one in its folder."""
     try:
         return noted_databases(layout)
     except RomacliError:
@@ -102,7 +102,7 @@ def _database_faults(layout: Layout, progress: Progress) -> list[Fault]:
 def _mend_databases(
     layout: Layout, faults: Sequence[Fault], progress: Progress, stop: StopRequest
 ) -> Iterator[Mending]:
-    """Put databases aside and rebuild them from the hloc files, as they were made before."""
+    """Move databases aside and rebuild them from the hloc files with the options they were made with."""
     for path in dict.fromkeys(fault.path for fault in faults):
         aside, command, is_repaired = path.with_name(path.name + ".damaged"), _command(layout, path), False
         done = f"It was put aside as {aside.name}; `{command}` rebuilds it."
@@ -119,7 +119,7 @@ def _mend_databases(
 
 
 def _command(layout: Layout, path: Path) -> str:
-    """What makes a database, as a person would type it."""
+    """The command that rebuilds a database."""
     with suppress(RomacliError):
         recipe = noted_import(layout, path)
         if recipe:
