@@ -62,7 +62,12 @@ class Lease:
         self._beats = 0
         self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         self._ended = threading.Event()
-        self._beat()
+        try:
+            self._beat()
+        except OSError:  # an empty lease would be waited for
+            os.close(self._file)
+            path.unlink(missing_ok=True)
+            raise
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -136,3 +137,14 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "leases").write_text("a file")
     with pytest.raises((StoreError, BusyError), match="leases"), lease(tmp_path / "leases"):
         pass
+
+
+def test_a_full_disk_leaves_no_empty_lease(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fail)
+        with pytest.raises(StoreError, match="full"), lease(leases):
+            pass
+    assert list(leases.iterdir()) == []
