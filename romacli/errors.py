@@ -17,6 +17,9 @@ RomacliError                 1  an expected failure
 
 from __future__ import annotations
 
+# By torch, CUDA, Python and the dynamic linker.
+_NO_MEMORY = ("out of memory", "can't allocate", "can't start new thread", "failed to map segment")
+
 
 class RomacliError(Exception):
     """An expected failure; the message says what went wrong and what to do."""
@@ -78,3 +81,13 @@ class BusyError(RomacliError):
     """A resource is temporarily in use or exhausted; try again later."""
 
     exit_code = 75
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, means that memory is exhausted; libraries have no type for this."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError | ImportError) and any(phrase in words for phrase in _NO_MEMORY))
+        or (error.__context__ is not None and is_out_of_memory(error.__context__))
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from romacli.cli.options import TalkOptions
 from romacli.disk import is_full
-from romacli.errors import BusyError, RomacliError, StoreError
+from romacli.errors import BusyError, RomacliError, StoreError, is_out_of_memory
 from romacli.stop import Stopped, StopRequest, stop_signals
 
 if TYPE_CHECKING:
@@ -211,8 +211,6 @@ def expected(error: BaseException) -> BaseException | None:
         what = "cannot be written" if is_full(error) else "cannot be read or written"
         mend = "Free some space" if is_full(error) else "Mend that"
         return StoreError(f"{where}{what}: {error.strerror}. {mend}, and run the same command again.")
-    from romacli.matchers.memory import is_out_of_memory  # not at the top: `--help` must be fast
-
     if is_out_of_memory(error):
         return BusyError(
             "there is not enough memory. Finished work is kept: end other programs or raise the limit and run the same "

@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,11 +168,7 @@ def opened_header(path: Path) -> Iterator[Image.Image | None]:
     Raises:
         ImageError: the file cannot be opened.
     """
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise _unopenable(path, error) from error
-    with stream:
+    with _opened(path) as stream:
         from PIL import Image
 
         if is_heif(stream.read(12)):
@@ -200,13 +197,23 @@ def stored_size(image: Image.Image) -> Size:
 
 def _read_bytes(path: Path, count: int = -1) -> bytes:
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             data = file.read(count)
     except OSError as error:
         raise _unopenable(path, error) from error
     if not data:
         raise ImageError(f"{path} is empty (0 bytes). Copy it again from its source, or leave it out.")
     return data
+
+
+def _opened(path: Path) -> BufferedReader:
+    """A file opened for reading; opening a pipe would wait for its writer."""
+    try:
+        if path.is_fifo():
+            raise ImageError(f"{path} is a pipe, not a file. Leave it out.")
+        return path.open("rb")
+    except OSError as error:
+        raise _unopenable(path, error) from error
 
 
 def _unopenable(path: Path, error: OSError) -> ImageError:

@@ -44,14 +44,6 @@ def cache_bytes(free: int, feature_bytes: int, batch_size: int) -> int:
     return max(2 * feature_bytes, free - _WORK_PER_FEATURES * batch_size * feature_bytes)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device is out of memory; torch has no error type for this on a CPU."""
-    words = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate" in words)
-    )
-
-
 def keep_freed_memory() -> None:
     """Make this process reuse freed memory, including large tensors, instead of returning it to the system.
 

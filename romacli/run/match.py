@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from romacli.errors import BusyError, EstimationError, PartialError, RomacliError, UsageError
+from romacli.errors import BusyError, EstimationError, PartialError, RomacliError, UsageError, is_out_of_memory
 from romacli.geometry.turns import turn_back, turn_correspondences_back
 from romacli.images.decode import is_flat
 from romacli.images.upright import read_upright
@@ -23,7 +23,7 @@ from romacli.matchers.matcher import (
     StartedPair,
     pair_seed,
 )
-from romacli.matchers.memory import cache_bytes, free_bytes, give_back, is_out_of_memory
+from romacli.matchers.memory import cache_bytes, free_bytes, give_back
 from romacli.progress import Progress, Silent
 from romacli.run.options import MatchOptions
 from romacli.run.retries.rescue import Rescue

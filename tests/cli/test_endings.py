@@ -107,6 +107,7 @@ def test_closed_streams_do_not_end_the_work(photos: Path) -> None:
     [
         (MemoryError(), 75, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 75, "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 75, "not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device", "a.bin"), 6, "a.bin cannot be written: No space left"),
         (OSError(errno.EIO, "Input/output error", "a.bin"), 6, "a.bin cannot be read or written: Input/output"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -372,6 +373,8 @@ def test_missing_empty_and_foreign_files_are_refused_alike(folder, read):
     assert refusal(read, written(folder, "c.jpg", b"hello")) == (
         "photos/c.jpg cannot be read as an image. Convert it to JPEG or PNG, or leave it out."
     )
+    os.mkfifo(folder / "d.jpg")
+    assert refusal(read, folder / "d.jpg") == "photos/d.jpg is a pipe, not a file. Leave it out."
 
 
 def test_reading_leaves_pillows_own_limit_as_it_was(folder, monkeypatch):
