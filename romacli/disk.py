@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what is said when they cannot be written."""
+"""Read text files, write files and folders that appear whole or not at all, and say what to do if that fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,26 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from romacli.errors import StoreError
+from romacli.errors import InputError, StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 # More than native writers hold back in their buffers.
 _PROBE_BYTES = 1 << 16
+
+
+def read_text(path: Path, wanted: str) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; wanted: what to give instead, for the message.
+
+    Raises:
+        InputError: it cannot be read, or is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give {wanted}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text. Give {wanted}, saved as UTF-8.") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.disk import check_writable, settle, unwritable, written_whole
+from romacli.disk import check_writable, read_text, settle, unwritable, written_whole
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
@@ -206,13 +206,8 @@ def read_points(path: Path) -> np.ndarray:
     Raises:
         InputError: the file does not exist, contains no points, or has a malformed line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {why}. Write x and y of one point per line.") from error
     points = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "a text file with x and y of one point per line").splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words or words[0].startswith("#"):
             continue

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, also after a kill and on a full disk."""
+"""Text in UTF-8; files and folders that appear whole or not at all, also after a kill and on a full disk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import hostname, move_in, scratch_folder, written_whole
-from romacli.errors import StoreError
+from romacli.disk import hostname, move_in, read_text, scratch_folder, written_whole
+from romacli.errors import InputError, StoreError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_AND_WAIT = """
@@ -50,6 +50,17 @@ def write_and_fail(path, content, error):
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
         raise error
+
+
+def test_text_is_read_in_utf_8_only(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    with pytest.raises(InputError, match=r"names.txt cannot be read: No such file or directory. Give a list\.$"):
+        read_text(path, "a list")
+    path.write_bytes("caf\u00e9".encode("utf-8-sig"))
+    assert read_text(path, "a list") == "caf\u00e9"
+    path.write_bytes("caf\u00e9".encode("utf-16"))
+    with pytest.raises(InputError, match=r"names.txt is not UTF-8 text. Give a list, saved as UTF-8\.$"):
+        read_text(path, "a list")
 
 
 def test_a_block_that_ends_well_replaces_the_file_and_leaves_nothing_else(tmp_path):

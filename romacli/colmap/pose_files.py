@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.disk import read_text
 from romacli.errors import InputError
 
 from .poses import Pose, read_poses
@@ -15,6 +16,7 @@ SUFFIX = ".camera"
 # A camera file by Strecha: K by rows, three zeros, the rotation from camera to world by rows, the centre, the size.
 _STRECHA_NUMBERS = 9 + 3 + 9 + 3 + 2
 GRAMMAR = "A line is the name, then qw qx qy qz tx ty tz as in COLMAP's images.txt: the camera's pose, cam_from_world."
+_WANTED = f"the folder of a COLMAP model or of {SUFFIX} files, or a text file of poses"
 _MOST_DEFECT = 1e-3  # of R^T R - I, and of the length of a quaternion
 
 
@@ -41,7 +43,7 @@ def read_strecha(path: Path) -> tuple[np.ndarray, Pose]:
     Raises:
         InputError: it contains anything else.
     """
-    values = _numbers(_text(path).split(), str(path))
+    values = _numbers(read_text(path, _WANTED).split(), str(path))
     if len(values) not in (_STRECHA_NUMBERS, _STRECHA_NUMBERS - 2):
         raise InputError(
             f"{path} contains {len(values)} numbers, expected {_STRECHA_NUMBERS}: K, three zeros, the rotation from "
@@ -71,21 +73,9 @@ def _read_lines(path: Path) -> dict[str, Pose]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, _WANTED).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}. Give the folder of a COLMAP model or of {SUFFIX} files, or a "
-            "text file of poses."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text. {GRAMMAR}") from error
 
 
 def _numbers(columns: Sequence[str], place: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from romacli.disk import read_text
 from romacli.errors import InputError
 from romacli.names import spelled, with_guess
 from romacli.types import ImageList, LeftOut
@@ -109,7 +110,7 @@ def _twins(names: Iterable[str]) -> set[str]:
 
 
 def _photographs_named(root: Path, names_file: Path) -> list[str]:
-    lines = (line.strip() for line in _read_text(names_file).split("\n"))
+    lines = (line.strip() for line in read_text(names_file, "a text file of names").split("\n"))
     names = dict.fromkeys(_normalised(line) for line in lines if line and not line.startswith("#"))
     if not names:
         raise InputError(f"{names_file} contains no names. Write one name relative to {root} on each line.")
@@ -125,15 +126,6 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
             f"Names are relative to {root}; correct them, or leave them out."
         )
     return list(names)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text. Save it as UTF-8, one name on each line.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a text file of names.") from error
 
 
 def _normalised(name: str) -> str:

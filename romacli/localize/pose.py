@@ -11,6 +11,7 @@ import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.intrinsics import camera_of_model, check_known_model, check_params
+from romacli.disk import read_text
 from romacli.errors import InputError, UsageError
 from romacli.types import Size
 from romacli.words import is_number
@@ -128,13 +129,8 @@ def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
     Raises:
         InputError: the file is missing or empty, or a line is malformed.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {why}. Give a text file of queries.") from error
     found = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "a text file of queries").splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
             name, *words = _split(line)
             found[name] = _camera(f"{path}:{number}", words)

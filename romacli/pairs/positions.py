@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from romacli.disk import read_text
 from romacli.errors import InputError
 from romacli.geometry.globe import Position, position_fault
 from romacli.words import counted
@@ -27,14 +28,8 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
     Raises:
         InputError: the file cannot be read, or a line is invalid or repeats a name.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text. Save it as UTF-8. {_GRAMMAR}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a text file of positions.") from error
     found: dict[str, Position] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "a text file of positions").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         place = f"{path}:{number}"

@@ -231,7 +231,7 @@ def test_a_names_file_that_names_what_is_not_there(photos):
     [
         (None, "names.txt cannot be read: No such file or directory. Give a text file of names."),
         (b"# none\n\n", "names.txt contains no names. Write one name relative to photos on each line."),
-        (b"caf\xe9.jpg\n", "names.txt is not UTF-8 text. Save it as UTF-8, one name on each line."),
+        (b"caf\xe9.jpg\n", "names.txt is not UTF-8 text. Give a text file of names, saved as UTF-8."),
     ],
 )
 def test_a_names_file_that_cannot_serve(photos, content, message):
