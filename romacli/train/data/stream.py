@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
@@ -50,17 +51,13 @@ def batches(
         yield item
 
 
+@dataclass(eq=False)
 class _Stream(IterableDataset[Any]):
-    def __init__(
-        self,
-        source: PairSource,
-        batch_size: int,
-        seeds: tuple[int, ...],
-        phase_at: Callable[[float], Phase],
-        progress: Synchronized[float],
-    ) -> None:
-        self.source, self.batch_size, self.seeds = source, batch_size, seeds
-        self.phase_at, self.progress = phase_at, progress
+    source: PairSource
+    batch_size: int
+    seeds: tuple[int, ...]
+    phase_at: Callable[[float], Phase]
+    progress: Synchronized[float]
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
