@@ -150,6 +150,15 @@ def test_most_zooms_may_be_alike_and_yet_fit_no_shared_camera(tmp_path: Path) ->
     assert write_views(tmp_path / "a.db", wandering(STEP, 12), focal, is_loose=True).cameras == 12
 
 
+def test_cameras_of_one_photograph_whose_few_pairs_determine_nothing_start_from_what_all_pairs_say(
+    tmp_path: Path,
+) -> None:
+    focal = np.random.default_rng(3).uniform(330, 600, 5).tolist()
+    summary = write_views(tmp_path / "a.db", orbit(5), focal, is_loose=True)
+    assert (summary.cameras, summary.calibrated) == (5, ())
+    assert list(focal_lengths_in(tmp_path / "a.db").values()) == pytest.approx(focal, rel=0.1)
+
+
 def test_those_of_another_focal_length_get_their_own_and_the_others_go_on_sharing(tmp_path: Path) -> None:
     focal = [640.0] * 4 + [400.0] * 2 + [640.0] * 6
     summary = write_views(tmp_path / "a.db", wandering(STEP, 12), focal, is_loose=True)

@@ -15,7 +15,7 @@ from romacli.geometry.focal import best_centre, shifted
 
 from .distortion import fitted_again, without_distortion
 from .findings import Calibration, Findings, Lens
-from .lengths import Answer, focal_lengths
+from .lengths import focal_lengths, joint_lengths
 from .pairs import FEWEST_PAIRS, NUM_FOCAL, Camera, Pairs, read_cameras, read_pairs
 from .sharing import find_mixtures, find_separations
 
@@ -36,7 +36,8 @@ def calibrate_database(
     """Set the focal length of cameras without a prior, where pairs determine it.
 
     Cameras with a prior are not changed, but reported if pairs contradict it. Nothing is changed where pairs do not
-    determine the focal length (planes, pure rotation, intersecting optical axes, few pairs).
+    determine the focal length (planes, pure rotation, intersecting optical axes, few pairs), except that of cameras of
+    one photograph: few pairs determine theirs, but all pairs together make a better guess than the usual one.
 
     Args:
         loose: names of images that share cameras only because they lack EXIF data: those whose pairs clearly imply
@@ -59,12 +60,13 @@ def calibrate_database(
             pairs = without_distortion(database, read_pairs(database, cameras), cameras)
         lenses = {lens.camera: lens for lens in _lenses(pairs, cameras)}
         about_middles, pairs = pairs, _about_centres(pairs, cameras, lenses)
-        answers = focal_lengths(pairs, cameras)
+        lengths = joint_lengths(pairs, cameras)
+        answers, guesses = focal_lengths(pairs, cameras, lengths), _guesses(pairs, cameras, lengths)
         found = []
         for number, camera in cameras.items():
             answer = answers.get(number)
             if not camera.is_prior:
-                _write(database, number, camera, answer, lenses.get(number))
+                _write(database, number, camera, answer.focal if answer else guesses.get(number), lenses.get(number))
             if answer is not None:
                 focal, low, high = (camera.side * length for length in (answer.focal, answer.low, answer.high))
                 before, is_prior = float(camera.params[0]), camera.is_prior
@@ -78,11 +80,19 @@ def calibrate_database(
         return Findings(tuple(found), mixtures, tuple(lenses.values()), separations)
 
 
-def _write(database: sqlite3.Connection, number: int, camera: Camera, answer: Answer | None, lens: Lens | None) -> None:
-    """Write a camera's focal length and principal point, if estimated."""
+def _guesses(pairs: Pairs, cameras: Mapping[int, Camera], lengths: np.ndarray) -> dict[int, float]:
+    """The joint estimates (C,) of cameras of one photograph, by their ids, if there are pairs enough for all."""
+    if len(pairs.matrices) < FEWEST_PAIRS:
+        return {}
+    counts = [len(np.unique(pairs.images[pairs.cameras == row])) for row in range(len(cameras))]
+    return {number: float(lengths[row]) for row, number in enumerate(cameras) if counts[row] == 1}
+
+
+def _write(database: sqlite3.Connection, number: int, camera: Camera, focal: float | None, lens: Lens | None) -> None:
+    """Write a camera's focal length, in long sides, and principal point, if estimated."""
     params, count = camera.params.copy(), NUM_FOCAL[camera.model]
-    if answer is not None:
-        params[:count] = answer.focal * camera.side
+    if focal is not None:
+        params[:count] = focal * camera.side
     if lens is not None and lens.is_set:
         params[count : count + 2] = lens.centre_px
     database.execute("UPDATE cameras SET params = ? WHERE camera_id = ?", (params.tobytes(), number))

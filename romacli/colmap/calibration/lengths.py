@@ -28,13 +28,12 @@ class Answer:
     pairs: int
 
 
-def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> dict[int, Answer]:
-    """The focal lengths of cameras by id, including those with a prior.
+def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera], current: np.ndarray) -> dict[int, Answer]:
+    """The focal lengths of cameras by id, including those with a prior; `current` are their joint estimates (C,).
 
     The bounds combine the spread over bootstrapped pairs with the effects of equally plausible distortion and of a
     principal point off by 2 %.
     """
-    current = joint_lengths(pairs, cameras)
     found = {}
     for row, camera in enumerate(cameras):
         curves = curves_of(pairs.matrices, pairs.cameras, row, current)
