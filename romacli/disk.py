@@ -37,6 +37,13 @@ def read_text(path: Path, wanted: str) -> str:
         raise InputError(f"{path} is not UTF-8 text. Give {wanted}, saved as UTF-8.") from error
 
 
+def read_lines(path: Path, wanted: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, stripped, without blank ones and comments; see `read_text`."""
+    for number, line in enumerate(read_text(path, wanted).split("\n"), start=1):
+        if (stripped := line.strip()) and not stripped.startswith("#"):
+            yield number, stripped
+
+
 @contextmanager
 def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
     """Yield a temporary path next to `path`, which replaces `path` if the block succeeds.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.disk import check_writable, read_text, settle, unwritable, written_whole
+from romacli.disk import check_writable, read_lines, settle, unwritable, written_whole
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
@@ -207,9 +207,9 @@ def read_points(path: Path) -> np.ndarray:
         InputError: the file does not exist, contains no points, or has a malformed line.
     """
     points = []
-    for number, line in enumerate(read_text(path, "a text file with x and y of one point per line").splitlines(), 1):
+    for number, line in read_lines(path, "a text file with x and y of one point per line"):
         words = line.replace(",", " ").split()
-        if not words or words[0].startswith("#"):
+        if not words:  # an empty row of a spreadsheet
             continue
         try:
             x, y = map(float, words[:2])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import hostname, move_in, read_text, scratch_folder, written_whole
+from romacli.disk import hostname, move_in, read_lines, read_text, scratch_folder, written_whole
 from romacli.errors import InputError, StoreError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,6 +58,8 @@ def test_text_is_read_in_utf_8_only(tmp_path: Path) -> None:
         read_text(path, "a list")
     path.write_bytes("caf\u00e9".encode("utf-8-sig"))
     assert read_text(path, "a list") == "caf\u00e9"
+    path.write_text("# head\n\n caf\u00e9 1 \r\n", encoding="utf-8", newline="")
+    assert list(read_lines(path, "a list")) == [(3, "caf\u00e9 1")]
     path.write_bytes("caf\u00e9".encode("utf-16"))
     with pytest.raises(InputError, match=r"names.txt is not UTF-8 text. Give a list, saved as UTF-8\.$"):
         read_text(path, "a list")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from romacli.disk import read_text
+from romacli.disk import read_lines, read_text
 from romacli.errors import InputError
 
 from .poses import Pose, read_poses
@@ -55,7 +55,7 @@ def read_strecha(path: Path) -> tuple[np.ndarray, Pose]:
 
 def _read_lines(path: Path) -> dict[str, Pose]:
     poses: dict[str, Pose] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path, _WANTED):
         name, *columns = line.rsplit(None, 7)
         place = f"{path}:{number}"
         if len(columns) != 7:
@@ -70,12 +70,6 @@ def _read_lines(path: Path) -> dict[str, Pose]:
     if not poses:
         raise InputError(f"{path} contains no poses. {GRAMMAR}")
     return poses
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(read_text(path, _WANTED).splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.strip()
 
 
 def _numbers(columns: Sequence[str], place: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from romacli.disk import read_text
+from romacli.disk import read_lines
 from romacli.errors import InputError
 from romacli.names import spelled, with_guess
 from romacli.types import ImageList, LeftOut
@@ -110,8 +110,7 @@ def _twins(names: Iterable[str]) -> set[str]:
 
 
 def _photographs_named(root: Path, names_file: Path) -> list[str]:
-    lines = (line.strip() for line in read_text(names_file, "a text file of names").split("\n"))
-    names = dict.fromkeys(_normalised(line) for line in lines if line and not line.startswith("#"))
+    names = dict.fromkeys(_normalised(line) for _, line in read_lines(names_file, "a text file of names"))
     if not names:
         raise InputError(f"{names_file} contains no names. Write one name relative to {root} on each line.")
     missing = [name for name in names if not is_file_inside(root, name)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.intrinsics import camera_of_model, check_known_model, check_params
-from romacli.disk import read_text
+from romacli.disk import read_lines
 from romacli.errors import InputError, UsageError
 from romacli.types import Size
 from romacli.words import is_number
@@ -130,10 +130,9 @@ def read_query_list(path: Path) -> Mapping[str, QueryCamera]:
         InputError: the file is missing or empty, or a line is malformed.
     """
     found = {}
-    for number, line in enumerate(read_text(path, "a text file of queries").splitlines(), start=1):
-        if line.strip() and not line.startswith("#"):
-            name, *words = _split(line)
-            found[name] = _camera(f"{path}:{number}", words)
+    for number, line in read_lines(path, "a text file of queries"):
+        name, *words = _split(line)
+        found[name] = _camera(f"{path}:{number}", words)
     if not found:
         raise InputError(f"{path} lists no query. Write `NAME MODEL WIDTH HEIGHT PARAMS...`, one per line.")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from romacli.disk import read_text
+from romacli.disk import read_lines
 from romacli.errors import InputError
 from romacli.geometry.globe import Position, position_fault
 from romacli.words import counted
@@ -29,9 +29,7 @@ def read_positions(path: Path, *, cartesian: bool) -> dict[str, Position]:
         InputError: the file cannot be read, or a line is invalid or repeats a name.
     """
     found: dict[str, Position] = {}
-    for number, line in enumerate(read_text(path, "a text file of positions").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in read_lines(path, "a text file of positions"):
         place = f"{path}:{number}"
         name, position = _row(line, place)
         if not cartesian and (abs(position[0]) > 90 or abs(position[1]) > 180):
