@@ -5,7 +5,9 @@ Used by people and reports, and to find the photographs if their folder is not g
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,7 +46,10 @@ def append_run(path: Path, run: Run) -> None:
     line = (json.dumps(asdict(run)) + "\n").encode()
     try:
         with path.open("ab", buffering=0) as file:
-            file.write(line)
+            start = file.tell()
+            if file.write(line) < len(line):  # the next line would follow a part of this one
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise unwritable(path, error, num_bytes=len(line)) from error
 

@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 
 import torch
 
-from romacli.disk import written_whole
+from romacli.disk import settle, written_whole
 from romacli.errors import InputError
 from romacli.networks.weights import sha256_of
 
@@ -111,7 +111,11 @@ def restored(options: TrainOptions, trainable: Trainable) -> TrainState:
 
 
 def save_checkpoint(state: TrainState, output: Path) -> None:
-    """Save the whole state next to the output."""
+    """Save the whole state next to the output.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     content = {
         "network": state.trainable.trained(),
         "average": state.average.trained(),
@@ -120,7 +124,11 @@ def save_checkpoint(state: TrainState, output: Path) -> None:
         **{name: getattr(state, name) for name in _COUNTS},
     }
     with written_whole(checkpoint_path(output)) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError:
+            settle(temporary)  # which tells if it is for want of room
+            raise
 
 
 def export(state: TrainState, options: TrainOptions, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import sys
 from base64 import b64decode
@@ -20,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.colmap.reading import read_inliers
-from romacli.errors import InputError
+from romacli.errors import InputError, StoreError
 from romacli.job.diagnosis import Placed
 from romacli.job.outputs.model import advice_on
 from romacli.mapping.options import MapperOptions
@@ -403,6 +404,21 @@ def test_runs_survive_a_torn_line(tmp_path: Path) -> None:
     append_run(path, run)
     assert read_runs(path) == [run, run]
     assert read_runs(tmp_path / "none") == []
+
+
+def test_a_run_without_room_leaves_no_part_of_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    run = Run("matching", "2000-01-01T00:00:00+00:00", 1.5, True, "/photos", {"pairs": 3})
+    append_run(path, run)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(StoreError, match="full"):
+            append_run(path, run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_run(path, run)
+    assert read_runs(path) == [run, run]
 
 
 def test_a_verdict_is_lowered_by_what_speaks_against_the_model() -> None:
