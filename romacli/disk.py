@@ -50,23 +50,24 @@ def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
 
     The file is flushed to disk before it is renamed, so a kill or a power cut leaves either the old or the new file.
     If the block fails, the temporary file is removed and `path` is unchanged. Missing folders are created, and
-    temporary files of dead processes of this machine are removed. A device or pipe is yielded itself. option: the one
-    to change, by the message.
+    temporary files of dead processes of this machine are removed. A link stays one: the file it leads to is replaced;
+    a device or pipe is yielded itself. option: the one to change, by the message.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if _is_stream(path):
         yield path
         return
-    temporary = path.parent / f".{path.name}.{hostname()}-{os.getpid()}.tmp"
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    temporary = target.parent / f".{target.name}.{hostname()}-{os.getpid()}.tmp"
     try:
-        _make_room(path)
-        _remove_abandoned(path.parent.absolute())
+        _make_room(target)
+        _remove_abandoned(target.parent.absolute())
         yield temporary
         _flush(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        temporary.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         if not _is_about(error, path, temporary):
             raise
@@ -159,6 +160,8 @@ def check_writable(path: Path, option: str = "--output") -> None:
     Raises:
         StoreError: it is a folder, or its folder cannot be written to.
     """
+    if _is_stream(path):
+        return
     try:
         _make_room(path)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -213,6 +216,11 @@ def is_running(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device or pipe, which cannot be replaced."""
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _make_room(path: Path) -> None:

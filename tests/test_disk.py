@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import hostname, move_in, read_lines, read_text, scratch_folder, written_whole
+from romacli.disk import check_writable, hostname, move_in, read_lines, read_text, scratch_folder, written_whole
 from romacli.errors import InputError, StoreError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -75,9 +75,20 @@ def test_a_block_that_ends_well_replaces_the_file_and_leaves_nothing_else(tmp_pa
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
+    check_writable(tmp_path / "pipe")
     with written_whole(tmp_path / "pipe") as file:
         assert file == tmp_path / "pipe"
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.txt").symlink_to("elsewhere/b.txt")
+    for content in (b"one", b"two"):
+        write_whole(tmp_path / "a.txt", content)
+        assert (tmp_path / "a.txt").is_symlink()
+        assert (tmp_path / "elsewhere" / "b.txt").read_bytes() == content
+    assert os.listdir(tmp_path / "elsewhere") == ["b.txt"]
 
 
 def test_the_old_file_stands_until_the_block_ends(tmp_path):
