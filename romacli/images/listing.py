@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -157,7 +158,10 @@ def _require_portable(root: Path, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{root} contains {ascii(name)}, a name that is not valid UTF-8. Rename it.") from error
+        mend = (
+            "Rename it" if sys.getfilesystemencoding() == "utf-8" else "Set PYTHONUTF8=1, as this locale is not UTF-8"
+        )
+        raise InputError(f"{root} contains {ascii(name)}, a name that is not valid UTF-8. {mend}.") from error
     if re.search(r"[\x00-\x1f\x7f]", name):
         raise InputError(
             f"{root} contains {ascii(name)}, a name with a tab, line break or other control character, "

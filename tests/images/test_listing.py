@@ -238,3 +238,11 @@ def test_a_names_file_that_cannot_serve(photos, content, message):
     if content is not None:
         Path("names.txt").write_bytes(content)
     assert refusal(photos, names_file=Path("names.txt")) == message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_a_locale_that_is_not_utf8_is_told(tmp_path, monkeypatch):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(InputError, match="Set PYTHONUTF8=1"):
+        list_images(tmp_path)
