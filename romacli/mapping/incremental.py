@@ -8,6 +8,7 @@ the remaining tracks are triangulated and everything is adjusted, finally with a
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -154,8 +155,20 @@ def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, le
         mapper.adjust_global_bundle(course, adjustment)
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
+        leave_out_unsupported(model, course.abs_pose_min_num_inliers)
         _add_waiting(model, given.database, chosen)
         model.extract_colors_for_all_images(given.images)
+
+
+def leave_out_unsupported(model: Any, fewest: int) -> None:
+    """Remove the frames of a model whose images kept fewer points than registration asks for, if two are left."""
+    counts = Counter[int]()
+    for image in model.reg_image_ids():
+        counts[model.images[image].frame_id] += model.images[image].num_points3D
+    weak = [frame for frame, count in counts.items() if count < fewest]
+    if len(counts) - len(weak) >= 2:
+        for frame in weak:
+            model.deregister_frame(frame)
 
 
 def _is_distorted(model: Any, chosen: Any) -> bool:

@@ -15,7 +15,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.options import VerifyOptions
 from romacli.colmap.poses import read_poses
 from romacli.mapping.evidence import Attempt, better, judge
-from romacli.mapping.incremental import HighWater, map_incrementally
+from romacli.mapping.incremental import HighWater, leave_out_unsupported, map_incrementally
 from romacli.mapping.initial import apart, initial_pairs, least_angle_deg
 from romacli.mapping.options import MapperName, MapperOptions
 from romacli.mapping.reconstruct import reconstruct
@@ -228,3 +228,16 @@ def test_cameras_have_distortion_where_it_explains_something(tmp_path, distortio
     (camera,) = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").cameras.values()
     assert camera.params[3] == pytest.approx(distortion, abs=0.03 * abs(distortion))
     assert camera.params[0] == pytest.approx(640, rel=0.02)
+
+
+@pytest.mark.parametrize(("fewest", "left"), [(11, 3), (10, 4), (61, 4)])
+def test_images_that_keep_hardly_a_point_leave_the_model_unless_all_would(fewest: int, left: int) -> None:
+    pycolmap = load_pycolmap()
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_cameras_per_rig=1, num_frames_per_rig=4, num_points3D=60)
+    model = pycolmap.synthesize_dataset(options)
+    weak = min(model.reg_image_ids())
+    seen = [row for row, point in enumerate(model.images[weak].points2D) if point.has_point3D()]
+    for row in seen[10:]:
+        model.delete_observation(weak, row)
+    leave_out_unsupported(model, fewest)
+    assert (len(model.reg_image_ids()), weak in model.reg_image_ids()) == (left, left == 4)
