@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from romacli.errors import InputError, StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_SQLITE_FULL = 13  # sqlite3.SQLITE_FULL
 # More than native writers hold back in their buffers.
 _PROBE_BYTES = 1 << 16
 
@@ -59,7 +59,7 @@ def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
     if _is_stream(path):
         yield path
         return
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     temporary = target.parent / f".{target.name}.{hostname()}-{os.getpid()}.tmp"
     try:
         _make_room(target)
@@ -101,15 +101,11 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
     try:
         _require_room(folder, num_bytes)
         yield folder
-    except OSError as error:
-        if not _is_about(error, path, folder):
+    except Exception as error:
+        failure = _os_error(error)
+        if failure is None or not _is_about(failure, path, folder):
             raise
-        raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-            raise
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise unwritable(path, full, num_bytes=num_bytes, option=option) from error
+        raise unwritable(path, failure, num_bytes=num_bytes, option=option) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
@@ -220,7 +216,8 @@ def is_running(pid: int) -> bool:
 
 def _is_stream(path: Path) -> bool:
     """Whether a path is a device or pipe, which cannot be replaced."""
-    return path.exists() and not (path.is_file() or path.is_dir())
+    # In place of the methods of `Path`, which raise for names too long and folders without permission.
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def _make_room(path: Path) -> None:
@@ -246,6 +243,13 @@ def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
         return error.errno is not None
     place = Path(os.fsdecode(error.filename))
     return place in (path, temporary, *temporary.parents) or temporary in place.parents
+
+
+def _os_error(error: Exception) -> OSError | None:
+    """A failure of the system, also as SQLite reports it."""
+    if getattr(error, "sqlite_errorcode", None) == _SQLITE_FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error if isinstance(error, OSError) else None
 
 
 def _size(path: Path) -> int:

@@ -6,10 +6,11 @@ import errno
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,14 @@ def test_a_file_that_is_a_folder_is_a_sentence_before_anything_is_made(tmp_path,
         pytest.fail("the work began")
 
 
+def test_a_name_that_the_system_refuses_is_a_sentence(tmp_path):
+    path = tmp_path / ("a" * 300)
+    with pytest.raises(StoreError, match=r"aa cannot be written: File name too long\. .* another --output"):
+        check_writable(path)
+    with pytest.raises(StoreError, match=r"aa cannot be written: File name too long\. .* another --output"):
+        write_whole(path, b"x")
+
+
 def test_trouble_with_another_file_inside_the_block_is_not_blamed_on_this_one(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(FileNotFoundError), written_whole(tmp_path / "out" / "a.txt"):
@@ -227,6 +236,20 @@ def build_model(path: Path) -> None:
         (scratch / "built").mkdir()
         (scratch / "built" / "new.bin").write_text("new")
         move_in(scratch / "built", path)
+
+
+def build_database(path: Path, statement: str) -> None:
+    """Build one that has room for a single page."""
+    with scratch_folder(path) as folder, closing(sqlite3.connect(folder / "a.db")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        database.execute(statement)
+
+
+def test_a_disk_that_is_full_for_sqlite_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"a\.db cannot be written: .*full"):
+        build_database(tmp_path / "a.db", "CREATE TABLE pairs (number)")
+    with pytest.raises(sqlite3.OperationalError, match="syntax"):
+        build_database(tmp_path / "a.db", "CREATE")
 
 
 def test_a_built_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

@@ -182,12 +182,16 @@ def stopping() -> Iterator[StopRequest]:
 
 
 def open_streams() -> None:
-    """Open the standard streams that the caller closed, so that no file takes their numbers and their messages."""
+    """Open the standard streams that the caller closed, so that no file takes their numbers and their messages.
+
+    Processes started from here inherit them.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             if (null := os.open(os.devnull, os.O_RDWR)) != number:
                 os.dup2(null, number)
                 os.close(null)
+            os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 

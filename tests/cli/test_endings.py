@@ -102,6 +102,19 @@ def test_closed_streams_do_not_end_the_work(photos: Path) -> None:
     assert len(Path("pairs.txt").read_text().splitlines()) == 6
 
 
+def test_processes_inherit_the_streams_that_were_closed(tmp_path: Path) -> None:
+    code = (
+        "import subprocess; from romacli.cli.console import open_streams; open_streams(); "
+        f"subprocess.run('cat && echo heard && echo warned >&2 && touch {tmp_path}/told', shell=True)"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", f'{sys.executable} -c "{code}" <&- >&- 2>&-'],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
+    assert (tmp_path / "told").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
