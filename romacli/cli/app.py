@@ -22,9 +22,10 @@ from romacli.cli.viewing import describe, follow, report, show
 from romacli.run.options import Try
 
 EPILOG = (
-    "Exit codes: 0 done; 2 wrong options; 3 could not start; 4 finished, with the failures listed; 5 nothing matched "
-    "or no model; 6 an output file is damaged, not romacli's or not writable; 75 try again later; 129, 130 or 143 "
-    "stopped by a signal, run the same command again to resume."
+    "Exit codes: 0 done; 1 a fault of romacli or of a library, or nobody reads the output; 2 wrong options; 3 could "
+    "not start; 4 finished, with the failures listed; 5 nothing matched or no model; 6 an output file is damaged, not "
+    "romacli's or not writable; 75 try again later; 129, 130 or 143 stopped by a signal, run the same command again "
+    "to resume."
 )
 
 # In the order of work.

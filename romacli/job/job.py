@@ -27,6 +27,7 @@ from romacli.pairing.preselect import preselect
 from romacli.pairing.sources import choose_pairs, source_of
 from romacli.pairs import read_pairs
 from romacli.progress import Progress
+from romacli.run.engine import check_engine
 from romacli.run.options import Changed
 from romacli.run.photographs import (
     Photographs,
@@ -127,8 +128,9 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
 
     Raises:
         InputError: there is nothing to match, no matcher, or no external keypoints where they should be.
-        UsageError: the pairs are invalid, or the output folder has other settings.
+        UsageError: the pairs are invalid, the output folder has other settings, or the engine is not installed.
     """
+    check_engine(options.engine)
     images, pairing, keypoints = listed_images(options), _pairing(options), _keypoints(options)
     tell_left_out(images.left_out, progress)
     if len(images) < 2:

@@ -35,6 +35,18 @@ class _Piece:
     failures: int = 0
 
 
+def check_engine(options: EngineOptions) -> None:
+    """Check, before anything is written, that an engine is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if options.name == EngineName.ray:
+        from romacli.run.ray import load_ray
+
+        load_ray()
+
+
 def match_in_parallel(
     setup: WorkerSetup,
     todo: PairList,

@@ -40,7 +40,7 @@ class RayPool:
     """
 
     def __init__(self, setup: WorkerSetup, num_processes: int | None, progress: Progress) -> None:
-        self._ray = _load()
+        self._ray = load_ray()
         self._progress = progress
         if not self._ray.is_initialized():
             self._ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
@@ -84,7 +84,12 @@ class RayPool:
         self._ray.shutdown()
 
 
-def _load() -> Any:
+def load_ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         return import_module("ray")
     except ImportError as error:

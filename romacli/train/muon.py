@@ -30,12 +30,14 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group.get("orthogonal"):
                 for weights in group["params"]:
                     self._step(weights, group["lr"], group["weight_decay"])
                     weights.grad = None  # leaves them alone in AdamW's step
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _step(self, weights: Tensor, rate: float, decay: float) -> None:
         if weights.grad is None:
@@ -52,7 +54,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix with the singular vectors of another, and singular values between about 0.7 and 1.2."""
+    """Return a matrix with the singular vectors of another, and singular values, but tiny ones, of about 0.7 to 1.2."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
     a, b, c = QUINTIC

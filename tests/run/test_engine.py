@@ -183,6 +183,7 @@ def test_ray_that_is_not_installed_is_a_sentence(photographs: PlanePhotographs, 
     run = subprocess.run(words, env=known, capture_output=True, text=True)
     assert run.returncode == 2, run.stderr
     assert "--engine ray needs Ray. Install it: pip install 'romacli[ray]'." in run.stderr
+    assert not (tmp_path / "job").exists()
 
 
 class FakeRay:

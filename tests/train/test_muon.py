@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,11 @@ def stepped(weights, gradients, *, is_orthogonal, decay=0.0):
         weights.grad = gradient.clone()
         optimizer.step()
     return weights.detach()
+
+
+def set_gradient(weights, gradient):
+    weights.grad = gradient.clone()
+    return 7
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 90), (90, 16)])
@@ -70,6 +77,23 @@ def test_other_weights_step_as_by_adamw():
         reference.grad = gradient.clone()
         adamw.step()
     assert torch.equal(stepped(weights, gradients, is_orthogonal=False), reference.detach())
+
+
+def test_restored_steps_go_on_where_they_ended_and_weights_without_gradient_stay():
+    generator = torch.Generator().manual_seed(3)
+    gradients = torch.randn(4, 20, 20, generator=generator)
+    uninterrupted = stepped(torch.zeros(20, 20), gradients, is_orthogonal=True)
+    weights, unused, state = [nn.Parameter(torch.zeros(20, 20)) for _ in range(2)] + [None]
+    for some in (gradients[:2], gradients[2:]):
+        group = {"params": [weights, unused], "lr": RATE, "orthogonal": True}
+        optimizer = Muon([group], precision=torch.float32, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for gradient in some:
+            assert optimizer.step(partial(set_gradient, weights, gradient)) == 7
+        state = optimizer.state_dict()
+    assert torch.equal(weights.detach(), uninterrupted)
+    assert not unused.any()
 
 
 def test_vectors_and_filters_of_single_channels_are_no_matrices():
