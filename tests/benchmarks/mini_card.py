@@ -50,6 +50,8 @@ def weights_section(path: Path, log: Path | None) -> Iterator[str]:
     start = recipe.pop("start", None)
     if start:
         yield f"start    continued from weights {start[:16]}"
+    if "mean_of" in facts:
+        yield "mean     of " + " and ".join(f"{share} x {run}" for run, share in json.loads(facts["mean_of"]))
     yield from (
         ".fi",
         ".PP",
