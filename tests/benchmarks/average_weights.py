@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from romacli.networks.weights import sha256_of
 
@@ -29,8 +29,8 @@ def main() -> None:
     for path, share in shares.items():
         with safe_open(path, "pt") as file:
             facts.append(file.metadata())
-            for name in file.keys():
-                mean[name] = mean.get(name, 0) + share * file.get_tensor(name).float()
+        for name, value in load_file(path).items():
+            mean[name] = mean.get(name, 0) + share * value.float()
     told = facts[0] | {name: str(sum(int(each[name]) for each in facts)) for name in COUNTS}
     told["mean_of"] = json.dumps([[sha256_of(path)[:16], share] for path, share in shares.items()])
     save_file({name: value.half().contiguous() for name, value in mean.items()}, args.output, told)
