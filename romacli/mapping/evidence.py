@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -77,11 +78,12 @@ def _weight(attempt: Attempt) -> tuple[bool, float]:
 
 def _runaways(model: Any, database: Path) -> Iterable[str]:
     """A sentence for each camera that is implausible, or whose known focal length changed too much."""
-    start = read_focal_lengths(database)
+    start, images = read_focal_lengths(database), Counter(image.camera_id for image in model.images.values())
     for number, camera in model.cameras.items():
         side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
         was, is_known = start.get(number, (focal, False))
-        is_known = is_known or abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3
+        # That of a single photograph may be a guess from all pairs, off by a factor of 2.
+        is_known = is_known or (images[number] > 1 and abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3)
         low, high = (was / _MOST_FACTOR, was * _MOST_FACTOR) if is_known else (side * most for most in _FOCAL_PER_SIDE)
         if not low <= focal <= high:
             yield f"the focal length of camera {number} ran away, from {was:.0f} to {focal:.0f} px"

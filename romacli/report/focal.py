@@ -48,13 +48,14 @@ def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLe
     found = []
     for number, camera in sorted(cameras.items()):
         start_px, is_prior = start[number]
-        is_guess = abs(start_px / max(camera.size) / DEFAULT_FOCAL_FACTOR - 1) < 1e-3
+        is_usual = abs(start_px / max(camera.size) / DEFAULT_FOCAL_FACTOR - 1) < 1e-3
         if is_given:
             source = "as given"
         elif is_prior:
             source = "from EXIF data"
         else:
             guess = f"(a guess, {DEFAULT_FOCAL_FACTOR} times the longer side; neither EXIF data nor pairs determine it)"
-            source = from_pairs.get(number, guess if is_guess else "from the pairs; not in EXIF data")
+            jointly = "(a guess from all pairs together; neither EXIF data nor its own pairs determine it)"
+            source = from_pairs.get(number, guess if is_usual else jointly)
         found.append(FocalLength(number, images[number], camera.focal_length_px, start_px, source))
     return tuple(found)

@@ -182,7 +182,10 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
     noted = manifest.outputs[database_output(layout, layout.database)]["holds"]
     noted["calibrated"] = [str(found)]  # as older jobs stored them
     write_manifest(layout.manifest, manifest)
-    assert "a guess" in focal_lengths(layout, layout.database, model)[0].source
+    assert "a guess, 1.2 times" in focal_lengths(layout, layout.database, model)[0].source
+    with closing(sqlite3.connect(layout.database)) as database, database:
+        database.execute("UPDATE cameras SET params = ?", (np.array([700.0, 320.0, 240.0, 0.0]).tobytes(),))
+    assert "a guess from all pairs together" in focal_lengths(layout, layout.database, model)[0].source
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()).calibrated == ()
 
 
