@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from romacli.stop import stop_signals
 
@@ -41,5 +41,6 @@ def _end_at_signal(reader: int) -> None:
         number = pipe.read(1)
     if number:
         sentence = "stopped in the mapper, which cannot be continued; the same command maps again, all else is kept\n"
-        os.write(2, sentence.encode())
+        with suppress(OSError):  # of a lost terminal
+            os.write(2, sentence.encode())
         os._exit(128 + number[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -300,6 +301,21 @@ def test_a_signal_ends_the_global_mapper_at_once_with_a_sentence(tmp_path, numbe
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == code, run.stderr
     assert "stopped in the mapper" in run.stderr
+
+
+def test_a_lost_terminal_ends_native_code_that_cannot_say_so():
+    program = (
+        "import signal, time; from romacli.mapping.signals import signals_end_the_process\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "with signals_end_the_process():\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    time.sleep(20)\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run([sys.executable, "-c", program], stderr=writer, timeout=60)
+    os.close(writer)
+    assert run.returncode == 129
 
 
 def test_signals_are_given_back_after_native_code():
