@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import resource
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import result_of, romacli
+from typer.testing import CliRunner
 
+from romacli.cli.app import app
 from romacli.errors import InputError, UsageError
 from romacli.follow import Finder, frames, read_points, transfer
 from romacli.matchers.options import MatcherOptions
@@ -126,6 +129,23 @@ def test_frames_that_cannot_be_read_are_told_and_the_others_are_kept(tmp_path: P
     (folder / "0.png").write_bytes(b"no picture")
     assert romacli(*words).returncode == 3
     assert not table.exists()
+
+
+def test_tracks_are_kept_where_the_video_has_no_room(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "points.csv", POINTS, delimiter=",")
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "frames" / "0.png")
+    words = ("track", tmp_path / "frames", "--points", tmp_path / "points.csv", "--model", "mini-sparse")
+    words += ("--device", "cpu", "-o", tmp_path / "t.csv", "--overlay", tmp_path / "drawn.mp4")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        run = CliRunner().invoke(app, [str(word) for word in words])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run.exit_code == 6
+    assert re.search(r"drawn\.mp4 cannot be written: .*full.* another --overlay", run.stderr)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(POINTS)
 
 
 def test_the_commands_write_tables_and_draw(tmp_path: Path) -> None:

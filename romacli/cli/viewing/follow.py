@@ -107,10 +107,10 @@ def track(options: TrackOptions, talk: TalkOptions) -> None:
                 if overlay:
                     overlay.add(number, image, found)
         finally:  # what was found before a signal or an error is kept
-            if overlay:
-                overlay.close()
             if rows:
                 write_table(options.output, rows)
+            if overlay:
+                overlay.close()
         count = len(rows) // len(points)
         values = {"frames": count, "points": len(points), "visible": visible, "output": str(options.output)}
         told = f"{counted(len(points), 'point')} in {counted(count, 'frame')}, visible {counted(visible, 'time')}"
