@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -94,6 +96,7 @@ def test_processes_on_other_devices_match_in_the_type_of_the_job(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, asked: str, expected: str
 ) -> None:
     given = []
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # opening the job asks for it
     monkeypatch.setattr(
         matching, "match_in_parallel", lambda setup, *_: given.append(setup.matcher.dtype) or MatchSummary()
     )
