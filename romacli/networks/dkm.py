@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .output import Unfinished
+from .parts.float32 import Float32Conv2d
 from .parts.folding import fold_batchnorm
+from .parts.gaussian_process import GaussianProcess
 from .parts.local_correlation import local_correlation
 from .parts.maps import pixel_grid, resized, sample, tokens
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.pyramid import FeatureMaps, Level, PyramidMatcher, refiner_block, tensors_of
 from .parts.residual import ResidualBlock, ResNet50
-from .roma import FeatureMaps, Float32Conv2d, GaussianProcess, Level, PyramidMatcher, refiner_block, tensors_of
 from .weights import load_strictly, published_name
 
 DECODED = (("32", 2048), ("16", 1024))  # strides of the decoder, and the backbone's channels there

@@ -22,6 +22,7 @@ from romacli.errors import WeightsError
 
 from .output import NetworkMatch, Unfinished
 from .parts.attention import attention
+from .parts.float32 import without_autocast
 from .parts.local_correlation import local_correlation
 from .parts.maps import sample
 from .parts.pointwise import Linear, PointwiseConv2d
@@ -507,7 +508,7 @@ class Mini(nn.Module):
         """Return the inputs of `start` from the images' features at stride 16."""
         tokens = self.compared(pyramid)
         height, width = tokens.shape[2:]
-        with torch.autocast(tokens.device.type, enabled=False):
+        with without_autocast(tokens):
             tokens = F.normalize(tokens.float().flatten(2).transpose(1, 2), dim=-1)
             alpha = self.match_encoder.condition(tokens, height, width)
         return {
@@ -597,7 +598,7 @@ class Mini(nn.Module):
     def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool) -> MiniTrace:
         """Return the first stage, from tokens and the Gaussian process's solution only; see `trace`."""
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
-        with torch.autocast(source["tokens"].device.type, enabled=False):
+        with without_autocast(source["tokens"]):
             correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
             coordinates = tuple(self.match_encoder.coordinates(*shape) for shape in (shape_source, shape_target))

@@ -1,4 +1,4 @@
-"""RoMa, read top-down: the network, its Gaussian process, the transformer decoder and the refiners.
+"""RoMa, read top-down: the network, the transformer decoder and the refiners.
 
 Source: Edstedt et al., RoMa: Robust Dense Feature Matching (arXiv 2305.15404). Where the published weights were trained
 differently from the paper, the code follows the weights. Operates on tensors only.
@@ -7,45 +7,26 @@ differently from the paper, the code follows the weights. Operates on tensors on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .backbones.dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .backbones.vgg import VGG19
-from .output import NetworkMatch, Unfinished
+from .output import Unfinished
+from .parts.float32 import Float32Conv2d, Float32Linear, Float32Sequential
 from .parts.folding import fold_batchnorm
+from .parts.gaussian_process import GaussianProcess
 from .parts.local_correlation import local_correlation
-from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
-from .parts.pointwise import Linear, PointwiseConv2d
+from .parts.maps import pixel_grid, sample, tokens
+from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.pyramid import FeatureMaps, Level, PyramidMatcher, Stage, refiner_block, tensors_of
 from .parts.residual import ResidualBlock, ResNet50
-from .parts.solve import solve_positive_definite
 from .weights import published_name, require_layout, to_float32
-
-FeatureMaps = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of the pyramid.
-
-    Attributes:
-        stride: in pixels; at the coarsest level it is the patch size, 14, though named and treated as 16.
-        in_channels: of the encoder's features.
-        channels: of the projected features.
-        displacement_channels: of the refiner's displacement embedding.
-        correlation_radius: of the refiner's window, None for a refiner without a correlation.
-    """
-
-    stride: int
-    in_channels: int
-    channels: int
-    displacement_channels: int
-    correlation_radius: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,22 +99,6 @@ DESCRIPTOR_POWER = 3.0
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The input and output of one refiner.
-
-    Attributes:
-        stride: of its level.
-        start, flow: (B, 2, h, w) float32, normalised x, y in the other image, before and after.
-        certainty: (B, 1, h, w) float32, logits.
-    """
-
-    stride: int
-    start: Tensor
-    flow: Tensor
-    certainty: Tensor
-
-
-@dataclass(frozen=True)
 class Trace:
     """All stages of a batch of pairs, for the losses.
 
@@ -146,91 +111,6 @@ class Trace:
     anchor_logits: Tensor
     certainty: Tensor
     stages: tuple[Stage, ...]
-
-
-class PyramidMatcher(nn.Module):
-    """Coarse warps, refined level by level: what RoMa and DKM have in common.
-
-    Attributes:
-        levels: of the refiners, coarsest first. refiners: by stride.
-    """
-
-    levels: tuple[Level, ...]
-    refiners: nn.ModuleDict
-
-    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> NetworkMatch:
-        """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.
-
-        Args:
-            features_A, features_B: from `encode`, at equal sizes; row i of both is pair i. The second pass runs
-                if both contain its features.
-
-        Returns:
-            Warps and certainties at the size of the last pass.
-        """
-        started = self.start(features_A, features_B, symmetric=symmetric)
-        return self.result(self.refine(started, features_A, features_B))
-
-    def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
-        """Compute coarse warps from the features of `encode_coarse`."""
-        raise NotImplementedError
-
-    def refine(
-        self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
-    ) -> Unfinished:
-        """Refine pairs at all levels, then at stride 8 and below in a second pass.
-
-        Args:
-            state: from `start`, or from an earlier call with `down_to`.
-            features_A, features_B: from `encode`.
-            down_to: stop in the first pass after the level of this stride.
-        """
-        steps = self._steps(features_A, features_B)
-        if down_to is not None:
-            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
-        flow, certainty, coarsest = (state.tensors[name] for name in ("flow", "certainty", "coarsest_certainty"))
-        left, symmetric = steps[state.steps :], state.directions == 2
-        for stage in self._stages(flow, certainty, features_A, features_B, left, symmetric=symmetric):
-            flow, certainty = stage.flow, stage.certainty
-            if stage.stride == self.levels[0].stride:
-                coarsest = certainty
-        return Unfinished(tensors_of(flow, certainty, coarsest), state.directions, state.steps + len(left))
-
-    def result(self, state: Unfinished) -> NetworkMatch:
-        """The current warps of the pairs."""
-        return finished(state)
-
-    def _stages(
-        self,
-        flow: Tensor,
-        certainty: Tensor,
-        features_A: FeatureMaps,
-        features_B: FeatureMaps,
-        steps: Sequence[tuple[str, Level]],
-        *,
-        symmetric: bool,
-    ) -> Iterator[Stage]:
-        """Refine level by level, each starting from the detached result of the previous one."""
-        for image, level in steps:
-            key = f"{image}_{level.stride}"
-            refiner, ends = self.refiners[str(level.stride)], (features_A[key], features_B[key])
-            shape, image_shape = ends[0].shape[-2:], features_A[f"{image}_1"].shape[-2:]
-            start, certainty = resized(flow.detach(), shape), resized(certainty.detach(), shape)
-            parts = compared_at_once((ends, ends[::-1]) if symmetric else (ends,), training=self.training)
-            del ends  # keep only the joined maps in memory
-            rows = len(start) // len(parts)
-            given = zip(parts, start.split(rows), certainty.split(rows), strict=True)
-            corrected = [
-                refiner(*maps, some_flow, some_certainty, image_shape) for maps, some_flow, some_certainty in given
-            ]
-            flow, certainty = (torch.cat(values) for values in zip(*corrected, strict=True))
-            yield Stage(level.stride, start, flow, certainty)
-
-    def _steps(self, features_A: FeatureMaps, features_B: FeatureMaps) -> list[tuple[str, Level]]:
-        """The refiners in order: which image size they read, and their level."""
-        steps = [("coarse", level) for level in self.levels]
-        second_pass = "fine_1" in features_A and "fine_1" in features_B
-        return steps + [("fine", level) for level in self.levels[1:]] if second_pass else steps
 
 
 class RoMa(PyramidMatcher):
@@ -395,41 +275,11 @@ class RoMa(PyramidMatcher):
         """
         logits = self._logits(features_A, features_B, symmetric=True)
         flow, certainty = self._decoded(logits[:, :-1].detach()), logits[:, -1:]
-        steps = self._steps(features_A, features_B)
-        stages = tuple(self._stages(flow, certainty, features_A, features_B, steps, symmetric=True))
-        return Trace(logits[:, :-1], certainty, stages)
-
-
-def without_autocast(x: Tensor) -> torch.autocast:
-    """A context in which products on x's device keep the precision of their operands."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
-class StaysFloat32(nn.Module):
-    """A module that moves between devices but keeps its precision when the surrounding network is converted."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
-
-
-class Float32Conv2d(StaysFloat32, PointwiseConv2d):
-    """A 1x1 convolution that stays float32; a matrix product on GPUs, which round convolution inputs to TF32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with without_autocast(x):
-            return self.as_product(x)
-
-
-class Float32Linear(StaysFloat32, Linear):
-    """A linear layer that stays float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with without_autocast(x):
-            return super().forward(x)
-
-
-class Float32Sequential(StaysFloat32, nn.Sequential):
-    """Layers that stay float32."""
+        stages: list[Stage] = []
+        for step in self._steps(features_A, features_B):
+            stages.append(self._stage(step, flow, certainty, features_A, features_B, symmetric=True))
+            flow, certainty = stages[-1].flow, stages[-1].certainty
+        return Trace(logits[:, :-1], logits[:, -1:], tuple(stages))
 
 
 def projection(level: Level) -> nn.Sequential:
@@ -438,53 +288,6 @@ def projection(level: Level) -> nn.Sequential:
     if level.stride == 16:
         return Float32Sequential(Float32Conv2d(level.in_channels, level.channels), norm)
     return nn.Sequential(PointwiseConv2d(level.in_channels, level.channels), norm)
-
-
-class GaussianProcess(nn.Module):
-    """Regress where the features of A are in B, in a cosine basis; all in float32.
-
-    Source: section 3.3, after DKM (arXiv 2202.00667). The paper states an inverse temperature of 10, but the
-    published weights were trained with 5. `noise` is a variance, added to the diagonal unscaled.
-    """
-
-    temperature = 0.2
-    noise = 0.1
-
-    def __init__(self, basis_channels: int) -> None:
-        super().__init__()
-        self.pos_conv = Float32Conv2d(2, basis_channels)
-
-    def kernel(self, u: Tensor, v: Tensor) -> Tensor:
-        """exp((cos(u, v) - 1) / temperature) for all tokens u (B, N, C) and v (B, M, C), as (B, N, M)."""
-        with without_autocast(u):
-            norms = u.norm(dim=2)[:, :, None] * v.norm(dim=2)[:, None, :]
-            cosine = u @ v.transpose(1, 2) / (norms + 1e-6)
-            return ((cosine - 1) / self.temperature).exp()
-
-    def posterior(self, kernel: Tensor, alpha: Tensor) -> Tensor:
-        """The posterior mean (B, N, C) from the cross kernel (B, N, M) and `alpha` (B, M, C)."""
-        with without_autocast(kernel):
-            return kernel @ alpha
-
-    def basis(self, grid: Tensor) -> Tensor:
-        """cos(8 pi (W p + b)) of positions (1, 2, h, w), as tokens (1, h * w, C)."""
-        return tokens(torch.cos(8 * math.pi * self.pos_conv(grid)))
-
-    def alpha(self, maps: Tensor) -> Tensor:
-        """The part of the posterior that depends only on the target image: (K + noise I)^-1 f.
-
-        The posterior mean is then the cross kernel times alpha.
-
-        Args:
-            maps: (B, C, h, w) float32 projected features.
-
-        Returns:
-            (B, h * w, basis channels) float32.
-        """
-        v = tokens(maps)
-        covariance = self.kernel(v, v) + self.noise * torch.eye(v.shape[1], device=v.device)
-        basis = self.basis(pixel_grid(maps)).expand(len(v), -1, -1)
-        return solve_positive_definite(covariance, basis, strict=not self.training)
 
 
 class Decoder(nn.Module):
@@ -577,20 +380,6 @@ class Refiner(nn.Module):
         return torch.cat([part.to(dtype, memory_format=torch.channels_last) for part in parts], dim=1)
 
 
-def refiner_block(width: int, *, reads: int | None = None) -> nn.Sequential:
-    """A depthwise 5x5 convolution, batch normalisation and ReLU, then a pointwise convolution; no residual.
-
-    reads: input channels, if not `width`; each then yields several outputs.
-    """
-    reads = reads or width
-    return nn.Sequential(
-        nn.Conv2d(reads, width, kernel_size=5, padding=2, groups=reads),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        PointwiseConv2d(width, width),
-    )
-
-
 def decode_anchors(logits: Tensor) -> Tensor:
     """Flow from anchor logits: the best anchor and its four neighbours, weighted by their probabilities.
 
@@ -612,40 +401,6 @@ def decode_anchors(logits: Tensor) -> Tensor:
     x = (2 * (near % side) + 1) / side - 1
     y = (2 * near.div(side, rounding_mode="floor") + 1) / side - 1
     return torch.stack([(weights * x).sum(1), (weights * y).sum(1)], dim=1)
-
-
-def finish(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> tuple[Tensor, Tensor]:
-    """Warp and probability from the last flow and the logits of the last and the coarsest level.
-
-    Where the coarsest level doubts a match, half of its (negative) logit is subtracted, as in the authors'
-    code; a target outside the image gets probability 0 and is moved to the image's edge.
-
-    Args:
-        flow: (B, 2, H, W) normalised x, y.
-        certainty: (B, 1, H, W) logits.
-        coarsest_certainty: (B, 1, h, w) logits after the coarsest refiner.
-
-    Returns:
-        (B, H, W, 2) warp in [-1, 1] and (B, H, W) probability in [0, 1].
-    """
-    doubt = resized(coarsest_certainty, certainty.shape[-2:]).clamp(max=0)
-    probability = (certainty - 0.5 * doubt).sigmoid().squeeze(1)
-    probability = probability.masked_fill((flow.abs() > 1).any(dim=1), 0)
-    return flow.clamp(-1, 1).permute(0, 2, 3, 1).contiguous(), probability
-
-
-def tensors_of(flow: Tensor, certainty: Tensor, coarsest_certainty: Tensor) -> dict[str, Tensor]:
-    """The tensors of an `Unfinished` from the arguments of `finish`."""
-    return {"flow": flow, "certainty": certainty, "coarsest_certainty": coarsest_certainty}
-
-
-def finished(state: Unfinished) -> NetworkMatch:
-    """The current warps of the pairs."""
-    warp, probability = finish(**state.tensors)
-    if state.directions == 1:
-        return NetworkMatch(warp, probability)
-    (warp_AB, warp_BA), (probability_AB, probability_BA) = warp.chunk(2), probability.chunk(2)
-    return NetworkMatch(warp_AB, probability_AB, warp_BA, probability_BA)
 
 
 def checkpoint_layouts(net: RoMa) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:

@@ -18,13 +18,14 @@ from .backbones.dinov2 import TransformerBlock
 from .backbones.dinov3 import DINOv3, DINOv3Config, Periods
 from .backbones.vgg import VGG19
 from .output import PreciseMatch, Unfinished
+from .parts.float32 import Float32Conv2d, Float32Linear, Float32Sequential, without_autocast
 from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
-from .parts.maps import compared_at_once, pixel_grid, resized, sample, tokens
+from .parts.maps import pixel_grid, sample, tokens
 from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.pyramid import FeatureMaps, Level, PyramidMatcher
 from .parts.rotary import rotation
-from .roma import FeatureMaps, Float32Conv2d, Float32Linear, Float32Sequential, Level, without_autocast
 from .weights import load_strictly, published_name
 
 RELEASES = ("2.0.0", "2.0.1")
@@ -63,11 +64,12 @@ CHECKPOINT_PREFIXES = {
 }
 
 
-class RoMaV2(nn.Module):
+class RoMaV2(PyramidMatcher):
     """Dense matching of two images, with per-image and per-pair work separated.
 
-    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both. Under
-    autocast the comparison of views, projections of fine features, outputs and coordinates stay float32.
+    `encode` computes all that depends on one image, `match` (`start`, `refine`, `result`) what depends on both; targets
+    may lie outside the other image. Under autocast the comparison of views, projections of fine features, outputs and
+    coordinates stay float32.
     """
 
     omega: Tensor
@@ -79,7 +81,7 @@ class RoMaV2(nn.Module):
         super().__init__()
         if release not in RELEASES:
             raise ValueError(f"release {release} of RoMa v2 is not known, only {' and '.join(RELEASES)}")
-        self.config = config
+        self.config, self.levels = config, config.levels
         dim = config.dinov3.dim
         self.dinov3 = DINOv3(config.dinov3)
         self.transformer = MultiViewTransformer(config)
@@ -157,11 +159,6 @@ class RoMaV2(nn.Module):
             "level_2": level_2,
         }
 
-    def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> PreciseMatch:
-        """See `RoMa.match`; targets may lie outside the other image."""
-        started = self.start(features_A, features_B, symmetric=symmetric)
-        return self.result(self.refine(started, features_A, features_B))
-
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
         """Coarse warps, from the transformer of both views and the head.
 
@@ -202,26 +199,16 @@ class RoMaV2(nn.Module):
     def refine(
         self, state: Unfinished, features_A: FeatureMaps, features_B: FeatureMaps, *, down_to: int | None = None
     ) -> Unfinished:
-        """Refine pairs at all levels, then again in a second pass; see `RoMa.refine`."""
-        passes = ["coarse", "fine"] if "fine_1" in features_A and "fine_1" in features_B else ["coarse"]
-        steps = [(image, level) for image in passes for level in self.config.levels]
-        if down_to is not None:
-            steps = [(image, level) for image, level in steps if image == "coarse" and level.stride >= down_to]
+        """Refine pairs at all levels, then again in a second pass; see `PyramidMatcher.refine`."""
         flow, confidence = state.tensors["flow"], state.tensors["confidence"]
-        for image, level in steps[state.steps :]:
-            if image == "fine" and level is self.config.levels[0]:
+        steps = self._steps(features_A, features_B, down_to)[state.steps :]
+        for step in steps:
+            if step == ("fine", self.levels[0]):
                 confidence = F.pad(confidence[:, :1], (0, 0, 0, 0, 0, 3))  # each pass has its own precision
-            ends = (features_A[f"{image}_{level.stride}"], features_B[f"{image}_{level.stride}"])
-            shape, image_shape = ends[0].shape[-2:], tuple(features_A[f"{image}_1"].shape[-2:])
-            parts = compared_at_once((ends, ends[::-1]) if state.directions == 2 else (ends,), training=self.training)
-            del ends  # keep only the joined maps in memory
-            rows = len(flow) // len(parts)
-            given = zip(parts, *(resized(each, shape).split(rows) for each in (flow, confidence)), strict=True)
-            refiner = self._refiner(level.stride)
-            corrected = [refiner(*maps, *values, image_shape) for maps, *values in given]
-            flow, confidence = (torch.cat(values) for values in zip(*corrected, strict=True))
-        steps_done = max(len(steps), state.steps)
-        return Unfinished({"flow": flow, "confidence": confidence}, state.directions, steps_done)
+            stage = self._stage(step, flow, confidence, features_A, features_B, symmetric=state.directions == 2)
+            flow, confidence = stage.flow, stage.certainty
+        tensors = {"flow": flow, "confidence": confidence}
+        return Unfinished(tensors, state.directions, state.steps + len(steps))
 
     def result(self, state: Unfinished) -> PreciseMatch:
         """The current warps of the pairs."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .output import NetworkMatch, Unfinished
+from .parts.float32 import without_autocast
 from .parts.folding import fold_batchnorm
 from .parts.maps import pixel_grid, resized, sample, tokens
 from .parts.pointwise import PointwiseConv2d
@@ -140,7 +141,7 @@ class TinyRoMa(nn.Module):
     def _coarse_warp(self, a: Tensor, b: Tensor) -> Tensor:
         """Targets (B, 2, h, w) of A's cells, in chunks so that their correlations fit a CPU's cache."""
         find = mean_target if self.exact_softmax else best_target
-        with torch.autocast(a.device.type, enabled=False):
+        with without_autocast(a):
             places = tokens(a).float() * a.shape[1] ** -0.5
             parts = places.split(PLACES_AT_ONCE if a.device.type == "cpu" else places.shape[1], dim=1)
             warp = torch.cat([find(part @ b.float().flatten(2), b) for part in parts], dim=1)

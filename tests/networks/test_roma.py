@@ -8,15 +8,10 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 from romacli.networks.output import together
 from romacli.networks.parts import maps as shared_maps
-from romacli.networks.roma import (
-    FeatureMaps,
-    GaussianProcess,
-    RoMa,
-    checkpoint_layouts,
-    decode_anchors,
-    finish,
-    pixel_grid,
-)
+from romacli.networks.parts.gaussian_process import GaussianProcess
+from romacli.networks.parts.maps import pixel_grid
+from romacli.networks.parts.pyramid import FeatureMaps, finish
+from romacli.networks.roma import RoMa, checkpoint_layouts, decode_anchors
 
 COARSE, FINE = (28, 42), (40, 56)
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from romacli.matchers.dense import DenseSettings, TwoPassMatcher
 from romacli.networks.backbones.dinov2 import DINOv2Config
-from romacli.networks.roma import Level, RoMa, RoMaConfig, checkpoint_name
+from romacli.networks.parts.pyramid import Level
+from romacli.networks.roma import RoMa, RoMaConfig, checkpoint_name
 
 SMALL = RoMaConfig(
     dinov2=DINOv2Config(dim=16, depth=2, heads=2, position_side=5),

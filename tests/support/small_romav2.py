@@ -7,7 +7,7 @@ from support.seeded_relatives import seeded_relative
 from torch import Tensor
 
 from romacli.networks.backbones.dinov3 import DINOv3Config
-from romacli.networks.roma import Level
+from romacli.networks.parts.pyramid import Level
 from romacli.networks.romav2 import RoMaV2, RoMaV2Config, checkpoint_name
 
 SMALL = RoMaV2Config(
