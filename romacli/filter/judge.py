@@ -12,7 +12,7 @@ CVPR 2008; Cui and Tan, Global Structure-from-Motion by Similarity Averaging, IC
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,6 +80,27 @@ class Verdict:
     disputed: float
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What speaks for and against the pairs of a job.
+
+    edges: (E, 2) image indices. evidence: (E,) for each pair, in percent of an image; negative if against it.
+    is_seen: (E,) 1 where photographs show what is missing, else 0. together, broken: (T, 3) the numbers of the pairs of
+    the triangles that agree, and of those that contradict.
+    """
+
+    edges: np.ndarray
+    evidence: np.ndarray
+    is_seen: np.ndarray
+    together: np.ndarray
+    broken: np.ndarray
+
+    @property
+    def detailed(self) -> np.ndarray:
+        """(n, 2) the pairs that show a detail."""
+        return np.asarray(self.edges[self.evidence > _DETAIL[self.is_seen]])
+
+
 def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Verdict:
     """Judge all pairs of a job; calls `advance` for each."""
     witnesses = count_witnesses(views)
@@ -91,18 +112,16 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
     together, broken = _sides(views, agreement)
     shares, unique, evidence = _weigh(views, found)
     is_seen = np.array([one.is_seen for one in found.values()], np.intp)
-    edges, overlaps = np.array(views.edges, np.intp), _overlaps(views, found)
+    known = _Known(np.array(views.edges, np.intp), evidence, is_seen, together, broken)
 
     def surer() -> np.ndarray:
         return _weigh(views, {edge: without_bridged(views, edge, one) for edge, one in found.items()})[2]
 
-    is_alike = np.zeros(len(edges), bool)
-    if _shows_details(edges, evidence, together, broken, is_seen, surer):
-        is_alike = _alike(edges, evidence, together, broken, is_seen)
+    is_alike = _alike(known) if _shows_details(known, surer) else np.zeros(len(evidence), bool)
     is_joined, heard = join_images(
         views.edges,
         np.where(is_alike, evidence, 0),
-        _PER_OVERLAP[is_seen] * overlaps,
+        _PER_OVERLAP[is_seen] * _overlaps(views, found),
         np.where(is_alike, _LEAST[is_seen], 0),
         together,
     )
@@ -160,46 +179,37 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
     return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING)
 
 
-def _shows_details(
-    edges: np.ndarray,
-    evidence: np.ndarray,
-    together: np.ndarray,
-    broken: np.ndarray,
-    is_seen: np.ndarray,
-    surer: Callable[[], np.ndarray],
-) -> bool:
+def _shows_details(known: _Known, surer: Callable[[], np.ndarray]) -> bool:
     """Whether a job shows details that distinguish places, and not only what pairs miss by chance.
 
     surer: computes the evidence from what pairs certainly miss.
     """
-    seen = is_seen.max(initial=0)
-    detailed = edges[evidence > _DETAIL[is_seen]]
+    seen = known.is_seen.max(initial=0)
+    detailed = known.detailed
     if len(detailed) < _FEWEST_DETAILED[seen] or not seen:
         return len(detailed) >= _FEWEST_DETAILED[seen]
-    is_near = np.asarray(np.isin(edges, detailed).any(axis=1))
-    agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (together, broken))
+    is_near = np.asarray(np.isin(known.edges, detailed).any(axis=1))
+    agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (known.together, known.broken))
     if contradict > _HARDLY * (agree + contradict):
         return True
-    detailed = edges[surer() > _DETAIL[is_seen]]
-    return len(detailed) > _SHARE_DETAILED * np.isin(edges, detailed).any(axis=1).sum()
+    detailed = replace(known, evidence=surer()).detailed
+    return len(detailed) > _SHARE_DETAILED * np.isin(known.edges, detailed).any(axis=1).sum()
 
 
-def _alike(
-    edges: np.ndarray, evidence: np.ndarray, together: np.ndarray, broken: np.ndarray, is_seen: np.ndarray
-) -> np.ndarray:
+def _alike(known: _Known) -> np.ndarray:
     """(E,) the pairs whose images both show look-alike places.
 
     These are images with a detail, images that miss what those match with others, and, if there are any, images whose
     triangles contradict and images paired almost only with look-alikes.
     """
-    detailed = edges[evidence > _DETAIL[is_seen]]
+    edges = known.edges
     is_alike = np.zeros(edges.max() + 1, bool)
-    is_alike[detailed] = True
-    missing = edges[evidence < 0]
+    is_alike[known.detailed] = True
+    missing = edges[known.evidence < 0]
     is_alike[missing[is_alike[missing].any(1)]] = True
     agree, contradict = (
         sum(np.bincount(edges[sides].reshape(-1, 6)[:, k], minlength=len(is_alike)) for k in range(6))
-        for sides in (together, broken)
+        for sides in (known.together, known.broken)
     )
     is_alike |= contradict > _DISPUTED * (agree + contradict)
     partners = np.bincount(edges.ravel(), minlength=len(is_alike))
