@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -59,7 +60,7 @@ def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
     if _is_stream(path):
         yield path
         return
-    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    target = followed(path)
     temporary = target.parent / f".{target.name}.{hostname()}-{os.getpid()}.tmp"
     try:
         _make_room(target)
@@ -82,7 +83,8 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
     """Yield an empty folder next to `path`, removed afterwards, together with those of killed processes.
 
     Args:
-        path: what the contents built in the folder will replace; missing parents are created.
+        path: what the contents built in the folder will replace; missing parents are created. If it is a link, the
+            folder is next to where it leads, on the same disk.
         num_bytes: free space required. SQLite and COLMAP end the whole process on a full disk, so it is
             asked for before they begin.
         option: the one to change, by the message.
@@ -90,11 +92,11 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
     Raises:
         StoreError: the folder cannot be created, or there is too little space.
     """
-    prefix = f".{path.name}."
+    target = followed(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned_folders(path.parent, prefix)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_scratch(path)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
     held = _lock(folder)
@@ -103,7 +105,7 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
         yield folder
     except Exception as error:
         failure = _os_error(error)
-        if failure is None or not _is_about(failure, path, folder):
+        if failure is None or not _is_about(failure, target, folder):
             raise
         raise unwritable(path, failure, num_bytes=num_bytes, option=option) from error
     finally:
@@ -115,11 +117,15 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
 def move_in(folder: Path, path: Path) -> None:
     """Move a folder built in a scratch folder to its place; what was there is removed with the scratch folder.
 
+    A link stays one: the folder it leads to is replaced. After a kill between the two renames, `clear_scratch` puts
+    back what was there.
+
     Raises:
         OSError: the disk is full.
     """
     settle(folder)
-    replaced = folder.with_name("replaced")
+    path, replaced = followed(path), folder.with_name("replaced")
+    folder.with_name("place").write_bytes(os.fsencode(os.path.relpath(path, folder.parent)))
     try:
         if path.exists():
             path.rename(replaced)
@@ -129,6 +135,32 @@ def move_in(folder: Path, path: Path) -> None:
             replaced.rename(path)
         raise
     sync_folder(path.parent)
+
+
+def clear_scratch(path: Path) -> None:
+    """Remove the scratch folders next to `path` of killed processes, and put back what they had moved out of place."""
+    target = followed(path)
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        held = _lock(folder)
+        if held is None:
+            continue
+        with suppress(OSError):
+            _put_back(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _put_back(scratch: Path) -> None:
+    replaced = scratch / "replaced"
+    if replaced.exists():
+        place = scratch / os.fsdecode((scratch / "place").read_bytes())
+        if not place.exists():
+            replaced.rename(place)
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads, which need not exist; any other path itself."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def settle(path: Path) -> None:
@@ -167,7 +199,7 @@ def check_writable(path: Path, option: str = "--output") -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, if the system supports it (Windows does not)."""
+    """Flush a folder's entries to disk, if that is permitted."""
     with suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -202,9 +234,7 @@ def is_full(error: OSError) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is alive; on Windows, where checking would end it, always True."""
-    if os.name != "posix":
-        return True
+    """Whether a process is alive."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -227,7 +257,10 @@ def _make_room(path: Path) -> None:
 
 
 def _require_room(folder: Path, num_bytes: int) -> None:
-    if num_bytes:
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        if shutil.disk_usage(folder).free < num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif num_bytes:
         with tempfile.TemporaryFile(dir=folder) as probe:
             os.posix_fallocate(probe.fileno(), 0, num_bytes)
 
@@ -276,16 +309,6 @@ def _remove_abandoned(folder: Path) -> None:
             if match and not is_running(int(match[1])):
                 with suppress(OSError):  # somebody else's
                     os.unlink(entry.path)
-
-
-def _remove_abandoned_folders(parent: Path, prefix: str) -> None:
-    """Remove the scratch folders that no living process holds."""
-    for folder in parent.iterdir():
-        if folder.name.startswith(prefix) and folder.name.endswith(".tmp"):
-            held = _lock(folder)
-            if held is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(held)
 
 
 def _lock(folder: Path) -> int | None:

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import check_writable, hostname, move_in, read_lines, read_text, scratch_folder, written_whole
+from romacli.disk import (
+    check_writable,
+    clear_scratch,
+    hostname,
+    move_in,
+    read_lines,
+    read_text,
+    scratch_folder,
+    written_whole,
+)
 from romacli.errors import InputError, StoreError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -278,6 +287,56 @@ def test_a_signal_between_two_renames_leaves_the_old_folder(tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         build_model(tmp_path / "sparse")
     assert [path.name for path in tmp_path.rglob("*")] == ["sparse", "0"]
+
+
+def test_a_link_to_a_folder_stays_and_the_folder_is_built_on_its_disk(tmp_path: Path) -> None:
+    big = tmp_path / "disk" / "sparse"
+    big.mkdir(parents=True)
+    (big / "old.bin").write_text("old")
+    (tmp_path / "sparse").symlink_to(big)
+    with scratch_folder(tmp_path / "sparse") as scratch:
+        assert scratch.parent == big.parent
+    build_model(tmp_path / "sparse")
+    assert (tmp_path / "sparse").is_symlink()
+    assert [path.name for path in big.parent.rglob("*")] == ["sparse", "new.bin"]
+
+
+KILLED_BETWEEN = """
+import os, sys, signal
+from pathlib import Path
+from romacli.disk import move_in, scratch_folder
+rename = Path.rename
+def killed(self, target):
+    if self.name == "built":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = killed
+with scratch_folder(Path(sys.argv[1])) as scratch:
+    (scratch / "built").mkdir()
+    move_in(scratch / "built", Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("part", [".", "0"])
+def test_a_kill_between_two_renames_is_put_right_afterwards(tmp_path: Path, part: str) -> None:
+    place = tmp_path / "sparse" / part
+    place.mkdir(parents=True)
+    (place / "old.bin").write_text("old")
+    arguments = [sys.executable, "-c", KILLED_BETWEEN, str(tmp_path / "sparse"), str(place)]
+    killed = subprocess.run(arguments, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (place / "old.bin").exists()
+    clear_scratch(tmp_path / "sparse")
+    assert (place / "old.bin").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_room_is_asked_for_where_files_cannot_be_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    with scratch_folder(tmp_path / "a.db", num_bytes=1000):
+        pass
+    with pytest.raises(StoreError, match=r"a\.db cannot be written: .*full"):
+        scratch_folder(tmp_path / "a.db", num_bytes=1 << 60).__enter__()
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.disk import scratch_folder
+from romacli.disk import followed, scratch_folder
 from romacli.errors import StoreError
 from romacli.types import Pair, canonical
 
@@ -118,7 +118,7 @@ def write_database(
         unfinished = scratch / "database.db"
         writer = _write(unfinished, cameras, camera_of, former, points, pairs, gps or {}, progress)
         told = {**_finish(unfinished, rigs, verify, former, loose if calibrate else None), **_seal(unfinished, former)}
-        os.replace(unfinished, path)
+        os.replace(unfinished, followed(path))
     return DatabaseSummary(
         images=len(points),
         keypoints=sum(map(len, points.values())),

@@ -7,6 +7,7 @@ h5py is imported with the first file.
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -144,10 +145,6 @@ def require_finished(path: Path, error: Exception) -> None:
 
 def _is_locked(path: Path) -> bool:
     """Whether a program on this machine holds HDF5's write lock."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
