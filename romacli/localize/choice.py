@@ -11,28 +11,17 @@ from romacli.localize.map import Map
 from romacli.localize.options import LocalizeOptions
 from romacli.localize.queries import Queries, Query
 from romacli.mapping.views import View, depths_of, edges_of
-from romacli.matchers.matcher import Matcher
 from romacli.names import respelled, with_guess
 from romacli.pairing.describe import Describer
 from romacli.pairing.model import PosesOptions
 from romacli.pairs import Frustum, RetrievalOptions, overlapping_views, read_pairs, retrieve
-from romacli.progress import Progress
-from romacli.run.options import MatchOptions
 from romacli.types import ImageList
 
 # For each query, its map images, best first; and for queries without any, the reason.
 Chosen = tuple[dict[str, list[str]], dict[str, str]]
 
 
-def choose(
-    queries: Queries,
-    target: Map,
-    output: Path,
-    matcher: Matcher,
-    options: LocalizeOptions,
-    matching: MatchOptions,
-    progress: Progress,
-) -> Chosen:
+def choose(queries: Queries, target: Map, options: LocalizeOptions, describer: Describer) -> Chosen:
     """Choose map images for every readable query, never the query itself.
 
     Raises:
@@ -42,7 +31,6 @@ def choose(
         return _listed(options.pairs, queries)
     if options.near is not None:
         return _near(options.near, queries, target, options)
-    describer = Describer(matcher, output / "global-features.h5", progress, num_workers=matching.num_workers)
     return _alike(queries, describer, options)
 
 

@@ -18,6 +18,7 @@ from romacli.localize.pose import QueryPose, pose_of
 from romacli.localize.queries import Queries, read_queries
 from romacli.localize.search import Search
 from romacli.matchers.matcher import DenseMatcher, Matcher
+from romacli.pairing.describe import Describer
 from romacli.pairing.kept import match_kept
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
@@ -51,124 +52,125 @@ class Localized:
     fallback: str | None = None
 
 
-def localize(
-    folder: Path,
-    target: Map,
-    output: Path,
-    matcher: Matcher,
-    options: LocalizeOptions,
-    matching: MatchOptions,
-    progress: Progress,
-    stop: StopRequest,
-) -> list[Localized]:
-    """Localize queries and write the files of store/localized.py into the output folder.
+@dataclass(frozen=True)
+class Localizer:
+    """Localizes queries in a map. output: the folder of the results, which also keeps the matches for later runs."""
 
-    Raises:
-        InputError: there are no queries, or a list, poses, a rig or the map's photographs do not fit them.
-        UsageError: the matcher returns points instead of warps, or cannot retry pairs as requested.
-        NothingFoundError: no query has a pose; the files say why.
-        StoreError: the output folder cannot be written to.
-    """
-    if not isinstance(matcher, DenseMatcher):
-        raise UsageError(
-            f"localize transfers the map's points by dense warps, and {matcher.name} has none. Choose another "
-            "--matcher, such as mini."
-        )
-    check_retries(matcher, matching)
-    check_writable(output / LIST)
-    with noted(target.job, "localizing", output=output) as counts:
-        queries = read_queries(folder, target, options)
-        if queries.itself:
-            progress.say(
-                f"{counted(len(queries.itself), 'query is a photograph', 'queries are photographs')} of the map, and "
-                f"matched only with the others: {first_few(list(queries.itself))}"
+    target: Map
+    output: Path
+    matcher: Matcher
+    options: LocalizeOptions
+    matching: MatchOptions
+    progress: Progress
+    stop: StopRequest
+
+    def localize(self, folder: Path) -> list[Localized]:
+        """Localize the queries of a folder and write the files of store/localized.py.
+
+        Raises:
+            InputError: there are no queries, or a list, poses, a rig or the map's photographs do not fit them.
+            UsageError: the matcher returns points instead of warps, or cannot retry pairs as requested.
+            NothingFoundError: no query has a pose; the files say why.
+            StoreError: the output folder cannot be written to.
+        """
+        if not isinstance(self.matcher, DenseMatcher):
+            raise UsageError(
+                f"localize transfers the map's points by dense warps, and {self.matcher.name} has none. Choose another "
+                "--matcher, such as mini."
             )
-        pairs, unpaired = choose(queries, target, output, matcher, options, matching, progress)
-        journal, summary = _matched(queries, target, pairs, output, matcher, matching, progress, stop)
+        check_retries(self.matcher, self.matching)
+        check_writable(self.output / LIST)
+        with noted(self.target.job, "localizing", output=self.output) as counts:
+            queries = read_queries(folder, self.target, self.options)
+            if queries.itself:
+                self.progress.say(
+                    f"{counted(len(queries.itself), 'query is a photograph', 'queries are photographs')} of the map, "
+                    f"and matched only with the others: {first_few(list(queries.itself))}"
+                )
+            rows = self._posed(queries)
+            write_localized(self.output, [values_of(query) for query in rows])
+            counts.update(queries=len(rows), poses=sum(not query.why for query in rows))
+        if not any(query.pose for query in rows):
+            raise NothingFoundError(
+                f"none of {counted(len(rows), 'query', 'queries')} has a pose; {self.output / LIST} says why: "
+                f"{rows[0].name}: {rows[0].why}"
+            )
+        return rows
+
+    def _posed(self, queries: Queries) -> list[Localized]:
+        """The results in order; the points of each query are written."""
+        describer = Describer(
+            self.matcher, self.output / "global-features.h5", self.progress, num_workers=self.matching.num_workers
+        )
+        pairs, unpaired = choose(queries, self.target, self.options, describer)
+        journal, summary = self._matched(queries, pairs)
         failures = {**unpaired, **queries.failures}
         failures |= {
             name: summary.failures[query.file]
             for name, query in queries.readable.items()
             if query.file in summary.failures
         }
-        search = Search(target, journal, queries.map_files, options, matching.seed)
+        search = Search(self.target, journal, queries.map_files, self.options, self.matching.seed)
         found: dict[str, Localized] = {}
         with journal:
-            progress.begin("posing", len(queries.listed))
-            for frame in queries.frames(options.rigs):
-                stop.check()
-                found |= _of_frame(frame, queries, search, pairs, failures, output)
-                progress.advance(len(frame))
-        rows = [_with_fallback(found[name], target, pairs, options) for name in queries.listed]
-        write_localized(output, [values_of(query) for query in rows])
-        counts.update(queries=len(rows), poses=sum(not query.why for query in rows))
-    if not any(query.pose for query in rows):
-        raise NothingFoundError(
-            f"none of {counted(len(rows), 'query', 'queries')} has a pose; {output / LIST} says why: "
-            f"{rows[0].name}: {rows[0].why}"
+            self.progress.begin("posing", len(queries.listed))
+            for frame in queries.frames(self.options.rigs):
+                self.stop.check()
+                found |= self._of_frame(frame, queries, search, pairs, failures)
+                self.progress.advance(len(frame))
+        return [self._with_fallback(found[name], pairs) for name in queries.listed]
+
+    def _matched(self, queries: Queries, pairs: Mapping[str, Sequence[str]]) -> tuple[Journal, MatchSummary]:
+        """Match each query with its map images, except for pairs that already have a record."""
+        self.target.require_photographs({image for images in pairs.values() for image in images})
+        wanted = [
+            (queries.readable[query].file, queries.map_files[image])
+            for query, images in pairs.items()
+            for image in images
+        ]
+        unique = {canonical(pair): pair for pair in wanted}
+        images = ImageList(queries.root, tuple(sorted({name for pair in unique.values() for name in pair})))
+        return match_kept(
+            *(self.output / "journal", images, PairList(tuple(unique.values())), self.matcher, self.matching),
+            self.progress,
+            settings={"seed": self.matching.seed},
+            stop=self.stop,
         )
-    return rows
 
+    def _of_frame(
+        self,
+        names: Sequence[str],
+        queries: Queries,
+        search: Search,
+        pairs: Mapping[str, Sequence[str]],
+        failures: Mapping[str, str],
+    ) -> dict[str, Localized]:
+        """The results for queries that share one pose; their points are written.
 
-def _matched(
-    queries: Queries,
-    target: Map,
-    pairs: Mapping[str, Sequence[str]],
-    output: Path,
-    matcher: Matcher,
-    matching: MatchOptions,
-    progress: Progress,
-    stop: StopRequest,
-) -> tuple[Journal, MatchSummary]:
-    """Match each query with its map images, except for pairs that already have a record."""
-    target.require_photographs({image for images in pairs.values() for image in images})
-    wanted = [
-        (queries.readable[query].file, queries.map_files[image]) for query, images in pairs.items() for image in images
-    ]
-    unique = {canonical(pair): pair for pair in wanted}
-    images = ImageList(queries.root, tuple(sorted({name for pair in unique.values() for name in pair})))
-    return match_kept(
-        *(output / "journal", images, PairList(tuple(unique.values())), matcher, matching, progress),
-        settings={"seed": matching.seed},
-        stop=stop,
-    )
+        failures: why a query cannot be read or has no map images, and so has no pose of its own.
+        """
+        rows = {name: Localized(name, queries.folder / name, why=failures.get(name, "")) for name in names}
+        readable = [
+            name for name in names if name in queries.readable and (name not in failures or not pairs.get(name))
+        ]
+        frame = search.frame({queries.readable[name]: pairs.get(name, ()) for name in readable})
+        together = tuple(names) if len(names) > 1 else ()
+        for name in readable:
+            rows[name] = replace(rows[name], why=(rows[name].why or frame.why) if frame.why else "", frame=together)
+        for found in frame.found:
+            row = replace(rows[found.query], pose=found.pose, points=len(found.places.ids), map_images=found.images)
+            rows[found.query] = replace(row, frame_inliers=frame.inliers if together and found.pose else 0)
+            write_points(self.output, found.query, found.points)
+        return rows
 
-
-def _of_frame(
-    names: Sequence[str],
-    queries: Queries,
-    search: Search,
-    pairs: Mapping[str, Sequence[str]],
-    failures: Mapping[str, str],
-    output: Path,
-) -> dict[str, Localized]:
-    """The results for queries that share one pose; their points are written.
-
-    failures: why a query cannot be read or has no map images, and so has no pose of its own.
-    """
-    rows = {name: Localized(name, queries.folder / name, why=failures.get(name, "")) for name in names}
-    readable = [name for name in names if name in queries.readable and (name not in failures or not pairs.get(name))]
-    frame = search.frame({queries.readable[name]: pairs.get(name, ()) for name in readable})
-    together = tuple(names) if len(names) > 1 else ()
-    for name in readable:
-        rows[name] = replace(rows[name], why=(rows[name].why or frame.why) if frame.why else "", frame=together)
-    for found in frame.found:
-        row = replace(rows[found.query], pose=found.pose, points=len(found.places.ids), map_images=found.images)
-        rows[found.query] = replace(row, frame_inliers=frame.inliers if together and found.pose else 0)
-        write_points(output, found.query, found.points)
-    return rows
-
-
-def _with_fallback(
-    query: Localized, target: Map, pairs: Mapping[str, Sequence[str]], options: LocalizeOptions
-) -> Localized:
-    """The query, with the pose of its first map image if it has none and that is requested."""
-    if query.pose or options.fallback is not Fallback.retrieval or not pairs.get(query.name):
-        return query
-    image = pairs[query.name][0]
-    pose = target.image_of[image].cam_from_world()
-    fallback = pose_of(pose, target.camera(image), np.zeros((0, 3)), np.zeros(0, bool), None)
-    return replace(query, pose=fallback, fallback=image)
+    def _with_fallback(self, query: Localized, pairs: Mapping[str, Sequence[str]]) -> Localized:
+        """The query, with the pose of its first map image if it has none and that is requested."""
+        if query.pose or self.options.fallback is not Fallback.retrieval or not pairs.get(query.name):
+            return query
+        image = pairs[query.name][0]
+        pose = self.target.image_of[image].cam_from_world()
+        fallback = pose_of(pose, self.target.camera(image), np.zeros((0, 3)), np.zeros(0, bool), None)
+        return replace(query, pose=fallback, fallback=image)
 
 
 def values_of(query: Localized) -> dict[str, Any]:

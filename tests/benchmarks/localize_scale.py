@@ -28,7 +28,7 @@ import torch
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import load_model
 from romacli.images.decode import read_image
-from romacli.localize.localize import Localized, localize
+from romacli.localize.localize import Localized, Localizer
 from romacli.localize.map import Map, open_map
 from romacli.localize.options import LocalizeOptions
 from romacli.matchers.matcher import Matcher
@@ -106,9 +106,9 @@ def run_of(
     describe(matcher, photographs, images, output, work)
     opened: list[Map] = []
     reading = cpu(lambda: opened.append(open_map(model, images, Silent())))
-    run = (folder, opened[0], output, matcher, LocalizeOptions(), MatchOptions(), Silent(), StopRequest())
+    localizer = Localizer(opened[0], output, matcher, LocalizeOptions(), MatchOptions(), Silent(), StopRequest())
     found: list[Localized] = []
-    localizing = cpu(lambda: found.extend(localize(*run)))
+    localizing = cpu(lambda: found.extend(localizer.localize(folder)))
     assert all(each.pose is not None for each in found)
     seen = sum(image.num_points3D for image in opened[0].model.images.values()) if opened[0].model else 0
     return {"reading": reading, "localizing": localizing, "observations": seen}
@@ -118,13 +118,18 @@ def repeated(source: Path, target: Path, copies: int) -> None:
     """Copies of the model, written as COLMAP text and converted to binary."""
     model = load_model(source)
     target.mkdir(parents=True)
-    (target / "cameras.txt").write_text("".join(f"{line}\n" for line in text_of(model, target, "cameras")))
+    (target / "cameras.txt").write_text(
+        "".join(f"{line}\n" for line in text_of(model, target, "cameras")), encoding="utf-8"
+    )
     images, points = text_of(model, target, "images"), text_of(model, target, "points3D")
     step_image, step_point = max(model.images) + 1, max(model.points3D) + 1
     poses = [line.split() for line in images[::2]]
     seen = [line.split() for line in images[1::2]]
     rows = [line.split() for line in points]
-    with (target / "images.txt").open("w") as file, (target / "points3D.txt").open("w") as points_file:
+    with (
+        (target / "images.txt").open("w", encoding="utf-8") as file,
+        (target / "points3D.txt").open("w", encoding="utf-8") as points_file,
+    ):
         for copy in range(copies):
             for (number, *pose, name), fields in zip(poses, seen, strict=True):
                 file.write(f"{int(number) + copy * step_image} {' '.join(pose)} {copy:03}/{name}\n")
@@ -148,7 +153,11 @@ def repeated(source: Path, target: Path, copies: int) -> None:
 def text_of(model: Any, folder: Path, name: str) -> list[str]:
     """The lines of one of COLMAP's text files."""
     model.write_text(folder)
-    return [line for line in (folder / f"{name}.txt").read_text().split("\n")[:-1] if not line.startswith("#")]
+    return [
+        line
+        for line in (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        if not line.startswith("#")
+    ]
 
 
 def describe(matcher: Matcher, photographs: Path, images: Path, output: Path, work: Path) -> None:

@@ -57,15 +57,15 @@ def localize(
     inliers, covariance, the map images used, and why a query has no pose; OUT/points/ has each query's 2D-3D matches.
     Run the same command again to resume.
     """
-    from romacli.localize.localize import localize as run
-    from romacli.localize.localize import values_of
+    from romacli.localize.localize import Localizer, values_of
     from romacli.localize.map import open_map
     from romacli.matchers.registry import load_matcher
 
     with stopping() as stop, Console(talk) as console:
         target = open_map(wanted.sparse, wanted.images, console)
         matcher = load_matcher(wanted.matcher, building)
-        found = run(wanted.queries, target, wanted.output, matcher, options, matching, console, stop)
+        localizer = Localizer(target, wanted.output, matcher, options, matching, console, stop)
+        found = localizer.localize(wanted.queries)
         failed = [query for query in found if query.why]
         posed = len(found) - len(failed)
         console.result(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from pathlib import Path
 
+from romacli.disk import read_lines
 from romacli.errors import NothingFoundError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.places.aachen import IMAGES, PAIRS, QUERIES, read_map
 from romacli.eval.benchmarks.places.evaluation import CityEvaluation
 from romacli.eval.benchmarks.places.run import needs_folder, write_poses
 from romacli.eval.benchmarks.run import Pass
-from romacli.localize.localize import localize
+from romacli.localize.localize import Localizer
 from romacli.localize.options import LocalizeOptions
 
 
@@ -36,10 +37,10 @@ def evaluate(run: Pass, tasks: Sequence[Task], evaluation: CityEvaluation) -> No
             min_inlier_ratio=0.0,
         )
         try:
-            found = localize(
-                *(run.root / IMAGES, target, folder / "localized", run.matcher, wanted, run.options),
-                *(run.progress, run.stop),
+            localizer = Localizer(
+                target, folder / "localized", run.matcher, wanted, run.options, run.progress, run.stop
             )
+            found = localizer.localize(run.root / IMAGES)
         except NothingFoundError:
             found = []
         poses = {one.name: one.pose for one in found if one.pose}
@@ -54,7 +55,7 @@ def _asked(root: Path, folder: Path, names: Set[str], known: Set[str]) -> tuple[
     folder.mkdir(parents=True, exist_ok=True)
     lists = {"queries.txt": QUERIES.values(), "pairs.txt": (PAIRS,)}
     for file, sources in lists.items():
-        rows = [line.split() for source in sources for line in (root / source).read_text("utf-8").splitlines()]
-        kept = [row for row in rows if row and row[0] in names and (file == "queries.txt" or row[-1] in known)]
+        rows = [line.split() for source in sources for _, line in read_lines(root / source, "the published list")]
+        kept = [row for row in rows if row[0] in names and (file == "queries.txt" or row[-1] in known)]
         (folder / file).write_text("".join(f"{' '.join(row)}\n" for row in kept), encoding="utf-8")
     return folder / "queries.txt", folder / "pairs.txt"
