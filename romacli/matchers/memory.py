@@ -112,9 +112,9 @@ def _free_up_to(root: Path, path: str, limit: str, used: str, droppable: str) ->
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         with suppress(OSError, ValueError):
-            free = int((folder / limit).read_text()) - int((folder / used).read_text())
+            free = int((folder / limit).read_text("ascii")) - int((folder / used).read_text("ascii"))
             with suppress(OSError, ValueError):
-                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
                 free += int(counts.get(droppable, 0))
             yield free
         if folder == root:

@@ -92,7 +92,7 @@ def download(entry: WeightsEntry, *, progress: Progress | None = None, open_url:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process is fetching this file; the lock ends with the process that holds it."""
-    with path.with_name(f"{path.name}.lock").open("w") as file:
+    with path.with_name(f"{path.name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -189,7 +189,11 @@ def _busy(path: Path) -> str:
 def _machine() -> str:
     """Identifies processes that see each other's ids, by the kernel's boot id and the pid namespace."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+        return (
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            + " "
+            + os.readlink("/proc/self/ns/pid")
+        )
     except OSError:
         return hostname()
 
@@ -197,7 +201,7 @@ def _machine() -> str:
 def _start_time(pid: int) -> str:
     """A process's start time in kernel ticks; "gone" if it is dead, empty if unknown."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text()
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")  # a program may have any name
     except FileNotFoundError:
         return "gone" if Path("/proc/self/stat").exists() or not is_running(pid) else ""
     except OSError:

@@ -167,7 +167,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    lines = (
+        [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
+        if options.output.exists()
+        else []
+    )
     done = {(line["kind"], line["row"], line["seed"]) for line in lines}
     judged = validation_pairs(validation_textures(None), options.judged, size=options.side)
     textures, rng = Textures.load(None, procedural=100, seed=0), np.random.default_rng(0)
@@ -180,7 +184,7 @@ def main() -> None:
                 if (kind, row, seed) in done:
                     continue
                 lines.append(run(kind, row, seed, options, given[kind], judged))
-                with options.output.open("a") as file:
+                with options.output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
                 print(lines[-1], flush=True)
     print("\n".join(table(lines)))

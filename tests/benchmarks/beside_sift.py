@@ -108,7 +108,7 @@ def measured(model: Path, truth: Path) -> dict[str, float]:
 
 
 def answer(words: Sequence[str]) -> dict[str, Any]:
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, check=True, capture_output=True, encoding="utf-8")
     values: dict[str, Any] = json.loads(done.stdout)
     return values
 

@@ -207,11 +207,11 @@ def kill_and_resume(folder: Path, kills: int, *, images: int, seconds_a_pair: fl
 
 def make_stale(job: Path, stage: str) -> None:
     """Remove outputs, so that a command has work to do."""
-    manifest = json.loads((job / "manifest.json").read_text())
+    manifest = json.loads((job / "manifest.json").read_text(encoding="utf-8"))
     manifest["views"] = {
         name: noted for name, noted in manifest["views"].items() if stage == "importing" and name == "keypoints"
     }
-    (job / "manifest.json").write_text(json.dumps(manifest))
+    (job / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -103,15 +103,17 @@ def by_hloc(queries: list[str], map_job: Path, photographs: Path, folder: Path) 
     grown = folder / "grown"
     if not grown.exists():
         shutil.copytree(map_job, grown)
-        known = sorted({name for line in (map_job / "pairs.txt").read_text().splitlines() for name in line.split()})
-        pairs = [*map(str.split, (map_job / "pairs.txt").read_text().splitlines())]
-        chosen = json.loads((folder / "localized" / "localized.json").read_text())
+        known = sorted(
+            {name for line in (map_job / "pairs.txt").read_text(encoding="utf-8").splitlines() for name in line.split()}
+        )
+        pairs = [*map(str.split, (map_job / "pairs.txt").read_text(encoding="utf-8").splitlines())]
+        chosen = json.loads((folder / "localized" / "localized.json").read_text(encoding="utf-8"))
         pairs += [[row["name"], image] for row in chosen for image in row["map_images"] if image in known]
-        (folder / "pairs.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in pairs))
+        (folder / "pairs.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in pairs), encoding="utf-8")
         result_of(romacli_alone("match", photographs, "-o", grown, "--pairs", folder / "pairs.txt", "-q", "--json"))
     model = load_model(map_job / "sparse" / "0")
     camera = next(iter(model.cameras.values()))
-    listed = [line.split() for line in (folder / "pairs.txt").read_text().splitlines()]
+    listed = [line.split() for line in (folder / "pairs.txt").read_text(encoding="utf-8").splitlines()]
     images = {image.name: image for image in model.images.values()}
     found = {}
     for query in queries:

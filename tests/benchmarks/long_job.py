@@ -76,7 +76,7 @@ class Watched:
 
     def __init__(self, words: list[str], known: dict[str, str], log: Path) -> None:
         self._log = log
-        with log.open("w") as messages:
+        with log.open("w", encoding="utf-8") as messages:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "romacli", *words], env=known, stdout=messages, stderr=messages
             )
@@ -88,9 +88,11 @@ class Watched:
         while self.process.poll() is None:
             with suppress(OSError, IndexError, ValueError):
                 own = Path(f"/proc/{self.process.pid}")
-                fields = (own / "stat").read_text().rpartition(")")[2].split()
+                fields = (own / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
                 self.cpu_s = (int(fields[11]) + int(fields[12])) / ticks
-                self.peak_bytes = max(self.peak_bytes, int((own / "statm").read_text().split()[1]) * page)
+                self.peak_bytes = max(
+                    self.peak_bytes, int((own / "statm").read_text(encoding="utf-8").split()[1]) * page
+                )
             time.sleep(0.1)
 
     def said(self) -> str:

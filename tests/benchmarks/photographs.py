@@ -295,7 +295,7 @@ def reconstructed(images: Path, reference: Path | None, *, overlap: int | None, 
 
 def run_cli(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "romacli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=check)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=check)
 
 
 def unrelated(matcher: DenseMatcher, data: Path, count: int) -> dict[str, Any]:

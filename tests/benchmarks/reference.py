@@ -187,7 +187,7 @@ def _declare_operators() -> torch.library.Library | None:
         return None
     except OSError:
         declared = torch.library.Library("torchvision", "DEF")
-        text = (folder / "_meta_registrations.py").read_text()
+        text = (folder / "_meta_registrations.py").read_text(encoding="utf-8")
         for name in re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', text):
             declared.define(f"{name}() -> ()")
         return declared

@@ -51,7 +51,7 @@ def main() -> None:
             output = copy / f"sparse-{seed}"
             output.mkdir()
             words = [sys.executable, "-c", MAP, *map(str, (copy / "database.db", args.images, output, seed))]
-            mapped = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            mapped = subprocess.run(words, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()[-1]
             print(f"| {name} | {seed} | {mapped} | {errors(output, args.truth)} |", flush=True)
 
 
@@ -65,7 +65,7 @@ def errors(output: Path, truth: Path | None) -> str:
 
 def romacli(*words: object) -> dict[str, Any]:
     """The JSON result of a command."""
-    done = subprocess.run([*COMMAND, *map(str, words), "--json"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, *map(str, words), "--json"], check=True, capture_output=True, encoding="utf-8")
     values: dict[str, Any] = json.loads(done.stdout)
     return values
 

@@ -373,7 +373,9 @@ def main() -> None:
         print(f"{name:<28}" + "".join(f"{text:>12}" for text in (*values, *shares)))
     print(f"products {products / 1e9:.1f} GFLOP/s, copies {copies / 1e9:.2f} GB/s")
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "matrix_gflops": products / 1e9, "copy_gb_s": copies / 1e9}))
+        options.json.write_text(
+            json.dumps({"rows": rows, "matrix_gflops": products / 1e9, "copy_gb_s": copies / 1e9}), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -112,18 +112,18 @@ def write_json(path: Path | None, values: dict[str, Any]) -> None:
     if path is None:
         return
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
+    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
 def _commit() -> str:
     words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    found = subprocess.run(words, capture_output=True, text=True)
+    found = subprocess.run(words, capture_output=True, encoding="utf-8")
     return found.stdout.strip() or "unknown"

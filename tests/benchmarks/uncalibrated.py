@@ -78,7 +78,7 @@ def rendered_outcome(motion: str, factor: float, seed: int) -> Outcome:
         write_photographs(photographs, motion, factor, seed, VIEWS)
         words = ["reconstruct", photographs, "-o", job, "--camera-mode", "single", "--pairing", "sequential", "--json"]
         command = [sys.executable, "-m", "romacli", *map(str, words), "--overlap", "4"]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         if run.returncode:
             return Outcome("px from" in run.stderr, 0, np.inf, _cpu_s() - start, run.stderr.strip().splitlines()[-1])
         values = json.loads(run.stdout)

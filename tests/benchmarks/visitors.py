@@ -79,7 +79,7 @@ def compare(args: argparse.Namespace, folder: Path, scene: str, cameras: str, se
             words = [sys.executable, "-m", "romacli", "reconstruct", str(photographs), "-o", str(output)]
             words += ["--camera-mode", args.camera_mode]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(words, check=False, capture_output=True, env=environment, text=True)
+        done = subprocess.run(words, check=False, capture_output=True, env=environment, encoding="utf-8")
         (output / "said.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
         if done.returncode:
             print(f"{program} ended with {done.returncode}: {done.stderr[-500:]}", file=sys.stderr)

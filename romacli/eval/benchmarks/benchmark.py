@@ -195,7 +195,7 @@ def read_numbers(path: Path, *shapes: tuple[int | None, int]) -> np.ndarray:
     import numpy as np
 
     try:
-        found = np.loadtxt(path, dtype=np.float64, ndmin=2)
+        found = np.loadtxt(path, dtype=np.float64, ndmin=2, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as numbers. Unpack the data again.") from error
     rows, columns = found.shape

@@ -11,6 +11,7 @@ import numpy as np
 
 from romacli.colmap.pose_files import rotation_of
 from romacli.colmap.poses import Pose
+from romacli.disk import read_lines
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of, tasks_of
 from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
@@ -198,13 +199,12 @@ def _intrinsics_file(root: Path) -> Path:
 def _intrinsics(path: Path) -> dict[str, np.ndarray]:
     """Focal length, principal point and the first term of distortion by name."""
     cameras = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path, "the model's own"):
         words = line.split()
         try:
-            if words and (words[1] != "SIMPLE_RADIAL" or len(words) != 8):
+            if words[1] != "SIMPLE_RADIAL" or len(words) != 8:
                 raise ValueError(line)
-            if words:
-                cameras[words[0]] = np.array(words[4:], np.float64)
+            cameras[words[0]] = np.array(words[4:], np.float64)
         except (ValueError, IndexError) as error:
             raise InputError(f"{path}:{number} is not NAME SIMPLE_RADIAL W H F CX CY K. Unpack it again.") from error
     return cameras

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.disk import read_lines
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
 from romacli.eval.benchmarks.places.matfile import read_matrix
@@ -23,10 +24,8 @@ def read(root: Path) -> list[Task]:
     """
     require(root, (PAIRS, QUERIES, CUTOUTS))
     candidates: dict[str, list[str]] = {}
-    for number, line in enumerate((root / PAIRS).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(root / PAIRS, "the published list"):
         words = line.split()
-        if not words:
-            continue
         if len(words) != 2 or any(Path(word).is_absolute() or ".." in Path(word).parts for word in words):
             raise InputError(f"{root / PAIRS}:{number}: expected a query and a cutout. Fetch the list again.")
         candidates.setdefault(words[0], []).append(words[1])

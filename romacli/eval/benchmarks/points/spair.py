@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from romacli.disk import read_text
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, require, sizes_of
 from romacli.eval.benchmarks.points.truth import marked
@@ -21,7 +22,7 @@ def read(root: Path) -> list[Task]:
         InputError: the list, an annotation or a picture is missing or damaged.
     """
     require(root, (LIST, ANNOTATIONS, PICTURES))
-    files = [root / ANNOTATIONS / f"{line}.json" for line in (root / LIST).read_text(encoding="utf-8").split()]
+    files = [root / ANNOTATIONS / f"{line}.json" for line in read_text(root / LIST, "the release's own").split()]
     if not files:
         raise InputError(f"{root / LIST} lists no pairs. Unpack the release again.")
     found = [_annotation(file) for file in files]

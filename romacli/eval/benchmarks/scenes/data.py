@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from romacli.colmap.poses import Pose, load_model, read_poses
+from romacli.disk import read_text
 from romacli.errors import InputError
 from romacli.eval.benchmarks.benchmark import Task, read_numbers, require, sizes_of
 from romacli.eval.benchmarks.scenes.scans import scans_of
@@ -66,7 +67,9 @@ def read_imc2021(root: Path) -> list[Task]:
     tasks = []
     for folder in folders:
         files = sorted(path for path in (folder / "sub_set").glob("*bag_*.txt") if not path.name.startswith("."))
-        bags = {file.stem: tuple(Path(line).name for line in file.read_text().split()) for file in files}
+        bags = {
+            file.stem: tuple(Path(line).name for line in read_text(file, "the set's own").split()) for file in files
+        }
         if not bags:
             raise InputError(f"{folder / 'sub_set'} contains no bags. Unpack the challenge's archive again.")
         names = sorted({name for bag in bags.values() for name in bag})
