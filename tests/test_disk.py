@@ -15,17 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import (
-    check_writable,
-    clear_scratch,
-    hostname,
-    move_in,
-    read_lines,
-    read_text,
-    scratch_folder,
-    written_whole,
-)
+from romacli.disk import check_writable, hostname, move_in, read_lines, read_text, scratch_folder, written_whole
 from romacli.errors import InputError, StoreError
+from romacli.store.layout import Layout, model_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_AND_WAIT = """
@@ -319,15 +311,16 @@ with scratch_folder(Path(sys.argv[1])) as scratch:
 
 @pytest.mark.parametrize("part", [".", "0"])
 def test_a_kill_between_two_renames_is_put_right_afterwards(tmp_path: Path, part: str) -> None:
+    old = tmp_path / "sparse" / "0" / "old.bin"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
     place = tmp_path / "sparse" / part
-    place.mkdir(parents=True)
-    (place / "old.bin").write_text("old")
     arguments = [sys.executable, "-c", KILLED_BETWEEN, str(tmp_path / "sparse"), str(place)]
     killed = subprocess.run(arguments, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert not (place / "old.bin").exists()
-    clear_scratch(tmp_path / "sparse")
-    assert (place / "old.bin").read_text() == "old"
+    assert not old.exists()
+    assert model_of(Layout(tmp_path)) == old.parent
+    assert old.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
 
 
