@@ -1,15 +1,12 @@
-"""Open databases without changing a byte, detect those in use, and check them and the files of models."""
+"""Open databases without changing a byte, detect those in use, and check them."""
 
 from __future__ import annotations
 
 import sqlite3
-import struct
 from contextlib import closing
 from pathlib import Path
 
 from romacli.errors import BusyError
-
-from .binding import load_pycolmap
 
 # COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
 PAIR_BASE = 2147483647
@@ -94,45 +91,3 @@ _ORPHANS = {
         f"SELECT count(*) FROM two_view_geometries WHERE pair_id % {PAIR_BASE} NOT IN (SELECT image_id FROM images)"
     ),
 }
-
-
-def require_whole_model(folder: Path) -> None:
-    """Check that the files of a binary model end with their last row.
-
-    COLMAP reads on past the end of a file, takes zeros for cameras and may ask for any amount of memory.
-    Source: COLMAP, reconstruction_io_binary.cc.
-
-    Raises:
-        ValueError: one does not.
-    """
-    for name, next_row in (("cameras", _after_camera), ("images", _after_image), ("points3D", _after_point)):
-        path = folder / f"{name}.bin"
-        if not path.is_file():
-            continue
-        data, offset = path.read_bytes(), 8
-        try:
-            for _ in range(struct.unpack_from("<Q", data)[0]):
-                offset = next_row(data, offset)
-        except struct.error:
-            offset = -1
-        if offset != len(data):
-            raise ValueError(f"{path} does not end with its last row")
-
-
-def _after_camera(data: bytes, offset: int) -> int:
-    """The row: id, model, width and height, then the parameters."""
-    pycolmap = load_pycolmap()
-    (model,) = struct.unpack_from("<i", data, offset + 4)
-    camera = pycolmap.Camera.create_from_model_id(0, pycolmap.CameraModelId(model), 1.0, 1, 1)
-    return offset + 24 + 8 * len(camera.params)
-
-
-def _after_image(data: bytes, offset: int) -> int:
-    """The row: id, pose and camera, the name, the number of points and the points."""
-    points = data.index(b"\0", offset + 64) + 1
-    return points + 8 + 24 * int(struct.unpack_from("<Q", data, points)[0])
-
-
-def _after_point(data: bytes, offset: int) -> int:
-    """The row: id, position, colour and error, the length of the track and the track."""
-    return offset + 51 + 8 * int(struct.unpack_from("<Q", data, offset + 43)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 from romacli.errors import InputError
 from romacli.geometry.epipolar import rotation_angle_deg
 
-from .access import require_whole_model
 from .binding import load_pycolmap
 
 # Raised when reading a model that is damaged or may not be read.
@@ -89,7 +89,7 @@ def open_model(model_folder: Path) -> Any:
         raise InputError(
             f"{model_folder} contains no COLMAP model: images.bin and images.txt are missing. Give the folder of one."
         )
-    require_whole_model(model_folder)
+    _require_whole(model_folder)
     model = load_pycolmap().Reconstruction(model_folder)
     if not all((model_folder / f"{name}.bin").is_file() for name in ("cameras", "images", "points3D")):
         for number, name in _names_in_text(model_folder / "images.txt"):
@@ -194,3 +194,45 @@ def _position_errors(centres: np.ndarray, reference: np.ndarray) -> np.ndarray:
     extent = np.linalg.norm(reference - reference.mean(0), axis=1).mean()
     moved = align_similarity(centres, reference).apply(centres)
     return np.linalg.norm(moved - reference, axis=1) / extent
+
+
+def _require_whole(folder: Path) -> None:
+    """Check that the files of a binary model end with their last row.
+
+    COLMAP reads on past the end of a file, takes zeros for cameras and may ask for any amount of memory.
+    Source: COLMAP, reconstruction_io_binary.cc.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for name, next_row in (("cameras", _after_camera), ("images", _after_image), ("points3D", _after_point)):
+        path = folder / f"{name}.bin"
+        if not path.is_file():
+            continue
+        data, offset = path.read_bytes(), 8
+        try:
+            for _ in range(struct.unpack_from("<Q", data)[0]):
+                offset = next_row(data, offset)
+        except struct.error:
+            offset = -1
+        if offset != len(data):
+            raise ValueError(f"{path} does not end with its last row")
+
+
+def _after_camera(data: bytes, offset: int) -> int:
+    """The row: id, model, width and height, then the parameters."""
+    pycolmap = load_pycolmap()
+    (model,) = struct.unpack_from("<i", data, offset + 4)
+    camera = pycolmap.Camera.create_from_model_id(0, pycolmap.CameraModelId(model), 1.0, 1, 1)
+    return offset + 24 + 8 * len(camera.params)
+
+
+def _after_image(data: bytes, offset: int) -> int:
+    """The row: id, pose and camera, the name, the number of points and the points."""
+    points = data.index(b"\0", offset + 64) + 1
+    return points + 8 + 24 * int(struct.unpack_from("<Q", data, points)[0])
+
+
+def _after_point(data: bytes, offset: int) -> int:
+    """The row: id, position, colour and error, the length of the track and the track."""
+    return offset + 51 + 8 * int(struct.unpack_from("<Q", data, offset + 43)[0])

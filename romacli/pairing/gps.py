@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import median
+
+import numpy as np
 
 from romacli.geometry.globe import Position
 from romacli.progress import Progress
@@ -30,7 +31,7 @@ def believed(
     without = [name for name, place in gps.items() if not place[2]]
     if not heights or not without:
         return dict(gps)
-    height = median(heights)
+    height = float(np.median(heights))
     progress.warn(
         f"the GPS positions of {len(without)} of {number} photographs, starting with {without[0]}, lack an altitude; "
         f"the median of the others, {height:.1f} m, is used"

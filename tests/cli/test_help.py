@@ -10,7 +10,7 @@ import pytest
 
 from romacli import __version__
 
-HEAVY = {"torch", "cv2", "h5py", "pycolmap"}
+HEAVY = {"torch", "cv2", "h5py", "pycolmap", "scipy", "sqlite3", "statistics"}
 HELP_AND_LIST_HEAVY = f"""
 import sys
 from romacli.cli.app import app
