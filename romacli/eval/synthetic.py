@@ -15,7 +15,7 @@ from torch import Tensor
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matchers.dense import normalise
 from romacli.matchers.matcher import DenseMatcher
-from romacli.networks.mini import Mini, swap_halves
+from romacli.networks.mini import Mini
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 from romacli.synthetic.school import REPEATED, SCHOOLS
@@ -125,7 +125,7 @@ def evaluate(
         images, warp, visible = (tensor.to(device) for tensor in stacked(pairs[start : start + batch_size]))
         half = len(images) // 2
         encoded = network.encode(normalise(images))
-        first, *_, last = network.trace(encoded, swap_halves(encoded), symmetric=True).stages
+        first, *_, last = network.trace(encoded).stages
         truth = warp[:half], visible[:half]
         scores.add_coarse(first.warp[:half], *truth)
         scores.add(last.warp[:half], last.certainty[:half].sigmoid(), *truth)

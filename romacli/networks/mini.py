@@ -40,6 +40,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LAYOUT = "romacli-mini-1"
 DESCRIPTOR_POWER = 8.0
 CONTEXT_HEAD = 32  # channels of an attention head
+_TOKENS = ("tokens", "alpha")  # what the decoder reads of an image
+_MIRRORED = "mirrored_"  # prefix of the same of the mirrored image
+_OTHER_DIRECTION = 0.5  # weight of its logits; 0.25 and 1 were worse on rendered pairs
 WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0}  # of weight files older than these fields
 
 
@@ -48,7 +51,7 @@ class MiniConfig:
     """Widths and depths; the three-tuples are for the refined strides 8, 4, 2.
 
     The defaults have 8.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
-    four fields are varied in studies (see `romacli train --setup`).
+    five fields are varied in studies (see `romacli train --setup`).
 
     Attributes:
         context_blocks: blocks of attention among the tokens of one image, before images are compared.
@@ -58,6 +61,8 @@ class MiniConfig:
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
         classifies: the coarse decoder outputs anchor logits; otherwise coordinates.
         cosines: added to the anchors' logits.
+        ensemble: when matching, anchor logits are the mean over the images and the images mirrored, plus a part of
+            those of the other direction.
     """
 
     trunk_channels: tuple[int, ...] = (32, 64, 128, 256)
@@ -79,6 +84,7 @@ class MiniConfig:
     transformer: bool = True
     classifies: bool = True
     cosines: bool = True
+    ensemble: bool = True
 
 
 @dataclass(frozen=True)
@@ -392,6 +398,25 @@ def decode_anchors(logits: Tensor, anchors_per_side: int) -> Tensor:
     return (weight[..., None] * centres).sum(-2) / weight.sum(-1, keepdim=True)
 
 
+def mirrored_logits(logits: Tensor, anchors_per_side: int) -> Tensor:
+    """Return the anchor logits (B, h, w, anchors) of two images from those of the same images mirrored."""
+    return logits.unflatten(-1, (anchors_per_side, -1)).flip(2, -1).flatten(-2)
+
+
+def other_direction(logits: Tensor, anchors_per_side: int) -> Tensor:
+    """Return, for every token and anchor, the logit of the opposite match, from the anchor to the token.
+
+    Args:
+        logits: (2B, h, w, anchors), of B pairs in one direction, then in the other.
+    """
+    shape = logits.shape[1:3]
+    there = torch.cat(logits.chunk(2)[::-1]).flatten(1, 2).unflatten(-1, (anchors_per_side, -1))
+    on_tokens = F.interpolate(there, shape, mode="bilinear", align_corners=False)  # (2B, there, h, w)
+    back = on_tokens.flatten(2).transpose(1, 2).unflatten(-1, shape)  # (2B, here, h, w)
+    on_anchors = F.interpolate(back, (anchors_per_side,) * 2, mode="bilinear", align_corners=False)
+    return on_anchors.flatten(2).unflatten(1, shape)
+
+
 class Refiner(nn.Module):
     """Move a warp by a few cells of one stride, from both images' features and a local correlation.
 
@@ -482,7 +507,7 @@ class Mini(nn.Module):
             fine: (B, 3, Hf, Wf) of the same images, sides multiples of 8, or None for a single pass.
         """
         pyramid = self.pyramid(coarse)
-        encoded = self.encode_tokens(pyramid) | self._describe("coarse", pyramid)
+        encoded = self.encode_tokens(pyramid) | self._mirrored(coarse) | self._describe("coarse", pyramid)
         if fine is not None:
             encoded |= self._describe("fine", self.pyramid(fine, with_coarse=False))
         return encoded
@@ -502,7 +527,8 @@ class Mini(nn.Module):
         """
         pyramid = self.pyramid(coarse)
         pooled = [generalized_mean(pyramid[stride], DESCRIPTOR_POWER) for stride in (COARSE_STRIDE, 8)]
-        return {**self.encode_tokens(pyramid), "descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
+        tokens = self.encode_tokens(pyramid) | self._mirrored(coarse)
+        return tokens | {"descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
 
     def encode_tokens(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Return the inputs of `start` from the images' features at stride 16."""
@@ -515,6 +541,17 @@ class Mini(nn.Module):
             "tokens": tokens.unflatten(1, (height, width)),  # (B, h, w, C)
             "alpha": alpha.unflatten(1, (height, width)),
         }
+
+    def _mirrored(self, coarse: Tensor) -> dict[str, Tensor]:
+        """Return the tokens of the mirrored images, if the decoder looks at them too."""
+        if not self._ensemble:
+            return {}
+        pyramid = self.trunk(coarse.flip(-1))
+        return {_MIRRORED + name: tensor for name, tensor in self.encode_tokens(pyramid).items()}
+
+    @property
+    def _ensemble(self) -> bool:
+        return self.config.ensemble and self.config.classifies and not self.training
 
     def compared(self, pyramid: Mapping[int, Tensor]) -> Tensor:
         """Return the tokens (B, C, h, w) that are compared, not yet of unit length, from features at stride 16."""
@@ -533,19 +570,14 @@ class Mini(nn.Module):
         """Return the unit descriptors (B, C, h, w) that a stride's refiner compares, from the trunk's features."""
         return self._refiner(stride).describe(pyramid[stride])["descriptors"]
 
-    def match(
-        self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor], symmetric: bool = True
-    ) -> NetworkMatch:
+    def match(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> NetworkMatch:
         """Return the warps between A and B at half the side of the finest input (see `NetworkMatch`)."""
-        if not symmetric:
-            last = self.trace(encoded_A, encoded_B).stages[-1]
-            return NetworkMatch(*_finished(last.warp, last.certainty))
         return self.result(self.refine(self.start(encoded_A, encoded_B), encoded_A, encoded_B))
 
     def start(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> Unfinished:
         """Return the decoder's warps of pairs in both directions, one value per token; reads `encode_coarse`."""
-        both = _both_ways(encoded_A, encoded_B, ("tokens", "alpha"))
-        stage = self._decode(both, swap_halves(both), symmetric=True).stages[0]
+        both = _both_ways(encoded_A, encoded_B, [k for k in encoded_A if k.removeprefix(_MIRRORED) in _TOKENS])
+        stage = self._decode(both, swap_halves(both)).stages[0]
         return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, directions=2)
 
     def begin(self, warp: Tensor, certainty: Tensor) -> Unfinished:
@@ -581,25 +613,43 @@ class Mini(nn.Module):
         (warp_AB, warp_BA), (certainty_AB, certainty_BA) = warp.chunk(2), certainty.chunk(2)
         return NetworkMatch(warp_AB, certainty_AB, warp_BA, certainty_BA)
 
-    def trace(
-        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool = False
-    ) -> MiniTrace:
-        """Return all stages of matching `source` onto `target`.
+    def trace(self, encoded: Mapping[str, Tensor]) -> MiniTrace:
+        """Return all stages of matching, in both directions; an image's partner is in the other half of the batch.
 
-        With `symmetric`, the target is the source with its halves swapped, and the token cosines are computed
-        once for both directions. Gradients are stopped between stages (RoMa section 3.4).
+        Gradients are stopped between stages (RoMa section 3.4).
         """
-        first = self._decode(source, target, symmetric=symmetric)
+        partners = swap_halves(encoded)
+        first = self._decode(encoded, partners)
         stages = [*first.stages]
-        for image, stride in _steps(source):
-            stages.append(self._refine(stages[-1], source, target, f"{image}_{stride}_", stride))
+        for image, stride in _steps(encoded):
+            stages.append(self._refine(stages[-1], encoded, partners, f"{image}_{stride}_", stride))
         return MiniTrace(first.anchor_logits, first.correlation, tuple(stages))
 
-    def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, symmetric: bool) -> MiniTrace:
-        """Return the first stage, from tokens and the Gaussian process's solution only; see `trace`."""
+    def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> MiniTrace:
+        """Return the first stage, from tokens and the Gaussian process's solution only; see `trace`.
+
+        In an ensemble, the images mirrored and the other direction add to it what they say of the same anchors.
+        """
+        logits, certainty, correlation = self._look(source, target)
+        side = self.config.anchors_per_side
+        if self._ensemble:
+            mirrored = (_with_prefix(encoded, _MIRRORED) for encoded in (source, target))
+            other_logits, other_certainty, _ = self._look(*mirrored)
+            logits = (logits + mirrored_logits(other_logits, side)) / 2
+            logits = logits + _OTHER_DIRECTION * other_direction(logits, side)
+            certainty = (certainty + other_certainty.flip(2)) / 2
+        warp = logits.detach()
+        if self.config.classifies:
+            warp = decode_anchors(warp, side)
+        return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),))
+
+    def _look(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the decoder's logits (B, h, w, anchors) and certainty logits (B, h, w), and the tokens' cosines."""
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with without_autocast(source["tokens"]):
-            correlation = _correlate(source["tokens"].flatten(1, 2), target["tokens"].flatten(1, 2), symmetric)
+            first, second = source["tokens"].flatten(1, 2).chunk(2)
+            forward = first @ second.transpose(1, 2)
+            correlation = torch.cat((forward, forward.transpose(1, 2)))
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
             coordinates = tuple(self.match_encoder.coordinates(*shape) for shape in (shape_source, shape_target))
         logits, certainty = self.decoder(
@@ -610,11 +660,7 @@ class Mini(nn.Module):
             coordinates=coordinates,
             shapes=(shape_source, shape_target),
         )
-        logits, certainty = logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source)
-        warp = logits.detach()
-        if self.config.classifies:
-            warp = decode_anchors(warp, self.config.anchors_per_side)
-        return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),))
+        return logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source), correlation
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         return {
@@ -646,14 +692,6 @@ class Mini(nn.Module):
 def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the same features with the halves of the batch swapped, so that row i is paired with its partner."""
     return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
-
-
-def _correlate(source: Tensor, target: Tensor, symmetric: bool) -> Tensor:
-    if not symmetric:
-        return source @ target.transpose(1, 2)
-    half = source.shape[0] // 2
-    forward = source[:half] @ target[:half].transpose(1, 2)
-    return torch.cat((forward, forward.transpose(1, 2)))
 
 
 def _steps(encoded: Mapping[str, Tensor]) -> list[tuple[str, int]]:

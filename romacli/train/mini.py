@@ -19,7 +19,6 @@ from romacli.networks.mini import (
     MiniConfig,
     config_to_json,
     read_mini,
-    swap_halves,
     weights_of,
     with_context,
 )
@@ -77,7 +76,7 @@ class MiniTrainable(Trainable):
             coarse, fine = F.interpolate(images, shape, mode="bilinear", antialias=True), images
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             encoded = self.network.encode(coarse, fine)
-            trace = self.network.trace(encoded, swap_halves(encoded), symmetric=True)
+            trace = self.network.trace(encoded)
         return mini_loss(self.network, encoded, trace, warp, visible, robust=self.robust)
 
     def phase_at(self, progress: float) -> Phase:

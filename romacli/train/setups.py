@@ -55,7 +55,7 @@ def chosen(name: str | None) -> Setup | None:
 
 
 def mini_config(name: str, base: MiniConfig) -> MiniConfig:
-    """Return mini's counterpart of a row: without the cosines and the attention it adds to RoMa's design.
+    """Return mini's counterpart of a row, without what mini adds to RoMa's design: cosines, attention, ensemble.
 
     Raises:
         UsageError: the row changes nothing in mini, or does not exist.
@@ -73,6 +73,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
         transformer=setup.transformer,
         classifies=setup.classifies,
         cosines=False,
+        ensemble=False,
         context_blocks=0,
         crossings=0,
     )

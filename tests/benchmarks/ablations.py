@@ -26,7 +26,7 @@ from romacli.eval.synthetic import evaluate, validation_pairs, validation_textur
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
 from romacli.matchers.memory import keep_freed_memory
-from romacli.networks.mini import COARSE_STRIDE, MiniConfig, read_mini, swap_halves
+from romacli.networks.mini import COARSE_STRIDE, MiniConfig, read_mini
 from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
 from romacli.train.loop import train_step
@@ -57,6 +57,7 @@ class Frozen(MiniTrainable):
             if not name.startswith(learning):
                 fresh[name] = published[name.replace("fine_trunk.", "trunk.")]
         self.network.load_state_dict(fresh)
+        self.network.config = replace(self.network.config, ensemble=False)  # rows differ by what is trained alone
         for name, value in self.network.named_parameters():
             value.requires_grad_(name.startswith(learning))
 
@@ -78,7 +79,7 @@ class CoarseAlone(Frozen):
         maps, warp, visible = batch
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
             encoded = self.network.encode_tokens({COARSE_STRIDE: maps})
-            trace = self.network.trace(encoded, swap_halves(encoded), symmetric=True)
+            trace = self.network.trace(encoded)
         return mini_loss(self.network, encoded, trace, warp, visible)
 
 

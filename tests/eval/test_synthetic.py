@@ -33,8 +33,8 @@ class Oracle(Mini):
         super().__init__(MiniConfig(trunk_channels=(8, 8, 8, 8), decoder_width=12, fourier_channels=8))
         self.shift = shift
 
-    def trace(self, source, target, *, symmetric=False):
-        trace = super().trace(source, target, symmetric=symmetric)
+    def trace(self, encoded):
+        trace = super().trace(encoded)
         stages = []
         for stage in trace.stages:
             height, width = stage.warp.shape[1:3]

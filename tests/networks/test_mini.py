@@ -19,6 +19,7 @@ from romacli.networks.mini import (
     config_to_json,
     decode_anchors,
     load_mini,
+    other_direction,
     pixel_grid,
     swap_halves,
     weights_of,
@@ -80,10 +81,8 @@ def test_match_has_the_promised_shapes_and_ranges(network, images):
 def test_one_pass_gives_half_the_coarse_side(network, images):
     with torch.inference_mode():
         encoded = network.encode(images[0])
-        found = network.match(encoded, encoded, symmetric=False)
-    assert found.warp_AB.shape == (4, 24, 24, 2)
-    assert found.warp_BA is None
-    assert found.certainty_BA is None
+        found = network.match(encoded, encoded)
+    assert found.warp_AB.shape == found.warp_BA.shape == (4, 24, 24, 2)
 
 
 def test_images_encoded_apart_match_as_if_encoded_together(network, images):
@@ -125,9 +124,43 @@ def test_backward_warp_is_the_forward_warp_of_the_swapped_pair(network, images):
     encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
     with torch.inference_mode():
         both = network.match(encoded_A, encoded_B)
-        swapped = network.match(encoded_B, encoded_A, symmetric=False)
+        swapped = network.match(encoded_B, encoded_A)
     torch.testing.assert_close(both.warp_BA, swapped.warp_AB, atol=1e-4, rtol=0)
     torch.testing.assert_close(both.certainty_BA, swapped.certainty_AB, atol=1e-4, rtol=0)
+
+
+def test_mirrored_images_start_where_the_images_do(network, images):
+    mirrored = tuple(image.flip(-1) for image in images)
+    alone = Mini(replace(TINY, ensemble=False)).eval()
+    alone.load_state_dict(network.state_dict())
+    plain, other = coarse_warp(network, images), coarse_warp(network, mirrored).flip(2) * torch.tensor([-1.0, 1.0])
+    torch.testing.assert_close(other, plain, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(coarse_warp(alone, images), plain, atol=1e-3)
+
+
+def coarse_warp(network, images):
+    with torch.inference_mode():
+        return network.start(encode(network, images, [0]), encode(network, images, [1])).tensors["warp"]
+
+
+def test_training_does_not_look_at_mirrored_images(network, images):
+    learner = deepcopy(network).train()
+    assert not any("mirrored" in name for name in learner.encode(images[0]))
+    assert any("mirrored" in name for name in network.encode(images[0]))
+
+
+def test_the_other_direction_says_of_each_match_what_it_says_of_the_opposite_one():
+    logits = torch.randn(4, 2, 3, 36)
+    with torch.inference_mode():
+        found = other_direction(logits, 6)
+    assert found.shape == logits.shape
+    # Of one token per image and its single anchor, the opposite match is the other's token and anchor.
+    single = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
+    assert other_direction(single, 1).flatten().tolist() == [3.0, 4.0, 1.0, 2.0]
+    # A match that only the second image's token (1, 2) has, with the anchor at the first image's first cell.
+    one_way = torch.zeros(2, 2, 2, 4)
+    one_way[1, 0, 1, 0] = 1.0
+    assert other_direction(one_way, 2).nonzero().tolist() == [[0, 0, 0, 1]]
 
 
 def test_certainty_is_zero_where_the_warp_left_the_image(network, images):
@@ -136,9 +169,9 @@ def test_certainty_is_zero_where_the_warp_left_the_image(network, images):
         network.refiners["2"].output.bias[0] = 6.0  # cells to the right
     encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
     with torch.inference_mode():
-        raw = network.trace(encoded_A, encoded_B).stages[-1]
-        found = network.match(encoded_A, encoded_B, symmetric=False)
-    left = (raw.warp.abs() > 1).any(dim=-1)
+        raw = network.trace({key: torch.cat((encoded_A[key], encoded_B[key])) for key in encoded_A}).stages[-1]
+        found = network.match(encoded_A, encoded_B)
+    left = (raw.warp[:1].abs() > 1).any(dim=-1)
     assert left.any()
     assert (found.certainty_AB[left] == 0).all()
     assert (found.certainty_AB[~left] > 0).all()
