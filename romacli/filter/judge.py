@@ -23,10 +23,11 @@ from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
 
 # The share of its places that a pair may miss: this multiple of what the best tenth of the pairs with similar overlap
-# miss, since a matcher misses more the further apart the photographs are; within bounds. First by warps alone, then
-# where the photographs confirm what is missing, which is more reliable.
-_TIMES_USUAL, _LEAST_MISSING = np.array([6.0, 3.0]), np.array([0.05, 0.03])
-_BEST, _MOST_MISSING = 0.1, 0.5
+# miss, since a matcher misses more the further apart the photographs are; within bounds, as in a room with one paper on
+# all walls nearly all pairs with little overlap are wrong, the best tenth too. First by warps alone, then where the
+# photographs confirm what is missing, which is more reliable.
+_TIMES_USUAL, _BEST = np.array([6.0, 3.0]), 0.1
+_LEAST_MISSING, _MOST_MISSING = np.array([0.05, 0.03]), np.array([0.5, 0.3])
 _FEWEST_ALIKE, _SHARE_ALIKE = 17, 0.2
 # Percent of an image, missing or unique, that count as none, and the percentage missing from which a pair is wrong
 # regardless of the evidence for others.
@@ -176,7 +177,7 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
     for rank, pair in enumerate(order):
         first = min(max(0, rank - alike // 2), len(shares) - alike)
         limits[pair] = np.quantile(shares[order[first : first + alike]], _BEST)
-    return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING)
+    return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING[is_seen])
 
 
 def _shows_details(known: _Known, surer: Callable[[], np.ndarray]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, wall_of, warp
 
-from romacli.filter.judge import judge_pairs
+from romacli.filter.judge import judge_pairs, may_miss
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.looks import copy_size, likeness, small_copy
 from romacli.filter.missing import count_witnesses, find_missing, without_bridged
@@ -69,6 +69,13 @@ def test_a_hole_in_which_the_photographs_look_alike_is_not_missing() -> None:
     assert np.mean([share for pair, share in plain.items() if same_wall(pair)]) > 0.05
     assert np.mean([share for pair, share in seen.items() if same_wall(pair)]) < 0.01
     assert seen["back/2", "front/2"] > 0.07
+
+
+def test_wrong_pairs_do_not_excuse_each_other_where_photographs_show_what_is_missing() -> None:
+    overlaps = np.r_[np.linspace(0.5, 0.2, 30), np.linspace(0.1, 0.05, 20)]
+    shares = np.r_[np.full(30, 0.01), np.linspace(0.35, 0.45, 20)]  # all pairs with little overlap are wrong
+    may = may_miss(shares, overlaps, np.ones(50, np.intp))
+    assert (shares <= may).tolist() == [True] * 30 + [False] * 20
 
 
 def test_pairs_of_a_patchy_matcher_are_told_apart_by_the_photographs() -> None:

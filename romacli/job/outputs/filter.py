@@ -33,7 +33,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Part of what the answer depends on: another way of judging gives another.
-_VERSION = 9
+_VERSION = 10
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
