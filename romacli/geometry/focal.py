@@ -17,7 +17,7 @@ _MOST_RESIDUAL = 0.1
 _MOST_SPREAD, _LEAST_CONTRAST = 0.12, 2.0
 _DRAWS = 60
 # Joint estimates: the scale of the Cauchy loss, and the standard deviation of log focal lengths.
-_SCALE, _USUAL_SPREAD = 0.02, 0.7
+_SCALE, USUAL_SPREAD = 0.02, 0.7
 _MOST_STEPS, _MOST_GRADIENTS, _LONGEST_STEP, _DERIVATIVE_STEP = 60, 100, 0.3, 1e-5
 _DAMPING, _MOST_DAMPING, _LITTLE = 1e-3, 1e4, 1e-6
 # Search for the principal point: first and last step, which is halved in between, and the maximum distance.
@@ -54,7 +54,9 @@ def curves_of(matrices: np.ndarray, cameras: np.ndarray, camera: int, focal: np.
     return focal_curves(matrices[chosen], ends[:, 0], ends[:, 1])
 
 
-def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, free: np.ndarray) -> np.ndarray:
+def joint_focal(
+    matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, free: np.ndarray, spread: float = USUAL_SPREAD
+) -> np.ndarray:
     """The focal lengths (C,) of all cameras that jointly explain the pairs best.
 
     Minimises `pair_costs` plus `focal_costs` over the logarithms of the focal lengths by Levenberg-Marquardt. A focal
@@ -63,17 +65,19 @@ def joint_focal(matrices: np.ndarray, cameras: np.ndarray, usual: np.ndarray, fr
     Args:
         matrices: (N, 3, 3), x1^T F x0 = 0. cameras: (N, 2) rows of the two cameras.
         usual: (C,) initial values, which are also the prior. free: (C,) bool, which may change.
+        spread: the prior's standard deviation of log focal lengths.
     """
     log, damping = np.log(usual), _DAMPING
 
     def cost(log: np.ndarray) -> float:
-        return float(pair_costs(matrices, cameras, np.exp(log)).sum() + focal_costs(np.exp(log), usual).sum())
+        costs = focal_costs(np.exp(log), usual, spread)
+        return float(pair_costs(matrices, cameras, np.exp(log)).sum() + costs.sum())
 
     least = cost(log)
     for _ in range(_MOST_STEPS):
         blocks, slope = _normal_equations(matrices, cameras, log)
-        slope += (log - np.log(usual)) / _USUAL_SPREAD**2
-        step = np.where(free, _step(blocks, np.where(free, slope, 0.0), cameras, free, damping), 0.0)
+        slope += (log - np.log(usual)) / spread**2
+        step = np.where(free, _step(blocks, np.where(free, slope, 0.0), cameras, free, damping, spread), 0.0)
         moved = log + step.clip(-_LONGEST_STEP, _LONGEST_STEP)
         if (now := cost(moved)) >= least:
             damping *= 5
@@ -91,9 +95,9 @@ def pair_costs(matrices: np.ndarray, cameras: np.ndarray, focal: np.ndarray) -> 
     return np.asarray(np.log1p((_left(matrices, *focal[cameras].T) ** 2).sum(axis=1) / _SCALE**2))
 
 
-def focal_costs(focal: np.ndarray, usual: np.ndarray) -> np.ndarray:
+def focal_costs(focal: np.ndarray, usual: np.ndarray, spread: float = USUAL_SPREAD) -> np.ndarray:
     """(C,) the cost of deviations from the prior, in the unit of `pair_costs`."""
-    return np.asarray((np.log(focal / usual) / _USUAL_SPREAD) ** 2)
+    return np.asarray((np.log(focal / usual) / spread) ** 2)
 
 
 def _left(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -115,12 +119,14 @@ def _normal_equations(matrices: np.ndarray, cameras: np.ndarray, log: np.ndarray
     return blocks, _added(np.einsum("nri,nr,n->ni", slopes, left, weights), cameras, len(log))
 
 
-def _step(blocks: np.ndarray, slope: np.ndarray, cameras: np.ndarray, free: np.ndarray, damping: float) -> np.ndarray:
+def _step(
+    blocks: np.ndarray, slope: np.ndarray, cameras: np.ndarray, free: np.ndarray, damping: float, spread: float
+) -> np.ndarray:
     """Solve the damped normal equations for (C,) steps, by conjugate gradients."""
-    diagonal = _added(np.diagonal(blocks, axis1=1, axis2=2), cameras, len(slope)) + 1 / _USUAL_SPREAD**2
+    diagonal = _added(np.diagonal(blocks, axis1=1, axis2=2), cameras, len(slope)) + 1 / spread**2
 
     def product(x: np.ndarray) -> np.ndarray:
-        full = _added(np.einsum("nij,nj->ni", blocks, x[cameras]), cameras, len(x)) + x / _USUAL_SPREAD**2
+        full = _added(np.einsum("nij,nj->ni", blocks, x[cameras]), cameras, len(x)) + x / spread**2
         return np.where(free, full + damping * diagonal * x, 0.0)
 
     step, left = np.zeros_like(slope), -slope

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from support.small_scene import GIVEN, PARAMS, make_scene
 from support.uncalibrated import Poses, orbit, told, turned, wandering, write_views
 
 from romacli.colmap.calibration.calibrate import calibrate_database
+from romacli.colmap.calibration.lengths import joint_lengths
+from romacli.colmap.calibration.pairs import Camera, Pairs
 from romacli.geometry.focal import joint_focal, residuals
 
 STEP = np.array([0.4, 0.05, 0.15])
@@ -194,24 +198,41 @@ def test_few_pairs_tell_nothing(tmp_path: Path) -> None:
     assert told(write_views(tmp_path / "a.db", wandering(STEP, count=3), 640)) == []
 
 
-def test_focal_lengths_are_found_together_and_those_without_pairs_stay_usual() -> None:
-    rng = np.random.default_rng(0)
-    truth = np.array([0.5, 0.7, 1.0, 1.5, 2.2, 3.0])
-    pairs = np.array([(i, j) for i in range(5) for j in range(i + 1, 5)])
-    matrices = []
+def matrices_of(truth: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) of pairs (N, 2) of cameras with focal lengths (C,), with random poses."""
+    rng, matrices = np.random.default_rng(0), []
     for first, second in truth[pairs]:
         translation = np.cross(np.eye(3), rng.normal(size=3))
         essential = turned(*rng.normal(0, 15, 3)) @ translation
-        ends = (np.diag([1 / focal, 1 / focal, 1]) for focal in (first, second))
-        one, other = ends
+        one, other = (np.diag([1 / focal, 1 / focal, 1]) for focal in (first, second))
         matrix = other @ essential @ one
         matrices.append(matrix / np.linalg.norm(matrix))
-    found = joint_focal(np.array(matrices), pairs, np.full(6, 1.2), np.ones(6, bool))
+    return np.array(matrices)
+
+
+def test_focal_lengths_are_found_together_and_those_without_pairs_stay_usual() -> None:
+    truth = np.array([0.5, 0.7, 1.0, 1.5, 2.2, 3.0])
+    pairs = np.array(list(combinations(range(5), 2)))
+    matrices = matrices_of(truth, pairs)
+    found = joint_focal(matrices, pairs, np.full(6, 1.2), np.ones(6, bool))
     assert found[:5] == pytest.approx(truth[:5], rel=0.01)
     assert found[5] == pytest.approx(1.2)
-    held = joint_focal(np.array(matrices), pairs, np.where(np.arange(6) == 2, 1.0, 1.2), np.arange(6) != 2)
+    held = joint_focal(matrices, pairs, np.where(np.arange(6) == 2, 1.0, 1.2), np.arange(6) != 2)
     assert held[2] == 1.0
     assert held[:5] == pytest.approx(truth[:5], rel=0.01)
+
+
+@pytest.mark.parametrize(("count", "left"), [(9, 0.64), (6, 1.2)])
+def test_among_many_cameras_one_that_nothing_determines_is_taken_to_be_like_the_others(count: int, left: float) -> None:
+    truth = np.linspace(0.56, 0.73, count)
+    pairs = np.array(list(combinations(range(count - 1), 2)))
+    camera = Camera(2, (100, 80), np.array([120.0, 50, 40, 0]), is_prior=False)
+    known = replace(camera, params=np.array([56.0, 50, 40, 0]), is_prior=True)
+    cameras = {0: known, **dict.fromkeys(range(1, count), camera)}
+    found = joint_lengths(Pairs(matrices_of(truth, pairs), pairs, pairs), cameras)
+    assert found[0] == 0.56
+    assert found[1:-1] == pytest.approx(truth[1:-1], rel=0.05)
+    assert found[-1] == pytest.approx(left, rel=0.03)
 
 
 def test_an_essential_matrix_leaves_no_residual() -> None:

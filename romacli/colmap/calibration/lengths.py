@@ -14,6 +14,8 @@ from .pairs import FEWEST_PAIRS, Camera, Pairs
 
 # Estimates whose bounds differ by more than this factor are discarded.
 _WIDEST = 2.0
+# Minimum cameras that tell the usual focal length of a job, and the standard deviation of logarithms about it.
+_MANY, _SPREAD = 8, 0.35
 # Maximum distance of principal points of uncropped photographs from the image centre, in long sides.
 _OFF_CENTRE = 0.02
 
@@ -50,10 +52,17 @@ def focal_lengths(pairs: Pairs, cameras: Mapping[int, Camera], current: np.ndarr
 
 
 def joint_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> np.ndarray:
-    """(C,) the best joint estimate of the focal lengths of cameras, determined or not; priors are fixed."""
-    is_prior = np.array([camera.is_prior for camera in cameras.values()], bool)
+    """(C,) the best joint estimate of the focal lengths of cameras, determined or not; those from EXIF data are fixed.
+
+    Among many cameras, one that its pairs hardly determine has a focal length near theirs.
+    """
+    is_free = np.array([not camera.is_prior for camera in cameras.values()], bool)
     known = np.array([camera.focal for camera in cameras.values()])
-    return joint_focal(pairs.matrices, pairs.cameras, np.where(is_prior, known, DEFAULT_FOCAL_FACTOR), ~is_prior)
+    found = joint_focal(pairs.matrices, pairs.cameras, np.where(is_free, DEFAULT_FOCAL_FACTOR, known), is_free)
+    if len(cameras) < _MANY:
+        return found
+    usual = np.where(is_free, np.exp(np.median(np.log(found))), known)
+    return joint_focal(pairs.matrices, pairs.cameras, usual, is_free, _SPREAD)
 
 
 def _factors_off_centre(pairs: Pairs, row: int) -> list[list[float]]:
