@@ -37,7 +37,8 @@ class Placed:
     images: of the job; missing: names of those not in the largest model.
     gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
     image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
-    usual inliers, empty if all images are well connected.
+    usual inliers, empty if all images are well connected. guessed: names of images with a guessed focal length that the
+    mapper did not refine.
     """
 
     images: int
@@ -48,6 +49,7 @@ class Placed:
     jumps: Sequence[str] = ()
     agreement: float | None = None
     weakly_joined: Sequence[int] = ()
+    guessed: Sequence[str] = ()
 
     @property
     def registered(self) -> int:
@@ -92,6 +94,13 @@ def advice(placed: Placed) -> list[str]:
                 out + "Inspect the pairs of such images; add photographs that connect them or, unless places "
                 "look alike, try --mapper global."
             )
+    if placed.guessed:
+        found.append(
+            f"{counted_of(len(placed.guessed), placed.registered, 'placed image', 'has', 'have')} a guessed focal "
+            "length, as neither EXIF data nor pairs determine it and it was not refined: "
+            f"{first_few(placed.guessed, _NAMES_SHOWN)}. Their poses are as uncertain: give the true --camera-params, "
+            "or --camera-mode single if one camera took them all."
+        )
     if placed.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(
             f"The mean reprojection error is {placed.mean_reprojection_error:.2f} px. Wrong matches or wrong "
@@ -112,6 +121,7 @@ def placed_of(
     *,
     gps: GpsFit | None = None,
     agreement: float | None = None,
+    guessed: Sequence[str] = (),
 ) -> Placed:
     """Compare the largest model of a job with its verified pairs.
 
@@ -129,6 +139,7 @@ def placed_of(
         jumps=jumps_along({name: pose.centre for name, pose in model.poses.items()}, names, inliers),
         agreement=agreement,
         weakly_joined=weak_groups({pair: count for pair, count in inliers.items() if count}),
+        guessed=guessed,
     )
 
 

@@ -20,7 +20,7 @@ from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.folded import noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
-from romacli.job.outputs.model import database_of_job, imported, mapper_messages
+from romacli.job.outputs.model import database_of_job, guessed_images, imported, mapper_messages
 from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
@@ -276,6 +276,7 @@ def _placed(
         inliers or {},
         gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
         agreement=triangle_agreement(job.manifest),
+        guessed=() if inliers is None else guessed_images(job.layout, database, model),
     )
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
 from romacli.colmap.reading import Model, read_focal_lengths
+from romacli.job.outputs.model import UNCHANGED_PX
 from romacli.job.outputs.recipe import noted_calibrations, noted_import
 from romacli.store.layout import Layout
 from romacli.words import counted
-
-# A mapper that refines focal lengths moves them farther than this.
-_UNCHANGED_PX = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class FocalLength:
 
     def __str__(self) -> str:
         of = f"camera {self.camera} ({counted(self.images, 'image')})"
-        if abs(self.px - self.start_px) < _UNCHANGED_PX:
+        if abs(self.px - self.start_px) < UNCHANGED_PX:
             return f"{of}: focal length {self.px:.0f} px {self.source}"
         return f"{of}: focal length {self.px:.0f} px, refined from {self.start_px:.0f} px {self.source}"
 

@@ -28,7 +28,7 @@ from romacli.images.listing import list_images
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.cameras import check_early, choose_cameras
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.model import georeference_models, gps_values, make_model
+from romacli.job.outputs.model import advice_on, georeference_models, gps_values, guessed_images, make_model
 from romacli.job.outputs.outdated import outdated
 from romacli.job.outputs.recipe import database_output, noted_databases, noted_import
 from romacli.mapping.georeference import compare_with_gps
@@ -187,6 +187,21 @@ def test_focal_lengths_from_pairs_are_kept_as_values(
         database.execute("UPDATE cameras SET params = ?", (np.array([700.0, 320.0, 240.0, 0.0]).tobytes(),))
     assert "a guess from all pairs together" in focal_lengths(layout, layout.database, model)[0].source
     assert import_matches(images, layout, OPTIONS, Silent(), StopRequest()).calibrated == ()
+
+
+@pytest.mark.parametrize(("is_refined", "is_prior", "count"), [(False, False, 4), (True, False, 0), (False, True, 0)])
+def test_images_are_named_whose_guessed_focal_length_was_not_refined(
+    images: Path, layout: Layout, is_refined: bool, is_prior: bool, count: int
+) -> None:
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    with closing(sqlite3.connect(layout.database)) as database, database:
+        database.execute("UPDATE cameras SET prior_focal_length = ?", (is_prior,))
+    mapping = replace(MAPPING, refine_intrinsics=is_refined)
+    make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
+    names = sorted(path.name for path in images.iterdir())
+    said = [one for one in advice_on(layout, layout.database, names, None) if "guessed focal length" in one]
+    assert len(said) == bool(count)
+    assert len(guessed_images(layout, layout.database, read_model(layout.sparse / "0"))) == count
 
 
 def test_photographs_without_exif_that_get_their_own_cameras_are_told(

@@ -33,6 +33,13 @@ def test_few_images_in_the_model_are_told_with_the_cure() -> None:
     assert "unless places look alike" in sentence
 
 
+def test_guessed_focal_lengths_are_told_with_their_images() -> None:
+    (sentence,) = advice(Placed(20, (), 0.5, guessed=NAMES[3:]))
+    assert "17 of 20 placed images have a guessed focal length" in sentence
+    assert "03.jpg" in sentence
+    assert "--camera-params" in sentence
+
+
 def test_a_jump_in_a_walk_is_named() -> None:
     centres = {name: np.array([0.1 * index, 0, 0]) for index, name in enumerate(NAMES)}
     assert jumps_along(centres, NAMES, WALK) == ()

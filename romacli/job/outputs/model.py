@@ -9,14 +9,14 @@ from typing import Any
 
 from romacli.colmap.numbers import read_numbers
 from romacli.colmap.poses import load_model
-from romacli.colmap.reading import read_inliers, read_model, rows_digest
+from romacli.colmap.reading import Model, read_focal_lengths, read_inliers, read_model, rows_digest
 from romacli.disk import clear_scratch
 from romacli.errors import InputError, NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
 from romacli.job.outputs.hloc import triangle_agreement
 from romacli.job.outputs.origins import digest, file_digest, holds, holds_if_from, noted_path, remember, sources_of
-from romacli.job.outputs.recipe import noted_databases
+from romacli.job.outputs.recipe import noted_calibrations, noted_databases
 from romacli.mapping.georeference import GpsFit, georeference
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import (
@@ -37,6 +37,8 @@ from romacli.types import Pair
 
 MODEL = "sparse"
 CLOUD = "cloud"
+# A mapper that refines focal lengths moves them farther than this.
+UNCHANGED_PX = 1e-6
 
 
 def make_model(
@@ -145,15 +147,29 @@ def imported(database: Path, names: Sequence[str]) -> list[str]:
 
 def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
     """Doubts about the largest model of a job, each with advice. names: of all images."""
-    manifest = read_manifest(layout.manifest)
+    manifest, model = read_manifest(layout.manifest), read_model(layout.sparse / "0")
     placed = placed_of(
-        read_model(layout.sparse / "0"),
+        model,
         imported(database, names),
         read_inliers(database),
         gps=gps,
         agreement=triangle_agreement(manifest) if manifest else None,
+        guessed=guessed_images(layout, database, model),
     )
     return advice(placed)
+
+
+def guessed_images(layout: Layout, database: Path, model: Model) -> tuple[str, ...]:
+    """The images of a model whose focal length is still the guess of the database it was made from, by name."""
+    start = read_focal_lengths(database)
+    known = {number for number, (_, is_prior) in start.items() if is_prior}
+    known |= {told.camera for told in noted_calibrations(layout, database)}
+    return tuple(
+        name
+        for name, camera in sorted(model.cameras.items())
+        if camera.number in start.keys() - known
+        and abs(camera.focal_length_px - start[camera.number][0]) < UNCHANGED_PX
+    )
 
 
 def georeference_models(layout: Layout, database: Path, progress: Progress) -> None:
