@@ -9,79 +9,39 @@ from romacli.disk import clear_scratch
 from romacli.errors import InputError
 
 
+class _Below:
+    """A path under a layout's root."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, layout: Layout, kind: type[Layout]) -> Path:
+        return layout.root.joinpath(*self._parts)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths under the output folder `root`."""
 
     root: Path
 
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / "pairs.txt"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images.json"
-
-    @property
-    def shards(self) -> Path:
-        return self.root / "shards.json"
-
-    @property
-    def given_up(self) -> Path:
-        return self.root / "given-up.txt"
-
-    @property
-    def leases(self) -> Path:
-        return self.root / "leases"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "features.h5"
-
-    @property
-    def matches(self) -> Path:
-        return self.root / "matches.h5"
-
-    @property
-    def global_features(self) -> Path:
-        return self.root / "global-features.h5"
-
-    @property
-    def preselected(self) -> Path:
-        return self.root / "preselected"
-
-    @property
-    def database(self) -> Path:
-        return self.root / "database.db"
-
-    @property
-    def sparse(self) -> Path:
-        return self.root / "sparse"
-
-    @property
-    def cloud(self) -> Path:
-        return self.root / "dense" / "fused.ply"
-
-    @property
-    def depth_maps(self) -> Path:
-        return self.root / "dense" / "depth_maps"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
+    manifest = _Below("manifest.json")
+    pairs = _Below("pairs.txt")
+    journal = _Below("journal")
+    images = _Below("images.json")
+    shards = _Below("shards.json")
+    given_up = _Below("given-up.txt")
+    leases = _Below("leases")
+    features = _Below("features.h5")
+    matches = _Below("matches.h5")
+    global_features = _Below("global-features.h5")
+    preselected = _Below("preselected")
+    database = _Below("database.db")
+    sparse = _Below("sparse")
+    cloud = _Below("dense", "fused.ply")
+    depth_maps = _Below("dense", "depth_maps")
+    runs = _Below("runs.jsonl")
+    report = _Below("report.html")
 
 
 def model_of(layout: Layout) -> Path:
