@@ -29,8 +29,10 @@ def main() -> None:
     for path, share in shares.items():
         with safe_open(path, "pt") as file:
             facts.append(file.metadata())
-        for name, value in load_file(path).items():
-            mean[name] = mean.get(name, 0) + share * value.float()
+        weights = load_file(path)
+        if mean and weights.keys() != mean.keys():
+            parser.error(f"{path} has other tensors than the first run")
+        mean = {name: mean.get(name, 0) + share * value.float() for name, value in weights.items()}
     told = facts[0] | {name: str(sum(int(each[name]) for each in facts)) for name in COUNTS}
     told["mean_of"] = json.dumps([[sha256_of(path)[:16], share] for path, share in shares.items()])
     save_file({name: value.half().contiguous() for name, value in mean.items()}, args.output, told)
