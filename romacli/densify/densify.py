@@ -15,7 +15,7 @@ from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
 from romacli.disk import check_writable
 from romacli.errors import ImageError, InputError, NothingFoundError
-from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, masked, warp_fields
+from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, warp_fields
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.job.outputs.model import CLOUD, model_digests
@@ -152,17 +152,9 @@ class _Source:
         """The images with the largest overlaps with this one, each with its pair."""
         return {next(name for name in pair if name != camera.name): pair for pair in self.pairs[camera.name][:most]}
 
-    def warp(self, pair: Pair) -> CompactWarp | None:
-        record = self.journal.read(pair)
-        if not isinstance(record, CompactWarp):
-            return None
-        if self.masks is None:
-            return record
-        kept = [
-            self.masks.cells(name, weights.shape)
-            for name, weights in zip(pair, (record.weight_AB, record.weight_BA), strict=True)
-        ]
-        return masked(record, *kept)
+    def warp(self, pair: Pair) -> CompactWarp:
+        record = self.journal.warp(pair)
+        return record if self.masks is None else self.masks.without_masked(pair, record)
 
 
 def _pairs_of_images(journal: Journal, model: Path, sizes: dict[str, Size]) -> dict[str, list[Pair]]:
@@ -190,8 +182,6 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
     shape, rays = (2, 2), np.zeros((2, 2, 2))
     for name, pair in partners.items():
         record = source.warp(pair)
-        if record is None:
-            continue
         is_first = pair[0] == camera.name
         field = warp_fields(record)[0 if is_first else 1]
         if not sights:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from romacli.geometry.warp import masked
 from romacli.images.masks import Masks, find_masks, kept_cells
 from romacli.images.options import MaskOptions
 from romacli.job.outputs.origins import digest, file_digest, holds, noted_path, remember
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
-from romacli.types import Size
+from romacli.types import CompactWarp, Pair, Size
 from romacli.words import counted, first_few
 
 MASKS = "masks"
@@ -45,6 +46,11 @@ class JobMasks:
         column, row = np.clip(points.astype(np.intp), 0, np.array(kept.shape[::-1]) - 1).T
         allowed: np.ndarray = kept[row, column]
         return allowed
+
+    def without_masked(self, pair: Pair, record: CompactWarp) -> CompactWarp:
+        """The warps of a pair without masked cells."""
+        grids = zip(pair, (record.weight_AB, record.weight_BA), strict=True)
+        return masked(record, *(self.cells(name, weights.shape) for name, weights in grids))
 
     def warnings(self) -> list[str]:
         """Warnings about masks read so far that keep nothing or ignore nothing."""

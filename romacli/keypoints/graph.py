@@ -86,7 +86,8 @@ class PairGraph:
         record = self._read_whole(pair)
         if self._kept is None:
             return record
-        kept = [self._kept(name, record.weight_AB.shape) for name in pair]
+        grids = zip(pair, (record.weight_AB, record.weight_BA), strict=True)
+        kept = [self._kept(name, weights.shape) for name, weights in grids]
         self._cells.update(zip(pair, kept, strict=True))
         return masked(record, *kept)
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from romacli.disk import hostname, sync_folder, unwritable
 from romacli.errors import SettingsDifferError, StoreError
-from romacli.types import Pair, PairResult, Size, canonical
+from romacli.types import CompactWarp, Correspondences, Pair, PairResult, Size, canonical
 
 from .images import Stamp
 from .record import (
@@ -289,6 +289,18 @@ class Journal:
         with self._reading(pair) as (file, record):
             result = join(record.header, verified_payload(file, record))
         return result if described(record.header)[0] == pair else turned(result)
+
+    def warp(self, pair: Pair) -> CompactWarp:
+        """`read` for a pair that has a warp."""
+        result = self.read(pair)
+        assert isinstance(result, CompactWarp)
+        return result
+
+    def points(self, pair: Pair) -> Correspondences:
+        """`read` for a pair that has correspondences."""
+        result = self.read(pair)
+        assert isinstance(result, Correspondences)
+        return result
 
     def close(self) -> None:
         """Close the files opened for reading."""

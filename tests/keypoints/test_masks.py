@@ -13,7 +13,7 @@ from romacli.images.masks import kept_cells
 from romacli.keypoints.aggregate import METHODS, derive
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
-from romacli.types import Keypoints
+from romacli.types import CompactWarp, Keypoints
 
 SIZE = (800, 600)
 
@@ -108,3 +108,15 @@ def test_points_on_the_borders_of_cells_and_images_have_a_cell():
     cells[1, 2] = True
     points = np.array([[20, 10], [29.9, 19.9], [30, 15], [25, 20], [0, 0], [40, 30], [-5, 50]], np.float32)
     assert lie_in(cells, points, (40, 30)).tolist() == [True, True, False, False, False, False, False]
+
+
+def test_grids_of_a_rotated_photograph_have_masks_of_their_own_shapes():
+    grids = {"a": (4, 6), "b": (6, 4)}
+    targets = {name: np.zeros((*shape, 2), np.uint16) for name, shape in grids.items()}
+    weights = {name: np.full(shape, 255, np.uint8) for name, shape in grids.items()}
+    record = CompactWarp(targets["a"], weights["a"], targets["b"], weights["b"], (60, 40), (40, 60), 1.0)
+    seen = {}
+    PairGraph(
+        [("a", "b")], lambda _: record, lambda: None, lambda name, shape: seen.setdefault(name, np.ones(shape, bool))
+    )
+    assert {name: cells.shape for name, cells in seen.items()} == grids

@@ -1,4 +1,4 @@
-"""Which pairs of a job show places that only look alike: told by its warps, and noted with their reasons."""
+"""Detect the pairs of a job that show places that only look alike, and record them with the reasons."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from romacli.errors import ImageError, NothingFoundError
 from romacli.filter.judge import Judged, Verdict, judge_pairs
 from romacli.filter.lattice import Edge, Lattice, Views
 from romacli.filter.looks import copy_size, small_copy
-from romacli.geometry.warp import masked
 from romacli.images.decode import read_image
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.job.outputs.origins import digest, holds, holds_if_from, remember
 from romacli.keypoints.checks import connected
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
 from romacli.store.history import noted, photographs_of
@@ -32,7 +31,7 @@ from romacli.types import CompactWarp, Manifest, Pair, canonical
 from romacli.words import counted, first_few
 
 FILTER = "filter"
-# Part of what the answer depends on: another way of judging gives another.
+# Changes with the rules, so that earlier results are not reused.
 _VERSION = 10
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
@@ -40,7 +39,7 @@ _AMBIGUOUS = 0.05
 
 @dataclass(frozen=True)
 class Dropped:
-    """A pair that is kept from the mapper; missing: the share of the places that it should match and does not."""
+    """A pair withheld from the mapper. missing: the share of places that it should match and does not."""
 
     one: str
     other: str
@@ -50,11 +49,11 @@ class Dropped:
 
 @dataclass(frozen=True)
 class FilterSummary:
-    """What the filter makes of a job's pairs.
+    """The result of filtering a job's pairs.
 
-    groups_before, groups: sizes of the groups of images that all pairs, and those kept, join; alone: images whose pairs
-    are all dropped; disputed: the share of triangles of kept pairs that contradict; photographs: how many were at hand
-    to be compared; unique: kept pairs that match what others miss, and in how many places.
+    groups_before, groups: sizes of the groups of images connected by all pairs, and by the kept ones; alone: images
+    without a kept pair; disputed: the share of contradicting triangles among those of kept pairs; photographs: the
+    number of photographs compared; unique: kept pairs that match places that others miss, with their number.
     """
 
     pairs: int
@@ -78,7 +77,7 @@ class FilterSummary:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences on what became of the job's images, and on what the filter cannot tell."""
+        """Warnings about images that lose pairs, and about look-alike parts that cannot be told apart."""
         found = []
         if len(self.groups) > len(self.groups_before):
             found.append(
@@ -101,7 +100,7 @@ class FilterSummary:
 
 
 def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary:
-    """Judge the pairs of a job by their warps and the photographs at hand, unless that is done; nothing is matched.
+    """Judge the pairs of a job by their warps and the available photographs, unless that is done; matches nothing.
 
     Raises:
         InputError: the folder contains no job.
@@ -112,7 +111,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         stamp = masks.stamp(list(sizes)) if masks else None
         derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
-        known, photographs = holds_if_from(layout, FILTER, derived_from), _at_hand(layout, sizes)
+        known, photographs = holds_if_from(layout, FILTER, derived_from), _available(layout, sizes)
         if known is not None and (summary := _summary_of(known)).photographs >= len(photographs):
             return summary
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
@@ -125,7 +124,7 @@ def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> Filte
 
 
 def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary | None:
-    """The same with its warnings told; None where there are no warps, which is said."""
+    """The same, reporting its warnings; None, with a message, if there are no warps."""
     try:
         found = filter_pairs(layout, progress, stop)
     except NothingFoundError as nothing:
@@ -137,15 +136,15 @@ def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> 
 
 
 def read_views(layout: Layout, *, with_photographs: bool) -> Views:
-    """The warps of a job at their lattices, and copies of the photographs at hand; raises as `filter_pairs` does."""
+    """The warps of a job on lattices, and small copies of the available photographs; raises as `filter_pairs`."""
     with _matched(layout) as (journal, done, masks):
         names = {name for pair in done for name in pair} if with_photographs else set[str]()
-        return _read(done, journal, masks, _at_hand(layout, names), Silent())
+        return _read(done, journal, masks, _available(layout, names), Silent())
 
 
 @contextmanager
 def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | None]]:
-    """A job's journal, its pairs that have a warp, and its masks; raises as `filter_pairs` does."""
+    """A job's journal, its pairs with a warp, and its masks; raises as `filter_pairs`."""
     with open_journal(layout, manifest_of(layout)) as journal:
         listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
@@ -161,15 +160,15 @@ def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | N
         yield journal, done, masks
 
 
-def _at_hand(layout: Layout, names: Collection[str]) -> dict[str, Path]:
-    """The photographs that are as they were matched, by name."""
+def _available(layout: Layout, names: Collection[str]) -> dict[str, Path]:
+    """The photographs that have not changed since they were matched, by name."""
     folder = photographs_of(layout)
     lost = unusable(folder, read_images(layout.images), names)
     return {name: folder / name for name in names if folder is not None and name not in lost}
 
 
 def noted_filter(manifest: Manifest | None) -> FilterSummary | None:
-    """What the filter found last; None where it never ran."""
+    """The recorded result of the filter; None if it never ran."""
     known = holds(manifest, FILTER)
     return _summary_of(known) if known else None
 
@@ -182,12 +181,9 @@ def _read(
     progress: Progress,
 ) -> Views:
     def read(pair: Pair) -> CompactWarp:
-        record = journal.read(pair)
-        assert isinstance(record, CompactWarp)
+        record = journal.warp(pair)
         progress.advance()
-        if masks is None:
-            return record
-        return masked(record, *(masks.cells(name, record.weight_AB.shape) for name in pair))
+        return record if masks is None else masks.without_masked(pair, record)
 
     def copy(name: str, lattice: Lattice) -> np.ndarray | None:
         if name not in photographs:
@@ -219,7 +215,7 @@ def _summarise(views: Views, verdict: Verdict) -> FilterSummary:
 
 
 def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
-    """Those that miss most first."""
+    """The pairs that are dropped, those that miss most first."""
     worst = sorted((edge for edge, one in judged.items() if not one.is_kept), key=lambda edge: -judged[edge].missing)
     return [Dropped(*views.pair_of(edge), round(judged[edge].share, 4), judged[edge].reason) for edge in worst]
 

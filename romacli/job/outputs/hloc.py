@@ -30,7 +30,7 @@ from romacli.store.hloc import UNREAD, read_provenance, write_features, write_ma
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
-from romacli.types import CompactWarp, Correspondences, Keypoints, Manifest, Matches, Pair, PairList, Size, canonical
+from romacli.types import Keypoints, Manifest, Matches, Pair, PairList, Size, canonical
 from romacli.words import counted
 
 
@@ -193,7 +193,8 @@ def _derive(
             aggregation = _of_points(sources, usable, anchors, in_use.keypoints, progress)
             graph = None
         else:
-            graph = _graph(sources.journal, usable, masks, progress)
+            progress.begin("reading pairs", len(usable))
+            graph = PairGraph(usable, sources.journal.warp, progress.advance, masks.cells if masks else None)
             aggregation = derive(graph, options, anchors=anchors, kept=kept, progress=progress)
         checks = check(graph, aggregation, options, images=listed, progress=progress)
         refined = None
@@ -232,18 +233,6 @@ def _in_words(summary: HlocSummary, *, of_points: bool) -> str:
     return f"{tracks}{refined_in_words(summary)}"
 
 
-def _graph(journal: Journal, usable: Sequence[Pair], masks: JobMasks | None, progress: Progress) -> PairGraph:
-    """The shared keypoints and matches of a job whose matcher produces warps."""
-
-    def read(pair: Pair) -> CompactWarp:
-        result = journal.read(pair)
-        assert isinstance(result, CompactWarp)
-        return result
-
-    progress.begin("reading pairs", len(usable))
-    return PairGraph(usable, read, progress.advance, masks.cells if masks else None)
-
-
 def _of_points(
     sources: HlocSources,
     usable: Sequence[Pair],
@@ -260,16 +249,12 @@ def _of_points(
     if options.method != AggregateOptions.method:
         raise UsageError(f"--method {options.method} needs the warps of a dense matcher; this job's gives keypoints.")
 
-    def read(pair: Pair) -> Correspondences:
-        result = sources.journal.read(pair)
-        assert isinstance(result, Correspondences)
-        return result
-
     reach = {
         name: SAME_PX if name in in_use else options.max_distance * scale_of(size)
         for name, size in sources.sizes.items()
     }
-    return by_points(usable, read, progress, allows=masks.allows if masks else None, anchors=anchors, reach=reach)
+    allows, read = masks.allows if masks else None, sources.journal.points
+    return by_points(usable, read, progress, allows=allows, anchors=anchors, reach=reach)
 
 
 def _finished(journal: Journal, pairs: PairList) -> list[Any]:

@@ -30,7 +30,7 @@ from romacli.mapping.reconstruct import reconstruct
 from romacli.pairing.kept import match_kept
 from romacli.progress import Silent
 from romacli.store.journal import Journal
-from romacli.types import CompactWarp, Correspondences, ImageList, Pair, PairList, Size
+from romacli.types import ImageList, Pair, PairList, Size
 from romacli.words import counted
 
 TOLERANCES = (0.01, 0.02, 0.05)
@@ -129,20 +129,9 @@ def _reconstructed(
 
 def _aggregated(journal: Journal, pairs: Sequence[Pair]) -> Aggregation:
     """Tracks from the warps of a dense matcher, or the merged points of a keypoint matcher."""
-
-    def warp(pair: Pair) -> CompactWarp:
-        found = journal.read(pair)
-        assert isinstance(found, CompactWarp)
-        return found
-
-    def points(pair: Pair) -> Correspondences:
-        found = journal.read(pair)
-        assert isinstance(found, Correspondences)
-        return found
-
     if any(journal.kind(pair) == "correspondences" for pair in pairs):
-        return by_points(pairs, points, Silent())
-    return aggregate(pairs, warp, AggregateOptions())
+        return by_points(pairs, journal.points, Silent())
+    return aggregate(pairs, journal.warp, AggregateOptions())
 
 
 def _cameras(
