@@ -15,7 +15,7 @@ import numpy as np
 from romacli.forest import Forest
 
 from .lattice import Edge
-from .placed import Told
+from .placed import Comparison
 
 # Weight of a pair: its unique places, plus this share of the places where the model agrees with its warps.
 _PER_MATCHED = 0.01
@@ -32,19 +32,19 @@ class Fold:
     blocks: tuple[tuple[int, ...], ...] = ()
 
 
-def find_fold(unique: Mapping[Edge, float], told: Mapping[Edge, Told]) -> Fold:
+def find_fold(unique: Mapping[Edge, float], compared: Mapping[Edge, Comparison]) -> Fold:
     """Find the seams and blocks of one model.
 
     Args:
-        unique: number of unique places of each trusted pair. told: how the model compares with each of its pairs.
+        unique: number of unique places of each trusted pair. compared: how the model compares with each of its pairs.
     """
-    kept = [edge for edge, one in told.items() if edge in unique and one.agreeing + one.elsewhere]
-    seams = {edge for edge in kept if told[edge].elsewhere > max(told[edge].agreeing, _FEWEST_PLACES)}
+    kept = [edge for edge, one in compared.items() if edge in unique and one.agreeing + one.elsewhere]
+    seams = {edge for edge in kept if compared[edge].elsewhere > max(compared[edge].agreeing, _FEWEST_PLACES)}
     if len(seams) < _FEWEST_SEAMS:
         return Fold()
 
     def weight(edge: Edge) -> float:
-        return unique[edge] + _PER_MATCHED * told[edge].agreeing
+        return unique[edge] + _PER_MATCHED * compared[edge].agreeing
 
     images = sorted({image for edge in kept for image in edge})
     tree, block = Forest(images[-1] + 1), Forest(images[-1] + 1)

@@ -115,18 +115,18 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
     is_seen = np.array([one.is_seen for one in found.values()], np.intp)
     known = _Known(np.array(views.edges, np.intp), evidence, is_seen, together, broken)
 
-    def surer() -> np.ndarray:
+    def certain_evidence() -> np.ndarray:
         return _weigh(views, {edge: without_bridged(views, edge, one) for edge, one in found.items()})[2]
 
-    is_alike = _alike(known) if _shows_details(known, surer) else np.zeros(len(evidence), bool)
-    is_joined, heard = join_images(
+    is_alike = _alike(known) if _shows_details(known, certain_evidence) else np.zeros(len(evidence), bool)
+    is_joined, of_bundles = join_images(
         views.edges,
         np.where(is_alike, evidence, 0),
         _PER_OVERLAP[is_seen] * _overlaps(views, found),
         np.where(is_alike, _LEAST[is_seen], 0),
         together,
     )
-    is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (heard >= 0))
+    is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (of_bundles >= 0))
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     judged = {
         edge: Judged(
@@ -180,10 +180,10 @@ def may_miss(shares: np.ndarray, overlaps: np.ndarray, is_seen: np.ndarray) -> n
     return np.clip(_TIMES_USUAL[is_seen] * limits, _LEAST_MISSING[is_seen], _MOST_MISSING[is_seen])
 
 
-def _shows_details(known: _Known, surer: Callable[[], np.ndarray]) -> bool:
+def _shows_details(known: _Known, certain_evidence: Callable[[], np.ndarray]) -> bool:
     """Whether a job shows details that distinguish places, and not only what pairs miss by chance.
 
-    surer: computes the evidence from what pairs certainly miss.
+    certain_evidence: computes the evidence from what pairs certainly miss.
     """
     seen = known.is_seen.max(initial=0)
     detailed = known.detailed
@@ -193,7 +193,7 @@ def _shows_details(known: _Known, surer: Callable[[], np.ndarray]) -> bool:
     agree, contradict = (int(is_near[sides].any(axis=1).sum()) for sides in (known.together, known.broken))
     if contradict > _HARDLY * (agree + contradict):
         return True
-    detailed = replace(known, evidence=surer()).detailed
+    detailed = replace(known, evidence=certain_evidence()).detailed
     return len(detailed) > _SHARE_DETAILED * np.isin(known.edges, detailed).any(axis=1).sum()
 
 

@@ -58,7 +58,7 @@ def find_missing(views: Views, edge: Edge, witnesses: list[np.ndarray]) -> Missi
     holes, is_seen = [], True
     for side in (0, 1):
         lattice, other = (views.lattices[image] for image in (edge[side], edge[1 - side]))
-        places, support = _carried_on(flows[side], lattice)
+        places, support = _extrapolated(flows[side], lattice)
         cell, is_inside = other.nearest(places)
         hole = unmatched[side] & is_inside & unmatched[1 - side][cell]
         differs = _differ(views, edge[side], edge[1 - side], places)
@@ -99,7 +99,7 @@ def _differ(views: Views, i: int, j: int, places: np.ndarray) -> np.ndarray | No
     return alike < _LEAST_ALIKE * usual if usual > _LEAST_USUAL else None
 
 
-def _carried_on(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+def _extrapolated(flow: Flow, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
     """Targets (count, 2) at all places, and the matched share (count,) of the neighbourhood of each.
 
     Targets are an affine fit to the matched places plus the local average of its residuals.

@@ -42,7 +42,7 @@ class Sight(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class Comparison:
     """Numbers of places of a pair, both images together: matched as the model predicts, matched elsewhere, and not
     matched although the model predicts that both images see them and both match them with others."""
 
@@ -50,8 +50,10 @@ class Told:
     elsewhere: int
     missing: int
 
-    def __add__(self, other: Told) -> Told:
-        return Told(self.agreeing + other.agreeing, self.elsewhere + other.elsewhere, self.missing + other.missing)
+    def __add__(self, other: Comparison) -> Comparison:
+        return Comparison(
+            self.agreeing + other.agreeing, self.elsewhere + other.elsewhere, self.missing + other.missing
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class _Surface:
     depths: np.ndarray
 
 
-def compare(views: Views, sights: Mapping[int, Sight], witnesses: list[np.ndarray]) -> dict[Edge, Told]:
+def compare(views: Views, sights: Mapping[int, Sight], witnesses: list[np.ndarray]) -> dict[Edge, Comparison]:
     """Compare a model with each pair whose images it both contains; `sights` by image index."""
     surfaces = {image: _surface(sight, views.lattices[image]) for image, sight in sights.items()}
     return {
@@ -91,7 +93,7 @@ def _one_way(
     witnesses: list[np.ndarray],
     i: int,
     j: int,
-) -> Told:
+) -> Comparison:
     lattice, flow = views.lattices[j], views.flow(i, j)
     known = np.flatnonzero(np.isfinite(surfaces[i].depths))
     places, depth = sights[j].project(surfaces[i].points[known])
@@ -102,4 +104,6 @@ def _one_way(
     is_seen = is_inside & (np.abs(depth / surfaces[j].depths[cell] - 1) < _SAME_DEPTH)
     could = (witnesses[i][known] >= _WITNESSES) & (witnesses[j][cell] >= _WITNESSES)
     missing = is_seen & could & ~is_matched & ~views.flow(j, i).matched[cell]
-    return Told(int((is_matched & (off < _NEAR)).sum()), int((is_matched & (off > _FAR)).sum()), int(missing.sum()))
+    return Comparison(
+        int((is_matched & (off < _NEAR)).sum()), int((is_matched & (off > _FAR)).sum()), int(missing.sum())
+    )

@@ -21,7 +21,7 @@ from romacli.geometry.warp import cell_centres, masked
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.progress import Silent
 from romacli.report.thumbnails import tinted
 from romacli.stop import StopRequest

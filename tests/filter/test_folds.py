@@ -10,7 +10,7 @@ from support.small_scene import make_scene
 
 from romacli.colmap.poses import read_poses
 from romacli.filter.folds import find_fold
-from romacli.filter.placed import Told
+from romacli.filter.placed import Comparison
 from romacli.job.outputs.folded import look_after, noted_fold
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import ReconstructionSummary, reconstruct, take_out
@@ -18,24 +18,24 @@ from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.types import Pair
 
-WHOLE, TORN = Told(300, 0, 0), Told(0, 300, 0)
+WHOLE, TORN = Comparison(300, 0, 0), Comparison(0, 300, 0)
 MADE = ReconstructionSummary(5, 5, 400, 1500, 3.0, 0.5, 1)
 
 
 def test_blocks_that_only_seams_join_are_apart() -> None:
     pairs = {(0, 1): 90, (2, 3): 90, (1, 2): 60, (1, 3): 50, (0, 3): 0}
-    told = {edge: TORN if edge in {(1, 2), (1, 3)} else WHOLE for edge in pairs}
-    fold = find_fold(pairs, told)
+    compared = {edge: TORN if edge in {(1, 2), (1, 3)} else WHOLE for edge in pairs}
+    fold = find_fold(pairs, compared)
     assert fold.seams == ((1, 2), (1, 3))
     assert fold.blocks == ((0, 1), (2, 3))
 
 
 def test_one_seam_or_a_pair_that_is_dropped_says_nothing() -> None:
-    told = {(0, 1): WHOLE, (1, 2): TORN, (0, 2): TORN}
-    kept = dict.fromkeys(told, 9.0)
-    assert find_fold(kept, told).seams == ((0, 2), (1, 2))
+    compared = {(0, 1): WHOLE, (1, 2): TORN, (0, 2): TORN}
+    kept = dict.fromkeys(compared, 9.0)
+    assert find_fold(kept, compared).seams == ((0, 2), (1, 2))
     del kept[0, 2]
-    assert not find_fold(kept, told).seams
+    assert not find_fold(kept, compared).seams
 
 
 def shifted(pair: Pair) -> float:
