@@ -78,6 +78,12 @@ def written_whole(path: Path, option: str = "--output") -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_whole(path: Path, content: str | bytes, option: str = "--output") -> None:
+    """Write a file as `written_whole` does, text in UTF-8."""
+    with written_whole(path, option) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") -> Iterator[Path]:
     """Yield an empty folder next to `path`, removed afterwards, together with those of killed processes.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from romacli.disk import check_writable, read_lines, settle, unwritable, written_whole
+from romacli.disk import check_writable, read_lines, settle, unwritable, write_whole
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
@@ -240,8 +240,7 @@ def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
     """Write a CSV file atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
-    with written_whole(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_whole(path, text.getvalue())
 
 
 class Overlay:
@@ -277,8 +276,7 @@ class Overlay:
             colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
             cv2.circle(picture, (round(float(x)), round(float(y))), radius, colour, -1 if visible else 1, cv2.LINE_AA)
         if not self._is_film:
-            with written_whole(self._path / f"{frame:06d}.jpg", "--overlay") as temporary:
-                temporary.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+            write_whole(self._path / f"{frame:06d}.jpg", cv2.imencode(".jpg", picture)[1].tobytes(), "--overlay")
             return
         if self._film is None:
             self._shape = picture.shape

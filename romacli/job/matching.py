@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 
 from romacli.colmap.database import check_replaceable
-from romacli.disk import written_whole
 from romacli.errors import ImageError, NothingFoundError
 from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
@@ -24,7 +23,7 @@ from romacli.job.trials.scaled import try_scaling
 from romacli.job.trials.trial import Trial
 from romacli.job.trials.turned import try_turned, turned_images
 from romacli.mapping.reconstruct import check_holds_models_only
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.progress import Progress
 from romacli.run.engine import match_in_parallel
 from romacli.run.match import Append, MatchSummary, match_images
@@ -154,8 +153,7 @@ def _note(job: Job) -> None:
     note_masks(job.layout, job.keypoints.masks or MaskOptions())
     if job.options.shard is not None:
         record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
-    with written_whole(job.layout.pairs) as temporary:
-        write_pairs(temporary, job.pairs)
+    write_pairs(job.layout.pairs, job.pairs)
     _note_images(job, {})
 
 

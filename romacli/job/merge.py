@@ -14,7 +14,7 @@ from romacli.job.outputs.hloc import HlocSummary
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate_held
 from romacli.job.trials.merged import keep_tried, tried_in
 from romacli.job.trials.trial import finished_pairs
-from romacli.pairs import read_pairs, write_pairs
+from romacli.pairs.listfile import read_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
@@ -55,8 +55,7 @@ def merge(
         if read_manifest(layout.manifest) is None:
             parts = parts[1:]
             write_manifest(layout.manifest, replace(manifest, outputs={}))
-        with written_whole(layout.pairs) as temporary:
-            write_pairs(temporary, pairs)
+        write_pairs(layout.pairs, pairs)
         write_images(layout.images, images)
         files = sum(_take_in(path, layout) for other in others for path in sorted(other.journal.glob("*.jnl")))
         with open_journal(layout, manifest, images) as journal:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romacli.errors import InputError, PairsError, StoreError
+from romacli.disk import write_whole
+from romacli.errors import InputError, PairsError
 from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
 from romacli.words import counted, is_number
@@ -53,7 +54,8 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     for line_number, written in lines:
         unknown.update((name, line_number) for name in written if name not in meant and name not in unknown)
         pair = meant.get(written[0], written[0]), meant.get(written[1], written[1])
-        _require_two(pair, f"{source}:{line_number}")
+        if pair[0] == pair[1]:
+            raise PairsError(f"{source}:{line_number}: {pair[0]} is paired with itself. Remove the line.")
         if pair in kept or pair[::-1] in kept:
             duplicates += 1
         else:
@@ -73,23 +75,20 @@ def format_pairs(pairs: PairList) -> str:
     """
     names = {name for pair in pairs.pairs for name in pair}
     for name in sorted(names):
-        _require_writable(name)
-    spaced = {name for name in names if _holds_space(name)}
+        if _UNWRITABLE.search(name):
+            raise PairsError(f"a list of pairs cannot represent the name {ascii(name)}. Rename the image.")
+    spaced = {name for name in names if name.split() != [name]}
     return "".join(f"{a}\t{b}\n" if a in spaced or b in spaced else f"{a} {b}\n" for a, b in pairs.pairs)
 
 
 def write_pairs(path: Path, pairs: PairList) -> None:
-    """Write the lines of `format_pairs` to a file.
+    """Write the lines of `format_pairs` to a file, atomically.
 
     Raises:
         PairsError: a name cannot be written in a line.
         StoreError: the file cannot be written.
     """
-    text = format_pairs(pairs)
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+    write_whole(path, format_pairs(pairs))
 
 
 def _read_text(path: Path | str) -> tuple[str, str]:
@@ -131,11 +130,6 @@ def _pair(columns: list[str], place: str) -> Pair:
     return columns[0], columns[1]
 
 
-def _require_two(pair: Pair, place: str) -> None:
-    if pair[0] == pair[1]:
-        raise PairsError(f"{place}: {pair[0]} is paired with itself. Remove the line.")
-
-
 def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -> str:
     remedy = "Names are relative to the image folder; correct them, or leave their lines out."
     images = f"the {counted(len(names), 'image')}"
@@ -146,12 +140,3 @@ def _unknown_names(source: str, unknown: dict[str, int], names: Sequence[str]) -
     listed = ", ".join(f"{with_guess(name, names)} in line {line_number}" for name, line_number in shown)
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     return f"{source} names {len(unknown)} files that are not among {images}: {listed}{more}. {remedy}"
-
-
-def _require_writable(name: str) -> None:
-    if _UNWRITABLE.search(name):
-        raise PairsError(f"a list of pairs cannot represent the name {ascii(name)}. Rename the image.")
-
-
-def _holds_space(name: str) -> bool:
-    return name.split() != [name]

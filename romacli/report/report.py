@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole
 from romacli.errors import UsageError
 from romacli.progress import Progress
 from romacli.show.folder import open_folder
@@ -67,18 +67,11 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
         "without_texture": {name: round(share, 3) for name, share in thumbnails.blank.items()},
         "shown_pairs": [{"rank": rank, "pair": list(summary.names_of(pair))} for rank, pair in chosen],
     }
-    with written_whole(twin) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    if not can_draw():
+    write_whole(twin, json.dumps(values, indent=1) + "\n")
+    if not all(map(find_spec, ("matplotlib", "networkx", "plotly"))):  # of the `report` extra
         return WrittenReport(None, twin, judged, advice, missing, values)
     undrawn = draw_pairs(thumbnails, job, summary, chosen, progress)
     missing = (*missing, *undrawn, *draw_doubted(thumbnails, job))
     text = page(summary, judged, advice, missing, figures(summary, model), thumbnails, twin=twin.name)
-    with written_whole(html) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_whole(html, text)
     return WrittenReport(html, twin, judged, advice, missing, values)
-
-
-def can_draw() -> bool:
-    """Whether the drawing libraries of the `report` extra are installed."""
-    return all(map(find_spec, ("matplotlib", "networkx", "plotly")))

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romacli.disk import written_whole
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.run.options import EngineName, EngineOptions, Shard
@@ -73,8 +72,7 @@ def match_in_parallel(
     finally:
         pool.close()
     if summary.given_up:
-        with written_whole(given_up) as temporary:
-            write_pairs(temporary, PairList(summary.given_up))
+        write_pairs(given_up, PairList(summary.given_up))
     return summary
 
 

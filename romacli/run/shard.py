@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole
 from romacli.errors import StoreError
 from romacli.run.options import Shard
 from romacli.run.schedule import plan
@@ -55,5 +55,4 @@ def recorded_capacity(path: Path) -> int:
 def record_capacity(path: Path, capacity: int) -> None:
     """Record the capacity for later shards."""
     if not path.exists():
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps({"capacity": capacity}) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps({"capacity": capacity}) + "\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole
 from romacli.errors import StoreError
 from romacli.types import Size
 
@@ -64,8 +64,7 @@ def write_images(path: Path, images: Mapping[str, KnownImage]) -> None:
     text = json.dumps({"format": FORMAT, "images": rows}, separators=(",", ":")) + "\n"
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def unusable(folder: Path | None, known: Mapping[str, KnownImage], names: Iterable[str]) -> dict[str, str]:

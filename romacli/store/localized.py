@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole, written_whole
 from romacli.errors import InputError, StoreError
 
 LIST = "localized.json"
@@ -77,10 +77,8 @@ def write_localized(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     posed = [(row["name"], *row["qvec"], *row["tvec"]) for row in rows if "qvec" in row]
     lines = [f"{name} {_numbers(values)}\n" for name, *values in posed]
-    with written_whole(folder / POSES) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-    with written_whole(folder / LIST) as temporary:
-        temporary.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / POSES, "".join(lines))
+    write_whole(folder / LIST, json.dumps(list(rows), indent=1) + "\n")
 
 
 def read_localized(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole
 from romacli.errors import InputError, SettingsDifferError, StoreError
 from romacli.types import Manifest
 
@@ -36,8 +36,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "views": dict(manifest.outputs),
         **({"retries": dict(manifest.retries)} if manifest.retries else {}),
     }
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def manifest_of(layout: Layout, command: str = "match") -> Manifest:

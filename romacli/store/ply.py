@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from romacli.disk import written_whole
+from romacli.disk import write_whole, written_whole
 from romacli.errors import InputError
 
 _POINT = np.dtype([("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
@@ -33,8 +33,7 @@ def write_ply(path: Path, xyz: np.ndarray, normals: np.ndarray, colours: np.ndar
     points["xyz"], points["normal"], points["rgb"] = xyz, normals, colours
     properties = "".join(f"property {kind} {name}\n" for name, kind in _NAMES)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(xyz)}\n{properties}end_header\n"
-    with written_whole(path) as temporary:
-        temporary.write_bytes(header.encode() + points.tobytes())
+    write_whole(path, header.encode() + points.tobytes())
 
 
 def write_visibility(path: Path, visible: Sequence[np.ndarray]) -> None:
@@ -44,8 +43,7 @@ def write_visibility(path: Path, visible: Sequence[np.ndarray]) -> None:
     """
     rows = [np.uint64(len(visible)).astype("<u8").tobytes()]
     rows += [np.concatenate(([len(images)], images)).astype("<u4").tobytes() for images in visible]
-    with written_whole(path) as temporary:
-        temporary.write_bytes(b"".join(rows))
+    write_whole(path, b"".join(rows))
 
 
 def write_depth_map(path: Path, depths: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BufferedReader
 from math import prod
 from typing import Any, NamedTuple
@@ -241,17 +242,15 @@ def join(header: dict[str, Any], payload: bytearray) -> PairResult:
 def turned(result: PairResult) -> PairResult:
     """The same result with its images swapped."""
     if isinstance(result, CompactWarp):
-        return CompactWarp(
+        return replace(
+            result,
             target_AB=result.target_BA,
             weight_AB=result.weight_BA,
             target_BA=result.target_AB,
             weight_BA=result.weight_AB,
             size_A=result.size_B,
             size_B=result.size_A,
-            overlap=result.overlap,
             quarter_turns=-result.quarter_turns % 4,
-            found_by=result.found_by,
-            precise=result.precise,
         )
     if isinstance(result, Correspondences):
         return Correspondences(result.keypoints1, result.keypoints0, result.scores)

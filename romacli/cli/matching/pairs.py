@@ -57,7 +57,8 @@ for _source in SOURCES.values():
 @takes(Lists, PairsOutput, TalkOptions)
 def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
     """Merge lists of pairs without duplicates, and report how many pairs each list added."""
-    from romacli.pairs import merge, read_pairs
+    from romacli.pairs.listfile import read_pairs
+    from romacli.pairs.merge import merge
 
     merged = merge([read_pairs(path, None).pairs for path in files.files])
     with Console(talk) as console:
@@ -105,8 +106,7 @@ def _describer(descriptors: DescriptorOptions, matcher: MatcherChoice, console: 
 
 
 def _write(pairs: PairList, output: PairsOutput, console: Console, values: dict[str, Any], sentence: str) -> None:
-    from romacli.disk import written_whole
-    from romacli.pairs import format_pairs
+    from romacli.pairs.listfile import format_pairs, write_pairs
 
     if output.output == "-":
         if console.talk.as_json:
@@ -114,6 +114,5 @@ def _write(pairs: PairList, output: PairsOutput, console: Console, values: dict[
         else:
             print(format_pairs(pairs), end="")
         return
-    with written_whole(Path(output.output)) as temporary:
-        temporary.write_text(format_pairs(pairs), encoding="utf-8")
+    write_pairs(Path(output.output), pairs)
     console.result(values, f"{sentence} in {output.output}")
