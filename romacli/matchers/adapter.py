@@ -20,6 +20,7 @@ from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.matcher import EITHER_DTYPE, least_coarse_overlap
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
+from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.weights import locate, sha256_of, weights_folder
 from romacli.types import Defaults, MatcherSpec, Size
 
@@ -29,7 +30,7 @@ class Adapter:
     """The network-specific parts of a `TwoPassMatcher`.
 
     load: builds the network from its row's files and the row itself; raises WeightsError for other files.
-    seeded: builds the network at full size with torch's initial weights, from the row.
+    seeded: builds the network at full size with torch's initial weights, from the row; not yet for inference.
     resize, normalise: as for `TwoPassMatcher`.
     autocast: run the network under torch's autocast; otherwise it is converted to the working precision.
     """
@@ -60,7 +61,9 @@ def build_seeded(adapter: Adapter, spec: MatcherSpec, options: MatcherOptions, s
     settings = replace(decide(spec, options), min_coarse_overlap=least_coarse_overlap(options, 0.0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = adapter.seeded(spec)
+        network = adapter.seeded(spec).eval().requires_grad_(False)
+    fold_batchnorm(network)
+    network = network.to(memory_format=torch.channels_last)
     return _matcher(adapter, network, settings, options, spec)
 
 

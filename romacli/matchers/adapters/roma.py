@@ -12,7 +12,7 @@ from romacli.matchers.adapter import Adapter, decide
 from romacli.matchers.dense import TwoPassMatcher
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS
-from romacli.networks.roma import DINOV2_PREFIX, PUBLISHED, RoMa, checkpoint_name
+from romacli.networks.roma import PUBLISHED, RoMa
 from romacli.networks.weights import read_facts, read_state_dict
 from romacli.types import MatcherSpec, Size
 
@@ -27,16 +27,7 @@ def _load(paths: Sequence[Path], spec: MatcherSpec) -> RoMa:
     return RoMa.from_checkpoints(read_state_dict(roma), read_state_dict(dinov2) if has_dinov2 else {}, config=config)
 
 
-def _seeded(spec: MatcherSpec) -> RoMa:
-    state = RoMa().state_dict()
-    roma, dinov2 = (
-        {checkpoint_name(key): state[key] for key in state if key.startswith(DINOV2_PREFIX) == of_dinov2}
-        for of_dinov2 in (False, True)
-    )
-    return RoMa.from_checkpoints(roma, dinov2)
-
-
-ADAPTER = Adapter(_load, _seeded, autocast=False)
+ADAPTER = Adapter(_load, lambda spec: RoMa(), autocast=False)
 
 
 def in_training(network: RoMa, *, size: Size | None = None) -> TwoPassMatcher:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 from romacli.matchers import registry
 from romacli.matchers.adapter import Adapter
-from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.romav2 import RoMaV2
 from romacli.networks.romav2 import resize as resize_pictures
 from romacli.networks.weights import expected_path, read_state_dict, recorded_sha256, sha256_of
@@ -44,9 +43,8 @@ def _refuse_the_other_release(path: Path, spec: MatcherSpec) -> None:
 
 
 def _seeded(spec: MatcherSpec) -> RoMaV2:
-    network = RoMaV2(release=RELEASES[spec.name]).eval().requires_grad_(False)
+    network = RoMaV2(release=RELEASES[spec.name])
     nn.init.normal_(network.omega, std=2 * torch.pi)
-    fold_batchnorm(network)
     return network
 
 
@@ -56,9 +54,5 @@ def _resized(image: np.ndarray, size: Size) -> Tensor:
     return resize_pictures(picture, (size[1], size[0]))
 
 
-def _as_it_is(image: Tensor) -> Tensor:
-    """No normalisation: the network normalises by itself."""
-    return image
-
-
-ADAPTER = Adapter(_load, _seeded, resize=_resized, normalise=_as_it_is)
+# The network normalises by itself.
+ADAPTER = Adapter(_load, _seeded, resize=_resized, normalise=lambda image: image)
