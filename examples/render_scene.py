@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from romacli.synthetic import Camera, TexturedPlane, render_view
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view
 from romacli.synthetic.textures import bricks, cells, clutter, facade, noise
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from romacli.cli.app import app
 from romacli.errors import PairsError
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.store.layout import Layout

@@ -168,7 +168,7 @@ def _parameters(group: type) -> Iterator[inspect.Parameter]:
 
 
 def _typer(field: str, kind: Any, option: Option, panel: Panel | None) -> ParameterInfo:
-    metavar = option.metavar or _VALUES.get(_inner(kind))
+    metavar = option.metavar or _VALUES.get(next(iter(get_args(kind)), kind))  # of X, also for X | None
     shared: dict[str, Any] = {
         "help": option.help,
         "metavar": metavar,
@@ -184,11 +184,6 @@ def _typer(field: str, kind: Any, option: Option, panel: Panel | None) -> Parame
     bounds = {"min": option.min, "max": option.max, "envvar": option.environment, "rich_help_panel": panel}
     info: ParameterInfo = typer.Option(*names, **shared, **bounds)  # type: ignore[misc, arg-type]
     return info
-
-
-def _inner(kind: Any) -> Any:
-    """X for both X and X | None."""
-    return next(iter(get_args(kind)), kind)
 
 
 def _default(field: Field[Any]) -> Any:

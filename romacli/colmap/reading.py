@@ -132,7 +132,7 @@ def read_keypoints(path: Path) -> dict[str, np.ndarray]:
         }
 
 
-def read_observations(folder: Path) -> dict[str, np.ndarray]:
+def read_model_keypoints(folder: Path) -> dict[str, np.ndarray]:
     """The keypoints of each registered image of a model, (K, 2) float32 COLMAP px, whether or not they see a point.
 
     Raises:

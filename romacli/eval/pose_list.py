@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from romacli.disk import read_lines
 from romacli.errors import InputError, PairsError
 from romacli.types import Pair
 
@@ -51,23 +52,11 @@ def read_pose_list(path: Path, images: Path) -> list[PosedPair]:
     """
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Name the folder of the photographs in {path}.")
-    pairs = [_pair(line, f"{path}:{number}", number) for number, line in _lines(path)]
+    pairs = [_pair(line, f"{path}:{number}", number) for number, line in read_lines(path, "a list of pairs with poses")]
     if not pairs:
         raise PairsError(f"{path} contains no pairs. {GRAMMAR}")
     _require_photographs(pairs, path, images)
     return pairs
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a list of pairs with poses.") from error
-    except UnicodeDecodeError as error:
-        raise PairsError(f"{path} is not UTF-8 text. Give a list of pairs with poses.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.strip()
 
 
 def _pair(line: str, place: str, number: int) -> PosedPair:

@@ -16,9 +16,10 @@ from romacli.geometry.ground_truth import ground_truth_at
 from romacli.matchers.dense import normalise
 from romacli.matchers.matcher import DenseMatcher
 from romacli.networks.mini import Mini
-from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs import SyntheticPair, sample_pair
 from romacli.synthetic.school import REPEATED, SCHOOLS
+from romacli.synthetic.textures import Textures
 
 from .certainty import Reliability, area_under_roc, reliability
 

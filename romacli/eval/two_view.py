@@ -13,9 +13,10 @@ from romacli.colmap.verify import verify_pair
 from romacli.keypoints.aggregate import aggregate
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.matcher import Matcher, pair_seed
-from romacli.synthetic import Textures, render_view
 from romacli.synthetic.photometric import photograph
 from romacli.synthetic.scenery import deep_scene
+from romacli.synthetic.scenes import render_view
+from romacli.synthetic.textures import Textures
 from romacli.types import CompactWarp, Correspondences, Features, Pair, PairResult, Rejected
 
 UNRELATED_PX = 640  # side of rendered unrelated pictures, as large as matched ones, since verification is in px

@@ -13,7 +13,7 @@ import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import InputError, UsageError
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.store.layout import Layout
 
 # From COLMAP's camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward).

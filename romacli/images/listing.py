@@ -74,7 +74,7 @@ def files_under(folder: Path) -> list[str]:
 def _photographs_under(root: Path) -> tuple[list[str], LeftOut]:
     """The photographs and the other files under a folder, both in natural order."""
     files = sorted(_walk(root), key=_natural_key)
-    extensions = _read_here()
+    extensions = EXTENSIONS + installed_extensions()
     photographs = _with_extension(files, extensions)
     if photographs:
         copies = _twins(photographs)
@@ -90,10 +90,6 @@ def _photographs_under(root: Path) -> tuple[list[str], LeftOut]:
         f"{root} contains no photographs: none of its files ({len(files)}, such as {ascii(min(files))}) ends in "
         f"{wanted}. {remedy(files)}, or give another folder."
     )
-
-
-def _read_here() -> tuple[str, ...]:
-    return EXTENSIONS + installed_extensions()
 
 
 def _twins(names: Iterable[str]) -> set[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from romacli.geometry.turns import turn_image
+
 from .decode import read_image
 from .metadata import read_metadata
 
@@ -24,5 +26,4 @@ def read_upright(path: Path) -> tuple[np.ndarray, int]:
         ImageError: as from `read_image`.
     """
     turns = _QUARTER_TURNS.get(read_metadata(path).orientation, 0)
-    image = read_image(path)
-    return (np.ascontiguousarray(np.rot90(image, -turns)) if turns else image), turns
+    return turn_image(read_image(path), turns), turns

@@ -11,7 +11,7 @@ from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.hold import hold
 from romacli.job.outputs.output import Fault, Output
 from romacli.job.outputs.table import OUTPUTS
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import read_images

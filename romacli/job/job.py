@@ -25,7 +25,7 @@ from romacli.pairing.describe import Describer
 from romacli.pairing.options import source_options
 from romacli.pairing.preselect import preselect
 from romacli.pairing.sources import choose_pairs, source_of
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress
 from romacli.run.engine import check_engine
 from romacli.run.options import Changed

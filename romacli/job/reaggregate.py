@@ -17,7 +17,7 @@ from romacli.job.options import KeypointOptions
 from romacli.job.outputs.hloc import KEYPOINTS, HlocSources, HlocSummary, derive_hloc
 from romacli.job.outputs.origins import made_with
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
 from romacli.run.refine import Refinement

@@ -15,7 +15,7 @@ from romacli.job.outputs.model import MODEL, damaged_model, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.mapping.reconstruct import read_content
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
 from romacli.store.layout import Layout

@@ -6,6 +6,8 @@ Kept for comparison and compatibility: positions are rounded to 2 px and tracks 
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 from romacli.keypoints.fixed import FixedKeypoints
@@ -13,10 +15,9 @@ from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.points import one_to_one
 from romacli.keypoints.result import Aggregation
-from romacli.keypoints.samples import draw
 from romacli.keypoints.spacing import nearest
 from romacli.progress import Progress
-from romacli.types import Keypoints, Matches
+from romacli.types import Correspondences, Keypoints, Matches
 
 # hloc's usual cells for SuperPoint-like sparsity: one keypoint a cell, on its most voted bin. In px at a long
 # side of 1600.
@@ -73,7 +74,7 @@ def _samples_in(graph: PairGraph, image: int, seed: int) -> tuple[np.ndarray, np
     parts = [(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))]
     for other in graph.neighbours[image]:
         edge = min(image, other), max(image, other)
-        samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
+        samples = _draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
         parts.append((samples.keypoints0 if image < other else samples.keypoints1, samples.scores))
     xy, weights = zip(*parts, strict=True)
     return np.concatenate(xy), np.concatenate(weights)
@@ -87,7 +88,27 @@ def _key(places: np.ndarray) -> np.ndarray:
 
 def _match(graph: PairGraph, edge: Edge, keypoints: list[Keypoints], seed: int) -> Matches:
     """Samples with a keypoint near both ends, one match per keypoint: the mutual best."""
-    samples = draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
+    samples = _draw(graph, edge, _SAMPLES_PER_PAIR, seed=seed)
     ends = zip(edge, (samples.keypoints0, samples.keypoints1), strict=True)
     rows0, rows1 = (nearest(xy, keypoints[image].xy, _BIN_PX * graph.scales[image]) for image, xy in ends)
     return one_to_one(rows0, rows1, samples.scores)
+
+
+def _draw(graph: PairGraph, edge: Edge, count: int, *, seed: int) -> Correspondences:
+    """Sample up to `count` correspondences of a pair, half from each direction, usable cells by weight.
+
+    Samples depend only on the two names and the seed. Positions are jittered within their cells, so that pairs sharing
+    an image do not agree merely because of a common grid.
+    """
+    i, j = edge
+    rng = np.random.default_rng([seed, *(zlib.crc32(graph.names[image].encode()) for image in edge)])
+    sides = []
+    for source, target in ((i, j), (j, i)):
+        field = graph.warp(source, target)
+        points = field.scatter(count // 2, rng)
+        sample = field.at(points)
+        inside = ((sample.targets >= 0) & (sample.targets <= graph.sizes[target])).all(axis=1)
+        inside &= graph.allows(source, points) & graph.allows(target, sample.targets)
+        drawn = points[inside], sample.targets[inside], sample.weights[inside]
+        sides.append(drawn if source == i else (drawn[1], drawn[0], drawn[2]))
+    return Correspondences(*(np.concatenate(parts) for parts in zip(*sides, strict=True)))

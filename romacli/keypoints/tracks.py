@@ -241,10 +241,10 @@ def relax(table: TrackTable, graph: PairGraph, options: AggregateOptions, advanc
             advance()
         for image, vote in enumerate(votes):
             if image not in table.fixed:
-                table.xy[image] += vote.mean_shift()
+                table.xy[image] += vote.shift / (vote.near + _OWN_WEIGHT)[:, None]
     if options.refinements:
         for image, vote in enumerate(votes):
-            table.keep(image, vote.is_settled())
+            table.keep(image, vote.near + _OWN_WEIGHT > vote.total / 2)
 
 
 def _mutual_predictions(
@@ -277,12 +277,6 @@ class _Votes:
         self.shift[rows] += near[:, None] * shift
         self.near[rows] += near
         self.total[rows] += weights
-
-    def mean_shift(self) -> np.ndarray:
-        return self.shift / (self.near + _OWN_WEIGHT)[:, None]
-
-    def is_settled(self) -> np.ndarray:
-        return self.near + _OWN_WEIGHT > self.total / 2
 
 
 def confirm(

@@ -14,7 +14,9 @@ from romacli.mapping.views import View, depths_of, edges_of
 from romacli.names import respelled, with_guess
 from romacli.pairing.describe import Describer
 from romacli.pairing.model import PosesOptions
-from romacli.pairs import Frustum, RetrievalOptions, overlapping_views, read_pairs, retrieve
+from romacli.pairs.listfile import read_pairs
+from romacli.pairs.poses import Frustum, overlapping_views
+from romacli.pairs.retrieval import RetrievalOptions, retrieve
 from romacli.types import ImageList
 
 # For each query, its map images, best first; and for queries without any, the reason.

@@ -20,8 +20,8 @@ from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import ReconstructionSummary
 from romacli.pairing.options import PairingOptions, source_options
 from romacli.pairing.sources import choose_pairs
-from romacli.pairs import RetrievalOptions, read_pairs, retrieve
-from romacli.pairs.retrieval import PartnerOptions
+from romacli.pairs.listfile import read_pairs
+from romacli.pairs.retrieval import PartnerOptions, RetrievalOptions, retrieve
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.stop import StopRequest

@@ -13,7 +13,7 @@ from romacli.localize.map import Map
 from romacli.localize.options import LocalizeOptions
 from romacli.localize.pose import Attached, QueryPose, solve_pose, solve_rig
 from romacli.localize.queries import Query
-from romacli.pairs import clusters
+from romacli.pairs.covisible import clusters
 from romacli.store.journal import Journal
 from romacli.store.localized import QueryPoints
 from romacli.types import CompactWarp, Pair

@@ -55,7 +55,7 @@ def views_of(model: Any) -> dict[str, View]:
     return views
 
 
-def read_observations(model_folder: Path) -> dict[str, np.ndarray]:
+def read_points_seen(model_folder: Path) -> dict[str, np.ndarray]:
     """The ids (n,) of the points that each registered image of a model sees, by name.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,6 @@ from .parts.maps import resized
 from .parts.pointwise import Linear, PointwiseConv2d
 from .tiny_roma import Layer
 from .weights import load_strictly
-
-Mode = Literal["default", "semantic", "light"]
 
 PATCH = 2  # side of a token, in cells of the geometric map
 NORM_EPS = 1e-6
@@ -168,27 +165,18 @@ class CrossAttention(nn.Module):
         return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def merge(F_g: Tensor, F_s: Tensor, dino: Tensor | None = None, *, mode: Mode = "default") -> Tensor:
+def merge(F_g: Tensor, F_s: Tensor, dino: Tensor, *, semantic: bool) -> Tensor:
     """Merge the fused maps and DINOv2's into one descriptor map of unit length.
 
     Args:
         F_g, F_s: (B, C, h, w) from `Fusion`; normalised or not.
-        dino: (B, C, any, any) DINOv2's patch features; unused in mode "light".
-        mode: "default" for geometric and temporal matching, 1024 channels with the published network; "semantic",
-            1280; "light" without DINOv2, 512.
-
-    Raises:
-        ValueError: the mode is unknown, or DINOv2's features are missing.
+        dino: (B, C, any, any) DINOv2's patch features.
+        semantic: for semantic matching, 1280 channels with the published network; otherwise geometric and temporal,
+            1024.
     """
-    F_g, F_s = F.normalize(F_g, dim=1), F.normalize(F_s, dim=1)
-    if mode == "light":
-        return extended(F_g, F_s)
-    if dino is None or mode not in ("default", "semantic"):
-        raise ValueError(f"mode {mode} is not known, or DINOv2's features are missing")
-    dino = F.normalize(dino, dim=1)
-    if mode == "semantic":
-        return extended(extended(F_g, dino), F_s)
-    return extended(extended(F_g, F_s), dino)
+    F_g, F_s, dino = (F.normalize(maps, dim=1) for maps in (F_g, F_s, dino))
+    first, last = (dino, F_s) if semantic else (F_s, dino)
+    return extended(extended(F_g, first), last)
 
 
 def extended(maps: Tensor, other: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from romacli.errors import UsageError
 from romacli.names import respelled
 from romacli.options import Option
 from romacli.pairing.source import Request, Source, held
-from romacli.pairs import Frustum, PartnerOptions, covisible, posed
+from romacli.pairs.covisible import covisible
+from romacli.pairs.poses import Frustum, posed
+from romacli.pairs.retrieval import PartnerOptions
 from romacli.progress import Progress
 from romacli.types import ImageList, PairList
 from romacli.words import counted
@@ -80,10 +82,10 @@ def find_by_poses(options: PosesOptions, request: Request) -> PairList:
 
 
 def find_by_points(options: CovisibleOptions, request: Request) -> PairList:
-    from romacli.mapping.views import read_observations
+    from romacli.mapping.views import read_points_seen
 
     folder = options.folder("covisible")
-    seen = respelled(read_observations(folder), request.images.names)
+    seen = respelled(read_points_seen(folder), request.images.names)
     names = held(request.images, seen, folder, request.progress)
     _, points = np.unique(np.concatenate([seen[name] for name in names]), return_inverse=True)
     image = np.repeat(np.arange(len(names)), [len(seen[name]) for name in names])

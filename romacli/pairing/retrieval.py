@@ -9,7 +9,7 @@ from typing import Annotated
 from romacli.errors import InputError
 from romacli.options import Option
 from romacli.pairing.source import Request, Source
-from romacli.pairs import RetrievalOptions, retrieve
+from romacli.pairs.retrieval import RetrievalOptions, retrieve
 from romacli.types import ImageList, PairList
 from romacli.words import first_few
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from romacli.options import Option
 from romacli.pairing.source import Request, Source
-from romacli.pairs import RetrievalOptions, merge, retrieve, sequential
+from romacli.pairs.merge import merge
+from romacli.pairs.retrieval import RetrievalOptions, retrieve
+from romacli.pairs.sequential import sequential
 from romacli.types import PairList
 from romacli.words import counted
 

@@ -14,7 +14,8 @@ from romacli.names import respelled
 from romacli.options import Option
 from romacli.pairing.gps import believed, named
 from romacli.pairing.source import Request, Source
-from romacli.pairs import read_positions, spatial
+from romacli.pairs.positions import read_positions
+from romacli.pairs.spatial import spatial
 from romacli.types import PairList
 from romacli.words import counted, counted_of, first_few
 

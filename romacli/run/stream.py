@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -79,16 +79,12 @@ class RecordThread:
         self._queue.put(results)
 
     def _run(self) -> None:
-        for results in self._batches():
+        for results in iter(self._queue.get, None):
             if self._error is None:
                 try:
                     self._append(results)
                 except BaseException as error:
                     self._error = error
-
-    def _batches(self) -> Iterator[Sequence[tuple[Pair, PairResult]]]:
-        while (results := self._queue.get()) is not None:
-            yield results
 
     def _raise(self) -> None:
         if self._error is not None:

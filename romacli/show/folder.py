@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from romacli.errors import InputError, StoreError
 from romacli.names import nearest_name, spelled
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.store.history import Run, photographs_of, read_runs
 from romacli.store.images import read_images
 from romacli.store.journal import Journal

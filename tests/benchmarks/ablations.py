@@ -27,8 +27,9 @@ from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
 from romacli.matchers.memory import keep_freed_memory
 from romacli.networks.mini import COARSE_STRIDE, MiniConfig, read_mini
-from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs import SyntheticPair, sample_pair
+from romacli.synthetic.textures import Textures
 from romacli.train.loop import train_step
 from romacli.train.losses import mini_loss
 from romacli.train.mini import MiniTrainable

@@ -24,7 +24,7 @@ import render_scene  # noqa: E402
 
 from romacli.eval.cloud import extent_of, nearest, read_cloud  # noqa: E402
 from romacli.store.layout import Layout  # noqa: E402
-from romacli.synthetic import render_view  # noqa: E402
+from romacli.synthetic.scenes import render_view  # noqa: E402
 
 DEPTH_TOLERANCE = 0.01
 

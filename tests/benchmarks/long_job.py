@@ -26,7 +26,7 @@ import numpy as np
 from support.homography import image_digest
 from support.plane_matcher import NODES, environment
 
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.store.history import read_runs
 from romacli.types import PairList
 

@@ -18,8 +18,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from romacli.geometry.warp import cell_centres, encode_targets
-from romacli.synthetic import Camera, TexturedPlane, render_view
-from romacli.synthetic.scenes import View, inverse_depth_of
+from romacli.synthetic.scenes import Camera, TexturedPlane, View, inverse_depth_of, render_view
 from romacli.synthetic.textures import bricks, cells, clutter, facade, noise
 from romacli.types import CompactWarp, Rejected
 

@@ -16,8 +16,8 @@ from PIL.ExifTags import IFD, Base
 from visitor_scenes import SIZES, SUPERSAMPLING, face, render_scene
 
 from romacli.colmap.poses import Pose
-from romacli.synthetic import Camera, TexturedPlane, render_view
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view
 from romacli.synthetic.textures import bricks, cells, clutter, facade, noise
 
 Array = np.ndarray

@@ -33,10 +33,10 @@ from romacli.refine.align import align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
 from romacli.refine.tracks import Links
-from romacli.synthetic import SyntheticPair, Textures
-from romacli.synthetic.pairs import photograph_twice
+from romacli.synthetic.pairs import SyntheticPair, photograph_twice
 from romacli.synthetic.photometric import photograph
 from romacli.synthetic.scenery import deep_scene, flat_scene
+from romacli.synthetic.textures import Textures
 from romacli.types import CompactWarp, DenseMatch, Size
 
 SIDE = 320

@@ -12,10 +12,10 @@ import numpy as np
 from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph
-from romacli.synthetic import SyntheticPair, Textures
-from romacli.synthetic.pairs import photograph_twice
+from romacli.synthetic.pairs import SyntheticPair, photograph_twice
 from romacli.synthetic.photometric import photograph
 from romacli.synthetic.scenery import deep_scene, flat_scene
+from romacli.synthetic.textures import Textures
 
 OPTIONS = RefineOptions()
 SIZE_PX = 640

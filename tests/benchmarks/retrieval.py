@@ -17,7 +17,8 @@ import numpy as np
 import retrieval_scenes as scenes
 
 from romacli.matchers.registry import load_matcher
-from romacli.pairs import RetrievalOptions, retrieve, sequential
+from romacli.pairs.retrieval import RetrievalOptions, retrieve
+from romacli.pairs.sequential import sequential
 from romacli.types import PairList
 
 PER_IMAGE = (3, 5, 10, 20)

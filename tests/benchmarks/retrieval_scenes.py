@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.images.decode import read_image
-from romacli.mapping.views import read_observations
+from romacli.mapping.views import read_points_seen
 from romacli.synthetic.scenes import Camera, TexturedPlane, render_view, warp_between
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
@@ -62,7 +62,7 @@ def rendered_walk(seed: int, views: int) -> Collection:
 
 def photographs(folder: Path, model: Path) -> Collection:
     """The photographs of a folder that are registered in a model."""
-    seen = read_observations(model)
+    seen = read_points_seen(model)
     names = tuple(sorted(seen))
     overlap = np.zeros((len(names), len(names)))
     for i, first in enumerate(names):

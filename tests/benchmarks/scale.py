@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.pairs import read_pairs, write_pairs
+from romacli.pairs.listfile import read_pairs, write_pairs
 from romacli.run.options import Shard
 from romacli.run.schedule import plan
 from romacli.run.shard import order_of_work, piece

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from romacli.synthetic import Camera, TexturedPlane, render_view
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view
 from romacli.synthetic.textures import bricks, clutter, facade
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))

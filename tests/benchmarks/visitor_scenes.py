@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from romacli.colmap.poses import Pose
-from romacli.synthetic import Camera, TexturedPlane, render_view
 from romacli.synthetic.photometric import photograph
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view
 from romacli.synthetic.textures import bricks, cells, clutter, facade, noise
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))

@@ -23,7 +23,7 @@ from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers import registry
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile, MatchesFile

@@ -17,8 +17,9 @@ from romacli.eval.certainty import Reliability
 from romacli.eval.relative_pose import PoseResult
 from romacli.eval.statistics import Interval
 from romacli.eval.synthetic import ValidationResult
-from romacli.synthetic import Textures, render_view
 from romacli.synthetic.scenery import deep_scene
+from romacli.synthetic.scenes import render_view
+from romacli.synthetic.textures import Textures
 
 SIDE = 320
 

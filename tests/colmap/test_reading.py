@@ -17,7 +17,7 @@ from romacli.errors import InputError, StoreError
 from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
-from romacli.mapping.views import read_observations, read_views
+from romacli.mapping.views import read_points_seen, read_views
 
 
 def test_a_model_is_read_as_arrays(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_names_with_blanks_are_whole_in_text_models(tmp_path: Path) -> None:
     model = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0")
     model.write_text(text)
     assert set(read_model(text).poses) == {*names}
-    assert read_poses(text).keys() == read_views(text).keys() == read_observations(text).keys() == {*names}
+    assert read_poses(text).keys() == read_views(text).keys() == read_points_seen(text).keys() == {*names}
     infos = [ImageInfo(name, SIZE) for name in names]
     assert set(known_cameras(text, infos)[1]) == {*names}
     whole = (text / "images.txt").read_text()

@@ -22,7 +22,8 @@ from romacli.networks.backbones.vgg import VGG19
 from romacli.networks.mini import pixel_grid
 from romacli.networks.parts.residual import ResNet50
 from romacli.networks.xfeat import XFeatDetector
-from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.pairs import sample_pair
+from romacli.synthetic.textures import Textures
 
 CELLS, SIDE = 12, 96
 

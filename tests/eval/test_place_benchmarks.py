@@ -34,7 +34,7 @@ from romacli.eval.benchmarks.places.matfile import read_matrix
 from romacli.eval.benchmarks.solvers import EssentialSolver, PosedTruth
 from romacli.geometry.epipolar import rotation_angle_deg
 from romacli.matchers.registry import MATCHERS
-from romacli.synthetic import Camera
+from romacli.synthetic.scenes import Camera
 from romacli.types import MatcherSpec
 
 QUERY, FLOOR = "query/iphone7/IMG_1.JPG", "database/cutouts/DUC1/024"

@@ -75,5 +75,5 @@ def test_an_empty_list_a_missing_list_and_a_missing_folder_are_refused(folder, t
 def test_text_in_another_encoding_is_refused(folder):
     path = folder.parent / "latin.txt"
     path.write_bytes(LINE.replace("a.jpg", "ä.jpg").encode("latin-1"))
-    with pytest.raises(PairsError, match="not UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8"):
         read_pose_list(path, folder)

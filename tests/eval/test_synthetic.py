@@ -15,7 +15,8 @@ from romacli.eval.synthetic import (
     validation_textures,
 )
 from romacli.networks.mini import Mini, MiniConfig
-from romacli.synthetic import SyntheticPair, Textures
+from romacli.synthetic.pairs import SyntheticPair
+from romacli.synthetic.textures import Textures
 from romacli.types import DenseMatch
 
 

@@ -17,7 +17,7 @@ from romacli.eval.throughput import Bench, Compared, Run, spread
 from romacli.images.listing import list_images
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_seeded
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.run.options import MatchOptions
 from romacli.types import ImageList, PairList
 

@@ -5,7 +5,7 @@ import pytest
 from support.planar_views import views_along_plane
 
 from romacli.eval.two_view import correspondences, is_verified, judge_unrelated, unrelated_pictures
-from romacli.synthetic import Textures
+from romacli.synthetic.textures import Textures
 from romacli.types import Correspondences, Features, Rejected
 
 NAMES = ("view0.jpg", "view1.jpg")

@@ -30,7 +30,7 @@ from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.hloc import HlocSources, HlocSummary, derive_hloc
 from romacli.job.reaggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.progress import Silent
 from romacli.refine import photograph
 from romacli.refine.options import RefineOptions

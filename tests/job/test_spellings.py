@@ -29,7 +29,7 @@ from romacli.pairing.database import DatabaseOptions
 from romacli.pairing.model import CovisibleOptions, PosesOptions
 from romacli.pairing.sources import choose_pairs
 from romacli.pairing.spatial import SpatialOptions
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.store.global_features import GlobalFeature, GlobalFeaturesFile, write_global_features

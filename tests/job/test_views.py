@@ -10,7 +10,7 @@ from support.plane import SIZE, photograph_plane
 
 from romacli.job.outputs.hloc import HlocSources, derive_hloc
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.progress import Silent
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions

@@ -16,7 +16,7 @@ from romacli.images.listing import list_images
 from romacli.pairing.describe import Describer
 from romacli.pairing.kept import match_kept
 from romacli.pairing.preselect import preselect
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.progress import Silent
 from romacli.run.options import MatchOptions
 from romacli.types import Features, PreparedImage, Rejected

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romacli.errors import UsageError
-from romacli.pairs import clusters, exhaustive, sequential
+from romacli.pairs.covisible import clusters
+from romacli.pairs.exhaustive import exhaustive
+from romacli.pairs.sequential import sequential
 
 
 def steps_of(pairs, names):

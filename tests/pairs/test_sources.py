@@ -12,19 +12,15 @@ from support.small_scene import look_at
 
 from romacli.errors import InputError, UsageError
 from romacli.geometry.globe import chord_m, to_metres
-from romacli.pairs import (
-    Frustum,
-    RetrievalOptions,
-    covisible,
-    exhaustive,
-    merge,
-    posed,
-    read_positions,
-    retrieve,
-    sequential,
-    spatial,
-)
 from romacli.pairs import nearest as nearest_module
+from romacli.pairs.covisible import covisible
+from romacli.pairs.exhaustive import exhaustive
+from romacli.pairs.merge import merge
+from romacli.pairs.poses import Frustum, posed
+from romacli.pairs.positions import read_positions
+from romacli.pairs.retrieval import RetrievalOptions, retrieve
+from romacli.pairs.sequential import sequential
+from romacli.pairs.spatial import spatial
 from romacli.types import PairList
 
 

@@ -7,9 +7,9 @@ import pytest
 from romacli.refine.align import Alignment, align
 from romacli.refine.options import RefineOptions
 from romacli.refine.photograph import Photograph, levels_of
-from romacli.synthetic import SyntheticPair, Textures
-from romacli.synthetic.pairs import photograph_twice
+from romacli.synthetic.pairs import SyntheticPair, photograph_twice
 from romacli.synthetic.scenery import deep_scene, flat_scene
+from romacli.synthetic.textures import Textures
 from romacli.types import Size
 
 OPTIONS = RefineOptions()

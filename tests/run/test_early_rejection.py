@@ -13,7 +13,7 @@ from support.told import Told
 
 from romacli.eval.throughput import Bench
 from romacli.matchers.matcher import StagedMatcher, StartedPair
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.run.match import MatchSummary, match_images
 from romacli.run.options import MatchOptions
 from romacli.types import CompactWarp, Features, ImageList, Pair, PairList, PairResult, Rejected

@@ -13,7 +13,7 @@ from support.told import Told
 from romacli.errors import BusyError, PartialError, UsageError
 from romacli.geometry.coordinates import to_colmap_pixels
 from romacli.matchers.memory import cache_bytes
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.stop import Stopped, StopRequest

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from romacli.errors import StoreError, UsageError
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.run.options import Shard, parse_shard
 from romacli.run.schedule import plan
 from romacli.run.shard import order_of_work, piece, record_capacity, recorded_capacity, shard_work

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from romacli.errors import RomacliError, StoreError
-from romacli.pairs import read_pairs
+from romacli.pairs.listfile import read_pairs
 from romacli.store.hloc import FeaturesFile, MatchesFile, write_features, write_matches
 from romacli.store.images import read_images
 from romacli.store.journal import Journal, JournalWriter

@@ -15,7 +15,7 @@ from support.rendered import SceneMatcher
 
 from romacli.geometry.turns import turn_image, turn_points
 from romacli.images.decode import read_image
-from romacli.synthetic import render_view, warp_between
+from romacli.synthetic.scenes import render_view, warp_between
 
 LISTS = ("0015_0.1_0.3", "0015_0.3_0.5", "0022_0.1_0.3", "0022_0.3_0.5", "0022_0.5_0.7")
 SEEDS = (1, 3)

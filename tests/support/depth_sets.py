@@ -10,8 +10,9 @@ import cv2
 import h5py
 import numpy as np
 
-from romacli.synthetic import Camera, TexturedPlane, Textures, render_view
 from romacli.synthetic.scenery import deep_scene
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view
+from romacli.synthetic.textures import Textures
 
 PHOTOGRAPH = (320, 240)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from romacli.colmap.poses import Pose
 from romacli.geometry.warp import cell_centres, encode_targets
-from romacli.pairs import write_pairs
+from romacli.pairs.listfile import write_pairs
 from romacli.store.journal import JournalWriter
 from romacli.store.layout import Layout
 from romacli.store.manifest import fingerprint, write_manifest

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from romacli.geometry.coordinates import from_colmap_pixels
 from romacli.matchers.compact import CompactOptions, compact
-from romacli.synthetic import Camera, TexturedPlane, render_view, warp_between
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view, warp_between
 from romacli.types import Correspondences, DenseMatch, Features, PairResult, PreparedImage, Rejected
 
 

@@ -13,7 +13,7 @@ from support.depth_sets import photograph, pose, scene
 from support.rendered import SceneMatcher
 
 from romacli.store.ply import write_ply
-from romacli.synthetic import Camera, TexturedPlane
+from romacli.synthetic.scenes import Camera, TexturedPlane
 
 SIZE = (320, 240)
 METRES = 0.02  # per unit of the rendered scenes, so that exact warps of small images are accurate to a centimetre

@@ -11,7 +11,7 @@ from romacli.job.job import Job
 from romacli.job.matching import run_job
 from romacli.job.options import JobOptions
 from romacli.job.reaggregate import ReaggregateOptions
-from romacli.pairs import exhaustive
+from romacli.pairs.exhaustive import exhaustive
 from romacli.progress import Progress, Silent
 from romacli.refine.options import RefineOptions
 from romacli.stop import StopRequest

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from romacli.synthetic import SyntheticPair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs import SyntheticPair
 
 
 def test_stacked_holds_a_then_b_with_warps_from_edge_to_edge():

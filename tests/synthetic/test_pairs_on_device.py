@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from romacli.geometry.coordinates import to_colmap_pixels
-from romacli.synthetic import Textures
 from romacli.synthetic.pairs_on_device import render_pairs, sample_pairs
 from romacli.synthetic.rasterise import Atlas
+from romacli.synthetic.textures import Textures
 
 SIZE, COUNT = 96, 12
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from romacli.geometry.coordinates import to_colmap_pixels
-from romacli.synthetic import Textures
 from romacli.synthetic.pairs import photograph_twice
 from romacli.synthetic.rasterise import Atlas, render, view_table, warps
 from romacli.synthetic.scenery import deep_scene, flat_scene
 from romacli.synthetic.scenes import render_view
 from romacli.synthetic.school import CHANGED, ORDINARY
+from romacli.synthetic.textures import Textures
 
 SIZE = 112
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from romacli.synthetic import Camera, TexturedPlane, render_view, warp_between
+from romacli.synthetic.scenes import Camera, TexturedPlane, render_view, warp_between
 
 SIZE = (64, 48)
 INTRINSICS = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from romacli.synthetic import Camera, TexturedPlane, Textures, sample_pair
-from romacli.synthetic.pairs import photograph_twice, unrelated_textures
+from romacli.synthetic.pairs import photograph_twice, sample_pair, unrelated_textures
 from romacli.synthetic.photometric import photograph
 from romacli.synthetic.scenery import deep_scene, flat_scene
+from romacli.synthetic.scenes import Camera, TexturedPlane
 from romacli.synthetic.school import CHANGED, HARD, ORDINARY, school_of
+from romacli.synthetic.textures import Textures
 
 SIZE = 96
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from romacli.errors import UsageError, WeightsError
 from romacli.eval.synthetic import matched_share
 from romacli.networks.matcha import FusionConfig
-from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.pairs import sample_pair
+from romacli.synthetic.textures import Textures
 from romacli.train import record, state
 from romacli.train.data import source
 from romacli.train.fusion import FusionTrainable, read_fusion

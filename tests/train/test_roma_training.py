@@ -14,7 +14,8 @@ from romacli.eval.synthetic import evaluate_matcher, validation_pairs
 from romacli.matchers.adapters import roma
 from romacli.networks.roma import RoMa
 from romacli.networks.weights import read_state_dict
-from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.pairs import sample_pair
+from romacli.synthetic.textures import Textures
 from romacli.train import loop, record, state
 from romacli.train.data import source
 from romacli.train.loop import train

@@ -15,7 +15,8 @@ from support.tiny_mini import TINY
 from romacli.errors import InputError, RomacliError, StoreError, UsageError
 from romacli.networks.mini import MiniConfig, load_mini, read_mini
 from romacli.networks.weights import sha256_of
-from romacli.synthetic import Textures, sample_pair
+from romacli.synthetic.pairs import sample_pair
+from romacli.synthetic.textures import Textures
 from romacli.train import loop, record, state
 from romacli.train.data import source
 from romacli.train.data.stream import batches

@@ -72,7 +72,7 @@ def bench(flags: BenchOptions, matcher: MatcherChoice, talk: TalkOptions) -> Non
     from romacli.eval.throughput import bench as measure
     from romacli.images.listing import list_images
     from romacli.matchers.registry import load_matcher, load_seeded
-    from romacli.pairs import exhaustive
+    from romacli.pairs.exhaustive import exhaustive
     from romacli.types import ImageList
 
     if flags.seeded_weights and matcher.matcher.weights is not None:

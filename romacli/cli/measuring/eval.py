@@ -12,6 +12,7 @@ import typer
 
 from romacli.cli.console import Console, print_report
 from romacli.cli.options import TalkOptions, takes
+from romacli.disk import check_writable, written_whole
 from romacli.errors import UsageError
 from romacli.eval.features.options import StudyOptions
 from romacli.keypoints.options import AggregateOptions, Method
@@ -20,7 +21,6 @@ from romacli.options import Option
 
 if TYPE_CHECKING:
     from romacli.eval.relative_pose import PairScore, PoseResult
-    from romacli.eval.statistics import Interval
     from romacli.eval.synthetic import Recipe, ValidationResult
     from romacli.matchers.matcher import Matcher
 
@@ -154,7 +154,8 @@ def synthetic(flags: SyntheticOptions, chosen: MatcherChoice, talk: TalkOptions)
     from romacli.matchers.registry import matcher_named
 
     recipe = _recipe(flags)
-    _check_writable(flags.output)
+    if flags.output:
+        check_writable(flags.output)
     matcher = _matcher(chosen)
     if not isinstance(matcher, DenseMatcher):
         raise UsageError(
@@ -250,7 +251,8 @@ def pairs(flags: PairsOptions, chosen: MatcherChoice, talk: TalkOptions) -> None
     from romacli.eval.relative_pose import PoseOptions, evaluate_pairs, summarise
 
     listed = read_pose_list(flags.pose_list, flags.images)
-    _check_writable(flags.output)
+    if flags.output:
+        check_writable(flags.output)
     matcher = _matcher(chosen)
     options = PoseOptions(max_error_px=flags.max_error, ransac_seeds=flags.ransac_seeds, seed=flags.seed)
     aggregate = AggregateOptions(method=flags.method, seed=flags.seed)
@@ -386,7 +388,8 @@ def _pose_table(result: PoseResult, count: int, seeds: int) -> str:
     lines = [f"{count} pairs, {seeds} RANSAC seeds", "", f"{'':14}{'AUC':>8}{'95 % interval':>18}{'shuffled':>10}"]
     for threshold, area in result.auc.items():
         title, control = f"at {threshold:g} deg", _number(result.shuffled_auc[threshold].mean)
-        lines.append(f"{title:14}{_number(area.mean):>8}{_bounds(area):>18}{control:>10}")
+        bounds = f"{_number(area.low)} to {_number(area.high)}"
+        lines.append(f"{title:14}{_number(area.mean):>8}{bounds:>18}{control:>10}")
     return "\n".join(
         [
             *lines,
@@ -408,24 +411,11 @@ def _pose_rows(score: PairScore, first_seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _bounds(area: Interval) -> str:
-    return f"{_number(area.low)} to {_number(area.high)}"
-
-
 def _number(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
 
 
-def _check_writable(path: Path | None) -> None:
-    from romacli.disk import check_writable
-
-    if path is not None:
-        check_writable(path)
-
-
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from romacli.disk import written_whole
-
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0] if rows else ())
         writer.writeheader()

@@ -69,7 +69,7 @@ class EssentialSolver:
         from romacli.geometry.epipolar import relative_pose_error
 
         truth: PosedTruth = task.truth
-        scales = [self._scale(size) for size in task.sizes]
+        scales = [self.px / (max(size) if self.side == "long" else min(size)) for size in task.sizes]
         Ks = [scale * K for scale, K in zip(scales, truth.intrinsics, strict=True)]
         rays0, rays1 = (
             _undistorted(
@@ -85,9 +85,6 @@ class EssentialSolver:
             *found, true_rotation=truth.rotation, true_translation=truth.translation
         )
         return (max(rotation, min(direction, 180 - direction)),)
-
-    def _scale(self, size: Size) -> float:
-        return self.px / (max(size) if self.side == "long" else min(size))
 
     def _pose(self, rays0: np.ndarray, rays1: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray] | None:
         """The pose, from any of the matrices found, with the most points in front of both cameras."""

@@ -95,7 +95,6 @@ def _dinov2(name: str, file: Path | None, seed: int) -> FeatureMap:
     )
     network = DINOv2(config)
     load_strictly(network, state, str, what="DINOv2")
-    network.eval()
     return FeatureMap(name, patch, lambda images: network(normalise(images)).float())
 
 
@@ -123,4 +122,3 @@ def _load(network: nn.Module, file: Path, what: str, *, prefix: str = "", rename
     wanted = set(network.state_dict())
     found = {renamed + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     load_strictly(network, {key: value for key, value in found.items() if key in wanted}, str, what=what)
-    network.eval()

@@ -19,8 +19,9 @@ from romacli.eval.features.options import StudyOptions
 from romacli.eval.synthetic import COARSE_LIMIT, validation_pairs, validation_textures
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.networks.mini import pixel_grid
-from romacli.synthetic import SyntheticPair, Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs import SyntheticPair, sample_pair
+from romacli.synthetic.textures import Textures
 
 PROCEDURAL = 40
 _SIDE = 448  # px, side at which errors are measured, as in the paper

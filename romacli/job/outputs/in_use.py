@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.database import is_ours
-from romacli.colmap.reading import read_keypoints, read_observations
+from romacli.colmap.reading import read_keypoints, read_model_keypoints
 from romacli.errors import InputError, StoreError, UsageError
 from romacli.job.masks import JobMasks
 from romacli.job.outputs.origins import made_with
@@ -107,7 +107,7 @@ def keypoints_in_use(layout: Layout) -> KeypointsInUse:
                 in_use, by = {**read_keypoints(path), **in_use}, by or path.name
     for folder in sorted(layout.sparse.glob("[0-9]*")) if not in_use else ():
         with suppress(InputError):
-            in_use, by = {**read_observations(folder), **in_use}, layout.sparse.name
+            in_use, by = {**read_model_keypoints(folder), **in_use}, layout.sparse.name
     in_use = {name: xy for name, xy in in_use.items() if len(xy)}
     try:
         with FeaturesFile(layout.features) as file:

@@ -82,7 +82,7 @@ class MatchaDescriber:
         F_s, F_g = (maps.float() for maps in parts.fusion(c.to(self._dtype), f.to(self._dtype)))
         if dino is None:
             return F.normalize(F_s if semantic else F_g, dim=1)
-        return merge(F_g, F_s, dino, mode="semantic" if semantic else "default")
+        return merge(F_g, F_s, dino, semantic=semantic)
 
     def _unfused(self, dift: Dift, image: Tensor, dino: Tensor | None, seed: int, *, semantic: bool) -> Tensor:
         """Raw features. With DINOv2's, which the paper's rule cannot merge with both, these are appended whole."""

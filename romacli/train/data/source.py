@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from romacli.synthetic import Textures, sample_pair
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.pairs import sample_pair
 from romacli.synthetic.pairs_on_device import PairTable, render_pairs, sample_pairs
 from romacli.synthetic.rasterise import Atlas
 from romacli.synthetic.school import REPEATED, school_of
+from romacli.synthetic.textures import Textures
 from romacli.train.options import TrainOptions
 from romacli.train.trainable import Batch, moved
 

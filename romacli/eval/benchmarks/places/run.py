@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from romacli.colmap.intrinsics import camera_of_model
-from romacli.disk import written_whole
+from romacli.disk import write_whole
 from romacli.errors import PartialError, UsageError
 from romacli.eval.benchmarks.asked import Sampler
 from romacli.eval.benchmarks.benchmark import Task
@@ -101,5 +101,4 @@ def write_poses(record: Record, tasks: Sequence[Task]) -> None:
         for task in tasks
         if record.errors[task.names]
     ]
-    with written_whole(folder / POSES) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_whole(folder / POSES, "".join(lines))
