@@ -37,15 +37,6 @@ def parse_camera_params(text: str) -> tuple[float, ...]:
         raise UsageError(f"--camera-params {text!r} must be numbers separated by commas.") from error
 
 
-def parse_rigs(text: str) -> RigFile:
-    """Read the file of `--rig-config`.
-
-    Raises:
-        InputError: as from `read_rigs`.
-    """
-    return read_rigs(Path(text))
-
-
 @dataclass(frozen=True)
 class CameraOptions:
     """How photographs share cameras. `params` are given by the user and apply to every image.
@@ -84,7 +75,7 @@ class CameraOptions:
             "simultaneously. Only --mapper global can do without the poses within the rig.",
             metavar="FILE",
             name="rig-config",
-            parse=parse_rigs,
+            parse=lambda text: read_rigs(Path(text)),
         ),
     ] = None
 

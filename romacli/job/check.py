@@ -46,10 +46,6 @@ class CheckSummary:
     missing: Sequence[Pair]
     findings: Sequence[Finding]
 
-    @property
-    def unrepaired(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.is_repaired]
-
 
 def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bool = False) -> CheckSummary:
     """Verify every file of a job; with `mend`, repair what is possible.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from romacli.progress import Progress
 from romacli.stop import StopRequest
@@ -27,7 +27,5 @@ def hold(layout: Layout, progress: Progress, stop: StopRequest, work: Work | Non
 @contextmanager
 def hold_job(layout: Layout, progress: Progress, stop: StopRequest) -> Iterator[None]:
     """Hold the folder if it is a job's; other tools' files may be in read-only folders."""
-    with ExitStack() as stack:
-        if layout.manifest.exists():
-            stack.enter_context(hold(layout, progress, stop))
+    with hold(layout, progress, stop) if layout.manifest.exists() else nullcontext():
         yield

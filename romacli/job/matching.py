@@ -68,7 +68,11 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                         counts.update(pairs=run.run, encodes=run.encodes)
                         counts.update({f"{dtype} pairs": count for dtype, count in run.run_in.items()})
                 if run.flat:
-                    progress.warn(_about_flat(sorted(run.flat)))
+                    progress.warn(
+                        f"{counted(len(run.flat), 'photograph is', 'photographs are')} a single flat colour: "
+                        f"{first_few(sorted(run.flat))}. Such photographs cannot be matched; check them, or leave "
+                        "them out."
+                    )
             if job.options.shard is None:
                 _try_more(job, run, lease, progress, stop)
         with job.journal() as journal:
@@ -275,13 +279,6 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
             except ImageError as error:
                 progress.warn(str(error))
     return sizes
-
-
-def _about_flat(names: Sequence[str]) -> str:
-    return (
-        f"{counted(len(names), 'photograph is', 'photographs are')} a single flat colour: {first_few(names)}. Such "
-        "photographs cannot be matched; check them, or leave them out."
-    )
 
 
 def _nothing_matched(summary: MatchSummary) -> str:

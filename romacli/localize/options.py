@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from romacli.colmap.options import parse_rigs
-from romacli.colmap.rigs import RigFile
+from romacli.colmap.rigs import RigFile, read_rigs
 from romacli.options import Choice, Option, Panel
 
 
@@ -63,7 +62,7 @@ class LocalizeOptions:
             "prefixes were taken simultaneously and share one rig pose.",
             metavar="FILE",
             name="rig-config",
-            parse=parse_rigs,
+            parse=lambda text: read_rigs(Path(text)),
         ),
     ] = None
     max_error: Annotated[

@@ -62,7 +62,7 @@ def figures(summary: Summary, model: Model | None) -> dict[str, str]:
         made["keypoints"] = _keypoints(go, summary)
         made["tracks"] = _tracks(go, summary)
     if model is not None and model.poses:
-        upright = _upright(model)
+        upright = _Upright(model.poses, model.xyz)
         made["above"] = _above(go, model, upright)
         made["cloud"] = _cloud(go, model, upright)
     for name, figure in made.items():
@@ -143,6 +143,7 @@ def _graph(go: Any, summary: Summary) -> Any:
     ends = np.array([(summary.pairs[k].one, summary.pairs[k].other) for k in drawn], int).reshape(-1, 2)
     weights = np.array([strengths[k] for k in drawn], int)
     xy = _positions(len(summary.images), ends, weights)
+    unit = "inliers" if summary.verified else "matches" if summary.tracks is not None else "% overlap"
     figure = go.Figure()
     for some, (colour, width) in zip(np.array_split(np.arange(len(drawn)), 4), _EDGE_STYLES, strict=True):
         if not len(some):
@@ -152,7 +153,7 @@ def _graph(go: Any, summary: Summary) -> Any:
             mode="lines",
             line={"color": colour, "width": width},
             hoverinfo="skip",
-            name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {_unit(summary)}",
+            name=f"{weights[some[0]]:,} to {weights[some[-1]]:,} {unit}",
         )
     text = [
         f"{image.name}<br>{image.matched} of {image.pairs} pairs matched<br>{image.in_tracks:,} keypoints in tracks"
@@ -182,10 +183,6 @@ def _strength(summary: Summary, pair: PairRow) -> int:
     if summary.tracks is None:
         return max(1, round(100 * (pair.overlap or 0)))
     return pair.matches if pair.inliers is None else pair.inliers
-
-
-def _unit(summary: Summary) -> str:
-    return "inliers" if summary.verified else "matches" if summary.tracks is not None else "% overlap"
 
 
 def _positions(count: int, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -309,10 +306,6 @@ class _Upright:
     def points(self, xyz: np.ndarray) -> np.ndarray:
         """Points (N, 3) in the upright frame."""
         return np.asarray((xyz - self._middle) @ self._turn.T, np.float32)
-
-
-def _upright(model: Model) -> _Upright:
-    return _Upright(model.poses, model.xyz)
 
 
 def _chosen(model: Model, upright: _Upright, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -67,7 +68,8 @@ class LocalPool:
 
     def _start(self, worker: int) -> tuple[SpawnProcess, Connection]:
         ours, theirs = _SPAWN.Pipe()
-        setup = self._setup.on(self._devices[worker % len(self._devices)])
+        device = self._devices[worker % len(self._devices)]
+        setup = replace(self._setup, matcher=replace(self._setup.matcher, device=device))
         threads = max(1, (os.cpu_count() or 1) // self.size)
         process = _SPAWN.Process(target=_work, args=(setup, theirs, threads), name=f"romacli-{worker}")
         process.start()

@@ -32,10 +32,6 @@ class WorkerSetup:
     retries: tuple[str, ...]
     expected: int
 
-    def on(self, device: str) -> WorkerSetup:
-        """This setup on another device."""
-        return replace(self, matcher=replace(self.matcher, device=device))
-
     def sharing(self, processes: int) -> WorkerSetup:
         """This setup on devices shared by this many processes."""
         return replace(self, match=replace(self.match, processes=processes))

@@ -31,7 +31,7 @@ PARTS: tuple[Part, ...] = ("matches", "warp")
 _PANEL_HEIGHT = 900  # px that both photographs are resized to; sufficient for prints at 300 dpi
 _ROW_WIDTH = 3600
 _GAP = 18  # px between the two
-_WIDTH_INCHES = 12.0
+_WIDTH_INCHES, _DPI = 12.0, 150
 _TITLE_INCHES = 0.55
 _CAPTION_INCHES = 0.25
 _BAR_INCHES = 0.9  # for the colour bar and its numbers
@@ -47,29 +47,18 @@ class PictureOptions:
 
     parts: tuple[Part, ...] = PARTS
     num_lines: int = 150
-    width_px: int = 1800
 
 
-def save_picture(view: PairView, path: Path, options: PictureOptions = PictureOptions()) -> None:
-    """Draw a pair into a file whose suffix gives the format, by default PNG.
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure into a file whose suffix gives the format, by default PNG.
 
     Raises:
         UsageError: the format is not supported.
-        InputError: matplotlib is not installed.
         StoreError: the file cannot be written.
-    """
-    write_figure(draw(view, options), path, options.width_px / _WIDTH_INCHES)
-
-
-def write_figure(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure to a file, as `save_picture` does.
-
-    Raises:
-        UsageError, StoreError: as from `save_picture`.
     """
     try:
         with written_whole(path) as temporary:
-            figure.savefig(temporary, dpi=dpi, format=path.suffix[1:] or "png")
+            figure.savefig(temporary, dpi=_DPI, format=path.suffix[1:] or "png")
     except ValueError as error:
         raise UsageError(f"{path} has an unsupported format: {error}. Use .png, .jpg, .pdf or .svg.") from error
 

@@ -14,13 +14,12 @@ from romacli.store.localized import QueryPoints, read_localized, read_points
 from romacli.words import counted, counted_of, first_few
 
 from .folder import meant_by
-from .picture import matplotlib_here, shortened, write_figure
+from .picture import matplotlib_here, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_WIDTH_INCHES, _DPI = 12.0, 150
-_TITLE_INCHES, _BAR_INCHES = 0.55, 0.9
+_WIDTH_INCHES, _TITLE_INCHES, _BAR_INCHES = 12.0, 0.55, 0.9
 _INLIERS, _OUTLIERS = "viridis", "red"
 # Reprojection errors above this quantile share the last colour.
 _SHOWN_ERRORS = 0.98
@@ -67,19 +66,12 @@ def view_of_query(folder: Path, query: str, images: Path | None = None) -> Query
     return QueryView(name, read_image(photograph), points, note)
 
 
-def save_query(view: QueryView, path: Path, *, with_outliers: bool = True) -> None:
-    """Draw a query into a file whose suffix gives the format, by default PNG.
+def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
+    """The photograph with inliers at their projections, coloured by error, and outliers linked to theirs.
 
     Raises:
-        UsageError: the format is not supported.
         InputError: matplotlib is not installed.
-        StoreError: the file cannot be written.
     """
-    write_figure(draw_query(view, with_outliers=with_outliers), path, _DPI)
-
-
-def draw_query(view: QueryView, *, with_outliers: bool = True) -> Figure:
-    """The photograph with inliers at their projections, coloured by error, and outliers linked to theirs."""
     library = matplotlib_here()
     height, width = view.image.shape[:2]
     row = (_WIDTH_INCHES - _BAR_INCHES) * height / width

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.errors import InputError
 from romacli.geometry.warp import cell_centres
-from romacli.show.picture import PictureOptions, _Panel, draw, moved, save_picture
+from romacli.show.picture import PictureOptions, _Panel, draw, moved, write_figure
 from romacli.show.view import PairView, inliers_of, view_in_job, view_of_match
 from romacli.store.layout import Layout
 from romacli.store.localized import QueryPoints, write_localized, write_points
@@ -126,7 +126,7 @@ def test_the_command_matches_two_files_now(job: tuple[Layout, PlanePhotographs],
     root = job[1].root
     result = show(root / PAIR[0], root / PAIR[1], "-o", tmp_path / "now.png", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert cv2.imread(str(tmp_path / "now.png")).shape[1] == PictureOptions().width_px
+    assert cv2.imread(str(tmp_path / "now.png")).shape[1] == 1800
 
 
 def test_what_is_missing_is_said(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_picture_of_no_matches_is_drawn(tmp_path: Path) -> None:
     none = Correspondences(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     images = np.zeros((20, 900, 3), np.uint8), np.zeros((700, 30, 3), np.uint8)
     view = PairView(("$a_1$.png", "x" * 200), images, None, none, "weight", "rejected, overlap 0.001")
-    save_picture(view, tmp_path / "none.png")
+    write_figure(draw(view), tmp_path / "none.png")
     assert (tmp_path / "none.png").exists()
 
 

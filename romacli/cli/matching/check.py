@@ -38,7 +38,7 @@ def check(job: CheckOptions, talk: TalkOptions) -> None:
         summary = check_job(Layout(job.job), console, stop, mend=job.repair)
         for sentence in sentences(summary):
             console.warn(sentence)
-        left = len(summary.unrepaired)
+        left = sum(not finding.is_repaired for finding in summary.findings)
         console.result(
             {
                 "files": summary.files,

@@ -36,7 +36,8 @@ def list_models(talk: TalkOptions) -> None:
     from romacli.matchers.registry import matchers
 
     rows = [_row(spec.name) for spec in matchers().values()]
-    lines = (f"{row['name']:14} {_state(row):12} {row['summary']}" for row in rows)
+    states = ("ready" if row["ready"] else "to install" if row["install"] else "to download" for row in rows)
+    lines = (f"{row['name']:14} {state:12} {row['summary']}" for row, state in zip(rows, states, strict=True))
     print_report({"models": rows}, "\n".join(lines), talk)
 
 
@@ -129,10 +130,6 @@ def _row(name: str) -> dict[str, Any]:
         "defaults": _defaults(spec.defaults) if spec.defaults else {},
         "note": spec.note,
     }
-
-
-def _state(row: dict[str, Any]) -> str:
-    return "ready" if row["ready"] else "to install" if row["install"] else "to download"
 
 
 def _defaults(defaults: Defaults) -> dict[str, Any]:

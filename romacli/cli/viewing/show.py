@@ -67,7 +67,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
     With a job folder the job's stored results are drawn; without one, the two photographs are matched now.
     """
-    from romacli.show.picture import PARTS, PictureOptions, save_picture
+    from romacli.show.picture import PARTS, PictureOptions, draw, write_figure
     from romacli.show.view import inliers_of
 
     chosen = tuple(part for part, wanted in zip(PARTS, (flags.matches, flags.warp), strict=True) if wanted)
@@ -81,7 +81,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
         if flags.inliers:
             view = inliers_of(view)
         picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
-        save_picture(view, picture, options)
+        write_figure(draw(view, options), picture)
         values = {
             "picture": str(picture),
             "pair": list(view.names),
@@ -93,7 +93,8 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
 
 def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
-    from romacli.show.query import save_query, subtitle, view_of_query
+    from romacli.show.picture import write_figure
+    from romacli.show.query import draw_query, subtitle, view_of_query
 
     if flags.warp or flags.matches:
         raise UsageError(
@@ -102,7 +103,7 @@ def _show_query(flags: ShowOptions, talk: TalkOptions) -> None:
     with Console(talk) as console:
         view = view_of_query(Path(flags.other), flags.one, flags.images)
         picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
-        save_query(view, picture, with_outliers=not flags.inliers)
+        write_figure(draw_query(view, with_outliers=not flags.inliers), picture)
         values = {
             "picture": str(picture),
             "query": view.name,

@@ -19,8 +19,9 @@ from romacli.errors import NothingFoundError, PartialError
 from romacli.eval.benchmarks.benchmark import Task
 from romacli.eval.benchmarks.run import Pass
 from romacli.eval.benchmarks.scenes.beams import accuracy, completeness
-from romacli.eval.benchmarks.scenes.scans import read_scans
+from romacli.eval.benchmarks.scenes.scans import scans_of
 from romacli.eval.benchmarks.scenes.scene import Scene, SceneEvaluation, Subset
+from romacli.eval.cloud import read_reference
 from romacli.eval.model_poses import pair_error
 from romacli.keypoints.aggregate import Aggregation, aggregate
 from romacli.keypoints.options import AggregateOptions
@@ -85,7 +86,7 @@ def _judge(subset: Subset, journal: Journal, evaluation: SceneEvaluation, folder
         return [0.0] * (2 * len(TOLERANCES))
     assert subset.scene.scans is not None
     points = np.array([point.xyz for point in load_model(model).points3D.values()])
-    scans = read_scans(subset.scene.scans)
+    scans = [(read_reference(path), place) for path, place in scans_of(subset.scene.scans)]
     reference = np.concatenate([xyz @ place[:3, :3].T + place[:3, 3] for xyz, place in scans])
     return accuracy(points, scans, TOLERANCES) + completeness(points, reference, TOLERANCES)
 

@@ -8,16 +8,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from romacli.errors import InputError
-from romacli.eval.cloud import read_reference
-
-
-def read_scans(project: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The points (n, 3) of each scan of a project in the frame of its scanner, and the scanner's pose (4, 4).
-
-    Raises:
-        InputError: the project or a scan is missing or damaged.
-    """
-    return [(read_reference(path), place) for path, place in scans_of(project)]
 
 
 def scans_of(project: Path) -> list[tuple[Path, np.ndarray]]:
