@@ -101,7 +101,7 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
     target = followed(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        clear_scratch(path)
+        put_back(path, clears=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
@@ -123,8 +123,8 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
 def move_in(folder: Path, path: Path) -> None:
     """Move a folder built in a scratch folder to its place; what was there is removed with the scratch folder.
 
-    A link stays one: the folder it leads to is replaced. After a kill between the two renames, `clear_scratch` puts
-    back what was there.
+    A link stays one: the folder it leads to is replaced. After a kill between the two renames, `put_back` restores
+    what was there.
 
     Raises:
         OSError: the disk is full.
@@ -143,25 +143,26 @@ def move_in(folder: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def clear_scratch(path: Path) -> None:
-    """Remove the scratch folders next to `path` of killed processes, and put back what they had moved out of place."""
+def put_back(path: Path, *, clears: bool = False) -> None:
+    """Put back what processes that were killed between the renames of `move_in` had moved away from `path` or below it.
+
+    clears: also remove the scratch folders of killed processes; for the process that holds the job, as locks of other
+    machines may be invisible.
+    """
     target = followed(path)
-    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        held = _lock(folder)
+    for scratch in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        held = _lock(scratch)
         if held is None:
             continue
         with suppress(OSError):
-            _put_back(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            replaced = scratch / "replaced"
+            if replaced.exists():
+                place = scratch / os.fsdecode((scratch / "place").read_bytes())
+                if not place.exists():
+                    replaced.rename(place)
+            if clears:
+                shutil.rmtree(scratch, ignore_errors=True)
         os.close(held)
-
-
-def _put_back(scratch: Path) -> None:
-    replaced = scratch / "replaced"
-    if replaced.exists():
-        place = scratch / os.fsdecode((scratch / "place").read_bytes())
-        if not place.exists():
-            replaced.rename(place)
 
 
 def followed(path: Path) -> Path:

@@ -321,6 +321,8 @@ def test_a_kill_between_two_renames_is_put_right_afterwards(tmp_path: Path, part
     assert not old.exists()
     assert model_of(Layout(tmp_path)) == old.parent
     assert old.read_text() == "old"
+    with scratch_folder(tmp_path / "sparse"):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from romacli.disk import clear_scratch
+from romacli.disk import put_back
 from romacli.errors import InputError
 
 
@@ -50,7 +50,7 @@ def model_of(layout: Layout) -> Path:
     Raises:
         InputError: there is none.
     """
-    clear_scratch(layout.sparse)
+    put_back(layout.sparse)
     model = layout.sparse / "0"
     if not model.is_dir():
         raise InputError(f"{layout.root} contains no model. Run `romacli reconstruct` with this --output first.")

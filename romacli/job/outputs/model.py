@@ -10,7 +10,7 @@ from typing import Any
 from romacli.colmap.numbers import read_numbers
 from romacli.colmap.poses import load_model
 from romacli.colmap.reading import Model, read_focal_lengths, read_inliers, read_model, rows_digest
-from romacli.disk import clear_scratch
+from romacli.disk import put_back
 from romacli.errors import InputError, NothingFoundError
 from romacli.job.diagnosis import advice, placed_of
 from romacli.job.hold import hold_job
@@ -63,7 +63,7 @@ def make_model(
     asked = [sources[1], repr(chosen), model_digests(options.known_poses)]
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
     known = holds_if_from(layout, MODEL, derived_from)
-    clear_scratch(layout.sparse)
+    put_back(layout.sparse)
     if (layout.sparse / "0").exists() and known is not None:
         if (damaged := damaged_model(layout)) is None:
             progress.say(f"{layout.sparse / '0'} is up to date")
