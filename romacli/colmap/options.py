@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from romacli.errors import UsageError
@@ -75,7 +74,7 @@ class CameraOptions:
             "simultaneously. Only --mapper global can do without the poses within the rig.",
             metavar="FILE",
             name="rig-config",
-            parse=lambda text: read_rigs(Path(text)),
+            parse=read_rigs,
         ),
     ] = None
 

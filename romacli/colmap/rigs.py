@@ -51,12 +51,13 @@ class RigFile:
         return next((camera for rig in self.rigs for camera in rig if name.startswith(camera.prefix)), None)
 
 
-def read_rigs(path: Path) -> RigFile:
+def read_rigs(path: Path | str) -> RigFile:
     """Read COLMAP's rig file.
 
     Raises:
         InputError: it is missing, not JSON, or does not describe rigs.
     """
+    path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -62,7 +62,7 @@ class LocalizeOptions:
             "prefixes were taken simultaneously and share one rig pose.",
             metavar="FILE",
             name="rig-config",
-            parse=lambda text: read_rigs(Path(text)),
+            parse=read_rigs,
         ),
     ] = None
     max_error: Annotated[
