@@ -103,7 +103,7 @@ def test_a_database_elsewhere_is_the_job_s(run: Run, monkeypatch: pytest.MonkeyP
     assert run("colmap-import", "photos", "-o", "job", "--database", "other.db", "--no-calibrate").exit_code == 0
     assert states(run)["database"] == "done"
     assert "--database" in run("status", "job").stdout
-    monkeypatch.setattr("romacli.report.report.can_draw", lambda: False)  # the JSON file alone
+    monkeypatch.setattr("romacli.report.report.find_spec", lambda name: None)  # the JSON file alone
     assert run("report", "job").exit_code == 4
     assert json.loads(Path("job/report.json").read_text())["verified"]
 
