@@ -160,15 +160,18 @@ def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, le
         model.extract_colors_for_all_images(given.images)
 
 
-def leave_out_unsupported(model: Any, fewest: int) -> None:
-    """Remove the frames of a model whose images kept fewer points than registration asks for, if two are left."""
+def leave_out_unsupported(model: Any, fewest: float) -> list[str]:
+    """Remove the frames of a model whose images have fewer points, if two are left; the names of these images."""
     counts = Counter[int]()
     for image in model.reg_image_ids():
         counts[model.images[image].frame_id] += model.images[image].num_points3D
-    weak = [frame for frame, count in counts.items() if count < fewest]
-    if len(counts) - len(weak) >= 2:
-        for frame in weak:
-            model.deregister_frame(frame)
+    weak = {frame for frame, count in counts.items() if count < fewest}
+    if len(counts) - len(weak) < 2:
+        return []
+    names = [model.images[image].name for image in model.reg_image_ids() if model.images[image].frame_id in weak]
+    for frame in weak:
+        model.deregister_frame(frame)
+    return names
 
 
 def _is_distorted(model: Any, chosen: Any) -> bool:

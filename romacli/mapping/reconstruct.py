@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,16 +24,19 @@ from romacli.disk import move_in, scratch_folder
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.names import respelled
 from romacli.types import Pair
-from romacli.words import counted
+from romacli.words import counted, first_few
 
+from .evidence import Attempt
 from .georeference import GEOREFERENCE
-from .incremental import extend, write_model
+from .incremental import extend, leave_out_unsupported, write_model
 from .mappers import run_mapper
 from .options import Content, MapperInput, MapperName, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
 _SAME_PX = 0.01
+# Images with a smaller share of the median number of points leave the model: hardly anything supports their poses.
+_LEAST_OF_USUAL = 0.04
 # Minimum images of a model if pairs are excluded, and thereby groups of images separated.
 _SMALLEST_APART = 3
 COLMAP_FILES = {
@@ -47,6 +50,7 @@ class ReconstructionSummary:
     """The largest model of a reconstruction, the number of models and the sizes of the others; error in px.
 
     attempts: a sentence for each mapper that ran: its result, doubts about it, whether it is kept.
+    left_out: images that were placed by hardly any points.
     """
 
     images: int
@@ -58,6 +62,17 @@ class ReconstructionSummary:
     models: int
     others: tuple[int, ...] = ()
     attempts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on the images left out."""
+        if not self.left_out:
+            return []
+        return [
+            f"{counted(len(self.left_out), 'image was', 'images were')} placed by hardly any points (less than "
+            f"{_LEAST_OF_USUAL:.0%} of the usual number), and left out of the model: {first_few(self.left_out)}"
+        ]
 
 
 def reconstruct(
@@ -106,7 +121,7 @@ def reconstruct(
             _drop(copy, without)
             options = _for_parts(options)
         output.mkdir()
-        found, attempts = run_mapper(MapperInput(copy, image_root, options, content, progress), output)
+        found, attempts, left_out = _map(MapperInput(copy, image_root, options, content, progress), output)
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
         if not any(found[index].num_points3D() for index in ranked):
             ran = " and ".join(f"the {attempt.mapper} mapper" for attempt in attempts) or "triangulation"
@@ -119,7 +134,26 @@ def reconstruct(
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
         move_in(models, sparse_folder)
-    return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)))
+    return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)), left_out)
+
+
+def _map(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...], tuple[str, ...]]:
+    """The models in `output`, the mappers that ran, and the images removed as hardly any points placed them.
+
+    None are removed from models with known poses, or from those of COLMAP's mappers that run unmodified.
+    """
+    found, attempts = run_mapper(given, output)
+    asked = given.options
+    if asked.known_poses is not None or asked.settings or asked.mapper not in ("auto", "incremental"):
+        return found, attempts, ()
+    removed = set[str]()
+    for index, model in found.items():
+        counts = [model.images[image].num_points3D for image in model.reg_image_ids()]
+        if weak := leave_out_unsupported(model, _LEAST_OF_USUAL * np.median(counts or [0])):
+            write_model(model, output / str(index))
+            removed |= set(weak)
+    placed = {model.images[image].name for model in found.values() for image in model.reg_image_ids()}
+    return found, attempts, tuple(sorted(removed - placed))
 
 
 def extend_model(
@@ -176,7 +210,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
         for place, model in enumerate(ranked):
             write_model(model, scratch / "models" / str(place))
         move_in(scratch / "models", sparse_folder)
-    return summarise(ranked, summary.images, summary.attempts)
+    return summarise(ranked, summary.images, summary.attempts, summary.left_out)
 
 
 def _require_same(model: Any, database: Path, folder: Path) -> None:
@@ -303,7 +337,9 @@ def _rank(model: Any) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
 
 
-def summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> ReconstructionSummary:
+def summarise(
+    ranked: Sequence[Any], images: int, attempts: tuple[str, ...], left_out: tuple[str, ...] = ()
+) -> ReconstructionSummary:
     model, *others = ranked
     return ReconstructionSummary(
         images=images,
@@ -315,4 +351,5 @@ def summarise(ranked: Sequence[Any], images: int, attempts: tuple[str, ...]) -> 
         models=len(ranked),
         others=tuple(other.num_reg_images() for other in others),
         attempts=attempts,
+        left_out=left_out,
     )

@@ -20,7 +20,13 @@ from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.folded import noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
-from romacli.job.outputs.model import database_of_job, guessed_images, imported, mapper_messages
+from romacli.job.outputs.model import (
+    database_of_job,
+    guessed_images,
+    imported,
+    mapper_messages,
+    model_warnings,
+)
 from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
@@ -295,11 +301,12 @@ def _cameras(model: Model) -> tuple[CameraSummary, ...]:
 
 
 def _checks(job: JobFolder) -> tuple[str, ...]:
-    """The warnings from making keypoints (`match` or `aggregate`), from the filter and from inspecting the model."""
+    """The warnings from making keypoints (`match` or `aggregate`), the filter, the mapper and inspecting the model."""
     held = holds(job.manifest, KEYPOINTS)
     filtered, look = noted_filter(job.manifest), noted_fold(job.layout)
     about_filter = _about_filter(filtered) if filtered else []
-    return (*map(str, held.get("warnings", ())), *about_filter, *(look.warnings if look else ()))
+    about_model = [*model_warnings(job.layout), *(look.warnings if look else ())]
+    return (*map(str, held.get("warnings", ())), *about_filter, *about_model)
 
 
 def _about_filter(filtered: FilterSummary) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,16 @@ from romacli.images.listing import list_images
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.cameras import check_early, choose_cameras
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.model import advice_on, georeference_models, gps_values, guessed_images, make_model
+from romacli.job.outputs.model import (
+    MODEL,
+    advice_on,
+    georeference_models,
+    gps_values,
+    guessed_images,
+    make_model,
+    model_warnings,
+)
+from romacli.job.outputs.origins import origin_of, remember, sources_of
 from romacli.job.outputs.outdated import outdated
 from romacli.job.outputs.recipe import database_output, noted_databases, noted_import
 from romacli.mapping.georeference import compare_with_gps
@@ -131,6 +140,17 @@ def test_database_and_model_are_made_once(images: Path, layout: Layout) -> None:
     make_model(images, layout, layout.database, other, again, StopRequest())
     assert again.said[2:] == ["mapping 4"]
     assert again.done == 4
+
+
+def test_images_that_the_model_leaves_out_stay_noted(images: Path, layout: Layout) -> None:
+    assert model_warnings(layout) == []
+    import_matches(images, layout, OPTIONS, Silent(), StopRequest())
+    made = make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest())
+    told = replace(made, left_out=("d",))
+    remember(layout, MODEL, origin_of(layout, MODEL), asdict(told), sources=sources_of(layout, MODEL))
+    assert make_model(images, layout, layout.database, MAPPING, Silent(), StopRequest()) == told
+    assert model_warnings(layout) == told.warnings
+    assert told.warnings[0].endswith("left out of the model: d")
 
 
 def test_a_damaged_model_is_made_again(images: Path, layout: Layout) -> None:

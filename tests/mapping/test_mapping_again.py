@@ -240,5 +240,31 @@ def test_images_that_keep_hardly_a_point_leave_the_model_unless_all_would(fewest
     seen = [row for row, point in enumerate(model.images[weak].points2D) if point.has_point3D()]
     for row in seen[10:]:
         model.delete_observation(weak, row)
-    leave_out_unsupported(model, fewest)
+    names = [model.images[weak].name] if left == 3 else []
+    assert leave_out_unsupported(model, fewest) == names
     assert (len(model.reg_image_ids()), weak in model.reg_image_ids()) == (left, left == 4)
+
+
+def with_one_weak_image(given, output):
+    """The incremental mapper, whose first image keeps a point only."""
+    found = map_incrementally(given, output)
+    model = found[0]
+    weak = min(model.reg_image_ids())
+    for row in [row for row, point in enumerate(model.images[weak].points2D) if point.has_point3D()][1:]:
+        model.delete_observation(weak, row)
+    return found, (judge("incremental", found, given.database),)
+
+
+@pytest.mark.parametrize(("mapper", "left"), [(MapperName.auto, 3), (MapperName.hierarchical, 4)])
+def test_images_placed_by_hardly_any_points_are_left_out_by_name(tmp_path, monkeypatch, mapper, left):
+    make_scene(4).write(tmp_path / "a.db")
+    monkeypatch.setattr("romacli.mapping.reconstruct.run_mapper", with_one_weak_image)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", replace(ONE_THREAD, mapper=mapper))
+    placed = read_poses(tmp_path / "sparse" / "0")
+    assert len(placed) == summary.registered == left
+    assert len(summary.left_out) == len(summary.warnings) == 4 - left
+    for name in summary.left_out:
+        assert name not in placed
+        assert f"hardly any points (less than 4% of the usual number), and left out of the model: {name}" in str(
+            summary.warnings
+        )

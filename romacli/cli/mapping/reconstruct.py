@@ -137,6 +137,8 @@ def _mapped(
     filtered = filter_for_mapper(job.layout, console, stop) if is_filtered else None
     without = filtered.without if filtered else frozenset()
     model = make_model(job.images.root, job.layout, database, options, console, stop, without=without)
+    for sentence in model.warnings:
+        console.warn(sentence)
     if filtered is None:
         return model, None, None
     model, found = look_after(job.layout, model, console, stop)
@@ -153,6 +155,7 @@ def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) ->
         "mean_track_length": round(model.mean_track_length, 3),
         "mean_reprojection_error": round(model.mean_reprojection_error, 4),
         "attempts": model.attempts,
+        "left_out": model.left_out,
         "focal_lengths": [asdict(told) for told in focal],
     }
 

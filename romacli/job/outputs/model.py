@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,7 @@ def make_model(
     if (layout.sparse / "0").exists() and known is not None:
         if (damaged := damaged_model(layout)) is None:
             progress.say(f"{layout.sparse / '0'} is up to date")
-            tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts")}
-            return ReconstructionSummary(**{**known, **tuples})
+            return _summary_of(known)
         progress.say(f"{damaged} is damaged and rebuilt")
     with (
         hold_job(layout, progress, stop),
@@ -118,7 +117,12 @@ def extend_mapped(
         added, model = extend_model(database, images, layout.sparse, names, options, adjusts_all=adjusts_all)
         counts.update(images=len(added))
         summary = replace(
-            summarise([model], read_content(database).images, tuple(before.get("attempts", ()))),
+            summarise(
+                [model],
+                read_content(database).images,
+                tuple(before.get("attempts", ())),
+                tuple(name for name in before.get("left_out", ()) if name not in added),
+            ),
             others=tuple(before.get("others", ())),
             models=before.get("models", 1),
         )
@@ -201,6 +205,17 @@ def gps_values(fit: GpsFit) -> dict[str, Any]:
 def mapper_messages(layout: Layout) -> tuple[str, ...]:
     """The messages of each mapper that ran when the model was made."""
     return tuple(holds(read_manifest(layout.manifest), MODEL).get("attempts", ()))
+
+
+def model_warnings(layout: Layout) -> list[str]:
+    """The warnings from making the model."""
+    known = holds(read_manifest(layout.manifest), MODEL)
+    return _summary_of(known).warnings if known else []
+
+
+def _summary_of(known: Mapping[str, Any]) -> ReconstructionSummary:
+    tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts", "left_out")}
+    return ReconstructionSummary(**{**known, **tuples})
 
 
 def model_digests(folder: Path | None) -> Any:
