@@ -12,12 +12,12 @@ from typing import TypeVar
 import numpy as np
 
 from romacli.forest import Forest
-from romacli.geometry.warp import compose
+from romacli.geometry.warp import cell_centres, compose
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.result import Aggregation
 from romacli.progress import Progress
-from romacli.types import Pair, Size
+from romacli.types import Pair
 from romacli.words import counted, counted_of, first_few
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ Triangle = tuple[int, int, int]
 _MAX_TRIANGLES = 300
 _TRIANGLES_PER_PAIR = 3
 _MAX_PAIRS_WATCHED = 300
-_LATTICE = 64
+_LATTICE = (64, 64)
 # Fewer common cells are not significant for a triangle, or for motion.
 _FEWEST_PLACES = 20
 # A triangle supports its pairs from this agreement on; a whole job below it is suspicious.
@@ -139,7 +139,7 @@ def triangle_agreement(graph: PairGraph, triangle: Triangle, tolerance: float) -
     None if hardly any cell can be followed both ways.
     """
     i, j, k = triangle
-    places = _lattice(graph.sizes[i])
+    places = cell_centres(_LATTICE, graph.sizes[i]).reshape(-1, 2)
     over = compose(places, (graph.warp(i, j), graph.warp(j, k)))
     direct = graph.warp(i, k).at(places)
     usable = (over.weights > 0) & (direct.weights > 0)
@@ -167,7 +167,7 @@ def motion(graph: PairGraph, edge: Edge) -> Motion | None:
     if abs(width_i * height_j - width_j * height_i) > max(graph.sizes[i] + graph.sizes[j]):  # sides are rounded to 1 px
         return None
     ratio = np.array([width_j / width_i, height_j / height_i], np.float32)
-    places = _lattice(graph.sizes[i])
+    places = cell_centres(_LATTICE, graph.sizes[i]).reshape(-1, 2)
     sample = graph.warp(i, j).at(places)
     usable = sample.weights > 0
     if np.count_nonzero(usable) < _FEWEST_PLACES:
@@ -316,12 +316,6 @@ def _about_motion(motions: Mapping[Pair, Motion | None]) -> list[str]:
 def _pairs_to_watch(graph: PairGraph) -> list[Edge]:
     copies = {edge for edge in graph.edges if graph.overlap(edge) >= _COPY_OVERLAP}
     return sorted(copies.union(_spread(graph.edges, _MAX_PAIRS_WATCHED)))
-
-
-def _lattice(size: Size) -> np.ndarray:
-    """Points spread evenly over an image, (n, 2) float32 COLMAP pixels."""
-    steps = (np.arange(_LATTICE, dtype=np.float32) + 0.5) / _LATTICE
-    return np.stack(np.meshgrid(steps * size[0], steps * size[1]), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
