@@ -102,6 +102,8 @@ def rows_digest(path: Path) -> str:
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
     """The mean focal length in px by camera, and whether it is a prior: given by the user, or from EXIF data.
 
+    Cameras of spherical panoramas have none and are omitted.
+
     Raises:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
@@ -114,7 +116,8 @@ def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
         camera = pycolmap.Camera(model=pycolmap.CameraModelId(model), params=np.frombuffer(params, np.float64))
         return float(camera.mean_focal_length())
 
-    return {camera: (mean_focal_px(model, params), bool(is_prior)) for camera, model, params, is_prior in rows}
+    found = {camera: (mean_focal_px(model, params), bool(is_prior)) for camera, model, params, is_prior in rows}
+    return {camera: (length, is_prior) for camera, (length, is_prior) in found.items() if length}
 
 
 def read_keypoints(path: Path) -> dict[str, np.ndarray]:

@@ -81,6 +81,8 @@ def _runaways(model: Any, database: Path) -> Iterable[str]:
     start, images = read_focal_lengths(database), Counter(image.camera_id for image in model.images.values())
     for number, camera in model.cameras.items():
         side, focal = max(camera.width, camera.height), float(camera.mean_focal_length())
+        if not focal:  # a spherical panorama
+            continue
         was, is_known = start.get(number, (focal, False))
         # That of a single photograph may be a guess from all pairs, off by a factor of 2.
         is_known = is_known or (images[number] > 1 and abs(was / side / DEFAULT_FOCAL_FACTOR - 1) > 1e-3)

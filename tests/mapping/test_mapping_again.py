@@ -14,6 +14,7 @@ from support.uncalibrated import wandering, write_views
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.options import VerifyOptions
 from romacli.colmap.poses import read_poses
+from romacli.colmap.reading import read_focal_lengths
 from romacli.mapping.evidence import Attempt, better, judge
 from romacli.mapping.incremental import HighWater, leave_out_unsupported, map_incrementally
 from romacli.mapping.initial import apart, initial_pairs, least_angle_deg
@@ -130,6 +131,20 @@ def test_a_focal_length_far_from_that_of_many_photographs_is_doubted(tmp_path, m
     model.cameras[1].params = [2.8 * 700, 320, 240, 0.1]
     doubts = judge("global", {0: model}, tmp_path / "a.db").doubts
     assert doubts == (("the focal length of camera 1 ran away, from 700 to 1960 px",) if doubted else ())
+
+
+def test_a_spherical_panorama_has_no_focal_length_to_doubt(tmp_path):
+    make_scene(3).write(tmp_path / "a.db", cameras=replace(GIVEN, mode="per-image"))
+    reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", replace(ONE_THREAD, refine_intrinsics=False))
+    model = load_pycolmap().Reconstruction(tmp_path / "sparse" / "0")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        params, number = np.array([640.0, 480.0]), load_pycolmap().CameraModelId.EQUIRECTANGULAR.value
+        values = number, params.tobytes()
+        database.execute("UPDATE cameras SET model = ?, params = ?, prior_focal_length = 0", values)
+    for camera in model.cameras.values():
+        camera.model, camera.params = load_pycolmap().CameraModelId.EQUIRECTANGULAR, params
+    assert judge("incremental", {0: model}, tmp_path / "a.db").doubts == ()
+    assert read_focal_lengths(tmp_path / "a.db") == {}
 
 
 def test_evidence_is_what_points_hold_of_the_matches_and_not_a_count_of_images(tmp_path):
