@@ -130,8 +130,10 @@ def move_in(folder: Path, path: Path) -> None:
         OSError: the disk is full.
     """
     settle(folder)
-    path, replaced = followed(path), folder.with_name("replaced")
-    folder.with_name("place").write_bytes(os.fsencode(os.path.relpath(path, folder.parent)))
+    path, replaced, place = followed(path), folder.with_name("replaced"), folder.with_name("place")
+    place.write_bytes(os.fsencode(os.path.relpath(path, folder.parent)))
+    _flush(place)
+    sync_folder(folder.parent)
     try:
         if path.exists():
             path.rename(replaced)
@@ -150,15 +152,16 @@ def put_back(path: Path, *, clears: bool = False) -> None:
     machines may be invisible.
     """
     target = followed(path)
-    for scratch in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+    # `mkdtemp` adds eight characters; more are of a folder whose name begins with this one's.
+    for scratch in target.parent.glob(f".{glob.escape(target.name)}.{'?' * 8}.tmp"):
         held = _lock(scratch)
         if held is None:
             continue
         with suppress(OSError):
-            replaced = scratch / "replaced"
-            if replaced.exists():
-                place = scratch / os.fsdecode((scratch / "place").read_bytes())
-                if not place.exists():
+            replaced, noted = scratch / "replaced", scratch / "place"
+            if replaced.exists() and noted.exists():  # else it is no longer needed, and was being removed
+                place = (scratch / os.fsdecode(noted.read_bytes())).resolve()
+                if not place.exists() and place.is_relative_to(target.resolve()):
                     replaced.rename(place)
             if clears:
                 shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from romacli.disk import check_writable, hostname, move_in, read_lines, read_text, scratch_folder, written_whole
+from romacli.disk import (
+    check_writable,
+    hostname,
+    move_in,
+    put_back,
+    read_lines,
+    read_text,
+    scratch_folder,
+    written_whole,
+)
 from romacli.errors import InputError, StoreError
 from romacli.store.layout import Layout, model_of
 
@@ -324,6 +333,30 @@ def test_a_kill_between_two_renames_is_put_right_afterwards(tmp_path: Path, part
     with scratch_folder(tmp_path / "sparse"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def left_by_a_kill(scratch: Path, place: str | None) -> Path:
+    """The old folder in a scratch folder, and the file that says where it was."""
+    (scratch / "replaced").mkdir(parents=True)
+    if place is not None:
+        (scratch / "place").write_text(place)
+    return scratch / "replaced"
+
+
+def test_only_what_was_there_is_put_back_there(tmp_path: Path) -> None:
+    of_another = left_by_a_kill(tmp_path / ".sparse.v2.abcd_123.tmp", "../sparse.v2")
+    strange = left_by_a_kill(tmp_path / ".sparse.abcd_123.tmp", "../elsewhere")
+    put_back(tmp_path / "sparse", clears=True)
+    assert of_another.exists()
+    assert not strange.exists()
+    put_back(tmp_path / "sparse.v2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sparse.v2.abcd_123.tmp", "sparse.v2"]
+
+
+def test_a_scratch_folder_whose_removal_was_cut_off_is_removed(tmp_path: Path) -> None:
+    left_by_a_kill(tmp_path / ".sparse.abcd_123.tmp", None)
+    put_back(tmp_path / "sparse", clears=True)
+    assert not any(tmp_path.iterdir())
 
 
 def test_room_is_asked_for_where_files_cannot_be_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
