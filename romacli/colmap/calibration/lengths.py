@@ -14,7 +14,8 @@ from .pairs import FEWEST_PAIRS, Camera, Pairs
 
 # Estimates whose bounds differ by more than this factor are discarded.
 _WIDEST = 2.0
-# Minimum cameras that tell the usual focal length of a job, and the standard deviation of logarithms about it.
+# Minimum cameras with pairs or EXIF data that tell the usual focal length of a job, and the standard deviation of
+# logarithms about it.
 _MANY, _SPREAD = 8, 0.35
 # Maximum distance of principal points of uncropped photographs from the image centre, in long sides.
 _OFF_CENTRE = 0.02
@@ -59,9 +60,11 @@ def joint_lengths(pairs: Pairs, cameras: Mapping[int, Camera]) -> np.ndarray:
     is_free = np.array([not camera.is_prior for camera in cameras.values()], bool)
     known = np.array([camera.focal for camera in cameras.values()])
     found = joint_focal(pairs.matrices, pairs.cameras, np.where(is_free, DEFAULT_FOCAL_FACTOR, known), is_free)
-    if len(cameras) < _MANY:
+    tells = ~is_free
+    tells[pairs.cameras] = True
+    if tells.sum() < _MANY:
         return found
-    usual = np.where(is_free, np.exp(np.median(np.log(found))), known)
+    usual = np.where(is_free, np.exp(np.median(np.log(found[tells]))), known)
     return joint_focal(pairs.matrices, pairs.cameras, usual, is_free, _SPREAD)
 
 
