@@ -130,6 +130,7 @@ def test_backward_warp_is_the_forward_warp_of_the_swapped_pair(network, images):
 
 
 def test_mirrored_images_start_where_the_images_do(network, images):
+    images = tuple(image[..., : image.shape[-1] * 2 // 3] for image in images)  # grids that are not square
     mirrored = tuple(image.flip(-1) for image in images)
     alone = Mini(replace(TINY, ensemble=False)).eval()
     alone.load_state_dict(network.state_dict())

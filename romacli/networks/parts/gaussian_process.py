@@ -15,8 +15,9 @@ from .solve import solve_positive_definite
 class GaussianProcess(nn.Module):
     """Regress where the features of A are in B, in a cosine basis; all in float32.
 
-    Source: section 3.3, after DKM (arXiv 2202.00667). The paper states an inverse temperature of 10, but the
-    published weights were trained with 5. `noise` is a variance, added to the diagonal unscaled.
+    Source: RoMa (arXiv 2305.15404), section 3.3, after DKM (arXiv 2202.00667). RoMa's paper states an inverse
+    temperature of 10, but the published weights were trained with 5. `noise` is a variance, added to the diagonal
+    unscaled.
     """
 
     temperature = 0.2
