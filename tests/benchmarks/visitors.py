@@ -5,7 +5,8 @@
 
 Whole jobs at the default settings on rendered photographs: of a building, each by a camera of its own and without EXIF
 data, or of other places by one camera, known or not, or each by its own. An image is wrong as in `lookalikes.py`.
-COLMAP is told whether the photographs share a camera. Focal lengths are off by the median of the images in the models.
+COLMAP is told whether the photographs share a camera. Focal lengths are off by the median of the images in the models,
+and before mapping by the mean and the largest of all images.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,9 @@ import place_scenes
 import visitor_scenes
 from lookalikes import judge_models
 
+from romacli.colmap.access import open_readonly
 from romacli.colmap.poses import load_model
+from romacli.colmap.reading import read_focal_lengths
 
 # pycolmap may end its process, so each job runs in one of its own.
 SIFT = """
@@ -53,8 +56,9 @@ def main() -> None:
     parser.add_argument("--programs", nargs="+", choices=("SIFT", "romacli"), default=["SIFT", "romacli"])
     parser.add_argument("--keep", type=Path, help="folder for the photographs and jobs")
     args = parser.parse_args()
-    print("| scene | cameras | seed | program | right | wrong | left out | models | focal length off by |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    names = "scene", "cameras", "seed", "program", "right", "wrong", "left out", "models", "focal length off by"
+    print(f"| {' | '.join(names)} | before mapping |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for scene in args.scenes:
         for cameras in args.cameras if scene != "building" else ["own"]:
             for seed in args.seeds:
@@ -87,7 +91,8 @@ def compare(args: argparse.Namespace, folder: Path, scene: str, cameras: str, se
         right, wrong = judge_models(sparse, truth) if sparse.is_dir() else (0, 0)
         models = len(list(sparse.iterdir())) if sparse.is_dir() else 0
         row = scene, cameras, seed, program, right, wrong, len(truth) - right - wrong, models
-        print(f"| {' | '.join(map(str, row))} | {focal_error(sparse, focals):.1%} |", flush=True)
+        before = "{:.0%}, {:.0%}".format(*errors_before(output / "database.db", focals))
+        print(f"| {' | '.join(map(str, row))} | {focal_error(sparse, focals):.1%} | {before} |", flush=True)
 
 
 def focal_error(sparse: Path, focals: Mapping[str, float]) -> float:
@@ -98,6 +103,17 @@ def focal_error(sparse: Path, focals: Mapping[str, float]) -> float:
             if image.has_pose:
                 found.append(abs(model.cameras[image.camera_id].params[0] / focals[image.name] - 1))
     return float(np.median(found)) if found else float("nan")
+
+
+def errors_before(database: Path, focals: Mapping[str, float]) -> tuple[float, float]:
+    """The mean and the largest error of the focal lengths in a database, as shares of the true ones."""
+    if not database.is_file():
+        return float("nan"), float("nan")
+    with closing(open_readonly(database)) as connection:
+        cameras = dict(connection.execute("SELECT name, camera_id FROM images"))
+    found = read_focal_lengths(database)
+    errors = [abs(found[cameras[name]][0] / focal - 1) for name, focal in focals.items() if name in cameras]
+    return float(np.mean(errors)), max(errors)
 
 
 if __name__ == "__main__":
