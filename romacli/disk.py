@@ -191,7 +191,7 @@ def settle(path: Path) -> None:
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """Check, before long work, that a file can be written there; creates missing folders.
+    """Check, before long work, that a file can be written there, or where a link leads; creates missing folders.
 
     option: the one to change, by the message.
 
@@ -200,9 +200,10 @@ def check_writable(path: Path, option: str = "--output") -> None:
     """
     if _is_stream(path):
         return
+    target = followed(path)
     try:
-        _make_room(path)
-        with tempfile.TemporaryFile(dir=path.parent):
+        _make_room(target)
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise unwritable(path, error, num_bytes=0, option=option) from error

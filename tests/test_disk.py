@@ -371,3 +371,12 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/a\.db cannot be written: .*Choose another --output"):
         scratch_folder(tmp_path / "file" / "a.db").__enter__()
+
+
+def test_the_check_before_the_work_looks_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, place in (("good.txt", "new folder"), ("bad.txt", "file")):
+        (tmp_path / name).symlink_to(tmp_path / place / "a.txt")
+    check_writable(tmp_path / "good.txt")
+    with pytest.raises(StoreError, match=r"bad\.txt cannot be written: .*file is a file"):
+        check_writable(tmp_path / "bad.txt")

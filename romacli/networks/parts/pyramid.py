@@ -45,7 +45,7 @@ class Stage:
     Attributes:
         stride: of its level.
         start, flow: (B, 2, h, w) float32, normalised x, y in the other image, before and after.
-        certainty: (B, 1, h, w) float32, logits.
+        certainty: (B, 1, h, w) float32, logits; of RoMa v2 (B, 4, h, w), with three entries of the precision.
     """
 
     stride: int
