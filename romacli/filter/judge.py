@@ -39,7 +39,7 @@ _DETAIL, _LEAST, _PER_OVERLAP = np.array([0.3, 0.7]), np.array([0.5, 0.3]), np.a
 # Minimum pairs with details of a job that shows any: with photographs and real matchers some occur by chance, more on
 # photographs of different days. There, if hardly any triangle contradicts, this share of their images' pairs must show
 # details, where places that two warps via a third image match do not count as missing.
-_FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), 0.15, 0.01
+_FEWEST_DETAILED, _SHARE_DETAILED, _HARDLY = np.array([5, 10]), 0.15, 0.003
 # Agreement from which the pairs of a triangle are right or wrong together, and below which one of them is wrong. An
 # image counts as a look-alike from this share of the latter, and from this share of pairs with look-alikes.
 _AGREES, _CONTRADICTS, _DISPUTED, _AMONG_ALIKE = 0.6, 0.3, 0.05, 0.8

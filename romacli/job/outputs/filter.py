@@ -32,7 +32,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Changes with the rules, so that earlier results are not reused.
-_VERSION = 10
+_VERSION = 11
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
