@@ -42,7 +42,7 @@ DESCRIPTOR_POWER = 8.0
 CONTEXT_HEAD = 32  # channels of an attention head
 _TOKENS = ("tokens", "alpha")  # what the decoder reads of an image
 _MIRRORED = "mirrored_"  # prefix of the same of the mirrored image
-_OTHER_DIRECTION = 0.5  # weight of its logits; 0.25 and 1 were worse on rendered pairs
+_OTHER_DIRECTION = 0.5  # weight of its logits; 0.25 and 1 were worse in the mean of three kinds of rendered pairs
 WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0}  # of weight files older than these fields
 
 
