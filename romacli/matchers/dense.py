@@ -16,7 +16,7 @@ from romacli.geometry.scattered import spread
 from romacli.matchers.compact import CompactOptions, compact_all
 from romacli.matchers.matcher import StartedPair
 from romacli.matchers.memory import keep_freed_memory
-from romacli.networks.output import NetworkMatch, PreciseMatch, Unfinished, together
+from romacli.networks.parts.output import NetworkMatch, PreciseMatch, Unfinished, together
 from romacli.types import CompactWarp, DenseMatch, Features, PairResult, PreparedImage, Rejected, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .output import Unfinished
 from .parts.float32 import Float32Conv2d
 from .parts.folding import fold_batchnorm
 from .parts.gaussian_process import GaussianProcess
 from .parts.local_correlation import local_correlation
 from .parts.maps import pixel_grid, resized, sample, tokens
+from .parts.output import Unfinished
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.pyramid import FeatureMaps, Level, PyramidMatcher, refiner_block, tensors_of

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from .backbones.dinov2 import DINOv2, DINOv2Config, TransformerBlock
 from .backbones.vgg import VGG19
-from .output import Unfinished
 from .parts.float32 import Float32Conv2d, Float32Linear, Float32Sequential
 from .parts.folding import fold_batchnorm
 from .parts.gaussian_process import GaussianProcess
 from .parts.local_correlation import local_correlation
 from .parts.maps import pixel_grid, sample, tokens
+from .parts.output import Unfinished
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.pyramid import FeatureMaps, Level, PyramidMatcher, Stage, refiner_block, tensors_of

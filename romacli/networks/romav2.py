@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from .backbones.dinov2 import TransformerBlock
 from .backbones.dinov3 import DINOv3, DINOv3Config, Periods
 from .backbones.vgg import VGG19
-from .output import PreciseMatch, Unfinished
 from .parts.float32 import Float32Conv2d, Float32Linear, Float32Sequential, without_autocast
 from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
 from .parts.maps import pixel_grid, sample, tokens
+from .parts.output import PreciseMatch, Unfinished
 from .parts.pointwise import Linear, PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .parts.pyramid import FeatureMaps, Level, PyramidMatcher

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .output import NetworkMatch, Unfinished
 from .parts.float32 import without_autocast
 from .parts.folding import fold_batchnorm
 from .parts.maps import pixel_grid, resized, sample, tokens
+from .parts.output import NetworkMatch, Unfinished
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
 from .weights import load_strictly

@@ -13,15 +13,8 @@ from torch import Tensor
 from romacli.errors import UsageError
 from romacli.matchers.dense import normalise
 from romacli.matchers.device import has_fast_bfloat16
-from romacli.networks.mini import (
-    LAYOUT,
-    Mini,
-    MiniConfig,
-    config_to_json,
-    read_mini,
-    weights_of,
-    with_context,
-)
+from romacli.networks.mini import LAYOUT, Mini, read_mini, weights_of, with_context
+from romacli.networks.mini_config import MiniConfig, config_to_json
 
 from .losses import mini_loss
 from .muon import is_matrix

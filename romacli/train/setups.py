@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from romacli.errors import UsageError
-from romacli.networks.mini import MiniConfig
+from romacli.networks.mini_config import MiniConfig
 from romacli.networks.roma import RoMaConfig
 
 

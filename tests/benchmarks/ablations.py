@@ -26,7 +26,8 @@ from romacli.eval.synthetic import evaluate, validation_pairs, validation_textur
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.matchers.dense import normalise
 from romacli.matchers.memory import keep_freed_memory
-from romacli.networks.mini import COARSE_STRIDE, MiniConfig, read_mini
+from romacli.networks.mini import COARSE_STRIDE, read_mini
+from romacli.networks.mini_config import MiniConfig
 from romacli.synthetic.batch import stacked
 from romacli.synthetic.pairs import SyntheticPair, sample_pair
 from romacli.synthetic.textures import Textures

@@ -19,7 +19,7 @@ from romacli.eval.features.options import StudyOptions
 from romacli.eval.features.study import Encoded, encoded, judge, kernel_neighbours, train
 from romacli.networks.backbones.dinov2 import DINOv2, DINOv2Config
 from romacli.networks.backbones.vgg import VGG19
-from romacli.networks.mini import pixel_grid
+from romacli.networks.parts.maps import cell_centres
 from romacli.networks.parts.residual import ResNet50
 from romacli.networks.xfeat import XFeatDetector
 from romacli.synthetic.pairs import sample_pair
@@ -31,7 +31,7 @@ CELLS, SIDE = 12, 96
 def shifted_pairs(count: int = 4) -> Encoded:
     """Pairs whose second image is the first shifted by a quarter; features are positions, then stronger noise."""
     rng = torch.Generator().manual_seed(0)
-    grid, fine = pixel_grid(CELLS, CELLS), pixel_grid(SIDE, SIDE)
+    grid, fine = cell_centres(CELLS, CELLS), cell_centres(SIDE, SIDE)
     shift = torch.tensor([0.5, 0.0])
     waves = 6 * torch.randn(2, 32, generator=rng)
 

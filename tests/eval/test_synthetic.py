@@ -14,7 +14,8 @@ from romacli.eval.synthetic import (
     validation_pairs,
     validation_textures,
 )
-from romacli.networks.mini import Mini, MiniConfig
+from romacli.networks.mini import Mini
+from romacli.networks.mini_config import MiniConfig
 from romacli.synthetic.pairs import SyntheticPair
 from romacli.synthetic.textures import Textures
 from romacli.types import DenseMatch

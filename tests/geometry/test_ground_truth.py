@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from romacli.geometry.ground_truth import ground_truth_at
-from romacli.networks.mini import pixel_grid
+from romacli.networks.parts.maps import cell_centres
 
 
 def test_ground_truth_on_the_grid_itself_is_unchanged():
@@ -16,14 +16,14 @@ def test_ground_truth_on_the_grid_itself_is_unchanged():
 
 @pytest.mark.parametrize("cells", [2, 3, 4, 5, 6, 8, 12])
 def test_identity_warp_stays_the_identity_on_coarser_grids(cells):
-    warp = pixel_grid(12, 12)[None]
+    warp = cell_centres(12, 12)[None]
     found, seen = ground_truth_at(warp, torch.ones(1, 12, 12, dtype=torch.bool), (cells, cells))
-    torch.testing.assert_close(found[0], pixel_grid(cells, cells))
+    torch.testing.assert_close(found[0], cell_centres(cells, cells))
     assert seen.all()
 
 
 def test_ground_truth_needs_all_four_pixels_visible_and_alike():
-    warp = pixel_grid(64, 64)[None].clone()
+    warp = cell_centres(64, 64)[None].clone()
     visible = torch.ones(1, 64, 64, dtype=torch.bool)
     visible[0, 8, 8] = False
     warp[0, 24:, 40:] += 0.8  # a depth edge

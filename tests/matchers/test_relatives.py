@@ -26,7 +26,7 @@ from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import MATCHERS, load_matcher, load_seeded
 from romacli.networks.dkm import CLASSIFIER, DKM
 from romacli.networks.dkm import checkpoint_name as dkm_name
-from romacli.networks.output import NetworkMatch, Unfinished
+from romacli.networks.parts.output import NetworkMatch, Unfinished
 from romacli.networks.romav2 import RoMaV2
 from romacli.networks.tiny_roma import TinyRoMa
 from romacli.networks.tiny_roma import checkpoint_name as tiny_name

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 from romacli.matchers.dense import normalise
 from romacli.networks.dkm import CLASSIFIER, DKM, checkpoint_name
-from romacli.networks.output import NetworkMatch
+from romacli.networks.parts.output import NetworkMatch
 
 CASES = sorted(GOLDEN.glob("golden_dkm*.npz")) + sorted((PARITY / "dkm").glob("golden_dkm_t*.npz"))
 # In standard deviations of the golden tensor, negative ones absolute; differences at the refiners have grown along the

@@ -11,20 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from romacli.errors import WeightsError
-from romacli.networks.mini import (
-    LAYOUT,
-    Mini,
-    MiniConfig,
-    config_from_json,
-    config_to_json,
-    decode_anchors,
-    load_mini,
-    other_direction,
-    pixel_grid,
-    swap_halves,
-    weights_of,
-    with_context,
-)
+from romacli.networks.mini import LAYOUT, Mini, load_mini, swap_halves, weights_of, with_context
+from romacli.networks.mini_coarse import decode_anchors, other_direction
+from romacli.networks.mini_config import MiniConfig, config_from_json, config_to_json
+from romacli.networks.parts.maps import cell_centres
 
 TINY = MiniConfig(
     trunk_channels=(8, 8, 16, 16),
@@ -215,8 +205,8 @@ def test_decoded_anchor_in_a_corner_does_not_wrap_round():
     torch.testing.assert_close(decode_anchors(logits, 4), torch.tensor([[0.75, -0.75]]), atol=1e-3, rtol=0)
 
 
-def test_pixel_grid_holds_centres_x_first():
-    grid = pixel_grid(2, 4)
+def test_cell_centres_come_x_first():
+    grid = cell_centres(2, 4)
     assert grid[0, 0].tolist() == [-0.75, -0.5]
     assert grid[1, 3].tolist() == [0.75, 0.5]
 

@@ -6,10 +6,10 @@ from support.small_roma import SMALL, random_images, small_checkpoints, small_ro
 from torch import Tensor, nn
 
 from romacli.errors import WeightsError
-from romacli.networks.output import together
 from romacli.networks.parts import maps as shared_maps
 from romacli.networks.parts.gaussian_process import GaussianProcess
 from romacli.networks.parts.maps import pixel_grid
+from romacli.networks.parts.output import together
 from romacli.networks.parts.pyramid import FeatureMaps, finish
 from romacli.networks.roma import RoMa, checkpoint_layouts, decode_anchors
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from romacli.networks.output import NetworkMatch
 from romacli.networks.parts.gaussian_process import GaussianProcess
 from romacli.networks.parts.local_correlation import local_correlation
+from romacli.networks.parts.output import NetworkMatch
 from romacli.networks.roma import RoMa, decode_anchors
 
 TESTS = Path(__file__).resolve().parents[1]

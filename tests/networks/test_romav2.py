@@ -14,8 +14,8 @@ from support.small_romav2 import SMALL, small_checkpoint, small_romav2
 from torch import Tensor
 
 from romacli.errors import WeightsError
-from romacli.networks.output import PreciseMatch
 from romacli.networks.parts.local_correlation import local_correlation
+from romacli.networks.parts.output import PreciseMatch
 from romacli.networks.parts.rotary import rotation
 from romacli.networks.romav2 import PUBLISHED, RoMaV2, increments, resize
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from romacli.networks.mini import MiniConfig
+from romacli.networks.mini_config import MiniConfig
 
 TINY = MiniConfig(
     trunk_channels=(8, 16, 16, 32),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from romacli.networks.mini import pixel_grid
+from romacli.networks.parts.maps import cell_centres
 from romacli.train.losses import (
     NCE_RADIUS,
     anchor_loss,
@@ -61,7 +61,7 @@ def test_anchor_loss_equals_a_plain_loop():
     logits = torch.randn(2, 16, 3, 3, generator=generator)
     truth = torch.rand(2, 3, 3, 2, generator=generator) * 2 - 1
     seen = torch.rand(2, 3, 3, generator=generator) > 0.3
-    anchors = pixel_grid(4, 4).reshape(-1, 2)
+    anchors = cell_centres(4, 4).reshape(-1, 2)
     expected = [
         -logits[b, :, y, x].log_softmax(0)[(anchors - truth[b, y, x]).norm(dim=1).argmin()].item()
         for b, y, x in seen.nonzero().tolist()
@@ -87,7 +87,7 @@ def test_descriptor_loss_equals_a_plain_loop():
     generator = torch.Generator().manual_seed(1)
     side, gain = 12, torch.tensor(5.0)
     descriptors = F.normalize(torch.randn(2, 6, side, side, generator=generator), dim=1)
-    truth = pixel_grid(side, side).expand(2, -1, -1, -1) + 0.1 / side
+    truth = cell_centres(side, side).expand(2, -1, -1, -1) + 0.1 / side
     seen = torch.zeros(2, side, side, dtype=torch.bool)
     seen[0, 5, 6] = seen[1, 2, 3] = True
     expected = []

@@ -13,7 +13,8 @@ from support.small_roma import SMALL, small_checkpoints
 from support.tiny_mini import TINY
 
 from romacli.errors import UsageError
-from romacli.networks.mini import Mini, config_from_json, config_to_json, load_mini
+from romacli.networks.mini import Mini, load_mini
+from romacli.networks.mini_config import config_from_json, config_to_json
 from romacli.networks.roma import PUBLISHED, RoMa
 from romacli.networks.weights import read_state_dict
 from romacli.train import state

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from support.tiny_mini import TINY
 
 from romacli.errors import InputError, RomacliError, StoreError, UsageError
-from romacli.networks.mini import MiniConfig, load_mini, read_mini
+from romacli.networks.mini import load_mini, read_mini
+from romacli.networks.mini_config import MiniConfig
 from romacli.networks.weights import sha256_of
 from romacli.synthetic.pairs import sample_pair
 from romacli.synthetic.textures import Textures

@@ -45,7 +45,8 @@ def feature_map(word: str, *, seed: int = 0) -> FeatureMap:
 
 def _mini(stride: int, name: str, file: Path | None, seed: int, *, trained: bool = True) -> FeatureMap:
     from romacli.matchers.adapters.mini import EMBEDDED
-    from romacli.networks.mini import Mini, MiniConfig, load_mini
+    from romacli.networks.mini import Mini, load_mini
+    from romacli.networks.mini_config import MiniConfig
 
     if not trained and file is not None:
         raise UsageError(f"--features {name} has random weights. Leave {file} out, or name mini-{stride}.")

@@ -18,7 +18,7 @@ from romacli.eval.features.maps import FeatureMap
 from romacli.eval.features.options import StudyOptions
 from romacli.eval.synthetic import COARSE_LIMIT, validation_pairs, validation_textures
 from romacli.geometry.ground_truth import ground_truth_at
-from romacli.networks.mini import pixel_grid
+from romacli.networks.parts.maps import cell_centres
 from romacli.synthetic.batch import stacked
 from romacli.synthetic.pairs import SyntheticPair, sample_pair
 from romacli.synthetic.textures import Textures
@@ -66,7 +66,7 @@ def kernel_neighbours(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     """The predicted positions in B, (B, h, w, 2) normalised, from features (B, C, h, w) and (B, C, h', w')."""
     a, b = (F.normalize(each.flatten(2), dim=1) for each in (one, other))
     weights = (torch.einsum("bcn,bcm->bnm", a, b) / temperature).softmax(-1)
-    places = pixel_grid(*other.shape[-2:]).reshape(-1, 2)
+    places = cell_centres(*other.shape[-2:]).reshape(-1, 2)
     return (weights @ places).unflatten(1, one.shape[-2:])
 
 

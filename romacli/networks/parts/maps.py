@@ -23,6 +23,13 @@ def pixel_grid(maps: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
 
 
+def cell_centres(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return the normalised centres (H, W, 2) of a grid's cells, x first."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width * 2 - 1
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
 def sample(maps: Tensor, flow: Tensor) -> Tensor:
     """Sample maps (B, C, H, W) at normalised targets (B, 2, h, w): bilinear, zero outside, coordinates in float32."""
     maps = maps.float()

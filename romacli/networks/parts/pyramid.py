@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from romacli.networks.output import NetworkMatch, Unfinished
-
 from .maps import compared_at_once, resized
+from .output import NetworkMatch, Unfinished
 from .pointwise import PointwiseConv2d
 
 FeatureMaps = Mapping[str, Tensor]
