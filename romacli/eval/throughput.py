@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import torch
 
 from romacli.matchers.device import wait_for
 from romacli.matchers.matcher import Matcher, StagedMatcher, StartedPair
+from romacli.matchers.memory import peak_bytes
 from romacli.run.match import match_images
 from romacli.run.options import MatchOptions
 from romacli.run.schedule import fewest_loads
@@ -216,7 +215,7 @@ def bench(
         if before is not None:
             halves = [before, measured.uncached(PairList(sample[1::2]))] if sample[1:] else [before]
             compared.append(Compared(cached[-1], tuple(halves), used))
-    peak = peak_bytes(matcher)
+    peak = peak_bytes(getattr(matcher, "device", CPU))
     result: dict[str, Any] = {
         "images": used,
         "pairs": len(pairs),
@@ -279,12 +278,3 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
         "outside": lambda run: run.outside,
     }
     return {stage: round(statistics.median(map(value, runs)), 4) for stage, value in values.items()}
-
-
-def peak_bytes(matcher: Matcher) -> int:
-    """The peak memory of this process so far, weights included; of its GPU, if it uses one."""
-    device = getattr(matcher, "device", None)
-    if device is not None and device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

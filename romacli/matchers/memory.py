@@ -1,10 +1,11 @@
-"""Memory for a matcher's features: the free memory of its device, and handling of exhaustion."""
+"""Memory for a matcher's features: the free and the used memory of its device, and handling of exhaustion."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,6 +57,16 @@ def keep_freed_memory() -> None:
     if not libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK):  # some versions take 32 MiB at most
         libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_END)
+
+
+def peak_bytes(device: Any) -> int:
+    """The peak memory of this process so far, weights included; of the torch device, if it is a GPU."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def give_back(matcher: Matcher) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from romacli.disk import check_writable
+from romacli.disk import check_writable, write_whole
 from romacli.errors import InputError
 
 from .options import TrainOptions
-from .state import TrainState, best_path, export, replace_file, save_checkpoint
+from .state import TrainState, best_path, export, save_checkpoint
 
 LOG_EVERY_STEPS = 50
 
@@ -53,7 +53,7 @@ class Record:
             self._judge(state)
         self._save(state)
         if self._validate is not None and state.best is not None:
-            replace_file(self._options.output, best_path(self._options.output).read_bytes())
+            write_whole(self._options.output, best_path(self._options.output).read_bytes())
 
     def _save(self, state: TrainState) -> None:
         save_checkpoint(state, self._options.output)
@@ -106,7 +106,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
     columns = next(rows, [])
     wanted = [*columns, *(name for name in row if name not in columns)]
     former = [[*old, *[""] * (len(wanted) - len(old))] for old in rows]
-    replace_file(path, _as_csv([wanted, *former, [row.get(name, "") for name in wanted]]).encode())
+    write_whole(path, _as_csv([wanted, *former, [row.get(name, "") for name in wanted]]))
 
 
 def _as_csv(rows: Iterable[Iterable[object]]) -> str:

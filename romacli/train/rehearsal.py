@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from dataclasses import dataclass
 
 import torch
+
+from romacli.matchers.device import wait_for
+from romacli.matchers.memory import peak_bytes
 
 from .data.source import pair_source
 from .data.stream import batches
@@ -66,15 +68,10 @@ def rehearse(options: TrainOptions) -> Rehearsal:
             batch = source.finished(next(stream), ranks.device)
             began = time.monotonic()
             train_step(state, ranks.wrapped(state.trainable), batch, phase)
-            if ranks.device.type == "cuda":
-                torch.cuda.synchronize(ranks.device)
+            wait_for(ranks.device)
             seconds = time.monotonic() - began
         trained = sum(value.numel() for value in state.trainable.network.parameters() if value.requires_grad)
         steps = options.steps or round(options.minutes * 60 / seconds)
-        peak = (
-            torch.cuda.max_memory_allocated(ranks.device)
-            if ranks.device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        )
+        peak = peak_bytes(ranks.device)
         disk = 2 * len(state.trainable.exported({})) + 4 * _BYTES * trained
         return Rehearsal(steps, steps * options.batch_size * ranks.count, trained, seconds, peak / 1e9, disk / 1e9)

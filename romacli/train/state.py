@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 
 import torch
 
-from romacli.disk import settle, written_whole
+from romacli.disk import settle, write_whole, written_whole
 from romacli.errors import InputError
 from romacli.networks.weights import sha256_of
 
@@ -133,13 +133,7 @@ def save_checkpoint(state: TrainState, output: Path) -> None:
 
 def export(state: TrainState, options: TrainOptions, path: Path) -> None:
     """Write the averaged weights, with their recipe, to a file that matchers can load."""
-    replace_file(path, state.average.exported(_facts(state, options)))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file's content atomically."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)
+    write_whole(path, state.average.exported(_facts(state, options)))
 
 
 def _facts(state: TrainState, options: TrainOptions) -> dict[str, str]:
@@ -159,7 +153,7 @@ def _commit() -> str | None:
     """The git commit of the training code, if it is in a repository and git is installed."""
     command = ["git", "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return found.stdout.decode().strip()
