@@ -30,6 +30,8 @@ class TwoPassNetwork(Protocol):
 
     def encode_coarse(self, coarse: Tensor, /) -> dict[str, Tensor]: ...
 
+    def descriptor(self, coarse: Tensor, /) -> Tensor: ...
+
     def start(self, fA: Mapping[str, Tensor], fB: Mapping[str, Tensor], /) -> Unfinished: ...
 
     def refine(
@@ -161,15 +163,16 @@ class TwoPassMatcher:
 
     @torch.inference_mode()
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
-        """The inputs of `describe` and `overlap`, at a fraction of the cost of `encode`."""
-        stacked = torch.cat([image.tensors["coarse"] for image in images])
+        """The inputs of `overlap`, at a fraction of the cost of `encode`."""
         with self._precision():
-            tensors = self._network.encode_coarse(self._normalise(_moved(stacked, self._device)))
+            tensors = self._network.encode_coarse(self._coarse(images))
         return _unstack(tensors, images)
 
-    def describe(self, features: Sequence[Features]) -> np.ndarray:
-        """Global descriptors (N, D) float32 of unit length, of images encoded by `encode_coarse`."""
-        return torch.cat([each.tensors["descriptor"] for each in features]).float().cpu().numpy()
+    @torch.inference_mode()
+    def describe(self, images: Sequence[PreparedImage]) -> np.ndarray:
+        """Global descriptors (N, D) float32 of unit length."""
+        with self._precision():
+            return self._network.descriptor(self._coarse(images)).float().cpu().numpy()
 
     @torch.inference_mode()
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
@@ -245,6 +248,10 @@ class TwoPassMatcher:
         with self._precision():
             out = self._network.result(self._network.refine(state, *_Batch.of(pairs)))
         return [replace(match, min_certainty=self._settings.min_certainty) for match in _dense_matches(out, pairs)]
+
+    def _coarse(self, images: Sequence[PreparedImage]) -> Tensor:
+        """The network's smaller input."""
+        return self._normalise(_moved(torch.cat([image.tensors["coarse"] for image in images]), self._device))
 
     def _overlaps(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """The usable share of the decoder's warps of every pair."""

@@ -98,10 +98,10 @@ class CoarseMatcher(Matcher, Protocol):
     """A matcher whose first stage can run alone, for cheap similarity and overlap."""
 
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
-        """The features of one image for `describe` and `overlap`."""
+        """The features of each image for `overlap`."""
         ...
 
-    def describe(self, features: Sequence[Features]) -> np.ndarray:
+    def describe(self, images: Sequence[PreparedImage]) -> np.ndarray:
         """Descriptors (N, D) float32 of unit length, whose dot products measure similarity."""
         ...
 

@@ -90,25 +90,26 @@ class DKM(PyramidMatcher):
             32 and 16 the decoder's `embedded_` (B, 256, h, w) and `alpha_` (B, h * w, 256) float32, the part of the
             Gaussian process's posterior that depends only on the target image.
         """
-        features = self._coarse_features(coarse)
+        features = self.encode_coarse(coarse)
         if fine is not None:
             features |= {f"fine_{stride}": maps for stride, maps in self.resnet(_checked(fine), down_to=8)}
         return features
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
-        features = self._coarse_features(coarse)
-        return {**features, "descriptor": generalized_mean(features["coarse_32"], DESCRIPTOR_POWER)}
-
-    def _coarse_features(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute the inputs of `start` for (B, 3, H, W) images."""
         features = {}
-        for stride, maps in self.resnet(_checked(image), down_to=32):
+        for stride, maps in self.resnet(_checked(coarse), down_to=32):
             if str(stride) in self.projections:
                 maps = self.projections[str(stride)](maps).float()
                 features[f"embedded_{stride}"] = self.decoder.feat_input_modules[str(stride)](maps)
                 features[f"alpha_{stride}"] = self._process(str(stride)).alpha(maps)
             features[f"coarse_{stride}"] = maps
         return features
+
+    def descriptor(self, coarse: Tensor) -> Tensor:
+        """Compute a global descriptor (B, D) of unit length of each of (B, 3, H, W) images."""
+        maps = dict(self.resnet(_checked(coarse), down_to=32))[32]
+        return generalized_mean(self.projections["32"](maps), DESCRIPTOR_POWER)
 
     def _process(self, stride: str) -> GaussianProcess:
         process = self.gaussian_processes[stride]

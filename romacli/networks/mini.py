@@ -117,15 +117,18 @@ class Mini(nn.Module):
         return maps | {COARSE_STRIDE: self.trunk(image)[COARSE_STRIDE]} if with_coarse else maps
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Return the inputs of `start` for (B, 3, Hc, Wc) images, and a global `descriptor` (B, D) of each.
+        """Return the inputs of `start` for (B, 3, Hc, Wc) images."""
+        return self.encode_tokens(self.trunk(coarse)) | self._mirrored(coarse)
 
-        The descriptor pools the trunk at strides 8 and 16: on rendered walks it found more true overlaps than either
-        level alone, lower powers, or the tokens used for matching.
+    def descriptor(self, coarse: Tensor) -> Tensor:
+        """Return a global descriptor (B, D) of unit length of each of (B, 3, Hc, Wc) images.
+
+        It pools the trunk at strides 8 and 16: on rendered walks it found more true overlaps than either level alone,
+        lower powers, or the tokens used for matching.
         """
         pyramid = self.pyramid(coarse)
         pooled = [generalized_mean(pyramid[stride], DESCRIPTOR_POWER) for stride in (COARSE_STRIDE, 8)]
-        tokens = self.encode_tokens(pyramid) | self._mirrored(coarse)
-        return tokens | {"descriptor": F.normalize(torch.cat(pooled, dim=1), dim=1)}
+        return F.normalize(torch.cat(pooled, dim=1), dim=1)
 
     def encode_tokens(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Return the inputs of `start` from the images' features at stride 16."""

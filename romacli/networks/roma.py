@@ -206,12 +206,15 @@ class RoMa(PyramidMatcher):
         return features
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each.
+        """Compute the inputs of `start` for (B, 3, H, W) images."""
+        return self._coarse_features(self._coarse_maps(coarse))
 
-        The descriptor is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
+    def descriptor(self, coarse: Tensor) -> Tensor:
+        """Compute a global descriptor (B, D) of unit length of each of (B, 3, H, W) images.
+
+        It is the generalised mean of DINOv2's patch tokens; source: Keetha et al., AnyLoc, RA-L 2023.
         """
-        patches = self._coarse_maps(coarse)
-        return {**self._coarse_features(patches), "descriptor": generalized_mean(patches, DESCRIPTOR_POWER)}
+        return generalized_mean(self._coarse_maps(coarse), DESCRIPTOR_POWER)
 
     def _coarse_features(self, patches: Tensor) -> dict[str, Tensor]:
         stride = str(self.config.levels[0].stride)

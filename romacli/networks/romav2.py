@@ -133,7 +133,7 @@ class RoMaV2(PyramidMatcher):
             (B, 1024, h, w) and `level_1`, `level_2` for the head; projected features `coarse_4` ... `coarse_1` and,
             with a second pass, `fine_4` ... `fine_1`, each (B, C, H / stride, W / stride) float32.
         """
-        features = self._coarse_features(low)
+        features = self.encode_coarse(low)
         for name, image, divisor in (("coarse", low, self.config.dinov3.patch), ("fine", high, 4)):
             if image is not None:
                 _check_sides(image, divisor)
@@ -142,15 +142,11 @@ class RoMaV2(PyramidMatcher):
         return features
 
     def encode_coarse(self, low: Tensor) -> dict[str, Tensor]:
-        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
-        features = self._coarse_features(low)
-        return {**features, "descriptor": generalized_mean(features["deep"], DESCRIPTOR_POWER)}
-
-    def _coarse_features(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute the inputs of `start` for (B, 3, H, W) images."""
         patch = self.config.dinov3.patch
-        _check_sides(image, patch)
-        grid = tuple(side // patch for side in image.shape[-2:])
-        shallow, deep = self.dinov3(standardised(image))
+        _check_sides(low, patch)
+        grid = tuple(side // patch for side in low.shape[-2:])
+        shallow, deep = self.dinov3(standardised(low))
         level_1, level_2 = self.head.shallow(as_maps(shallow, grid))
         return {
             "tokens": self.transformer.projector(torch.cat([shallow, deep], dim=2)),
@@ -158,6 +154,10 @@ class RoMaV2(PyramidMatcher):
             "level_1": level_1,
             "level_2": level_2,
         }
+
+    def descriptor(self, low: Tensor) -> Tensor:
+        """Compute a global descriptor (B, D) of unit length of each of (B, 3, H, W) images."""
+        return generalized_mean(self.encode_coarse(low)["deep"], DESCRIPTOR_POWER)
 
     def start(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = True) -> Unfinished:
         """Coarse warps, from the transformer of both views and the head.

@@ -82,9 +82,12 @@ class TinyRoMa(nn.Module):
         return {"coarse": coarse, "fine": fine, "shape": torch.tensor(shape).expand(len(image), 2)}
 
     def encode_coarse(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute the inputs of `start` for (B, 3, H, W) images, and a global `descriptor` (B, D) of each."""
-        features = self.encode(image)
-        return {**features, "descriptor": generalized_mean(features["coarse"], DESCRIPTOR_POWER)}
+        """Compute the inputs of `start` for (B, 3, H, W) images."""
+        return self.encode(image)
+
+    def descriptor(self, image: Tensor) -> Tensor:
+        """Compute a global descriptor (B, D) of unit length of each of (B, 3, H, W) images."""
+        return generalized_mean(self.encode(image)["coarse"], DESCRIPTOR_POWER)
 
     def match(self, features_A: FeatureMaps, features_B: FeatureMaps, *, symmetric: bool = False) -> NetworkMatch:
         """Compute the warps of encoded pairs from A to B and, if symmetric, from B to A.

@@ -143,7 +143,7 @@ class Describer:
                     else:
                         batch[name] = prepared
                 if batch:
-                    rows = matcher.describe(matcher.encode_coarse(list(batch.values())))
+                    rows = matcher.describe(list(batch.values()))
                     found.update(
                         (name, GlobalFeature(row, stamps.get(name))) for name, row in zip(batch, rows, strict=True)
                     )

@@ -31,7 +31,7 @@ TRUE_OVERLAPS = (0.5, 0.3, 0.1)
 
 def describe(images: tuple[np.ndarray, ...], model: str) -> np.ndarray:
     matcher = load_matcher(model)
-    return np.concatenate([matcher.describe(matcher.encode_coarse([matcher.prepare(image)])) for image in images])
+    return np.concatenate([matcher.describe([matcher.prepare(image)]) for image in images])
 
 
 def share_found(pairs: PairList, collection: scenes.Collection, least: float) -> float:

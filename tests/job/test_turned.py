@@ -44,7 +44,7 @@ class Upright(HomographyMatcher):
         self.coarse += len(images)
         return self.encode(images)
 
-    def describe(self, features: list[Features]) -> np.ndarray:
+    def describe(self, images: list) -> np.ndarray:
         raise NotImplementedError
 
     def overlap(self, pairs: list[tuple[Features, Features]]) -> list[float]:

@@ -31,8 +31,8 @@ class PosedMatcher(HomographyMatcher):
     def encode_coarse(self, images):
         return [Features(image.tensors, image.size) for image in images]
 
-    def describe(self, features):
-        middles = [each.tensors["plane_from_image"][0].numpy() @ [SIZE[0] / 2, SIZE[1] / 2, 1] for each in features]
+    def describe(self, images):
+        middles = [each.tensors["plane_from_image"][0].numpy() @ [SIZE[0] / 2, SIZE[1] / 2, 1] for each in images]
         angles = np.array([middle[0] / middle[2] for middle in middles]) / 10
         return np.stack((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
 

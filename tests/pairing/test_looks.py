@@ -37,20 +37,24 @@ class GreyMatcher:
         return PreparedImage({"grey": torch.tensor([float(image.mean()) / 255])}, image.shape[1::-1])
 
     def encode_coarse(self, images):
-        self.encoded += len(images)
-        if self.encoded > self._fail_after:
-            raise KeyboardInterrupt
+        self._count(images)
         return [Features(image.tensors, image.size) for image in images]
 
     encode = encode_coarse
 
-    def describe(self, features):
-        angles = np.array([float(each.tensors["grey"]) for each in features]) * np.pi / 2
+    def describe(self, images):
+        self._count(images)
+        angles = np.array([float(image.tensors["grey"]) for image in images]) * np.pi / 2
         return np.stack((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
 
     def overlap(self, pairs):
         self.compared += len(pairs)
         return [1 - abs(float(a.tensors["grey"] - b.tensors["grey"])) for a, b in pairs]
+
+    def _count(self, images):
+        self.encoded += len(images)
+        if self.encoded > self._fail_after:
+            raise KeyboardInterrupt
 
     def match(self, pairs, seeds):
         raise AssertionError("only the coarse stage is asked")

@@ -47,8 +47,8 @@ class NearMatcher(HomographyMatcher):
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
         return [Features(image.tensors, image.size) for image in images]
 
-    def describe(self, features: Sequence[Features]) -> np.ndarray:
-        return np.ones((len(features), 1), np.float32)
+    def describe(self, images: Sequence[PreparedImage]) -> np.ndarray:
+        return np.ones((len(images), 1), np.float32)
 
     def _found(self, pairs: Sequence[tuple[Features, Features]], seeds: Sequence[int]):
         return zip(pairs, super().match(list(pairs), list(seeds)), strict=True)
