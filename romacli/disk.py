@@ -102,10 +102,9 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         put_back(path, clears=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        folder, held = _new_scratch(target)
     except OSError as error:
         raise unwritable(path, error, num_bytes=num_bytes, option=option) from error
-    held = _lock(folder)
     try:
         _require_room(folder, num_bytes)
         yield folder
@@ -116,6 +115,17 @@ def scratch_folder(path: Path, *, num_bytes: int = 0, option: str = "--output") 
         raise unwritable(path, failure, num_bytes=num_bytes, option=option) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _new_scratch(target: Path) -> tuple[Path, int | None]:
+    """An empty, held folder. Until it is held, another process may take it for abandoned and remove it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        held = _lock(folder, waits=True)
+        if folder.exists():
+            return folder, held
         if held is not None:
             os.close(held)
 
@@ -322,12 +332,15 @@ def _remove_abandoned(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder until it is closed or the process dies; None if another holds it."""
+def _lock(folder: Path, *, waits: bool = False) -> int | None:
+    """A descriptor that holds the folder until it is closed or the process dies; None if another holds it.
+
+    waits: until it no longer does. None, too, where the file system has no locks.
+    """
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             return None

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -351,6 +352,24 @@ def test_only_what_was_there_is_put_back_there(tmp_path: Path) -> None:
     assert not strange.exists()
     put_back(tmp_path / "sparse.v2")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".sparse.v2.abcd_123.tmp", "sparse.v2"]
+
+
+def test_a_scratch_folder_taken_for_abandoned_as_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = [], tempfile.mkdtemp
+
+    def made_and_cleared(**where: str) -> str:
+        made.append(make(**where))
+        if len(made) == 1:
+            put_back(tmp_path / "sparse", clears=True)  # by another process
+        return made[-1]
+
+    monkeypatch.setattr("tempfile.mkdtemp", made_and_cleared)
+    with scratch_folder(tmp_path / "sparse") as scratch:
+        assert made == [made[0], str(scratch)]
+        put_back(tmp_path / "sparse", clears=True)
+        assert scratch.exists()
 
 
 def test_a_scratch_folder_whose_removal_was_cut_off_is_removed(tmp_path: Path) -> None:

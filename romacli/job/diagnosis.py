@@ -38,7 +38,7 @@ class Placed:
     gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
     image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
     usual inliers, empty if all images are well connected. guessed: names of images with a guessed focal length that the
-    mapper did not refine.
+    mapper did not refine. shares_camera: whether all images of the job share one.
     """
 
     images: int
@@ -50,6 +50,7 @@ class Placed:
     agreement: float | None = None
     weakly_joined: Sequence[int] = ()
     guessed: Sequence[str] = ()
+    shares_camera: bool = False
 
     @property
     def registered(self) -> int:
@@ -81,13 +82,14 @@ def doubts(placed: Placed) -> list[str]:
 def advice(placed: Placed) -> list[str]:
     """Warnings, each with advice."""
     found = []
+    single = "" if placed.shares_camera else ", or --camera-mode single if one camera took them all"
     if placed.missing:
         out = f"{counted_of(len(placed.missing), placed.images, 'image', 'is', 'are')} not in the model: "
         out += f"{first_few(placed.missing, _NAMES_SHOWN)}. "
         if placed.registered < _FEW_REGISTERED * placed.images:
             found.append(
-                out + "The mapper failed on most of them: try --mapper global, give the true --camera-params, or "
-                "--camera-mode single if one camera took them all. Check the poses of any model that results."
+                out + "The mapper failed on most of them: try --mapper global, or give the true --camera-params"
+                f"{single}. Check the poses of any model that results."
             )
         else:
             found.append(
@@ -98,8 +100,8 @@ def advice(placed: Placed) -> list[str]:
         found.append(
             f"{counted_of(len(placed.guessed), placed.registered, 'placed image', 'has', 'have')} a guessed focal "
             "length, as neither EXIF data nor pairs determine it and it was not refined: "
-            f"{first_few(placed.guessed, _NAMES_SHOWN)}. Their poses are as uncertain: give the true --camera-params, "
-            "or --camera-mode single if one camera took them all."
+            f"{first_few(placed.guessed, _NAMES_SHOWN)}. Their poses are as uncertain: give the true --camera-params"
+            f"{single}."
         )
     if placed.mean_reprojection_error > _LARGE_ERROR_PX:
         found.append(
@@ -122,6 +124,7 @@ def placed_of(
     gps: GpsFit | None = None,
     agreement: float | None = None,
     guessed: Sequence[str] = (),
+    shares_camera: bool = False,
 ) -> Placed:
     """Compare the largest model of a job with its verified pairs.
 
@@ -140,6 +143,7 @@ def placed_of(
         agreement=agreement,
         weakly_joined=weak_groups({pair: count for pair, count in inliers.items() if count}),
         guessed=guessed,
+        shares_camera=shares_camera,
     )
 
 

@@ -155,7 +155,7 @@ def complete(model: Any, given: MapperInput, images: Collection[int] = (), *, le
         mapper.adjust_global_bundle(course, adjustment)
         mapper.filter_points(course)
         mapper.end_reconstruction(False)
-        leave_out_unsupported(model, course.abs_pose_min_num_inliers)
+        given.left_out.update(leave_out_unsupported(model, course.abs_pose_min_num_inliers))
         _add_waiting(model, given.database, chosen)
         model.extract_colors_for_all_images(given.images)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -100,7 +100,7 @@ class MapperInput:
     """The input of a mapper.
 
     database: may be changed. images: folder of the photographs, for the colours of points. progress: called with the
-    number of newly registered images.
+    number of newly registered images. left_out: mappers add the names of images that they placed by hardly any points.
     """
 
     database: Path
@@ -108,3 +108,4 @@ class MapperInput:
     options: MapperOptions
     content: Content
     progress: Callable[[int], None] | None = None
+    left_out: set[str] = field(default_factory=set)

@@ -70,8 +70,9 @@ class ReconstructionSummary:
         if not self.left_out:
             return []
         return [
-            f"{counted(len(self.left_out), 'image was', 'images were')} placed by hardly any points (less than "
-            f"{_LEAST_OF_USUAL:.0%} of the usual number), and left out of the model: {first_few(self.left_out)}"
+            f"{counted(len(self.left_out), 'image was', 'images were')} placed by hardly any points (too few to be "
+            f"registered by, or less than {_LEAST_OF_USUAL:.0%} of the usual number), and left out of the model: "
+            f"{first_few(self.left_out)}"
         ]
 
 
@@ -146,13 +147,18 @@ def _map(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Att
     asked = given.options
     if asked.known_poses is not None or asked.settings or asked.mapper not in ("auto", "incremental"):
         return found, attempts, ()
-    removed = set[str]()
+    removed = given.left_out
     for index, model in found.items():
         counts = [model.images[image].num_points3D for image in model.reg_image_ids()]
         if weak := leave_out_unsupported(model, _LEAST_OF_USUAL * np.median(counts or [0])):
             write_model(model, output / str(index))
             removed |= set(weak)
     placed = {model.images[image].name for model in found.values() for image in model.reg_image_ids()}
+    largest, *others = sorted((model.num_reg_images() for model in found.values()), reverse=True) or [0]
+    attempts = tuple(
+        replace(attempt, registered=largest, others=tuple(others)) if attempt.is_kept else attempt
+        for attempt in attempts
+    )
     return found, attempts, tuple(sorted(removed - placed))
 
 

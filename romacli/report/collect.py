@@ -26,6 +26,7 @@ from romacli.job.outputs.model import (
     imported,
     mapper_messages,
     model_warnings,
+    shares_camera,
 )
 from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
@@ -283,6 +284,7 @@ def _placed(
         gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
         agreement=triangle_agreement(job.manifest),
         guessed=() if inliers is None else guessed_images(job.layout, database, model),
+        shares_camera=inliers is not None and shares_camera(database),
     )
 
 

@@ -38,6 +38,12 @@ def test_guessed_focal_lengths_are_told_with_their_images() -> None:
     assert "17 of 20 placed images have a guessed focal length" in sentence
     assert "03.jpg" in sentence
     assert "--camera-params" in sentence
+    assert "--camera-mode single" in sentence
+
+
+def test_images_that_share_a_camera_are_not_told_to_share_one() -> None:
+    sentences = advice(Placed(20, tuple(NAMES[2:]), 0.5, guessed=NAMES[:2], shares_camera=True))
+    assert ["true --camera-params." in sentence for sentence in sentences] == [True, True]
 
 
 def test_a_jump_in_a_walk_is_named() -> None:

@@ -260,14 +260,18 @@ def test_images_that_keep_hardly_a_point_leave_the_model_unless_all_would(fewest
     assert (len(model.reg_image_ids()), weak in model.reg_image_ids()) == (left, left == 4)
 
 
-def with_one_weak_image(given, output):
-    """The incremental mapper, whose first image keeps a point only."""
-    found = map_incrementally(given, output)
-    model = found[0]
+def weaken(model):
+    """Leave the first image of a model a single point."""
     weak = min(model.reg_image_ids())
     for row in [row for row, point in enumerate(model.images[weak].points2D) if point.has_point3D()][1:]:
         model.delete_observation(weak, row)
-    return found, (judge("incremental", found, given.database),)
+
+
+def with_one_weak_image(given, output):
+    """The incremental mapper, whose first image keeps a point only."""
+    found = map_incrementally(given, output)
+    weaken(found[0])
+    return found, (replace(judge("incremental", found, given.database), is_kept=True),)
 
 
 @pytest.mark.parametrize(("mapper", "left"), [(MapperName.auto, 3), (MapperName.hierarchical, 4)])
@@ -280,6 +284,18 @@ def test_images_placed_by_hardly_any_points_are_left_out_by_name(tmp_path, monke
     assert len(summary.left_out) == len(summary.warnings) == 4 - left
     for name in summary.left_out:
         assert name not in placed
-        assert f"hardly any points (less than 4% of the usual number), and left out of the model: {name}" in str(
-            summary.warnings
-        )
+        assert f"less than 4% of the usual number), and left out of the model: {name}" in str(summary.warnings)
+    assert summary.attempts == (f"incremental: {left} of 4 images, kept",)
+
+
+def test_images_that_the_mapper_itself_leaves_out_are_named(tmp_path, monkeypatch):
+    make_scene(4).write(tmp_path / "a.db")
+    monkeypatch.setattr(
+        "romacli.mapping.incremental.leave_out_unsupported",
+        lambda model, fewest: [weaken(model), leave_out_unsupported(model, fewest)][1],
+    )
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    placed = read_poses(tmp_path / "sparse" / "0")
+    assert len(placed) == summary.registered == 3
+    assert len(summary.left_out) == 1
+    assert not placed.keys() & set(summary.left_out)

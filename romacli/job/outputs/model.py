@@ -159,6 +159,7 @@ def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit 
         gps=gps,
         agreement=triangle_agreement(manifest) if manifest else None,
         guessed=guessed_images(layout, database, model),
+        shares_camera=shares_camera(database),
     )
     return advice(placed)
 
@@ -174,6 +175,11 @@ def guessed_images(layout: Layout, database: Path, model: Model) -> tuple[str, .
         if camera.number in start.keys() - known
         and abs(camera.focal_length_px - start[camera.number][0]) < UNCHANGED_PX
     )
+
+
+def shares_camera(database: Path) -> bool:
+    """Whether all images of a database share a camera."""
+    return len(read_focal_lengths(database)) == 1
 
 
 def georeference_models(layout: Layout, database: Path, progress: Progress) -> None:
