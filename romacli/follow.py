@@ -32,6 +32,7 @@ from romacli.types import Features, Size
 # A point is visible if matching it there and back ends within this fraction of the long side.
 MAX_CYCLE = 0.03
 _COLOURS = 12
+_FRAMES_PER_S = 10.0  # of a drawn video
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
 class Overlay:
     """Frames with the points drawn on them: a video if the path ends in .mp4, else images in a folder."""
 
-    def __init__(self, path: Path, *, frames_per_s: float = 10.0) -> None:
+    def __init__(self, path: Path) -> None:
         """Take a place.
 
         Raises:
@@ -258,7 +259,7 @@ class Overlay:
                 f"--overlay {path} ends in {path.suffix}, but videos are written as .mp4. Give a name that ends in "
                 ".mp4, or a folder whose name has no dot."
             )
-        self._path, self._rate = path, frames_per_s
+        self._path = path
         self._film: cv2.VideoWriter | None = None
         self._is_film = path.suffix.lower() == ".mp4"
         check_writable(path if self._is_film else path / "000000.jpg", "--overlay")
@@ -281,7 +282,7 @@ class Overlay:
         if self._film is None:
             self._shape = picture.shape
             size = picture.shape[1], picture.shape[0]
-            self._film = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, size)
+            self._film = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), _FRAMES_PER_S, size)
             if not self._film.isOpened():
                 raise InputError(f"{self._path} cannot be written as a video. Give --overlay a folder.")
         self._film.write(cv2.resize(picture, (self._shape[1], self._shape[0])))

@@ -25,6 +25,7 @@ from .certainty import Reliability, area_under_roc, reliability
 
 COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
 RIGHT_WITHIN_PX = 3.0  # the event that the certainty predicts
+BATCH = 8  # pairs encoded at once
 
 Advance = Callable[[int], None]
 
@@ -113,17 +114,15 @@ def fingerprint(pairs: Sequence[SyntheticPair]) -> str:
 
 
 @torch.inference_mode()
-def evaluate(
-    network: Mini, pairs: Sequence[SyntheticPair], *, batch_size: int = 8, advance: Advance | None = None
-) -> ValidationResult:
+def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, advance: Advance | None = None) -> ValidationResult:
     """Evaluate a network in evaluation mode on the pairs, from A to B, in one pass.
 
     Uses the caller's autocast precision; sizes must be multiples of 16.
     """
     device = next(network.parameters()).device
     scores = _Scores(pairs[0].image_A.shape[0])
-    for start in range(0, len(pairs), batch_size):
-        images, warp, visible = (tensor.to(device) for tensor in stacked(pairs[start : start + batch_size]))
+    for start in range(0, len(pairs), BATCH):
+        images, warp, visible = (tensor.to(device) for tensor in stacked(pairs[start : start + BATCH]))
         half = len(images) // 2
         encoded = network.encode(normalise(images))
         first, *_, last = network.trace(encoded).stages
@@ -159,17 +158,15 @@ def evaluate_matcher(
 
 
 @torch.inference_mode()
-def matched_share(
-    describe: Callable[[Tensor], Tensor], pairs: Sequence[SyntheticPair], *, batch_size: int = 8
-) -> float:
+def matched_share(describe: Callable[[Tensor], Tensor], pairs: Sequence[SyntheticPair]) -> float:
     """The share of visible cells of A whose most similar cell of B is within a cell of the truth.
 
     Args:
         describe: unit descriptors (2B, C, h, w) of images (2B, 3, S, S), ImageNet-normalised, in evaluation mode.
     """
     right = []
-    for start in range(0, len(pairs), batch_size):
-        images, warp, visible = stacked(pairs[start : start + batch_size])
+    for start in range(0, len(pairs), BATCH):
+        images, warp, visible = stacked(pairs[start : start + BATCH])
         maps = describe(normalise(images))
         half, (height, width) = len(images) // 2, maps.shape[-2:]
         truth, seen = ground_truth_at(warp[:half], visible[:half], (height, width))

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 FOCAL_LENGTHS = np.geomspace(0.35, 4.0, 240)
 STEP = float(FOCAL_LENGTHS[1] / FOCAL_LENGTHS[0])
+# Residuals that are computed in one go: more take memory, fewer time.
+_AT_ONCE = 1 << 13
 # Residuals are truncated here.
 _MOST_RESIDUAL = 0.1
 # An estimate is sharp if bootstraps spread by a few per cent, and it fits clearly better than 1.5 times its value.
@@ -36,9 +38,11 @@ def focal_curves(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) ->
         matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths; NaN for the unknown one.
     """
     curves = np.empty((len(FOCAL_LENGTHS), len(matrices)))
-    for index, length in enumerate(FOCAL_LENGTHS):
-        ends = (np.where(np.isnan(values), length, values) for values in (first, second))
-        curves[index] = residuals(matrices, *ends)
+    rows = max(1, _AT_ONCE // max(1, len(matrices)))
+    for start in range(0, len(FOCAL_LENGTHS), rows):
+        lengths = FOCAL_LENGTHS[start : start + rows, None]
+        ends = (np.where(np.isnan(values), lengths, values) for values in (first, second))
+        curves[start : start + rows] = residuals(matrices, *ends)
     return np.minimum(curves, _MOST_RESIDUAL)
 
 
@@ -175,19 +179,21 @@ def residuals(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
     """The deviation of K1^T F K0 from essential matrices: (a^2 - b^2) / (a^2 + b^2) of their two singular values.
 
     Args:
-        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (N,) focal lengths of both cameras in the same unit.
+        matrices: (N, 3, 3), x1^T F x0 = 0. first, second: (..., N) focal lengths of both cameras in the same unit.
+
+    Returns:
+        (..., N).
     """
     essential = _essential(matrices, first, second)
-    square = essential @ essential.transpose(0, 2, 1)
-    trace, of_square = np.trace(square, axis1=1, axis2=2), np.trace(square @ square, axis1=1, axis2=2)
+    square = essential @ essential.swapaxes(-1, -2)
+    trace, of_square = (np.trace(matrix, axis1=-2, axis2=-1) for matrix in (square, square @ square))
     return np.sqrt(np.maximum(2 * of_square - trace**2, 0)) / np.maximum(trace, 1e-300)
 
 
 def _essential(matrices: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """K1^T F K0, (N, 3, 3), for focal lengths (N,) of both cameras."""
-    one = np.ones(len(matrices))
-    rows, columns = np.stack((second, second, one), 1), np.stack((first, first, one), 1)
-    return matrices * rows[:, :, None] * columns[:, None, :]
+    """K1^T F K0, (..., N, 3, 3), for focal lengths (..., N) of both cameras."""
+    rows, columns = (np.stack((focal, focal, np.ones_like(focal)), -1) for focal in (second, first))
+    return matrices * rows[..., :, None] * columns[..., None, :]
 
 
 def shifted(matrices: np.ndarray, first: ArrayLike, second: ArrayLike) -> np.ndarray:

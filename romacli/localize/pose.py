@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import DEFAULT_FOCAL_FACTOR
 from romacli.colmap.intrinsics import camera_of_model, check_known_model, check_params
 from romacli.disk import read_lines
 from romacli.errors import InputError, UsageError
 from romacli.types import Size
 from romacli.words import is_number
-
-_GUESSED_FOCAL = 1.2
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _rigid(qvec: Sequence[float], tvec: Sequence[float]) -> Any:
 
 def guessed_camera(size: Size, focal_px: float | None) -> QueryCamera:
     """A camera with the focal length from EXIF data, to be refined, or with one to be estimated with the pose."""
-    camera = camera_of_model("SIMPLE_RADIAL", focal_px or _GUESSED_FOCAL * max(size), size)
+    camera = camera_of_model("SIMPLE_RADIAL", focal_px or DEFAULT_FOCAL_FACTOR * max(size), size)
     return QueryCamera(camera, refine=focal_px is not None, estimate=focal_px is None)
 
 

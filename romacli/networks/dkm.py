@@ -68,13 +68,12 @@ class DKM(PyramidMatcher):
         self.refiners = nn.ModuleDict({str(level.stride): Refiner(level) for level in LEVELS})
 
     @classmethod
-    def from_checkpoint(cls, state_dict: Mapping[str, Tensor], *, fold: bool = True) -> DKM:
+    def from_checkpoint(cls, state_dict: Mapping[str, Tensor]) -> DKM:
         """Build a network ready for inference, with the weights of a published file; see `RoMa.from_checkpoints`."""
         with torch.device("meta"):
             net = cls()
         load_strictly(net, state_dict, checkpoint_name, what="DKM", unread=CLASSIFIER)
-        if fold:
-            fold_batchnorm(net)
+        fold_batchnorm(net)
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, coarse: Tensor, fine: Tensor | None = None) -> dict[str, Tensor]:

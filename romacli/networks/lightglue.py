@@ -80,11 +80,11 @@ class LightGlue(nn.Module):
         return self.log_assignment(x, y)
 
 
-def best_matches(scores: Tensor, least: float = LEAST_SCORE) -> tuple[Tensor, Tensor]:
+def best_matches(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Mutual best matches by log scores (N, M): rows (M, 2), ascending by the first, and their scores (M,)."""
     best, partner = scores.max(dim=1)
     rows = torch.arange(len(scores), device=scores.device)
-    kept = (scores.argmax(dim=0)[partner] == rows) & (best.exp() > least)
+    kept = (scores.argmax(dim=0)[partner] == rows) & (best.exp() > LEAST_SCORE)
     return torch.stack([rows[kept], partner[kept]], dim=1), best[kept].exp()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from romacli.job.diagnosis import Placed, advice, doubts
+from romacli.job.diagnosis import advice, doubts
 from romacli.keypoints.checks import connected
 from romacli.words import counted, counted_of, first_few
 
@@ -58,8 +58,7 @@ def verdict(summary: Summary) -> Verdict:
 def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
     total = len(summary.images)
     state: Literal["good", "fair", "poor"] = "good" if model.registered == total else "fair"
-    placed = _placed(summary)
-    against = doubts(placed) if placed else []
+    against = doubts(summary.placed) if summary.placed else []
     if against and state == "good":
         state = "fair"
     if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
@@ -90,7 +89,7 @@ def warnings(summary: Summary, blank: Mapping[str, float] | None = None) -> tupl
         *_about_tracks(summary),
         *_about_dominance(summary),
         *_about_texture(summary, blank or {}),
-        *(advice(placed) if (placed := _placed(summary)) else ()),
+        *(advice(summary.placed) if summary.placed else ()),
     )
 
 
@@ -198,17 +197,6 @@ def _about_texture(summary: Summary, blank: Mapping[str, float]) -> list[str]:
             "with the others."
         )
     return found
-
-
-def _placed(summary: Summary) -> Placed | None:
-    """The model compared with its pairs, as far as known."""
-    if summary.model is None or summary.placed is not None:
-        return summary.placed
-    return Placed(
-        images=len(summary.images),
-        missing=tuple(image.name for image in summary.images if image.points3D is None),
-        mean_reprojection_error=summary.model.mean_reprojection_error,
-    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -152,10 +152,10 @@ def none_at_all() -> Correspondences:
     return Correspondences(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 
 
-def inliers_of(view: PairView, *, seed: int = 0) -> PairView:
+def inliers_of(view: PairView) -> PairView:
     """The same view with only the inliers of an epipolar geometry, found by MAGSAC."""
     matches = view.matches
-    _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=seed)
+    _, inliers = estimate_fundamental(matches.keypoints0, matches.keypoints1, max_error_px=MAX_ERROR_PX, seed=0)
     kept = Correspondences(matches.keypoints0[inliers], matches.keypoints1[inliers], matches.scores[inliers])
     note = counted_of(int(inliers.sum()), len(matches), "match", "is an inlier", "are inliers", "matches")
     return replace(view, matches=kept, note=f"{view.note}, {note}")

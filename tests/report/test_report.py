@@ -331,8 +331,8 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
         "longer than the number of images": summary_of(6, dense, tracks=Tracks(100, 9.0, 12, {2: 50, 12: 50})),
         "failed geometric verification": summary_of(6, [*unverified, *dense[6:]]),
         "Low overlap": summary_of(6, [replace(pair, state="rejected") for pair in dense[4:]] + dense[:4]),
-        "not in the model": summary_of(6, dense, model=ModelSummary(5, 9, 3.0, 0.5, 1, {}, ())),
-        "reprojection error is": summary_of(6, dense, model=ModelSummary(6, 9, 3.0, 4.5, 1, {}, ())),
+        "not in the model": summary_of(6, dense, placed=Placed(6, ("005.jpg",), 0.5)),
+        "reprojection error is": summary_of(6, dense, placed=Placed(6, (), 4.5)),
     }  # fmt: skip
     for phrase, summary in found.items():
         assert any(phrase in text for text in warnings(summary)), phrase

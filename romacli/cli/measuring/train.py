@@ -99,7 +99,6 @@ def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
             "--validation and --textures overlap, so validation would see training data. Give separate folders."
         )
     pairs = validation_pairs(validation_textures(folder), VALIDATION_PAIRS)
-
     judges: dict[str, Callable[[Any], Mapping[str, float]]] = {
         "mini": lambda network: evaluate(network, pairs).figures,
         "roma": lambda network: evaluate_matcher(in_training(network), pairs).figures,
@@ -108,11 +107,7 @@ def _validation(folder: Path, *, model: str, textures: Path | None) -> Validate:
             "joined": matched_share(network.joined, pairs),
         },
     }
-
-    def validate(network: Any) -> Mapping[str, float]:
-        return judges[model](network)
-
-    return validate
+    return judges[model]
 
 
 def _overlap(folder: Path, other: Path) -> bool:

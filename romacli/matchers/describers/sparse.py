@@ -102,7 +102,6 @@ class SparseMatcher:
         *,
         device: torch.device,
         pair_stage: PairStage | None = None,
-        described_as: torch.dtype = torch.float32,
     ) -> None:
         self.name = name
         self.batch_size = 1 if device.type == "cpu" else BATCH_ON_GPU
@@ -112,7 +111,6 @@ class SparseMatcher:
         self._describer = describer
         self._pair_stage = pair_stage or MutualNearest(options.sparse)
         self._options = options
-        self._dtype = described_as
         self._given = _Given(Path(options.keypoints)) if options.keypoints not in (None, SIFT) else None
 
     @property
@@ -218,7 +216,7 @@ class SparseMatcher:
         tensors = {
             "keypoints": keypoints.float(),
             "scores": of_places.float(),
-            "descriptors": found.descriptors.to(self._dtype),
+            "descriptors": found.descriptors.float(),
         }
         return Features({name: tensor[None] for name, tensor in tensors.items()}, image.size)
 
