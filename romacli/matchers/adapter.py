@@ -73,9 +73,10 @@ def _matcher(
     device = resolve_device(options.device)
     by_cpu = options.dtype == "auto" and device.type == "cpu" and _defaults(spec).bfloat16_on_cpu
     network = network.to(device) if adapter.autocast else network.to(device, getattr(torch, settings.dtype))
+    network = network.eval()
     return TwoPassMatcher(
-        network.eval(),
-        settings,
+        network,
+        replace(settings, mirrored=getattr(network, "looks_mirrored", None) or None),
         device=device,
         autocast=adapter.autocast,
         in_either_dtype=by_cpu or options.dtype == EITHER_DTYPE,

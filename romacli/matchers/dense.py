@@ -47,6 +47,7 @@ class DenseSettings:
 
     weights_sha256: of the network's own checkpoint; backbone_sha256: of a second one, if needed.
     min_coarse_overlap: overlap of the decoder's warps below which a pair is not refined.
+    mirrored: True if the network looks at mirrored images, too, else None: the same weights can be used without.
     """
 
     model: str
@@ -58,6 +59,7 @@ class DenseSettings:
     dtype: str
     backbone_sha256: str | None = None
     min_coarse_overlap: float = 0.0
+    mirrored: bool | None = None
 
 
 # A GPU is filled by a few pairs; on a CPU one pair is as fast and needs the least memory.

@@ -144,13 +144,14 @@ class Mini(nn.Module):
 
     def _mirrored(self, coarse: Tensor) -> dict[str, Tensor]:
         """Return the tokens of the mirrored images, if the decoder looks at them too."""
-        if not self._ensemble:
+        if not self.looks_mirrored:
             return {}
         pyramid = self.trunk(coarse.flip(-1))
         return {_MIRRORED + name: tensor for name, tensor in self.encode_tokens(pyramid).items()}
 
     @property
-    def _ensemble(self) -> bool:
+    def looks_mirrored(self) -> bool:
+        """Whether the decoder looks at mirrored images, too."""
         return self.config.ensemble and self.config.classifies and not self.training
 
     def compared(self, pyramid: Mapping[int, Tensor]) -> Tensor:
@@ -232,7 +233,7 @@ class Mini(nn.Module):
         """
         logits, certainty, correlation = self._look(source, target)
         side = self.config.anchors_per_side
-        if self._ensemble:
+        if self.looks_mirrored:
             mirrored = (_with_prefix(encoded, _MIRRORED) for encoded in (source, target))
             other_logits, other_certainty, _ = self._look(*mirrored)
             logits = (logits + mirrored_logits(other_logits, side)) / 2

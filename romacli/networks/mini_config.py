@@ -58,6 +58,9 @@ def config_to_json(config: MiniConfig) -> str:
 
 
 def config_from_json(text: str) -> MiniConfig:
-    """Return the configuration written by `config_to_json`."""
+    """Return the configuration written by `config_to_json`.
+
+    Networks of `romacli train --setup` alone have no cosines, and no ensemble, which older files of them do not say.
+    """
     stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
-    return MiniConfig(**(WITHOUT_CONTEXT | stored))
+    return MiniConfig(**(WITHOUT_CONTEXT | {"ensemble": stored.get("cosines", True)} | stored))

@@ -25,6 +25,9 @@ FORMAT = 1
 _EXACT_FLOATS = 2**53
 # Settings that older jobs lack. Results depend on them only if both sides have them.
 _LATER = ("sixteen_bit",)
+# A setting that comes with the version, not with an option, and what is said of jobs without it.
+_MIRRORED = "mirrored"
+_NOT_MIRRORED = "made before romacli looked at mirrored photographs, too"
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -119,10 +122,10 @@ def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
     """
     phrases = difference(stored, wanted)
     if phrases:
-        values = "value" if len(phrases) == 1 else "values"
-        raise SettingsDifferError(
-            f"{path} was {'; '.join(phrases)}. Use the same {values}, another --output, or --overwrite."
-        )
+        same = "the same value" if len(phrases) == 1 else "the same values"
+        if phrases == [_NOT_MIRRORED]:
+            same = "the romacli that began it"
+        raise SettingsDifferError(f"{path} was {'; '.join(phrases)}. Use {same}, another --output, or --overwrite.")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +150,8 @@ def _canonical(value: Any) -> str:
 
 
 def _phrase(key: str, before: Any, after: Any) -> str:
+    if key == _MIRRORED:
+        return "made when romacli looked at mirrored photographs, too" if before else _NOT_MIRRORED
     option = "--" + key.removesuffix("_sha256").replace("_", "-")
     if before is None:
         return f"made without {option}, this run asks for {_with_option(option, key, after)}"

@@ -115,3 +115,8 @@ def test_the_threshold_follows_what_was_asked_for() -> None:
 def test_the_threshold_is_a_setting_that_results_depend_on() -> None:
     assert load_matcher("mini").settings["min_coarse_overlap"] > 0
     assert load_matcher("mini", MatcherOptions(min_overlap=0)).settings["min_coarse_overlap"] == 0
+
+
+def test_whether_photographs_are_looked_at_mirrored_too_is_a_setting_that_others_lack() -> None:
+    assert load_matcher("mini").settings["mirrored"] is True
+    assert small_matcher().settings["mirrored"] is None

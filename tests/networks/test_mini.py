@@ -261,6 +261,13 @@ def test_weights_older_than_the_context_blocks_have_none():
     assert config_from_json(json.dumps(old)) == replace(TINY, context_blocks=0, crossings=0, crossing_width=64)
 
 
+@pytest.mark.parametrize("cosines", [True, False])
+def test_files_older_than_the_ensemble_have_one_unless_they_are_of_a_setup(cosines):
+    old = json.loads(config_to_json(replace(TINY, cosines=cosines)))
+    assert "ensemble" not in old
+    assert config_from_json(json.dumps(old)).ensemble == cosines
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere\.safetensors cannot be read"):
         load_mini(tmp_path / "nowhere.safetensors")

@@ -110,6 +110,14 @@ def test_the_error_names_the_folder_every_option_and_what_to_do():
         check_same(Path("OUT"), manifest(a=1, b=2), manifest(a=3, b=4))
 
 
+def test_a_job_from_before_photographs_were_looked_at_mirrored_too_is_told_who_can_finish_it():
+    old, new = manifest(seed=0), manifest(seed=0, mirrored=True)
+    assert fingerprint(old) != fingerprint(new)
+    with pytest.raises(SettingsDifferError, match=r"OUT was made before .*mirrored.*Use the romacli that began it"):
+        check_same(Path("OUT"), old, new)
+    assert "when romacli looked at mirrored" in difference(new, old)[0]
+
+
 def test_a_nested_setting_that_differs_changes_the_fingerprint():
     before, after = manifest(compact={"nodes": 140}), manifest(compact={"nodes": 70})
     assert fingerprint(before) != fingerprint(after)
