@@ -23,6 +23,8 @@ from .supply import measure_supply
 _FOCAL_PER_SIDE, _MOST_FACTOR = (0.2, 5.0), 1.6
 # Maximum plausible displacement of a corner by the first distortion term, relative to its radius.
 _MOST_DISTORTION = 0.5
+# Maximum relative difference of a model's focal length from the one that others have of the same camera.
+_MOST_OFF = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,27 @@ def judge(mapper: str, models: Mapping[int, Any], database: Path) -> Attempt:
 def better(one: Attempt, other: Attempt) -> bool:
     """Whether an attempt's largest model has more evidence than another's; models with runaway cameras rank last."""
     return _weight(one) > _weight(other)
+
+
+def find_at_odds(models: Mapping[int, Any]) -> list[int]:
+    """The models whose focal length of a camera is not the one that two or more others agree on.
+
+    Models of separate parts of a scene estimate the focal length of their camera independently; one built from matches
+    of places that only look alike arrives at another. The usual one is the median over the images of all models.
+    """
+    focals: dict[int, list[tuple[float, int, int]]] = {}
+    for index, model in models.items():
+        counts = Counter(model.images[image].camera_id for image in model.reg_image_ids())
+        for camera, count in counts.items():
+            focals.setdefault(camera, []).append((model.cameras[camera].mean_focal_length(), count, index))
+    found = set[int]()
+    for told in focals.values():
+        of_images = np.sort(np.repeat([focal for focal, _, _ in told], [count for _, count, _ in told]))
+        usual = of_images[len(of_images) // 2]
+        off = {index for focal, _, index in told if abs(focal - usual) > _MOST_OFF * usual}
+        if len(told) - len(off) > 1:
+            found |= off
+    return sorted(found)
 
 
 def _weight(attempt: Attempt) -> tuple[bool, float]:

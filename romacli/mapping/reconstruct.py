@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from romacli.names import respelled
 from romacli.types import Pair
 from romacli.words import counted, first_few
 
-from .evidence import Attempt
+from .evidence import Attempt, find_at_odds
 from .georeference import GEOREFERENCE
 from .incremental import extend, leave_out_unsupported, write_model
 from .mappers import run_mapper
@@ -50,7 +50,8 @@ class ReconstructionSummary:
     """The largest model of a reconstruction, the number of models and the sizes of the others; error in px.
 
     attempts: a sentence for each mapper that ran: its result, doubts about it, whether it is kept.
-    left_out: images that were placed by hardly any points.
+    left_out: images that were placed by hardly any points. at_odds: images of models that left because their focal
+    length contradicts that of others.
     """
 
     images: int
@@ -63,17 +64,25 @@ class ReconstructionSummary:
     others: tuple[int, ...] = ()
     attempts: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    at_odds: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
         """Sentences on the images left out."""
-        if not self.left_out:
-            return []
-        return [
-            f"{counted(len(self.left_out), 'image was', 'images were')} placed by hardly any points (too few to be "
-            f"registered by, or less than {_LEAST_OF_USUAL:.0%} of the usual number), and left out of the model: "
-            f"{first_few(self.left_out)}"
-        ]
+        found = []
+        if self.left_out:
+            found.append(
+                f"{counted(len(self.left_out), 'image was', 'images were')} placed by hardly any points (too few to be "
+                f"registered by, or less than {_LEAST_OF_USUAL:.0%} of the usual number), and left out of the model: "
+                f"{first_few(self.left_out)}"
+            )
+        if self.at_odds:
+            found.append(
+                f"{counted(len(self.at_odds), 'image was', 'images were')} left out with a model whose focal length "
+                "contradicts that of the others, as matches of places that only look alike lead to: "
+                f"{first_few(self.at_odds)}"
+            )
+        return found
 
 
 def reconstruct(
@@ -94,8 +103,7 @@ def reconstruct(
         image_root: the folder of the photographs, for the colours of the points.
         without: pairs of names excluded from mapping. Groups that only they connect become separate models if they
             have at least three images.
-        progress: called with the number of newly placed images, by the incremental mapper only. Images that are
-            removed and placed again are not counted twice.
+        progress: called with the number of newly placed images, each counted once, by the incremental mapper only.
 
     Raises:
         InputError: there is no folder of photographs, or no database.
@@ -122,7 +130,8 @@ def reconstruct(
             _drop(copy, without)
             options = _for_parts(options)
         output.mkdir()
-        found, attempts, left_out = _map(MapperInput(copy, image_root, options, content, progress), output)
+        given = MapperInput(copy, image_root, options, content, progress)
+        found, attempts, left_out, disputed = _map(given, output, in_parts=bool(without))
         ranked = sorted(found, key=lambda index: _rank(found[index]), reverse=True)
         if not any(found[index].num_points3D() for index in ranked):
             ran = " and ".join(f"the {attempt.mapper} mapper" for attempt in attempts) or "triangulation"
@@ -135,31 +144,41 @@ def reconstruct(
         for place, index in enumerate(ranked):
             (output / str(index)).rename(models / str(place))
         move_in(models, sparse_folder)
-    return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)), left_out)
+    return summarise([found[index] for index in ranked], content.images, tuple(map(str, attempts)), left_out, disputed)
 
 
-def _map(given: MapperInput, output: Path) -> tuple[Mapping[int, Any], tuple[Attempt, ...], tuple[str, ...]]:
-    """The models in `output`, the mappers that ran, and the images removed as hardly any points placed them.
+def _map(
+    given: MapperInput, output: Path, *, in_parts: bool
+) -> tuple[Mapping[int, Any], tuple[Attempt, ...], tuple[str, ...], tuple[str, ...]]:
+    """The models in `output`, the mappers that ran, and the images removed: as hardly any points placed them, and with
+    models that contradict others, if pairs are excluded.
 
     None are removed from models with known poses, or from those of COLMAP's mappers that run unmodified.
     """
     found, attempts = run_mapper(given, output)
     asked = given.options
     if asked.known_poses is not None or asked.settings or asked.mapper not in ("auto", "incremental"):
-        return found, attempts, ()
+        return found, attempts, (), ()
     removed = given.left_out
     for index, model in found.items():
         counts = [model.images[image].num_points3D for image in model.reg_image_ids()]
         if weak := leave_out_unsupported(model, _LEAST_OF_USUAL * np.median(counts or [0])):
             write_model(model, output / str(index))
             removed |= set(weak)
-    placed = {model.images[image].name for model in found.values() for image in model.reg_image_ids()}
+    doubted = find_at_odds(found) if in_parts else []
+    disputed = _placed([found[index] for index in doubted])
+    found = {index: model for index, model in found.items() if index not in doubted}
     largest, *others = sorted((model.num_reg_images() for model in found.values()), reverse=True) or [0]
     attempts = tuple(
         replace(attempt, registered=largest, others=tuple(others)) if attempt.is_kept else attempt
         for attempt in attempts
     )
-    return found, attempts, tuple(sorted(removed - placed))
+    placed = _placed(found.values())
+    return found, attempts, tuple(sorted(removed - placed - disputed)), tuple(sorted(disputed - placed))
+
+
+def _placed(models: Iterable[Any]) -> set[str]:
+    return {model.images[image].name for model in models for image in model.reg_image_ids()}
 
 
 def extend_model(
@@ -216,7 +235,7 @@ def take_out(sparse_folder: Path, names: Collection[str], summary: Reconstructio
         for place, model in enumerate(ranked):
             write_model(model, scratch / "models" / str(place))
         move_in(scratch / "models", sparse_folder)
-    return summarise(ranked, summary.images, summary.attempts, summary.left_out)
+    return summarise(ranked, summary.images, summary.attempts, summary.left_out, summary.at_odds)
 
 
 def _require_same(model: Any, database: Path, folder: Path) -> None:
@@ -344,7 +363,11 @@ def _rank(model: Any) -> tuple[int, int]:
 
 
 def summarise(
-    ranked: Sequence[Any], images: int, attempts: tuple[str, ...], left_out: tuple[str, ...] = ()
+    ranked: Sequence[Any],
+    images: int,
+    attempts: tuple[str, ...],
+    left_out: tuple[str, ...] = (),
+    at_odds: tuple[str, ...] = (),
 ) -> ReconstructionSummary:
     model, *others = ranked
     return ReconstructionSummary(
@@ -358,4 +381,5 @@ def summarise(
         others=tuple(other.num_reg_images() for other in others),
         attempts=attempts,
         left_out=left_out,
+        at_odds=at_odds,
     )

@@ -15,7 +15,7 @@ from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.options import VerifyOptions
 from romacli.colmap.poses import read_poses
 from romacli.colmap.reading import read_focal_lengths
-from romacli.mapping.evidence import Attempt, better, judge
+from romacli.mapping.evidence import Attempt, better, find_at_odds, judge
 from romacli.mapping.incremental import HighWater, leave_out_unsupported, map_incrementally
 from romacli.mapping.initial import apart, initial_pairs, least_angle_deg
 from romacli.mapping.options import MapperName, MapperOptions
@@ -286,6 +286,59 @@ def test_images_placed_by_hardly_any_points_are_left_out_by_name(tmp_path, monke
         assert name not in placed
         assert f"less than 4% of the usual number), and left out of the model: {name}" in str(summary.warnings)
     assert summary.attempts == (f"incremental: {left} of 4 images, kept",)
+
+
+def with_focal_lengths(model, focals, size):
+    """Parts of a model, by number: `size` images each, and the camera's focal length of each."""
+    pycolmap, images = load_pycolmap(), sorted(model.reg_image_ids())
+    found = {}
+    for index, focal in enumerate(focals):
+        found[index] = pycolmap.Reconstruction(model)
+        for image in set(images) - set(images[size * index : size * (index + 1)]):
+            found[index].deregister_frame(found[index].images[image].frame_id)
+        for camera in found[index].cameras.values():
+            camera.focal_length = focal
+    return found
+
+
+@pytest.mark.parametrize(
+    ("focals", "off"),
+    [
+        ([500, 505, 400], [2]),
+        ([400, 505, 500, 800], [0, 3]),
+        ([500, 490, 510], []),
+        ([500, 400], []),
+        ([300, 400, 500], []),
+    ],
+)
+def test_models_whose_focal_length_two_others_contradict_are_found(focals: list[float], off: list[int]) -> None:
+    pycolmap = load_pycolmap()
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_cameras_per_rig=1, num_frames_per_rig=8, num_points3D=20)
+    options.camera_model_id = pycolmap.CameraModelId.SIMPLE_RADIAL
+    assert find_at_odds(with_focal_lengths(pycolmap.synthesize_dataset(options), focals, 2)) == off
+
+
+@pytest.mark.parametrize(("without", "left"), [({("000.jpg", "001.jpg")}, 3), (set(), 0)])
+def test_where_pairs_are_dropped_a_model_whose_focal_length_others_contradict_is_left_out(
+    tmp_path, monkeypatch, without, left
+):
+    make_scene(9).write(tmp_path / "a.db")
+
+    def in_parts(given, output):
+        found = with_focal_lengths(map_incrementally(given, output)[0], [500, 650, 500], 3)
+        for index, model in found.items():
+            (output / str(index)).mkdir(exist_ok=True)
+            model.write(output / str(index))
+        return found, (replace(judge("incremental", found, given.database), is_kept=True),)
+
+    monkeypatch.setattr("romacli.mapping.reconstruct.run_mapper", in_parts)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD, without=without)
+    assert (summary.registered, summary.models, len(summary.at_odds)) == (3, 3 - left // 3, left)
+    placed = {name for folder in (tmp_path / "sparse").iterdir() for name in read_poses(folder)}
+    assert len(placed) == 9 - left
+    assert placed.isdisjoint(summary.at_odds)
+    assert all("focal length contradicts" in sentence for sentence in summary.warnings)
+    assert len(summary.warnings) == (left > 0)
 
 
 def test_images_that_the_mapper_itself_leaves_out_are_named(tmp_path, monkeypatch):

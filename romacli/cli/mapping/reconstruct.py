@@ -155,7 +155,7 @@ def _model_values(model: ReconstructionSummary, focal: Sequence[FocalLength]) ->
         "mean_track_length": round(model.mean_track_length, 3),
         "mean_reprojection_error": round(model.mean_reprojection_error, 4),
         "attempts": model.attempts,
-        "left_out": model.left_out,
+        "left_out": (*model.left_out, *model.at_odds),
         "focal_lengths": [asdict(told) for told in focal],
     }
 

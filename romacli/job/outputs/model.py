@@ -121,7 +121,7 @@ def extend_mapped(
                 [model],
                 read_content(database).images,
                 tuple(before.get("attempts", ())),
-                tuple(name for name in before.get("left_out", ()) if name not in added),
+                *(tuple(name for name in before.get(key, ()) if name not in added) for key in ("left_out", "at_odds")),
             ),
             others=tuple(before.get("others", ())),
             models=before.get("models", 1),
@@ -220,7 +220,7 @@ def model_warnings(layout: Layout) -> list[str]:
 
 
 def _summary_of(known: Mapping[str, Any]) -> ReconstructionSummary:
-    tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts", "left_out")}
+    tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts", "left_out", "at_odds")}
     return ReconstructionSummary(**{**known, **tuples})
 
 
