@@ -117,7 +117,7 @@ def test_the_command_draws_what_the_job_holds(job: tuple[Layout, PlanePhotograph
         assert values["pair"] == list(PAIR)
         assert (values["inliers"] is None) == ("--inliers" not in words)
         assert (tmp_path / name).stat().st_size > 10_000
-    into_a_folder = show(*PAIR, layout.root, "-o", tmp_path, "--json")
+    into_a_folder = show(*PAIR, layout.root, "-o", tmp_path, "--json", "--matches", "--max-lines", 1)
     assert into_a_folder.exit_code == 0, into_a_folder.stderr
     assert json.loads(into_a_folder.stdout)["picture"] == str(tmp_path / "pair.png")
 
