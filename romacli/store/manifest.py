@@ -25,9 +25,8 @@ FORMAT = 1
 _EXACT_FLOATS = 2**53
 # Settings that older jobs lack. Results depend on them only if both sides have them.
 _LATER = ("sixteen_bit",)
-# A setting that comes with the version, not with an option, and what is said of jobs without it.
-_MIRRORED = "mirrored"
-_NOT_MIRRORED = "made before romacli looked at mirrored photographs, too"
+# A setting that comes with the weights and the version, not with an option.
+_MIRRORED, _WEIGHTS = "mirrored", {"model", "weights_sha256"}
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -91,13 +90,7 @@ def fingerprint(manifest: Manifest) -> str:
 
 def difference(stored: Manifest, wanted: Manifest) -> list[str]:
     """A phrase per differing setting, such as "made with --seed 0, this run asks for 1"."""
-    before, after = (_plain({**each.settings, **dict.fromkeys(each.retries, True)}) for each in (stored, wanted))
-    return [
-        _phrase(key, before.get(key), after.get(key))
-        for key in [*before, *(key for key in after if key not in before)]
-        if _canonical(before.get(key)) != _canonical(after.get(key))
-        and not (key in _LATER and None in (before.get(key), after.get(key)))
-    ]
+    return list(_differing(stored, wanted).values())
 
 
 def with_later_retries(stored: Manifest, wanted: Manifest, overlaps: Mapping[str, float]) -> tuple[Manifest, Manifest]:
@@ -120,12 +113,28 @@ def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
     Raises:
         SettingsDifferError: they differ; the message names the options.
     """
-    phrases = difference(stored, wanted)
-    if phrases:
-        same = "the same value" if len(phrases) == 1 else "the same values"
-        if phrases == [_NOT_MIRRORED]:
-            same = "the romacli that began it"
-        raise SettingsDifferError(f"{path} was {'; '.join(phrases)}. Use {same}, another --output, or --overwrite.")
+    found = _differing(stored, wanted)
+    if found:
+        options = len(found.keys() - {_MIRRORED})
+        same = ["the same value" if options == 1 else "the same values"] if options else []
+        same += ["the romacli that began it"] if _MIRRORED in found else []
+        raise SettingsDifferError(
+            f"{path} was {'; '.join(found.values())}. Use {' with '.join(same)}, another --output, or --overwrite."
+        )
+
+
+def _differing(stored: Manifest, wanted: Manifest) -> dict[str, str]:
+    """The phrases of `difference` by setting; if the weights differ, mirrored photographs are not mentioned."""
+    before, after = (_plain({**each.settings, **dict.fromkeys(each.retries, True)}) for each in (stored, wanted))
+    found = {
+        key: _phrase(key, before.get(key), after.get(key))
+        for key in [*before, *(key for key in after if key not in before)]
+        if _canonical(before.get(key)) != _canonical(after.get(key))
+        and not (key in _LATER and None in (before.get(key), after.get(key)))
+    }
+    if found.keys() & _WEIGHTS:
+        found.pop(_MIRRORED, None)
+    return found
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +160,7 @@ def _canonical(value: Any) -> str:
 
 def _phrase(key: str, before: Any, after: Any) -> str:
     if key == _MIRRORED:
-        return "made when romacli looked at mirrored photographs, too" if before else _NOT_MIRRORED
+        return f"made {'when' if before else 'before'} romacli looked at mirrored photographs, too"
     option = "--" + key.removesuffix("_sha256").replace("_", "-")
     if before is None:
         return f"made without {option}, this run asks for {_with_option(option, key, after)}"

@@ -116,6 +116,17 @@ def test_a_job_from_before_photographs_were_looked_at_mirrored_too_is_told_who_c
     with pytest.raises(SettingsDifferError, match=r"OUT was made before .*mirrored.*Use the romacli that began it"):
         check_same(Path("OUT"), old, new)
     assert "when romacli looked at mirrored" in difference(new, old)[0]
+    with pytest.raises(SettingsDifferError, match=r"Use the same value with the romacli that began it"):
+        check_same(Path("OUT"), old, manifest(seed=1, mirrored=True))
+
+
+@pytest.mark.parametrize("key", ["model", "weights_sha256"])
+def test_a_job_of_other_weights_is_not_told_when_photographs_were_looked_at_mirrored(key):
+    one, other = manifest(**{key: "a"}), manifest(**{key: "b"}, mirrored=True)
+    assert fingerprint(one) != fingerprint(other)
+    for found in (difference(one, other), difference(other, one)):
+        assert len(found) == 1
+        assert "mirrored" not in found[0]
 
 
 def test_a_nested_setting_that_differs_changes_the_fingerprint():
