@@ -26,7 +26,7 @@ from romacli.names import respelled
 from romacli.types import Pair
 from romacli.words import counted, first_few
 
-from .evidence import Attempt, find_at_odds
+from .evidence import Attempt, find_at_odds, judge
 from .georeference import GEOREFERENCE
 from .incremental import extend, leave_out_unsupported, write_model
 from .mappers import run_mapper
@@ -80,7 +80,7 @@ class ReconstructionSummary:
             found.append(
                 f"{counted(len(self.at_odds), 'image was', 'images were')} left out with a model whose focal length "
                 "contradicts that of the others, as matches of places that only look alike lead to: "
-                f"{first_few(self.at_odds)}"
+                f"{first_few(self.at_odds)}. If another lens took them, use --camera-mode per-folder or per-image"
             )
         return found
 
@@ -168,11 +168,11 @@ def _map(
     doubted = find_at_odds(found) if in_parts else []
     disputed = _placed([found[index] for index in doubted])
     found = {index: model for index, model in found.items() if index not in doubted}
-    largest, *others = sorted((model.num_reg_images() for model in found.values()), reverse=True) or [0]
-    attempts = tuple(
-        replace(attempt, registered=largest, others=tuple(others)) if attempt.is_kept else attempt
-        for attempt in attempts
-    )
+    if removed or doubted:
+        attempts = tuple(
+            replace(judge(attempt.mapper, found, given.database), is_kept=True) if attempt.is_kept else attempt
+            for attempt in attempts
+        )
     placed = _placed(found.values())
     return found, attempts, tuple(sorted(removed - placed - disputed)), tuple(sorted(disputed - placed))
 

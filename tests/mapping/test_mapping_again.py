@@ -285,7 +285,21 @@ def test_images_placed_by_hardly_any_points_are_left_out_by_name(tmp_path, monke
     for name in summary.left_out:
         assert name not in placed
         assert f"less than 4% of the usual number), and left out of the model: {name}" in str(summary.warnings)
-    assert summary.attempts == (f"incremental: {left} of 4 images, kept",)
+    doubt = " (1 of 4 connected images not registered)" if left == 3 else ""
+    assert summary.attempts == (f"incremental: {left} of 4 images{doubt}, kept",)
+
+
+def test_images_that_only_a_mapper_given_up_left_out_are_not_named(tmp_path, monkeypatch):
+    make_scene(4).write(tmp_path / "a.db")
+
+    def finds_nothing(given, output):
+        given.left_out.add("another.jpg")
+        return {}
+
+    monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", finds_nothing)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert [attempt.startswith("global") for attempt in summary.attempts] == [False, True]
+    assert (summary.registered, summary.left_out) == (4, ())
 
 
 def with_focal_lengths(model, focals, size):
@@ -337,7 +351,7 @@ def test_where_pairs_are_dropped_a_model_whose_focal_length_others_contradict_is
     placed = {name for folder in (tmp_path / "sparse").iterdir() for name in read_poses(folder)}
     assert len(placed) == 9 - left
     assert placed.isdisjoint(summary.at_odds)
-    assert all("focal length contradicts" in sentence for sentence in summary.warnings)
+    assert all(word in sentence for sentence in summary.warnings for word in ("contradicts", "--camera-mode"))
     assert len(summary.warnings) == (left > 0)
 
 
