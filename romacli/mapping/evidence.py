@@ -78,13 +78,14 @@ def find_at_odds(models: Mapping[int, Any]) -> list[int]:
     """The models whose focal length of a camera is not the one that two or more others agree on.
 
     Models of separate parts of a scene estimate the focal length of their camera independently; one built from matches
-    of places that only look alike arrives at another. The usual one is the median over the images of all models.
+    of places that only look alike arrives at another. The usual one is the median over the images of all models. A
+    camera counts where it took half of a model's images or more: a few, as of a flat wall, may not determine it.
     """
     focals: dict[int, list[tuple[float, int, int]]] = {}
     for index, model in models.items():
         counts = Counter(model.images[image].camera_id for image in model.reg_image_ids())
-        for camera, count in counts.items():
-            focals.setdefault(camera, []).append((model.cameras[camera].mean_focal_length(), count, index))
+        for camera in (camera for camera, count in counts.items() if 2 * count >= model.num_reg_images()):
+            focals.setdefault(camera, []).append((model.cameras[camera].mean_focal_length(), counts[camera], index))
     found = set[int]()
     for told in focals.values():
         of_images = np.sort(np.repeat([focal for focal, _, _ in told], [count for _, count, _ in told]))

@@ -332,6 +332,25 @@ def test_models_whose_focal_length_two_others_contradict_are_found(focals: list[
     assert find_at_odds(with_focal_lengths(pycolmap.synthesize_dataset(options), focals, 2)) == off
 
 
+def test_a_camera_that_took_few_images_of_a_model_does_not_count_against_it() -> None:
+    pycolmap = load_pycolmap()
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_cameras_per_rig=1, num_frames_per_rig=7, num_points3D=20)
+    options.camera_model_id = pycolmap.CameraModelId.SIMPLE_RADIAL
+    model = pycolmap.synthesize_dataset(options)
+    of_camera: dict[int, list[int]] = {}
+    for image in sorted(model.reg_image_ids()):
+        of_camera.setdefault(model.images[image].camera_id, []).append(image)
+    one, other = of_camera.values()
+    for first, off in ((one[:3] + other[:1], []), (one[:3] + other[:3], [0])):
+        found = {}
+        for index, (part, focal) in enumerate([(first, 400), (other[3:5], 500), (other[5:], 500)]):
+            found[index] = pycolmap.Reconstruction(model)
+            for image in set(model.reg_image_ids()) - set(part):
+                found[index].deregister_frame(found[index].images[image].frame_id)
+            found[index].cameras[list(of_camera)[1]].focal_length = focal
+        assert find_at_odds(found) == off
+
+
 @pytest.mark.parametrize(("without", "left"), [({("000.jpg", "001.jpg")}, 3), (set(), 0)])
 def test_where_pairs_are_dropped_a_model_whose_focal_length_others_contradict_is_left_out(
     tmp_path, monkeypatch, without, left
