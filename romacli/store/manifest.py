@@ -73,6 +73,8 @@ def read_manifest(path: Path) -> Manifest | None:
         retries = {str(name): float(overlap) for name, overlap in content.get("retries", {}).items()}
     except FileNotFoundError:
         return None
+    except NotADirectoryError as error:
+        raise StoreError(f"{path.parent} is not a folder. Give another one.") from error
     except OSError as error:
         why = f"{path} cannot be read: {error.strerror or error}"
         raise StoreError(f"{why}. Make it readable, or give another folder.") from error

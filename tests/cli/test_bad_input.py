@@ -209,10 +209,7 @@ def test_output_that_is_a_file(run: Run, photos: Path, output: str) -> None:
     Path("taken").write_text("precious")
     result = run("match", photos, "-o", output)
     assert result.exit_code == 6
-    assert (
-        f"{output}/manifest.json cannot be read: Not a directory. Make it readable, or give another folder."
-        in result.stderr
-    )
+    assert f"{output} is not a folder. Give another one." in result.stderr
     assert Path("taken").read_text() == "precious"
 
 
