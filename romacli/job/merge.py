@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romacli.disk import written_whole
-from romacli.errors import InputError
+from romacli.errors import InputError, SettingsDifferError
 from romacli.job.hold import hold
 from romacli.job.outputs.hloc import HlocSummary
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate_held
@@ -19,7 +19,7 @@ from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.layout import Layout
-from romacli.store.manifest import check_same, manifest_of, read_manifest, write_manifest
+from romacli.store.manifest import difference, manifest_of, read_manifest, write_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import cut_torn_ends
 from romacli.types import Manifest, Pair, PairList, canonical
@@ -74,7 +74,10 @@ def _common_manifest(layout: Layout, others: Sequence[Layout]) -> Manifest:
     for other in others or [layout]:
         manifest = manifest_of(other)
         common = common or manifest
-        check_same(other.root, manifest, common)
+        if phrases := difference(manifest, common):
+            raise SettingsDifferError(
+                f"{other.root} was {'; '.join(phrases)}. Merge only folders matched with the same options and romacli."
+            )
     assert common is not None
     return common
 

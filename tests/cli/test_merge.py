@@ -82,7 +82,7 @@ def test_other_settings_and_other_photographs_are_not_mixed(photographs: PlanePh
     match("there", "1/2", model="other")
     settings = run("merge", "job", "here", "there")
     assert settings.exit_code == 2
-    assert "there was made with --nodes 24, this run asks for 20" in settings.stderr
+    assert "there was made with --nodes 24, this run asks for 20. Merge only folders" in settings.stderr
     shutil.copytree("photos", "edited")
     Path("edited/1.png").write_bytes(Path("photos/1.png").read_bytes() + b"\0")
     match("edited-job", "1/2", photos="edited")
