@@ -119,6 +119,8 @@ def check_same(path: Path, stored: Manifest, wanted: Manifest) -> None:
     if found:
         options = len(found.keys() - {_MIRRORED})
         same = ["the same value" if options == 1 else "the same values"] if options else []
+        if found.keys() & _WEIGHTS == {"weights_sha256"}:  # a later version may include others
+            same[0] += " (if no --weights was given, the romacli that began it)"
         same += ["the romacli that began it"] if _MIRRORED in found else []
         raise SettingsDifferError(
             f"{path} was {'; '.join(found.values())}. Use {' with '.join(same)}, another --output, or --overwrite."

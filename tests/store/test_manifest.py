@@ -120,6 +120,13 @@ def test_a_job_from_before_photographs_were_looked_at_mirrored_too_is_told_who_c
         check_same(Path("OUT"), old, manifest(seed=1, mirrored=True))
 
 
+def test_a_job_of_the_weights_of_another_version_is_told_who_can_finish_it():
+    with pytest.raises(SettingsDifferError, match=r"if no --weights was given, the romacli that began it"):
+        check_same(Path("OUT"), manifest(weights_sha256="a"), manifest(weights_sha256="b"))
+    with pytest.raises(SettingsDifferError, match=r"Use the same values, another"):
+        check_same(Path("OUT"), manifest(model="a", weights_sha256="a"), manifest(model="b", weights_sha256="b"))
+
+
 @pytest.mark.parametrize("key", ["model", "weights_sha256"])
 def test_a_job_of_other_weights_is_not_told_when_photographs_were_looked_at_mirrored(key):
     one, other = manifest(**{key: "a"}), manifest(**{key: "b"}, mirrored=True)
