@@ -15,6 +15,7 @@ from romacli.job.outputs.model import MODEL, damaged_model, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.mapping.reconstruct import read_content
+from romacli.matchers.options import DEFAULT
 from romacli.pairs.listfile import read_pairs
 from romacli.store.history import photographs_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
@@ -58,7 +59,9 @@ def status(layout: Layout) -> Status:
     """
     manifest = manifest_of(layout)
     words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
-    with_pairs = f"{words} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
+    model = str(manifest.settings.get("model", DEFAULT))
+    with_model = words if model == DEFAULT else f"{words} --model {shlex.quote(model)}"
+    with_pairs = f"{with_model} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
     database = database_of_job(layout)
     elsewhere = "" if database == layout.database else f" --database {shlex.quote(str(database))}"
     pairs = read_pairs(layout.pairs, None).pairs

@@ -40,6 +40,7 @@ def test_a_job_is_told_as_it_grows(run: Run) -> None:
     assert run("match", *common, "--shard", "0/2").exit_code == 0
     assert states(run)["matching"] == "partly done"
     assert states(run)["keypoints"] == "not made yet"
+    assert "--model homography" in run("status", "job").stdout.splitlines()[-1]
     Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n2.png 3.png\n")
     assert run("match", *common, "--pairs", "some.txt").exit_code == 0
     assert states(run) | {"model": ""} == {
