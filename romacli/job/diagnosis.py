@@ -5,7 +5,7 @@ Pure: values in, sentences out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,8 @@ _NAMES_SHOWN = 4
 class Placed:
     """A model compared with its input.
 
-    images: of the job; missing: names of those not in the largest model.
+    images: of the job; missing: names of those not in the largest model; left_out: names of those that had a place in a
+    model and were left out on purpose.
     gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
     image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
     usual inliers, empty if all images are well connected. guessed: names of images with a guessed focal length that the
@@ -51,6 +52,7 @@ class Placed:
     weakly_joined: Sequence[int] = ()
     guessed: Sequence[str] = ()
     shares_camera: bool = False
+    left_out: Collection[str] = ()
 
     @property
     def registered(self) -> int:
@@ -83,9 +85,10 @@ def advice(placed: Placed) -> list[str]:
     """Warnings, each with advice."""
     found = []
     single = "" if placed.shares_camera else ", or --camera-mode single if one camera took them all"
-    if placed.missing:
-        out = f"{counted_of(len(placed.missing), placed.images, 'image', 'is', 'are')} not in the model: "
-        out += f"{first_few(placed.missing, _NAMES_SHOWN)}. "
+    if unplaced := [name for name in placed.missing if name not in placed.left_out]:
+        besides = ", besides those left out" if len(unplaced) < len(placed.missing) else ""
+        out = f"{counted_of(len(unplaced), placed.images, 'image', 'is', 'are')} not in the model{besides}: "
+        out += f"{first_few(unplaced, _NAMES_SHOWN)}. "
         if placed.registered < _FEW_REGISTERED * placed.images:
             found.append(
                 out + "The mapper failed on most of them: try --mapper global, or give the true --camera-params"
@@ -125,6 +128,7 @@ def placed_of(
     agreement: float | None = None,
     guessed: Sequence[str] = (),
     shares_camera: bool = False,
+    left_out: Collection[str] = (),
 ) -> Placed:
     """Compare the largest model of a job with its verified pairs.
 
@@ -144,6 +148,7 @@ def placed_of(
         weakly_joined=weak_groups({pair: count for pair, count in inliers.items() if count}),
         guessed=guessed,
         shares_camera=shares_camera,
+        left_out=left_out,
     )
 
 

@@ -18,7 +18,7 @@ from romacli.errors import RomacliError, UsageError
 from romacli.geometry.globe import Position
 from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
-from romacli.job.outputs.folded import noted_fold
+from romacli.job.outputs.folded import left_out_of, noted_fold
 from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
 from romacli.job.outputs.model import (
     database_of_job,
@@ -285,6 +285,7 @@ def _placed(
         agreement=triangle_agreement(job.manifest),
         guessed=() if inliers is None else guessed_images(job.layout, database, model),
         shares_camera=inliers is not None and shares_camera(database),
+        left_out=left_out_of(job.layout),
     )
 
 

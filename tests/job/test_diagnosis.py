@@ -33,6 +33,12 @@ def test_few_images_in_the_model_are_told_with_the_cure() -> None:
     assert "unless places look alike" in sentence
 
 
+def test_images_left_out_on_purpose_are_not_told_to_be_placed_by_another_mapper() -> None:
+    assert advice(Placed(20, tuple(NAMES[17:]), 0.5, left_out=NAMES[17:])) == []
+    (sentence,) = advice(Placed(20, tuple(NAMES[16:]), 0.5, left_out=NAMES[17:]))
+    assert "1 of 20 images is not in the model, besides those left out: 16.jpg." in sentence
+
+
 def test_guessed_focal_lengths_are_told_with_their_images() -> None:
     (sentence,) = advice(Placed(20, (), 0.5, guessed=NAMES[3:]))
     assert "17 of 20 placed images have a guessed focal length" in sentence

@@ -71,6 +71,7 @@ def reconstruct(
     from romacli.job.matching import run_job
     from romacli.job.outputs.cameras import check_early
     from romacli.job.outputs.database import import_matches
+    from romacli.job.outputs.folded import left_out_of
     from romacli.job.outputs.model import advice_on, georeference_models, gps_values
     from romacli.mapping.georeference import compare_with_gps
     from romacli.report.focal import focal_lengths
@@ -99,7 +100,7 @@ def reconstruct(
         focal = focal_lengths(job.layout, database, read_model(job.layout.sparse / "0"))
         for told in focal[:_MOST_TOLD]:
             console.say(str(told))
-        for sentence in advice_on(job.layout, database, job.images.names, fit):
+        for sentence in advice_on(job.layout, database, job.images.names, fit, left_out_of(job.layout)):
             console.warn(sentence)
         values = {
             **match_values(matched),

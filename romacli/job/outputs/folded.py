@@ -17,12 +17,13 @@ from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
 from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read_views
 from romacli.job.outputs.model import MODEL
-from romacli.job.outputs.origins import digest, holds_if_from, origin_of, remember, sources_of
+from romacli.job.outputs.origins import digest, holds, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.mapping.reconstruct import ReconstructionSummary, model_folders, take_out
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.layout import Layout
+from romacli.store.manifest import read_manifest
 from romacli.types import Pair, Size
 from romacli.words import counted, first_few
 
@@ -91,6 +92,12 @@ def noted_fold(layout: Layout) -> FoldSummary | None:
     """The result of the check of a job's model; None if it was not checked since it was made."""
     known = holds_if_from(layout, FOLD, _sources(layout))
     return _summary_of(known) if known else None
+
+
+def left_out_of(layout: Layout) -> tuple[str, ...]:
+    """The images of a job that had a place in a model and were left out of it, as it was made or by the check."""
+    made, fold = holds(read_manifest(layout.manifest), MODEL), noted_fold(layout)
+    return (*made.get("left_out", ()), *made.get("at_odds", ()), *(fold.left_out if fold else ()))
 
 
 def _sources(layout: Layout) -> str:

@@ -149,8 +149,13 @@ def imported(database: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in held]
 
 
-def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None) -> list[str]:
-    """Doubts about the largest model of a job, each with advice. names: of all images."""
+def advice_on(
+    layout: Layout, database: Path, names: Sequence[str], gps: GpsFit | None, left_out: Collection[str] = ()
+) -> list[str]:
+    """Doubts about the largest model of a job, each with advice.
+
+    names: of all images; left_out: of those that had a place in a model and were left out on purpose.
+    """
     manifest, model = read_manifest(layout.manifest), read_model(layout.sparse / "0")
     placed = placed_of(
         model,
@@ -160,6 +165,7 @@ def advice_on(layout: Layout, database: Path, names: Sequence[str], gps: GpsFit 
         agreement=triangle_agreement(manifest) if manifest else None,
         guessed=guessed_images(layout, database, model),
         shares_camera=shares_camera(database),
+        left_out=left_out,
     )
     return advice(placed)
 
