@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from romacli.geometry.epipolar import sampson_error
 
 MIN_POINTS_FUNDAMENTAL = 8
 MIN_POINTS_ESSENTIAL = 6
+_SEEDS = 5
 
 
 def _ransac(score: int, local_optimisation: int, *, max_error: float, max_trials: int, seed: int) -> cv2.UsacParams:
@@ -33,6 +34,18 @@ def _estimating(what: str) -> Iterator[None]:
         yield
     except cv2.error as error:
         raise EstimationError(f"OpenCV fails to estimate the {what}: {' '.join(str(error).split())}") from error
+
+
+def _with_some_seed(
+    params: cv2.UsacParams, find: Callable[[cv2.UsacParams], np.ndarray | None], what: str
+) -> np.ndarray | None:
+    """The matrix by the first of a few seeds on which OpenCV does not fail, as it does on points of one plane."""
+    for _ in range(_SEEDS - 1):
+        with suppress(cv2.error):
+            return find(params)
+        params.randomGeneratorState += 1
+    with _estimating(what):
+        return find(params)
 
 
 def _with_inliers(
@@ -72,8 +85,9 @@ def estimate_fundamental(
         max_trials=10_000,
         seed=seed,
     )
-    with _estimating("fundamental matrix"):
-        matrix, _ = cv2.findFundamentalMat(points0, points1, params)
+    matrix = _with_some_seed(
+        params, lambda params: cv2.findFundamentalMat(points0, points1, params)[0], "fundamental matrix"
+    )
     return _with_inliers(matrix, points0, points1, threshold=max_error_px)
 
 
@@ -99,8 +113,11 @@ def estimate_essential(
     # trials than the seven-point samples for F: 3000 find a motion with 30 % inliers.
     params = _ransac(cv2.SCORE_METHOD_MSAC, cv2.LOCAL_OPTIM_INNER_LO, max_error=max_error, max_trials=3000, seed=seed)
     camera = np.eye(3)
-    with _estimating("essential matrix"):
-        matrix, _ = cv2.findEssentialMat(points0, points1, camera, camera, None, None, params)
+    matrix = _with_some_seed(
+        params,
+        lambda params: cv2.findEssentialMat(points0, points1, camera, camera, None, None, params)[0],
+        "essential matrix",
+    )
     return _with_inliers(matrix, points0, points1, threshold=max_error)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from romacli.errors import EstimationError
 from romacli.geometry.epipolar import (
     essential_from_pose,
     relative_pose_error,
@@ -127,6 +129,31 @@ def test_same_seed_gives_the_same_matrix_and_another_seed_another(estimate):
     first, again, other = (estimate(x0, x1, **error, seed=seed)[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "estimate"), [("Fundamental", estimate_fundamental), ("Essential", estimate_essential)]
+)
+def test_where_opencv_fails_by_one_seed_another_is_tried(monkeypatch, name, estimate):
+    find = getattr(cv2, f"find{name}Mat")
+
+    def fails_by(*seeds: int) -> None:
+        def found(*args):
+            if args[-1].randomGeneratorState in seeds:
+                raise cv2.error("model.empty()")
+            return find(*args)
+
+        monkeypatch.setattr(cv2, f"find{name}Mat", found)
+
+    x0, x1 = two_views(100)[:2]
+    if estimate is estimate_fundamental:
+        x0, x1 = to_px(x0), to_px(x1)
+    limit = {"max_error_px" if estimate is estimate_fundamental else "max_error": 1e-2}
+    fails_by(3, 4)
+    assert estimate(x0, x1, seed=3, **limit)[1].all()
+    fails_by(*range(3, 20))
+    with pytest.raises(EstimationError, match="OpenCV fails"):
+        estimate(x0, x1, seed=3, **limit)
 
 
 @pytest.mark.parametrize("count", [0, 5, 7])
