@@ -13,7 +13,8 @@ from romacli.geometry.epipolar import sampson_error
 
 MIN_POINTS_FUNDAMENTAL = 8
 MIN_POINTS_ESSENTIAL = 6
-_SEEDS = 5
+# Seeds by which OpenCV is tried before its failure counts, and the largest one that it takes.
+_SEEDS, _LARGEST_SEED = 5, 0x7FFFFFFF
 
 
 def _ransac(score: int, local_optimisation: int, *, max_error: float, max_trials: int, seed: int) -> cv2.UsacParams:
@@ -43,7 +44,7 @@ def _with_some_seed(
     for _ in range(_SEEDS - 1):
         with suppress(cv2.error):
             return find(params)
-        params.randomGeneratorState += 1
+        params.randomGeneratorState = (params.randomGeneratorState + 1) & _LARGEST_SEED
     with _estimating(what):
         return find(params)
 

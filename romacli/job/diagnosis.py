@@ -89,7 +89,7 @@ def advice(placed: Placed) -> list[str]:
         besides = ", besides those left out" if len(unplaced) < len(placed.missing) else ""
         out = f"{counted_of(len(unplaced), placed.images, 'image', 'is', 'are')} not in the model{besides}: "
         out += f"{first_few(unplaced, _NAMES_SHOWN)}. "
-        if placed.registered < _FEW_REGISTERED * placed.images:
+        if len(unplaced) > (1 - _FEW_REGISTERED) * placed.images:
             found.append(
                 out + "The mapper failed on most of them: try --mapper global, or give the true --camera-params"
                 f"{single}. Check the poses of any model that results."

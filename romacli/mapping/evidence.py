@@ -84,8 +84,9 @@ def find_at_odds(models: Mapping[int, Any]) -> list[int]:
     focals: dict[int, list[tuple[float, int, int]]] = {}
     for index, model in models.items():
         counts = Counter(model.images[image].camera_id for image in model.reg_image_ids())
-        for camera in (camera for camera, count in counts.items() if 2 * count >= model.num_reg_images()):
-            focals.setdefault(camera, []).append((model.cameras[camera].mean_focal_length(), counts[camera], index))
+        for camera, count in counts.items():
+            if 2 * count >= model.num_reg_images():
+                focals.setdefault(camera, []).append((model.cameras[camera].mean_focal_length(), count, index))
     found = set[int]()
     for told in focals.values():
         of_images = np.sort(np.repeat([focal for focal, _, _ in told], [count for _, count, _ in told]))

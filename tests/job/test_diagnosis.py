@@ -37,6 +37,8 @@ def test_images_left_out_on_purpose_are_not_told_to_be_placed_by_another_mapper(
     assert advice(Placed(20, tuple(NAMES[17:]), 0.5, left_out=NAMES[17:])) == []
     (sentence,) = advice(Placed(20, tuple(NAMES[16:]), 0.5, left_out=NAMES[17:]))
     assert "1 of 20 images is not in the model, besides those left out: 16.jpg." in sentence
+    (sentence,) = advice(Placed(20, tuple(NAMES[2:]), 0.5, left_out=NAMES[3:]))
+    assert "failed on most" not in sentence
 
 
 def test_guessed_focal_lengths_are_told_with_their_images() -> None:
