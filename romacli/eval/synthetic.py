@@ -17,13 +17,13 @@ from romacli.matchers.dense import normalise
 from romacli.matchers.matcher import DenseMatcher
 from romacli.networks.mini import Mini
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.curriculum import COARSE_LIMIT
 from romacli.synthetic.pairs import SyntheticPair, sample_pair
 from romacli.synthetic.school import REPEATED, SCHOOLS
 from romacli.synthetic.textures import Textures
 
 from .certainty import Reliability, area_under_roc, reliability
 
-COARSE_LIMIT = 32 / 448  # of the image's side: RoMa's robustness criterion
 RIGHT_WITHIN_PX = 3.0  # the event that the certainty predicts
 BATCH = 8  # pairs encoded at once
 

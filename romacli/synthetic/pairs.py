@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .curriculum import Curriculum
 from .photometric import photograph
 from .scenery import random_scene
 from .scenes import Camera, Image, TexturedPlane, render_view, warp_between
@@ -41,7 +42,13 @@ class SyntheticPair:
 
 
 def sample_pair(
-    textures: Textures, rng: Rng, size: int, *, light: bool = True, school: School = ORDINARY
+    textures: Textures,
+    rng: Rng,
+    size: int,
+    *,
+    light: bool = True,
+    school: School = ORDINARY,
+    curriculum: Curriculum | None = None,
 ) -> SyntheticPair:
     """Return a random pair of pictures, `size` px square.
 
@@ -51,13 +58,14 @@ def sample_pair(
         size: in px.
         light: change the light between the two pictures; otherwise they agree to a few grey levels.
         school: how hard they are.
+        curriculum: chooses among the school's scenes.
     """
     if rng.random() < UNRELATED_SHARE:
         first, second = (_related_pair(pool, rng, size, school) for pool in unrelated_textures(textures, rng, school))
         nothing = np.zeros((size, size), np.bool_)
         pair = SyntheticPair(first.image_A, second.image_B, first.warp_AB, second.warp_BA, nothing, nothing.copy())
     else:
-        pair = _related_pair(textures, rng, size, school)
+        pair = _related_pair(textures, rng, size, school, curriculum)
     if not light:
         return pair
     dark, graded = dark_side(rng, school), graded_sides(rng, school)
@@ -85,12 +93,25 @@ def graded_sides(rng: Rng, school: School) -> tuple[bool, bool]:
     return bool(first), bool(second)
 
 
-def _related_pair(textures: Textures, rng: Rng, size: int, school: School) -> SyntheticPair:
+def _related_pair(
+    textures: Textures, rng: Rng, size: int, school: School, curriculum: Curriculum | None = None
+) -> SyntheticPair:
     for _ in range(ATTEMPTS):
-        pair = photograph_twice(*random_scene(textures, rng, size, school))
+        pair = photograph_twice(*chosen_scene(textures, rng, size, school, curriculum))
         if min(pair.visible_AB.mean(), pair.visible_BA.mean()) > MIN_VISIBLE:
             break
     return pair
+
+
+def chosen_scene(
+    textures: Textures, rng: Rng, size: int, school: School, curriculum: Curriculum | None
+) -> tuple[list[TexturedPlane], tuple[Camera, Camera]]:
+    """Return a random scene that the curriculum keeps, or the last of `ATTEMPTS`."""
+    for _ in range(ATTEMPTS):
+        planes, cameras = random_scene(textures, rng, size, school)
+        if curriculum is None or curriculum.keeps(rng, planes, cameras, MIN_VISIBLE):
+            break
+    return planes, cameras
 
 
 def photograph_twice(planes: list[TexturedPlane], cameras: tuple[Camera, Camera]) -> SyntheticPair:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .curriculum import Curriculum
 from .light import photograph_all
-from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, dark_side, graded_sides, unrelated_textures
+from .pairs import MIN_VISIBLE, UNRELATED_SHARE, Rng, chosen_scene, dark_side, graded_sides, unrelated_textures
 from .rasterise import Atlas, AtlasIndex, ViewTable, render, view_table, warps
 from .scenery import random_scene
 from .school import school_of
@@ -37,7 +38,15 @@ class PairTable:
 
 
 def sample_pairs(
-    textures: Textures, index: AtlasIndex, rng: Rng, size: int, count: int, *, hard: float = 0.0, changed: float = 0.0
+    textures: Textures,
+    index: AtlasIndex,
+    rng: Rng,
+    size: int,
+    count: int,
+    *,
+    hard: float = 0.0,
+    changed: float = 0.0,
+    curriculum: Curriculum | None = None,
 ) -> PairTable:
     """Return random pairs of pictures `size` px square; the generator determines everything.
 
@@ -45,6 +54,7 @@ def sample_pairs(
         textures: for the scenes.
         index: of an atlas of the same pictures.
         hard, changed: fractions of pairs of the hard and the changed school.
+        curriculum: chooses among their scenes.
     """
     pairs, dark, graded = [], [], []
     for _ in range(count + 1 + int(count * SPARE_SHARE)):
@@ -53,7 +63,7 @@ def sample_pairs(
             first, second = unrelated_textures(textures, rng, school)
             pairs.append((random_scene(first, rng, size, school), random_scene(second, rng, size, school)))
         else:
-            scene = random_scene(textures, rng, size, school)
+            scene = chosen_scene(textures, rng, size, school, curriculum)
             pairs.append((scene, scene))
         dark.append(dark_side(rng, school))
         graded.append(graded_sides(rng, school))

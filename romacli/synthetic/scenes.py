@@ -143,6 +143,24 @@ def render_view(planes: Sequence[TexturedPlane], camera: Camera, picture: int | 
     return View(rgb, plane_index, inverse_depth)
 
 
+def outline(planes: Sequence[TexturedPlane], camera: Camera, picture: int | None = None) -> View:
+    """Return a view as `render_view` does, but without colours and with masked planes whole, in much less time."""
+    width, height = camera.size
+    plane_index = np.full((height, width), -1, np.int32)
+    inverse_depth = np.zeros((height, width), np.float32)
+    for index, plane in enumerate(planes):
+        region = region_of(plane, camera, picture)
+        if region is None:
+            continue
+        candidate = _plane_inverse_depth(plane, camera, region)
+        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (candidate < MAX_INVERSE_DEPTH)
+        if not plane.endless:
+            nearer &= _inside(plane, camera, region)
+        inverse_depth[region][nearer] = candidate[nearer]
+        plane_index[region][nearer] = index
+    return View(np.zeros((0, 0, 3), np.uint8), plane_index, inverse_depth)
+
+
 def warp_between(
     camera_A: Camera, view_A: View, camera_B: Camera, view_B: View
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -223,6 +241,17 @@ def _plane_inverse_depth(plane: TexturedPlane, camera: Camera, region: tuple[sli
     a, b, c = inverse_depth_of(plane, camera)
     u, v = pixel_centres(camera.size)
     return a * u[:, region[1]] + (b * v[region[0]] + c)
+
+
+def _inside(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> NDArray[np.bool_]:
+    """Where a region of the image shows the parallelogram of a plane, at the pixels' centres."""
+    rows, columns = region
+    x, y = pixel_centres(camera.size)
+    to_texture = np.linalg.inv(image_from_texture(plane, camera))
+    u, v, w = (a * x[:, columns] + b * y[rows] + c for a, b, c in to_texture)
+    height, width = plane.texture.shape[:2]
+    u, v = u / w, v / w
+    return (u > 0) & (u < width) & (v > 0) & (v < height)
 
 
 def _draw(plane: TexturedPlane, camera: Camera, region: tuple[slice, slice]) -> tuple[Image, NDArray[np.bool_] | None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from romacli.errors import RomacliError
 from romacli.matchers.memory import keep_freed_memory
+from romacli.synthetic.curriculum import Curriculum
 
 from .data.source import pair_source
 from .data.stream import batches
@@ -64,7 +65,8 @@ def train(
 def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Record | None) -> None:
     """Train until the schedule ends; `record` is given only in the process that writes."""
     progress = multiprocessing.Value("d", state.progress(options))
-    source = pair_source(options, ranks.device)
+    curriculum = Curriculum() if options.curriculum else None
+    source = pair_source(options, ranks.device, curriculum)
     stream = batches(
         source,
         batch_size=options.batch_size,
@@ -80,6 +82,8 @@ def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Recor
         state.set_learning_rate(progress.value)
         batch = source.finished(next(stream), ranks.device)
         losses = train_step(state, learner, batch, state.trainable.phase_at(progress.value))
+        if curriculum is not None and state.trainable.found is not None:
+            curriculum.learn(*batch[1:], state.trainable.found)
         state.pairs += options.batch_size * ranks.count
         skipped_in_a_row = 0 if losses else skipped_in_a_row + 1
         if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:

@@ -15,6 +15,7 @@ from romacli.matchers.dense import normalise
 from romacli.matchers.device import has_fast_bfloat16
 from romacli.networks.mini import LAYOUT, Mini, read_mini, weights_of, with_context
 from romacli.networks.mini_config import MiniConfig, config_to_json
+from romacli.synthetic.curriculum import share_found
 
 from .losses import mini_loss
 from .muon import is_matrix
@@ -70,6 +71,7 @@ class MiniTrainable(Trainable):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             encoded = self.network.encode(coarse, fine)
             trace = self.network.trace(encoded)
+        self.found = share_found(trace.stages[0].warp, warp, visible)
         return mini_loss(self.network, encoded, trace, warp, visible, robust=self.robust)
 
     def phase_at(self, progress: float) -> Phase:

@@ -25,10 +25,11 @@ class TrainOptions:
     """Settings of `train`; the defaults are the recipe of the included weights. None is the network's own value.
 
     output: a .csv log and a .checkpoint.pt are next to it, and with validation the best weights so far as
-        .best.safetensors. hard, changed: see `romacli.synthetic.school`. batch_size: on each device; each pair is used
-        in both directions. workers: 0 computes pairs between the steps. start: mini takes the configuration of these
-        weights, and adds its attention to context to weights without it. config: widths and depths of the network, a
-        MiniConfig, RoMaConfig or FusionConfig.
+        .best.safetensors. hard, changed: see `romacli.synthetic.school`. curriculum: see
+        `romacli.synthetic.curriculum`. batch_size: on each device; each pair is used in both directions. workers: 0
+        computes pairs between the steps. start: mini takes the configuration of these weights, and adds its attention
+        to context to weights without it. config: widths and depths of the network, a MiniConfig, RoMaConfig or
+        FusionConfig.
     """
 
     output: Annotated[
@@ -71,6 +72,10 @@ class TrainOptions:
             max=1,
         ),
     ] = 0.0
+    curriculum: Annotated[
+        bool,
+        Option("Draw most of the rendered pairs whose change of scale and angle mini half masters."),
+    ] = False
     minutes: Annotated[float, Option("Length of the schedule in minutes. Longer trains better.")] = 60.0
     steps: Annotated[int | None, Option("Length of the schedule in steps, instead of --minutes.", min=1)] = None
     sizes: Annotated[
@@ -140,6 +145,8 @@ def check(options: TrainOptions) -> None:
             f"--hard {options.hard:g} and --changed {options.changed:g} are fractions of the same pairs. "
             "Give at most 1 together."
         )
+    if options.curriculum and (options.model != "mini" or options.data != "synthetic"):
+        raise UsageError("--curriculum chooses among rendered pairs for mini. Leave it out.")
     if options.steps is None and options.minutes <= 0:
         raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
     if options.data == "synthetic" and options.textures is None and options.procedural == 0:

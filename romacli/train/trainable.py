@@ -44,8 +44,11 @@ class Trainable(nn.Module, ABC):
             nor stored.
         sizes: px, sides of the pairs in the phases of its schedule.
         precision: of its matrix products, for the record.
+        found: (2B,) shares of the last batch's visible points that the coarse stage found, both directions; NaN where
+            nothing is visible. None if they are not measured.
     """
 
+    found: Tensor | None = None
     clip_norm: ClassVar[float]
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     frozen: ClassVar[tuple[str, ...]] = ()

@@ -1,6 +1,6 @@
 """Weights of mini that are the mean of several runs' weights from one start.
 
-    PYTHONPATH=. python tests/benchmarks/average_weights.py OUTPUT RUN=SHARE RUN=SHARE ...
+PYTHONPATH=. python tests/benchmarks/average_weights.py OUTPUT RUN=SHARE RUN=SHARE ...
 """
 
 from __future__ import annotations

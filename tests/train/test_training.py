@@ -16,6 +16,7 @@ from romacli.errors import InputError, RomacliError, StoreError, UsageError
 from romacli.networks.mini import load_mini, read_mini
 from romacli.networks.mini_config import MiniConfig
 from romacli.networks.weights import sha256_of
+from romacli.synthetic.curriculum import Curriculum
 from romacli.synthetic.pairs import sample_pair
 from romacli.synthetic.textures import Textures
 from romacli.train import loop, record, state
@@ -256,9 +257,30 @@ def test_learning_rate_warms_up_holds_and_falls(options, monkeypatch):
 
 def test_pairs_drawn_by_a_worker_are_rendered_where_the_network_lives(options, monkeypatch):
     textures = Textures.load(None, procedural=2, seed=0)
-    monkeypatch.setattr(loop, "pair_source", lambda options, device: source.DevicePairs(textures))
+    monkeypatch.setattr(loop, "pair_source", lambda options, device, curriculum: source.DevicePairs(textures))
     run = train(replace(options, steps=2, workers=1))
     assert (run.step, run.pairs, run.skipped) == (2, 4, 0)
+
+
+@pytest.mark.parametrize("kind", [source.RenderedPairs, source.DevicePairs])
+def test_a_curriculum_learns_from_the_steps_and_chooses_the_pairs(options, monkeypatch, kind):
+    used, textures = [], Textures.load(None, procedural=2, seed=0)
+
+    def watched(options, device, curriculum):
+        used.append(curriculum)
+        return kind(textures, hard=1.0, curriculum=curriculum)
+
+    monkeypatch.setattr(loop, "pair_source", watched)
+    monkeypatch.setattr(Curriculum, "keeps", lambda self, *_: self.asked.set() or True)
+    monkeypatch.setattr(Curriculum, "asked", multiprocessing.Event(), raising=False)
+    train(replace(options, steps=2, workers=1, curriculum=True))
+    assert Curriculum.asked.is_set()
+    assert used[0].rates != Curriculum().rates
+
+
+def test_a_curriculum_is_of_rendered_pairs_for_mini(options):
+    with pytest.raises(UsageError, match="--curriculum chooses among rendered pairs for mini"):
+        train(replace(options, model="roma", curriculum=True))
 
 
 def test_renderer_follows_the_device(options):

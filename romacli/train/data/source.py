@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.curriculum import Curriculum
 from romacli.synthetic.pairs import sample_pair
 from romacli.synthetic.pairs_on_device import PairTable, render_pairs, sample_pairs
 from romacli.synthetic.rasterise import Atlas
@@ -47,10 +49,12 @@ class RenderedPairs:
     textures: Textures
     hard: float = 0.0
     changed: float = 0.0
+    curriculum: Curriculum | None = None
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
         schools = [school_of(rng, self.hard, self.changed) for _ in range(count)]
-        return stacked([sample_pair(self.textures, rng, size, school=school) for school in schools])
+        pair = partial(sample_pair, self.textures, rng, size, curriculum=self.curriculum)
+        return stacked([pair(school=school) for school in schools])
 
     def finished(self, begun: Batch, device: torch.device) -> Batch:
         return moved(begun, device)
@@ -59,13 +63,15 @@ class RenderedPairs:
 class DevicePairs:
     """Pairs of random scenes, generated on the CPU and rendered on the device."""
 
-    def __init__(self, textures: Textures, hard: float = 0.0, changed: float = 0.0) -> None:
-        self._textures, self._hard, self._changed = textures, hard, changed
+    def __init__(
+        self, textures: Textures, hard: float = 0.0, changed: float = 0.0, curriculum: Curriculum | None = None
+    ) -> None:
+        self._textures = textures
+        self._choice: dict[str, Any] = {"hard": hard, "changed": changed, "curriculum": curriculum}
         self._atlas = Atlas.of(textures, torch.device("cpu"))
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> PairTable:
-        shares = {"hard": self._hard, "changed": self._changed}
-        return sample_pairs(self._textures, self._atlas.index, rng, size, count, **shares)
+        return sample_pairs(self._textures, self._atlas.index, rng, size, count, **self._choice)
 
     def finished(self, begun: PairTable, device: torch.device) -> Batch:
         if self._atlas.texels.device != device:
@@ -73,8 +79,8 @@ class DevicePairs:
         return render_pairs(begun, self._atlas)
 
 
-def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
-    """Return the source that the options select.
+def pair_source(options: TrainOptions, device: torch.device, curriculum: Curriculum | None = None) -> PairSource:
+    """Return the source that the options select; a curriculum chooses among rendered scenes.
 
     Raises:
         InputError: its files are missing or damaged.
@@ -82,7 +88,9 @@ def pair_source(options: TrainOptions, device: torch.device) -> PairSource:
     if options.data_dir is None:
         repeated = REPEATED if options.hard or options.changed else 0
         textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated)
-        return (RenderedPairs if device.type == "cpu" else DevicePairs)(textures, options.hard, options.changed)
+        return (RenderedPairs if device.type == "cpu" else DevicePairs)(
+            textures, options.hard, options.changed, curriculum
+        )
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
         scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window
