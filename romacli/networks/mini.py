@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from romacli.errors import WeightsError
 
 from .mini_coarse import AnchorDecoder, ContextBlock, MatchEncoder, decode_anchors, mirrored_logits, other_direction
 from .mini_config import MiniConfig, config_from_json
 from .parts.float32 import without_autocast
+from .parts.folding import fold_batchnorm
 from .parts.local_correlation import local_correlation
-from .parts.maps import cell_centres, sample
+from .parts.maps import pixel_grid, sample
 from .parts.output import NetworkMatch, Unfinished
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
@@ -381,7 +381,7 @@ class Refiner(nn.Module):
         flow = warp.permute(0, 3, 1, 2)
         # In float32: a bfloat16 coordinate is off by half a pixel at 320 cells.
         sampled = sample(target["features"], flow).to(features.dtype)
-        displacement = flow - cell_centres(height, width, warp.device).permute(2, 0, 1)
+        displacement = flow - pixel_grid(flow)
         parts = [features, sampled, self.displacement(displacement * DISPLACEMENT_GAIN).to(features.dtype)]
         if self.radius:
             with torch.no_grad():
@@ -447,7 +447,9 @@ def load_mini(path: Path) -> Mini:
     Raises:
         WeightsError: as `read_mini`.
     """
-    return without_batch_norm(read_mini(path).eval())
+    network = read_mini(path).eval()
+    fold_batchnorm(network)
+    return network
 
 
 def read_mini(path: Path) -> Mini:
@@ -492,17 +494,6 @@ def with_context(network: Mini, config: MiniConfig) -> Mini:
     )
     grown.load_state_dict(network.state_dict(), strict=False)
     return grown
-
-
-def without_batch_norm(network: Mini) -> Mini:
-    """Fold each batch norm of a network in evaluation mode into the preceding convolution, in place."""
-    for module in network.modules():
-        if not isinstance(module, nn.Sequential) or len(module) < 2:
-            continue
-        first, second = module[0], module[1]
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            module[0], module[1] = fuse_conv_bn_eval(first, second), nn.Identity()
-    return network
 
 
 def weights_of(network: Mini) -> dict[str, Tensor]:

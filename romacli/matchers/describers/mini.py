@@ -20,7 +20,8 @@ from romacli.matchers.describers.sparse import Described, SparseMatcher, fitting
 from romacli.matchers.device import resolve_device, resolve_dtype
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.resolution import check_multiple
-from romacli.networks.mini import COARSE_STRIDE, Mini, load_mini, without_batch_norm
+from romacli.networks.mini import COARSE_STRIDE, Mini, load_mini
+from romacli.networks.parts.folding import fold_batchnorm
 from romacli.networks.parts.maps import resized
 from romacli.networks.weights import sha256_of
 from romacli.types import MatcherSpec, Size
@@ -93,8 +94,9 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
     """The same with torch's initial weights from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Mini()
-    return _matcher(without_batch_norm(network.eval()), options, spec.name, "")
+        network = Mini().eval()
+    fold_batchnorm(network)
+    return _matcher(network, options, spec.name, "")
 
 
 def _matcher(network: Mini, options: MatcherOptions, name: str, sha256: str) -> SparseMatcher:

@@ -15,19 +15,17 @@ from torch import Tensor
 VALUES_AT_ONCE = 1 << 22
 
 
+def cell_centres(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return the normalised centres (H, W, 2) of a grid's cells, x first, float32."""
+    y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=device)
+    x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
 def pixel_grid(maps: Tensor) -> Tensor:
     """Normalised x, y of the pixel centres of maps (B, C, h, w): (1, 2, h, w) float32."""
     height, width = maps.shape[-2:]
-    y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=maps.device)
-    x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=maps.device)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
-
-
-def cell_centres(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Return the normalised centres (H, W, 2) of a grid's cells, x first."""
-    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height * 2 - 1
-    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width * 2 - 1
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    return cell_centres(height, width, maps.device).permute(2, 0, 1)[None]
 
 
 def sample(maps: Tensor, flow: Tensor) -> Tensor:
