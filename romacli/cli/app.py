@@ -154,7 +154,8 @@ def panels_of(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]
         record = parameter.get_help_record(ctx)
         if record is not None:
             is_argument = parameter.param_type_name == "argument"
-            panel = "Arguments" if is_argument else parameter.rich_help_panel or "Options"
+            # In older versions of Typer, --help is an option of Click's, which has no panel.
+            panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
             panels.setdefault(panel, []).append(record)
     if panels.keys() - {"Options", "Arguments"} and len(panels.get("Options", ())) == 1:  # --help
         panels.setdefault(PANELS[-1], []).extend(panels.pop("Options"))

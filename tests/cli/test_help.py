@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from romacli import __version__
+from romacli.cli.app import panels_of
 
 HEAVY = {"torch", "cv2", "h5py", "pycolmap", "scipy", "sqlite3", "statistics"}
 HELP_AND_LIST_HEAVY = f"""
@@ -36,6 +37,22 @@ def test_help_comes_without_heavy_libraries(words: list[str]) -> None:
     run = python("-c", HELP_AND_LIST_HEAVY, *words)
     assert (run.returncode, run.stderr) == (0, "")
     assert "romacli" in run.stdout
+
+
+def test_options_without_a_panel_are_listed_as_such_options() -> None:
+    """As are those of Click, which older versions of Typer use for --help."""
+
+    class Plain:
+        param_type_name = "option"
+
+        def get_help_record(self, ctx: None) -> tuple[str, str]:
+            return ("--help", "Show this message.")
+
+    class Command:
+        def get_params(self, ctx: None) -> list[Plain]:
+            return [Plain()]
+
+    assert panels_of(Command(), None) == [("Options", [("--help", "Show this message.")])]
 
 
 def test_the_version_is_the_packages() -> None:
