@@ -43,10 +43,10 @@ def turn_back(result: CompactWarp, turns_A: int, turns_B: int) -> CompactWarp:
     size_A, size_B = turn_size(result.size_A, turns_A), turn_size(result.size_B, turns_B)
     return replace(
         result,
-        target_AB=_grid_back(_targets_back(result.target_AB, result.size_B, size_B, turns_B), turns_A),
-        weight_AB=_grid_back(result.weight_AB, turns_A),
-        target_BA=_grid_back(_targets_back(result.target_BA, result.size_A, size_A, turns_A), turns_B),
-        weight_BA=_grid_back(result.weight_BA, turns_B),
+        target_AB=turn_image(_targets_back(result.target_AB, result.size_B, size_B, turns_B), -turns_A),
+        weight_AB=turn_image(result.weight_AB, -turns_A),
+        target_BA=turn_image(_targets_back(result.target_BA, result.size_A, size_A, turns_A), -turns_B),
+        weight_BA=turn_image(result.weight_BA, -turns_B),
         size_A=size_A,
         size_B=size_B,
     )
@@ -61,10 +61,6 @@ def turn_correspondences_back(
         for xy, size, turns in ((points.keypoints0, size_A, turns_A), (points.keypoints1, size_B, turns_B))
     ]
     return Correspondences(stored[0], stored[1], points.scores)
-
-
-def _grid_back(grid: np.ndarray, turns: int) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(grid, turns)) if turns % 4 else grid
 
 
 def _targets_back(steps: np.ndarray, turned: Size, stored: Size, turns: int) -> np.ndarray:

@@ -180,23 +180,14 @@ def _smallest_of_four(nodes: np.ndarray) -> np.ndarray:
 
 def warp_fields(record: CompactWarp) -> tuple[WarpField, WarpField]:
     """The two directions of a stored pair, A to B and B to A."""
-    sizes = {"A": record.size_A, "B": record.size_B}
 
-    def field(source: str, target: str) -> WarpField:
-        codes, weights = (
-            getattr(record, f"target_{source}{target}"),
-            getattr(record, f"weight_{source}{target}"),
-        )
-        decoded = decode_targets(codes, sizes[target])
-        return WarpField(
-            decoded,
-            weights / np.float32(255),
-            source_size=sizes[source],
-            target_size=sizes[target],
-            precise=record.precise,
-        )
+    def field(steps: np.ndarray, weights: np.ndarray, source: Size, target: Size) -> WarpField:
+        targets, weights = decode_targets(steps, target), weights / np.float32(255)
+        return WarpField(targets, weights, source_size=source, target_size=target, precise=record.precise)
 
-    return field("A", "B"), field("B", "A")
+    forward = field(record.target_AB, record.weight_AB, record.size_A, record.size_B)
+    backward = field(record.target_BA, record.weight_BA, record.size_B, record.size_A)
+    return forward, backward
 
 
 def lie_in(cells: np.ndarray, points: np.ndarray, size: Size) -> np.ndarray:
