@@ -195,9 +195,9 @@ def _depth_map(source: _Source, camera: PosedCamera, partners: dict[str, Pair], 
         per_px = other.focal_px * REFERENCE_LONG_SIDE / max(other.size)
         sights.append(Sight(camera.pose.to(other.pose), targets, np.where(sound, read.weights, 0), per_px))
     flat = rays.reshape(-1, 2)
-    found = depth_by_agreement(np.nan_to_num(flat), sights, options)
-    depths = np.where(np.isfinite(flat).all(1), found.depths, 0).reshape(shape).astype(np.float32)
-    sigmas = found.sigmas.reshape(shape).astype(np.float32)
+    depths, sigmas = depth_by_agreement(np.nan_to_num(flat), sights, options)
+    depths = np.where(np.isfinite(flat).all(1), depths, 0).reshape(shape).astype(np.float32)
+    sigmas = sigmas.reshape(shape).astype(np.float32)
     grey = np.full((*shape, 3), _GREY, np.uint8)
     return DepthMap(camera, depths, sigmas, np.nan_to_num(rays).astype(np.float32), grey)
 

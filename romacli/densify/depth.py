@@ -30,28 +30,22 @@ class Sight:
     per_px: float
 
 
-@dataclass(frozen=True)
-class Depth:
-    """Depths (n,) along the rays, 0 where views do not agree, and their uncertainty.
-
-    sigmas: (n,) standard deviation as a share of the depth, for target errors of 1 px at 1600.
-    """
-
-    depths: np.ndarray
-    sigmas: np.ndarray
-
-
-def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: DensifyOptions) -> Depth:
-    """The depth of each ray (n, 2) on which most sights agree, refined by all that agree.
+def depth_by_agreement(
+    rays: np.ndarray, sights: Sequence[Sight], options: DensifyOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """The depth of each ray (n, 2) on which most sights agree, refined by all that agree, and its standard deviation.
 
     A sight agrees with a depth if its reprojection error is within `max_error` and its own depth is the same
     within `depth_tolerance`.
+
+    Returns:
+        (n,) depths, 0 where views do not agree; (n,) deviations as a share of the depth, for target errors of 1 px at
+        1600.
     """
-    count = len(rays)
+    best, score = np.zeros(len(rays)), np.zeros(len(rays))
     if not sights:
-        return Depth(np.zeros(count), np.zeros(count))
+        return best, score
     lines = [_Line.of(rays, sight, options.min_angle_deg) for sight in sights]
-    best, score = np.zeros(count), np.zeros(count)
     for line in lines:
         votes = sum(_votes(line.depths, other, options) for other in lines)
         better = (line.depths > 0) & (votes > score)
@@ -59,7 +53,7 @@ def depth_by_agreement(rays: np.ndarray, sights: Sequence[Sight], options: Densi
     supports = np.stack([_votes(best, line, options) > 0 for line in lines])
     depths, sigmas = _refined(best, supports, lines)
     enough = (supports.sum(0) >= options.min_views - 1) & (depths > 0) & (sigmas <= options.max_uncertainty)
-    return Depth(np.where(enough, depths, 0), np.where(enough, sigmas, 0))
+    return np.where(enough, depths, 0), np.where(enough, sigmas, 0)
 
 
 @dataclass(frozen=True)
