@@ -36,9 +36,9 @@ def find(options: SequentialOptions, request: Request) -> PairList:
     described = request.described()
     queries = described.names[:: options.loop_period]
     loops = retrieve(described.names, described.descriptors, options, queries=queries, min_gap=options.overlap)
-    merged = merge([along, loops])
-    request.progress.say(f"{counted(merged.added[0], 'pair')} in order, {merged.added[1]} more that may close loops")
-    return merged.pairs
+    merged, (first, more) = merge([along, loops])
+    request.progress.say(f"{counted(first, 'pair')} in order, {more} more that may close loops")
+    return merged
 
 
 SEQUENTIAL = Source(

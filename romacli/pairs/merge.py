@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from romacli.types import Pair, PairList
 
 
-@dataclass(frozen=True)
-class MergedPairs:
-    """The pairs of several lists; `added` counts the new pairs of each list."""
-
-    pairs: PairList
-    added: tuple[int, ...]
-
-
-def merge(lists: Sequence[PairList]) -> MergedPairs:
-    """Concatenate lists in order; of a pair and its reverse the first is kept."""
+def merge(lists: Sequence[PairList]) -> tuple[PairList, list[int]]:
+    """Concatenate lists in order, and count the new pairs of each; of a pair and its reverse the first is kept."""
     kept: dict[Pair, None] = {}
     added = []
     for pairs in lists:
@@ -26,4 +17,4 @@ def merge(lists: Sequence[PairList]) -> MergedPairs:
             if pair[::-1] not in kept:
                 kept.setdefault(pair)
         added.append(len(kept) - before)
-    return MergedPairs(PairList(tuple(kept)), tuple(added))
+    return PairList(tuple(kept)), added

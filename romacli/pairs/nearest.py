@@ -38,10 +38,7 @@ def nearest(score: Score, shape: tuple[int, int], k: int) -> np.ndarray:
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    columns = scores.shape[1]
-    chosen = np.argpartition(scores, columns - k, axis=1)[:, columns - k :] if k < columns else None
-    if chosen is None:
-        chosen = np.broadcast_to(np.arange(columns), scores.shape)
+    chosen = np.argpartition(scores, -k, axis=1)[:, -k:]
     values = np.take_along_axis(scores, chosen, axis=1)
     order = np.lexsort((chosen, -values), axis=1)
     chosen, values = np.take_along_axis(chosen, order, axis=1), np.take_along_axis(values, order, axis=1)

@@ -50,14 +50,12 @@ SOURCES = {
     "retrieval": lambda names, k, seed: retrieve(
         names, unit_rows(len(names), seed), RetrievalOptions(k, mutual=bool(seed % 2), whiten=bool(seed % 3))
     ),
-    "loops": lambda names, k, seed: (
-        merge(
-            [
-                sequential(names, overlap=2),
-                retrieve(names, unit_rows(len(names), seed), RetrievalOptions(k), queries=names[::3], min_gap=2),
-            ]
-        ).pairs
-    ),
+    "loops": lambda names, k, seed: merge(
+        [
+            sequential(names, overlap=2),
+            retrieve(names, unit_rows(len(names), seed), RetrievalOptions(k), queries=names[::3], min_gap=2),
+        ]
+    )[0],
     "spatial": lambda names, k, seed: spatial(
         names, np.random.default_rng(seed).normal(size=(len(names), 3)), max_distance_m=1.5, max_num_neighbors=k
     ),
@@ -233,9 +231,11 @@ def test_the_same_camera_overlaps_wholly_and_a_far_one_not():
 
 
 def test_merge_counts_what_each_list_adds():
-    merged = merge([PairList((("a", "b"), ("b", "c"))), PairList((("c", "b"), ("a", "c"))), PairList((("a", "b"),))])
-    assert merged.pairs.pairs == (("a", "b"), ("b", "c"), ("a", "c"))
-    assert merged.added == (2, 1, 0)
+    merged, added = merge(
+        [PairList((("a", "b"), ("b", "c"))), PairList((("c", "b"), ("a", "c"))), PairList((("a", "b"),))]
+    )
+    assert merged.pairs == (("a", "b"), ("b", "c"), ("a", "c"))
+    assert added == [2, 1, 0]
 
 
 def test_positions_with_tabs_commas_spaces_and_byte_order_mark(tmp_path):

@@ -60,13 +60,13 @@ def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
     from romacli.pairs.listfile import read_pairs
     from romacli.pairs.merge import merge
 
-    merged = merge([read_pairs(path, None).pairs for path in files.files])
+    merged, counts = merge([read_pairs(path, None).pairs for path in files.files])
     with Console(talk) as console:
-        added = list(zip(map(str, files.files), merged.added, strict=True))
+        added = list(zip(map(str, files.files), counts, strict=True))
         for path, count in added:
             console.say(f"{path}: {counted(count, 'new pair')}")
-        values = {"pairs": len(merged.pairs), "added": dict(added)}
-        _write(merged.pairs, output, console, values, counted(len(merged.pairs), "pair"))
+        values = {"pairs": len(merged), "added": dict(added)}
+        _write(merged, output, console, values, counted(len(merged), "pair"))
 
 
 def _choose(
