@@ -19,7 +19,7 @@ from romacli.images.decode import read_image
 from romacli.job.outputs.filter import noted_filter, read_views
 from romacli.progress import Progress
 from romacli.show.folder import JobFolder
-from romacli.show.picture import PictureOptions, draw_matches
+from romacli.show.picture import draw_matches
 from romacli.show.view import view_of_job
 from romacli.types import Pair
 from romacli.words import counted
@@ -103,23 +103,15 @@ def chosen_pairs(pairs: Sequence[PairRow]) -> list[tuple[str, PairRow]]:
         key=lambda pair: (pair.inliers or 0, pair.matches, pair.overlap or 0),
         reverse=True,
     )
-    middle = max(0, (len(ranked) - _PAIRS_OF_EACH) // 2)
-    places = {
-        "best": range(_PAIRS_OF_EACH),
-        "median": range(middle, middle + _PAIRS_OF_EACH),
-        "worst": range(len(ranked) - _PAIRS_OF_EACH, len(ranked)),
-    }
     if not ranked:
         rejected = sorted((pair for pair in pairs if pair.state == "rejected"), key=lambda pair: -(pair.overlap or 0))
         return [("rejected", pair) for pair in rejected[:_PAIRS_OF_EACH]]
-    seen: set[int] = set()
-    chosen = []
-    for rank, indices in places.items():
-        for index in indices:
-            if 0 <= index < len(ranked) and index not in seen:
-                seen.add(index)
-                chosen.append((rank, ranked[index]))
-    return chosen
+    last = len(ranked) - _PAIRS_OF_EACH
+    ranks: dict[int, str] = {}
+    for rank, start in (("best", 0), ("median", max(0, last // 2)), ("worst", last)):
+        for index in range(max(0, start), min(start + _PAIRS_OF_EACH, len(ranked))):
+            ranks.setdefault(index, rank)
+    return [(rank, ranked[index]) for index, rank in ranks.items()]
 
 
 def draw_pairs(
@@ -130,7 +122,6 @@ def draw_pairs(
     if not chosen or thumbnails.folder is None:
         return undrawn
     progress.begin("drawing pairs", len(chosen))
-    options = PictureOptions(num_lines=100)
     with job.journal() as journal:
         for rank, pair in chosen:
             names = summary.names_of(pair)
@@ -140,7 +131,7 @@ def draw_pairs(
                 undrawn.append(f"The pair {names[0]} {names[1]} is not drawn: {error}")
                 continue
             file = io.BytesIO()
-            figure = draw_matches(view, options)
+            figure = draw_matches(view, num_lines=100)
             figure.savefig(
                 file, format="jpeg", dpi=_PAIR_WIDTH_PX / figure.get_figwidth(), pil_kwargs={"quality": _QUALITY}
             )

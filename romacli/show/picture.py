@@ -41,14 +41,6 @@ _COLOURS = "viridis"
 _EMPTY_GREY = 235
 
 
-@dataclass(frozen=True)
-class PictureOptions:
-    """What is drawn. num_lines: maximum matches, chosen at random, since more hide the photographs."""
-
-    parts: tuple[Part, ...] = PARTS
-    num_lines: int = 150
-
-
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure into a file whose suffix gives the format, by default PNG.
 
@@ -63,15 +55,17 @@ def write_figure(figure: Figure, path: Path) -> None:
         raise UsageError(f"{path} has an unsupported format: {error}. Use .png, .jpg, .pdf or .svg.") from error
 
 
-def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
+def draw(view: PairView, *, parts: Sequence[Part] = PARTS, num_lines: int = 150) -> Figure:
     """The figure of a pair: a row of the photographs with their matches, then rows of warps and certainties.
+
+    num_lines: maximum matches drawn, chosen at random, since more hide the photographs.
 
     Raises:
         InputError: matplotlib is not installed.
     """
     library = matplotlib_here()
     panels = _panels(view.images)
-    rows = _rows(view, panels, options)
+    rows = _rows(view, panels, parts, num_lines)
     row_width = _WIDTH_INCHES - _BAR_INCHES - 2 * _MARGIN_INCHES
     shape = panels[0].size[1] / (panels[0].size[0] + _GAP + panels[1].size[0])
     row_height = min(row_width * shape, _TALLEST_ROW_INCHES)
@@ -82,9 +76,12 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
         """A box in inches from the top left corner, in matplotlib's coordinates."""
         return x / _WIDTH_INCHES, 1 - (top + tall) / height, width / _WIDTH_INCHES, tall / height
 
-    left = _MARGIN_INCHES / _WIDTH_INCHES
-    figure.text(left, 1 - 0.2 / height, _title(view), fontsize=12, weight="bold", va="center", parse_math=False)
-    figure.text(left, 1 - 0.42 / height, _subtitle(view, options), fontsize=9.5, va="center", color="0.3")
+    left, count = _MARGIN_INCHES / _WIDTH_INCHES, len(view.matches)
+    title = f"{shortened(view.names[0], 50)}  –  {shortened(view.names[1], 50)}"
+    drawn = f", {num_lines} drawn" if "matches" in parts and count > num_lines else ""
+    subtitle = f"{view.note}; {counted(count, 'match', 'matches')}{drawn}"
+    figure.text(left, 1 - 0.2 / height, title, fontsize=12, weight="bold", va="center", parse_math=False)
+    figure.text(left, 1 - 0.42 / height, subtitle, fontsize=9.5, va="center", color="0.3")
     norm = library.colors.Normalize(0, 1)
     top = _TITLE_INCHES + _CAPTION_INCHES
     for captions, pictures, matches in rows:
@@ -99,8 +96,8 @@ def draw(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
     return figure
 
 
-def draw_matches(view: PairView, options: PictureOptions = PictureOptions()) -> Figure:
-    """The photographs with their matches only, without text or margin.
+def draw_matches(view: PairView, num_lines: int) -> Figure:
+    """The photographs with at most `num_lines` of their matches only, without text or margin.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -111,7 +108,7 @@ def draw_matches(view: PairView, options: PictureOptions = PictureOptions()) -> 
     figure = library.figure.Figure(figsize=(_WIDTH_INCHES, _WIDTH_INCHES * height / width), facecolor="white")
     axes, norm = figure.add_axes((0, 0, 1, 1)), library.colors.Normalize(0, 1)
     _draw_row(axes, ("", ""), [panel.picture for panel in panels], norm)
-    _draw_lines(library, axes, _thinned(view.matches, options.num_lines), panels, norm)
+    _draw_lines(library, axes, _thinned(view.matches, num_lines), panels, norm)
     return figure
 
 
@@ -143,23 +140,19 @@ def _panels(images: Sequence[np.ndarray]) -> list[_Panel]:
 _Row = tuple[Sequence[str], Sequence[np.ndarray], Correspondences | None]
 
 
-def _rows(view: PairView, panels: Sequence[_Panel], options: PictureOptions) -> list[_Row]:
+def _rows(view: PairView, panels: Sequence[_Panel], parts: Sequence[Part], num_lines: int) -> list[_Row]:
     """Captions, pictures and matches of each row."""
     one, other = panels
     rows: list[_Row] = []
-    if "matches" in options.parts:
-        rows.append((view.names, (one.picture, other.picture), _thinned(view.matches, options.num_lines)))
-    if "warp" in options.parts and view.warps is not None:
+    if "matches" in parts:
+        rows.append((view.names, (one.picture, other.picture), _thinned(view.matches, num_lines)))
+    if "warp" in parts and view.warps is not None:
         forward, backward = view.warps
-        rows.append(
-            (
-                ("the second, warped into the first", "the first, warped into the second"),
-                (moved(forward, other, size=one.size), moved(backward, one, size=other.size)),
-                None,
-            )
-        )
-        captions = (f"{view.quantity} in the first", f"{view.quantity} in the second")
-        rows.append((captions, (_sized(forward.certainty, one), _sized(backward.certainty, other)), None))
+        warped = moved(forward, other, size=one.size), moved(backward, one, size=other.size)
+        rows.append((("the second, warped into the first", "the first, warped into the second"), warped, None))
+        sides = ((forward, one), (backward, other))
+        maps = [cv2.resize(warp.certainty, side.size, interpolation=cv2.INTER_NEAREST) for warp, side in sides]
+        rows.append(([f"{view.quantity} in the first", f"{view.quantity} in the second"], maps, None))
     return rows or [(view.names, (one.picture, other.picture), None)]
 
 
@@ -174,10 +167,6 @@ def moved(warp: WarpMap, target: _Panel, *, size: Size) -> np.ndarray:
     whole = cv2.resize((warp.opacity > 0).astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.99
     opacity = (cv2.resize(warp.opacity, size, interpolation=cv2.INTER_LINEAR) * whole)[..., None]
     return (picture * opacity + _EMPTY_GREY * (1 - opacity)).astype(np.uint8)
-
-
-def _sized(certainty: np.ndarray, panel: _Panel) -> np.ndarray:
-    return cv2.resize(certainty, panel.size, interpolation=cv2.INTER_NEAREST)
 
 
 def _thinned(matches: Correspondences, count: int) -> Correspondences:
@@ -210,16 +199,6 @@ def _draw_lines(library: Any, axes: Axes, matches: Correspondences, panels: Sequ
     for points in (start, end):
         x, y = points.T
         axes.scatter(x, y, c=matches.scores, cmap=_COLOURS, norm=norm, s=7, edgecolors="black", linewidths=0.3)
-
-
-def _title(view: PairView) -> str:
-    return f"{shortened(view.names[0], 50)}  –  {shortened(view.names[1], 50)}"
-
-
-def _subtitle(view: PairView, options: PictureOptions) -> str:
-    count = len(view.matches)
-    drawn = f", {options.num_lines} drawn" if "matches" in options.parts and count > options.num_lines else ""
-    return f"{view.note}; {counted(count, 'match', 'matches')}{drawn}"
 
 
 def shortened(text: str, most: int = 70) -> str:

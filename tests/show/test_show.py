@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from romacli.cli.app import app
 from romacli.errors import InputError
 from romacli.geometry.warp import cell_centres
-from romacli.show.picture import PictureOptions, _Panel, draw, moved, write_figure
+from romacli.show.picture import _Panel, draw, moved, write_figure
 from romacli.show.view import PairView, inliers_of, view_in_job, view_of_match
 from romacli.store.layout import Layout
 from romacli.store.localized import QueryPoints, write_localized, write_points
@@ -96,10 +96,10 @@ def test_inliers_leave_wrong_matches_out() -> None:
 
 def test_parts_have_their_rows(job: tuple[Layout, PlanePhotographs]) -> None:
     view = view_in_job(job[0], PAIR)
-    pictures = {parts: draw(view, PictureOptions(parts=parts)) for parts in (("matches",), ("warp",))}
+    pictures = {parts: draw(view, parts=parts) for parts in (("matches",), ("warp",))}
     # Two photographs side by side, then the colour bar.
     assert [len(figure.axes) for figure in pictures.values()] == [2, 3]
-    whole = draw(view, PictureOptions(num_lines=40))
+    whole = draw(view, num_lines=40)
     lines = [
         collection for axes in whole.axes for collection in axes.collections if hasattr(collection, "get_segments")
     ]

@@ -67,11 +67,10 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
 
     With a job folder the job's stored results are drawn; without one, the two photographs are matched now.
     """
-    from romacli.show.picture import PARTS, PictureOptions, draw, write_figure
+    from romacli.show.picture import PARTS, draw, write_figure
     from romacli.show.view import inliers_of
 
     chosen = tuple(part for part, wanted in zip(PARTS, (flags.matches, flags.warp), strict=True) if wanted)
-    options = PictureOptions(parts=chosen or PARTS, num_lines=flags.max_lines)
     if flags.job is None and Path(flags.other).is_dir():
         _show_query(flags, talk)
         return
@@ -81,7 +80,7 @@ def show(flags: ShowOptions, talk: TalkOptions) -> None:
         if flags.inliers:
             view = inliers_of(view)
         picture = flags.output / DEFAULT_PICTURE if flags.output.is_dir() else flags.output
-        write_figure(draw(view, options), picture)
+        write_figure(draw(view, parts=chosen or PARTS, num_lines=flags.max_lines), picture)
         values = {
             "picture": str(picture),
             "pair": list(view.names),
