@@ -107,7 +107,8 @@ def _twins(names: Iterable[str]) -> set[str]:
 
 
 def _photographs_named(root: Path, names_file: Path) -> list[str]:
-    names = dict.fromkeys(_normalised(line) for _, line in read_lines(names_file, "a text file of names"))
+    lines = read_lines(names_file, "a text file of names")
+    names = dict.fromkeys(PurePosixPath(line).as_posix() for _, line in lines)
     if not names:
         raise InputError(f"{names_file} contains no names. Write one name relative to {root} on each line.")
     missing = [name for name in names if not is_file_inside(root, name)]
@@ -117,25 +118,18 @@ def _photographs_named(root: Path, names_file: Path) -> list[str]:
         names = dict.fromkeys(meant.get(name, name) for name in names)
         missing = [with_guess(name, files) for name in missing if name not in meant]
     if missing:
+        count = "a file that is" if len(missing) == 1 else f"{len(missing)} files that are"
         raise InputError(
-            f"{names_file} names {_count(missing)} not in {root}: {first_few(missing)}. "
+            f"{names_file} names {count} not in {root}: {first_few(missing)}. "
             f"Names are relative to {root}; correct them, or leave them out."
         )
     return list(names)
-
-
-def _normalised(name: str) -> str:
-    return PurePosixPath(name).as_posix()
 
 
 def is_file_inside(root: Path, name: str) -> bool:
     """Whether a relative name refers to a file inside a folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and os.path.isfile(root / name)
-
-
-def _count(names: list[str]) -> str:
-    return "a file that is" if len(names) == 1 else f"{len(names)} files that are"
 
 
 def _require_folder(root: Path) -> None:

@@ -42,14 +42,16 @@ class Masks:
             for path in self.files.get(name, ()):
                 if path not in mask_sizes:
                     mask_sizes[path] = image_size(path)
-                _require_size(path, mask_sizes[path], name, size)
+                if (mask := mask_sizes[path]) != size:
+                    raise InputError(
+                        f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. Give a mask "
+                        "of the photograph's size, in its stored orientation."
+                    )
 
     def read(self, name: str) -> np.ndarray | None:
         """The used pixels of a photograph, (H, W) bool, or None if all are."""
         kept = [_kept(read_samples(path)) for path in self.files.get(name, ())]
-        if not kept:
-            return None
-        return np.logical_and.reduce(kept)
+        return np.logical_and.reduce(kept) if kept else None
 
 
 def find_masks(root: Path | None, names: Sequence[str], options: MaskOptions) -> Masks:
@@ -158,12 +160,4 @@ def _require_png(folder: Path, files: Sequence[str]) -> None:
     if others:
         raise InputError(
             f"{folder / min(others)} is not PNG, and lossy formats do not preserve black. Save the masks as PNG."
-        )
-
-
-def _require_size(path: Path, mask: Size, name: str, size: Size) -> None:
-    if mask != size:
-        raise InputError(
-            f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. Give a mask of the "
-            "photograph's size, in its stored orientation."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,17 +87,12 @@ def written(metadata: ImageMetadata) -> dict[str, Any]:
 
 def _read(path: Path) -> ImageMetadata:
     size = image_size(path)
-    if RAW.has(path.name):
-        return replace(_read_exif(path, size), orientation=raw_orientation(path))
-    return _read_exif(path, size)
-
-
-def _read_exif(path: Path, size: Size) -> ImageMetadata:
-    try:
-        with opened_header(path) as image:
-            return ImageMetadata(size) if image is None else _from_exif(_exif(image), size)
-    except Exception:  # Pillow's EXIF reader raises all kinds of errors on damaged data
-        return ImageMetadata(size)
+    metadata = ImageMetadata(size)
+    # Pillow's EXIF reader raises all kinds of errors on damaged data.
+    with suppress(Exception), opened_header(path) as image:
+        if image is not None:
+            metadata = _from_exif(_exif(image), size)
+    return replace(metadata, orientation=raw_orientation(path)) if RAW.has(path.name) else metadata
 
 
 def _exif(image: Image.Image) -> Image.Exif:
