@@ -83,12 +83,9 @@ class Search:
 
     def _sightings(self, query: Query, images: Sequence[str]) -> dict[str, Sighting]:
         """For each overlapping map image, its points transferred to the query by its warp."""
-        found = {}
-        for image in images:
-            sighting = _sighting(self.journal, (query.file, self.map_files[image]), self.target.seen(image))
-            if sighting is not None:
-                found[image] = sighting
-        return found
+        pairs = {image: (query.file, self.map_files[image]) for image in images}
+        found = {image: _sighting(self.journal, pair, self.target.seen(image)) for image, pair in pairs.items()}
+        return {image: sighting for image, sighting in found.items() if sighting is not None}
 
     def _tried(self, sightings: Mapping[Query, Mapping[str, Sighting]], group: Collection[str]) -> Frame:
         """Solve the pose from one group of map images."""
