@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -250,12 +251,7 @@ def _medians(runs: Sequence[Sequence[Run]], used: int) -> dict[str, float]:
         sums = [(sum(map(value, pieces)), sum(map(per, pieces))) for pieces in runs]
         return round(statistics.median(top / bottom if bottom else top for top, bottom in sums), 4)
 
-    def wall(run: Run) -> float:
-        return run.wall_s
-
-    def pairs(run: Run) -> float:
-        return run.pairs
-
+    wall, pairs = attrgetter("wall_s"), attrgetter("pairs")
     return {
         "seconds": of(wall),
         "pairs_per_s": of(pairs, wall),

@@ -83,7 +83,7 @@ def judge_unrelated(
     matcher: Matcher,
     pairs: Iterable[tuple[Features, Features]],
     *,
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> UnrelatedResult:
     """Match pictures that have nothing in common, and count those rejected and verified."""
     count = rejected = verified = 0
@@ -92,8 +92,7 @@ def judge_unrelated(
         count += 1
         rejected += isinstance(result, Rejected)
         verified += is_verified(correspondences(result), (first.size, second.size))
-        if advance:
-            advance(1)
+        advance(1)
     return UnrelatedResult(count, rejected, verified)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -136,18 +137,13 @@ class MarkedHomographySolver:
             for points, size in zip((points0, points1), task.sizes, strict=True)
         )
         found = None
-        if len(one) >= 4:
-            try:
+        with suppress(cv2.error):
+            if len(one) >= 4:
                 found, _ = cv2.findHomography(
-                    one,
-                    other,
-                    method=cv2.USAC_DEFAULT,
-                    ransacReprojThreshold=self.threshold,
+                    *(one, other, cv2.USAC_DEFAULT, self.threshold),
                     maxIters=self.iterations,
                     confidence=self.confidence,
                 )
-            except cv2.error:
-                found = None
         if found is None:
             return [math.inf] * len(task.truth)
         marked = from_colmap_pixels(task.truth[:, :2], task.sizes[0])

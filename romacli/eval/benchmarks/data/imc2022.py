@@ -16,6 +16,7 @@ from romacli.eval.benchmarks.solvers import PosedTruth, check_intrinsics
 
 SCALES, CAMERAS, PAIRS = "train/scaling_factors.csv", "calibration.csv", "pair_covisibility.csv"
 LEAST_COVISIBILITY = 0.1
+_CAMERA = ("image_id", "camera_intrinsics", "rotation_matrix", "translation_vector")
 
 
 def read(root: Path) -> list[Task]:
@@ -30,7 +31,8 @@ def read(root: Path) -> list[Task]:
     require(root, [f"{scene}/{part}" for scene in scenes for part in (CAMERAS, PAIRS, "images")])
     found = []
     for scene, scale in zip(scenes, metres.values(), strict=True):
-        cameras = {name: _camera(root / scene / CAMERAS, numbers) for name, *numbers in _cameras(root / scene)}
+        path = root / scene / CAMERAS
+        cameras = {name: _camera(path, numbers) for name, *numbers in _rows(path, _CAMERA)}
         for pair, covisibility in _rows(root / scene / PAIRS, ("pair", "covisibility")):
             one, _, other = pair.partition("-")
             if _number(root / scene / PAIRS, covisibility) < LEAST_COVISIBILITY:
@@ -44,10 +46,6 @@ def read(root: Path) -> list[Task]:
     tasks = tasks_of(root, found)
     check_intrinsics(root, [Task(task.names, task.sizes, task.truth.posed) for task in tasks])
     return tasks
-
-
-def _cameras(scene: Path) -> list[list[str]]:
-    return _rows(scene / CAMERAS, ("image_id", "camera_intrinsics", "rotation_matrix", "translation_vector"))
 
 
 def _camera(path: Path, texts: Sequence[str]) -> tuple[np.ndarray, Pose]:

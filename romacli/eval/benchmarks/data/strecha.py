@@ -31,9 +31,6 @@ def read(root: Path) -> list[Task]:
         raise InputError(f"{root} contains {several[0]} more than once. Name the folder of one scene.")
     names = {name: found[0].relative_to(root).as_posix() for name, found in paths.items()}
     known = {names[name]: read_strecha(path) for name, path in cameras.items()}
-    found = []
-    for pair in combinations(known, 2):
-        found.append((pair, PosedTruth.between(known[pair[0]], known[pair[1]])))
-    tasks = tasks_of(root, found)
+    tasks = tasks_of(root, [((a, b), PosedTruth.between(known[a], known[b])) for a, b in combinations(known, 2)])
     check_intrinsics(root, tasks)
     return tasks
