@@ -272,11 +272,7 @@ def _posed(model: Any) -> list[Any]:
 
 
 def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
-    """A camera's parameters under nerfstudio's names: fl_x, fl_y, cx, cy and its distortion.
-
-    Raises:
-        UsageError: its model is not in `models`.
-    """
+    """The parameters of a camera of one of `models` under nerfstudio's names: fl_x, fl_y, cx, cy, its distortion."""
     if camera.model.name not in models:
         raise UsageError(
             f"this format has no {camera.model.name} camera, only {', '.join(models)}. Export `undistorted` instead."
@@ -291,11 +287,7 @@ def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
 
 
 def _one_focal(camera: Any) -> float:
-    """The single focal length of a camera.
-
-    Raises:
-        UsageError: the focal lengths in x and y differ.
-    """
+    """The single focal length of a camera; raises UsageError if those in x and y differ."""
     across, *down = (float(camera.params[index]) for index in camera.focal_length_idxs())
     if any(abs(each / across - 1) > _ONE_FOCAL for each in down):
         raise UsageError(

@@ -82,11 +82,7 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
 
 
 def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[Path, list[str]]:
-    """The folder of all photographs, and the names of those to add.
-
-    Raises:
-        InputError: the folder neither contains the model's photographs nor is inside their folder.
-    """
+    """The folder of all photographs, and the names of those to add."""
     folder, known = options.images.folder, photographs_of(layout)
     names = listed_images(options).names
     gone = sorted(set(posed) - set(names))

@@ -48,11 +48,7 @@ def check(options: LookAlikeOptions, images: ImageList) -> None:
 
 
 def _listed(options: LookAlikeOptions, images: ImageList) -> list[list[str] | None]:
-    """The names in both lists, None for a list that is not given.
-
-    Raises:
-        InputError: a file cannot be read, is empty, or names photographs that are not in the job.
-    """
+    """The names in both lists, None for a list that is not given."""
     return [None if path is None else _names_in(path, images) for path in (options.query_list, options.database_list)]
 
 

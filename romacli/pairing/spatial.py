@@ -56,11 +56,7 @@ def find(options: SpatialOptions, request: Request) -> PairList:
 
 
 def _places(options: SpatialOptions, request: Request) -> list[tuple[float, float, float]]:
-    """A position for every photograph, from the file or else from its EXIF data.
-
-    Raises:
-        InputError: some have none; the message says which.
-    """
+    """A position for every photograph, from the file or else from its EXIF data."""
     from romacli.images.metadata import read_metadata
 
     images, progress = request.images, request.progress

@@ -175,11 +175,7 @@ def _sentence(model: ReconstructionSummary, job: Job, filtered: FilterSummary | 
 
 
 def _require_consistent(importing: ImportOptions, mapping: MapperOptions, *, georeference: bool) -> None:
-    """Check that options do not contradict each other.
-
-    Raises:
-        UsageError: they do.
-    """
+    """Raise UsageError if options contradict each other."""
     if mapping.known_poses is None:
         return
     for option, is_given in (

@@ -165,11 +165,7 @@ def _read_nvm(path: Path) -> tuple[list[str], list[Pose], np.ndarray, np.ndarray
 
 
 def _from_middle(path: Path, model: _Model) -> bool:
-    """Whether observations are relative to the principal point rather than the picture's corner, by which fits.
-
-    Raises:
-        InputError: neither does.
-    """
+    """Whether observations are relative to the principal point, not the picture's corner: by which fits, if any."""
     count = len(model.xy)
     predicted, middles, places = [], [], []
     for row in np.linspace(0, count - 1, min(_CHECKED, count)).astype(int):

@@ -26,11 +26,7 @@ class _Views:
         self._kept: OrderedDict[str, View] = OrderedDict()
 
     def of(self, name: str, picture: np.ndarray | None) -> View:
-        """The view of a picture, read if it is not given.
-
-        Raises:
-            ImageError: it cannot be read, or is too small.
-        """
+        """The view of a picture, read if it is not given."""
         if name not in self._kept:
             self._kept[name] = self._finder.view(read_image(self._root / name) if picture is None else picture)
         self._kept.move_to_end(name)
