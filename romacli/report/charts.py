@@ -221,20 +221,13 @@ def _keypoints(go: Any, summary: Summary) -> Any:
     names = [image.name for image in summary.images]
     figure = go.Figure()
     shared = [image.in_tracks for image in summary.images]
-    figure.add_bar(
-        x=names,
-        y=shared,
-        name="in tracks",
-        marker_color=BLUE,
-        hovertemplate="%{x}<br>%{y:,} keypoints shared with other images<extra></extra>",
-    )
-    figure.add_bar(
-        x=names,
-        y=[image.keypoints - image.in_tracks for image in summary.images],
-        name="unmatched",
-        marker_color=GREY,
-        hovertemplate="%{x}<br>%{y:,} keypoints in this image only<extra></extra>",
-    )
+    others = [image.keypoints - image.in_tracks for image in summary.images]
+    for name, colour, counts, where in (
+        ("in tracks", BLUE, shared, "shared with other images"),
+        ("unmatched", GREY, others, "in this image only"),
+    ):
+        hover = f"%{{x}}<br>%{{y:,}} keypoints {where}<extra></extra>"
+        figure.add_bar(x=names, y=counts, name=name, marker_color=colour, hovertemplate=hover)
     if any(image.points3D is not None for image in summary.images):
         figure.add_scatter(
             x=names,
@@ -256,27 +249,16 @@ def _tracks(go: Any, summary: Summary) -> Any:
     """Number of tracks with 2, 3, ... views, in the hloc files and in the model."""
     assert summary.tracks is not None
     figure = go.Figure()
-    words = "%{y:,} tracks in %{x} images"
-    figure.add_bar(
-        **_bars(summary.tracks.lengths),
-        name="hloc files",
-        marker_color=BLUE,
-        hovertemplate=f"hloc files: {words}<extra></extra>",
-    )
+    bars = [("hloc files", BLUE, summary.tracks.lengths)]
     if summary.model is not None:
-        figure.add_bar(
-            **_bars(summary.model.lengths),
-            name="model",
-            marker_color=AMBER,
-            hovertemplate=f"model: {words}<extra></extra>",
-        )
+        bars.append(("model", AMBER, summary.model.lengths))
+    for name, colour, lengths in bars:
+        x, y = list(lengths), list(lengths.values())
+        hover = f"{name}: %{{y:,}} tracks in %{{x}} images<extra></extra>"
+        figure.add_bar(x=x, y=y, name=name, marker_color=colour, hovertemplate=hover)
     figure.update_xaxes(title="views per track", automargin=True)
     figure.update_yaxes(title={"text": "tracks", "standoff": 12}, rangemode="tozero", tickformat=",", automargin=True)
     return figure.update_layout(barmode="group", showlegend=True, legend=_LEGEND_ABOVE)
-
-
-def _bars(lengths: Mapping[int, int]) -> dict[str, list[int]]:
-    return {"x": list(lengths), "y": list(lengths.values())}
 
 
 class _Upright:
@@ -308,19 +290,19 @@ class _Upright:
         return np.asarray((xyz - self._middle) @ self._turn.T, np.float32)
 
 
-def _chosen(model: Model, upright: _Upright, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) and colours (n, 3) without outliers, at most `count`, longest tracks first."""
+def _chosen(model: Model, upright: _Upright) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, 3) and colours (n, 3) without outliers, at most `MOST_POINTS`, longest tracks first."""
     xyz = upright.points(model.xyz)
     low, high = np.percentile(xyz, _BULK, axis=0) if len(xyz) else (np.zeros(3), np.zeros(3))
     room = _ABOUT_BULK * (high - low)
     near = np.flatnonzero(((xyz >= low - room) & (xyz <= high + room)).all(axis=1))
-    longest = near[np.argsort(-model.track_lengths[near], kind="stable")][:count]
+    longest = near[np.argsort(-model.track_lengths[near], kind="stable")][:MOST_POINTS]
     return xyz[longest], model.colours[longest]
 
 
 def _above(go: Any, model: Model, upright: _Upright) -> Any:
     """Cameras and points from above, in the model's unit."""
-    points, _ = _chosen(model, upright, MOST_POINTS)
+    points, _ = _chosen(model, upright)
     points = points[np.random.default_rng(0).permutation(len(points))[:_MOST_POINTS_ABOVE]]
     figure = go.Figure()
     figure.add_scatter(
@@ -351,7 +333,7 @@ def _above(go: Any, model: Model, upright: _Upright) -> Any:
 
 def _cloud(go: Any, model: Model, upright: _Upright) -> Any:
     """The interactive 3D view: coloured points, and cameras as small pyramids."""
-    points, colours = _chosen(model, upright, MOST_POINTS)
+    points, colours = _chosen(model, upright)
     figure = go.Figure()
     figure.add_scatter3d(
         **_xyz(points),

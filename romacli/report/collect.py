@@ -15,7 +15,6 @@ import numpy as np
 from romacli import __version__
 from romacli.colmap.reading import Model, read_inliers, read_model
 from romacli.errors import RomacliError, UsageError
-from romacli.geometry.globe import Position
 from romacli.job.diagnosis import Placed, placed_of
 from romacli.job.outputs.filter import FilterSummary, noted_filter
 from romacli.job.outputs.folded import left_out_of, noted_fold
@@ -32,7 +31,7 @@ from romacli.job.outputs.origins import holds
 from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
-from romacli.mapping.georeference import fit_gps, read_gps
+from romacli.mapping.georeference import GpsFit, fit_gps, read_gps
 from romacli.mapping.reconstruct import model_folders
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
@@ -107,7 +106,6 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         None,
         without="No pair is verified: run `romacli colmap-import` or `romacli reconstruct`",
     )
-    gps = read_gps(database) if inliers is not None else {}
     model = _read_if_there(
         missing,
         (layout.sparse,),
@@ -116,14 +114,15 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         without="There is no model: run `romacli reconstruct`",
     )
     focal = focal_lengths(layout, database, model) if model and inliers is not None else ()
+    gps = read_gps(database) if inliers is not None else {}
+    fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps) if model else None
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
     with job.journal() as journal:
         missing.extend(journal.damaged)
         names = sorted({*job.names, *shared.keypoints})
         pairs = _pairs(job, journal, names, shared, inliers)
-    missing[:0] = _undone(pairs)
     late = tuple(map(str, outdated(job.layout)))
-    missing.extend(late)
+    missing = [*_undone(pairs), *missing, *late]
     summary = Summary(
         folder=str(layout.root),
         version=__version__,
@@ -134,14 +133,14 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         images=_images(names, pairs, shared, model),
         pairs=pairs,
         tracks=shared.tracks,
-        model=_model_summary(job, model, gps, focal) if model else None,
+        model=_model_summary(job, model, fit, focal) if model else None,
         verified=inliers is not None,
         groups=_groups(names, pairs),
         checks=_checks(job),
         queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
-        placed=_placed(job, model, names, inliers, gps, database) if model else None,
+        placed=_placed(job, model, names, inliers, fit, database) if model else None,
         outdated=late,
     )
     return summary, model
@@ -252,9 +251,7 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
     return tuple(len(group) for group in connected(strength))
 
 
-def _model_summary(
-    job: JobFolder, model: Model, gps: Mapping[str, Position], focal: Sequence[FocalLength]
-) -> ModelSummary:
+def _model_summary(job: JobFolder, model: Model, fit: GpsFit | None, focal: Sequence[FocalLength]) -> ModelSummary:
     return ModelSummary(
         registered=len(model.poses),
         points3D=len(model.xyz),
@@ -263,7 +260,7 @@ def _model_summary(
         models=len(model_folders(job.layout.sparse)),
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
-        gps=_gps(model, gps),
+        gps=_gps(fit) if fit else None,
         focal_lengths=tuple(map(str, focal)),
         mappers=mapper_messages(job.layout),
     )
@@ -274,14 +271,14 @@ def _placed(
     model: Model,
     names: Sequence[str],
     inliers: Mapping[Pair, int] | None,
-    gps: Mapping[str, Position],
+    fit: GpsFit | None,
     database: Path,
 ) -> Placed:
     return placed_of(
         model,
         names if inliers is None else imported(database, names),
         inliers or {},
-        gps=fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps),
+        gps=fit,
         agreement=triangle_agreement(job.manifest),
         guessed=() if inliers is None else guessed_images(job.layout, database, model),
         shares_camera=inliers is not None and shares_camera(database),
@@ -289,10 +286,7 @@ def _placed(
     )
 
 
-def _gps(model: Model, gps: Mapping[str, Position]) -> GpsSummary | None:
-    fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps)
-    if fit is None:
-        return None
+def _gps(fit: GpsFit) -> GpsSummary:
     residuals = {name: round(residual, 3) for name, residual in fit.residuals_m.items()}
     return GpsSummary(round(fit.median_m, 3), round(fit.largest_m, 3), round(fit.extent_m, 3), residuals)
 

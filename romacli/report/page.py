@@ -24,25 +24,10 @@ from .thumbnails import PairPicture, Thumbnails
 WORDS = {"good": "It worked.", "fair": "Worked in part.", "poor": "It did not work.", "open": "Not finished."}
 _MOST_ROWS = 20_000
 _MOST_QUERIES = 2_000
-_PAIR_COLUMNS = (
-    ("image", "image"),
-    ("image", "with"),
-    ("state", "state"),
-    ("number", "overlap %"),
-    ("number", "matches"),
-    ("number", "inliers"),
-)
-_IMAGE_COLUMNS = (
-    ("image", "image"),
-    ("number", "pairs"),
-    ("number", "matched"),
-    ("number", "verified"),
-    ("number", "keypoints"),
-    ("number", "in tracks"),
-    ("number", "refined %"),
-    ("number", "shift px"),
-    ("number", "points in model"),
-    ("number", "focal length px"),
+_PAIR_NUMBERS = ("overlap %", "matches", "inliers")
+_IMAGE_NUMBERS = (
+    *("pairs", "matched", "verified", "keypoints", "in tracks"),
+    *("refined %", "shift px", "points in model", "focal length px"),
 )
 
 
@@ -139,16 +124,12 @@ def _tiles(summary: Summary) -> list[tuple[str, str]]:
     """The key figures."""
     counts = summary.stages
     pairs, images = counts["pairs"], counts["images"]
-    tiles = []
-    if summary.model is not None:
-        tiles.append(("images registered", f"{images['registered']} / {images['planned']}"))
-    else:
-        tiles.append(("images matched", f"{images['matched']} / {images['planned']}"))
-    if summary.verified:
-        tiles.append(("pairs verified", f"{pairs['verified']:,} / {pairs['planned']:,}"))
-    else:
-        tiles.append(("pairs matched", f"{pairs['matched']:,} / {pairs['planned']:,}"))
-    tiles.append(("pairs rejected", f"{pairs['rejected']:,}"))
+    stage, state = "registered" if summary.model else "matched", "verified" if summary.verified else "matched"
+    tiles = [
+        (f"images {stage}", f"{images[stage]} / {images['planned']}"),
+        (f"pairs {state}", f"{pairs[state]:,} / {pairs['planned']:,}"),
+        ("pairs rejected", f"{pairs['rejected']:,}"),
+    ]
     if summary.model is not None:
         tiles.append(("points in the model", f"{summary.model.points3D:,}"))
         tiles.append(("images see a point", f"{summary.model.mean_track_length:.1f}"))
@@ -272,30 +253,25 @@ def _pair_table(summary: Summary) -> dict[str, Any]:
     rows = sorted(map(row, summary.pairs), key=lambda row: [(value is None, value or 0) for value in row[:2:-1]])
     # By inliers, else by matches, else by overlap, as the rows are.
     last = next((column for column in (5, 4, 3) if any(row[column] is not None for row in rows)), 0)
-    return {"columns": _columns(_PAIR_COLUMNS), "rows": rows[:_MOST_ROWS], "sorted": last}
+    columns = _columns({"image": "image", "with": "image", "state": "state"}, _PAIR_NUMBERS)
+    return {"columns": columns, "rows": rows[:_MOST_ROWS], "sorted": last}
 
 
 def _image_table(summary: Summary) -> dict[str, Any]:
     rows = [
         [
-            number,
-            image.pairs,
-            image.matched,
-            image.verified,
-            image.keypoints,
-            image.in_tracks,
+            *(number, image.pairs, image.matched, image.verified, image.keypoints, image.in_tracks),
             None if image.refined is None else round(100 * image.refined),
-            image.shift_px,
-            image.points3D,
-            image.focal_length_px,
+            *(image.shift_px, image.points3D, image.focal_length_px),
         ]
         for number, image in enumerate(summary.images)
     ]
-    return {"columns": _columns(_IMAGE_COLUMNS), "rows": rows, "sorted": 0}
+    return {"columns": _columns({"image": "image"}, _IMAGE_NUMBERS), "rows": rows, "sorted": 0}
 
 
-def _columns(columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
-    return [{"kind": kind, "title": title} for kind, title in columns]
+def _columns(kinds: Mapping[str, str], numbers: Iterable[str]) -> list[dict[str, str]]:
+    """Columns with titles of given kinds, then those of numbers."""
+    return [{"kind": kind, "title": title} for title, kind in {**kinds, **dict.fromkeys(numbers, "number")}.items()]
 
 
 def _settings(summary: Summary) -> str:
