@@ -114,7 +114,7 @@ def fingerprint(pairs: Sequence[SyntheticPair]) -> str:
 
 
 @torch.inference_mode()
-def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, advance: Advance | None = None) -> ValidationResult:
+def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, advance: Advance = lambda _: None) -> ValidationResult:
     """Evaluate a network in evaluation mode on the pairs, from A to B, in one pass.
 
     Uses the caller's autocast precision; sizes must be multiples of 16.
@@ -129,14 +129,13 @@ def evaluate(network: Mini, pairs: Sequence[SyntheticPair], *, advance: Advance 
         truth = warp[:half], visible[:half]
         scores.add_coarse(first.warp[:half], *truth)
         scores.add(last.warp[:half], last.certainty[:half].sigmoid(), *truth)
-        if advance:
-            advance(half)
+        advance(half)
     return scores.result()
 
 
 @torch.inference_mode()
 def evaluate_matcher(
-    matcher: DenseMatcher, pairs: Sequence[SyntheticPair], *, advance: Advance | None = None
+    matcher: DenseMatcher, pairs: Sequence[SyntheticPair], *, advance: Advance = lambda _: None
 ) -> ValidationResult:
     """Evaluate a matcher on the pairs, from A to B, at its own resolutions and passes.
 
@@ -152,8 +151,7 @@ def evaluate_matcher(
         answer = torch.cat((match.warp_AB, match.certainty_AB[..., None]), dim=-1)
         answer = F.interpolate(answer.permute(2, 0, 1)[None], (side // 2, side // 2), mode="bilinear")[0]
         scores.add(answer[:2].permute(1, 2, 0)[None], answer[2][None], warp[:1], visible[:1])
-        if advance:
-            advance(1)
+        advance(1)
     return scores.result()
 
 
