@@ -40,6 +40,11 @@ class PosedCamera:
         found[front] = self.camera.img_from_cam(points[front])
         return found
 
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The COLMAP pixels (n, 2) and depths (n,) of points (n, 3) in the world; pixels NaN behind the camera."""
+        seen = points @ self.pose.rotation.T + self.pose.translation
+        return self.pixels(seen), seen[:, 2]
+
 
 def read_cameras(model_folder: Path) -> list[PosedCamera]:
     """The registered images of a model, by ascending id.

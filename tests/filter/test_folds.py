@@ -18,7 +18,7 @@ from romacli.progress import Silent
 from romacli.stop import StopRequest
 from romacli.types import Pair
 
-WHOLE, TORN = Comparison(300, 0, 0), Comparison(0, 300, 0)
+WHOLE, TORN = Comparison(300, 0), Comparison(0, 300)
 MADE = ReconstructionSummary(5, 5, 400, 1500, 3.0, 0.5, 1)
 
 

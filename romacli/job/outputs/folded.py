@@ -12,19 +12,18 @@ import numpy as np
 from romacli.colmap.poses import load_model
 from romacli.filter.folds import Fold, find_fold
 from romacli.filter.lattice import Views
-from romacli.filter.missing import count_witnesses
 from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
 from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read_views
 from romacli.job.outputs.model import MODEL
 from romacli.job.outputs.origins import digest, holds, holds_if_from, origin_of, remember, sources_of
-from romacli.mapping.cameras import PosedCamera, read_cameras
+from romacli.mapping.cameras import read_cameras
 from romacli.mapping.reconstruct import ReconstructionSummary, model_folders, take_out
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.layout import Layout
 from romacli.store.manifest import read_manifest
-from romacli.types import Pair, Size
+from romacli.types import Pair
 from romacli.words import counted, first_few
 
 FOLD = "look"
@@ -110,37 +109,21 @@ def _summary_of(known: Mapping[str, Any]) -> FoldSummary:
 
 def _look(sparse: Path, views: Views, filtered: FilterSummary) -> list[Fold]:
     """The folds of the models in a folder."""
-    witnesses, shown = count_witnesses(views), {(one, other): places for one, other, places in filtered.unique}
+    shown = {(one, other): places for one, other, places in filtered.unique}
     pairs = {edge: views.pair_of(edge) for edge in views.edges}
     unique = {edge: shown.get(pair, 0.0) for edge, pair in pairs.items() if pair not in filtered.without}
-    folds = (find_fold(unique, compare(views, _sights(folder, views), witnesses)) for folder in model_folders(sparse))
+    folds = (find_fold(unique, compare(views, _sights(folder, views))) for folder in model_folders(sparse))
     return [fold for fold in folds if fold.seams]
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """A registered image; see `filter.placed.Sight`."""
-
-    camera: PosedCamera
-    keypoints: np.ndarray
-    points: np.ndarray
-
-    @property
-    def size(self) -> Size:
-        return self.camera.size
-
-    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        local = points @ self.camera.pose.rotation.T + self.camera.pose.translation
-        return self.camera.pixels(local), local[:, 2]
 
 
 def _sights(folder: Path, views: Views) -> dict[int, Sight]:
     """The images of a model that have a warp, by their numbers in the views."""
     model, number = load_model(folder), {name: k for k, name in enumerate(views.names)}
-    found: dict[int, Sight] = {}
+    found = {}
     for camera in read_cameras(folder):
         seen = [point for point in model.images[camera.number].points2D if point.has_point3D()]
         if camera.name in number and seen:
             points = np.array([model.points3D[point.point3D_id].xyz for point in seen])
-            found[number[camera.name]] = _Sight(camera, np.array([point.xy for point in seen]), points)
+            places = np.array([point.xy for point in seen])
+            found[number[camera.name]] = Sight(camera.size, places, points, camera.project)
     return found
