@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from romacli.errors import RomacliError
 from romacli.pairs.listfile import write_pairs
 from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.run.options import EngineName, EngineOptions, Shard
-from romacli.run.pool import Done, Failed, Pool
+from romacli.run.pool import Pool
 from romacli.run.shard import order_of_work, piece
 from romacli.run.worker import WorkerSetup
 from romacli.stop import StopRequest
@@ -101,12 +102,12 @@ def run_pieces(
                 pool.submit(worker, busy[worker].pairs)
         for worker, outcome in pool.outcomes(_LOOK_EVERY_S):
             given = busy.pop(worker)
-            if isinstance(outcome, Done):
-                _add(total, outcome.summary)
-            elif isinstance(outcome, Failed):
-                raise outcome.error
+            if isinstance(outcome, MatchSummary):
+                _add(total, outcome)
+            elif isinstance(outcome, RomacliError):
+                raise outcome
             else:
-                _try_again(given, outcome.reason, waiting, total, remaining, progress)
+                _try_again(given, outcome, waiting, total, remaining, progress)
     return total
 
 

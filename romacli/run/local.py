@@ -16,8 +16,7 @@ from typing import Any
 
 from romacli.errors import RomacliError
 from romacli.progress import Progress
-from romacli.run.match import MatchSummary
-from romacli.run.pool import Died, Done, Failed, Outcome
+from romacli.run.pool import Outcome
 from romacli.run.worker import Worker, WorkerSetup
 from romacli.stop import Stopped, StopRequest, stop_signals
 from romacli.types import Pair
@@ -56,7 +55,7 @@ class LocalPool:
                         yield worker, message
                         break
             except (EOFError, OSError):
-                yield worker, Died(self._buried(worker))
+                yield worker, self._buried(worker)
 
     def close(self) -> None:
         for process, _ in self._processes.values():
@@ -100,19 +99,11 @@ def _work(setup: WorkerSetup, connection: Any, threads: int) -> None:
         while True:
             with stop.at_once():
                 pairs = connection.recv()
-            connection.send(_matched(worker, pairs, connection, stop))
+            connection.send(worker.run(pairs, advance=connection.send, stop=stop))
     except (Stopped, EOFError, OSError):
         return
     except RomacliError as error:
-        connection.send(Failed(error))
-
-
-def _matched(worker: Worker, pairs: Sequence[Pair], connection: Any, stop: StopRequest) -> Outcome:
-    try:
-        summary: MatchSummary = worker.run(pairs, advance=connection.send, stop=stop)
-    except RomacliError as error:
-        return Failed(error)
-    return Done(summary)
+        connection.send(error)
 
 
 def _end_with_driver(stop: StopRequest) -> None:

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from romacli.errors import RomacliError
 from romacli.run.match import MatchSummary
 from romacli.types import Pair
 
-
-@dataclass(frozen=True)
-class Done:
-    """A piece is matched."""
-
-    summary: MatchSummary
-
-
-@dataclass(frozen=True)
-class Died:
-    """The process that had a piece died."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An expected error that would recur."""
-
-    error: RomacliError
-
-
-Outcome = Done | Died | Failed
+# Of a piece: it is matched, an expected error that would recur, or how the process that had it died.
+Outcome = MatchSummary | RomacliError | str
 
 
 class Pool(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 from romacli.errors import RomacliError, UsageError
 from romacli.progress import Progress
-from romacli.run.pool import Died, Done, Failed, Outcome
+from romacli.run.pool import Outcome
 from romacli.run.worker import Worker, WorkerSetup
 from romacli.types import Pair
 
@@ -24,9 +24,9 @@ class Actor:
         try:
             if self._worker is None:
                 self._worker = Worker(self._setup)
-            return Done(self._worker.run(pairs))
+            return self._worker.run(pairs)
         except RomacliError as error:
-            return Failed(error)
+            return error
 
 
 class RayPool:
@@ -75,7 +75,7 @@ class RayPool:
                 self._progress.advance(count)
             except self._ray.exceptions.RayActorError as error:
                 self._ray.kill(self._actors.pop(worker))
-                outcome = Died(str(error).split("\n", 1)[0])
+                outcome = str(error).split("\n", 1)[0]
             yield worker, outcome
 
     def close(self) -> None:

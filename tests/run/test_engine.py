@@ -22,7 +22,7 @@ from romacli.progress import Silent
 from romacli.run.engine import run_pieces
 from romacli.run.match import MatchSummary
 from romacli.run.options import MatchOptions
-from romacli.run.pool import Died, Done, Failed, Outcome
+from romacli.run.pool import Outcome
 from romacli.run.ray import RayPool
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
@@ -55,9 +55,9 @@ class FakePool:
     def _outcome(self, pairs: Sequence[Pair]) -> Outcome:
         for pair in pairs:
             if self._dies(pair):
-                return Died("killed")
+                return "killed"
             self.done.append(pair)
-        return Done(MatchSummary(matched=len(pairs), encodes=3, run_in=Counter(float32=len(pairs))))
+        return MatchSummary(matched=len(pairs), encodes=3, run_in=Counter(float32=len(pairs)))
 
     def close(self) -> None:
         pass
@@ -93,7 +93,7 @@ def test_a_pair_that_ends_three_processes_is_given_up_and_the_rest_goes_on() -> 
 
 def test_an_expected_failure_ends_the_run() -> None:
     pool = FakePool(1, lambda _: False)
-    pool._outcome = lambda pairs: Failed(BusyError("no memory"))  # type: ignore[method-assign]
+    pool._outcome = lambda pairs: BusyError("no memory")  # type: ignore[method-assign]
     with pytest.raises(BusyError, match="no memory"):
         run_pieces(PIECES, pool, pool.remaining, progress=Silent(), stop=StopRequest())
 
