@@ -275,7 +275,7 @@ def test_an_output_is_a_row(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return [Fault(path, "it is empty", "Write to it.") for path in files(layout) if not path.read_text()]
 
     for module in ("check", "matching"):
-        monkeypatch.setattr(f"romacli.job.{module}.OUTPUTS", (Output("toy", files, files, faults),))
+        monkeypatch.setattr(f"romacli.job.{module}.OUTPUTS", (Output(files, files, faults),))
     (job / "toy.txt").touch()
     found = run("check", job)
     assert found.exit_code == 6

@@ -38,7 +38,6 @@ class Output:
     mend: moves faulty files aside or removes them, and rebuilds them as they were; None if that takes a command.
     """
 
-    name: str
     files: Callable[[Layout], Sequence[Path]]
     checked: Callable[[Layout], Sequence[Path]]
     faults: Callable[[Layout, Progress], list[Fault]]

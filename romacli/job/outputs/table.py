@@ -158,17 +158,15 @@ def _report_faults(layout: Layout, progress: Progress) -> list[Fault]:
 
 
 OUTPUTS = (
-    Output("hloc files", _hloc_files, _hloc_files, _hloc_faults, _mend_hloc),
-    Output("database", lambda layout: [layout.database], _databases, _database_faults, _mend_databases),
-    Output("models", lambda layout: [layout.sparse], lambda layout: model_folders(layout.sparse), _model_faults),
+    Output(_hloc_files, _hloc_files, _hloc_faults, _mend_hloc),
+    Output(lambda layout: [layout.database], _databases, _database_faults, _mend_databases),
+    Output(lambda layout: [layout.sparse], lambda layout: model_folders(layout.sparse), _model_faults),
     Output(
-        "dense cloud",
         lambda layout: [layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis"), layout.depth_maps],
         lambda layout: [layout.cloud],
         _cloud_faults,
     ),
     Output(
-        "report",
         lambda layout: [layout.report, layout.report.with_suffix(".json")],
         lambda layout: [layout.report.with_suffix(".json")],
         _report_faults,
