@@ -14,13 +14,14 @@ import numpy as np
 from romacli.errors import EstimationError, InputError, UsageError
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks
-from romacli.job.outputs.origins import file_digest, noted_path, stamp
+from romacli.job.outputs.origins import file_digest, noted_path
 from romacli.keypoints.options import AggregateOptions
 from romacli.keypoints.sift import detect_sift
 from romacli.names import spelled
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.hloc import FeaturesFile
+from romacli.store.images import stamp_of
 from romacli.store.layout import Layout
 from romacli.types import Keypoints, Size
 
@@ -72,7 +73,7 @@ class ExternalKeypoints:
         """What the keypoints depend on, as JSON values."""
         if self.source != SIFT:
             return file_digest(Path(self.source))
-        return [SIFT, *(stamp(self._photograph(name)) for name in sorted(sizes))]
+        return [SIFT, *(stamp_of(self._photograph(name)) for name in sorted(sizes))]
 
     def load(
         self,

@@ -13,7 +13,7 @@ from romacli.images.extras import remedy
 from romacli.images.metadata import read_metadata, recall_metadata, written
 from romacli.progress import Progress
 from romacli.run.options import Changed
-from romacli.store.images import KnownImage, Stamp
+from romacli.store.images import KnownImage, Stamp, stamp_of
 from romacli.types import ImageList, LeftOut, Size
 from romacli.words import counted, first_few
 
@@ -72,8 +72,7 @@ def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
     stamps, listed = {}, {}
     for name in images.names:
         with suppress(OSError):
-            state = (images.root / name).stat()
-            stamps[name] = (state.st_size, state.st_mtime_ns)
+            stamps[name] = stamp_of(images.root / name)
         if name in known:
             listed[name] = known[name]
             header = known[name].header
@@ -87,8 +86,7 @@ def with_headers(root: Path, images: Mapping[str, KnownImage]) -> dict[str, Know
     found = dict(images)
     for name, image in images.items():
         with suppress(OSError, ImageError):
-            state = (root / name).stat()
-            if (state.st_size, state.st_mtime_ns) == image.stamps[-1]:
+            if stamp_of(root / name) == image.stamps[-1]:
                 found[name] = replace(image, header=written(read_metadata(root / name)))
     return found
 

@@ -16,6 +16,12 @@ FORMAT = 1
 Stamp = tuple[int, int]
 
 
+def stamp_of(path: Path) -> Stamp:
+    """The size in bytes and modification time in ns of a file, by which changes are noticed without reading it."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class KnownImage:
     """The record of a photograph.
@@ -74,12 +80,11 @@ def unusable(folder: Path | None, known: Mapping[str, KnownImage], names: Iterab
     found = {}
     for name in names:
         try:
-            state = (folder / name).stat()
+            stamp = stamp_of(folder / name)
+            if name in known and stamp not in known[name].stamps:
+                found[name] = "changed"
         except OSError:
             found[name] = "gone"
-            continue
-        if name in known and (state.st_size, state.st_mtime_ns) not in known[name].stamps:
-            found[name] = "changed"
     return found
 
 

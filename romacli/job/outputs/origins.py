@@ -33,12 +33,6 @@ def file_digest(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}. Make it readable.") from error
 
 
-def stamp(path: Path) -> list[int]:
-    """Size and modification time of a photograph, to detect changes without reading it."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
-
-
 def noted_path(layout: Layout, path: Path) -> str:
     """A path as recorded in a job: relative to the job's folder, which may be moved, if it is inside.
 
