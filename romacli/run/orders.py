@@ -19,7 +19,7 @@ LOOKS_PER_PAIR = 40
 _SHARE_BITS = 20
 
 
-def blocks(pairs: Sequence[Edge], count: int, capacity: int) -> list[Edge]:
+def blocks(pairs: Sequence[Edge], capacity: int) -> list[Edge]:
     """Keep a block of capacity - 1 images in memory, stream every other image past it, then take the next block.
 
     The stream alternates its direction, so that the last images of one block are the first of the next.

@@ -55,7 +55,7 @@ def _candidates(edges: Sequence[Edge], count: int, capacity: int) -> Iterator[Se
         return
     yield edges
     if len(edges) > DENSE * count * (count - 1) / 2:
-        yield blocks(edges, count, capacity)
+        yield blocks(edges, capacity)
         return
     rank = bandwidth_rank(edges, count)
     images = np.argsort(rank).tolist()
