@@ -25,6 +25,13 @@ class Forest:
         """(count,) the smallest node of each node's component."""
         return self._roots_of(np.arange(len(self._parents)))
 
+    def parts(self) -> list[tuple[int, ...]]:
+        """The components with their nodes ascending, the largest first, then by their nodes."""
+        parts: dict[int, list[int]] = {}
+        for node, root in enumerate(self.roots().tolist()):
+            parts.setdefault(root, []).append(node)
+        return sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
+
     def _roots_of(self, nodes: np.ndarray) -> np.ndarray:
         roots = self._parents[nodes]
         while True:

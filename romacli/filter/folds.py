@@ -46,16 +46,12 @@ def find_fold(unique: Mapping[Edge, float], compared: Mapping[Edge, Comparison])
     def weight(edge: Edge) -> float:
         return unique[edge] + _PER_MATCHED * compared[edge].agreeing
 
-    images = sorted({image for edge in kept for image in edge})
-    tree, block = Forest(images[-1] + 1), Forest(images[-1] + 1)
+    images = {image for edge in kept for image in edge}
+    tree, block = Forest(max(images) + 1), Forest(max(images) + 1)
     for edge in sorted(kept, key=lambda edge: (-weight(edge), edge)):
         one, other = np.array(edge)[:, None]
         roots = tree.roots()
         if roots[one] != roots[other] and edge not in seams:
             block.join(one, other)
         tree.join(one, other)
-    parts: dict[int, list[int]] = {}
-    for image, root in zip(images, block.roots()[images].tolist(), strict=True):
-        parts.setdefault(root, []).append(image)
-    blocks = sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
-    return Fold(tuple(sorted(seams)), tuple(blocks))
+    return Fold(tuple(sorted(seams)), tuple(part for part in block.parts() if part[0] in images))

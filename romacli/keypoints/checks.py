@@ -186,10 +186,7 @@ def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple
     forest = Forest(len(names))
     one, other = np.array(edges, np.intp).reshape(-1, 2).T
     forest.join(one, other)
-    parts: dict[int, list[str]] = {}
-    for name, root in zip(names, forest.roots().tolist(), strict=True):
-        parts.setdefault(root, []).append(name)
-    return sorted(map(tuple, parts.values()), key=lambda part: (-len(part), part))
+    return [tuple(names[k] for k in part) for part in forest.parts()]
 
 
 def expected_models(sizes: Sequence[int], num_images: int) -> int:

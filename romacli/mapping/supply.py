@@ -123,6 +123,5 @@ def largest_group(images: Collection[int], pairs: np.ndarray) -> list[int]:
         return []
     forest = Forest(len(numbers))
     forest.join(*np.searchsorted(numbers, inside).T)
-    roots = forest.roots()
-    found: list[int] = numbers[roots == np.argmax(np.bincount(roots))].tolist()
+    found: list[int] = numbers[list(forest.parts()[0])].tolist()
     return found
