@@ -11,6 +11,7 @@ import numpy as np
 from romacli.keypoints.components import join_tracks
 from romacli.keypoints.graph import Edge, PairGraph
 from romacli.keypoints.options import AggregateOptions
+from romacli.keypoints.points import is_first
 from romacli.keypoints.spacing import nearest
 from romacli.keypoints.tracks import TrackTable
 from romacli.progress import Progress
@@ -68,9 +69,7 @@ class FixedKeypoints:
                 continue
             ids = joined[name].astype(np.int32)
             # Unmatched keypoints, and those chained to another of the same image, are tracks of their own.
-            first = np.zeros(len(ids), bool)
-            first[np.unique(ids, return_index=True)[1]] = True
-            own = np.flatnonzero(~first | (ids < 0))
+            own = np.flatnonzero(~is_first(ids) | (ids < 0))
             ids[own] = np.arange(unused, unused + len(own))
             unused += len(own)
             orders[image] = np.argsort(ids)

@@ -86,11 +86,11 @@ def one_to_one(rows0: np.ndarray, rows1: np.ndarray, scores: np.ndarray) -> Matc
     """One-to-one matches of (n,) rows without -1: the mutual best."""
     found = np.flatnonzero((rows0 >= 0) & (rows1 >= 0))
     best_first = found[np.argsort(-scores[found], kind="stable")]
-    kept = best_first[_is_first(rows0[best_first]) & _is_first(rows1[best_first])]
+    kept = best_first[is_first(rows0[best_first]) & is_first(rows1[best_first])]
     return Matches(np.stack((rows0[kept], rows1[kept]), axis=1).astype(np.int32), scores[kept])
 
 
-def _is_first(rows: np.ndarray) -> np.ndarray:
+def is_first(rows: np.ndarray) -> np.ndarray:
     """Which of (n,) rows occur for the first time; (n,) bool."""
     first = np.zeros(len(rows), bool)
     first[np.unique(rows, return_index=True)[1]] = True
