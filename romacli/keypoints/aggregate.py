@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from romacli.keypoints.cells import by_cells
 from romacli.keypoints.fixed import FixedKeypoints
 from romacli.keypoints.graph import PairGraph, ReadWarp
 from romacli.keypoints.options import AggregateOptions
-from romacli.keypoints.result import AggregateSummary, Aggregation
+from romacli.keypoints.result import AggregateSummary, Aggregation, LazyMatches
 from romacli.keypoints.tracks import TrackTable, confirm, grow, relax
 from romacli.progress import Progress, Silent
 from romacli.types import Keypoints, Matches, Pair
@@ -94,26 +93,13 @@ METHODS: dict[str, Callable[[PairGraph, AggregateOptions, Progress, FixedKeypoin
 }
 
 
-@dataclass(frozen=True)
-class _TrackMatches(Mapping[Pair, Matches]):
-    """The matches of pairs, computed lazily from shared tracks: only a byte per match is stored."""
-
-    tracks: Mapping[str, np.ndarray]
-    confirmed: Mapping[Pair, np.ndarray]
-
-    def __getitem__(self, pair: Pair) -> Matches:
-        scores = self.confirmed[pair]
-        ids0, ids1 = (self.tracks[name] for name in pair)
-        _, rows0, rows1 = np.intersect1d(ids0, ids1, assume_unique=True, return_indices=True)
-        matched = scores > 0
-        indices = np.stack((rows0[matched], rows1[matched]), axis=1).astype(np.int32)
-        return Matches(indices, scores[matched] / np.float32(255))
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.confirmed)
-
-    def __len__(self) -> int:
-        return len(self.confirmed)
+def _shared(pair: Pair, tracks: Mapping[str, np.ndarray], scores: np.ndarray) -> Matches:
+    """The matches of a pair: the tracks (n,) that both images share and it confirms, by a byte (n,) each."""
+    ids0, ids1 = (tracks[name] for name in pair)
+    _, rows0, rows1 = np.intersect1d(ids0, ids1, assume_unique=True, return_indices=True)
+    matched = scores > 0
+    indices = np.stack((rows0[matched], rows1[matched]), axis=1).astype(np.int32)
+    return Matches(indices, scores[matched] / np.float32(255))
 
 
 def _finish(
@@ -163,9 +149,10 @@ def _finish(
             keypoints[name] = fixed.keypoints[name]
         else:
             keypoints[name] = Keypoints(table.xy[image], lengths[table.ids[image]].astype(np.float32))
+    shared = LazyMatches(scores.keys(), lambda pair: _shared(pair, tracks, scores[pair]))
     return Aggregation.of(
         keypoints,
-        ChainMap(_TrackMatches(tracks, scores), fixed.matches if fixed else {}),  # type: ignore[arg-type]
+        ChainMap(shared, fixed.matches if fixed else {}),  # type: ignore[arg-type]
         tracks={name: np.where(lengths[ids] > 1, ids, -1) for name, ids in tracks.items()},
         num_matches=num_matches,
     )

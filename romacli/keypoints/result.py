@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,31 @@ from romacli.types import Keypoints, Matches, Pair, canonical
 
 
 @dataclass(frozen=True)
+class LazyMatches(Mapping[Pair, Matches]):
+    """The matches of pairs, made each time they are asked for, as memory does not hold those of many images."""
+
+    pairs: Collection[Pair]
+    make: Callable[[Pair], Matches]
+
+    def __getitem__(self, pair: Pair) -> Matches:
+        if pair not in self.pairs:
+            raise KeyError(pair)
+        return self.make(pair)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
 class AggregateSummary:
     """Statistics of an aggregation.
 
     num_tracks: points of two images or more, as followed through warps, by other methods as matches join them;
     mean_track_length, longest_track: in keypoints; num_overlong_tracks: tracks with more keypoints than there are
-        images; num_matches: over all pairs; images_without_tracks: those without any.
+        images; num_matches: over all pairs.
     """
 
     num_tracks: int
@@ -25,7 +44,6 @@ class AggregateSummary:
     longest_track: int
     num_overlong_tracks: int
     num_matches: int
-    images_without_tracks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,15 @@ class Aggregation:
             tracks: for each image (K,) the track every keypoint belongs to, -1 for none.
             num_matches: of every pair.
         """
-        return cls(keypoints, num_matches, _summarise(keypoints, tracks, num_matches), matches)
+        lengths = _lengths(tracks)
+        summary = AggregateSummary(
+            num_tracks=len(lengths),
+            mean_track_length=float(lengths.sum()) / max(len(lengths), 1),
+            longest_track=int(lengths.max(initial=0)),
+            num_overlong_tracks=int(np.count_nonzero(lengths > len(keypoints))),
+            num_matches=sum(num_matches.values()),
+        )
+        return cls(keypoints, num_matches, summary, matches)
 
     @classmethod
     def joined(cls, keypoints: Mapping[str, Keypoints], matches: Mapping[Pair, Matches]) -> Aggregation:
@@ -86,20 +112,6 @@ class Aggregation:
         """
         matches = self._matches[canonical(pair)]
         return matches if pair[0] < pair[1] else Matches(matches.indices[:, ::-1], matches.scores)
-
-
-def _summarise(
-    keypoints: Mapping[str, Keypoints], tracks: Mapping[str, np.ndarray], num_matches: Mapping[Pair, int]
-) -> AggregateSummary:
-    lengths = _lengths(tracks)
-    return AggregateSummary(
-        num_tracks=len(lengths),
-        mean_track_length=float(lengths.sum()) / max(len(lengths), 1),
-        longest_track=int(lengths.max(initial=0)),
-        num_overlong_tracks=int(np.count_nonzero(lengths > len(keypoints))),
-        num_matches=sum(num_matches.values()),
-        images_without_tracks=tuple(name for name, row in tracks.items() if not (row >= 0).any()),
-    )
 
 
 def _lengths(tracks: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from romacli.errors import InputError, StoreError, UsageError
 from romacli.job.masks import JobMasks
 from romacli.job.outputs.origins import made_with
 from romacli.job.outputs.recipe import noted_databases
+from romacli.keypoints.result import LazyMatches
 from romacli.names import spelled
 from romacli.progress import Progress
 from romacli.store.hloc import FeaturesFile, MatchesFile
@@ -65,33 +66,17 @@ class KeypointsInUse:
                 pairs = matches.pairs(names) if is_known else []
             except (InputError, StoreError):
                 pairs = []
-            kept = [pair for pair in pairs if self.keypoints.keys() >= set(pair)]
-            yield _Kept({canonical(pair): pair for pair in kept}, matches, self.keypoints, masks) if kept else {}
+            kept = {canonical(pair) for pair in pairs if self.keypoints.keys() >= set(pair)}
+            found = LazyMatches(kept, lambda pair: self._unmasked(pair, matches.matches(*pair), masks))
+            yield found if kept else {}
 
-
-@dataclass(frozen=True)
-class _Kept(Mapping[Pair, Matches]):
-    """Matches of a file, read on access, without those in masked areas. pairs: names ascending."""
-
-    pairs: Mapping[Pair, Pair]
-    file: MatchesFile
-    keypoints: Mapping[str, Keypoints]
-    masks: JobMasks | None
-
-    def __getitem__(self, pair: Pair) -> Matches:
-        self.pairs[pair]
-        found = self.file.matches(*pair)
-        if self.masks is None:
+    def _unmasked(self, pair: Pair, found: Matches, masks: JobMasks | None) -> Matches:
+        """Matches of a pair without those in masked areas."""
+        if masks is None:
             return found
-        ends = [self.masks.allows(name, self.keypoints[name].xy) for name in pair]
+        ends = [masks.allows(name, self.keypoints[name].xy) for name in pair]
         kept = ends[0][found.indices[:, 0]] & ends[1][found.indices[:, 1]]
         return Matches(found.indices[kept], found.scores[kept])
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.pairs)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
 
 def keypoints_in_use(layout: Layout) -> KeypointsInUse:
