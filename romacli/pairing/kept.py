@@ -42,7 +42,7 @@ def match_kept(
     known = {name: (stamp,) for name, stamp in photographs.stamps.items()}
     made_with = fingerprint(Manifest({**kept_settings(matcher), **(settings or {}), **options.retries}, __version__))
     place, summary = folder / made_with[:16], MatchSummary()
-    with Journal.open(place, made_with, stamps=known) as journal:
+    with Journal(place, made_with, stamps=known) as journal:
         todo = PairList(journal.waiting(pairs.pairs))
     if todo.pairs:
         with JournalWriter(place, made_with, stamps=photographs.stamps, expected=len(todo)) as writer:
@@ -53,4 +53,4 @@ def match_kept(
                 title=title,
                 summary=summary,
             )
-    return Journal.open(place, made_with, stamps=known), summary
+    return Journal(place, made_with, stamps=known), summary

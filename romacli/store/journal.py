@@ -148,48 +148,29 @@ class JournalWriter:
 
 
 class Journal:
-    """All finished pairs of a folder, found by reading the records' headers; see `Journal.open`.
+    """All finished pairs of a folder, found by reading the records' headers; empty if there is no folder.
 
     Pairs are undirected: (a, b) and (b, a) are the same. Of several records of a pair the first counts, in the order of
-    file names and offsets, unless a retry found more. Reading is thread-safe.
+    file names and offsets, unless a retry found more. Damaged records are skipped; reading continues at the next
+    complete one. Damaged headers are always detected, damaged payloads in the last 64 MB of a file, with `verify`
+    everywhere, and when a record is read. Reading is thread-safe.
+
+    Attributes:
+        fingerprint: of the settings; None if none was given and there is no file.
+        damaged: the damage skipped while reading, with file and offset; ends truncated by a kill are not damage.
+        torn: files that end in an incomplete record, from a kill, a power cut or a running writer, and its offset.
     """
 
     def __init__(
         self,
-        folder: Path,
-        fingerprint: str | None,
-        stamps: Mapping[str, Collection[Stamp]] | None = None,
-        retries: Mapping[str, float] | None = None,
-    ) -> None:
-        self._folder = folder
-        self._fingerprint = fingerprint
-        self._stamps = stamps or {}
-        self._retries = retries or {}
-        self._tried: dict[Pair, frozenset[str]] = {}
-        self._paths: list[Path] = []
-        self._index: dict[Pair, _Entry] = {}
-        self._damaged: list[str] = []
-        self._torn: list[tuple[Path, int]] = []
-        self._outdated: set[Pair] = set()
-        self._quarter_turns: dict[Pair, int] = {}
-        self._found_by: dict[Pair, str] = {}
-        self._open_files = _OpenFiles()
-        self._lock = threading.Lock()
-
-    @classmethod
-    def open(
-        cls,
         folder: Path,
         fingerprint: str | None = None,
         *,
         stamps: Mapping[str, Collection[Stamp]] | None = None,
         retries: Mapping[str, float] | None = None,
         verify: bool = False,
-    ) -> Journal:
-        """The journal of a folder, empty if there is none.
-
-        Damaged records are skipped; reading continues at the next complete one. Damaged headers are always detected,
-        damaged payloads in the last 64 MB of a file, with `verify` everywhere, and when a record is read.
+    ) -> None:
+        """Read a folder.
 
         Args:
             stamps: the accepted stamps of photographs, by name; records of other versions do not count.
@@ -199,28 +180,23 @@ class Journal:
             SettingsDifferError: a file was made with settings of another fingerprint.
             StoreError: a file cannot be read or is of a newer format.
         """
-        journal = cls(folder, fingerprint, stamps, retries)
+        self.fingerprint = fingerprint
+        self.damaged: list[str] = []
+        self.torn: list[tuple[Path, int]] = []
+        self._folder = folder
+        self._stamps = stamps or {}
+        self._retries = retries or {}
+        self._tried: dict[Pair, frozenset[str]] = {}
+        self._paths: list[Path] = []
+        self._index: dict[Pair, _Entry] = {}
+        self._outdated: set[Pair] = set()
+        self._open_files = _OpenFiles()
+        self._lock = threading.Lock()
         for path in sorted(folder.glob("*.jnl")):
             try:
-                journal._add(path, verify=verify)
+                self._add(path, verify=verify)
             except OSError as error:
                 raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
-        return journal
-
-    @property
-    def fingerprint(self) -> str | None:
-        """The fingerprint of the settings; None if none was given and there is no file."""
-        return self._fingerprint
-
-    @property
-    def damaged(self) -> tuple[str, ...]:
-        """The damage skipped while reading, with file and offset; ends truncated by a kill are not damage."""
-        return tuple(self._damaged)
-
-    @property
-    def torn(self) -> tuple[tuple[Path, int], ...]:
-        """Files that end in an incomplete record, from a kill, a power cut or a running writer, and its offset."""
-        return tuple(self._torn)
 
     @property
     def outdated(self) -> tuple[Pair, ...]:
@@ -259,12 +235,12 @@ class Journal:
 
     def quarter_turns(self, pair: Pair) -> int:
         """The clockwise quarter turns of a finished pair's second image at which the pair matched."""
-        turns = self._quarter_turns.get(canonical(pair), 0)
+        turns = self._entry(pair).quarter_turns
         return turns if canonical(pair) == pair else -turns % 4
 
     def found_by(self, pair: Pair) -> str:
         """The retry that made a finished pair match, "" if none; see `CompactWarp`."""
-        return self._found_by.get(canonical(pair), "")
+        return self._entry(pair).found_by
 
     def sizes(self, pair: Pair) -> tuple[Size, Size]:
         """The (width, height) of both images of a pair that has a warp, in the order of `pair`.
@@ -343,7 +319,7 @@ class Journal:
                         verified_payload(file, record)
                     self._add_record(record)
                 except DamagedError as error:
-                    self._damaged.append(f"{path} at byte {record.offset}: {error}")
+                    self.damaged.append(f"{path} at byte {record.offset}: {error}")
 
     def _records(self, file: BufferedReader, path: Path, size: int) -> Iterator[Record]:
         """The records after the first, which is checked to belong to this job."""
@@ -359,9 +335,9 @@ class Journal:
             except DamagedError as error:
                 behind = next_offset(file, offset, size) if offset else None
                 if behind is None and (offset or isinstance(error, UnfinishedError)):
-                    self._torn.append((path, offset))
+                    self.torn.append((path, offset))
                 else:
-                    self._damaged.append(f"{path} at byte {offset}: {error}")
+                    self.damaged.append(f"{path} at byte {offset}: {error}")
                 offset = behind
 
     def _check_job(self, path: Path, header: dict[str, Any]) -> None:
@@ -369,9 +345,9 @@ class Journal:
             raise DamagedError("it is not a journal")
         if header.get("format") != FORMAT:
             raise StoreError(f"{path} has format {header.get('format')}, this version reads {FORMAT}. Update romacli.")
-        if self._fingerprint is None:
-            self._fingerprint = header.get("fingerprint")
-        if header.get("fingerprint") != self._fingerprint:
+        if self.fingerprint is None:
+            self.fingerprint = header.get("fingerprint")
+        if header.get("fingerprint") != self.fingerprint:
             raise SettingsDifferError(
                 f"{path} was made with other settings. Use the same ones, another --output, or --overwrite."
             )
@@ -385,14 +361,14 @@ class Journal:
             return
         tried, held = tried_in(record.header), self._index.get(key)
         self._tried[key] = tried | self._tried.get(key, frozenset())
-        is_turned = quarter_turns_in(record.header) and not self._quarter_turns.get(key)
-        retried = tried or found_by_in(record.header)
+        turns, found_by = quarter_turns_in(record.header), found_by_in(record.header)
+        is_turned = turns and not (held and held.quarter_turns)
+        retried = tried or found_by
         finds_more = retried and kind != "rejected" and held is not None and (overlap or 0) > (held.overlap or 0)
         if held is None or is_turned or finds_more:
-            self._index[key] = _Entry(len(self._paths) - 1, record.offset, sys.intern(kind), overlap, key != pair)
-            turns = quarter_turns_in(record.header)
-            self._quarter_turns[key] = turns if key == pair else -turns % 4
-            self._found_by[key] = found_by_in(record.header)
+            place, is_same = (len(self._paths) - 1, record.offset), key == pair
+            by_key = turns if is_same else -turns % 4
+            self._index[key] = _Entry(*place, sys.intern(kind), overlap, not is_same, by_key, sys.intern(found_by))
 
     def _is_outdated(self, pair: Pair, record: Record) -> bool:
         made_of = stamps_in(record.header)
@@ -404,13 +380,18 @@ class Journal:
 
 
 class _Entry(NamedTuple):
-    """The position of a pair's record; `turned` if its names are not in the order of the index's key."""
+    """The position of a pair's record, and what it tells.
+
+    turned: whether its names are not in the order of the index's key. quarter_turns: of the second image of that.
+    """
 
     file: int
     offset: int
     kind: str
     overlap: float | None
     turned: bool
+    quarter_turns: int
+    found_by: str
 
 
 class _OpenFiles:

@@ -17,7 +17,7 @@ def open_journal(
 ) -> Journal:
     """Open the journal of a job; records from other versions of its photographs do not count.
 
-    images: the known photographs, by default those recorded in the job. verify: as for `Journal.open`.
+    images: the known photographs, by default those recorded in the job. verify: as for `Journal`.
 
     Raises:
         SettingsDifferError: a file was made with other settings.
@@ -25,4 +25,4 @@ def open_journal(
     """
     known = read_images(layout.images) if images is None else images
     stamps = {name: image.stamps for name, image in known.items()}
-    return Journal.open(layout.journal, fingerprint(manifest), stamps=stamps, retries=manifest.retries, verify=verify)
+    return Journal(layout.journal, fingerprint(manifest), stamps=stamps, retries=manifest.retries, verify=verify)

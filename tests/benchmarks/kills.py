@@ -117,13 +117,13 @@ class Jobs:
 
 
 def finished(job: Path) -> set[frozenset[str]]:
-    with Journal.open(job / "journal", verify=True) as journal:
+    with Journal(job / "journal", verify=True) as journal:
         return {frozenset(pair) for pair in journal.pairs}
 
 
 def unreadable(job: Path) -> Iterator[str]:
     """The incomplete files of a job."""
-    with Journal.open(job / "journal", verify=True) as journal:
+    with Journal(job / "journal", verify=True) as journal:
         yield from journal.damaged
     for path in job.glob("*.h5"):
         try:
@@ -149,7 +149,7 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def results(job: Path) -> dict[Pair, PairResult]:
-    with Journal.open(job / "journal", verify=True) as journal:
+    with Journal(job / "journal", verify=True) as journal:
         return {pair: journal.read(pair) for pair in (tuple(sorted(pair)) for pair in journal.pairs)}
 
 

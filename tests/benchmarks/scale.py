@@ -99,13 +99,13 @@ def step_journal(size: Size) -> None:
 def step_scan(size: Size) -> None:
     """Open the journal, as every run does, and ask which pairs are done."""
     stamps = {name: (stamp,) for name, stamp in size.stamps.items()}
-    with Journal.open(size.folder / "journal", "scale", stamps=stamps) as journal:
+    with Journal(size.folder / "journal", "scale", stamps=stamps) as journal:
         assert all(pair in journal for pair in size.list_pairs())
 
 
 def step_verify(size: Size) -> None:
     """Open the journal and verify the checksum of every payload."""
-    with Journal.open(size.folder / "journal", "scale", verify=True) as journal:
+    with Journal(size.folder / "journal", "scale", verify=True) as journal:
         assert len(journal) == size.pairs
 
 

@@ -94,7 +94,7 @@ class Strip:
 
 def write_journal(folder: Path, pairs: Sequence[Pair], strip: Strip) -> None:
     """Append the records that are missing in the folder's journal."""
-    with Journal.open(folder, FINGERPRINT) as held:
+    with Journal(folder, FINGERPRINT) as held:
         missing = [pair for pair in pairs if pair not in held]
     if missing:
         with JournalWriter(folder, FINGERPRINT) as writer:
@@ -146,7 +146,7 @@ class Clock:
 def measure(folder: Path, pairs: Sequence[Pair], images: int) -> dict[str, float]:
     """Build tracks from a journal's records and report the cost."""
     clock, wall = Clock(), time.perf_counter()
-    with Journal.open(folder, FINGERPRINT) as journal, PeakMemory() as memory:
+    with Journal(folder, FINGERPRINT) as journal, PeakMemory() as memory:
         result = aggregate(pairs, journal.read, progress=clock)
         stages = dict(clock.stages())
     growth_mb = (memory.peak_bytes - memory.start_bytes) / 1e6
@@ -172,7 +172,7 @@ def measure_refinement(folder: Path, pairs: Sequence[Pair], images: int) -> dict
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0]), 90, np.uint8))
-    with Journal.open(folder, FINGERPRINT) as journal:
+    with Journal(folder, FINGERPRINT) as journal:
         graph, aggregation = PairGraph(pairs, journal.read, lambda: None), aggregate(pairs, journal.read)
         with PeakMemory() as memory:
             Refinement(RefineOptions(), photographs, {}).refine(graph, aggregation, None, Silent())

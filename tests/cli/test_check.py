@@ -101,8 +101,8 @@ def test_damage_costs_its_record_alone_and_is_cut_out(job: Path, where: str) -> 
     assert mended.exit_code == 0, mended.stderr
     lost = 0 if where == "first record" else 1
     assert (f"{lost} of 6 pairs must be matched" in mended.stderr) == bool(lost)
-    with Journal.open(job / "journal", verify=True) as journal:
-        assert (len(journal), journal.damaged) == (6 - lost, ())
+    with Journal(job / "journal", verify=True) as journal:
+        assert (len(journal), journal.damaged) == (6 - lost, [])
     again = run(*MATCH, "--json")
     assert (again.exit_code, json.loads(again.stdout)["pairs"]) == (0, 6)
 

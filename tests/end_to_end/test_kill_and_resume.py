@@ -71,7 +71,7 @@ def uninterrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def assert_same_job(first: Path, second: Path) -> None:
     """Equal pairs, warps within one quantisation step, and the same keypoints and matches up to that."""
     assert (first / "pairs.txt").read_text() == (second / "pairs.txt").read_text()
-    with Journal.open(first / "journal") as one, Journal.open(second / "journal") as other:
+    with Journal(first / "journal") as one, Journal(second / "journal") as other:
         assert sorted(map(sorted, one.pairs)) == sorted(map(sorted, other.pairs))
         assert not one.damaged
         for pair in one.pairs:
@@ -94,7 +94,7 @@ def test_kill_nine_then_the_same_command_equals_an_uninterrupted_run(
     process = stop_after_first_pairs(folder, tmp_path / "job", signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    with Journal.open(tmp_path / "job" / "journal") as journal:
+    with Journal(tmp_path / "job" / "journal") as journal:
         finished = len(journal)
     assert finished >= 1
     values = run(folder, tmp_path / "job")

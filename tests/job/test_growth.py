@@ -141,7 +141,7 @@ def test_added_and_removed_images_change_what_is_theirs(
     assert summary.pairs == 6
     hidden.rename(photographs.root / NAMES[4])
     assert encoded(photographs, lambda: run(options)) == 5
-    with Journal.open(options.output / "journal") as journal:
+    with Journal(options.output / "journal") as journal:
         assert len(journal) == 10
     (photographs.root / NAMES[0]).unlink()
     assert encoded(photographs, lambda: run(options)) == 0
@@ -164,8 +164,8 @@ def test_changed_photographs_are_matched_again_when_asked(photographs: PlanePhot
     assert encoded(photographs, lambda: run(replace(options, changed=Changed.rematch), told)) == 5
     assert "4 pairs were matched on photographs that have changed since; they are matched again" in told.sentences
     assert encoded(photographs, lambda: run(options)) == 0
-    with Journal.open(options.output / "journal") as journal:
-        assert journal.damaged == ()
+    with Journal(options.output / "journal") as journal:
+        assert journal.damaged == []
 
 
 def test_photographs_that_show_the_same_are_kept_when_asked(photographs: PlanePhotographs, options: JobOptions) -> None:
@@ -195,8 +195,8 @@ def test_what_a_kill_cut_off_is_told_of_by_nobody_and_gone(photographs: PlanePho
     told = Told()
     assert encoded(photographs, lambda: run(options, told)) == 2
     assert not any("byte" in sentence for sentence in told.sentences)
-    with Journal.open(options.output / "journal") as journal:
-        assert journal.torn == journal.damaged == ()
+    with Journal(options.output / "journal") as journal:
+        assert journal.torn == journal.damaged == []
 
 
 def test_a_job_at_work_is_left_alone(photographs: PlanePhotographs, options: JobOptions) -> None:

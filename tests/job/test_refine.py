@@ -114,7 +114,7 @@ def test_the_order_of_pairs_changes_nothing(job: Layout) -> None:
     for order in (pairs.pairs, pairs.pairs[::-1]):
         job.features.unlink()
         refinement = Refinement(RefineOptions(), job.root.parent / "photos", read_images(job.images))
-        with Journal.open(job.journal, fingerprint(manifest)) as journal:
+        with Journal(job.journal, fingerprint(manifest)) as journal:
             sizes, listed = dict.fromkeys(NAMES, SIZE), PairList(tuple(order))
             sources = HlocSources(journal, listed, sizes, AggregateOptions(), refinement=refinement)
             derive_hloc(job, sources, Silent(), StopRequest())

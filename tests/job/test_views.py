@@ -44,7 +44,7 @@ def test_signal_ends_the_aggregation_where_it_is(tmp_path: Path, title: str) -> 
             ImageList(photographs.root, photographs.names), pairs, photographs.matcher, writer.append, MatchOptions()
         )
     progress = SignalAt(title, stop)
-    with Journal.open(layout.journal) as journal:
+    with Journal(layout.journal) as journal:
         sources = HlocSources(journal, pairs, dict.fromkeys(NAMES, SIZE), AggregateOptions())
         with pytest.raises(Stopped):
             derive_hloc(layout, sources, progress, stop)

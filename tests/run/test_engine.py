@@ -116,8 +116,8 @@ def command(photographs: PlanePhotographs, output: Path, *words: str) -> list[st
 
 
 def finished(output: Path) -> set[frozenset[str]]:
-    with Journal.open(output / "journal", verify=True) as journal:
-        assert journal.damaged == ()
+    with Journal(output / "journal", verify=True) as journal:
+        assert journal.damaged == []
         return {frozenset(pair) for pair in journal.pairs}
 
 

@@ -124,7 +124,7 @@ def test_the_journal_keeps_the_turn_either_way_round(scene, tmp_path):
     results, _ = run(root, matcher, try_rotations=Try.always)
     with JournalWriter(tmp_path / "journal", "f") as writer:
         writer.append(list(results.items()))
-    with Journal.open(tmp_path / "journal") as journal:
+    with Journal(tmp_path / "journal") as journal:
         for (a, b), result in results.items():
             assert journal.quarter_turns((a, b)) == journal.read((a, b)).quarter_turns == result.quarter_turns
             assert journal.quarter_turns((b, a)) == journal.read((b, a)).quarter_turns == -result.quarter_turns % 4

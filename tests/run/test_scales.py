@@ -100,7 +100,7 @@ def test_the_journal_keeps_what_helped_either_way_round(scene, tmp_path):
     plain = {("far.png", "other.png"): replace(results[pair], found_by="")}
     with JournalWriter(tmp_path / "journal", "f") as writer:
         writer.append(list((results | plain).items()))
-    with Journal.open(tmp_path / "journal") as journal:
+    with Journal(tmp_path / "journal") as journal:
         for names in (pair, pair[::-1]):
             assert journal.found_by(names) == journal.read(names).found_by == "scale"
         assert journal.found_by(("far.png", "other.png")) == ""

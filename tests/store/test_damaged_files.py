@@ -87,7 +87,7 @@ def mutated(content: bytes, how: tuple[int, int]) -> bytes:
 def use_journal(folder: Path) -> None:
     """All queries of a journal."""
     for verify in (False, True):
-        with Journal.open(folder, verify=verify) as journal:
+        with Journal(folder, verify=verify) as journal:
             for pair in journal.pairs:
                 journal.overlap(pair)
                 try:
@@ -122,8 +122,8 @@ def test_a_damaged_journal_is_read_surveyed_and_repaired(how):
         def work():
             use_journal(folder)
             repair(survey(path), "job")
-            with Journal.open(folder, "job", verify=True) as journal:
-                assert journal.damaged == journal.torn == ()
+            with Journal(folder, "job", verify=True) as journal:
+                assert journal.damaged == journal.torn == []
 
         quick_and_small(work)
 

@@ -116,9 +116,9 @@ batches = st.dictionaries(st.tuples(names, names).filter(lambda pair: pair[0] < 
 def test_whatever_is_appended_is_read_back_in_either_direction(batch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     write(folder, list(batch.items()))
-    with Journal.open(folder, "job") as journal:
+    with Journal(folder, "job") as journal:
         assert journal.pairs == tuple(batch)
-        assert journal.damaged == ()
+        assert journal.damaged == []
         for pair, result in batch.items():
             assert same(journal.read(pair), result)
             assert same(journal.read(pair[::-1]), turned(result))
@@ -126,7 +126,7 @@ def test_whatever_is_appended_is_read_back_in_either_direction(batch, tmp_path_f
 
 def test_the_index_answers_without_reading_payloads(tmp_path):
     write(tmp_path, THREE)
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert journal.fingerprint == "job"
         assert len(journal) == 3
         assert journal.pairs == tuple(pair for pair, _ in THREE)
@@ -142,7 +142,7 @@ def test_the_index_answers_without_reading_payloads(tmp_path):
 
 def test_sizes_follow_the_order_of_the_names(tmp_path):
     write(tmp_path, THREE)
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert journal.sizes(("b.jpg", "a.jpg")) == ((640, 480), (300, 400))
         assert journal.sizes(("a.jpg", "b.jpg")) == ((300, 400), (640, 480))
         with pytest.raises(KeyError):
@@ -151,12 +151,12 @@ def test_sizes_follow_the_order_of_the_names(tmp_path):
 
 def test_arrays_that_come_back_may_be_written_to(tmp_path):
     write(tmp_path, THREE)
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         journal.read(("b.jpg", "a.jpg")).target_AB[:] = 0
 
 
 def test_a_folder_that_is_not_there_is_an_empty_journal(tmp_path):
-    with Journal.open(tmp_path / "none", "job") as journal:
+    with Journal(tmp_path / "none", "job") as journal:
         assert len(journal) == 0
         assert journal.fingerprint == "job"
 
@@ -168,10 +168,10 @@ def test_truncation_at_any_byte_of_the_last_record_keeps_all_earlier_ones(tmp_pa
     content = path.read_bytes()
     for length in range(whole, len(content)):
         path.write_bytes(content[:length])
-        with Journal.open(path.parent, "job") as journal:
+        with Journal(path.parent, "job") as journal:
             assert journal.pairs == (THREE[0][0], THREE[1][0])
-            assert journal.torn == ((path, whole),) * (length > whole)
-            assert journal.damaged == ()
+            assert journal.torn == [(path, whole)] * (length > whole)
+            assert journal.damaged == []
             assert all(same(journal.read(pair), result) for pair, result in THREE[:2])
 
 
@@ -186,7 +186,7 @@ def test_a_flip_of_any_byte_loses_no_other_record_and_is_never_read_as_truth(tmp
         damaged[position] ^= 0x41
         path.write_bytes(damaged)
         hit = sum(start <= position for start in starts) - 2
-        with Journal.open(tmp_path, "job") as journal:
+        with Journal(tmp_path, "job") as journal:
             intact = [] if hit < 0 else [pair for pair, _ in THREE if pair != THREE[hit][0]]
             assert [pair for pair, result in THREE if pair in journal and is_read(journal, pair, result)] == intact
             refused = [pair for pair, _ in THREE if pair in journal and pair not in intact]
@@ -197,7 +197,7 @@ def test_a_flip_of_any_byte_loses_no_other_record_and_is_never_read_as_truth(tmp
 def test_a_file_that_is_no_journal_is_passed_over_and_noted(tmp_path, content):
     write(tmp_path, THREE)
     (tmp_path / "z.jnl").write_bytes(content)
-    with Journal.open(tmp_path, "job") as journal:
+    with Journal(tmp_path, "job") as journal:
         assert len(journal) == 3
         assert len(journal.damaged) + len(journal.torn) == bool(content)
 
@@ -208,11 +208,11 @@ def test_a_damaged_payload_in_the_middle_is_found_by_verify_and_by_reading(tmp_p
     content = path.read_bytes()
     wanted = THREE[0][1].target_AB.tobytes()
     path.write_bytes(content.replace(wanted, bytes(len(wanted))))
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert len(journal) == 3
         with pytest.raises(StoreError, match=rf"{path.name} is damaged at byte \d+, in the record of b.jpg a.jpg"):
             journal.read(THREE[0][0])
-    with Journal.open(tmp_path, verify=True) as journal:
+    with Journal(tmp_path, verify=True) as journal:
         assert journal.pairs == tuple(pair for pair, _ in THREE[1:])
         assert len(journal.damaged) == 1
         assert path.name in journal.damaged[0]
@@ -223,13 +223,13 @@ def test_a_damaged_payload_near_the_end_is_found_without_asking(tmp_path):
     content = path.read_bytes()
     wanted = THREE[0][1].target_AB.tobytes()
     path.write_bytes(content.replace(wanted, bytes(len(wanted))))
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert THREE[0][0] not in journal
 
 
 def test_a_file_shortened_after_opening_is_a_sentence(tmp_path):
     path = write(tmp_path, THREE)
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         os.truncate(path, 200)
         with pytest.raises(StoreError, match="is damaged at byte"):
             journal.read(THREE[1][0])
@@ -240,7 +240,7 @@ def test_the_first_of_two_records_of_a_pair_counts_whatever_their_direction(tmp_
     second = write(tmp_path, [(("b", "a"), warp(2)), (("a", "c"), Rejected(0.0))])
     second = second.rename(tmp_path / "zz.jnl")
     assert first.name < second.name
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert journal.pairs == (("a", "b"), ("a", "c"))
         assert same(journal.read(("a", "b")), warp(1))
 
@@ -249,7 +249,7 @@ def test_every_writer_has_a_file_of_its_own_and_all_are_read(tmp_path, monkeypat
     monkeypatch.setattr(journal_module, "_MAX_OPEN_FILES", 3)
     paths = {write(tmp_path, [((f"{i}", "x"), Rejected(i / 10))]) for i in range(10)}
     assert len(paths) == 10
-    with Journal.open(tmp_path, "job") as journal:
+    with Journal(tmp_path, "job") as journal:
         for i in (*range(10), *range(10)):
             assert journal.read(("x", f"{i}")) == Rejected(i / 10)
 
@@ -257,24 +257,24 @@ def test_every_writer_has_a_file_of_its_own_and_all_are_read(tmp_path, monkeypat
 def test_other_settings_are_refused(tmp_path):
     path = write(tmp_path, THREE, fingerprint="old")
     with pytest.raises(SettingsDifferError, match=rf"{path.name} was made with other settings.*--overwrite"):
-        Journal.open(tmp_path, "new")
+        Journal(tmp_path, "new")
     write(tmp_path, THREE, fingerprint="new")
     with pytest.raises(SettingsDifferError):
-        Journal.open(tmp_path)
+        Journal(tmp_path)
 
 
 def test_records_made_of_other_versions_of_a_photograph_do_not_count(tmp_path):
     with JournalWriter(tmp_path, "job", stamps={"a.jpg": (10, 1), "b.jpg": (20, 1)}) as writer:
         writer.append(THREE)
-    with Journal.open(tmp_path, "job", stamps={"a.jpg": {(10, 1)}, "b.jpg": {(20, 1), (20, 2)}}) as journal:
+    with Journal(tmp_path, "job", stamps={"a.jpg": {(10, 1)}, "b.jpg": {(20, 1), (20, 2)}}) as journal:
         assert (len(journal), journal.outdated) == (3, ())
     changed = {"a.jpg": {(10, 2)}, "c d/ü.jpg": {(1, 1)}}
-    with Journal.open(tmp_path, "job", stamps=changed) as journal:
+    with Journal(tmp_path, "job", stamps=changed) as journal:
         assert journal.pairs == (("a.jpg", "c d/ü.jpg"), ("c d/ü.jpg", "b.jpg"))
         assert journal.outdated == (("a.jpg", "b.jpg"),)
     with JournalWriter(tmp_path, "job", stamps={"a.jpg": (10, 2), "b.jpg": (20, 1)}) as writer:
         writer.append([(("a.jpg", "b.jpg"), warp(7))])
-    with Journal.open(tmp_path, "job", stamps=changed) as journal:
+    with Journal(tmp_path, "job", stamps=changed) as journal:
         assert same(journal.read(("a.jpg", "b.jpg")), warp(7))
         assert journal.outdated == ()
 
@@ -284,16 +284,16 @@ def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path, monkeypatc
     write(tmp_path, THREE)
     monkeypatch.undo()
     with pytest.raises(StoreError, match="has format 2, this version reads 1"):
-        Journal.open(tmp_path)
+        Journal(tmp_path)
 
 
 def test_a_live_file_can_be_read_between_batches(tmp_path):
     with JournalWriter(tmp_path, "job") as writer:
         for count, item in enumerate(THREE, start=1):
             writer.append([item])
-            with Journal.open(tmp_path, "job") as journal:
+            with Journal(tmp_path, "job") as journal:
                 assert len(journal) == count
-                assert journal.damaged == ()
+                assert journal.damaged == []
 
 
 def test_one_batch_is_one_write(tmp_path, monkeypatch):
@@ -329,13 +329,13 @@ def test_a_full_disk_is_a_sentence_and_later_batches_are_whole_again(tmp_path):
             writer.append([(("x", "y"), warp(5, (40, 40), (40, 40)))])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
         assert journal.pairs == (THREE[0][0],)
         assert len(journal.torn) == 1
     writer.append(THREE[1:])
     writer.close()
-    with Journal.open(tmp_path) as journal:
-        assert journal.damaged == ()
+    with Journal(tmp_path) as journal:
+        assert journal.damaged == []
         assert all(same(journal.read(pair), result) for pair, result in THREE)
 
 
@@ -362,7 +362,7 @@ def test_many_threads_read_one_journal(tmp_path, monkeypatch):
     for item in expected.items():
         write(tmp_path, [item])
     wrong = []
-    with Journal.open(tmp_path) as journal:
+    with Journal(tmp_path) as journal:
 
         def read_all():
             wrong.extend(p for p in [*expected] * 10 if not same(journal.read(p), expected[p]))
@@ -387,7 +387,7 @@ def test_a_killed_writer_loses_no_acknowledged_pair(tmp_path, delay_s):
     acknowledged = int((first + writer.stdout.read()).split("\n")[-2])
     writer.wait()
     writer.stdout.close()
-    with Journal.open(tmp_path, "job", verify=True) as journal:
+    with Journal(tmp_path, "job", verify=True) as journal:
         assert {(f"{i}.jpg", "other.jpg") for i in range(acknowledged)} <= set(journal.pairs)
         for i in range(acknowledged):
             result = journal.read((f"{i}.jpg", "other.jpg"))
