@@ -39,26 +39,14 @@ class Work:
         return self.plan is not None and self.plan == other.plan and self.name != other.name
 
 
-@dataclass(frozen=True)
-class Holder:
-    """The process that holds a lease. `machine` identifies the namespace of its id, `started` detects reused ids."""
-
-    host: str
-    machine: str
-    pid: int
-    started: str
-
-    @classmethod
-    def this_process(cls) -> Holder:
-        return cls(hostname(), _machine(), os.getpid(), _start_time(os.getpid()))
-
-
 class Lease:
     """This process's lease on a folder, renewed by a thread until `release`."""
 
     def __init__(self, path: Path, work: Work) -> None:
         self._path = path
-        self._content = {**asdict(Holder.this_process()), **asdict(work)}
+        # `machine` identifies the namespace of the process's id, `started` detects reused ids.
+        holder = {"host": hostname(), "machine": _machine(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+        self._content = {**holder, **asdict(work)}
         self._beats = 0
         self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         self._ended = threading.Event()
@@ -172,9 +160,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     """The contents of a lease; None if it is being written or invalid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        Holder(**{key: content[key] for key in Holder.__dataclass_fields__})
-        return content if isinstance(content["name"], str) and isinstance(content["pid"], int) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        is_whole = {"host", "machine", "pid", "started", "name", "plan"} <= content.keys()
+        return content if is_whole and isinstance(content["name"], str) and isinstance(content["pid"], int) else None
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
