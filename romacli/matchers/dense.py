@@ -95,7 +95,7 @@ def normalise(image: Tensor) -> Tensor:
 
 
 class TwoPassMatcher:
-    """A dense matcher for any `TwoPassNetwork`."""
+    """A dense matcher for any `TwoPassNetwork`; network, device: of its features, too."""
 
     def __init__(
         self,
@@ -122,22 +122,11 @@ class TwoPassMatcher:
         )
         if device.type == "cpu":
             keep_freed_memory()
-        self._network = network
+        self.network, self.device = network, device
         self._settings = settings
-        self._device = device
         self._autocast = autocast
         self._resize, self._normalise = resize, normalise
         self._compact = CompactOptions(min_certainty=settings.min_certainty)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of features and network."""
-        return self._device
-
-    @property
-    def network(self) -> TwoPassNetwork:
-        """The network, for inspection."""
-        return self._network
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -157,43 +146,42 @@ class TwoPassMatcher:
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Features]:
         """The network's per-image features, in the working precision."""
-        stacked = _stack([image.tensors for image in images])
-        inputs = {name: self._normalise(_moved(tensor, self._device)) for name, tensor in stacked.items()}
+        inputs = [self._normalise(_moved(tensor, self.device)) for tensor in _Batch(images).values()]
         with self._precision():
-            tensors = self._network.encode(*inputs.values())
+            tensors = self.network.encode(*inputs)
         return _unstack(tensors, images)
 
     @torch.inference_mode()
     def encode_coarse(self, images: Sequence[PreparedImage]) -> list[Features]:
         """The inputs of `overlap`, at a fraction of the cost of `encode`."""
         with self._precision():
-            tensors = self._network.encode_coarse(self._coarse(images))
+            tensors = self.network.encode_coarse(self._coarse(images))
         return _unstack(tensors, images)
 
     @torch.inference_mode()
     def describe(self, images: Sequence[PreparedImage]) -> np.ndarray:
         """Global descriptors (N, D) float32 of unit length."""
         with self._precision():
-            return self._network.descriptor(self._coarse(images)).float().cpu().numpy()
+            return self.network.descriptor(self._coarse(images)).float().cpu().numpy()
 
     @torch.inference_mode()
     def overlap(self, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """The overlap of each pair by the coarse stage: the usable share of the decoder's warps, in [0, 1]."""
         with self._precision():
-            return self._overlaps(self._network.start(*_Batch.of(pairs)), pairs)
+            return self._overlaps(self.network.start(*_Batch.of(pairs)), pairs)
 
     @torch.inference_mode()
     def warp(self, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         """The warps of every pair in both directions, whatever their overlap."""
         with self._precision():
-            state = self._network.start(*_Batch.of(pairs))
+            state = self.network.start(*_Batch.of(pairs))
         return self._refined(state, pairs)
 
     @torch.inference_mode()
     def start(self, pairs: Sequence[tuple[Features, Features]]) -> list[StartedPair | Rejected]:
         """Run the decoder and, on pairs whose warps overlap, the refiners at coarse strides."""
         with self._precision():
-            state = self._network.start(*_Batch.of(pairs))
+            state = self.network.start(*_Batch.of(pairs))
             least = self._settings.min_coarse_overlap
             overlaps = self._overlaps(state, pairs) if least > 0 else [1.0] * len(pairs)  # not needed
             kept = [index for index, overlap in enumerate(overlaps) if overlap >= least]
@@ -201,7 +189,7 @@ class TwoPassMatcher:
             if kept:
                 states, overlapping = state.apart(), [pairs[index] for index in kept]
                 going_on = together([states[index] for index in kept])
-                refined = self._network.refine(going_on, *_Batch.of(overlapping), down_to=COARSE_STRIDE)
+                refined = self.network.refine(going_on, *_Batch.of(overlapping), down_to=COARSE_STRIDE)
                 for index, pair, each in zip(kept, overlapping, refined.apart(), strict=True):
                     started[index] = StartedPair(pair, each)
         return started
@@ -222,19 +210,19 @@ class TwoPassMatcher:
     @property
     def starts_from_points(self) -> bool:
         """Whether the network can start from an external warp, so that `match_from` is available."""
-        return hasattr(self._network, "begin")
+        return hasattr(self.network, "begin")
 
     def match_from(
         self, pairs: Sequence[tuple[Features, Features]], points: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> list[CompactWarp]:
         """Run the refiners on warps interpolated from point pairs, at least six per pair."""
-        begin = self._network.begin  # type: ignore[attr-defined]
+        begin = self.network.begin  # type: ignore[attr-defined]
         started = []
         for pair, places in zip(pairs, points, strict=True):
             ends = [from_colmap_pixels(xy, each.size) for xy, each in zip(places, pair, strict=True)]
             both = [spread(here, there, SPREAD_SIDE) for here, there in (ends, ends[::-1])]
-            warp = torch.from_numpy(np.stack([targets for targets, _ in both])).float().to(self._device)
-            near = torch.from_numpy(np.stack([distance for _, distance in both])).float().to(self._device)
+            warp = torch.from_numpy(np.stack([targets for targets, _ in both])).float().to(self.device)
+            near = torch.from_numpy(np.stack([distance for _, distance in both])).float().to(self.device)
             certainty = torch.where(near < SPREAD_REACH, 3 - 4 * near / SPREAD_REACH, -4.0)
             started.append(StartedPair(pair, begin(warp, certainty)))
         return self._finished(started)
@@ -248,16 +236,16 @@ class TwoPassMatcher:
     @torch.inference_mode()
     def _refined(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[DenseMatch]:
         with self._precision():
-            out = self._network.result(self._network.refine(state, *_Batch.of(pairs)))
+            out = self.network.result(self.network.refine(state, *_Batch.of(pairs)))
         return [replace(match, min_certainty=self._settings.min_certainty) for match in _dense_matches(out, pairs)]
 
     def _coarse(self, images: Sequence[PreparedImage]) -> Tensor:
         """The network's smaller input."""
-        return self._normalise(_moved(torch.cat([image.tensors["coarse"] for image in images]), self._device))
+        return self._normalise(_moved(_Batch(images)["coarse"], self.device))
 
     def _overlaps(self, state: Unfinished, pairs: Sequence[tuple[Features, Features]]) -> list[float]:
         """The usable share of the decoder's warps of every pair."""
-        out = self._network.result(state)
+        out = self.network.result(state)
         options = CompactOptions(
             nodes=min(out.warp_AB.shape[1:3]),
             max_cycle_error=COARSE_CYCLE_ERROR,
@@ -267,14 +255,14 @@ class TwoPassMatcher:
 
     def _precision(self) -> torch.autocast:
         dtype = getattr(torch, self._settings.dtype)
-        return torch.autocast(self._device.type, dtype, enabled=self._autocast and dtype != torch.float32)
+        return torch.autocast(self.device.type, dtype, enabled=self._autocast and dtype != torch.float32)
 
 
 class _Batch(Mapping[str, Tensor]):
-    """The features of several images as one batch; each tensor is concatenated on access and not kept."""
+    """The tensors of several images as one batch; each is concatenated on access and not kept."""
 
-    def __init__(self, features: Sequence[Features]) -> None:
-        self._rows = [each.tensors for each in features]
+    def __init__(self, images: Sequence[Features | PreparedImage]) -> None:
+        self._rows = [each.tensors for each in images]
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[Features, Features]]) -> tuple[_Batch, _Batch]:
@@ -328,10 +316,3 @@ def _dense_matches(out: NetworkMatch, pairs: Sequence[tuple[Features, Features]]
         )
         for i, (a, b) in enumerate(pairs)
     ]
-
-
-def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate batches of size 1 along dimension 0, by name."""
-    if len(rows) == 1:
-        return dict(rows[0])
-    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -57,7 +57,7 @@ def test_pairs_below_the_threshold_are_rejected_with_their_score_and_the_others_
 
 def test_a_rejected_pair_runs_no_refiner_and_no_pair_the_decoder_twice(least) -> None:
     matcher = small_matcher(min_coarse_overlap=least)
-    network, calls = matcher._network, Counter()
+    network, calls = matcher.network, Counter()
     network.decoder.register_forward_hook(lambda *_: calls.update(["decoder"]))
     for refiner in network.refiners.values():
         refiner.register_forward_hook(lambda *_: calls.update(["refiner"]))
