@@ -122,10 +122,10 @@ def _sizes(name: str, defaults: Defaults, options: MatcherOptions) -> tuple[Size
         coarse, upsample = defaults.presets[options.preset]
     if options.upsample_resolution is not None and not defaults.upsample_step:
         raise UsageError(f"model {name} has no second pass. Leave --upsample-resolution out.")
-    coarse = check_multiple(options.coarse_resolution or coarse, defaults.coarse_step, "--coarse-resolution")
+    coarse = options.coarse_resolution or coarse
     upsample = (options.upsample_resolution or upsample) if options.upsample else None
-    if upsample is not None:
-        check_multiple(upsample, defaults.upsample_step, "--upsample-resolution")
+    check_multiple(coarse, defaults.coarse_step, "--coarse-resolution")
+    check_multiple(upsample, defaults.upsample_step, "--upsample-resolution")
     for option, size in (("--coarse-resolution", coarse), ("--upsample-resolution", upsample)):
         if size is not None and min(size) < defaults.smallest:
             raise UsageError(f"{option} {size[0]}x{size[1]} is too small: model {name} needs {defaults.smallest} px.")

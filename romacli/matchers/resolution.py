@@ -21,11 +21,14 @@ def parse_resolution(word: str, option: str) -> Size:
     return width, int(found[2] or width)
 
 
-def check_multiple(size: Size, divisor: int, option: str) -> Size:
-    """Return the size if both sides are multiples of `divisor`; otherwise raise an error with the nearest ones."""
-    if any(side % divisor for side in size):
+def check_multiple(size: Size | None, divisor: int, option: str) -> None:
+    """Check that both sides of a size, if there is one, are multiples of `divisor`.
+
+    Raises:
+        UsageError: one is not; the message tells the nearest sizes.
+    """
+    if size and any(side % divisor for side in size):
         low, high = ("x".join(str(max(1, side // divisor + up) * divisor) for side in size) for up in (0, 1))
         raise UsageError(
             f"{option} {size[0]}x{size[1]} must be a multiple of {divisor} on both sides. Use {low} or {high}."
         )
-    return size

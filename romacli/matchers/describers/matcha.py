@@ -147,8 +147,7 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
 def matcher_of(parts: Parts, spec: MatcherSpec, options: MatcherOptions, hashes: Mapping[str, str]) -> SparseMatcher:
     """Build a matcher from loaded networks; see `build`."""
     size = options.coarse_resolution
-    if size is not None:
-        check_multiple(size, MULTIPLE, "--coarse-resolution")
+    check_multiple(size, MULTIPLE, "--coarse-resolution")
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
     for network in (parts.dift, parts.fusion, parts.dino):

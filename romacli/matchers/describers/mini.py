@@ -101,8 +101,7 @@ def build_seeded(spec: MatcherSpec, options: MatcherOptions, seed: int) -> Spars
 
 def _matcher(network: Mini, options: MatcherOptions, name: str, sha256: str) -> SparseMatcher:
     size = options.coarse_resolution
-    if size is not None:
-        check_multiple(size, COARSE_STRIDE, "--coarse-resolution")
+    check_multiple(size, COARSE_STRIDE, "--coarse-resolution")
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
     describer = MiniDescriber(network.to(device), size, weights_sha256=sha256, dtype=dtype)

@@ -174,8 +174,7 @@ def matcher_of(
     if stage is not None and (options.sparse.ratio is not None or options.sparse.min_similarity is not None):
         raise UsageError(f"model {name} matches with its own network. Leave --ratio and --min-similarity out.")
     size = options.coarse_resolution
-    if size is not None:
-        check_multiple(size, MULTIPLE, "--coarse-resolution")
+    check_multiple(size, MULTIPLE, "--coarse-resolution")
     device = resolve_device(options.device)
     describer = DetectorDescriber(network.to(device), size, sha256=sha256)
     pairs = None if stage is None else LightGlueStage(stage[0].to(device), sha256=stage[1])
