@@ -49,19 +49,22 @@ def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any]
     If cameras ran away in the better ones too, the incremental mapper runs again with fixed cameras, and its models
     count if they have no fewer images: two views, for instance, do not determine focal length and distortion.
     """
-    runs = {output: _run_of(given)}
+    # Each run names the images that it leaves out apart from those of others.
+    runs = {output: replace(given, left_out=set())}
     models = {output: map_incrementally(runs[output], output)}
     attempts = {output: judge("incremental", models[output], given.database)}
     best = output
     if attempts[best].doubts:
-        apart = _new(output.with_name("global"))
-        runs[apart] = _run_of(given)
+        apart = output.with_name("global")
+        apart.mkdir()
+        runs[apart] = replace(given, left_out=set())
         models[apart] = _map_globally_and_complete(runs[apart], apart)
         attempts[apart] = judge("global", models[apart], given.database)
         best = apart if better(attempts[apart], attempts[best]) else best
     if attempts[best].ran_away and given.options.adjusts_cameras:
-        apart, held = _new(output.with_name("held")), replace(given.options, refine_intrinsics=False)
-        runs[apart] = replace(_run_of(given), options=held)
+        apart = output.with_name("held")
+        apart.mkdir()
+        runs[apart] = replace(given, left_out=set(), options=replace(given.options, refine_intrinsics=False))
         models[apart] = map_incrementally(runs[apart], apart)
         attempts[apart] = judge("incremental with cameras held", models[apart], given.database)
         if attempts[apart].registered >= attempts[best].registered and better(attempts[apart], attempts[best]):
@@ -73,16 +76,6 @@ def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any]
     return models[best], tuple(
         replace(attempt, is_kept=folder == best and bool(models[best])) for folder, attempt in attempts.items()
     )
-
-
-def _run_of(given: MapperInput) -> MapperInput:
-    """The same input; images that this run leaves out are named apart from those of others."""
-    return replace(given, left_out=set())
-
-
-def _new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 def _map_globally_and_complete(given: MapperInput, output: Path) -> Mapping[int, Any]:
