@@ -53,6 +53,6 @@ def _verified(trial: Trial, pairs: Sequence[Pair], progress: Progress, stop: Sto
     sift = SiftMatches(trial.read, capacity_bytes=_KEYPOINT_BYTES)
 
     def agree(pair: Pair) -> bool:
-        return verify(sift.between(pair), pair_seed(*pair, seed=trial.options.seed)) is not None
+        return verify(sift.find(pair), pair_seed(*pair, seed=trial.options.seed)) is not None
 
     return trial.those_that_gain(pairs, agree, "trying SIFT between groups", progress, stop)

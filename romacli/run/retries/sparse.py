@@ -48,11 +48,7 @@ class SiftMatches:
         self._read = read
         self._keypoints = RecentFeatures(self._describe, capacity_bytes)
 
-    def find(self, pair: Pair, sizes: tuple[Size, Size]) -> PointPairs:
-        return self.between(pair)
-
-    def between(self, pair: Pair) -> PointPairs:
-        """The point pairs of two upright photographs; empty if there are none."""
+    def find(self, pair: Pair, sizes: tuple[Size, Size] | None = None) -> PointPairs:
         first, second = (self._keypoints[name][0].tensors for name in pair)
         rows = mutual_nearest([first["descriptors"]], [second["descriptors"]], ratio=_RATIO)[0][0]
         return first["xy"][rows[:, 0]].numpy(), second["xy"][rows[:, 1]].numpy()
