@@ -105,7 +105,10 @@ def test_a_lease_beats(leases: Path, impatient: None) -> None:
         assert (leases / "job.json").read_text() != before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"name": 1}'])
+WITHOUT_PLAN = '{"host": "far", "machine": "another", "pid": 7, "started": "1", "name": "job"}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"name": 1}', WITHOUT_PLAN])
 def test_a_damaged_lease_expires(leases: Path, impatient: None, content: str) -> None:
     leases.mkdir(parents=True)
     (leases / "job.json").write_text(content)
