@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def write_localized(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         StoreError: a file cannot be written.
     """
     posed = [(row["name"], *row["qvec"], *row["tvec"]) for row in rows if "qvec" in row]
-    lines = [f"{name} {_numbers(values)}\n" for name, *values in posed]
+    lines = [" ".join((name, *(f"{value:.12g}" for value in values))) + "\n" for name, *values in posed]
     write_whole(folder / POSES, "".join(lines))
     write_whole(folder / LIST, json.dumps(list(rows), indent=1) + "\n")
 
@@ -97,7 +97,3 @@ def read_localized(folder: Path) -> list[dict[str, Any]]:
     if not (isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)):
         raise StoreError(f"{folder / LIST} is not a list of queries. Localize again.")
     return rows
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return " ".join(f"{value:.12g}" for value in values)
