@@ -6,7 +6,7 @@ z forward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -123,42 +123,47 @@ def render_view(planes: Sequence[TexturedPlane], camera: Camera, picture: int | 
         picture: which of a pair it is, 0 or 1; None draws all planes.
     """
     width, height = camera.size
-    rgb = np.full((height, width, 3), BACKGROUND_GREY, np.uint8)
-    plane_index = np.full((height, width), -1, np.int32)
-    inverse_depth = np.zeros((height, width), np.float32)
-    for index, plane in enumerate(planes):
-        region = region_of(plane, camera, picture)
-        if region is None:
-            continue
-        candidate = _plane_inverse_depth(plane, camera, region)
-        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (candidate < MAX_INVERSE_DEPTH)
-        if not nearer.any():
-            continue
-        colour, opaque = _draw(plane, camera, region)
+    view = _empty_view(camera, np.full((height, width, 3), BACKGROUND_GREY, np.uint8))
+    for index, region, candidate, nearer in _in_front(planes, camera, picture, view):
+        colour, opaque = _draw(planes[index], camera, region)
         if opaque is not None:
             nearer &= opaque
-        cv2.copyTo(colour, nearer.astype(np.uint8), rgb[region])
-        inverse_depth[region][nearer] = candidate[nearer]
-        plane_index[region][nearer] = index
-    return View(rgb, plane_index, inverse_depth)
+        cv2.copyTo(colour, nearer.astype(np.uint8), view.rgb[region])
+        view.inverse_depth[region][nearer] = candidate[nearer]
+        view.plane_index[region][nearer] = index
+    return view
 
 
 def outline(planes: Sequence[TexturedPlane], camera: Camera, picture: int | None = None) -> View:
     """Return a view as `render_view` does, but without colours and with masked planes whole, in much less time."""
-    width, height = camera.size
-    plane_index = np.full((height, width), -1, np.int32)
-    inverse_depth = np.zeros((height, width), np.float32)
+    view = _empty_view(camera, np.zeros((0, 0, 3), np.uint8))
+    for index, region, candidate, nearer in _in_front(planes, camera, picture, view):
+        if not planes[index].endless:
+            nearer &= _inside(planes[index], camera, region)
+        view.inverse_depth[region][nearer] = candidate[nearer]
+        view.plane_index[region][nearer] = index
+    return view
+
+
+def _empty_view(camera: Camera, rgb: Image) -> View:
+    shape = camera.size[::-1]
+    return View(rgb, np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
+
+
+def _in_front(
+    planes: Sequence[TexturedPlane], camera: Camera, picture: int | None, view: View
+) -> Iterator[tuple[int, tuple[slice, slice], NDArray[np.float32], NDArray[np.bool_]]]:
+    """Each plane that may hide a part of the view as it is by then: its index, rows and columns, its inverse depth
+    there, and where it is nearer."""
     for index, plane in enumerate(planes):
         region = region_of(plane, camera, picture)
         if region is None:
             continue
         candidate = _plane_inverse_depth(plane, camera, region)
-        nearer = (candidate > np.maximum(inverse_depth[region], MIN_INVERSE_DEPTH)) & (candidate < MAX_INVERSE_DEPTH)
-        if not plane.endless:
-            nearer &= _inside(plane, camera, region)
-        inverse_depth[region][nearer] = candidate[nearer]
-        plane_index[region][nearer] = index
-    return View(np.zeros((0, 0, 3), np.uint8), plane_index, inverse_depth)
+        drawn = np.maximum(view.inverse_depth[region], MIN_INVERSE_DEPTH)
+        nearer = (candidate > drawn) & (candidate < MAX_INVERSE_DEPTH)
+        if nearer.any():
+            yield index, region, candidate, nearer
 
 
 def warp_between(
