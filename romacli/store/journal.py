@@ -366,9 +366,15 @@ class Journal:
         retried = tried or found_by
         finds_more = retried and kind != "rejected" and held is not None and (overlap or 0) > (held.overlap or 0)
         if held is None or is_turned or finds_more:
-            place, is_same = (len(self._paths) - 1, record.offset), key == pair
-            by_key = turns if is_same else -turns % 4
-            self._index[key] = _Entry(*place, sys.intern(kind), overlap, not is_same, by_key, sys.intern(found_by))
+            self._index[key] = _Entry(
+                file=len(self._paths) - 1,
+                offset=record.offset,
+                kind=sys.intern(kind),
+                overlap=overlap,
+                turned=key != pair,
+                quarter_turns=turns if key == pair else -turns % 4,
+                found_by=sys.intern(found_by),
+            )
 
     def _is_outdated(self, pair: Pair, record: Record) -> bool:
         made_of = stamps_in(record.header)
@@ -382,7 +388,7 @@ class Journal:
 class _Entry(NamedTuple):
     """The position of a pair's record, and what it tells.
 
-    turned: whether its names are not in the order of the index's key. quarter_turns: of the second image of that.
+    turned: whether its names are not in the order of the index's key. quarter_turns: of the second image of the key.
     """
 
     file: int
