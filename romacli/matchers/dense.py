@@ -95,7 +95,10 @@ def normalise(image: Tensor) -> Tensor:
 
 
 class TwoPassMatcher:
-    """A dense matcher for any `TwoPassNetwork`; network, device: of its features, too."""
+    """A dense matcher for any `TwoPassNetwork`.
+
+    network: for inspection. device: of the network and its features.
+    """
 
     def __init__(
         self,
