@@ -140,9 +140,7 @@ class MarkedHomographySolver:
         with suppress(cv2.error):
             if len(one) >= 4:
                 found, _ = cv2.findHomography(
-                    *(one, other, cv2.USAC_DEFAULT, self.threshold),
-                    maxIters=self.iterations,
-                    confidence=self.confidence,
+                    one, other, cv2.USAC_DEFAULT, self.threshold, maxIters=self.iterations, confidence=self.confidence
                 )
         if found is None:
             return [math.inf] * len(task.truth)
