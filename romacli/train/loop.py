@@ -82,7 +82,7 @@ def _train(state: TrainState, options: TrainOptions, ranks: Ranks, record: Recor
         state.set_learning_rate(progress.value)
         batch = source.finished(next(stream), ranks.device)
         losses = train_step(state, learner, batch, state.trainable.phase_at(progress.value))
-        if curriculum is not None and state.trainable.found is not None:
+        if curriculum is not None and losses and state.trainable.found is not None:
             curriculum.learn(*batch[1:], state.trainable.found)
         state.pairs += options.batch_size * ranks.count
         skipped_in_a_row = 0 if losses else skipped_in_a_row + 1

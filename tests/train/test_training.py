@@ -278,6 +278,14 @@ def test_a_curriculum_learns_from_the_steps_and_chooses_the_pairs(options, monke
     assert used[0].rates != Curriculum().rates
 
 
+def test_a_skipped_step_teaches_a_curriculum_nothing(options, monkeypatch):
+    taught = []
+    monkeypatch.setattr(Curriculum, "learn", lambda *_: taught.append(True))
+    spoil(monkeypatch, lambda step: step % 2 == 1)
+    train(replace(options, steps=4, curriculum=True))
+    assert len(taught) == 2
+
+
 def test_a_curriculum_is_of_rendered_pairs_for_mini(options):
     with pytest.raises(UsageError, match="--curriculum chooses among rendered pairs for mini"):
         train(replace(options, model="roma", curriculum=True))
