@@ -47,7 +47,7 @@ class Curriculum:
         """Whether to use a scene: seldom if the network does not learn from its kind, never if little is in both views.
 
         Args:
-            least: share of each picture that the other must show.
+            least: share of the first picture that the second must show.
         """
         small = [scouting(camera) for camera in cameras]
         views = [outline(planes, camera, picture) for picture, camera in enumerate(small)]
