@@ -108,7 +108,8 @@ def test_resolution_words_that_are_none(word: str) -> None:
 
 
 def test_multiple_names_the_sizes_that_would_do() -> None:
-    check_multiple((560, 420), 14, "--coarse-resolution")
+    for fits in (None, (560, 420)):
+        check_multiple(fits, 14, "--coarse-resolution")
     with pytest.raises(UsageError, match="must be a multiple of 14 on both sides. Use 560x420 or 574x434."):
         check_multiple((561, 421), 14, "--coarse-resolution")
 
