@@ -216,5 +216,5 @@ def test_the_coarse_threshold_is_that_of_matching_or_of_preselection() -> None:
 def test_merged_pairs_are_counted_by_source(run: Run) -> None:
     Path("a.txt").write_text("1.png 2.png\n2.png 3.png\n")
     Path("b.txt").write_text("2.png 1.png\n1.png 3.png\n")
-    result = run("pairs", "merge", "a.txt", "b.txt", "-o", "both.txt", "--json")
+    result = run("pairs", "merge", "a.txt", "b.txt", "a.txt", "-o", "both.txt", "--json")
     assert json.loads(result.stdout) == {"pairs": 3, "added": {"a.txt": 2, "b.txt": 1}}

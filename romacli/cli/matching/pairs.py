@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,10 +63,11 @@ def merge(files: Lists, output: PairsOutput, talk: TalkOptions) -> None:
 
     merged, counts = merge([read_pairs(path, None).pairs for path in files.files])
     with Console(talk) as console:
-        added = list(zip(map(str, files.files), counts, strict=True))
-        for path, count in added:
+        added: Counter[str] = Counter()
+        for path, count in zip(map(str, files.files), counts, strict=True):
             console.say(f"{path}: {counted(count, 'new pair')}")
-        values = {"pairs": len(merged), "added": dict(added)}
+            added[path] += count  # a list may be named twice
+        values = {"pairs": len(merged), "added": added}
         _write(merged, output, console, values, counted(len(merged), "pair"))
 
 
