@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from romacli.eval.features.maps import FeatureMap
 from romacli.eval.features.options import StudyOptions
-from romacli.eval.synthetic import COARSE_LIMIT, validation_pairs, validation_textures
+from romacli.eval.synthetic import validation_pairs, validation_textures
 from romacli.geometry.ground_truth import ground_truth_at
 from romacli.networks.parts.maps import cell_centres
 from romacli.synthetic.batch import stacked
+from romacli.synthetic.curriculum import COARSE_LIMIT
 from romacli.synthetic.pairs import SyntheticPair, sample_pair
 from romacli.synthetic.textures import Textures
 
