@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from romacli.densify.depth import Sight, depth_by_agreement
-from romacli.densify.fuse import Cloud, DepthMap, fuse
+from romacli.densify.fuse import DepthMap, fuse
 from romacli.densify.options import DensifyOptions
 from romacli.disk import check_writable
 from romacli.errors import ImageError, InputError, NothingFoundError
@@ -54,13 +53,13 @@ def densify(
     progress: Progress,
     stop: StopRequest,
     *,
-    depth_maps: Path | None = None,
+    depth_maps: bool = False,
 ) -> DensifySummary:
     """Write the dense cloud of a job and, next to it, the images that see each point.
 
     Args:
         images: folder of the photographs, for colours; by default the one used for matching.
-        cloud: the PLY file. depth_maps: a folder for the depth map of each image, if wanted.
+        cloud: the PLY file. depth_maps: write a depth map of each image, too.
 
     Raises:
         InputError: the folder contains no job or no model, or the model is not of the job's photographs.
@@ -96,7 +95,11 @@ def densify(
             f"no {options.min_views} images of {layout.root} agree on the depth of any point. Match more pairs of "
             "neighbouring photographs, or lower --min-views."
         )
-    _write(cloud, fused, maps, depth_maps)
+    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
+    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
+    if depth_maps:
+        for found in maps:
+            write_depth_map(layout.depth_map(found.camera.name), found.depths)
     if cloud.resolve() == layout.cloud.resolve():
         remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
     if uncoloured:
@@ -106,16 +109,6 @@ def densify(
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))
     return DensifySummary(len(fused), len(maps), sum(map(len, neighbours)) // 2, views, tuple(uncoloured))
-
-
-def _write(cloud: Path, fused: Cloud, maps: Sequence[DepthMap], depth_maps: Path | None) -> None:
-    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
-    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
-    if depth_maps is None:
-        return
-    for found in maps:
-        name = PurePosixPath(found.camera.name)
-        write_depth_map(depth_maps / name.with_name(f"{name.name}.geometric.bin"), found.depths)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Layout:
     runs = _Below("runs.jsonl")
     report = _Below("report.html")
 
+    def depth_map(self, name: str) -> Path:
+        """The depth map of a photograph, named as COLMAP names its own."""
+        return self.depth_maps / f"{name}.geometric.bin"
+
 
 def model_of(layout: Layout) -> Path:
     """The folder of a job's largest model.

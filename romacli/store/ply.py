@@ -1,4 +1,4 @@
-"""Point clouds as PLY files, and visibility files in the format of COLMAP's fusion."""
+"""Point clouds as PLY files, and visibility files and depth maps in the formats of COLMAP's fusion."""
 
 from __future__ import annotations
 
@@ -51,6 +51,23 @@ def write_depth_map(path: Path, depths: np.ndarray) -> None:
     with written_whole(path) as temporary:
         header = f"{depths.shape[1]}&{depths.shape[0]}&1&".encode()
         temporary.write_bytes(header + np.ascontiguousarray(depths, "<f4").tobytes())
+
+
+def read_depth_map(path: Path) -> np.ndarray:
+    """Read depths (h, w) float32, 0 where unknown, as written by `write_depth_map`.
+
+    Raises:
+        InputError: the file is missing, truncated or not a depth map.
+    """
+    try:
+        width, height, channels, body = path.read_bytes().split(b"&", 3)
+        if int(channels) != 1:
+            raise ValueError("it has several channels")
+        return np.frombuffer(body, "<f4").reshape(int(height), int(width))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as a depth map. Write it again with `romacli densify --depth-maps`."
+        ) from error
 
 
 def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

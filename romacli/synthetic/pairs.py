@@ -68,12 +68,17 @@ def sample_pair(
         pair = _related_pair(textures, rng, size, school, curriculum)
     if not light:
         return pair
-    dark, graded = dark_side(rng, school), graded_sides(rng, school)
-    image_A, image_B = (
-        photograph(image, rng, at_night=side == dark, graded=graded[side])
-        for side, image in enumerate((pair.image_A, pair.image_B))
-    )
+    image_A, image_B = in_other_light((pair.image_A, pair.image_B), rng, school)
     return SyntheticPair(image_A, image_B, pair.warp_AB, pair.warp_BA, pair.visible_AB, pair.visible_BA)
+
+
+def in_other_light(images: tuple[Image, Image], rng: Rng, school: School) -> tuple[Image, Image]:
+    """Return two pictures (S, S, 3) uint8 RGB as photographs taken in different light."""
+    dark, graded = dark_side(rng, school), graded_sides(rng, school)
+    first, second = (
+        photograph(image, rng, at_night=side == dark, graded=graded[side]) for side, image in enumerate(images)
+    )
+    return first, second
 
 
 def unrelated_textures(textures: Textures, rng: Rng, school: School) -> tuple[Textures, Textures]:

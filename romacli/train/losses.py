@@ -51,7 +51,7 @@ def mini_loss(
         network: for the learned temperatures of the contrastive losses.
         encoded: features of A and B concatenated along the batch, the inputs of `trace`.
         trace: both directions of the batch, A to B in the first half.
-        warp: (2B, S, S, 2) true warps, normalised.
+        warp: (2B, S, S, 2) true warps, normalised; NaN where nobody knows whether a point is visible.
         visible: (2B, S, S) bool, where they are valid.
         robust: train refiners with the generalised Charbonnier loss, otherwise with the mean distance.
     """
@@ -63,7 +63,7 @@ def mini_loss(
         if network.config.classifies
         else distance_loss(trace.anchor_logits, truth, seen) * (shape[0] / 2),
         "tokens": classification_loss(token_logits, truth, seen, shape[0]),
-        "certainty": certainty_loss(trace.stages[0].certainty, seen),
+        "certainty": certainty_loss(trace.stages[0].certainty, seen, is_known(truth)),
     }
     for index, stage in enumerate(trace.stages[1:]):
         level = index % len(REACH_CELLS)
@@ -75,7 +75,7 @@ def mini_loss(
         )
         ends_pass = level == len(REACH_CELLS) - 1
         right = _error_in_cells(stage.warp, truth) < SURE_ERROR_CELLS if ends_pass else started < 2 * REACH_CELLS[level]
-        losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right)
+        losses[f"certainty{index}"] = certainty_loss(stage.certainty, seen & right, is_known(truth))
     for name in [key for key in encoded if key.endswith("descriptors")]:
         gain = network.log_descriptor_gain[0 if "_8_" in name else 1].exp()
         truth, seen = ground_truth_at(warp, visible, (encoded[name].shape[2], encoded[name].shape[3]))
@@ -276,9 +276,15 @@ def refinement_loss(warp: Tensor, truth: Tensor, counts: Tensor, *, robust: bool
     return robust_loss(error, CHARBONNIER_SCALE) - CHARBONNIER_SCALE**CHARBONNIER_ALPHA
 
 
-def certainty_loss(logits: Tensor, right: Tensor) -> Tensor:
-    """Return the binary cross entropy of certainty logits (RoMa section 3.4)."""
-    return F.binary_cross_entropy_with_logits(logits.float(), right.float())
+def certainty_loss(logits: Tensor, right: Tensor, known: Tensor | None = None) -> Tensor:
+    """Return the binary cross entropy of certainty logits (RoMa section 3.4), where `known` if given."""
+    penalty = F.binary_cross_entropy_with_logits(logits.float(), right.float(), reduction="none")
+    return penalty.mean() if known is None else (penalty * known).sum() / known.sum().clamp(min=1)
+
+
+def is_known(truth: Tensor) -> Tensor:
+    """Where it is known if a point is visible, (B, h, w) bool, in true warps (B, h, w, 2)."""
+    return torch.isfinite(truth).all(dim=-1)
 
 
 def descriptor_loss(descriptors: Tensor, truth: Tensor, seen: Tensor, gain: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class TrainOptions:
 
     output: a .csv log and a .checkpoint.pt are next to it, and with validation the best weights so far as
         .best.safetensors. hard, changed: see `romacli.synthetic.school`. curriculum: see
-        `romacli.synthetic.curriculum`. batch_size: on each device; each pair is used in both directions. workers: 0
+        `romacli.synthetic.curriculum`. jobs, photographs: see
+        `romacli.train.data.jobs`. batch_size: on each device; each pair is used in both directions. workers: 0
         computes pairs between the steps. start: mini takes the configuration of these weights, and adds its attention
         to context to weights without it. config: widths and depths of the network, a MiniConfig, RoMaConfig or
         FusionConfig.
@@ -68,6 +69,19 @@ class TrainOptions:
         float,
         Option(
             "Fraction of rendered pairs whose sky, passers-by, colours and contrast differ between the pictures.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0
+    jobs: Annotated[
+        Path | None,
+        Option("Job with depth maps (densify --depth-maps), or folder of such jobs, for --photographs.", metavar="DIR"),
+    ] = None
+    photographs: Annotated[
+        float,
+        Option(
+            "Fraction of pairs that are photographs of --jobs, cropped and in other light, matched by what their "
+            "neighbours agree on.",
             min=0,
             max=1,
         ),
@@ -145,6 +159,10 @@ def check(options: TrainOptions) -> None:
             f"--hard {options.hard:g} and --changed {options.changed:g} are fractions of the same pairs. "
             "Give at most 1 together."
         )
+    if (options.jobs is None) != (options.photographs == 0):
+        raise UsageError("--jobs and --photographs go together: the jobs, and the fraction of pairs. Give both.")
+    if options.jobs and (options.model != "mini" or options.data != "synthetic"):
+        raise UsageError("--jobs adds photographs to the rendered pairs for mini. Leave it out.")
     if options.curriculum and (options.model != "mini" or options.data != "synthetic"):
         raise UsageError("--curriculum chooses among rendered pairs for mini. Leave it out.")
     if options.steps is None and options.minutes <= 0:

@@ -20,7 +20,7 @@ from .trainable import Trainable, average_into
 
 EMA_DECAY = 0.996
 WARM_UP_STEPS = 100
-NOT_IN_THE_RECIPE = ("output", "config", "textures", "data_dir", "dinov2", "vgg", "resnet", "resume")
+NOT_IN_THE_RECIPE = ("output", "config", "textures", "data_dir", "jobs", "dinov2", "vgg", "resnet", "resume")
 
 
 @dataclass

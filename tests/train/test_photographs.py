@@ -59,7 +59,7 @@ def test_mirrored_pair_leads_to_mirrored_places(tmp_path):
     planes, cameras = scene(2)
     write_megadepth(tmp_path, planes, cameras)
     source = PhotographedPairs.of(megadepth_scenes(tmp_path), least_overlaps=(0.0,))
-    views = source._pair(np.random.default_rng(0), SIZE)
+    views, _ = source._pair(np.random.default_rng(0), SIZE)
     warp, visible = warp_from_depth(*views)
     batch = (
         torch.cat([view.image for view in views]),

@@ -42,8 +42,7 @@ def densify(wanted: CloudOptions, options: DensifyOptions, talk: TalkOptions) ->
     layout = Layout(wanted.job)
     cloud = wanted.output or layout.cloud
     with stopping() as stop, Console(talk) as console:
-        depth_maps = layout.depth_maps if wanted.depth_maps else None
-        summary = make_cloud(layout, wanted.images, cloud, options, console, stop, depth_maps=depth_maps)
+        summary = make_cloud(layout, wanted.images, cloud, options, console, stop, depth_maps=wanted.depth_maps)
         console.result(
             {**asdict(summary), "cloud": str(cloud)},
             f"{counted(summary.points, 'point')} from {counted(summary.images, 'image')} and "

@@ -21,6 +21,10 @@ from .posed import PosedView, TrainingView, Window, at_size, warp_from_depth
 MAX_PAIRS = 100_000  # more pairs do not increase a scene's weight
 SCENE_WEIGHT = 0.25  # a scene of n pairs is drawn n^0.25 times as often as one with a single pair, as for RoMa
 MIRRORED_SHARE = 0.5
+ATTEMPTS = 10
+LEAST_VISIBLE = 0.15  # share of the known part of each window
+Truth = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""A warp and where it is valid; see `warp_from_depth`."""
 
 
 class Scene(Protocol):
@@ -58,15 +62,23 @@ class PhotographedPairs:
         groups: scenes with selected pairs (n, 2).
         chances: sampling probabilities of the groups; sum to 1.
         smallest_window: minimum share of each side that a random window keeps; 1 takes whole images.
+        is_partial: unknown depth says nothing about what is visible, so the warp is NaN there. Otherwise such points
+            count as not visible, as for DKM and RoMa.
     """
 
     groups: tuple[tuple[Scene, NDArray[np.int64]], ...]
     chances: NDArray[np.float64]
     smallest_window: float = 1.0
+    is_partial: bool = False
 
     @classmethod
     def of(
-        cls, scenes: Sequence[Scene], *, least_overlaps: Sequence[float], smallest_window: float = 1.0
+        cls,
+        scenes: Sequence[Scene],
+        *,
+        least_overlaps: Sequence[float],
+        smallest_window: float = 1.0,
+        is_partial: bool = False,
     ) -> PhotographedPairs:
         """Return a mixture, in equal parts, of the pairs above each overlap bound.
 
@@ -89,15 +101,13 @@ class PhotographedPairs:
         for scene, chosen in groups:
             _require_files(scene, chosen)
         weights = np.array([min(len(chosen), MAX_PAIRS) ** SCENE_WEIGHT for _, chosen in groups])
-        return cls(tuple(groups), weights / weights.sum(), smallest_window)
+        return cls(tuple(groups), weights / weights.sum(), smallest_window, is_partial)
 
     def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
         """Return `count` random pairs of `size` px square; the generator determines everything."""
-        pairs = [self._pair(rng, size) for _ in range(count)]
-        forward = [warp_from_depth(view_A, view_B) for view_A, view_B in pairs]
-        backward = [warp_from_depth(view_B, view_A) for view_A, view_B in pairs]
-        warps, visible = zip(*forward, *backward, strict=True)
-        images = torch.cat([view_A.image for view_A, _ in pairs] + [view_B.image for _, view_B in pairs])
+        views, truths = zip(*(self._pair(rng, size) for _ in range(count)), strict=True)
+        warps, visible = zip(*(truth[side] for side in (0, 1) for truth in truths), strict=True)
+        images = torch.cat([pair[side].image for side in (0, 1) for pair in views])
         warp = from_colmap_pixels(torch.from_numpy(np.stack(warps)), (size, size))
         batch = images, warp, torch.from_numpy(np.stack(visible))
         return mirrored(batch) if rng.random() < MIRRORED_SHARE else batch
@@ -106,12 +116,19 @@ class PhotographedPairs:
         """Return the batch on the device."""
         return moved(begun, device)
 
-    def _pair(self, rng: np.random.Generator, size: int) -> tuple[TrainingView, TrainingView]:
+    def _pair(
+        self, rng: np.random.Generator, size: int
+    ) -> tuple[tuple[TrainingView, TrainingView], tuple[Truth, Truth]]:
+        """Two views, and the warps in both directions; windows are drawn again if they have little in common."""
         scene, pairs = self.groups[int(rng.choice(len(self.chances), p=self.chances))]
         numbers = pairs[int(rng.integers(len(pairs)))]
-        views = [scene.view(int(number)) for number in numbers]
-        first, second = (at_size(view, self._window(view, rng), (size, size)) for view in views)
-        return first, second
+        whole = [scene.view(int(number)) for number in numbers]
+        for _ in range(ATTEMPTS if self.smallest_window < 1 else 1):
+            A, B = (at_size(view, self._window(view, rng), (size, size)) for view in whole)
+            forward, backward = (warp_from_depth(*each, is_partial=self.is_partial) for each in ((A, B), (B, A)))
+            if min(_share_visible(*truth) for truth in (forward, backward)) > LEAST_VISIBLE:
+                break
+        return (A, B), (forward, backward)
 
     def _window(self, view: PosedView, rng: np.random.Generator) -> Window:
         height, width = view.image.shape[:2]
@@ -119,6 +136,11 @@ class PhotographedPairs:
         inner_width, inner_height = round(width * share), round(height * share)
         left, top = rng.integers(0, (width - inner_width + 1, height - inner_height + 1))
         return Window(int(left), int(top), inner_width, inner_height)
+
+
+def _share_visible(warp: NDArray[np.float32], visible: NDArray[np.bool_]) -> float:
+    """The share of what is known to be visible or not that is."""
+    return float(visible.sum() / max(np.isfinite(warp[..., 0]).sum(), 1))
 
 
 def mirrored(batch: Batch) -> Batch:

@@ -95,11 +95,16 @@ def inverse_depth_at(depth: NDArray[np.float32], points: NDArray[np.float32]) ->
     return np.where(one_surface, between, _inverse(nearest)).astype(np.float32)
 
 
-def warp_from_depth(view_A: TrainingView, view_B: TrainingView) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def warp_from_depth(
+    view_A: TrainingView, view_B: TrainingView, *, is_partial: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the target of each pixel of A in B, and whether it is visible there.
 
+    Args:
+        is_partial: make the warp NaN where one depth is unknown, so that it is not known what is visible.
+
     Returns:
-        warp: (H, W, 2) float32 COLMAP pixels of B; meaningless (but finite) where A's depth is unknown.
+        warp: (H, W, 2) float32 COLMAP pixels of B; meaningless where A's depth is unknown.
         visible: (H, W) bool, inside B, with both depths known and equal within 5 %.
     """
     camB_from_camA = view_B.cam_from_world @ np.linalg.inv(view_A.cam_from_world)
@@ -113,7 +118,10 @@ def warp_from_depth(view_A: TrainingView, view_B: TrainingView) -> tuple[NDArray
     # |d_predicted - d_own| < tolerance * d_own, in terms of inverse depths.
     agrees = np.abs(own - predicted) < DEPTH_TOLERANCE * predicted
     limit = 4 * max(width, height)
-    return np.clip(warp, -limit, limit), inside & agrees & (own > 0) & (predicted > 0)
+    warp = np.clip(warp, -limit, limit)
+    if is_partial:
+        warp[(view_A.inverse_depth == 0) | (inside & (predicted > 0) & (own == 0))] = np.nan
+    return warp, inside & agrees & (own > 0) & (predicted > 0)
 
 
 def _inverse(depth: NDArray[np.float32]) -> NDArray[np.float32]:

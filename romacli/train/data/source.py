@@ -22,6 +22,7 @@ from romacli.train.options import TrainOptions
 from romacli.train.trainable import Batch, moved
 
 from . import megadepth, scannet
+from .jobs import JobPairs
 from .photographs import PhotographedPairs, Scene
 
 SCENES: dict[str, tuple[Callable[[Path], Sequence[Scene]], tuple[float, ...]]] = {
@@ -79,6 +80,33 @@ class DevicePairs:
         return render_pairs(begun, self._atlas)
 
 
+@dataclass(frozen=True)
+class MixedPairs:
+    """Rendered pairs, and photographs in place of a fraction `share` of them."""
+
+    rendered: PairSource
+    photographs: JobPairs
+    share: float
+
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> tuple[Any, Batch | None]:
+        few = int(rng.binomial(count, self.share))
+        rendered = self.rendered.begun(rng, size, count - few) if few < count else None
+        return rendered, self.photographs.begun(rng, size, few) if few else None
+
+    def finished(self, begun: tuple[Any, Batch | None], device: torch.device) -> Batch:
+        sources: tuple[PairSource, PairSource] = (self.rendered, self.photographs)
+        return together(
+            [source.finished(part, device) for source, part in zip(sources, begun, strict=True) if part is not None]
+        )
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """Return one batch of several, again with all images A in the first half."""
+    halves = [[tensor.chunk(2) for tensor in batch] for batch in batches]
+    images, warp, visible = (torch.cat([half[kind][side] for side in (0, 1) for half in halves]) for kind in range(3))
+    return images, warp, visible
+
+
 def pair_source(options: TrainOptions, device: torch.device, curriculum: Curriculum | None = None) -> PairSource:
     """Return the source that the options select; a curriculum chooses among rendered scenes.
 
@@ -88,9 +116,10 @@ def pair_source(options: TrainOptions, device: torch.device, curriculum: Curricu
     if options.data_dir is None:
         repeated = REPEATED if options.hard or options.changed else 0
         textures = Textures.load(options.textures, procedural=options.procedural, seed=options.seed, repeated=repeated)
-        return (RenderedPairs if device.type == "cpu" else DevicePairs)(
+        rendered = (RenderedPairs if device.type == "cpu" else DevicePairs)(
             textures, options.hard, options.changed, curriculum
         )
+        return MixedPairs(rendered, JobPairs.of(options.jobs), options.photographs) if options.jobs else rendered
     scenes, least_overlaps = SCENES[options.data]
     return PhotographedPairs.of(
         scenes(options.data_dir), least_overlaps=least_overlaps, smallest_window=options.smallest_window

@@ -1,0 +1,177 @@
+"""Photographs of finished jobs, with the depth and poses that many of them agree on: a network's own matches, checked.
+
+A network learns more from matches than it has found by itself where these are confirmed by others (tracks, poses, and
+depths that several views agree on), and where both photographs are then cropped and given other light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from romacli.errors import InputError
+from romacli.geometry.coordinates import colmap_to_hloc
+from romacli.geometry.warp import cell_centres
+from romacli.images.decode import read_image
+from romacli.mapping.cameras import PosedCamera, read_cameras
+from romacli.store.history import photographs_of
+from romacli.store.layout import Layout, model_of
+from romacli.store.ply import read_depth_map
+from romacli.synthetic.pairs import in_other_light
+from romacli.synthetic.school import CHANGED
+from romacli.train.trainable import Batch, moved
+
+from .photographs import PhotographedPairs
+from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at
+
+LEAST_OVERLAPS = (0.1,)
+SMALLEST_WINDOW = 0.4  # so that scales differ by up to 2.5
+LONGEST_SIDE = 640  # px; larger photographs are made smaller when read
+PROBE = (16, 16)  # points of a view that its overlaps are counted on
+
+
+@dataclass(frozen=True)
+class JobScene:
+    """The photographs of a job with a depth map, undistorted when read.
+
+    cameras: of its model. photographs: their folder.
+    """
+
+    layout: Layout
+    cameras: Sequence[PosedCamera]
+    photographs: Path
+    pairs: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+
+    @classmethod
+    def open(cls, root: Path) -> JobScene:
+        """Read a job's model and depth maps.
+
+        Raises:
+            InputError: it has none, one is damaged, or nobody knows where its photographs are.
+        """
+        layout = Layout(root)
+        model, photographs = model_of(layout), photographs_of(layout)
+        if not layout.depth_maps.is_dir():
+            raise InputError(f"{root} has no depth maps. Run `romacli densify {root} --depth-maps` first.")
+        if photographs is None:
+            raise InputError(f"{root} does not say where its photographs are. Run `romacli match` on it again.")
+        cameras = [camera for camera in read_cameras(model) if layout.depth_map(camera.name).exists()]
+        pairs = np.array(list(combinations(range(len(cameras)), 2)), np.int64).reshape(-1, 2)
+        seen = shares_seen(cameras, [read_depth_map(layout.depth_map(camera.name)) for camera in cameras])
+        overlaps = np.minimum(seen, seen.T)[pairs[:, 0], pairs[:, 1]]
+        return cls(layout, cameras, photographs, pairs, overlaps)
+
+    @property
+    def name(self) -> str:
+        return str(self.layout.root)
+
+    def view(self, number: int) -> PosedView:
+        camera = self.cameras[number]
+        path, depth_path = self.files(number)
+        image = read_image(path)
+        if (image.shape[1], image.shape[0]) != camera.size:
+            raise InputError(
+                f"{path} is {image.shape[1]}x{image.shape[0]} px, but {camera.size[0]}x{camera.size[1]} in the model "
+                f"of {self.name}. Put the photograph that was matched back."
+            )
+        return undistorted(camera, image, read_depth_map(depth_path))
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        name = self.cameras[number].name
+        return self.photographs / name, self.layout.depth_map(name)
+
+
+@dataclass(frozen=True)
+class JobPairs:
+    """Random pairs of photographs of jobs, each a random window in another light."""
+
+    pairs: PhotographedPairs
+
+    @classmethod
+    def of(cls, folder: Path) -> JobPairs:
+        """Return the pairs of a job, or of all jobs in a folder.
+
+        Raises:
+            InputError: there is no job, or one is not ready to be trained on.
+        """
+        found = [Layout(root) for root in (folder, *sorted(folder.glob("*")))]
+        roots = [layout.root for layout in found if layout.manifest.exists()]
+        if not roots:
+            raise InputError(f"{folder} is no job, and no folder of jobs. Give --jobs one from `romacli reconstruct`.")
+        scenes = [JobScene.open(root) for root in roots]
+        return cls(
+            PhotographedPairs.of(
+                scenes, least_overlaps=LEAST_OVERLAPS, smallest_window=SMALLEST_WINDOW, is_partial=True
+            )
+        )
+
+    def begun(self, rng: np.random.Generator, size: int, count: int) -> Batch:
+        images, warp, visible = self.pairs.begun(rng, size, count)
+        pictures = images.permute(0, 2, 3, 1).numpy()
+        lit = [in_other_light((pictures[i], pictures[count + i]), rng, CHANGED) for i in range(count)]
+        stack = np.stack([first for first, _ in lit] + [second for _, second in lit])
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous(), warp, visible
+
+    def finished(self, begun: Batch, device: torch.device) -> Batch:
+        return moved(begun, device)
+
+
+def undistorted(camera: PosedCamera, image: NDArray[np.uint8], depth: NDArray[np.float32]) -> PosedView:
+    """Return a photograph as a pinhole camera of its focal length and size would see it, at most `LONGEST_SIDE` px.
+
+    Args:
+        image: (H, W, 3) uint8 RGB. depth: (h, w) along the optical axis, 0 where unknown, over the same field of view.
+    """
+    shrink = min(1.0, LONGEST_SIDE / max(camera.size))
+    width, height = (round(side * shrink) for side in camera.size)
+    focal = camera.focal_px * shrink
+    rays = (cell_centres((height, width), (width, height)).reshape(-1, 2) - (width / 2, height / 2)) / focal
+    places = camera.pixels(np.column_stack((rays, np.ones(len(rays))))).reshape(height, width, 2)
+    inside = np.isfinite(places).all(-1) & (places > 0).all(-1) & (places < camera.size).all(-1)
+    places = np.where(inside[..., None], places, 0)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else image
+    x, y = np.moveaxis(colmap_to_hloc(places * (np.array((width, height)) / camera.size)), -1, 0).astype(np.float32)
+    seen = cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inverse = _inverse_depths(camera, depth, places)
+    is_known = inside & (inverse > 0)
+    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_known)
+    pose = np.eye(4)
+    pose[:3] = np.column_stack((camera.pose.rotation, camera.pose.translation))
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    return PosedView(np.where(inside[..., None], seen, 0).astype(np.uint8), depths, K, pose)
+
+
+def shares_seen(cameras: Sequence[PosedCamera], depths: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Return the share (n, n) of each view's points of known depth that each other view shows at the same depth."""
+    shares = np.zeros((len(cameras), len(cameras)))
+    for row, (camera, depth) in enumerate(zip(cameras, depths, strict=True)):
+        places = cell_centres(PROBE, camera.size).reshape(-1, 2)
+        inverse = _inverse_depths(camera, depth, places)
+        rays = camera.rays(places)
+        is_known = (inverse > 0) & np.isfinite(rays).all(1)
+        points = np.column_stack((rays, np.ones(len(rays))))[is_known] / inverse[is_known, None]
+        world = (points - camera.pose.translation) @ camera.pose.rotation
+        for column, (other, own) in enumerate(zip(cameras, depths, strict=True)):
+            if column == row or not len(world):
+                continue
+            seen_at, distance = other.project(world)
+            inside = ((seen_at > 0) & (seen_at < other.size)).all(1)
+            agrees = np.abs(distance[inside] * _inverse_depths(other, own, seen_at[inside]) - 1) < DEPTH_TOLERANCE
+            shares[row, column] = agrees.sum() / len(world)
+    return shares
+
+
+def _inverse_depths(
+    camera: PosedCamera, depth: NDArray[np.float32], points: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Inverse depths (...) at COLMAP pixels (..., 2) of a camera's photograph."""
+    scale = np.array(depth.shape[::-1]) / camera.size
+    return inverse_depth_at(depth, (points * scale).astype(np.float32))
