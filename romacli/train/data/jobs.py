@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -34,10 +35,11 @@ from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at
 LEAST_OVERLAPS = (0.1,)
 SMALLEST_WINDOW = 0.4  # so that scales differ by up to 2.5
 LONGEST_SIDE = 640  # px; larger photographs are made smaller when read
+CACHED = 64  # views in memory, some 2 MB each
 PROBE = (16, 16)  # points of a view that its overlaps are counted on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JobScene:
     """The photographs of a job with a depth map, undistorted when read.
 
@@ -74,19 +76,24 @@ class JobScene:
         return str(self.layout.root)
 
     def view(self, number: int) -> PosedView:
-        camera = self.cameras[number]
-        path, depth_path = self.files(number)
-        image = read_image(path)
-        if (image.shape[1], image.shape[0]) != camera.size:
-            raise InputError(
-                f"{path} is {image.shape[1]}x{image.shape[0]} px, but {camera.size[0]}x{camera.size[1]} in the model "
-                f"of {self.name}. Put the photograph that was matched back."
-            )
-        return undistorted(camera, image, read_depth_map(depth_path))
+        return _view(self, number)
 
     def files(self, number: int) -> tuple[Path, ...]:
         name = self.cameras[number].name
         return self.photographs / name, self.layout.depth_map(name)
+
+
+@lru_cache(maxsize=CACHED)
+def _view(scene: JobScene, number: int) -> PosedView:
+    camera = scene.cameras[number]
+    path, depth_path = scene.files(number)
+    image = read_image(path)
+    if (image.shape[1], image.shape[0]) != camera.size:
+        raise InputError(
+            f"{path} is {image.shape[1]}x{image.shape[0]} px, but {camera.size[0]}x{camera.size[1]} in the model "
+            f"of {scene.name}. Put the photograph that was matched back."
+        )
+    return undistorted(camera, image, read_depth_map(depth_path))
 
 
 @dataclass(frozen=True)
@@ -132,21 +139,30 @@ def undistorted(camera: PosedCamera, image: NDArray[np.uint8], depth: NDArray[np
     """
     shrink = min(1.0, LONGEST_SIDE / max(camera.size))
     width, height = (round(side * shrink) for side in camera.size)
-    focal = camera.focal_px * shrink
-    rays = (cell_centres((height, width), (width, height)).reshape(-1, 2) - (width / 2, height / 2)) / focal
-    places = camera.pixels(np.column_stack((rays, np.ones(len(rays))))).reshape(height, width, 2)
-    inside = np.isfinite(places).all(-1) & (places > 0).all(-1) & (places < camera.size).all(-1)
-    places = np.where(inside[..., None], places, 0)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else image
+    places, is_inside = through_lens(camera, (height, width))
     x, y = np.moveaxis(colmap_to_hloc(places * (np.array((width, height)) / camera.size)), -1, 0).astype(np.float32)
     seen = cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    seen[~is_inside] = 0
+    places, is_inside = through_lens(camera, depth.shape)
     inverse = _inverse_depths(camera, depth, places)
-    is_known = inside & (inverse > 0)
-    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_known)
+    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_inside & (inverse > 0))
+    K = np.array([[camera.focal_px * shrink, 0, width / 2], [0, camera.focal_px * shrink, height / 2], [0, 0, 1]])
     pose = np.eye(4)
     pose[:3] = np.column_stack((camera.pose.rotation, camera.pose.translation))
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return PosedView(np.where(inside[..., None], seen, 0).astype(np.uint8), depths, K, pose)
+    return PosedView(np.asarray(seen, np.uint8), depths, K, pose)
+
+
+def through_lens(camera: PosedCamera, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Where a photograph shows what a pinhole camera of its focal length and size sees in the cells of a (h, w) grid.
+
+    Returns:
+        (h, w, 2) COLMAP pixels of the photograph, 0 outside, and (h, w) whether they are inside.
+    """
+    rays = (cell_centres(shape, camera.size).reshape(-1, 2) - np.array(camera.size) / 2) / camera.focal_px
+    places = camera.pixels(np.column_stack((rays, np.ones(len(rays))))).reshape(*shape, 2)
+    is_inside = np.asarray(np.logical_and(places > 0, places < camera.size).all(axis=-1))
+    return np.where(is_inside[..., None], places, 0), is_inside
 
 
 def shares_seen(cameras: Sequence[PosedCamera], depths: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
