@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 
 from romacli.densify.depth import Sight, depth_by_agreement
-from romacli.densify.fuse import DepthMap, fuse
+from romacli.densify.fuse import Cloud, DepthMap, fuse
 from romacli.densify.options import DensifyOptions
 from romacli.disk import check_writable
 from romacli.errors import ImageError, InputError, NothingFoundError
@@ -95,11 +96,7 @@ def densify(
             f"no {options.min_views} images of {layout.root} agree on the depth of any point. Match more pairs of "
             "neighbouring photographs, or lower --min-views."
         )
-    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
-    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
-    if depth_maps:
-        for found in maps:
-            write_depth_map(layout.depth_map(found.camera.name), found.depths)
+    _write(layout, cloud, fused, maps if depth_maps else ())
     if cloud.resolve() == layout.cloud.resolve():
         remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
     if uncoloured:
@@ -109,6 +106,13 @@ def densify(
         )
     views = float(np.mean([len(seen) for seen in fused.visible]))
     return DensifySummary(len(fused), len(maps), sum(map(len, neighbours)) // 2, views, tuple(uncoloured))
+
+
+def _write(layout: Layout, cloud: Path, fused: Cloud, maps: Iterable[DepthMap]) -> None:
+    write_ply(cloud, fused.xyz, fused.normals, fused.colours)
+    write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
+    for found in maps:
+        write_depth_map(layout.depth_map(found.camera.name), found.depths)
 
 
 @dataclass(frozen=True)
