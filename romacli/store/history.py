@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +36,11 @@ class Run:
     counts: Mapping[str, float] = field(default_factory=dict)
     output: str | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was noted at its end, not when it began."""
+        return self.finished or self.seconds > 0
+
 
 def append_run(path: Path, run: Run) -> None:
     """Append a line in a single write.
@@ -55,7 +60,10 @@ def append_run(path: Path, run: Run) -> None:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """All runs in order; none without a file. Lines cut off by a kill are skipped."""
+    """All runs in order; none without a file. Lines cut off by a kill are skipped.
+
+    A run that was only begun is one that was killed: another line follows when it ends.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -67,7 +75,8 @@ def read_runs(path: Path) -> list[Run]:
             runs.append(Run(**{**values, "seconds": float(values["seconds"]), "counts": dict(values["counts"])}))
         except (ValueError, TypeError, KeyError):
             continue
-    return runs
+    ended = {(run.stage, run.started) for run in runs if run.is_over}
+    return [run for run in runs if run.is_over or (run.stage, run.started) not in ended]
 
 
 @contextmanager
@@ -76,19 +85,27 @@ def noted(
 ) -> Iterator[dict[str, float]]:
     """Time a block and append it to the folder's history; the block may fill the counts it is given.
 
-    Folders without a manifest are not jobs and get no history. A failed write does not fail the job.
+    Folders without a manifest are not jobs and get no history. A failed write does not fail the job. A new folder of
+    photographs is noted at once, to be known after a kill.
     """
     counts: dict[str, float] = {}
-    started, start, finished = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), False
+    folder, written = (str(path.resolve()) if path else None for path in (images, output))
+    run = Run(stage, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, False, folder, counts, written)
+    start, finished = time.monotonic(), False
+    if layout and images and photographs_of(layout) != images.resolve():
+        _append(layout, run)
     try:
         yield counts
         finished = True
     finally:
-        seconds = round(time.monotonic() - start, 3)
-        folder, written = (str(path.resolve()) if path else None for path in (images, output))
-        if layout and layout.manifest.exists():
-            with suppress(StoreError):
-                append_run(layout.runs, Run(stage, started, seconds, finished, folder, counts, written))
+        seconds = max(round(time.monotonic() - start, 3), 0.001)
+        _append(layout, replace(run, seconds=seconds, finished=finished))
+
+
+def _append(layout: Layout | None, run: Run) -> None:
+    if layout and layout.manifest.exists():
+        with suppress(StoreError):
+            append_run(layout.runs, run)
 
 
 def photographs_of(layout: Layout) -> Path | None:

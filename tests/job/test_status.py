@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.homography import HomographyMatcher
 from support.plane import photograph_plane
+from support.small_job import plane_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.matchers import registry
+from romacli.store.history import photographs_of, read_runs
 from romacli.types import MatcherSpec
 
 Run = Callable[..., Result]
@@ -131,3 +136,37 @@ def test_a_folder_without_a_job_is_named(run: Run) -> None:
     result = run("status", "photos")
     assert result.exit_code == 3
     assert "photos contains no job" in result.stderr
+
+
+KILLED = """
+import signal, sys
+from pathlib import Path
+from romacli.progress import Silent
+from support.small_job import plane_job
+
+class Waiting(Silent):
+    def advance(self, count=1):
+        print("began", flush=True)
+        signal.pause()
+
+plane_job(Path(sys.argv[1]), listener=Waiting())
+"""
+
+
+def test_a_first_run_that_is_killed_has_told_where_its_photographs_are(run: Run, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"began\n"
+        process.kill()
+    assert f"romacli match {tmp_path / 'photos'} -o job" in run("status", "job").stdout
+    (killed,) = read_runs(tmp_path / "job" / "runs.jsonl")
+    assert not killed.finished
+
+
+def test_a_run_that_ends_is_noted_once(tmp_path: Path) -> None:
+    layout, photographs = plane_job(tmp_path)
+    stages = [each.stage for each in read_runs(layout.runs)]
+    assert stages == ["matching", "keypoints"]
+    assert photographs_of(layout) == photographs.root
