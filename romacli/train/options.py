@@ -113,7 +113,10 @@ class TrainOptions:
     checkpoint_minutes: Annotated[float, Option("Minutes between checkpoints.")] = 2.0
     validate_minutes: Annotated[float, Option("Minutes between validations.")] = 15.0
     start: Annotated[
-        Path | None, Option("Weights to start from. Default: random ones.", metavar="FILE", name="from")
+        Path | None,
+        Option(
+            "Weights to start from; mini means the included ones. Default: random ones.", metavar="FILE", name="from"
+        ),
     ] = None
     dinov2: Annotated[
         Path | None, Option("DINOv2's published weights, for roma. Default: the downloaded ones.", metavar="FILE")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from support.posed_job import FOCAL, RED, SIZE, PosedJob, posed_job, through_the_plane
 from support.tiny_mini import TINY
 from typer.testing import CliRunner
@@ -19,7 +20,9 @@ from romacli.cli.app import app
 from romacli.errors import InputError, UsageError
 from romacli.geometry.warp import cell_centres
 from romacli.mapping.cameras import read_cameras
+from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.networks.mini import load_mini
+from romacli.networks.weights import sha256_of
 from romacli.store.layout import Layout
 from romacli.synthetic.textures import Textures
 from romacli.train.data import jobs, photographs
@@ -266,3 +269,15 @@ def test_the_source_is_mixed_only_with_jobs(densified: PosedJob, tmp_path: Path)
     assert mixed.share == 0.25
     assert mixed.photographs.pairs.smallest_window == jobs.SMALLEST_WINDOW
     assert isinstance(mixed.photographs.pairs, photographs.PhotographedPairs)
+
+
+def test_the_included_weights_are_trained_further_by_name(densified: PosedJob, tmp_path: Path) -> None:
+    weights = tmp_path / "own.safetensors"
+    words = ["train", "-o", str(weights), "--from", "mini", "--jobs", str(densified.layout.root)]
+    words += ["--photographs", "0.5", "--procedural", "2", "--steps", "1", "--sizes", "64,64", "--batch-size", "2"]
+    result = CliRunner().invoke(app, [*words, "--workers", "0", "-q"])
+    assert result.exit_code == 0, result.output
+    with safe_open(weights, "np") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+    assert recipe["start"] == sha256_of(EMBEDDED)
+    assert recipe["photographs"] == 0.5

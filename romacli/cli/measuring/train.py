@@ -51,12 +51,18 @@ def train(options: TrainOptions, judging: Judging, rehearsing: Rehearsing, talk:
 
     Run the same command again to resume a stopped training.
 
+    To train the small model further on photographs of your own, reconstruct them, write their depth maps with `romacli
+    densify --depth-maps`, and give the job with --jobs and the included weights with --from mini.
+
     On several devices, run `torchrun --nproc-per-node N -m romacli train ...`.
     """
+    from romacli.matchers.adapters.mini import EMBEDDED
     from romacli.train.loop import train
     from romacli.train.ranks import is_first_process
 
     folder = judging.validation
+    if options.start == Path("mini"):
+        options = replace(options, start=EMBEDDED)
     with Console(replace(talk, quiet=talk.quiet or not is_first_process())) as console:
         if rehearsing.dry_run:
             _rehearse(options, console)
