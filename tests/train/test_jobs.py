@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 import torch
 from support.posed_job import FOCAL, RED, SIZE, PosedJob, posed_job, through_the_plane
@@ -107,8 +108,6 @@ def test_a_distorted_photograph_is_read_as_a_pinhole_camera_sees_it(densified: P
 
 
 def _radial(pinhole, k: float):
-    import pycolmap
-
     f, cx, cy = pinhole.params
     return pycolmap.Camera(model="SIMPLE_RADIAL", width=SIZE[0], height=SIZE[1], params=[f, cx, cy, k])
 
@@ -210,6 +209,13 @@ def no_job(job: PosedJob) -> None:
     job.layout.manifest.unlink()
 
 
+def of_another_scale(job: PosedJob) -> None:
+    folder = job.layout.sparse / "0"
+    model = pycolmap.Reconstruction(folder)
+    model.transform(pycolmap.Sim3d(2.0, pycolmap.Rotation3d(), np.zeros(3)))
+    model.write(folder)
+
+
 def empty_depth(job: PosedJob) -> None:
     for path in job.layout.depth_maps.glob("*.bin"):
         head = path.read_bytes().split(b"&", 3)
@@ -222,6 +228,7 @@ def empty_depth(job: PosedJob) -> None:
         (without_depth, r"has no depth maps\. Run `romacli densify .*job --depth-maps` first"),
         (cut_depth, r"2\.png\.geometric\.bin cannot be read as a depth map"),
         (without_model, r"contains no model"),
+        (of_another_scale, r"depth_maps was made from an earlier .*0\. Run `romacli densify .*job --depth-maps` again"),
         (without_photograph, r"1 of 10 files of scene .* are missing, first .*3\.png"),
         (without_runs, r"does not say where its photographs are"),
         (no_job, r"is no job, and no folder of jobs"),

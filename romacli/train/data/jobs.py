@@ -21,6 +21,8 @@ from romacli.errors import InputError
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.warp import cell_centres
 from romacli.images.decode import read_image
+from romacli.job.outputs.model import DEPTH_MAPS
+from romacli.job.outputs.outdated import is_of_earlier_model
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.store.history import photographs_of
 from romacli.store.layout import Layout, model_of
@@ -57,12 +59,18 @@ class JobScene:
         """Read a job's model and depth maps.
 
         Raises:
-            InputError: it has none, one is damaged, or nobody knows where its photographs are.
+            InputError: it has none, the depth maps are damaged or of an earlier model, or nobody knows where the
+                photographs are.
         """
         layout = Layout(root)
         model, photographs = model_of(layout), photographs_of(layout)
         if not layout.depth_maps.is_dir():
             raise InputError(f"{root} has no depth maps. Run `romacli densify {root} --depth-maps` first.")
+        if is_of_earlier_model(layout, DEPTH_MAPS):
+            raise InputError(
+                f"{layout.depth_maps} was made from an earlier {model}. "
+                f"Run `romacli densify {root} --depth-maps` again."
+            )
         if photographs is None:
             raise InputError(f"{root} does not say where its photographs are. Run `romacli match` on it again.")
         cameras = [camera for camera in read_cameras(model) if layout.depth_map(camera.name).exists()]
