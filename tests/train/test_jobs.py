@@ -107,6 +107,25 @@ def test_a_distorted_photograph_is_read_as_a_pinhole_camera_sees_it(densified: P
     assert (view.depth[:, :6] == 0).all()
 
 
+def test_a_wide_lens_gives_no_depth_to_rays_that_it_does_not_show(densified: PosedJob) -> None:
+    camera = read_cameras(densified.layout.sparse / "0")[0]
+    wide = pycolmap.Camera(model="SIMPLE_RADIAL", width=SIZE[0], height=SIZE[1], params=[320, 320, 240, -0.3])
+    lens = replace(camera, camera=wide, focal_px=320.0)
+    view = undistorted(lens, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), np.full((48, 64), 2.0, np.float32))
+    x, y = np.moveaxis((cell_centres((48, 64), SIZE) - np.array(SIZE) / 2) / 320, -1, 0)
+    beyond = np.hypot(x, y) - np.sqrt(1 / 0.9)  # the largest angle shown, where r - 0.3 r^3 is largest
+    clear = np.abs(beyond) > 0.02
+    np.testing.assert_array_equal((view.depth > 0)[clear], (beyond < 0)[clear])
+    assert (beyond > 0.02).any()
+
+
+def test_a_smaller_photograph_has_the_intrinsics_of_its_rounded_size(densified: PosedJob) -> None:
+    camera = replace(read_cameras(densified.layout.sparse / "0")[0], size=(2000, 52))
+    view = undistorted(camera, np.zeros((52, 2000, 3), np.uint8), np.ones((2, 64), np.float32))
+    assert view.image.shape == (17, 640, 3)
+    assert (view.K[0, 0], view.K[1, 1]) == pytest.approx((FOCAL * 640 / 2000, FOCAL * 17 / 52))
+
+
 def _radial(pinhole, k: float):
     f, cx, cy = pinhole.params
     return pycolmap.Camera(model="SIMPLE_RADIAL", width=SIZE[0], height=SIZE[1], params=[f, cx, cy, k])

@@ -148,27 +148,37 @@ def undistorted(camera: PosedCamera, image: NDArray[np.uint8], depth: NDArray[np
     shrink = min(1.0, LONGEST_SIDE / max(camera.size))
     width, height = (round(side * shrink) for side in camera.size)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else image
-    places, is_inside = through_lens(camera, (height, width))
-    x, y = np.moveaxis(colmap_to_hloc(places * (np.array((width, height)) / camera.size)), -1, 0).astype(np.float32)
+    places, is_inside = through_lens(camera, pinhole_rays(camera, (height, width)))
+    scale = np.array((width, height)) / camera.size
+    x, y = np.moveaxis(colmap_to_hloc(places * scale), -1, 0).astype(np.float32)
     seen = cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen[~is_inside] = 0
-    places, is_inside = through_lens(camera, depth.shape)
+    rays = pinhole_rays(camera, (depth.shape[0], depth.shape[1]))
+    places, is_inside = through_lens(camera, rays)
+    # A wide lens shows rays from beyond its field of view inside the photograph, too, in the place of others.
+    is_own = np.linalg.norm(camera.rays(places).reshape(rays.shape) - rays, axis=-1) * camera.focal_px < 1
     inverse = _inverse_depths(camera, depth, places)
-    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_inside & (inverse > 0))
-    K = np.array([[camera.focal_px * shrink, 0, width / 2], [0, camera.focal_px * shrink, height / 2], [0, 0, 1]])
+    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_inside & is_own & (inverse > 0))
+    focal_x, focal_y = camera.focal_px * scale
+    K = np.array([[focal_x, 0, width / 2], [0, focal_y, height / 2], [0, 0, 1]])
     pose = np.eye(4)
     pose[:3] = np.column_stack((camera.pose.rotation, camera.pose.translation))
     return PosedView(np.asarray(seen, np.uint8), depths, K, pose)
 
 
-def through_lens(camera: PosedCamera, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Where a photograph shows what a pinhole camera of its focal length and size sees in the cells of a (h, w) grid.
+def pinhole_rays(camera: PosedCamera, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """What a pinhole camera of the same focal length and size sees in the cells of a grid, (h, w, 2) at depth 1."""
+    return np.asarray((cell_centres(shape, camera.size) - np.array(camera.size) / 2) / camera.focal_px, np.float64)
+
+
+def through_lens(camera: PosedCamera, rays: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Where a photograph shows points (h, w, 2) at depth 1.
 
     Returns:
         (h, w, 2) COLMAP pixels of the photograph, 0 outside, and (h, w) whether they are inside.
     """
-    rays = (cell_centres(shape, camera.size).reshape(-1, 2) - np.array(camera.size) / 2) / camera.focal_px
-    places = camera.pixels(np.column_stack((rays, np.ones(len(rays))))).reshape(*shape, 2)
+    points = np.concatenate((rays, np.ones((*rays.shape[:2], 1))), axis=-1)
+    places = camera.pixels(points).reshape(rays.shape)
     is_inside = np.asarray(np.logical_and(places > 0, places < camera.size).all(axis=-1))
     return np.where(is_inside[..., None], places, 0), is_inside
 
