@@ -207,6 +207,15 @@ def without_depth(job: PosedJob) -> None:
     shutil.rmtree(job.layout.depth_maps)
 
 
+def with_one_depth_map(job: PosedJob) -> None:
+    for number in (0, 1, 2, 4):
+        job.layout.depth_map(f"{number}.png").unlink()
+
+
+def with_photographs_elsewhere(job: PosedJob) -> None:
+    job.photographs.rename(job.photographs.with_name("elsewhere"))
+
+
 def cut_depth(job: PosedJob) -> None:
     path = job.layout.depth_map("2.png")
     path.write_bytes(path.read_bytes()[:100])
@@ -244,12 +253,14 @@ def empty_depth(job: PosedJob) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_depth, r"has no depth maps\. Run `romacli densify .*job --depth-maps` first"),
+        (without_depth, r"has depth maps of 0 images, .* Run `romacli densify .*job --depth-maps` first"),
+        (with_one_depth_map, r"has depth maps of 1 image, and a pair needs two"),
         (cut_depth, r"2\.png\.geometric\.bin cannot be read as a depth map"),
         (without_model, r"contains no model"),
         (of_another_scale, r"depth_maps was made from an earlier .*0\. Run `romacli densify .*job --depth-maps` again"),
         (without_photograph, r"1 of 10 files of scene .* are missing, first .*3\.png"),
-        (without_runs, r"does not say where its photographs are"),
+        (without_runs, r"does not say where its photographs are\. Run `romacli match PHOTOGRAPHS -o .*job` with"),
+        (with_photographs_elsewhere, r"does not say where its photographs are: .*photos is gone\. Run"),
         (no_job, r"is no job, and no folder of jobs"),
         (empty_depth, r"None of 10 pairs in 1 scene overlaps more than 0\.1"),
     ],
@@ -258,6 +269,17 @@ def test_a_job_that_cannot_be_trained_on_is_named(job: PosedJob, damage, message
     damage(job)
     with pytest.raises(InputError, match=message):
         JobPairs.of(job.layout.root)
+
+
+def test_panoramas_and_images_without_a_depth_map_are_left_out(job: PosedJob, monkeypatch) -> None:
+    def cameras(folder: Path):
+        return [replace(each, focal_px=0.0) if each.name == "1.png" else each for each in read_cameras(folder)]
+
+    monkeypatch.setattr(jobs, "read_cameras", cameras)
+    job.layout.depth_map("3.png").unlink()
+    scene = JobScene.open(job.layout.root)
+    assert [camera.name for camera in scene.cameras] == ["0.png", "2.png", "4.png"]
+    assert len(scene.pairs) == 3
 
 
 def test_a_photograph_of_another_size_is_named(job: PosedJob) -> None:

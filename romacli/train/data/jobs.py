@@ -30,6 +30,7 @@ from romacli.store.ply import read_depth_map
 from romacli.synthetic.pairs import in_other_light
 from romacli.synthetic.school import CHANGED
 from romacli.train.trainable import Batch, moved
+from romacli.words import counted
 
 from .photographs import PhotographedPairs
 from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at
@@ -43,7 +44,7 @@ PROBE = (16, 16)  # points of a view that its overlaps are counted on
 
 @dataclass(frozen=True, eq=False)
 class JobScene:
-    """The photographs of a job with a depth map, undistorted when read.
+    """The photographs of a job with a depth map, undistorted when read; panoramas are left out.
 
     cameras: of its model. photographs: their folder.
     """
@@ -64,16 +65,24 @@ class JobScene:
         """
         layout = Layout(root)
         model, photographs = model_of(layout), photographs_of(layout)
-        if not layout.depth_maps.is_dir():
-            raise InputError(f"{root} has no depth maps. Run `romacli densify {root} --depth-maps` first.")
+        posed = [camera for camera in read_cameras(model) if camera.focal_px]  # panoramas have none
+        cameras = [camera for camera in posed if layout.depth_map(camera.name).exists()]
+        if len(cameras) < 2:
+            raise InputError(
+                f"{root} has depth maps of {counted(len(cameras), 'image')}, and a pair needs two. "
+                f"Run `romacli densify {root} --depth-maps` first."
+            )
         if is_of_earlier_model(layout, DEPTH_MAPS):
             raise InputError(
                 f"{layout.depth_maps} was made from an earlier {model}. "
                 f"Run `romacli densify {root} --depth-maps` again."
             )
-        if photographs is None:
-            raise InputError(f"{root} does not say where its photographs are. Run `romacli match` on it again.")
-        cameras = [camera for camera in read_cameras(model) if layout.depth_map(camera.name).exists()]
+        if photographs is None or not photographs.is_dir():
+            place = f": {photographs} is gone" if photographs else ""
+            raise InputError(
+                f"{root} does not say where its photographs are{place}. "
+                f"Run `romacli match PHOTOGRAPHS -o {root}` with their folder."
+            )
         pairs = np.array(list(combinations(range(len(cameras)), 2)), np.int64).reshape(-1, 2)
         seen = shares_seen(cameras, [read_depth_map(layout.depth_map(camera.name)) for camera in cameras])
         overlaps = np.minimum(seen, seen.T)[pairs[:, 0], pairs[:, 1]]
