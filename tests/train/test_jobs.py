@@ -12,12 +12,14 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
+from PIL import Image
 from support.posed_job import FOCAL, RED, SIZE, PosedJob, posed_job, through_the_plane
 from support.tiny_mini import TINY
 from typer.testing import CliRunner
 
 from romacli.cli.app import app
 from romacli.errors import InputError, UsageError
+from romacli.geometry.turns import turn_image, turn_points, turn_size
 from romacli.geometry.warp import cell_centres
 from romacli.mapping.cameras import read_cameras
 from romacli.networks.mini import load_mini
@@ -33,6 +35,7 @@ from romacli.train.options import TrainOptions, check
 
 CPU = torch.device("cpu")
 SIDE = 64
+ORIENTATION = 274  # the EXIF tag
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +272,28 @@ def test_a_job_that_cannot_be_trained_on_is_named(job: PosedJob, damage, message
     damage(job)
     with pytest.raises(InputError, match=message):
         JobPairs.of(job.layout.root)
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_photographs_are_turned_upright_with_their_geometry(job: PosedJob, orientation: int, turns: int) -> None:
+    path = job.photographs / "1.png"
+    with Image.open(path) as image:
+        stored = np.asarray(image)
+        exif = image.getexif()
+        exif[ORIENTATION] = orientation
+        image.save(path, exif=exif)
+    scene = JobScene.open(job.layout.root)
+    one, other = ([camera.name for camera in scene.cameras].index(name) for name in ("1.png", "2.png"))
+    turned, upright = scene.view(one), scene.view(other)
+    np.testing.assert_array_equal(turned.image, turn_image(stored, turns))
+    size = turn_size(SIZE, turns)
+    A, B = (at_size(view, Window(0, 0, *of), of) for view, of in ((turned, size), (upright, SIZE)))
+    warp, visible = warp_from_depth(B, A, is_partial=True)
+    centres = cell_centres((SIZE[1], SIZE[0]), SIZE).reshape(-1, 2)
+    truth = through_the_plane(job.poses["2.png"], job.poses["1.png"], centres).reshape(*visible.shape, 2)
+    errors = np.linalg.norm(warp - turn_points(truth, SIZE, turns), axis=-1)[visible]
+    assert visible.mean() > 0.5
+    assert np.median(errors) < 0.05
 
 
 def test_panoramas_and_images_without_a_depth_map_are_left_out(job: PosedJob, monkeypatch) -> None:

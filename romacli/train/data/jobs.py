@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from romacli.errors import InputError
 from romacli.geometry.coordinates import colmap_to_hloc
+from romacli.geometry.turns import turn_image
 from romacli.geometry.warp import cell_centres
-from romacli.images.decode import read_image
+from romacli.images.upright import read_upright
 from romacli.job.outputs.model import DEPTH_MAPS
 from romacli.job.outputs.outdated import is_of_earlier_model
 from romacli.mapping.cameras import PosedCamera, read_cameras
@@ -33,7 +34,7 @@ from romacli.train.trainable import Batch, moved
 from romacli.words import counted
 
 from .photographs import PhotographedPairs
-from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at
+from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at, quarter_turned
 
 LEAST_OVERLAPS = (0.1,)
 SMALLEST_WINDOW = 0.4  # so that scales differ by up to 2.5
@@ -44,7 +45,7 @@ PROBE = (16, 16)  # points of a view that its overlaps are counted on
 
 @dataclass(frozen=True, eq=False)
 class JobScene:
-    """The photographs of a job with a depth map, undistorted when read; panoramas are left out.
+    """The photographs of a job with a depth map, undistorted and upright when read; panoramas are left out.
 
     cameras: of its model. photographs: their folder.
     """
@@ -104,13 +105,17 @@ class JobScene:
 def _view(scene: JobScene, number: int) -> PosedView:
     camera = scene.cameras[number]
     path, depth_path = scene.files(number)
-    image = read_image(path)
+    upright, turns = read_upright(path)
+    image = turn_image(upright, -turns)  # as stored, and as the model knows it
     if (image.shape[1], image.shape[0]) != camera.size:
         raise InputError(
             f"{path} is {image.shape[1]}x{image.shape[0]} px, but {camera.size[0]}x{camera.size[1]} in the model "
             f"of {scene.name}. Put the photograph that was matched back."
         )
-    return undistorted(camera, image, read_depth_map(depth_path))
+    view = undistorted(camera, image, read_depth_map(depth_path))
+    for _ in range(turns):
+        view = quarter_turned(view)
+    return view
 
 
 @dataclass(frozen=True)
