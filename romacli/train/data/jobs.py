@@ -1,7 +1,7 @@
 """Photographs of finished jobs, with the depth and poses that many of them agree on: a network's own matches, checked.
 
-A network learns more from matches than it has found by itself where these are confirmed by others (tracks, poses, and
-depths that several views agree on), and where both photographs are then cropped and given other light.
+A network can learn from its own matches what it did not know when it found them, if it is taught only those that
+several views confirm, and if the photographs are first cropped and put in other light.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class PhotographedPairs:
     def _pair(
         self, rng: np.random.Generator, size: int
     ) -> tuple[tuple[TrainingView, TrainingView], tuple[Truth, Truth]]:
-        """Two views, and the warps in both directions; windows are drawn again if they have little in common."""
+        """Two views, and the warps in both directions; windows are drawn a few times if they have little in common."""
         scene, pairs = self.groups[int(rng.choice(len(self.chances), p=self.chances))]
         numbers = pairs[int(rng.integers(len(pairs)))]
         whole = [scene.view(int(number)) for number in numbers]
