@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, warp_fields
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.model import CLOUD, model_digests
+from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, model_digests
 from romacli.job.outputs.origins import digest, remember
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
@@ -96,9 +97,7 @@ def densify(
             f"no {options.min_views} images of {layout.root} agree on the depth of any point. Match more pairs of "
             "neighbouring photographs, or lower --min-views."
         )
-    _write(layout, cloud, fused, maps if depth_maps else ())
-    if cloud.resolve() == layout.cloud.resolve():
-        remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
+    _write(layout, cloud, fused, maps if depth_maps else (), made_of)
     if uncoloured:
         progress.warn(
             f"{counted(len(uncoloured), 'photograph is', 'photographs are')} missing or changed, so points there are "
@@ -108,11 +107,16 @@ def densify(
     return DensifySummary(len(fused), len(maps), sum(map(len, neighbours)) // 2, views, tuple(uncoloured))
 
 
-def _write(layout: Layout, cloud: Path, fused: Cloud, maps: Iterable[DepthMap]) -> None:
+def _write(layout: Layout, cloud: Path, fused: Cloud, maps: Sequence[DepthMap], made_of: Any) -> None:
+    """Write the cloud, and depth maps if there are any; the job notes the model that they were made of."""
     write_ply(cloud, fused.xyz, fused.normals, fused.colours)
     write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
+    if cloud.resolve() == layout.cloud.resolve():
+        remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
     for found in maps:
         write_depth_map(layout.depth_map(found.camera.name), found.depths)
+    if maps:
+        remember(layout, DEPTH_MAPS, digest(made_of), {"images": len(maps)}, sources=made_of)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def append_run(path: Path, run: Run) -> None:
 def read_runs(path: Path) -> list[Run]:
     """All runs in order; none without a file. Lines cut off by a kill are skipped.
 
-    A run that was only begun is one that was killed: another line follows when it ends.
+    A run that was only begun is still going on or was killed: another line follows when it ends.
     """
     try:
         lines = path.read_bytes().splitlines()

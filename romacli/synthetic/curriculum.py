@@ -68,7 +68,7 @@ class Curriculum:
         truth, seen = ground_truth_at(warp, visible, (SCOUT_PX, SCOUT_PX))
         warps = to_colmap_pixels(truth.cpu(), (SCOUT_PX, SCOUT_PX)).numpy()
         for each, shown, share in zip(warps, seen.cpu().numpy(), found.tolist(), strict=True):
-            if shown.any() and np.isfinite(share):
+            if shown.any() and np.isfinite(share) and np.isfinite(each).all():  # photographs are not of its choice
                 kind = kind_of(each, shown)
                 self._rates[kind] = MEMORY * self._rates[kind] + (1 - MEMORY) * share
 

@@ -26,11 +26,10 @@ class TrainOptions:
 
     output: a .csv log and a .checkpoint.pt are next to it, and with validation the best weights so far as
         .best.safetensors. hard, changed: see `romacli.synthetic.school`. curriculum: see
-        `romacli.synthetic.curriculum`. jobs, photographs: see
-        `romacli.train.data.jobs`. batch_size: on each device; each pair is used in both directions. workers: 0
-        computes pairs between the steps. start: mini takes the configuration of these weights, and adds its attention
-        to context to weights without it. config: widths and depths of the network, a MiniConfig, RoMaConfig or
-        FusionConfig.
+        `romacli.synthetic.curriculum`. jobs, photographs: see `romacli.train.data.jobs`.
+        batch_size: on each device; each pair is used in both directions. workers: 0 computes pairs between the steps.
+        start: mini takes the configuration of these weights, and adds its attention to context to weights without it.
+        config: widths and depths of the network, a MiniConfig, RoMaConfig or FusionConfig.
     """
 
     output: Annotated[

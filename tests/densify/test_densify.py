@@ -61,17 +61,20 @@ def test_points_lie_on_the_surface_once_each(job: PosedJob) -> None:
     assert all(len(images) >= 3 and (np.diff(images.astype(int)) > 0).all() and images.max() < 5 for images in seen)
 
 
-def test_a_cloud_of_an_earlier_model_is_told(tmp_path: Path) -> None:
+def test_a_cloud_and_depth_maps_of_an_earlier_model_are_told(tmp_path: Path) -> None:
     layout = posed_job(tmp_path).layout
-    assert run(layout.root, "-o", tmp_path / "other.ply").exit_code == 0
+    assert run(layout.root, "-o", tmp_path / "other.ply", "--depth-maps").exit_code == 0
     assert outdated(layout) == []
     assert run(layout.root).exit_code == 0
     assert outdated(layout) == []
-    with (layout.sparse / "0" / "points3D.bin").open("ab") as file:
-        file.write(b" ")
+    with (layout.sparse / "0" / "points3D.txt").open("a") as file:
+        file.write("# changed\n")
     assert [(one.file, one.source, one.command) for one in outdated(layout)] == [
-        ("dense/fused.ply", "sparse/0", "romacli densify")
+        ("dense/fused.ply", "sparse/0", "romacli densify"),
+        ("dense/depth_maps", "sparse/0", "romacli densify --depth-maps"),
     ]
+    assert run(layout.root).exit_code == 0
+    assert [one.file for one in outdated(layout)] == ["dense/depth_maps"]
 
 
 def test_a_wrong_warp_is_outvoted(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from support.posed_job import FOCAL, RED, SIZE, PosedJob, posed_job, through_the_plane
 from support.tiny_mini import TINY
@@ -18,11 +20,13 @@ from typer.testing import CliRunner
 
 from romacli.cli.app import app
 from romacli.errors import InputError, UsageError
+from romacli.geometry.turns import turn_image, turn_points, turn_size
 from romacli.geometry.warp import cell_centres
 from romacli.mapping.cameras import read_cameras
 from romacli.matchers.adapters.mini import EMBEDDED
 from romacli.networks.mini import load_mini
 from romacli.networks.weights import sha256_of
+from romacli.store.images import KnownImage, write_images
 from romacli.store.layout import Layout
 from romacli.synthetic.textures import Textures
 from romacli.train.data import jobs, photographs
@@ -35,6 +39,7 @@ from romacli.train.options import TrainOptions, check
 
 CPU = torch.device("cpu")
 SIDE = 64
+ORIENTATION = 274  # the EXIF tag
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +114,26 @@ def test_a_distorted_photograph_is_read_as_a_pinhole_camera_sees_it(densified: P
     assert (view.depth[:, :6] == 0).all()
 
 
-def _radial(pinhole, k: float):
-    import pycolmap
+def test_a_wide_lens_gives_no_depth_to_rays_that_it_does_not_show(densified: PosedJob) -> None:
+    camera = read_cameras(densified.layout.sparse / "0")[0]
+    wide = pycolmap.Camera(model="SIMPLE_RADIAL", width=SIZE[0], height=SIZE[1], params=[320, 320, 240, -0.3])
+    lens = replace(camera, camera=wide, focal_px=320.0)
+    view = undistorted(lens, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), np.full((48, 64), 2.0, np.float32))
+    x, y = np.moveaxis((cell_centres((48, 64), SIZE) - np.array(SIZE) / 2) / 320, -1, 0)
+    beyond = np.hypot(x, y) - np.sqrt(1 / 0.9)  # the largest angle shown, where r - 0.3 r^3 is largest
+    clear = np.abs(beyond) > 0.02
+    np.testing.assert_array_equal((view.depth > 0)[clear], (beyond < 0)[clear])
+    assert (beyond > 0.02).any()
 
+
+def test_a_smaller_photograph_has_the_intrinsics_of_its_rounded_size(densified: PosedJob) -> None:
+    camera = replace(read_cameras(densified.layout.sparse / "0")[0], size=(2000, 52))
+    view = undistorted(camera, np.zeros((52, 2000, 3), np.uint8), np.ones((2, 64), np.float32))
+    assert view.image.shape == (17, 640, 3)
+    assert (view.K[0, 0], view.K[1, 1]) == pytest.approx((FOCAL * 640 / 2000, FOCAL * 17 / 52))
+
+
+def _radial(pinhole, k: float):
     f, cx, cy = pinhole.params
     return pycolmap.Camera(model="SIMPLE_RADIAL", width=SIZE[0], height=SIZE[1], params=[f, cx, cy, k])
 
@@ -192,6 +214,15 @@ def without_depth(job: PosedJob) -> None:
     shutil.rmtree(job.layout.depth_maps)
 
 
+def with_one_depth_map(job: PosedJob) -> None:
+    for number in (0, 1, 2, 4):
+        job.layout.depth_map(f"{number}.png").unlink()
+
+
+def with_photographs_elsewhere(job: PosedJob) -> None:
+    job.photographs.rename(job.photographs.with_name("elsewhere"))
+
+
 def cut_depth(job: PosedJob) -> None:
     path = job.layout.depth_map("2.png")
     path.write_bytes(path.read_bytes()[:100])
@@ -205,12 +236,23 @@ def without_photograph(job: PosedJob) -> None:
     (job.photographs / "3.png").unlink()
 
 
+def changed_photograph(job: PosedJob) -> None:
+    write_images(job.layout.images, {"1.png": KnownImage(((10, 10),))})
+
+
 def without_runs(job: PosedJob) -> None:
     job.layout.runs.unlink()
 
 
 def no_job(job: PosedJob) -> None:
     job.layout.manifest.unlink()
+
+
+def of_another_scale(job: PosedJob) -> None:
+    folder = job.layout.sparse / "0"
+    model = pycolmap.Reconstruction(folder)
+    model.transform(pycolmap.Sim3d(2.0, pycolmap.Rotation3d(), np.zeros(3)))
+    model.write(folder)
 
 
 def empty_depth(job: PosedJob) -> None:
@@ -222,11 +264,15 @@ def empty_depth(job: PosedJob) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_depth, r"has no depth maps\. Run `romacli densify .*job --depth-maps` first"),
+        (without_depth, r"has depth maps of 0 images, .* Run `romacli densify .*job --depth-maps` first"),
+        (with_one_depth_map, r"has depth maps of 1 image, and a pair needs two"),
         (cut_depth, r"2\.png\.geometric\.bin cannot be read as a depth map"),
         (without_model, r"contains no model"),
-        (without_photograph, r"1 of 10 files of scene .* are missing, first .*3\.png"),
-        (without_runs, r"does not say where its photographs are"),
+        (of_another_scale, r"depth_maps was made from an earlier .*0\. Run `romacli densify .*job --depth-maps` again"),
+        (without_photograph, r"1 of 5 photographs is not in .* as .* was made from them: 3\.png is gone"),
+        (changed_photograph, r"1\.png is changed\. Put them back; for copies of the same ones"),
+        (without_runs, r"does not say where its photographs are\. Run `romacli match PHOTOGRAPHS -o .*job` with"),
+        (with_photographs_elsewhere, r"does not say where its photographs are: .*photos is gone\. Run"),
         (no_job, r"is no job, and no folder of jobs"),
         (empty_depth, r"None of 10 pairs in 1 scene overlaps more than 0\.1"),
     ],
@@ -235,6 +281,39 @@ def test_a_job_that_cannot_be_trained_on_is_named(job: PosedJob, damage, message
     damage(job)
     with pytest.raises(InputError, match=message):
         JobPairs.of(job.layout.root)
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_photographs_are_turned_upright_with_their_geometry(job: PosedJob, orientation: int, turns: int) -> None:
+    path = job.photographs / "1.png"
+    with Image.open(path) as image:
+        stored = np.asarray(image)
+        exif = image.getexif()
+        exif[ORIENTATION] = orientation
+        image.save(path, exif=exif)
+    scene = JobScene.open(job.layout.root)
+    one, other = ([camera.name for camera in scene.cameras].index(name) for name in ("1.png", "2.png"))
+    turned, upright = scene.view(one), scene.view(other)
+    np.testing.assert_array_equal(turned.image, turn_image(stored, turns))
+    size = turn_size(SIZE, turns)
+    A, B = (at_size(view, Window(0, 0, *of), of) for view, of in ((turned, size), (upright, SIZE)))
+    warp, visible = warp_from_depth(B, A, is_partial=True)
+    centres = cell_centres((SIZE[1], SIZE[0]), SIZE).reshape(-1, 2)
+    truth = through_the_plane(job.poses["2.png"], job.poses["1.png"], centres).reshape(*visible.shape, 2)
+    errors = np.linalg.norm(warp - turn_points(truth, SIZE, turns), axis=-1)[visible]
+    assert visible.mean() > 0.5
+    assert np.median(errors) < 0.05
+
+
+def test_panoramas_and_images_without_a_depth_map_are_left_out(job: PosedJob, monkeypatch) -> None:
+    def cameras(folder: Path):
+        return [replace(each, focal_px=0.0) if each.name == "1.png" else each for each in read_cameras(folder)]
+
+    monkeypatch.setattr(jobs, "read_cameras", cameras)
+    job.layout.depth_map("3.png").unlink()
+    scene = JobScene.open(job.layout.root)
+    assert [camera.name for camera in scene.cameras] == ["0.png", "2.png", "4.png"]
+    assert len(scene.pairs) == 3
 
 
 def test_a_photograph_of_another_size_is_named(job: PosedJob) -> None:

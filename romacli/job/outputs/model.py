@@ -37,6 +37,7 @@ from romacli.types import Pair
 
 MODEL = "sparse"
 CLOUD = "cloud"
+DEPTH_MAPS = "depth maps"
 # A mapper that refines focal lengths moves them farther than this.
 UNCHANGED_PX = 1e-6
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from romacli.errors import RomacliError
 from romacli.job.outputs.database import hloc_digests
-from romacli.job.outputs.model import CLOUD, MODEL, model_digests, rows_of
+from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, MODEL, model_digests, rows_of
 from romacli.job.outputs.origins import noted_path, sources_of
 from romacli.job.outputs.recipe import database_output, noted_databases
 from romacli.store.layout import Layout
@@ -27,7 +27,7 @@ class Outdated:
 
 
 def outdated(layout: Layout) -> list[Outdated]:
-    """Which databases, and whether model and dense cloud, were made from files that have changed since.
+    """Which databases, and whether model, dense cloud and depth maps, were made from files that have changed since.
 
     Those whose sources cannot be read are skipped.
     """
@@ -45,7 +45,14 @@ def outdated(layout: Layout) -> list[Outdated]:
         with suppress(RomacliError):
             if rows_of(layout.root / name) != rows:
                 found.append(Outdated(noted_path(layout, model), name, "romacli reconstruct"))
-    noted = sources_of(layout, CLOUD)
-    if noted is not None and layout.cloud.exists() and model.exists() and noted != model_digests(model):
-        found.append(Outdated(noted_path(layout, layout.cloud), noted_path(layout, model), "romacli densify"))
+    dense = ((CLOUD, layout.cloud, "romacli densify"), (DEPTH_MAPS, layout.depth_maps, "romacli densify --depth-maps"))
+    for output, path, command in dense:
+        if path.exists() and is_of_earlier_model(layout, output):
+            found.append(Outdated(noted_path(layout, path), noted_path(layout, model), command))
     return found
+
+
+def is_of_earlier_model(layout: Layout, output: str) -> bool:
+    """Whether an output was made from another model than the one in `sparse/0`; False if unknown."""
+    noted, model = sources_of(layout, output), layout.sparse / "0"
+    return noted is not None and model.exists() and noted != model_digests(model)

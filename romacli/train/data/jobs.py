@@ -1,7 +1,7 @@
 """Photographs of finished jobs, with the depth and poses that many of them agree on: a network's own matches, checked.
 
-A network learns more from matches than it has found by itself where these are confirmed by others (tracks, poses, and
-depths that several views agree on), and where both photographs are then cropped and given other light.
+A network can learn from its own matches what it did not know when it found them, if it is taught only those that
+several views confirm, and if the photographs are first cropped and put in other light.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from numpy.typing import NDArray
 
 from romacli.errors import InputError
 from romacli.geometry.coordinates import colmap_to_hloc
+from romacli.geometry.turns import turn_image
 from romacli.geometry.warp import cell_centres
-from romacli.images.decode import read_image
+from romacli.images.upright import read_upright
+from romacli.job.outputs.model import DEPTH_MAPS
+from romacli.job.outputs.outdated import is_of_earlier_model
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.store.history import photographs_of
+from romacli.store.images import read_images, unusable
 from romacli.store.layout import Layout, model_of
 from romacli.store.ply import read_depth_map
 from romacli.synthetic.pairs import in_other_light
 from romacli.synthetic.school import CHANGED
 from romacli.train.trainable import Batch, moved
+from romacli.words import counted, counted_of
 
 from .photographs import PhotographedPairs
-from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at
+from .posed import DEPTH_TOLERANCE, PosedView, inverse_depth_at, quarter_turned
 
 LEAST_OVERLAPS = (0.1,)
 SMALLEST_WINDOW = 0.4  # so that scales differ by up to 2.5
@@ -41,7 +46,7 @@ PROBE = (16, 16)  # points of a view that its overlaps are counted on
 
 @dataclass(frozen=True, eq=False)
 class JobScene:
-    """The photographs of a job with a depth map, undistorted when read.
+    """The photographs of a job with a depth map, undistorted and upright when read; panoramas are left out.
 
     cameras: of its model. photographs: their folder.
     """
@@ -57,15 +62,37 @@ class JobScene:
         """Read a job's model and depth maps.
 
         Raises:
-            InputError: it has none, one is damaged, or nobody knows where its photographs are.
+            InputError: it has none, the depth maps are damaged or of an earlier model, or the photographs are
+                gone or changed.
         """
         layout = Layout(root)
         model, photographs = model_of(layout), photographs_of(layout)
-        if not layout.depth_maps.is_dir():
-            raise InputError(f"{root} has no depth maps. Run `romacli densify {root} --depth-maps` first.")
-        if photographs is None:
-            raise InputError(f"{root} does not say where its photographs are. Run `romacli match` on it again.")
-        cameras = [camera for camera in read_cameras(model) if layout.depth_map(camera.name).exists()]
+        posed = [camera for camera in read_cameras(model) if camera.focal_px]  # panoramas have none
+        cameras = [camera for camera in posed if layout.depth_map(camera.name).exists()]
+        if len(cameras) < 2:
+            raise InputError(
+                f"{root} has depth maps of {counted(len(cameras), 'image')}, and a pair needs two. "
+                f"Run `romacli densify {root} --depth-maps` first."
+            )
+        if is_of_earlier_model(layout, DEPTH_MAPS):
+            raise InputError(
+                f"{layout.depth_maps} was made from an earlier {model}. "
+                f"Run `romacli densify {root} --depth-maps` again."
+            )
+        if photographs is None or not photographs.is_dir():
+            place = f": {photographs} is gone" if photographs else ""
+            raise InputError(
+                f"{root} does not say where its photographs are{place}. "
+                f"Run `romacli match PHOTOGRAPHS -o {root}` with their folder."
+            )
+        faults = unusable(photographs, read_images(layout.images), [camera.name for camera in cameras])
+        if faults:
+            name = min(faults)
+            raise InputError(
+                f"{counted_of(len(faults), len(cameras), 'photograph', 'is', 'are')} not in {photographs} as "
+                f"{root} was made from them: {name} is {faults[name]}. Put them back; for copies of the same ones, run "
+                "`romacli match` with --changed keep first."
+            )
         pairs = np.array(list(combinations(range(len(cameras)), 2)), np.int64).reshape(-1, 2)
         seen = shares_seen(cameras, [read_depth_map(layout.depth_map(camera.name)) for camera in cameras])
         overlaps = np.minimum(seen, seen.T)[pairs[:, 0], pairs[:, 1]]
@@ -87,13 +114,17 @@ class JobScene:
 def _view(scene: JobScene, number: int) -> PosedView:
     camera = scene.cameras[number]
     path, depth_path = scene.files(number)
-    image = read_image(path)
+    upright, turns = read_upright(path)
+    image = turn_image(upright, -turns)  # as stored, and as the model knows it
     if (image.shape[1], image.shape[0]) != camera.size:
         raise InputError(
             f"{path} is {image.shape[1]}x{image.shape[0]} px, but {camera.size[0]}x{camera.size[1]} in the model "
             f"of {scene.name}. Put the photograph that was matched back."
         )
-    return undistorted(camera, image, read_depth_map(depth_path))
+    view = undistorted(camera, image, read_depth_map(depth_path))
+    for _ in range(turns):
+        view = quarter_turned(view)
+    return view
 
 
 @dataclass(frozen=True)
@@ -140,27 +171,37 @@ def undistorted(camera: PosedCamera, image: NDArray[np.uint8], depth: NDArray[np
     shrink = min(1.0, LONGEST_SIDE / max(camera.size))
     width, height = (round(side * shrink) for side in camera.size)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else image
-    places, is_inside = through_lens(camera, (height, width))
-    x, y = np.moveaxis(colmap_to_hloc(places * (np.array((width, height)) / camera.size)), -1, 0).astype(np.float32)
+    places, is_inside = through_lens(camera, pinhole_rays(camera, (height, width)))
+    scale = np.array((width, height)) / camera.size
+    x, y = np.moveaxis(colmap_to_hloc(places * scale), -1, 0).astype(np.float32)
     seen = cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen[~is_inside] = 0
-    places, is_inside = through_lens(camera, depth.shape)
+    rays = pinhole_rays(camera, (depth.shape[0], depth.shape[1]))
+    places, is_inside = through_lens(camera, rays)
+    # A wide lens shows rays from beyond its field of view inside the photograph, too, in the place of others.
+    is_own = np.linalg.norm(camera.rays(places).reshape(rays.shape) - rays, axis=-1) * camera.focal_px < 1
     inverse = _inverse_depths(camera, depth, places)
-    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_inside & (inverse > 0))
-    K = np.array([[camera.focal_px * shrink, 0, width / 2], [0, camera.focal_px * shrink, height / 2], [0, 0, 1]])
+    depths = np.divide(1, inverse, out=np.zeros_like(inverse), where=is_inside & is_own & (inverse > 0))
+    focal_x, focal_y = camera.focal_px * scale
+    K = np.array([[focal_x, 0, width / 2], [0, focal_y, height / 2], [0, 0, 1]])
     pose = np.eye(4)
     pose[:3] = np.column_stack((camera.pose.rotation, camera.pose.translation))
     return PosedView(np.asarray(seen, np.uint8), depths, K, pose)
 
 
-def through_lens(camera: PosedCamera, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Where a photograph shows what a pinhole camera of its focal length and size sees in the cells of a (h, w) grid.
+def pinhole_rays(camera: PosedCamera, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """What a pinhole camera of the same focal length and size sees in the cells of a grid, (h, w, 2) at depth 1."""
+    return np.asarray((cell_centres(shape, camera.size) - np.array(camera.size) / 2) / camera.focal_px, np.float64)
+
+
+def through_lens(camera: PosedCamera, rays: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Where a photograph shows points (h, w, 2) at depth 1.
 
     Returns:
         (h, w, 2) COLMAP pixels of the photograph, 0 outside, and (h, w) whether they are inside.
     """
-    rays = (cell_centres(shape, camera.size).reshape(-1, 2) - np.array(camera.size) / 2) / camera.focal_px
-    places = camera.pixels(np.column_stack((rays, np.ones(len(rays))))).reshape(*shape, 2)
+    points = np.concatenate((rays, np.ones((*rays.shape[:2], 1))), axis=-1)
+    places = camera.pixels(points).reshape(rays.shape)
     is_inside = np.asarray(np.logical_and(places > 0, places < camera.size).all(axis=-1))
     return np.where(is_inside[..., None], places, 0), is_inside
 

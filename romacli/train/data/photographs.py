@@ -119,11 +119,11 @@ class PhotographedPairs:
     def _pair(
         self, rng: np.random.Generator, size: int
     ) -> tuple[tuple[TrainingView, TrainingView], tuple[Truth, Truth]]:
-        """Two views, and the warps in both directions; windows are drawn again if they have little in common."""
+        """Two views, and the warps in both directions; windows of partial depth are redrawn if they share little."""
         scene, pairs = self.groups[int(rng.choice(len(self.chances), p=self.chances))]
         numbers = pairs[int(rng.integers(len(pairs)))]
         whole = [scene.view(int(number)) for number in numbers]
-        for _ in range(ATTEMPTS if self.smallest_window < 1 else 1):
+        for _ in range(ATTEMPTS if self.is_partial else 1):
             A, B = (at_size(view, self._window(view, rng), (size, size)) for view in whole)
             forward, backward = (warp_from_depth(*each, is_partial=self.is_partial) for each in ((A, B), (B, A)))
             if min(_share_visible(*truth) for truth in (forward, backward)) > LEAST_VISIBLE:

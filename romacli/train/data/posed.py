@@ -10,6 +10,7 @@ from torch import Tensor
 
 from romacli.geometry.coordinates import colmap_to_hloc
 from romacli.geometry.reprojection import reproject
+from romacli.geometry.turns import turn_image
 from romacli.geometry.warp import cell_centres
 from romacli.matchers.dense import resize
 from romacli.types import Size
@@ -33,6 +34,14 @@ class PosedView:
     depth: NDArray[np.float32]
     K: NDArray[np.float64]
     cam_from_world: NDArray[np.float64]
+
+
+def quarter_turned(view: PosedView) -> PosedView:
+    """Return a view whose image is turned clockwise, by a camera that is rolled accordingly."""
+    roll = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    pixels = np.array([[0, -1, view.image.shape[0]], [1, 0, 0], [0, 0, 1]])
+    K = pixels @ view.K @ roll[:3, :3].T
+    return PosedView(turn_image(view.image, 1), turn_image(view.depth, 1), K, roll @ view.cam_from_world)
 
 
 @dataclass(frozen=True)
