@@ -58,7 +58,7 @@ class MatchOptions:
             "Retry pairs with parts of either photograph enlarged, for large differences in scale: parts are compared "
             "at the coarse stage, and the best is matched. auto: up to a tenth of the pairs, or five, between "
             "photographs that would otherwise fall into separate groups. always: all that are rejected or overlap by "
-            "less than 25 %. A pair that is tried costs up to four others."
+            "less than 35 %. A pair that is tried costs up to four others."
         ),
     ] = Try.auto
     rescue: Annotated[
