@@ -272,7 +272,7 @@ def empty_depth(job: PosedJob) -> None:
         (without_photograph, r"1 of 5 photographs is not in .* as .* was made from them: 3\.png is gone"),
         (changed_photograph, r"1\.png is changed\. Put them back; for copies of the same ones"),
         (without_runs, r"does not say where its photographs are\. Run `romacli match PHOTOGRAPHS -o .*job` with"),
-        (with_photographs_elsewhere, r"does not say where its photographs are: .*photos is gone\. Run"),
+        (with_photographs_elsewhere, r"had its photographs in .*photos, which is gone\. Run"),
         (no_job, r"is no job, and no folder of jobs"),
         (empty_depth, r"None of 10 pairs in 1 scene overlaps more than 0\.1"),
     ],

@@ -80,11 +80,12 @@ class JobScene:
                 f"Run `romacli densify {root} --depth-maps` again."
             )
         if photographs is None or not photographs.is_dir():
-            place = f": {photographs} is gone" if photographs else ""
-            raise InputError(
-                f"{root} does not say where its photographs are{place}. "
-                f"Run `romacli match PHOTOGRAPHS -o {root}` with their folder."
+            fault = (
+                f"had its photographs in {photographs}, which is gone"
+                if photographs
+                else "does not say where its photographs are"
             )
+            raise InputError(f"{root} {fault}. Run `romacli match PHOTOGRAPHS -o {root}` with their folder.")
         faults = unusable(photographs, read_images(layout.images), [camera.name for camera in cameras])
         if faults:
             name = min(faults)
