@@ -34,8 +34,9 @@ _NAMES_SHOWN = 4
 class Placed:
     """A model compared with its input.
 
-    images: of the job; missing: names of those not in the largest model; left_out: names of those that had a place in a
-    model and were left out on purpose.
+    images: of the job; missing: names of those not in the largest model; elsewhere: of those in smaller models;
+    left_out: of those that had a place in a model and were left out on purpose; alone: of those missing that no chain
+    of verified pairs connects with the largest model.
     gps_median_m, gps_extent_m: of `GpsFit`, None without positions. agreement: fraction of warp cells consistent around
     image triplets, None if unknown. weakly_joined: sizes of the groups connected only by pairs with a tenth of the
     usual inliers, empty if all images are well connected. guessed: names of images with a guessed focal length that the
@@ -53,6 +54,8 @@ class Placed:
     guessed: Sequence[str] = ()
     shares_camera: bool = False
     left_out: Collection[str] = ()
+    elsewhere: Collection[str] = ()
+    alone: Collection[str] = ()
 
     @property
     def registered(self) -> int:
@@ -83,22 +86,8 @@ def doubts(placed: Placed) -> list[str]:
 
 def advice(placed: Placed) -> list[str]:
     """Warnings, each with advice."""
-    found = []
     single = "" if placed.shares_camera else ", or --camera-mode single if one camera took them all"
-    if unplaced := [name for name in placed.missing if name not in placed.left_out]:
-        besides = ", besides those left out" if len(unplaced) < len(placed.missing) else ""
-        out = f"{counted_of(len(unplaced), placed.images, 'image', 'is', 'are')} not in the model{besides}: "
-        out += f"{first_few(unplaced, _NAMES_SHOWN)}. "
-        if len(unplaced) > (1 - _FEW_REGISTERED) * placed.images:
-            found.append(
-                out + "The mapper failed on most of them: try --mapper global, or give the true --camera-params"
-                f"{single}. Check the poses of any model that results."
-            )
-        else:
-            found.append(
-                out + "Inspect the pairs of such images; add photographs that connect them or, unless places "
-                "look alike, try --mapper global."
-            )
+    found = _about_missing(placed, single)
     if placed.guessed:
         found.append(
             f"{counted_of(len(placed.guessed), placed.registered, 'placed image', 'has', 'have')} a guessed focal "
@@ -119,6 +108,41 @@ def advice(placed: Placed) -> list[str]:
     return found
 
 
+def _about_missing(placed: Placed, single: str) -> list[str]:
+    """Sentences with advice on images that are not in the largest model: in smaller ones, not matched, not placed."""
+
+    def told(names: Sequence[str], where: str) -> str:
+        count = counted_of(len(names), placed.images, "image", "is", "are")
+        return f"{count} {where}: {first_few(names, _NAMES_SHOWN)}."
+
+    found, out = [], [name for name in placed.missing if name not in placed.left_out]
+    unplaced = [name for name in out if name not in placed.elsewhere]
+    where = "in no model" if placed.elsewhere else "not in the model"
+    where += ", besides those left out" if len(out) < len(placed.missing) else ""
+    if elsewhere := [name for name in out if name in placed.elsewhere]:
+        found.append(
+            f"{told(elsewhere, 'in smaller models')} If all show one place, add photographs that connect its parts."
+        )
+    if alone := [name for name in unplaced if name in placed.alone]:
+        found.append(
+            f"{told(alone, where)} No verified pairs connect them with the largest model: match more pairs, or add "
+            "photographs that connect them."
+        )
+    if joined := [name for name in unplaced if name not in placed.alone]:
+        if len(joined) > (1 - _FEW_REGISTERED) * placed.images:
+            advised = (
+                f"The mapper failed on most of them: try --mapper global, or give the true --camera-params{single}. "
+                "Check the poses of any model that results."
+            )
+        else:
+            advised = (
+                "Inspect the pairs of such images; add photographs that connect them or, unless places look alike, "
+                "try --mapper global."
+            )
+        found.append(f"{told(joined, where)} {advised}")
+    return found
+
+
 def placed_of(
     model: Model,
     names: Sequence[str],
@@ -129,17 +153,21 @@ def placed_of(
     guessed: Sequence[str] = (),
     shares_camera: bool = False,
     left_out: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> Placed:
     """Compare the largest model of a job with its verified pairs.
 
     Args:
         names: of all images, in the order they were taken if they form a sequence.
-        inliers: of the verified pairs.
+        inliers: of the verified pairs; if empty, they are unknown.
+        elsewhere: names of the images of smaller models.
     """
     has_points = bool(len(model.errors))
+    missing = tuple(name for name in names if name not in model.poses)
+    joined = {name for group in connected(inliers) if not model.poses.keys().isdisjoint(group) for name in group}
     return Placed(
         images=len(names),
-        missing=tuple(name for name in names if name not in model.poses),
+        missing=missing,
         mean_reprojection_error=float(model.errors.mean()) if has_points else 0.0,
         gps_median_m=gps.median_m if gps else None,
         gps_extent_m=gps.extent_m if gps else None,
@@ -149,6 +177,8 @@ def placed_of(
         guessed=guessed,
         shares_camera=shares_camera,
         left_out=left_out,
+        elsewhere=elsewhere,
+        alone=[name for name in missing if name not in joined] if inliers else (),
     )
 
 

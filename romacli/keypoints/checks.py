@@ -50,8 +50,8 @@ _MOVING_PX = 10.0
 # Warps of copies overlap nearly everywhere, so all such pairs are checked.
 _COPY_OVERLAP = 0.9
 _NAMES_SHOWN = 3
-# COLMAP's mappers discard further models of fewer images, or of less than half of the images if there are few.
-SMALLEST_MODEL = 10
+# Fewer images that match no others become no model.
+SMALLEST_MODEL = 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def check(
         triangle_agreement=agreement,
         images_without_tracks=alone,
         warnings=(
-            *_about_parts(parts, aggregation.num_matches, len(images)),
+            *_about_parts(parts, aggregation.num_matches),
             *_about_images_alone(alone, len(images)),
             *of_warps,
         ),
@@ -189,20 +189,19 @@ def connected(num_matches: Mapping[Pair, int], *, fewest: int = 1) -> list[tuple
     return [tuple(names[k] for k in part) for part in forest.parts()]
 
 
-def expected_models(sizes: Sequence[int], num_images: int) -> int:
-    """The number of models COLMAP keeps of unconnected groups: the first, and others that are not too small."""
-    least = min(SMALLEST_MODEL, num_images // 2)
-    return max(1, sum(size >= max(2, least) for size in sizes))
+def expected_models(sizes: Sequence[int]) -> int:
+    """The number of models that unconnected groups become: the largest group, and others that are not too small."""
+    return max(1, sum(size >= SMALLEST_MODEL for size in sizes))
 
 
-def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], num_images: int) -> list[str]:
+def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int]) -> list[str]:
     """Unconnected groups, and groups connected by few matches."""
     warnings = []
     if len(parts) > 1:
         groups = ", ".join(f"{len(part)} around {part[0]}" for part in parts[:_NAMES_SHOWN])
         warnings.append(
             f"the images form {len(parts)} groups without matches between them ({groups}). Match more pairs between "
-            f"{parts[0][0]} and {parts[1][0]}; otherwise {_outcome(parts, num_images)}."
+            f"{parts[0][0]} and {parts[1][0]}; otherwise {_outcome(parts)}."
         )
     counts = [count for count in num_matches.values() if count]
     fewest = max(_FEW_MATCHES, _FEW_OF_MEDIAN * float(np.median(counts))) if counts else 0
@@ -218,8 +217,8 @@ def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int], 
     return warnings
 
 
-def _outcome(parts: Sequence[Sequence[str]], num_images: int) -> str:
-    models = expected_models([len(part) for part in parts], num_images)
+def _outcome(parts: Sequence[Sequence[str]]) -> str:
+    models = expected_models([len(part) for part in parts])
     if models > 1:
         return f"expect {models} models"
     return f"expect a model without the {counted(sum(map(len, parts[1:])), 'image')} outside the largest"

@@ -25,7 +25,7 @@ from .initial import InitialPair, apart, initial_pairs, least_angle_deg
 from .options import MapperInput
 from .settings import apply_settings
 from .signals import signals_end_the_process
-from .supply import largest_group
+from .supply import groups_of
 from .thinning import thin, widen
 
 # Maximum initial pairs tried for a model, and models tried until one has most images of its group.
@@ -105,7 +105,8 @@ def map_incrementally(given: MapperInput, output: Path) -> Mapping[int, Any]:
     ranked = initial_pairs(few)
     found: dict[int, Any] = {}
     left = set(names)
-    while len(found) < _MOST_MODELS and (group := largest_group(left, pairs)):
+    while len(found) < _MOST_MODELS and (groups := groups_of(left, pairs)):
+        group = groups[0]
         if found and len(group) < given.options.min_model_size:
             break
         placed.begin(sum(model.num_reg_images() for model in found.values()))

@@ -48,6 +48,7 @@ def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any]
 
     If cameras ran away in the better ones too, the incremental mapper runs again with fixed cameras, and its models
     count if they have no fewer images: two views, for instance, do not determine focal length and distortion.
+    The first run's models of other images are kept besides: the global mapper may have made one of the largest group.
     """
     # Each run names the images that it leaves out apart from those of others.
     runs = {output: replace(given, left_out=set())}
@@ -71,11 +72,23 @@ def _map_until_good(given: MapperInput, output: Path) -> tuple[Mapping[int, Any]
             best = apart
     given.left_out.update(runs[best].left_out)
     if best != output:
+        models[best] = _with_others(models[best], models[output], best)
+        attempts[best] = judge(attempts[best].mapper, models[best], given.database)
         output.rename(output.with_name("given-up"))
         best.rename(output)
     return models[best], tuple(
         replace(attempt, is_kept=folder == best and bool(models[best])) for folder, attempt in attempts.items()
     )
+
+
+def _with_others(models: Mapping[int, Any], others: Mapping[int, Any], folder: Path) -> Mapping[int, Any]:
+    """The models in a folder, and those others, which are written there, that have none of their images."""
+    placed = {image for model in models.values() for image in model.reg_image_ids()}
+    apart = [other for other in others.values() if placed.isdisjoint(other.reg_image_ids())]
+    added = dict(enumerate(apart, max(models) + 1))
+    for number, other in added.items():
+        write_model(other, folder / str(number))
+    return {**models, **added}
 
 
 def _map_globally_and_complete(given: MapperInput, output: Path) -> Mapping[int, Any]:

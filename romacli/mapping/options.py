@@ -12,6 +12,9 @@ from romacli.options import Choice, Option, Panel
 
 from .settings import Setting, parse_setting
 
+# Minimum images of a model if others are not connected with them.
+SMALLEST_GROUP = 3
+
 
 class MapperName(Choice):
     auto = "auto"
@@ -48,7 +51,7 @@ class MapperOptions:
             negatable=True,
         ),
     ] = None
-    # COLMAP discards smaller models, but never requires more than half of the images.
+    # Smaller models are discarded, unless images fall into groups that no pair connects.
     min_model_size: int = 10
     known_poses: Annotated[
         Path | None,

@@ -30,15 +30,13 @@ from .evidence import Attempt, find_at_odds, judge
 from .georeference import GEOREFERENCE
 from .incremental import extend, leave_out_unsupported, write_model
 from .mappers import run_mapper
-from .options import Content, MapperInput, MapperName, MapperOptions
+from .options import SMALLEST_GROUP, Content, MapperInput, MapperName, MapperOptions
 from .standpoint import is_from_one_place
 from .supply import measure_supply, what_lacks
 
 _SAME_PX = 0.01
 # Images with a smaller share of the median number of points leave the model: hardly anything supports their poses.
 _LEAST_OF_USUAL = 0.04
-# Minimum images of a model if pairs are excluded, and thereby groups of images separated.
-_SMALLEST_APART = 3
 COLMAP_FILES = {
     f"{name}.{kind}" for name in ("cameras", "images", "points3D", "rigs", "frames") for kind in ("bin", "txt")
 }
@@ -101,8 +99,8 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        without: pairs of names excluded from mapping. Groups that only they connect become separate models if they
-            have at least three images.
+        without: pairs of names excluded from mapping. Groups that no other pair connects become separate models if
+            they have at least three images.
         progress: called with the number of newly placed images, each counted once, by the incremental mapper only.
 
     Raises:
@@ -128,7 +126,7 @@ def reconstruct(
         _copy_database(database, copy)
         if without:
             _drop(copy, without)
-            options = _for_parts(options)
+        options = _for_groups(options, measure_supply(copy).groups, is_reduced=bool(without))
         output.mkdir()
         given = MapperInput(copy, image_root, options, content, progress)
         found, attempts, left_out, disputed = _map(given, output, in_parts=bool(without))
@@ -351,11 +349,17 @@ def _drop(database: Path, pairs: Collection[Pair]) -> None:
         )
 
 
-def _for_parts(options: MapperOptions) -> MapperOptions:
-    """Options for possibly unconnected groups: small models count, and the global mapper, which makes one model of
-    barely connected groups, runs only on request."""
-    mapper = MapperName.incremental if options.mapper == MapperName.auto else options.mapper
-    return replace(options, min_model_size=min(options.min_model_size, _SMALLEST_APART), mapper=mapper)
+def _for_groups(options: MapperOptions, groups: Sequence[int], *, is_reduced: bool) -> MapperOptions:
+    """Options for groups of these sizes, without the pairs that connected them if `is_reduced`.
+
+    Small models count where there are several groups. After a reduction the global mapper, which makes one model of
+    barely connected groups, runs only on request.
+    """
+    if is_reduced and options.mapper == MapperName.auto:
+        options = replace(options, mapper=MapperName.incremental)
+    if is_reduced or sum(size >= SMALLEST_GROUP for size in groups) > 1:
+        options = replace(options, min_model_size=min(options.min_model_size, SMALLEST_GROUP))
+    return options
 
 
 def _rank(model: Any) -> tuple[int, int]:

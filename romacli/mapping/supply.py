@@ -26,8 +26,8 @@ class Supply:
     """Counts at every stage.
 
     matches, inliers: median over the pairs that have any. verified: pairs whose matches one motion explains.
-    connected: images of the largest group connected by verified pairs. shared: share of the verified keypoints that are
-    matched in two pairs or more, so at least three images see them.
+    groups: sizes of the groups of images connected by verified pairs, largest first, without single images. shared:
+    share of the verified keypoints that are matched in two pairs or more, so at least three images see them.
     """
 
     images: int
@@ -35,8 +35,13 @@ class Supply:
     matches: float
     verified: int
     inliers: float
-    connected: int
+    groups: tuple[int, ...]
     shared: float
+
+    @property
+    def connected(self) -> int:
+        """The images of the largest group."""
+        return max(self.groups, default=0)
 
 
 def measure_supply(database: Path) -> Supply:
@@ -60,7 +65,7 @@ def measure_supply(database: Path) -> Supply:
         matches=_median(matches),
         verified=len(inliers),
         inliers=_median(inliers),
-        connected=len(largest_group(images, np.array(pairs).reshape(-1, 2))),
+        groups=tuple(map(len, groups_of(images, np.array(pairs).reshape(-1, 2)))),
         shared=_shared(degrees.values()),
     )
 
@@ -115,13 +120,9 @@ def _shared(degrees: Iterable[list[np.ndarray]]) -> float:
     return float(np.mean(seen > 1)) if len(seen) else 0.0
 
 
-def largest_group(images: Collection[int], pairs: np.ndarray) -> list[int]:
-    """The images of the largest group connected by pairs; empty if no two are connected."""
+def groups_of(images: Collection[int], pairs: np.ndarray) -> list[list[int]]:
+    """The groups of images connected by pairs, largest first, without single images."""
     numbers = np.array(sorted(images))
-    inside = pairs[np.isin(pairs, numbers).all(axis=1)]
-    if not len(inside):
-        return []
     forest = Forest(len(numbers))
-    forest.join(*np.searchsorted(numbers, inside).T)
-    found: list[int] = numbers[list(forest.parts()[0])].tolist()
-    return found
+    forest.join(*np.searchsorted(numbers, pairs[np.isin(pairs, numbers).all(axis=1)]).T)
+    return [numbers[list(part)].tolist() for part in forest.parts() if len(part) > 1]

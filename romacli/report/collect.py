@@ -22,6 +22,7 @@ from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
 from romacli.job.outputs.model import (
     database_of_job,
     guessed_images,
+    images_elsewhere,
     imported,
     mapper_messages,
     model_warnings,
@@ -39,6 +40,7 @@ from romacli.show.folder import JobFolder
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
+from romacli.store.layout import Layout
 from romacli.types import Pair, Uncertainty, canonical
 from romacli.words import counted, counted_of
 
@@ -78,6 +80,18 @@ def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[],
         return instead
 
 
+def _read_models(layout: Layout, missing: list[str]) -> tuple[Model | None, list[str]]:
+    """The largest model, and the names of the images in others; reasons for missing ones are added to `missing`."""
+    model = _read_if_there(
+        missing,
+        (layout.sparse,),
+        lambda: read_model(layout.sparse / "0"),
+        None,
+        without="There is no model: run `romacli reconstruct`",
+    )
+    return model, _read_if_there(missing, (), lambda: images_elsewhere(layout), [], without="")
+
+
 def _undone(pairs: Sequence[PairRow]) -> list[str]:
     undone = sum(pair.state == "not done" for pair in pairs)
     of_all = counted_of(undone, len(pairs), "pair", "is", "are")
@@ -91,7 +105,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         StoreError: the journal cannot be read at all.
     """
     missing: list[str] = []
-    layout, largest, database = job.layout, job.layout.sparse / "0", database_of_job(job.layout)
+    layout, database = job.layout, database_of_job(job.layout)
     shared = _read_if_there(
         missing,
         (layout.features, layout.matches),
@@ -106,13 +120,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         None,
         without="No pair is verified: run `romacli colmap-import` or `romacli reconstruct`",
     )
-    model = _read_if_there(
-        missing,
-        (layout.sparse,),
-        lambda: read_model(largest),
-        None,
-        without="There is no model: run `romacli reconstruct`",
-    )
+    model, elsewhere = _read_models(layout, missing)
     focal = focal_lengths(layout, database, model) if model and inliers is not None else ()
     gps = read_gps(database) if inliers is not None else {}
     fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps) if model else None
@@ -140,7 +148,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
-        placed=_placed(job, model, names, inliers, fit, database) if model else None,
+        placed=_placed(job, model, names, inliers, fit, database, elsewhere) if model else None,
         outdated=late,
     )
     return summary, model
@@ -273,6 +281,7 @@ def _placed(
     inliers: Mapping[Pair, int] | None,
     fit: GpsFit | None,
     database: Path,
+    elsewhere: Sequence[str],
 ) -> Placed:
     return placed_of(
         model,
@@ -283,6 +292,7 @@ def _placed(
         guessed=() if inliers is None else guessed_images(job.layout, database, model),
         shares_camera=inliers is not None and shares_camera(database),
         left_out=left_out_of(job.layout),
+        elsewhere=elsewhere,
     )
 
 

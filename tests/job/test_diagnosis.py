@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from romacli.job.diagnosis import Placed, advice, doubts, jumps_along, weak_groups
+from romacli.colmap.poses import Pose
+from romacli.colmap.reading import Model
+from romacli.job.diagnosis import Placed, advice, doubts, jumps_along, placed_of, weak_groups
 
 NAMES = [f"{index:02}.jpg" for index in range(20)]
 WALK = {(a, b): 500 for a, b in zip(NAMES, NAMES[1:], strict=False)}
@@ -39,6 +41,21 @@ def test_images_left_out_on_purpose_are_not_told_to_be_placed_by_another_mapper(
     assert "1 of 20 images is not in the model, besides those left out: 16.jpg." in sentence
     (sentence,) = advice(Placed(20, tuple(NAMES[2:]), 0.5, left_out=NAMES[3:]))
     assert "failed on most" not in sentence
+
+
+def test_images_of_smaller_models_and_images_that_match_none_have_their_own_cure() -> None:
+    poses = {name: Pose(np.eye(3), np.zeros(3)) for name in NAMES[:6]}
+    model = Model(*[np.zeros(0)] * 4, poses, {}, {})
+    elsewhere, inliers = NAMES[6:12], {pair: count for pair, count in WALK.items() if pair[1] not in NAMES[6::6]}
+    in_smaller, alone = advice(placed_of(model, NAMES, inliers, elsewhere=elsewhere))
+    assert in_smaller.startswith("6 of 20 images are in smaller models: 06.jpg")
+    assert alone.startswith("8 of 20 images are in no model: 12.jpg")
+    assert "No verified pairs connect them" in alone
+    assert "match more pairs" in alone
+    assert "--mapper global" not in alone
+    (joined,) = advice(placed_of(model, NAMES, WALK))
+    assert joined.startswith("14 of 20 images are not in the model: 06.jpg")
+    assert "failed on most" in joined
 
 
 def test_guessed_focal_lengths_are_told_with_their_images() -> None:

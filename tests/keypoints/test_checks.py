@@ -23,7 +23,7 @@ from romacli.keypoints.checks import (
 )
 from romacli.keypoints.graph import PairGraph
 from romacli.keypoints.options import AggregateOptions
-from romacli.mapping.options import MapperOptions
+from romacli.mapping.options import SMALLEST_GROUP
 from romacli.types import CompactWarp, Keypoints, Matches, Pair
 
 OPTIONS = AggregateOptions(spacing=28.0, max_keypoints=1500, refinements=1)
@@ -123,12 +123,11 @@ def test_groups_that_nothing_joins_are_told_with_the_pairs_to_add() -> None:
 
 
 def test_models_are_expected_only_of_groups_that_the_mapper_would_keep() -> None:
-    assert MapperOptions().min_model_size == SMALLEST_MODEL
-    assert expected_models([17, 12], 29) == 2
-    assert expected_models([17, 9, 2], 28) == 1
-    assert expected_models([3, 3], 6) == 2
-    assert expected_models([5, 2], 7) == 1
-    assert expected_models([2], 30) == 1
+    assert SMALLEST_GROUP == SMALLEST_MODEL
+    assert expected_models([17, 12]) == 2
+    assert expected_models([17, 9, 3, 2]) == 3
+    assert expected_models([5, 2]) == 1
+    assert expected_models([2]) == 1
 
 
 def test_the_weak_link_of_a_chain_is_named() -> None:

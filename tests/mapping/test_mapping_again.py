@@ -30,6 +30,15 @@ def rows_of(database):
         return dict(connection.execute("SELECT pair_id, rows FROM two_view_geometries"))
 
 
+def together(scenes):
+    """Several scenes that no pair connects, as one."""
+    poses, keypoints, matches = (
+        {key: value for scene in scenes for key, value in getattr(scene, told).items()}
+        for told in ("poses", "keypoints", "matches")
+    )
+    return Scene(poses, keypoints, matches)
+
+
 def without_last_images(kept):
     """The incremental mapper, without the pairs of images after the first `kept`."""
 
@@ -56,6 +65,17 @@ def test_images_left_out_call_the_global_mapper_whose_better_model_is_kept(tmp_p
     assert sum(counts) <= 8
     assert [one.name for one in (tmp_path / "sparse").iterdir()] == ["0"]
     assert load_pycolmap().Reconstruction(tmp_path / "sparse" / "0").num_reg_images() == 8
+
+
+def test_models_of_other_groups_stay_where_the_global_mapper_replaces_the_largest(tmp_path, monkeypatch):
+    parts = make_scene([f"few/{n}.jpg" for n in range(3)]), make_scene([f"most/{n}.jpg" for n in range(8)], seed=1)
+    together(parts).write(tmp_path / "a.db")
+    monkeypatch.setattr("romacli.mapping.mappers.map_incrementally", without_last_images(7))
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", ONE_THREAD)
+    assert (summary.registered, summary.others) == (8, (3,))
+    assert summary.attempts[1] == "global: 8 of 11 images and 1 smaller model, kept"
+    for number, part in enumerate(reversed(parts)):
+        assert read_poses(tmp_path / "sparse" / str(number)).keys() == set(part.names)
 
 
 def test_the_first_model_stays_where_the_second_is_no_better(tmp_path, monkeypatch):
@@ -103,13 +123,9 @@ def test_a_group_that_gives_no_model_leaves_the_others_theirs(tmp_path):
     rng = np.random.default_rng(0)
     for name, xy in parts[1].keypoints.items():
         parts[1].keypoints[name] = rng.uniform(0, 480, xy.shape).astype(np.float32)
-    poses, keypoints, matches = (
-        {key: value for part in parts for key, value in getattr(part, told).items()}
-        for told in ("poses", "keypoints", "matches")
-    )
     verify = VerifyOptions(min_inlier_ratio=0.0, min_inliers=8, max_error_px=3, num_threads=1)
-    Scene(poses, keypoints, matches).write(tmp_path / "a.db", verify=verify)
-    options = replace(ONE_THREAD, mapper=MapperName.incremental, min_model_size=3)
+    together(parts).write(tmp_path / "a.db", verify=verify)
+    options = replace(ONE_THREAD, mapper=MapperName.incremental)
     assert reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options).models == 2
     assert read_poses(tmp_path / "sparse" / "1").keys() == set(parts[2].names)
 

@@ -155,8 +155,7 @@ def test_the_largest_of_several_models_is_number_0(tmp_path, mapper):
         matches=(small.matches | large.matches).items(),
         verify=VerifyOptions(num_threads=1),
     )
-    options = MapperOptions(mapper, min_model_size=3, **FIXED)
-    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", options)
+    summary = reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse", MapperOptions(mapper, **FIXED))
     assert (summary.models, summary.registered, summary.images) == (2, 6, 10)
     assert sorted(one.name for one in (tmp_path / "sparse").iterdir()) == ["0", "1"]
     assert set(read_poses(tmp_path / "sparse" / "0")) == set(large.names)

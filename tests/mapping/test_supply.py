@@ -11,7 +11,7 @@ from romacli.colmap.options import VerifyOptions
 from romacli.mapping.supply import Supply, measure_supply, what_lacks
 from romacli.words import counted
 
-PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, connected=10, shared=0.6)
+PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, groups=(10,), shared=0.6)
 
 
 def changed(**values) -> Supply:
@@ -21,10 +21,10 @@ def changed(**values) -> Supply:
 @pytest.mark.parametrize(
     ("supply", "stage", "remedy"),
     [
-        (changed(pairs=0, matches=0, verified=0, inliers=0, connected=0, shared=0), "Too few pairs", "more pairs"),
+        (changed(pairs=0, matches=0, verified=0, inliers=0, groups=(), shared=0), "Too few pairs", "more pairs"),
         (changed(pairs=8), "Too few pairs", "more pairs"),
-        (changed(matches=20, verified=0, inliers=0, connected=0, shared=0), "The pairs that match", "--min-certainty"),
-        (changed(verified=1, connected=2, shared=0), "No rigid motion", "--camera-params"),
+        (changed(matches=20, verified=0, inliers=0, groups=(), shared=0), "The pairs that match", "--min-certainty"),
+        (changed(verified=1, groups=(2,), shared=0), "No rigid motion", "--camera-params"),
         (changed(shared=0.02), "Hardly a point", "--method tracks"),
         (PLENTY, "The photographs may", "init_min_tri_angle"),
         (changed(inliers=60), "The photographs may", "init_min_num_inliers"),
@@ -61,4 +61,4 @@ def test_an_empty_database_has_nothing(tmp_path):
     write_database(
         tmp_path / "a.db", cameras=[], camera_of={}, keypoints={}, matches=[], verify=VerifyOptions(num_threads=1)
     )
-    assert measure_supply(tmp_path / "a.db") == Supply(0, 0, 0.0, 0, 0.0, 0, 0.0)
+    assert measure_supply(tmp_path / "a.db") == Supply(0, 0, 0.0, 0, 0.0, (), 0.0)

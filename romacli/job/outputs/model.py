@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from romacli.colmap.numbers import read_numbers
-from romacli.colmap.poses import load_model
+from romacli.colmap.poses import load_model, read_poses
 from romacli.colmap.reading import Model, read_focal_lengths, read_inliers, read_model, rows_digest
 from romacli.disk import put_back
 from romacli.errors import InputError, NothingFoundError
@@ -167,8 +167,18 @@ def advice_on(
         guessed=guessed_images(layout, database, model),
         shares_camera=shares_camera(database),
         left_out=left_out,
+        elsewhere=images_elsewhere(layout),
     )
     return advice(placed)
+
+
+def images_elsewhere(layout: Layout) -> list[str]:
+    """The names of the images in a job's smaller models.
+
+    Raises:
+        InputError: a model is damaged.
+    """
+    return [name for folder in model_folders(layout.sparse)[1:] for name in read_poses(folder)]
 
 
 def guessed_images(layout: Layout, database: Path, model: Model) -> tuple[str, ...]:
