@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from romacli.errors import BusyError
+from romacli.errors import BusyError, InputError, StoreError
 
 # COLMAP: pair_id = 2147483647 * smaller image_id + larger image_id.
 PAIR_BASE = 2147483647
@@ -26,6 +27,27 @@ def open_readonly(path: Path) -> sqlite3.Connection:
     is_in_use = _beside(path, "-wal").exists()
     flags = "mode=ro" if is_in_use else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.resolve().as_uri()}?{flags}", uri=True)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A COLMAP database open for reading, with SQLite's errors as sentences.
+
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is no COLMAP database, or damaged.
+        BusyError: as from `open_readonly`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Make it with `romacli colmap-import`, or give another.")
+    try:
+        with closing(open_readonly(path)) as connection:
+            yield connection
+    except (sqlite3.Error, KeyError) as error:
+        raise StoreError(
+            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`, or give "
+            "another."
+        ) from error
 
 
 def require_closed(path: Path) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from romacli.errors import InputError, StoreError
+from romacli.errors import StoreError
 from romacli.types import Pair, Size, canonical
 
-from .access import images_of, open_readonly
+from .access import images_of, reading
 from .binding import load_pycolmap
 from .poses import UNREADABLE, Pose, load_model, open_model, posed_images
 
@@ -79,24 +78,20 @@ def rows_digest(path: Path) -> str:
     """The sha256 of all rows of a database: programs that merely open one rewrite bytes of its file.
 
     Raises:
-        InputError: it is no database.
+        InputError: there is no such file.
+        StoreError: it is no database.
     """
-    try:
-        with closing(open_readonly(path)) as connection:
-            found = hashlib.sha256()
-            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-            for (table,) in connection.execute(tables).fetchall():
-                for row in connection.execute(f'SELECT * FROM "{table}"'):
-                    sizes = [len(value) if isinstance(value, bytes) else value for value in row]
-                    found.update(repr((table, sizes)).encode())
-                    for value in row:
-                        if isinstance(value, bytes):
-                            found.update(value)
-            return found.hexdigest()
-    except sqlite3.Error as error:
-        raise InputError(
-            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
-        ) from error
+    with reading(path) as connection:
+        found = hashlib.sha256()
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+        for (table,) in connection.execute(tables).fetchall():
+            for row in connection.execute(f'SELECT * FROM "{table}"'):
+                sizes = [len(value) if isinstance(value, bytes) else value for value in row]
+                found.update(repr((table, sizes)).encode())
+                for value in row:
+                    if isinstance(value, bytes):
+                        found.update(value)
+        return found.hexdigest()
 
 
 def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
@@ -108,7 +103,7 @@ def read_focal_lengths(path: Path) -> dict[int, tuple[float, bool]]:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
     """
-    with _reading(path) as connection:
+    with reading(path) as connection:
         rows = connection.execute("SELECT camera_id, model, params, prior_focal_length FROM cameras").fetchall()
     pycolmap = load_pycolmap()
 
@@ -128,7 +123,7 @@ def read_keypoints(path: Path) -> dict[str, np.ndarray]:
         StoreError: it is no COLMAP database.
     """
     query = "SELECT name, rows, cols, data FROM keypoints JOIN images USING (image_id)"
-    with _reading(path) as connection:
+    with reading(path) as connection:
         return {
             name: np.frombuffer(data or b"", np.float32).reshape(rows, cols)[:, :2]
             for name, rows, cols, data in connection.execute(query)
@@ -154,7 +149,7 @@ def read_inliers(path: Path) -> dict[Pair, int]:
         InputError: there is no such file.
         StoreError: it is no COLMAP database.
     """
-    with _reading(path) as connection:
+    with reading(path) as connection:
         names = dict(connection.execute("SELECT image_id, name FROM images"))
         rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
         found = [(images_of(pair_id), count) for pair_id, count in rows]
@@ -179,17 +174,3 @@ def pair_inliers(database: sqlite3.Connection, pair_id: int) -> np.ndarray:
     query = "SELECT rows, data FROM two_view_geometries WHERE pair_id = ?"
     rows, data = database.execute(query, (pair_id,)).fetchone()
     return np.frombuffer(data, np.uint32).reshape(rows, 2)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database open for reading, with errors as sentences."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing. Make it with `romacli colmap-import`.")
-    try:
-        with closing(open_readonly(path)) as connection:
-            yield connection
-    except (sqlite3.Error, KeyError) as error:
-        raise StoreError(
-            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
-        ) from error

@@ -114,7 +114,7 @@ def _database(layout: Layout, path: Path, late: Mapping[str, str], command: str)
     try:
         with suppress(BusyError):
             read_content(path)
-    except InputError:
+    except (InputError, StoreError):
         return Stage("database", DAMAGED, path.name, _repair(layout))
     name = noted_path(layout, path)
     return Stage("database", OUTDATED if name in late else DONE, late.get(name, "verified matches"), command)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from romacli.colmap.access import open_readonly
+from romacli.colmap.access import reading
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.poses import Similarity, align_similarity, load_model, read_poses
 from romacli.disk import move_in, scratch_folder
-from romacli.errors import NothingFoundError, StoreError
+from romacli.errors import NothingFoundError
 from romacli.geometry.globe import Position, east_north_up, position_fault
 
 GEOREFERENCE = "georeference.json"
@@ -97,19 +95,15 @@ def read_gps(database: Path) -> dict[str, Position]:
     """The plausible GPS positions among a database's pose priors, by image name.
 
     Raises:
+        InputError: there is no such file.
         StoreError: it is not a COLMAP database.
     """
-    try:
-        with closing(open_readonly(database)) as connection:
-            rows = connection.execute(
-                "SELECT name, position FROM pose_priors JOIN images ON image_id = corr_data_id "
-                "WHERE corr_sensor_type = 0 AND coordinate_system = ?",
-                (_WGS84,),
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"{database} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`."
-        ) from error
+    with reading(database) as connection:
+        rows = connection.execute(
+            "SELECT name, position FROM pose_priors JOIN images ON image_id = corr_data_id "
+            "WHERE corr_sensor_type = 0 AND coordinate_system = ?",
+            (_WGS84,),
+        ).fetchall()
     found = {name: np.frombuffer(position, np.float64).tolist() for name, position in rows}
     return {name: tuple(place) for name, place in found.items() if position_fault(*place) is None}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.access import PAIR_BASE, open_readonly
+from romacli.colmap.access import PAIR_BASE, open_readonly, reading
 from romacli.colmap.numbers import read_numbers, take_cameras_of
 from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_keypoints
@@ -285,25 +285,18 @@ def read_content(database: Path) -> Content:
     """Count the contents of a database that matter to a mapper.
 
     Raises:
-        InputError: there is none, or it is not a COLMAP database.
+        InputError: there is none.
+        StoreError: it is not a COLMAP database.
     """
-    if not database.is_file():
-        raise InputError(f"{database} is missing. Make it with romacli colmap-import.")
-    try:
-        with closing(open_readonly(database)) as connection:
-            counts = [
-                int(connection.execute(sql).fetchone()[0])
-                for sql in (
-                    "SELECT count(*) FROM images",
-                    "SELECT count(*) FROM cameras WHERE prior_focal_length = 0",
-                    "SELECT count(*) FROM two_view_geometries WHERE rows > 0",
-                    "SELECT count(*) FROM two_view_geometries WHERE rows > 0 AND F IS NULL",
-                    f"SELECT count(*) FROM two_view_geometries WHERE rows > 0 AND config IN {MAPPED_CONFIGS}",
-                )
-            ]
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{database} cannot be read as a COLMAP database: {error}.") from error
-    return Content(*counts)
+    counts = (
+        "SELECT count(*) FROM images",
+        "SELECT count(*) FROM cameras WHERE prior_focal_length = 0",
+        "SELECT count(*) FROM two_view_geometries WHERE rows > 0",
+        "SELECT count(*) FROM two_view_geometries WHERE rows > 0 AND F IS NULL",
+        f"SELECT count(*) FROM two_view_geometries WHERE rows > 0 AND config IN {MAPPED_CONFIGS}",
+    )
+    with reading(database) as connection:
+        return Content(*(int(connection.execute(sql).fetchone()[0]) for sql in counts))
 
 
 def _check_pairs(database: Path, content: Content) -> None:

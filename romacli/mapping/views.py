@@ -5,15 +5,13 @@ Databases are read with sqlite3, because pycolmap migrates every database it ope
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from romacli.colmap.access import images_of, open_readonly
+from romacli.colmap.access import images_of, reading
 from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.types import Pair
@@ -78,24 +76,18 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
 
     Raises:
         InputError: there is no such database, or it contains no pairs.
+        StoreError: it is no COLMAP database.
     """
-    if not database.is_file():
-        raise InputError(f"{database} is not a file. Give a COLMAP database.")
-    try:
-        with closing(open_readonly(database)) as connection:
-            names = dict(connection.execute("SELECT image_id, name FROM images"))
-            verified = "SELECT pair_id FROM two_view_geometries WHERE rows >= ? ORDER BY pair_id"
-            rows = connection.execute(verified, (max(1, min_inliers),)).fetchall()
-            if not rows and not connection.execute("SELECT 1 FROM two_view_geometries WHERE rows > 0").fetchone():
-                rows = connection.execute("SELECT pair_id FROM matches WHERE rows > 0 ORDER BY pair_id").fetchall()
-            pairs = [images_of(pair_id) for (pair_id,) in rows]
-            if not pairs:
-                raise InputError(
-                    f"{database} contains no pair with {min_inliers} inliers. Lower --min-inliers, or match."
-                )
-            return [(names[first], names[second]) for first, second in pairs]
-    except (sqlite3.DatabaseError, KeyError) as error:
-        raise InputError(f"{database} cannot be read as a COLMAP database: {error}. Give another.") from error
+    with reading(database) as connection:
+        names = dict(connection.execute("SELECT image_id, name FROM images"))
+        verified = "SELECT pair_id FROM two_view_geometries WHERE rows >= ? ORDER BY pair_id"
+        rows = connection.execute(verified, (max(1, min_inliers),)).fetchall()
+        if not rows and not connection.execute("SELECT 1 FROM two_view_geometries WHERE rows > 0").fetchone():
+            rows = connection.execute("SELECT pair_id FROM matches WHERE rows > 0 ORDER BY pair_id").fetchall()
+        pairs = [images_of(pair_id) for (pair_id,) in rows]
+        if not pairs:
+            raise InputError(f"{database} contains no pair with {min_inliers} inliers. Lower --min-inliers, or match.")
+        return [(names[first], names[second]) for first, second in pairs]
 
 
 def edges_of(camera: Any) -> tuple[float, float, float, float]:

@@ -271,7 +271,7 @@ def test_a_missing_database_is_missing(tmp_path):
 
 def test_a_file_that_is_no_database_is_none(tmp_path):
     (tmp_path / "a.db").write_bytes(b"text" * 1000)
-    with pytest.raises(InputError, match="cannot be read as a COLMAP database"):
+    with pytest.raises(StoreError, match="cannot be read as a COLMAP database"):
         reconstruct(tmp_path / "a.db", tmp_path, tmp_path / "sparse")
 
 

@@ -15,7 +15,7 @@ from support.small_scene import make_scene
 from support.told import Told
 
 from romacli.colmap.options import VerifyOptions
-from romacli.errors import InputError, UsageError
+from romacli.errors import InputError, StoreError, UsageError
 from romacli.images.listing import list_images
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
@@ -166,7 +166,7 @@ def test_photographs_without_a_pose_are_counted(scene, tmp_path):
         (PosesOptions(), UsageError, "--reference-model DIR"),
         (PosesOptions(reference_model=Path("nowhere")), InputError, "nowhere contains no COLMAP model"),
         (DatabaseOptions(), UsageError, "--reference-database FILE"),
-        (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db is not a file"),
+        (DatabaseOptions(reference_database=Path("no.db")), InputError, "no.db is missing"),
         (LookAlikeOptions(num_matched=9), UsageError, "--num-matched is 9, but .* only 1"),
         (SpatialOptions(cartesian=True), UsageError, "--positions FILE"),
     ],
@@ -183,5 +183,5 @@ def test_a_database_of_another_kind_is_refused(tmp_path):
         write_photograph(tmp_path / "photos" / name)
     (tmp_path / "text.db").write_text("no database")
     options = DatabaseOptions(reference_database=tmp_path / "text.db")
-    with pytest.raises(InputError, match="text.db cannot be read as a COLMAP database"):
+    with pytest.raises(StoreError, match="text.db cannot be read as a COLMAP database"):
         pairs_in(tmp_path / "photos", options)
