@@ -18,7 +18,10 @@ from romacli.types import Size
 
 @dataclass(frozen=True)
 class PosedCamera:
-    """A registered image of a model: name, image id, cam_from_world, (width, height) and mean focal length in px."""
+    """A registered image of a model: name, image id, cam_from_world, (width, height) and mean focal length in px.
+
+    The focal length of a spherical panorama is its px per radian.
+    """
 
     name: str
     number: int
@@ -26,6 +29,10 @@ class PosedCamera:
     size: Size
     focal_px: float
     camera: Any  # pycolmap.Camera
+
+    @property
+    def is_spherical(self) -> bool:
+        return "EQUIRECTANGULAR" in self.camera.model.name
 
     def rays(self, points: np.ndarray) -> np.ndarray:
         """The rays of COLMAP pixels (n, 2) as points (n, 2) at depth 1; NaN where there is none."""
@@ -56,8 +63,8 @@ def read_cameras(model_folder: Path) -> list[PosedCamera]:
     found = []
     for image, pose in posed_images(model):
         camera = model.cameras[image.camera_id]
-        size = (camera.width, camera.height)
-        found.append(PosedCamera(image.name, image.image_id, pose, size, camera.mean_focal_length(), camera))
+        size, focal_px = (camera.width, camera.height), camera.mean_focal_length() or camera.width / (2 * np.pi)
+        found.append(PosedCamera(image.name, image.image_id, pose, size, focal_px, camera))
     return sorted(found, key=lambda camera: camera.number)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
 from romacli.job.outputs.outdated import outdated
+from romacli.mapping.cameras import read_cameras
 from romacli.store.ply import read_ply
 
 POINT = np.dtype([("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
@@ -93,6 +94,16 @@ def test_depth_maps_are_depths(job: PosedJob) -> None:
     middle = depths.reshape(GRID)[GRID[0] // 2, GRID[1] // 2]
     assert middle == pytest.approx(np.linalg.norm(job.poses["2.png"].centre), rel=0.02)
     assert len(list(job.layout.depth_maps.glob("*.bin"))) == 5
+
+
+@pytest.mark.parametrize("model", ["EQUIRECTANGULAR 640 320 640 320", "SIMPLE_PINHOLE 640 480 500 320 240"])
+def test_a_pixel_at_the_centre_is_a_ray_of_a_focal_length(tmp_path: Path, model: str) -> None:
+    folder = posed_job(tmp_path).layout.sparse / "0"
+    (folder / "cameras.txt").write_text(f"1 {model}\n")
+    camera = read_cameras(folder)[0]
+    assert camera.is_spherical == ("EQUI" in model)
+    centre = np.array(camera.size) / 2
+    assert camera.rays(centre + [[1, 0], [0, 1]]) == pytest.approx(np.eye(2) / camera.focal_px, rel=1e-3)
 
 
 def test_photographs_that_are_gone_leave_points_grey_and_are_named(job: PosedJob, tmp_path: Path) -> None:

@@ -307,7 +307,10 @@ def test_photographs_are_turned_upright_with_their_geometry(job: PosedJob, orien
 
 def test_panoramas_and_images_without_a_depth_map_are_left_out(job: PosedJob, monkeypatch) -> None:
     def cameras(folder: Path):
-        return [replace(each, focal_px=0.0) if each.name == "1.png" else each for each in read_cameras(folder)]
+        found = read_cameras(folder)
+        width, height = found[0].size
+        sphere = pycolmap.Camera(model="EQUIRECTANGULAR", width=width, height=height, params=[width, height])
+        return [replace(each, camera=sphere) if each.name == "1.png" else each for each in found]
 
     monkeypatch.setattr(jobs, "read_cameras", cameras)
     job.layout.depth_map("3.png").unlink()

@@ -67,7 +67,7 @@ class JobScene:
         """
         layout = Layout(root)
         model, photographs = model_of(layout), photographs_of(layout)
-        posed = [camera for camera in read_cameras(model) if camera.focal_px]  # panoramas have none
+        posed = [camera for camera in read_cameras(model) if not camera.is_spherical]
         cameras = [camera for camera in posed if layout.depth_map(camera.name).exists()]
         if len(cameras) < 2:
             raise InputError(
