@@ -6,7 +6,6 @@ Handles only roff and the command tree; commands are documented where they are d
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,4 +190,4 @@ def _roff(text: str) -> str:
 
 
 if __name__ == "__main__":
-    write_pages(Path(sys.argv[1]))
+    typer.run(write_pages)

@@ -278,7 +278,7 @@ def _settings(summary: Summary) -> str:
     timings = [(stage, _duration(values["seconds"]) + _counted(values)) for stage, values in summary.timings.items()]
     unfinished = sum(not run.finished for run in summary.runs)
     if unfinished:
-        timings.append(("stopped before their end", counted(unfinished, "run")))
+        timings.append(("stopped early, or under way", counted(unfinished, "run")))
     made = {key: value for key, value in summary.keypoint_options.items() if value is not None}
     cameras = [
         (camera.model, f"{counted(camera.cameras, 'camera')} of {counted(camera.images, 'image')}")
