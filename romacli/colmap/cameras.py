@@ -21,7 +21,7 @@ from .rigs import RigCamera
 # COLMAP's guess if nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
 # COLMAP's camera model of full spheres, and how far width / height may be from 2 after rounding and stitching.
-_PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
+PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
 # Focal lengths of one lens differ by less than this factor in EXIF data, by rounding and focus breathing.
 _SAME_FOCAL = 1.05
 
@@ -87,7 +87,7 @@ def shared_untold(
     images: Sequence[ImageInfo], camera_of: Mapping[str, int], options: CameraOptions
 ) -> list[list[ImageInfo]]:
     """The photographs, by camera, that share one only because of their size."""
-    if options.mode != "auto" or options.params is not None:
+    if options.mode != "auto" or options.params is not None or options.model == PANORAMA:
         return []
     return [group for group in _sharing(images, camera_of) if not any(map(_told, group))]
 
@@ -113,7 +113,7 @@ def panorama_doubts(
     ordinary = [
         image
         for image in sorted(images, key=lambda image: image.name)
-        if cameras[camera_of[image.name]].model == _PANORAMA
+        if cameras[camera_of[image.name]].model == PANORAMA
         and (image.focal_length_px or abs(image.size[0] / image.size[1] - 2) > _PANORAMA_TOLERANCE)
     ]
     if not ordinary:
@@ -121,7 +121,7 @@ def panorama_doubts(
     first, (width, height) = ordinary[0], ordinary[0].size
     told = f", {first.focal_length_px:.0f} px focal length by EXIF" if first.focal_length_px else ""
     return [
-        f"{_PANORAMA} is for spherical panoramas, twice as wide as high; "
+        f"{PANORAMA} is for spherical panoramas, twice as wide as high; "
         f"{counted_of(len(ordinary), len(images), 'photograph', 'is', 'are')} not, starting with {first.name} "
         f"({width}x{height} px{told}). Leave --camera-model out for ordinary photographs"
     ]

@@ -55,7 +55,9 @@ class CameraOptions:
         ),
     ] = CameraMode.auto
     # COLMAP's choice: one focal length and one radial term are what uncalibrated photographs determine.
-    model: Annotated[str, Option("COLMAP camera model.", name="camera-model")] = "SIMPLE_RADIAL"
+    model: Annotated[
+        str, Option("COLMAP camera model; EQUIRECTANGULAR for spherical panoramas.", name="camera-model")
+    ] = "SIMPLE_RADIAL"
     params: Annotated[
         tuple[float, ...] | None,
         Option(

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from romacli.geometry.estimation import estimate_essential, estimate_fundamental
 from romacli.types import Pair
 
 from .binding import load_pycolmap
-from .cameras import CameraSpec, to_pycolmap
+from .cameras import PANORAMA, CameraSpec, to_pycolmap
 from .options import VerifyOptions
 
 # COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 silently skip 0 and 1.
@@ -50,14 +51,16 @@ def verify_pair(
 ) -> VerifiedPair | None:
     """Keep the matches (M, 2) of a pair that fit one rigid motion, or return None if these are too few.
 
-    The motion is an essential matrix if both cameras' parameters were given, otherwise a fundamental matrix: a focal
-    length from EXIF data or a guess would lose true matches.
+    The motion is an essential matrix if both cameras' parameters were given or one takes spherical panoramas, otherwise
+    a fundamental matrix: a focal length from EXIF data or a guess would lose true matches.
     """
     if len(matches) < options.min_inliers:
         return None
     points = [keypoints[name][matches[:, side]] for side, name in enumerate(pair)]
     pair_cameras = [cameras[name] for name in pair]
-    if all(camera.origin == "given" for camera in pair_cameras):
+    if any(camera.model == PANORAMA for camera in pair_cameras):
+        config, (matrix, inliers) = CALIBRATED, _essential_of_spheres(points, pair_cameras, options)
+    elif all(camera.origin == "given" for camera in pair_cameras):
         config, (matrix, inliers) = CALIBRATED, _essential(points, pair_cameras, options)
     else:
         config = UNCALIBRATED
@@ -98,16 +101,20 @@ def verify_pairs(
 def verify_database(path: Path, options: VerifyOptions) -> None:
     """Verify the matches in a database with COLMAP: slower than `verify_pairs`, but classifies planes."""
     pycolmap = load_pycolmap()
-    two_view = pycolmap.TwoViewGeometryOptions()
-    two_view.min_num_inliers = options.min_inliers
-    two_view.min_inlier_ratio = options.min_inlier_ratio
-    two_view.ransac.max_error = options.max_error_px
-    two_view.ransac.random_seed = options.seed
     pycolmap.geometric_verification(
         path,
         verifier_options=pycolmap.GeometricVerifierOptions(num_threads=options.threads),
-        two_view_geometry_options=two_view,
+        two_view_geometry_options=_two_view_options(options),
     )
+
+
+def _two_view_options(options: VerifyOptions) -> Any:
+    chosen = load_pycolmap().TwoViewGeometryOptions()
+    chosen.min_num_inliers = options.min_inliers
+    chosen.min_inlier_ratio = options.min_inlier_ratio
+    chosen.ransac.max_error = options.max_error_px
+    chosen.ransac.random_seed = options.seed
+    return chosen
 
 
 def _essential(
@@ -122,6 +129,18 @@ def _essential(
     inliers = np.zeros(len(valid), bool)
     inliers[valid] = agree
     return matrix, inliers
+
+
+def _essential_of_spheres(
+    points: list[np.ndarray], cameras: list[CameraSpec], options: VerifyOptions
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The essential matrix of rays in all directions and its inliers, by COLMAP: points behind a camera count too."""
+    rows = np.repeat(np.arange(len(points[0]), dtype=np.uint32)[:, None], 2, axis=1)
+    one, other = ((to_pycolmap(camera), xy.astype(np.float64)) for camera, xy in zip(cameras, points, strict=True))
+    found = load_pycolmap().estimate_calibrated_two_view_geometry(*one, *other, rows, _two_view_options(options))
+    inliers = np.zeros(len(rows), bool)
+    inliers[np.asarray(found.inlier_matches, np.intp).reshape(-1, 2)[:, 0]] = True
+    return found.E, inliers
 
 
 def _finished(

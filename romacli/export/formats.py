@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import PANORAMA
 from romacli.errors import InputError, UsageError
 from romacli.pairs.listfile import read_pairs
 from romacli.store.layout import Layout
@@ -32,6 +33,7 @@ _OPENMVG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "RADIAL_FISHEYE": _FISHEYE,
     "OPENCV_FISHEYE": _FISHEYE,
 }
+_FOR_PANORAMAS = "Export `text` or `ply`, or cut the panoramas into ordinary views and match those."
 # Types whose pinhole parameters OpenMVG reads from a nested object.
 _NESTED = ("pinhole_brown_t2", "fisheye")
 # cereal's flags: for the first occurrence of a name or pointer, and for a pointer of exactly the declared type.
@@ -77,7 +79,13 @@ class Format:
 
 
 def write_undistorted(source: Source, folder: Path) -> None:
-    """Undistorted photographs in images/, PINHOLE cameras in sparse/0: the input of Gaussian splatting."""
+    """Undistorted photographs in images/, PINHOLE cameras in sparse/0: the input of Gaussian splatting.
+
+    Raises:
+        UsageError: there are spherical panoramas.
+    """
+    if any(camera.model.name == PANORAMA for camera in _model(source.model).cameras.values()):
+        raise UsageError(f"no PINHOLE camera can show a spherical panorama ({PANORAMA}). {_FOR_PANORAMAS}")
     load_pycolmap().undistort_images(folder, source.model, source.images())
     plain = folder / "sparse"
     for path in plain.glob("*.bin"):
@@ -274,9 +282,8 @@ def _posed(model: Any) -> list[Any]:
 def _words(camera: Any, models: Collection[str]) -> dict[str, float]:
     """The parameters of a camera of one of `models` under nerfstudio's names: fl_x, fl_y, cx, cy, its distortion."""
     if camera.model.name not in models:
-        raise UsageError(
-            f"this format has no {camera.model.name} camera, only {', '.join(models)}. Export `undistorted` instead."
-        )
+        instead = _FOR_PANORAMAS if camera.model.name == PANORAMA else "Export `undistorted` instead."
+        raise UsageError(f"this format has no {camera.model.name} camera, only {', '.join(models)}. {instead}")
     names = {"fx": "fl_x", "fy": "fl_y", "k": "k1"}
     given = camera.params_info.split(", ")
     values = {names.get(name, name): float(value) for name, value in zip(given, camera.params, strict=True)}

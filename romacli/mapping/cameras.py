@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.cameras import CameraSpec, ImageInfo
+from romacli.colmap.cameras import PANORAMA, CameraSpec, ImageInfo
 from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.names import respelled
@@ -32,7 +32,7 @@ class PosedCamera:
 
     @property
     def is_spherical(self) -> bool:
-        return "EQUIRECTANGULAR" in self.camera.model.name
+        return bool(self.camera.model.name == PANORAMA)
 
     def rays(self, points: np.ndarray) -> np.ndarray:
         """The rays of COLMAP pixels (n, 2) as points (n, 2) at depth 1; NaN where there is none."""
@@ -40,17 +40,20 @@ class PosedCamera:
         return np.asarray(found, np.float64).reshape(-1, 2)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """The COLMAP pixels (n, 2) of points (n, 3) in this camera's frame; NaN if not in front of it."""
+        """The COLMAP pixels (n, 2) of points (n, 3) in this camera's frame; NaN behind it, unless it is spherical."""
         points = np.asarray(points, np.float64).reshape(-1, 3)
         found = np.full((len(points), 2), np.nan)
-        front = points[:, 2] > 0
-        found[front] = self.camera.img_from_cam(points[front])
+        seen = points.any(axis=1) if self.is_spherical else points[:, 2] > 0
+        found[seen] = self.camera.img_from_cam(points[seen])
         return found
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The COLMAP pixels (n, 2) and depths (n,) of points (n, 3) in the world; pixels NaN behind the camera."""
+        """The COLMAP pixels (n, 2), NaN as from `pixels`, and depths (n,) of points (n, 3) in the world.
+
+        The depths of a spherical camera are distances.
+        """
         seen = points @ self.pose.rotation.T + self.pose.translation
-        return self.pixels(seen), seen[:, 2]
+        return self.pixels(seen), np.linalg.norm(seen, axis=1) if self.is_spherical else seen[:, 2]
 
 
 def read_cameras(model_folder: Path) -> list[PosedCamera]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import PANORAMA
 from romacli.colmap.poses import align_similarity
 
 from .initial import InitialPair, apart, initial_pairs, least_angle_deg
@@ -91,12 +92,12 @@ def _allow_angles(chosen: Any, least_deg: float) -> None:
 def map_incrementally(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """The models of a database, one per group of connected images, in `output`/0, 1, ...
 
-    The mapper checks for signals itself, so Ctrl-C ends it. With user-set COLMAP options, or rigs of several cameras,
-    COLMAP's mapper runs unmodified.
+    The mapper checks for signals itself, so Ctrl-C ends it. With user-set COLMAP options, rigs of several cameras or
+    spherical panoramas, COLMAP's mapper runs unmodified.
     """
     placed = HighWater(given.progress, given.content.images)
     given = replace(given, database=_with_known_fisheyes(given.database))
-    if given.options.settings or _has_rigs(given.database):
+    if given.options.settings or _is_for_colmap(given.database):
         return _map_alone(given, output, placed)
     few = output.with_name("few.db")
     shutil.copyfile(given.database, few)
@@ -415,10 +416,11 @@ def _run(chosen: Any, given: MapperInput, output: Path, placed: HighWater) -> Ma
     )
 
 
-def _has_rigs(database: Path) -> bool:
-    """Whether there are rigs of several cameras."""
+def _is_for_colmap(database: Path) -> bool:
+    """Whether there are rigs of several cameras, or spherical panoramas."""
     with closing(load_pycolmap().Database.open(database)) as opened:
-        return any(rig.num_sensors() > 1 for rig in opened.read_all_rigs())
+        has_rigs = any(rig.num_sensors() > 1 for rig in opened.read_all_rigs())
+        return has_rigs or any(camera.model.name == PANORAMA for camera in opened.read_all_cameras())
 
 
 def _with_known_fisheyes(database: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import PANORAMA
 from romacli.colmap.verify import MAPPED_CONFIGS
 
 # COLMAP's angle for an initial pair; larger ones are no better.
@@ -34,7 +35,7 @@ class InitialPair:
 
 
 def initial_pairs(database: Path) -> list[InitialPair]:
-    """All pairs of a database that show depth, best first."""
+    """All pairs of a database that show depth, best first, without those of spherical panoramas."""
     pycolmap = load_pycolmap()
     found = []
     with closing(pycolmap.Database.open(database)) as opened:
@@ -44,7 +45,8 @@ def initial_pairs(database: Path) -> list[InitialPair]:
         for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True):
             first, second = images_of(pair_id)
             matches = np.asarray(geometry.inlier_matches)
-            if len(matches) < _FEWEST_INLIERS or int(geometry.config) not in MAPPED_CONFIGS:
+            is_usable = len(matches) >= _FEWEST_INLIERS and int(geometry.config) in MAPPED_CONFIGS
+            if not is_usable or PANORAMA in (camera_of[first].model.name, camera_of[second].model.name):
                 continue
             some = matches[:: -(-len(matches) // _MOST_POINTS)]
             places = [points[image][some[:, side]].astype(float) for side, image in enumerate((first, second))]

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import images_of, reading
+from romacli.colmap.cameras import PANORAMA
 from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.types import Pair
 
 # Depths of single points may be wrong.
 _DEPTH_QUANTILES = (0.05, 0.95)
+# Half the extent at depth 1 of an image whose edges are more than 90 degrees off its axis.
+_WIDEST = 4.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,15 @@ def read_views(model_folder: Path) -> dict[str, View]:
     """The cameras of a model's registered images, by name.
 
     Raises:
-        InputError: the folder contains no COLMAP model.
+        InputError: the folder contains no COLMAP model, or one of spherical panoramas.
     """
-    return views_of(load_model(model_folder))
+    model = load_model(model_folder)
+    if any(camera.model.name == PANORAMA for camera in model.cameras.values()):
+        raise InputError(
+            f"{model_folder} has spherical panoramas, which look everywhere. Use `romacli pairs covisible` or "
+            "`romacli pairs spatial`."
+        )
+    return views_of(model)
 
 
 def views_of(model: Any) -> dict[str, View]:
@@ -91,10 +100,14 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
 
 
 def edges_of(camera: Any) -> tuple[float, float, float, float]:
-    """The extent of the image at depth 1 along the lines through its centre, where distortion is smallest."""
+    """The extent of the image at depth 1 along the lines through its centre, where distortion is smallest.
+
+    At most 152 degrees: wider fisheyes and panoramas have no such points.
+    """
     across, down = camera.width / 2, camera.height / 2
     middles = np.array([[0, down], [across, 0], [camera.width, down], [across, camera.height]], float)
     rays = np.asarray(camera.cam_from_img(middles), float)
+    rays = np.where(np.isfinite(rays), rays, _WIDEST * np.array([[-1, 0], [0, -1], [1, 0], [0, 1]]))
     return float(rays[0, 0]), float(rays[1, 1]), float(rays[2, 0]), float(rays[3, 1])
 
 
