@@ -7,8 +7,8 @@ Commands and man pages are generated from these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, get_args, get_type_hints
 
@@ -70,11 +70,30 @@ class Option:
         return f"--{self.name or field.replace('_', '-')}"
 
 
+@dataclass(frozen=True)
+class Typed:
+    """What was typed, in a dataclass of options: the command, and the words of each of its options by flag.
+
+    Paths are absolute, for a run in another folder.
+    """
+
+    command: str = ""
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 def declared(options: type) -> Iterator[tuple[str, Any, Option]]:
     """Yield name, type and Option of each field that is an option."""
     hints = get_type_hints(options, include_extras=True)
-    for field in fields(options):
-        kind, *notes = get_args(hints[field.name]) or (None,)
+    for part in fields(options):
+        kind, *notes = get_args(hints[part.name]) or (None,)
         for note in notes:
             if isinstance(note, Option):
-                yield field.name, kind, note
+                yield part.name, kind, note
+
+
+def flags(options: type) -> Iterator[str]:
+    """The options of a dataclass, including nested ones, as typed."""
+    yield from (option.flag(name) for name, _, option in declared(options))
+    for kind in get_type_hints(options).values():
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from flags(kind)

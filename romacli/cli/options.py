@@ -6,6 +6,7 @@ Underscores are read as hyphens, and hloc's and COLMAP's option names are accept
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, wraps
@@ -16,7 +17,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
-from romacli.options import Option, Panel
+from romacli.options import Option, Panel, Typed
 
 ALIASES = {
     "export-dir": "output",
@@ -72,8 +73,8 @@ def model_names(incomplete: str) -> list[str]:
 def takes(*groups: type, example: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of dataclasses, including nested ones; it is called with an instance of each.
 
-    A field `typed` of a dataclass receives the options given on the command line. Dataclasses that declare the same
-    option get the same value. example: a command line, for the help.
+    A field `typed` of a dataclass receives the options given on the command line, a field of class Typed their words.
+    Dataclasses that declare the same option get the same value. example: a command line, for the help.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +83,9 @@ def takes(*groups: type, example: str = "") -> Callable[[Callable[..., None]], C
         @wraps(command)
         def run(context: typer.Context, **values: Any) -> None:
             typed = {name for name in values if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-            command(*(_filled(group, values, typed) for group in groups))
+            words = {flag: found for group in groups for flag, found in _words(group, values, typed)}
+            typing = Typed(context.info_name or "", words)
+            command(*(_filled(group, values, typed, typing) for group in groups))
 
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         run.__signature__ = inspect.Signature([*parameters.values(), context])  # type: ignore[attr-defined]
@@ -129,12 +132,33 @@ def _typed(group: type, typed: set[str]) -> Iterator[str]:
             yield part.name
 
 
-def _filled(group: type, values: Mapping[str, Any], typed: set[str]) -> Any:
+def _words(group: type, values: Mapping[str, Any], typed: set[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """The flag of each option that was typed, and its words."""
+    for part, kind, option in _declarations(group):
+        if option is None:
+            yield from _words(kind, values, typed)
+        elif _keyword(part.name, option) in typed and not option.is_argument:
+            flag, value = option.flag(part.name), values[_keyword(part.name, option)]
+            if isinstance(value, bool):
+                yield flag, [flag if value else f"--no-{flag.removeprefix('--')}"]
+            else:
+                each = value if isinstance(value, (list, tuple)) else [value]
+                yield flag, [word for one in each for word in (flag, _anywhere(one, option))]
+
+
+def _anywhere(value: Any, option: Option) -> str:
+    """A value as typed, with the path of a file or folder made absolute."""
+    names_path = any(word in (option.metavar or "") for word in ("FILE", "DIR"))
+    is_path = isinstance(value, Path) or (names_path and Path(value).exists())
+    return os.path.abspath(value) if is_path else str(value)
+
+
+def _filled(group: type, values: Mapping[str, Any], typed: set[str], typing: Typed) -> Any:
     """An instance of a dataclass with its values, each parsed by its option."""
     filled = {}
     for part, kind, option in _declarations(group):
         if option is None:
-            filled[part.name] = _filled(kind, values, typed)
+            filled[part.name] = typing if kind is Typed else _filled(kind, values, typed, typing)
         else:
             filled[part.name] = _read(option, values[_keyword(part.name, option)])
     if "typed" in {part.name for part in fields(group)}:

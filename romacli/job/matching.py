@@ -33,7 +33,7 @@ from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
-from romacli.store.history import noted, photographs_of
+from romacli.store.history import is_new, noted
 from romacli.store.images import write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout
@@ -60,8 +60,9 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         todo = _todo(job, progress)
         run = MatchSummary()
         with _telling_what_is_done(job, progress):
-            if todo.pairs or photographs_of(job.layout) != job.images.root.resolve():  # or the folder was moved
-                with noted(job.layout, "matching", images=job.images.root) as counts:
+            typed = job.options.lasting
+            if todo.pairs or is_new(job.layout, images=job.images.root, typed=typed):
+                with noted(job.layout, "matching", images=job.images.root, typed=typed) as counts:
                     try:
                         run = _match(job, todo, lease, progress, stop, run) if todo.pairs else run
                     finally:

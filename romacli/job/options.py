@@ -10,7 +10,7 @@ from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.images.options import ImageOptions, MaskOptions
 from romacli.keypoints.options import AggregateOptions
 from romacli.matchers.options import MatcherChoice, MatcherOptions
-from romacli.options import Option, Panel
+from romacli.options import Option, Panel, Typed, flags
 from romacli.pairing.options import PairingOptions
 from romacli.refine.options import RefineOptions
 from romacli.run.options import Changed, EngineOptions, MatchOptions, Shard, parse_shard
@@ -104,6 +104,7 @@ class JobOptions:
     overwrite: start over, whatever an earlier job left in the output folder.
     shard: match only this shard of the pairs, and make no keypoints.
     skip_existing: accepted for scripts written for hloc; a job always does so.
+    words: the command line, if there is one.
     """
 
     panel: ClassVar[Panel] = Panel.running
@@ -133,6 +134,7 @@ class JobOptions:
     keypoints: KeypointOptions = KeypointOptions()
     engine: EngineOptions = EngineOptions()
     shard: Shard | None = None
+    words: Typed = Typed()
 
     @property
     def preselected_from(self) -> float | None:
@@ -147,6 +149,18 @@ class JobOptions:
         """How the matcher is built: preselected pairs are not tested against a coarse threshold again."""
         chosen = self.matcher.matcher
         return replace(chosen, min_coarse_overlap=None) if self.pairing.preselect else chosen
+
+    @property
+    def lasting(self) -> Typed:
+        """The words that a run which goes on with the job needs, too, apart from its photographs, folder and pairs."""
+        once = {*_ONCE, *flags(PairingOptions), *(("--min-coarse-overlap",) if self.pairing.preselect else ())}
+        options = {flag: words for flag, words in self.words.options.items() if flag not in once}
+        return replace(self.words, options=options)
+
+
+# Options of one run, which one that goes on with it does not need.
+_ONCE = ("--output", "--pairs", "--shard", "--overwrite", "--changed", "--skip-existing")
+_ONCE += ("--dry-run", "--json", "--quiet", "--verbose")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from romacli.errors import BusyError, InputError, StoreError
+from romacli.job.options import JobOptions, KeypointOptions
 from romacli.job.outputs.hloc import KEYPOINTS, is_of
 from romacli.job.outputs.model import MODEL, damaged_model, database_of_job
 from romacli.job.outputs.origins import holds, noted_path
 from romacli.job.outputs.outdated import outdated
 from romacli.mapping.reconstruct import read_content
 from romacli.matchers.options import DEFAULT
+from romacli.options import flags
 from romacli.pairs.listfile import read_pairs
-from romacli.store.history import photographs_of
+from romacli.store.history import photographs_of, typed_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
 from romacli.store.layout import Layout
 from romacli.store.manifest import manifest_of
@@ -50,6 +52,38 @@ class Status:
         return next((stage for stage in self.stages if stage.state != DONE), None)
 
 
+@dataclass(frozen=True)
+class _Commands:
+    """The commands that go on with a job; after a `reconstruct` that did not end, that alone."""
+
+    match: str
+    colmap_import: str
+    reconstruct: str
+
+
+def _commands(layout: Layout, manifest: Manifest, elsewhere: str) -> _Commands:
+    """elsewhere: the option for a database outside the job."""
+    typed, since = typed_of(layout)
+    photographs = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
+    made = set(flags(KeypointOptions)) if "keypoints" in since else set()  # the job remembers how
+    options = {flag: words for flag, words in typed.options.items() if flag not in made}
+    model = str(manifest.settings.get("model", DEFAULT))
+    if "--model" not in options and model != DEFAULT:
+        options = {"--model": ["--model", model], **options}
+    options = {**options, "--pairs": ["--pairs", str(layout.pairs)]}  # without them, all pairs would be matched
+    of_match = {*flags(JobOptions)}
+    for_match = shlex.join(word for flag, words in options.items() for word in words if flag in of_match)
+    if typed.command != "reconstruct" or "mapping" in since:
+        return _Commands(
+            f"romacli match {photographs} {for_match}",
+            f"romacli colmap-import {photographs}{elsewhere}",
+            f"romacli reconstruct {photographs} {for_match}{elsewhere}",
+        )
+    elsewhere = "" if "--database" in options else elsewhere
+    every = shlex.join(word for words in options.values() for word in words)
+    return _Commands(*[f"romacli reconstruct {photographs} {every}{elsewhere}"] * 3)
+
+
 def status(layout: Layout) -> Status:
     """Determine the progress of a job.
 
@@ -58,12 +92,9 @@ def status(layout: Layout) -> Status:
         StoreError, PairsError: a file of the job is damaged.
     """
     manifest = manifest_of(layout)
-    words = shlex.join([str(photographs_of(layout) or "PHOTOGRAPHS"), "-o", str(layout.root)])
-    model = str(manifest.settings.get("model", DEFAULT))
-    with_model = words if model == DEFAULT else f"{words} --model {shlex.quote(model)}"
-    with_pairs = f"{with_model} --pairs {shlex.quote(str(layout.pairs))}"  # without them, all pairs would be matched
     database = database_of_job(layout)
     elsewhere = "" if database == layout.database else f" --database {shlex.quote(str(database))}"
+    commands = _commands(layout, manifest, elsewhere)
     pairs = read_pairs(layout.pairs, None).pairs
     with open_journal(layout, manifest) as journal:
         waiting = set(journal.waiting(pairs.pairs))
@@ -80,11 +111,11 @@ def status(layout: Layout) -> Status:
                 DONE if len(done) + lost == len(pairs) else PARTLY,
                 f"{len(done)} of {counted(len(pairs), 'pair')}, {matched} of them matched"
                 + (f"; {lost} with unreadable photographs" if lost else ""),
-                f"romacli match {with_pairs}",
+                commands.match,
             ),
-            _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, with_pairs),
-            _database(layout, database, late, f"romacli colmap-import {words}{elsewhere}"),
-            _model(layout, manifest, late, f"{with_pairs}{elsewhere}"),
+            _keypoints(layout, holds(manifest, KEYPOINTS), keypoints_hold, commands.match),
+            _database(layout, database, late, commands.colmap_import),
+            _model(layout, manifest, late, commands.reconstruct),
         )
     )
 
@@ -96,8 +127,7 @@ def _unread(layout: Layout) -> frozenset[str]:
     return frozenset()
 
 
-def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, words: str) -> Stage:
-    command = f"romacli match {words}"
+def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, command: str) -> Stage:
     if not held or not (layout.features.exists() and layout.matches.exists()):
         return Stage("keypoints", MISSING, layout.features.name, command)
     if damaged := [path.name for path in (layout.features, layout.matches) if read_provenance(path) is None]:
@@ -124,8 +154,8 @@ def _repair(layout: Layout) -> str:
     return f"romacli check {shlex.quote(str(layout.root))} --repair"
 
 
-def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], words: str) -> Stage:
-    folder, command = layout.sparse / "0", f"romacli reconstruct {words}"
+def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], command: str) -> Stage:
+    folder = layout.sparse / "0"
     if not folder.exists():
         return Stage("model", MISSING, f"{layout.sparse.name}/0", command)
     if (damaged := damaged_model(layout)) is not None:

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from romacli.disk import unwritable
 from romacli.errors import InputError, StoreError
+from romacli.options import Typed
 from romacli.words import counted
 
 from .images import read_images, unusable
@@ -26,7 +27,8 @@ from .layout import Layout
 @dataclass(frozen=True)
 class Run:
     """One task. started: UTC, ISO 8601; finished: whether it ran to its end; images: the absolute folder of the
-    photographs it read, if any; counts: numbers about what it did; output: the folder it wrote to, if not the job's."""
+    photographs it read, if any; counts: numbers about what it did; output: the folder it wrote to, if not the job's.
+    command, options: of matching, the command and the words of the options that a run which goes on with it needs."""
 
     stage: str
     started: str
@@ -35,6 +37,8 @@ class Run:
     images: str | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
     output: str | None = None
+    command: str = ""
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -81,18 +85,24 @@ def read_runs(path: Path) -> list[Run]:
 
 @contextmanager
 def noted(
-    layout: Layout | None, stage: str, *, images: Path | None = None, output: Path | None = None
+    layout: Layout | None,
+    stage: str,
+    *,
+    images: Path | None = None,
+    output: Path | None = None,
+    typed: Typed | None = None,
 ) -> Iterator[dict[str, float]]:
     """Time a block and append it to the folder's history; the block may fill the counts it is given.
 
     Folders without a manifest are not jobs and get no history. A failed write does not fail the job. A new folder of
-    photographs is noted at once, to be known after a kill.
+    photographs and newly typed options are noted at once, to be known after a kill.
     """
     counts: dict[str, float] = {}
     folder, written = (str(path.resolve()) if path else None for path in (images, output))
-    run = Run(stage, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, False, folder, counts, written)
+    now, words = datetime.now(UTC).isoformat(timespec="seconds"), typed or Typed()
+    run = Run(stage, now, 0.0, False, folder, counts, written, words.command, words.options)
     start, finished = time.monotonic(), False
-    if layout and images and photographs_of(layout) != images.resolve():
+    if layout and is_new(layout, images=images, typed=typed):
         _append(layout, run)
     try:
         yield counts
@@ -106,6 +116,23 @@ def _append(layout: Layout | None, run: Run) -> None:
     if layout and layout.manifest.exists():
         with suppress(StoreError):
             append_run(layout.runs, run)
+
+
+def is_new(layout: Layout, *, images: Path | None, typed: Typed | None) -> bool:
+    """Whether a run reads another folder of photographs than the last one, or its options were typed otherwise."""
+    if images and photographs_of(layout) != images.resolve():
+        return True
+    return typed is not None and typed != typed_of(layout)[0]
+
+
+def typed_of(layout: Layout) -> tuple[Typed, frozenset[str]]:
+    """The options of the last matching run, and the stages that were finished since."""
+    runs = read_runs(layout.runs)
+    last = max((index for index, run in enumerate(runs) if run.stage == "matching"), default=None)
+    if last is None:
+        return Typed(), frozenset()
+    since = frozenset(run.stage for run in runs[last + 1 :] if run.finished)
+    return Typed(runs[last].command, dict(runs[last].options)), since
 
 
 def photographs_of(layout: Layout) -> Path | None:

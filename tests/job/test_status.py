@@ -18,6 +18,7 @@ from support.small_job import plane_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.errors import InputError
 from romacli.matchers import registry
 from romacli.store.history import photographs_of, read_runs
 from romacli.types import MatcherSpec
@@ -45,7 +46,7 @@ def test_a_job_is_told_as_it_grows(run: Run) -> None:
     assert run("match", *common, "--shard", "0/2").exit_code == 0
     assert states(run)["matching"] == "partly done"
     assert states(run)["keypoints"] == "not made yet"
-    assert "--model homography" in run("status", "job").stdout.splitlines()[-1]
+    assert "--model plane --no-refine" in run("status", "job").stdout.splitlines()[-1]
     Path("some.txt").write_text("0.png 1.png\n1.png 2.png\n2.png 3.png\n")
     assert run("match", *common, "--pairs", "some.txt").exit_code == 0
     assert states(run) | {"model": ""} == {
@@ -120,8 +121,35 @@ def test_the_next_command_keeps_the_pairs(run: Run) -> None:
     common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
     assert run("match", *common, "--pairs", "some.txt", "--shard", "0/2").exit_code == 0
     command = json.loads(run("status", "job", "--json").stdout)["next"]
-    assert run(*shlex.split(command)[1:], "--model", "plane", "--no-refine").exit_code == 0
+    assert run(*shlex.split(command)[1:]).exit_code == 0
     assert Path("job/pairs.txt").read_text() == chosen
+
+
+def test_the_next_command_repeats_the_options_that_were_typed(run: Run) -> None:
+    words = ("--model", "plane", "--no-refine", "--seed", "3", "--max-keypoints", "50", "--batch-size", "2")
+    assert run("match", "photos", "-o", "job", *words, "--shard", "0/2").exit_code == 0
+    result = run(*shlex.split(json.loads(run("status", "job", "--json").stdout)["next"])[1:])
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads(Path("job/manifest.json").read_text())
+    assert manifest["settings"]["seed"] == 3
+    assert '"max_keypoints": 50,' in manifest["views"]["keypoints"]["made_with"]
+    assert "--max-keypoints" not in run("status", "job", "--json").stdout  # the job knows how they were made
+
+
+def test_the_next_command_after_an_unfinished_reconstruct_is_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise InputError("stopped")
+
+    monkeypatch.setattr("romacli.job.outputs.database.import_matches", stop)
+    mapping = ("--camera-mode", "single", "--mapper-option", "min_num_matches=9", "--database", "other.db")
+    assert run("reconstruct", "photos", "-o", "job", "--model", "plane", "--no-refine", *mapping).exit_code == 3
+    command = shlex.split(json.loads(run("status", "job", "--json").stdout)["next"])
+    assert command[1] == "reconstruct"
+    assert {*mapping[:-1], str(Path("other.db").resolve())} < {*command}
+    assert run("match", "photos", "-o", "job", "--model", "plane").exit_code == 0
+    assert "next: romacli colmap-import" in run("status", "job").stdout
 
 
 def test_an_unreadable_photograph_does_not_hold_the_job_up(run: Run) -> None:
