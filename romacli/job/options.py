@@ -159,8 +159,10 @@ class JobOptions:
 
 
 # Options of one run, which one that goes on with it does not need.
-_ONCE = ("--output", "--pairs", "--shard", "--overwrite", "--changed", "--skip-existing")
-_ONCE += ("--dry-run", "--json", "--quiet", "--verbose")
+_ONCE = frozenset(
+    ("--output", "--pairs", "--shard", "--overwrite", "--changed", "--skip-existing", "--image-dir")
+    + ("--dry-run", "--json", "--quiet", "--verbose")
+)
 
 
 @dataclass(frozen=True)
