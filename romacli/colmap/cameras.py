@@ -97,7 +97,7 @@ def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) ->
     found = []
     for group in _sharing(images, camera_of):
         told = [image for image in group if _told(image)]
-        other = next((image for image in told if _differ(told[0], image)), None)
+        other = next((image for image in told if differ(told[0], image)), None)
         if other:
             found.append(
                 f"one camera is shared by photographs of several: {told[0].name} ({_told(told[0])}) and {other.name} "
@@ -140,8 +140,8 @@ def _told(image: ImageInfo) -> str:
     return ", ".join(filter(None, (image.device, focal)))
 
 
-def _differ(one: ImageInfo, other: ImageInfo) -> bool:
-    """Whether two photographs differ in camera or focal length."""
+def differ(one: ImageInfo, other: ImageInfo) -> bool:
+    """Whether two photographs differ in camera or focal length, by what both tell."""
     lengths = one.focal_length_px, other.focal_length_px
     focal_differs = None not in lengths and max(lengths) > _SAME_FOCAL * min(lengths)  # type: ignore[operator, type-var]
     return focal_differs or bool(one.device and other.device and one.device != other.device)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +41,8 @@ _NESTED = ("pinhole_brown_t2", "fisheye")
 _NEW, _PLAIN = 1 << 31, 1 << 30
 # Focal lengths in x and y with a smaller relative difference are treated as equal.
 _ONE_FOCAL = 1e-3
+# What a format cannot say about a camera may move points by this share of the image's longer side.
+_MOST_UNSAID = 1e-3
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,10 @@ def write_ply(source: Source, folder: Path) -> None:
 def write_bundler(source: Source, folder: Path) -> None:
     """bundle.out and list.txt in Bundler's format.
 
+    Raises:
+        UsageError: a camera has what the format lacks: two focal lengths, a principal point beside the image's centre
+            or tangential distortion.
+
     Source: Bundler's user manual, version 0.4: cameras look along -z; pixels are relative to the image centre, y up.
     """
     model = _model(source.model)
@@ -146,6 +153,7 @@ def write_bundler(source: Source, folder: Path) -> None:
     for image in images:
         camera = model.cameras[image.camera_id]
         values, focal = _words(camera, _OPENCV), _one_focal(camera)
+        _require_centred(camera, values)
         k1, k2 = values.get("k1", 0.0), values.get("k2", 0.0)
         pose = _TO_OPENGL[:3, :3] @ image.cam_from_world().matrix()
         lines += [_row([focal, k1, k2]), *map(_row, pose[:, :3]), _row(pose[:, 3])]
@@ -302,6 +310,28 @@ def _one_focal(camera: Any) -> float:
             f"{down[0]:g} px in y. Build the model with a --camera-model that has one, such as SIMPLE_RADIAL."
         )
     return (across + sum(down)) / (1 + len(down))
+
+
+def _require_centred(camera: Any, values: Mapping[str, float]) -> None:
+    """Check that a camera's principal point is its image's centre, and that it has no tangential distortion.
+
+    Raises:
+        UsageError: it differs by more than a point may move.
+    """
+    most = _MOST_UNSAID * max(camera.width, camera.height)
+    instead = "Export `nerfstudio` or `openmvg` instead, or export `undistorted` and use its model in sparse/0."
+    across, down = values["cx"] - camera.width / 2, values["cy"] - camera.height / 2
+    if math.hypot(across, down) > most:
+        raise UsageError(
+            f"this format has the principal point in the image's centre, but that of camera {camera.camera_id} is "
+            f"{across:+.1f}, {down:+.1f} px from it. {instead}"
+        )
+    corner = math.hypot(camera.width, camera.height) / 2 / values["fl_x"]
+    if 3 * math.hypot(values.get("p1", 0.0), values.get("p2", 0.0)) * corner**2 * values["fl_x"] > most:
+        raise UsageError(
+            f"this format has no tangential distortion, but camera {camera.camera_id} has p1 {values['p1']:g} and p2 "
+            f"{values['p2']:g}. {instead}"
+        )
 
 
 def _bundler_view(model: Any, number: dict[int, int], element: Any) -> str:

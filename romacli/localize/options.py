@@ -50,8 +50,8 @@ class LocalizeOptions:
         Path | None,
         Option(
             "Queries with intrinsics, as lines `NAME MODEL WIDTH HEIGHT PARAMS...` as in hloc. Default: all of "
-            "QUERIES, with the map's camera if the map has only one and the size matches, else the focal length from "
-            "EXIF data, else one estimated with the pose.",
+            "QUERIES, with the map's camera if the map has only one, the size matches and EXIF data tell of no "
+            "other, else the focal length from EXIF data, else one estimated with the pose.",
             metavar="FILE",
         ),
     ] = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from romacli.colmap.binding import load_pycolmap
+from romacli.colmap.cameras import ImageInfo, differ
 from romacli.colmap.intrinsics import check_known_model, check_params
 from romacli.colmap.rigs import RigCamera, RigFile, check_rigs, require_placed
 from romacli.errors import ImageError, InputError, UsageError
@@ -111,7 +112,10 @@ def _camera(
     target: Map,
     options: LocalizeOptions,
 ) -> QueryCamera:
-    """The camera from the list, the rig, the map's only camera or EXIF data; otherwise one to be estimated."""
+    """The camera from the list, the rig, the map's only camera or EXIF data; otherwise one to be estimated.
+
+    The map's is not taken if EXIF data tell of another.
+    """
     if listed is not None:
         told = listed.camera.width, listed.camera.height
         if told != metadata.size:
@@ -122,7 +126,8 @@ def _camera(
         return listed
     if sensor is not None and sensor.model is not None and sensor.params is not None:
         return _camera_of_rig(sensor, metadata, options)
-    if (camera := target.only_camera(metadata.size)) is not None:
+    camera = target.only_camera(metadata.size)
+    if camera is not None and not _is_of_another(metadata, target):
         return QueryCamera(camera)
     guessed = guessed_camera(metadata.size, metadata.focal_length_px)
     if sensor is not None and guessed.estimate:
@@ -131,6 +136,33 @@ def _camera(
             f"and no camera_params of {sensor.prefix} in the rig file. Add them, or give --query-list."
         )
     return guessed
+
+
+def _is_of_another(metadata: ImageMetadata, target: Map) -> bool:
+    """Whether EXIF data tell of another camera or focal length than those of all the map's photographs that tell any.
+
+    Zoom lenses take photographs of one size at many focal lengths.
+    """
+    query = _told(metadata)
+    if query is None:
+        return False
+    differs = False
+    for file in target.files.values():
+        try:
+            known = _told(read_metadata(target.images / file))
+        except ImageError:
+            continue
+        if known is not None and not differ(query, known):
+            return False
+        differs = differs or known is not None
+    return differs
+
+
+def _told(metadata: ImageMetadata) -> ImageInfo | None:
+    """What EXIF data tell of the camera, if anything."""
+    if not metadata.device and not metadata.focal_length_px:
+        return None
+    return ImageInfo("", metadata.size, metadata.focal_length_px, device=metadata.device)
 
 
 def _camera_of_rig(sensor: RigCamera, metadata: ImageMetadata, options: LocalizeOptions) -> QueryCamera:

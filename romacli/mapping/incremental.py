@@ -80,6 +80,8 @@ def set_incremental(chosen: Any, given: MapperInput) -> None:
     chosen.ba_refine_focal_length = chosen.ba_refine_extra_params = options.adjusts_cameras
     chosen.mapper.abs_pose_refine_focal_length = options.adjusts_cameras
     chosen.mapper.abs_pose_refine_extra_params = options.adjusts_cameras
+    # Nothing but the given poses within rigs determines the scale, and that of cameras that see no common point.
+    chosen.ba_refine_sensor_from_rig = False
     # With two images every track has two views, and ignoring those leaves nothing.
     chosen.triangulation.ignore_two_view_tracks = content.images > 2
 

@@ -204,3 +204,22 @@ def test_a_format_with_one_focal_length_refuses_two(tmp_path: Path, name: str) -
     assert result.exit_code == 2
     assert "one focal length" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "what"),
+    [("700 700 328 240 0 0 0 0", "+8.0, +0.0 px"), ("700 700 320 240 .1 0 .002 0", "tangential distortion")],
+)
+def test_bundler_refuses_what_it_would_leave_out(tmp_path: Path, numbers: str, what: str) -> None:
+    job = posed_job(tmp_path, count=2)
+    (job.layout.sparse / "0" / "cameras.txt").write_text(f"1 OPENCV {SIZE[0]} {SIZE[1]} {numbers}\n")
+    result = run("bundler", job.layout.root, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert what in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_bundler_takes_opencv_cameras_without_either(tmp_path: Path) -> None:
+    job = posed_job(tmp_path, count=2)
+    (job.layout.sparse / "0" / "cameras.txt").write_text(f"1 OPENCV {SIZE[0]} {SIZE[1]} 700 700 320 240 .1 0 1e-6 0\n")
+    assert run("bundler", job.layout.root, "-o", tmp_path / "out").exit_code == 0

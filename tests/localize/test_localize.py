@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.homography import HomographyMatcher, image_digest
 from support.posed_job import FOCAL, NUM_POINTS, SIZE, PosedJob, plane_from_image, posed_job, write_photograph
 from support.small_scene import look_at
@@ -134,6 +135,22 @@ def test_pairs_and_intrinsics_may_be_given(walk: Walk, tmp_path: Path) -> None:
     assert row["map_images"] == ["1.png", "2.png"]
     assert row["camera"] == {"model": "PINHOLE", "params": [FOCAL, FOCAL, 320, 240]}
     assert_right(poses_in(walk.job.layout.root.parent / "out" / "poses.txt"), walk.poses, {"b.png"})
+
+
+def test_a_zoomed_query_does_not_get_the_maps_camera(walk: Walk) -> None:
+    zoomed, middle = walk.queries / "b.png", [[2, 0, -SIZE[0] / 2], [0, 2, -SIZE[1] / 2], [0, 0, 1]]
+    digest = image_digest(cv2.imread(str(zoomed))[..., ::-1])
+    known = walk.matcher._plane_from_image
+    walk.matcher._plane_from_image = {**known, digest: known[digest] @ np.linalg.inv(middle)}
+    for path, millimetres in (*((path, 38) for path in walk.job.photographs.glob("*.png")), (zoomed, 76)):
+        exif = Image.Exif()
+        exif[0x8769] = {0xA405: millimetres}  # FocalLengthIn35mmFilm
+        Image.open(path).save(path, exif=exif)
+    assert run(walk).exit_code == 4
+    out = walk.job.layout.root.parent / "out"
+    assert_right(poses_in(out / "poses.txt"), walk.poses, {"a/near.png", "b.png"})
+    by_name = {row["name"]: row for row in json.loads((out / "localized.json").read_text())}
+    assert by_name["b.png"]["camera"]["params"][0] == pytest.approx(2 * FOCAL, rel=1e-3)
 
 
 def quaternion(rotation: np.ndarray) -> tuple[float, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import UsageError
+from romacli.mapping.incremental import set_incremental
 from romacli.mapping.mappers import check_settings
-from romacli.mapping.options import MapperOptions
+from romacli.mapping.options import Content, MapperInput, MapperOptions
 from romacli.mapping.settings import apply_settings, parse_setting
 
 
@@ -104,3 +107,13 @@ def test_options_are_checked_for_the_mapper_that_is_asked_for(tmp_path):
     ):
         with pytest.raises(UsageError, match="ba_num_iterations is no option of this mapper"):
             check_settings(mapper)
+
+
+def test_poses_within_a_rig_stay_unless_asked():
+    given = MapperInput(Path("database.db"), Path(), MapperOptions(), Content(4, 0, 6, 0, 6))
+    chosen = load_pycolmap().IncrementalPipelineOptions()
+    set_incremental(chosen, given)
+    assert not chosen.get_global_bundle_adjustment().refine_sensor_from_rig
+    assert not chosen.get_local_bundle_adjustment().refine_sensor_from_rig
+    apply_settings(chosen, (parse_setting("ba_refine_sensor_from_rig=True"),))
+    assert chosen.get_global_bundle_adjustment().refine_sensor_from_rig
