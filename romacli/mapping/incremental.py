@@ -80,8 +80,7 @@ def set_incremental(chosen: Any, given: MapperInput) -> None:
     chosen.ba_refine_focal_length = chosen.ba_refine_extra_params = options.adjusts_cameras
     chosen.mapper.abs_pose_refine_focal_length = options.adjusts_cameras
     chosen.mapper.abs_pose_refine_extra_params = options.adjusts_cameras
-    # Nothing but the given poses within rigs determines the scale, and that of cameras that see no common point.
-    chosen.ba_refine_sensor_from_rig = False
+    chosen.ba_refine_sensor_from_rig = not are_rigs_known(given.database)
     # With two images every track has two views, and ignoring those leaves nothing.
     chosen.triangulation.ignore_two_view_tracks = content.images > 2
 
@@ -416,6 +415,15 @@ def _run(chosen: Any, given: MapperInput, output: Path, placed: HighWater) -> Ma
         initial_image_pair_callback=placed.first_pair,
         next_image_callback=placed.add,
     )
+
+
+def are_rigs_known(database: Path) -> bool:
+    """Whether every camera of a rig has a given pose in it, which is then kept.
+
+    Nothing else determines the scale, nor the offset between cameras that see no common point.
+    """
+    with closing(load_pycolmap().Database.open(database)) as opened:
+        return all(pose is not None for rig in opened.read_all_rigs() for pose in rig.non_ref_sensors.values())
 
 
 def _is_for_colmap(database: Path) -> bool:

@@ -14,7 +14,7 @@ from romacli.colmap.poses import read_poses
 from romacli.names import respelled
 
 from .evidence import Attempt, better, judge
-from .incremental import complete, map_incrementally, set_incremental, write_model
+from .incremental import are_rigs_known, complete, map_incrementally, set_incremental, write_model
 from .initial import initial_pairs, least_angle_deg
 from .options import MapperInput, MapperName, MapperOptions
 from .settings import apply_settings
@@ -137,6 +137,7 @@ def _map_globally(given: MapperInput, output: Path) -> Mapping[int, Any]:
         chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
     adjustment = chosen.mapper.bundle_adjustment
     adjustment.refine_focal_length = adjustment.refine_extra_params = options.adjusts_cameras
+    adjustment.refine_sensor_from_rig = not are_rigs_known(given.database)
     if content.images == 2:
         chosen.mapper.track_min_num_views_per_track = 2
         chosen.mapper.global_positioning.min_num_view_per_track = 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
 
+import pycolmap
 import pytest
 
 from romacli.colmap.binding import load_pycolmap
@@ -109,11 +110,21 @@ def test_options_are_checked_for_the_mapper_that_is_asked_for(tmp_path):
             check_settings(mapper)
 
 
-def test_poses_within_a_rig_stay_unless_asked():
-    given = MapperInput(Path("database.db"), Path(), MapperOptions(), Content(4, 0, 6, 0, 6))
-    chosen = load_pycolmap().IncrementalPipelineOptions()
+@pytest.mark.parametrize("pose", [pycolmap.Rigid3d(), None])
+def test_given_poses_within_a_rig_stay_unless_asked(tmp_path, pose):
+    with closing(pycolmap.Database.open(tmp_path / "a.db")) as database:
+        cameras = [pycolmap.Camera.create_from_model_name(0, "PINHOLE", 500, 640, 480) for _ in range(2)]
+        first, second = (
+            pycolmap.sensor_t(pycolmap.SensorType.CAMERA, database.write_camera(camera)) for camera in cameras
+        )
+        rig = pycolmap.Rig()
+        rig.add_ref_sensor(first)
+        rig.add_sensor(second, pose)
+        database.write_rig(rig)
+    given = MapperInput(tmp_path / "a.db", tmp_path, MapperOptions(), Content(4, 0, 6, 0, 6))
+    chosen = pycolmap.IncrementalPipelineOptions()
     set_incremental(chosen, given)
-    assert not chosen.get_global_bundle_adjustment().refine_sensor_from_rig
-    assert not chosen.get_local_bundle_adjustment().refine_sensor_from_rig
+    for adjustment in (chosen.get_global_bundle_adjustment(), chosen.get_local_bundle_adjustment()):
+        assert adjustment.refine_sensor_from_rig == (pose is None)
     apply_settings(chosen, (parse_setting("ba_refine_sensor_from_rig=True"),))
     assert chosen.get_global_bundle_adjustment().refine_sensor_from_rig
