@@ -41,6 +41,9 @@ _NESTED = ("pinhole_brown_t2", "fisheye")
 _NEW, _PLAIN = 1 << 31, 1 << 30
 # Focal lengths in x and y with a smaller relative difference are treated as equal.
 _ONE_FOCAL = 1e-3
+# Rays at depth 1 with a smaller difference are the same; a distortion that COLMAP does not take for none.
+_SAME_RAY, _NO_DISTORTION = 1e-9, 1e-6
+_OFF_AXIS = np.array([0.3, 0.3])  # a ray at which a fisheye differs from a pinhole camera
 # What a format cannot say about a camera may move points by this share of the image's longer side.
 _MOST_UNSAID = 1e-3
 
@@ -87,9 +90,15 @@ def write_undistorted(source: Source, folder: Path) -> None:
     Raises:
         UsageError: there are spherical panoramas.
     """
-    if any(camera.model.name == PANORAMA for camera in _model(source.model).cameras.values()):
+    model, distorted = _model(source.model), folder / "distorted"
+    if any(camera.model.name == PANORAMA for camera in model.cameras.values()):
         raise UsageError(f"no PINHOLE camera can show a spherical panorama ({PANORAMA}). {_FOR_PANORAMAS}")
-    load_pycolmap().undistort_images(folder, source.model, source.images())
+    for camera in model.cameras.values():
+        _make_undistortable(camera)
+    distorted.mkdir()
+    model.write(distorted)
+    load_pycolmap().undistort_images(folder, distorted, source.images())
+    shutil.rmtree(distorted)
     plain = folder / "sparse"
     for path in plain.glob("*.bin"):
         (plain / "0").mkdir(exist_ok=True)
@@ -97,6 +106,23 @@ def write_undistorted(source: Source, folder: Path) -> None:
     shutil.rmtree(folder / "stereo", ignore_errors=True)
     for script in folder.glob("run-colmap-*.sh"):
         script.unlink()
+
+
+def _make_undistortable(camera: Any) -> None:
+    """Change a camera so that COLMAP's undistortion makes a PINHOLE one of it.
+
+    COLMAP leaves cameras without distortion as they are, whatever their model: one like SIMPLE_RADIAL becomes a PINHOLE
+    with the same rays, a fisheye gets a distortion that moves nothing.
+    """
+    if not camera.is_undistorted():
+        return
+    focal = np.array([camera.params[camera.focal_length_idxs()[side]] for side in (0, -1)])
+    centre = np.array([camera.principal_point_x, camera.principal_point_y])
+    if np.allclose(camera.cam_from_img(centre + _OFF_AXIS * focal), _OFF_AXIS, rtol=0, atol=_SAME_RAY):
+        camera.model, camera.params = load_pycolmap().CameraModelId.PINHOLE, [*focal, *centre]
+    else:
+        fisheye = load_pycolmap().CameraModelId.OPENCV_FISHEYE
+        camera.model, camera.params = fisheye, [*focal, *centre, _NO_DISTORTION, 0, 0, 0]
 
 
 def room_for_photographs(source: Source) -> int:

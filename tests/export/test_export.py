@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from support.posed_job import FOCAL, SIZE, PosedJob, posed_job
@@ -14,7 +15,7 @@ from support.small_job import plane_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
-from romacli.colmap.poses import read_poses
+from romacli.colmap.poses import load_model, read_poses
 from romacli.export.formats import FORMATS, Format, Source
 from romacli.store.hloc import MatchesFile
 from romacli.store.ply import read_ply
@@ -42,6 +43,26 @@ def test_splats_get_pinhole_cameras_and_photographs(job: PosedJob, tmp_path: Pat
     for name, pose in job.poses.items():
         np.testing.assert_allclose(poses[name].centre, pose.centre, atol=1e-6)
     assert {path.name for path in folder.iterdir()} == {"images", "sparse"}
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        "SIMPLE_PINHOLE 640 480 700 320 240",
+        "SIMPLE_RADIAL 640 480 700 320 240 0",
+        "OPENCV 640 480 700 710 320 240 0 0 0 0",
+    ]
+    + ["OPENCV_FISHEYE 640 480 250 250 320 240 0 0 0 0", "SIMPLE_FISHEYE 640 480 150 320 240"],
+)
+def test_cameras_without_distortion_become_pinholes_too(tmp_path: Path, camera: str) -> None:
+    job = posed_job(tmp_path)
+    (job.layout.sparse / "0" / "cameras.txt").write_text(f"1 {camera}\n")
+    model, _, _, focal, *_ = camera.split()
+    (made,) = load_model(exported(job, "undistorted", tmp_path) / "sparse" / "0").cameras.values()
+    assert made.model.name == "PINHOLE"
+    assert made.params[0] == pytest.approx(float(focal))
+    before, after = (cv2.imread(str(folder / "0.png")) for folder in (job.photographs, tmp_path / "undistorted/images"))
+    assert np.array_equal(before, after) == ("FISHEYE" not in model)
 
 
 @pytest.mark.parametrize("name", ["text", "ply", "undistorted", "bundler"])
