@@ -15,13 +15,13 @@ from romacli.words import counted_of
 
 from .binding import load_pycolmap
 from .intrinsics import camera_of_model, check_known_model, check_params
-from .options import CameraOptions
+from .options import PANORAMA, CameraOptions
 from .rigs import RigCamera
 
 # COLMAP's guess if nothing is known (ImageReaderOptions.default_focal_length_factor): 45 deg across.
 DEFAULT_FOCAL_FACTOR = 1.2
-# COLMAP's camera model of full spheres, and how far width / height may be from 2 after rounding and stitching.
-PANORAMA, _PANORAMA_TOLERANCE = "EQUIRECTANGULAR", 0.02
+# How far width / height of a panorama may be from 2 after rounding and stitching.
+_PANORAMA_TOLERANCE = 0.02
 # Focal lengths of one lens differ by less than this factor in EXIF data, by rounding and focus breathing.
 _SAME_FOCAL = 1.05
 

@@ -11,6 +11,8 @@ from romacli.options import Choice, Option, Panel
 
 from .rigs import RigFile, read_rigs
 
+PANORAMA = "EQUIRECTANGULAR"  # COLMAP's camera model of full spheres
+
 
 class CameraMode(Choice):
     auto = "auto"
@@ -55,9 +57,9 @@ class CameraOptions:
         ),
     ] = CameraMode.auto
     # COLMAP's choice: one focal length and one radial term are what uncalibrated photographs determine.
-    model: Annotated[
-        str, Option("COLMAP camera model; EQUIRECTANGULAR for spherical panoramas.", name="camera-model")
-    ] = "SIMPLE_RADIAL"
+    model: Annotated[str, Option(f"COLMAP camera model; {PANORAMA} for spherical panoramas.", name="camera-model")] = (
+        "SIMPLE_RADIAL"
+    )
     params: Annotated[
         tuple[float, ...] | None,
         Option(

@@ -20,8 +20,8 @@ from romacli.geometry.estimation import estimate_essential, estimate_fundamental
 from romacli.types import Pair
 
 from .binding import load_pycolmap
-from .cameras import PANORAMA, CameraSpec, to_pycolmap
-from .options import VerifyOptions
+from .cameras import CameraSpec, to_pycolmap
+from .options import PANORAMA, VerifyOptions
 
 # COLMAP's TwoViewGeometryConfiguration. The mappers of pycolmap 4.2.1 silently skip 0 and 1.
 CALIBRATED, UNCALIBRATED = 2, 3

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import PANORAMA
+from romacli.colmap.options import PANORAMA
 from romacli.errors import InputError, UsageError
 from romacli.pairs.listfile import read_pairs
 from romacli.store.layout import Layout

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from romacli.colmap.cameras import PANORAMA, CameraSpec, ImageInfo
+from romacli.colmap.cameras import CameraSpec, ImageInfo
+from romacli.colmap.options import PANORAMA
 from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.names import respelled

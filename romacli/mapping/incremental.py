@@ -19,7 +19,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import PANORAMA
+from romacli.colmap.options import PANORAMA
 from romacli.colmap.poses import align_similarity
 
 from .initial import InitialPair, apart, initial_pairs, least_angle_deg

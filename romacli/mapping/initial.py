@@ -11,7 +11,7 @@ import numpy as np
 
 from romacli.colmap.access import images_of
 from romacli.colmap.binding import load_pycolmap
-from romacli.colmap.cameras import PANORAMA
+from romacli.colmap.options import PANORAMA
 from romacli.colmap.verify import MAPPED_CONFIGS
 
 # COLMAP's angle for an initial pair; larger ones are no better.

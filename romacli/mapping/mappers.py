@@ -132,22 +132,28 @@ def _map_globally(given: MapperInput, output: Path) -> Mapping[int, Any]:
     """COLMAP's global mapper (GLOMAP), after its own calibration if focal lengths are guesses."""
     options, content = given.options, given.content
     pycolmap, chosen = load_pycolmap(verbose=options.verbose), _blank(options)
-    chosen.num_threads, chosen.random_seed = options.threads, options.seed
-    if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
-        chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
-    adjustment = chosen.mapper.bundle_adjustment
-    adjustment.refine_focal_length = adjustment.refine_extra_params = options.adjusts_cameras
-    adjustment.refine_sensor_from_rig = not are_rigs_known(given.database)
-    if content.images == 2:
-        chosen.mapper.track_min_num_views_per_track = 2
-        chosen.mapper.global_positioning.min_num_view_per_track = 2
-        adjustment.min_track_length = 2
-        chosen.mapper.retriangulation.ignore_two_view_tracks = False
+    set_global(chosen, given)
     apply_settings(chosen, options.settings)
     with signals_end_the_process():
         if content.guessed_cameras and not content.pairs_without_F and options.adjusts_cameras:
             pycolmap.calibrate_view_graph(given.database)
         return pycolmap.global_mapping(given.database, given.images, output, options=chosen)
+
+
+def set_global(chosen: Any, given: MapperInput) -> None:
+    """Set the options of COLMAP's global mapper."""
+    options, content = given.options, given.content
+    chosen.num_threads, chosen.random_seed = options.threads, options.seed
+    if hasattr(chosen, "min_model_size"):  # since COLMAP 4.2; before, it makes one model of any size
+        chosen.min_model_size = min(options.min_model_size, max(2, content.images // 2))
+    adjustment = chosen.mapper.bundle_adjustment
+    adjustment.refine_focal_length = adjustment.refine_extra_params = options.adjusts_cameras
+    chosen.mapper.refine_sensor_from_rig = not are_rigs_known(given.database)  # COLMAP sets that of each stage by it
+    if content.images == 2:
+        chosen.mapper.track_min_num_views_per_track = 2
+        chosen.mapper.global_positioning.min_num_view_per_track = 2
+        adjustment.min_track_length = 2
+        chosen.mapper.retriangulation.ignore_two_view_tracks = False
 
 
 def _triangulate(given: MapperInput, output: Path) -> Mapping[int, Any]:

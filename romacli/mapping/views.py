@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from romacli.colmap.access import images_of, reading
-from romacli.colmap.cameras import PANORAMA
+from romacli.colmap.options import PANORAMA
 from romacli.colmap.poses import Pose, load_model, posed_images
 from romacli.errors import InputError
 from romacli.types import Pair

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support.small_scene import Scene
 
-from romacli.colmap.cameras import PANORAMA, ImageInfo, assign_cameras, shared_untold
+from romacli.colmap.cameras import ImageInfo, assign_cameras, shared_untold
 from romacli.colmap.database import write_database
-from romacli.colmap.options import CameraOptions, VerifyOptions
+from romacli.colmap.options import PANORAMA, CameraOptions, VerifyOptions
 from romacli.colmap.poses import Pose, compare_poses, read_poses
 from romacli.colmap.reading import read_inliers
 from romacli.errors import InputError, UsageError

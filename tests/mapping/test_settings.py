@@ -10,7 +10,7 @@ import pytest
 from romacli.colmap.binding import load_pycolmap
 from romacli.errors import UsageError
 from romacli.mapping.incremental import set_incremental
-from romacli.mapping.mappers import check_settings
+from romacli.mapping.mappers import check_settings, set_global
 from romacli.mapping.options import Content, MapperInput, MapperOptions
 from romacli.mapping.settings import apply_settings, parse_setting
 
@@ -128,3 +128,7 @@ def test_given_poses_within_a_rig_stay_unless_asked(tmp_path, pose):
         assert adjustment.refine_sensor_from_rig == (pose is None)
     apply_settings(chosen, (parse_setting("ba_refine_sensor_from_rig=True"),))
     assert chosen.get_global_bundle_adjustment().refine_sensor_from_rig
+    of_global = pycolmap.GlobalPipelineOptions()
+    set_global(of_global, given)
+    for stage in (of_global.mapper.get_rotation_averaging(), of_global.mapper.get_bundle_adjustment()):
+        assert stage.refine_sensor_from_rig == (pose is None)
