@@ -342,9 +342,13 @@ def _without_outliers(mapper: Any, model: Any, course: Any, added: Collection[in
                 place = view.project_point(model.points3D[point.point3D_id].xyz)
                 if place is None or np.hypot(*(place - point.xy)) > most_px:
                     manager.delete_observation(image, row)
-    kept = [image for image in added if model.images[image].num_points3D >= course.abs_pose_min_num_inliers]
-    for image in set(added) - set(kept):
-        manager.deregister_frame(model.images[image].frame_id)
+    counts = Counter[int]()  # the images of a rig's frame stay or leave together
+    for image in added:
+        counts[model.images[image].frame_id] += model.images[image].num_points3D
+    weak = {frame for frame, count in counts.items() if count < course.abs_pose_min_num_inliers}
+    kept = [image for image in added if model.images[image].frame_id not in weak]
+    for frame in weak:
+        manager.deregister_frame(frame)
     return kept
 
 

@@ -219,21 +219,28 @@ def extend_model(
     return added, model
 
 
-def take_out(sparse_folder: Path, names: Collection[str], summary: ReconstructionSummary) -> ReconstructionSummary:
-    """Remove images from all models of a folder, and models with fewer than two left; returns the new summary.
+def take_out(
+    sparse_folder: Path, names: Collection[str], summary: ReconstructionSummary
+) -> tuple[ReconstructionSummary, set[str]]:
+    """Remove images from all models of a folder, and models with fewer than two left.
 
     Models are sorted by size again; the largest must keep at least two images.
+
+    Returns:
+        The new summary, and the names of all images that left: those of a rig's frame leave together.
     """
     models = [load_model(folder) for folder in model_folders(sparse_folder)]
+    before = _placed(models)
     for model in models:
-        for image in [image for image in model.images.values() if image.has_pose and image.name in names]:
-            model.deregister_frame(image.frame_id)
+        for frame in {image.frame_id for image in model.images.values() if image.has_pose and image.name in names}:
+            model.deregister_frame(frame)
     ranked = sorted((model for model in models if model.num_reg_images() > 1), key=_rank, reverse=True)
     with scratch_folder(sparse_folder, num_bytes=0) as scratch:
         for place, model in enumerate(ranked):
             write_model(model, scratch / "models" / str(place))
         move_in(scratch / "models", sparse_folder)
-    return summarise(ranked, summary.images, summary.attempts, summary.left_out, summary.at_odds)
+    left = summarise(ranked, summary.images, summary.attempts, summary.left_out, summary.at_odds)
+    return left, before - _placed(ranked)
 
 
 def _require_same(model: Any, database: Path, folder: Path) -> None:

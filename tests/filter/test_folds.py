@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pycolmap
 import pytest
 from support.posed_job import posed_job
 from support.small_scene import make_scene
@@ -61,9 +62,23 @@ def test_an_image_that_is_taken_out_leaves_the_others_where_they_are(tmp_path: P
     scene.write(database)
     made = reconstruct(database, tmp_path, sparse, MapperOptions(refine_intrinsics=False, num_threads=1))
     before = read_poses(sparse / "0")
-    left = take_out(sparse, ["002.jpg"], made)
+    left, taken = take_out(sparse, ["002.jpg"], made)
+    assert taken == {"002.jpg"}
     after = read_poses(sparse / "0")
     assert after.keys() == before.keys() - {"002.jpg"}
     assert all((after[name].translation == before[name].translation).all() for name in after)
     assert (left.registered, left.models) == (made.registered - 1, 1)
     assert left.observations < made.observations
+
+
+def test_cameras_of_a_rig_are_taken_out_together_and_all_named(tmp_path: Path) -> None:
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_cameras_per_rig=2, num_frames_per_rig=4, num_points3D=60)
+    model = pycolmap.synthesize_dataset(options)
+    (tmp_path / "0").mkdir()
+    model.write(tmp_path / "0")
+    names = {model.images[data.id].name for data in model.frames[1].image_ids}
+    left, taken = take_out(tmp_path, [min(names)], MADE)
+    assert len(names) == 2
+    assert taken == names
+    assert left.registered == 6
+    assert read_poses(tmp_path / "0").keys().isdisjoint(names)

@@ -79,10 +79,10 @@ def look_after(
         seams = {views.pair_of(edge) for fold in folds for edge in fold.seams}
         torn = [fold.blocks for fold in folds if len(fold.blocks[0]) >= _SMALLEST_MODEL]
         astray = {views.names[image] for blocks in torn for part in blocks[1:] for image in part}
-        found = FoldSummary(tuple(sorted(seams)), tuple(sorted(astray)))
         if astray:
-            model = take_out(layout.sparse, astray, model)
+            model, astray = take_out(layout.sparse, astray, model)
             remember(layout, MODEL, origin_of(layout, MODEL), asdict(model), sources=sources_of(layout, MODEL))
+        found = FoldSummary(tuple(sorted(seams)), tuple(sorted(astray)))
         remember(layout, FOLD, _sources(layout), {**asdict(found), "registered": model.registered})
     return model, found
 
