@@ -126,9 +126,10 @@ def _make_undistortable(camera: Any) -> None:
 
 
 def room_for_photographs(source: Source) -> int:
-    """Twice what the photographs take: the library that writes them ends the process on a full disk."""
+    """Twice what photographs and model take: the library that writes them ends the process on a full disk."""
     folder = source.images()
-    return 2 * sum((folder / image.name).stat().st_size for image in _posed(_model(source.model)))
+    files = [*source.model.iterdir(), *(folder / image.name for image in _posed(_model(source.model)))]
+    return 2 * sum(file.stat().st_size for file in files)
 
 
 def write_nerfstudio(source: Source, folder: Path) -> None:

@@ -32,7 +32,7 @@ from .incremental import extend, leave_out_unsupported, write_model
 from .mappers import run_mapper
 from .options import SMALLEST_GROUP, Content, MapperInput, MapperName, MapperOptions
 from .standpoint import is_from_one_place
-from .supply import measure_supply, what_lacks
+from .supply import measure_supply, verified_groups, what_lacks
 
 _SAME_PX = 0.01
 # Images with a smaller share of the median number of points leave the model: hardly anything supports their poses.
@@ -126,7 +126,7 @@ def reconstruct(
         _copy_database(database, copy)
         if without:
             _drop(copy, without)
-        options = _for_groups(options, measure_supply(copy).groups, is_reduced=bool(without))
+        options = _for_groups(options, verified_groups(copy), is_reduced=bool(without))
         output.mkdir()
         given = MapperInput(copy, image_root, options, content, progress)
         found, attempts, left_out, disputed = _map(given, output, in_parts=bool(without))

@@ -120,6 +120,15 @@ def _shared(degrees: Iterable[list[np.ndarray]]) -> float:
     return float(np.mean(seen > 1)) if len(seen) else 0.0
 
 
+def verified_groups(database: Path) -> tuple[int, ...]:
+    """Sizes of the groups of images connected by verified pairs, as in `Supply`, without reading any matches."""
+    with closing(open_readonly(database)) as connection:
+        images = [int(row[0]) for row in connection.execute("SELECT image_id FROM images")]
+        query = f"SELECT pair_id FROM two_view_geometries WHERE rows > 0 AND config IN {MAPPED_CONFIGS}"
+        pairs = [images_of(row[0]) for row in connection.execute(query)]
+    return tuple(map(len, groups_of(images, np.array(pairs).reshape(-1, 2))))
+
+
 def groups_of(images: Collection[int], pairs: np.ndarray) -> list[list[int]]:
     """The groups of images connected by pairs, largest first, without single images."""
     numbers = np.array(sorted(images))

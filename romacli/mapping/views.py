@@ -19,7 +19,7 @@ from romacli.types import Pair
 
 # Depths of single points may be wrong.
 _DEPTH_QUANTILES = (0.05, 0.95)
-# Half the extent at depth 1 of an image whose edges are more than 90 degrees off its axis.
+# Half the extent at depth 1 that a panorama is given, whose edges lie behind the camera.
 _WIDEST = 4.0
 
 
@@ -102,7 +102,7 @@ def read_listed_pairs(database: Path, *, min_inliers: int) -> list[Pair]:
 def edges_of(camera: Any) -> tuple[float, float, float, float]:
     """The extent of the image at depth 1 along the lines through its centre, where distortion is smallest.
 
-    At most 152 degrees: wider fisheyes and panoramas have no such points.
+    That of panoramas, which have no such points, is taken as 152 degrees.
     """
     across, down = camera.width / 2, camera.height / 2
     middles = np.array([[0, down], [across, 0], [camera.width, down], [across, camera.height]], float)

@@ -8,7 +8,7 @@ from support.small_scene import make_scene
 
 from romacli.colmap.database import write_database
 from romacli.colmap.options import VerifyOptions
-from romacli.mapping.supply import Supply, measure_supply, what_lacks
+from romacli.mapping.supply import Supply, measure_supply, verified_groups, what_lacks
 from romacli.words import counted
 
 PLENTY = Supply(images=10, pairs=20, matches=800, verified=18, inliers=600, groups=(10,), shared=0.6)
@@ -47,6 +47,7 @@ def test_every_stage_is_counted(tmp_path):
     assert (supply.images, supply.pairs, supply.verified, supply.connected) == (5, 7, 6, 4)
     assert 200 < supply.inliers <= supply.matches <= 250
     assert supply.shared > 0.9
+    assert verified_groups(tmp_path / "a.db") == measure_supply(tmp_path / "a.db").groups
 
 
 def test_points_of_two_images_alone_are_not_shared(tmp_path):
@@ -62,3 +63,4 @@ def test_an_empty_database_has_nothing(tmp_path):
         tmp_path / "a.db", cameras=[], camera_of={}, keypoints={}, matches=[], verify=VerifyOptions(num_threads=1)
     )
     assert measure_supply(tmp_path / "a.db") == Supply(0, 0, 0.0, 0, 0.0, (), 0.0)
+    assert verified_groups(tmp_path / "a.db") == ()
