@@ -15,7 +15,8 @@ from romacli.types import CompactWarp, Correspondences, Size
 
 def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
     """Rotate an image (H, W, ...) clockwise."""
-    return np.ascontiguousarray(np.rot90(image, -turns)) if turns % 4 else image
+    # A copy, as a view of a line one pixel wide would count as contiguous with its negative stride.
+    return np.rot90(image, -turns).copy() if turns % 4 else image
 
 
 def turn_size(size: Size, turns: int) -> Size:

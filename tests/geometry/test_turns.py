@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,12 @@ def test_a_pixel_of_a_turned_image_leads_back_to_itself(turns):
 
 def test_one_turn_is_clockwise():
     assert turn_image(np.array([[1, 2], [3, 4]]), 1).tolist() == [[3, 1], [4, 2]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3)])
+def test_turned_lines_one_pixel_wide_are_fit_for_tensors(shape):
+    for turns in range(4):
+        assert torch.from_numpy(turn_image(np.zeros(shape, np.uint8), turns)).numel() == np.prod(shape)
 
 
 @given(turns_A=st.integers(0, 5), turns_B=st.integers(0, 5), shape=st.sampled_from([(6, 6), (8, 5)]))
