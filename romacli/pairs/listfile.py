@@ -37,7 +37,7 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
 
     Args:
         path: a UTF-8 text file, or "-" for standard input.
-        names: the images that pairs may name; None accepts a list from `write_pairs` unchecked.
+        names: the images that pairs may name; None accepts a list from `write_pairs` unchecked, with all its blanks.
 
     Raises:
         InputError: the file cannot be read.
@@ -45,12 +45,12 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
             no pairs.
     """
     source, text = _read_text(path)
-    known = frozenset(names or ())
+    known = None if names is None else frozenset(names)
     kept: dict[Pair, None] = {}
     unknown: dict[str, int] = {}
     duplicates = 0
     lines = [(number, _pair(columns, f"{source}:{number}")) for number, columns in _rows(text, known)]
-    meant = spelled({name for _, pair in lines for name in pair}, known)
+    meant = spelled({name for _, pair in lines for name in pair}, known or ())
     for line_number, written in lines:
         unknown.update((name, line_number) for name in written if name not in meant and name not in unknown)
         pair = meant.get(written[0], written[0]), meant.get(written[1], written[1])
@@ -104,7 +104,7 @@ def _read_text(path: Path | str) -> tuple[str, str]:
         raise PairsError(f"{source}:{line_number}: not UTF-8 text. Save the file as UTF-8.") from error
 
 
-def _rows(text: str, known: frozenset[str]) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, known: frozenset[str] | None) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and columns of each line that is neither blank nor a comment."""
     for line_number, line in enumerate(text.split("\n"), start=1):
         content = line.rstrip("\r")
@@ -112,11 +112,13 @@ def _rows(text: str, known: frozenset[str]) -> Iterator[tuple[int, list[str]]]:
             yield line_number, _columns(content, known)
 
 
-def _columns(line: str, known: frozenset[str]) -> list[str]:
-    """Split a line at its tabs, if any, unless only its words are known names."""
+def _columns(line: str, known: frozenset[str] | None) -> list[str]:
+    """Split a line at its tabs, if any, unless only its words are known names; None if it is as we write lines."""
     words = line.split()
     if "\t" not in line:
         return words
+    if known is None:
+        return line.split("\t")
     fields = [field if field in known else field.strip() for field in line.split("\t")]
     return words if known.issuperset(words[:2]) and not known.issuperset(fields[:2]) else fields
 

@@ -159,3 +159,4 @@ def test_every_list_reads_back_as_it_was_written(pairs, tmp_path_factory):
     write_pairs(path, pairs)
     names = sorted({name for pair in pairs.pairs for name in pair})
     assert read_pairs(path, names) == ReadPairs(pairs, duplicates=0)
+    assert read_pairs(path, None) == ReadPairs(pairs, duplicates=0)
