@@ -17,6 +17,7 @@ from romacli.colmap.options import PANORAMA
 from romacli.errors import InputError, UsageError
 from romacli.pairs.listfile import read_pairs
 from romacli.store.layout import Layout
+from romacli.words import counted, first_few
 
 # From COLMAP's camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward).
 _TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -89,6 +90,7 @@ def write_undistorted(source: Source, folder: Path) -> None:
 
     Raises:
         UsageError: there are spherical panoramas.
+        InputError: COLMAP cannot read a photograph.
     """
     model, distorted = _model(source.model), folder / "distorted"
     if any(camera.model.name == PANORAMA for camera in model.cameras.values()):
@@ -98,6 +100,7 @@ def write_undistorted(source: Source, folder: Path) -> None:
     distorted.mkdir()
     model.write(distorted)
     load_pycolmap().undistort_images(folder, distorted, source.images())
+    _require_written(folder / "images", [image.name for image in _posed(model)])
     shutil.rmtree(distorted)
     plain = folder / "sparse"
     for path in plain.glob("*.bin"):
@@ -106,6 +109,17 @@ def write_undistorted(source: Source, folder: Path) -> None:
     shutil.rmtree(folder / "stereo", ignore_errors=True)
     for script in folder.glob("run-colmap-*.sh"):
         script.unlink()
+
+
+def _require_written(folder: Path, names: Sequence[str]) -> None:
+    """Check that all photographs were undistorted: COLMAP skips those that it cannot read."""
+    skipped = sorted(name for name in names if not (folder / name).is_file())
+    if skipped:
+        raise InputError(
+            f"COLMAP cannot read {len(skipped)} of the model's {counted(len(names), 'photograph')}: "
+            f"{first_few(skipped)}. Convert them to JPEG or PNG and reconstruct these, or export `nerfstudio`, "
+            "which keeps the photographs as they are."
+        )
 
 
 def _make_undistortable(camera: Any) -> None:

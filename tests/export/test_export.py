@@ -65,6 +65,17 @@ def test_cameras_without_distortion_become_pinholes_too(tmp_path: Path, camera: 
     assert np.array_equal(before, after) == ("FISHEYE" not in model)
 
 
+def test_photographs_that_colmap_skips_are_named(tmp_path: Path) -> None:
+    job = posed_job(tmp_path)
+    first, *others = sorted(job.poses)
+    (job.layout.sparse / "0" / "cameras.txt").write_text("1 SIMPLE_RADIAL 640 480 700 320 240 0.1\n")
+    (job.photographs / first).write_bytes(b"GIF89a")
+    result = run("undistorted", job.layout.root, "--images", job.photographs, "-o", tmp_path / "splats")
+    assert result.exit_code == 3
+    assert f"COLMAP cannot read 1 of the model's {len(others) + 1} photographs: {first}. Convert" in result.stderr
+    assert not (tmp_path / "splats").exists()
+
+
 @pytest.mark.parametrize("name", ["text", "ply", "undistorted", "bundler"])
 def test_a_full_disk_is_no_success(job: PosedJob, tmp_path: Path, name: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
