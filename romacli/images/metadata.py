@@ -50,6 +50,11 @@ class ImageMetadata:
     gps: Position | None = None
     gps_fault: str | None = None
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the stored pixels are mirrored, by the EXIF orientation."""
+        return self.orientation in (2, 4, 5, 7)
+
 
 def read_metadata(path: Path) -> ImageMetadata:
     """Return a photograph's size and EXIF metadata, with None for missing or implausible values.

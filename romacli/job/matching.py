@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -78,10 +78,17 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                 _try_more(job, run, lease, progress, stop)
         with job.journal() as journal:
             summary = _in_all(job, journal, run)
-            if summary.turned_images:
+            mirrored = _mirrored(job)
+            if turned := [name for name in summary.turned_images if name not in mirrored]:
                 progress.warn(
-                    f"{counted(len(summary.turned_images), 'photograph')} stored rotated without an EXIF orientation, "
-                    f"matched upright: {first_few(summary.turned_images)}"
+                    f"{counted(len(turned), 'photograph')} stored rotated without an EXIF orientation, matched "
+                    f"upright: {first_few(turned)}"
+                )
+            if mirrored:
+                progress.warn(
+                    f"{counted(len(mirrored), 'photograph is', 'photographs are')} stored mirrored, by the EXIF "
+                    f"orientation: {first_few(mirrored)}. Pixels count as stored, so these fit no other photographs, "
+                    "or wrongly. Save copies whose pixels are as shown, or leave them out"
                 )
             if job.options.shard is None:
                 for note in journal.damaged:
@@ -280,6 +287,16 @@ def _sizes(job: Job, journal: Journal, summary: MatchSummary, progress: Progress
             except ImageError as error:
                 progress.warn(str(error))
     return sizes
+
+
+def _mirrored(job: Job) -> list[str]:
+    """The readable photographs whose pixels are stored mirrored."""
+    found = []
+    for name in job.images.names:
+        with suppress(ImageError):
+            if read_metadata(job.images.root / name).is_mirrored:
+                found.append(name)
+    return found
 
 
 def _nothing_matched(summary: MatchSummary) -> str:

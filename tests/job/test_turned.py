@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.homography import HomographyMatcher, image_digest
 from support.plane import photograph_plane
 from typer.testing import CliRunner, Result
@@ -143,6 +144,18 @@ def test_a_killed_trial_goes_on_where_it_ended(made: Upright, monkeypatch: pytes
     monkeypatch.setattr(Upright, "match", match)
     told = run()
     assert (told["matched"], told["turned"], told["turned_images"]) == (15, 5, [TURNED])
+
+
+def test_photographs_stored_mirrored_are_named(made: Upright) -> None:
+    for name, orientation in (("0.png", 6), ("1.png", 2), ("3.png", 7)):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        Image.fromarray(read_image(Path("photos") / name)).save(Path("photos") / name, exif=exif)
+    result = CliRunner().invoke(app, ["match", *JOB])
+    assert result.exit_code == 0, result.stderr
+    warnings = [line for line in result.stderr.splitlines() if "mirrored" in line]
+    assert len(warnings) == 1
+    assert "2 photographs are stored mirrored, by the EXIF orientation: 1.png, 3.png." in warnings[0]
 
 
 def test_what_was_turned_is_told_until_the_photograph_is_replaced(made: Upright) -> None:
