@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,6 @@ from romacli.disk import check_writable, read_lines, settle, unwritable, write_w
 from romacli.errors import ImageError, InputError, UsageError
 from romacli.geometry.coordinates import from_colmap_pixels, to_colmap_pixels
 from romacli.geometry.turns import turn_points, turn_points_back, turn_size
-from romacli.images.decode import read_image
 from romacli.images.listing import list_images
 from romacli.images.upright import read_upright
 from romacli.matchers.describers.sparse import MapDescriber, SparseMatcher
@@ -46,6 +45,27 @@ class Found:
     xy: np.ndarray
     scores: np.ndarray
     visible: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A photograph, RGB uint8 (H, W, 3), rotated upright by clockwise quarter turns from its pixels as stored."""
+
+    image: np.ndarray
+    turns: int = 0
+
+    @property
+    def stored_size(self) -> Size:
+        """(width, height) in px before the rotation."""
+        return turn_size((self.image.shape[1], self.image.shape[0]), self.turns)
+
+    def upright(self, points: np.ndarray) -> np.ndarray:
+        """Convert points (N, 2) of the image as stored to the upright one."""
+        return turn_points(points, self.stored_size, self.turns)
+
+    def as_stored(self, found: Found) -> Found:
+        """Convert what was found in the upright image to the image as stored."""
+        return replace(found, xy=turn_points_back(found.xy, self.stored_size, self.turns))
 
 
 @dataclass(frozen=True)
@@ -162,18 +182,15 @@ def transfer(matcher: Matcher, one: Path, other: Path, points: np.ndarray) -> Fo
         InputError: a point lies outside, or (ImageError) a photograph cannot be read.
         UsageError: see `Finder`.
     """
-    image, turns = read_upright(one)
+    source = Frame(*read_upright(one))
     finder = Finder(matcher, semantic=True)
-    first = finder.view(image)
-    upright = turn_points(points, turn_size(first.size, turns), turns)
-    target, turns = read_upright(other)
-    found = finder.find(first, finder.view(target), upright)
-    size = turn_size((target.shape[1], target.shape[0]), turns)
-    return Found(turn_points_back(found.xy, size, turns), found.scores, found.visible)
+    first = finder.view(source.image)
+    target = Frame(*read_upright(other))
+    return target.as_stored(finder.find(first, finder.view(target.image), source.upright(points)))
 
 
-def frames(source: Path) -> Iterator[np.ndarray | ImageError]:
-    """The frames of a video, or the photographs of a folder in order, RGB uint8 (H, W, 3), or the error for one.
+def frames(source: Path) -> Iterator[Frame | ImageError]:
+    """The frames of a video, or the photographs of a folder in order, or the error for one.
 
     Raises:
         InputError: the source does not exist or cannot be decoded.
@@ -181,7 +198,7 @@ def frames(source: Path) -> Iterator[np.ndarray | ImageError]:
     if source.is_dir():
         for name in list_images(source).names:
             try:
-                yield read_image(source / name)
+                yield Frame(*read_upright(source / name))
             except ImageError as error:
                 yield error
         return
@@ -192,7 +209,7 @@ def frames(source: Path) -> Iterator[np.ndarray | ImageError]:
         count = 0
         while (read := film.read())[0]:
             count += 1
-            yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+            yield Frame(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
         if count == 0:
             raise InputError(f"{source} cannot be decoded as a video. Convert it, or give a folder of its frames.")
     finally:

@@ -62,6 +62,26 @@ def test_points_of_a_turned_photograph_are_those_of_the_file(tmp_path: Path) -> 
     assert np.abs(back.xy - stored).max() < 3
 
 
+def test_turned_frames_are_followed_and_files_left_out_are_named(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    folder, points, table = tmp_path / "frames", tmp_path / "points.csv", tmp_path / "tracks.csv"
+    folder.mkdir()
+    np.savetxt(points, np.stack([POINTS[:, 1], SIZE[0] - POINTS[:, 0]], axis=1), delimiter=",")
+    Image.fromarray(np.rot90(picture())).save(folder / "0.png", exif=exif)
+    Image.fromarray(picture(tuple(SHIFT))).save(folder / "1.png")
+    (folder / "2.jxl").touch()
+    words = ("track", folder, "--points", points, "--model", "mini-sparse", "--device", "cpu", "-o", table)
+    run = romacli(*words, "--overlay", tmp_path / "drawn")
+    assert run.returncode == 0, run.stderr
+    assert "1 file is left out, starting with 2.jxl" in run.stderr
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    found = np.array([[float(row["x"]), float(row["y"])] for row in rows]).reshape(2, -1, 2)
+    assert np.abs(found[0] - np.loadtxt(points, delimiter=",")).max() < 3
+    assert np.abs(found[1] - POINTS - SHIFT).max() < 3
+    assert cv2.imread(str(tmp_path / "drawn" / "000000.jpg")).shape[:2] == SIZE[::-1]
+
+
 def test_points_outside_and_matchers_without_a_say_are_refused() -> None:
     finder = Finder(load_matcher("mini-sparse", MatcherOptions(device="cpu")), semantic=True)
     view = finder.view(picture())

@@ -77,35 +77,41 @@ def transfer(options: TransferOptions, talk: TalkOptions) -> None:
 def track(options: TrackOptions, talk: TalkOptions) -> None:
     """Follow points of the first frame through the others.
 
-    Each frame is compared only with the first. A point is visible if matching it back returns to where it started.
+    Each frame is compared only with the first. Points are in pixels as stored: an EXIF orientation rotates photographs
+    for matching, and for --overlay. A point is visible if matching it back returns to where it started.
     """
     from romacli.disk import check_writable
     from romacli.follow import Finder, Overlay, frames, read_points, rows_of, write_table
+    from romacli.images.listing import list_images
     from romacli.matchers.registry import load_matcher
+    from romacli.run.photographs import tell_left_out
 
     with stopping() as stop, Console(talk) as console:
         points = read_points(options.points)
         check_writable(options.output)
         overlay = Overlay(options.overlay) if options.overlay else None
+        if options.source.is_dir():
+            tell_left_out(list_images(options.source).left_out, console)
         matcher = load_matcher(options.model, options.matcher)
-        finder, first, visible = Finder(matcher, semantic=False), None, 0
+        finder, first, upright, visible = Finder(matcher, semantic=False), None, points, 0
         rows: list[tuple[str, ...]] = []
         failures: list[ImageError] = []
         try:
-            for number, image in enumerate(frames(options.source)):
+            for number, frame in enumerate(frames(options.source)):
                 stop.check()
-                if isinstance(image, ImageError):
+                if isinstance(frame, ImageError):
                     if first is None:
-                        raise image
-                    failures.append(image)
+                        raise frame
+                    failures.append(frame)
                     continue
-                view = finder.view(image)
-                first = first or view
-                found = finder.find(first, view, points)
-                rows += rows_of(number, found)
+                view = finder.view(frame.image)
+                if first is None:
+                    first, upright = view, frame.upright(points)
+                found = finder.find(first, view, upright)
+                rows += rows_of(number, frame.as_stored(found))
                 visible += int(found.visible.sum())
                 if overlay:
-                    overlay.add(number, image, found)
+                    overlay.add(number, frame.image, found)
         finally:  # what was found before a signal or an error is kept
             if rows:
                 write_table(options.output, rows)
