@@ -64,11 +64,13 @@ def test_descriptors_of_other_settings_are_made_anew(photos: Path, tmp_path: Pat
 def test_photographs_that_cannot_be_described_are_listed(photos: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photos / "small.png")
     (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "left.jxl").touch()
     run = romacli("describe", photos, "-o", tmp_path / "local.h5")
     assert run.returncode == 4
     assert "small.png" in run.stderr
     assert "30x20 px is too small" in run.stderr
     assert "broken.png" in run.stderr
+    assert "1 file is left out, starting with left.jxl" in run.stderr
     with h5py.File(tmp_path / "local.h5") as file:
         assert sorted(file) == NAMES
 

@@ -81,7 +81,7 @@ class Localizer:
         check_retries(self.matcher, self.matching)
         check_writable(self.output / LIST)
         with noted(self.target.job, "localizing", output=self.output) as counts:
-            queries = read_queries(folder, self.target, self.options)
+            queries = read_queries(folder, self.target, self.options, self.progress)
             if queries.itself:
                 self.progress.say(
                     f"{counted(len(queries.itself), 'query is a photograph', 'queries are photographs')} of the map, "

@@ -21,6 +21,8 @@ from romacli.localize.map import Map
 from romacli.localize.options import LocalizeOptions
 from romacli.localize.pose import QueryCamera, guessed_camera, read_query_list
 from romacli.names import respelled, with_guess
+from romacli.progress import Progress
+from romacli.run.photographs import tell_left_out
 from romacli.words import first_few
 
 
@@ -67,13 +69,16 @@ class Queries:
         return list(frames.values())
 
 
-def read_queries(folder: Path, target: Map, options: LocalizeOptions) -> Queries:
+def read_queries(folder: Path, target: Map, options: LocalizeOptions, progress: Progress) -> Queries:
     """Inspect the photographs of a folder, or those of the list in it.
 
     Raises:
         InputError: there are none; a list names others, or gives another size; a rig does not fit them.
     """
-    found = list_images(folder).names
+    images = list_images(folder)
+    found = images.names
+    if options.query_list is None:
+        tell_left_out(images.left_out, progress)
     listed = respelled(read_query_list(options.query_list), found) if options.query_list else {}
     if strangers := sorted(listed.keys() - set(found)):
         raise InputError(

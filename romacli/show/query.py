@@ -56,7 +56,8 @@ def view_of_query(folder: Path, query: str, images: Path | None = None) -> Query
     name = meant_by(query, sorted(rows), folder)
     row, points = rows[name], read_points(folder, name)
     if points is None:
-        raise InputError(f"{name} has no points to draw: {row.get('why') or 'none were kept'}.")
+        why = str(row.get("why") or "none were kept").removesuffix(".")
+        raise InputError(f"{name} has no points to draw: {why}.")
     photograph = images / name if images else Path(str(row.get("photograph", name)))
     if not points.inliers.any():
         note = f"no pose of its own: {row['why']}" if row.get("why") else "posed by the other cameras of its rig"

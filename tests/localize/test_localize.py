@@ -257,11 +257,18 @@ def test_a_query_of_the_map_is_posed_without_itself(walk: Walk) -> None:
 def test_a_broken_query_is_named_with_its_fault(walk: Walk) -> None:
     whole = (walk.queries / "b.png").read_bytes()
     (walk.queries / "half.png").write_bytes(whole[: len(whole) // 2])
+    (walk.queries / "other.jxl").touch()
     result = run(walk, "--json")
     assert result.exit_code == 4
     (row,) = [row for row in json.loads(result.stdout)["results"] if row["name"] == "half.png"]
     assert "half.png" in row["why"]
     assert "overlaps none" not in row["why"]
+    assert "1 file is left out, starting with other.jxl" in result.stderr
+    out = walk.job.layout.root.parent / "out"
+    drawn = CliRunner().invoke(app, ["show", "half.png", str(out), "-o", str(out / "half.png")])
+    assert drawn.exit_code == 3
+    assert drawn.stderr.rstrip().endswith("leave it out.")
+    assert ".." not in drawn.stderr
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_encoded(walk: Walk) -> None:

@@ -39,9 +39,11 @@ def describe(options: DescribeOptions, talk: TalkOptions) -> None:
     from romacli.images.listing import list_images
     from romacli.matchers.describers.sparse import SparseMatcher
     from romacli.matchers.registry import load_matcher
+    from romacli.run.photographs import tell_left_out
 
     with stopping() as stop, Console(talk) as console:
         images = list_images(options.images.folder, names_file=options.images.image_list)
+        tell_left_out(images.left_out, console)
         matcher = load_matcher(options.model, replace(options.matcher, keypoints=options.keypoints))
         if not isinstance(matcher, SparseMatcher):
             raise UsageError(
