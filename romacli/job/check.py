@@ -14,6 +14,7 @@ from romacli.job.outputs.table import OUTPUTS
 from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
+from romacli.store.hloc import unread_images
 from romacli.store.images import read_images
 from romacli.store.journal import FORMAT
 from romacli.store.layout import Layout
@@ -21,7 +22,7 @@ from romacli.store.manifest import fingerprint, read_manifest
 from romacli.store.opened import open_journal
 from romacli.store.repair import Survey, repair, survey
 from romacli.types import Manifest, Pair
-from romacli.words import counted
+from romacli.words import counted_of
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """The result of a check. missing: pairs without a valid record, which must be matched."""
+    """The result of a check.
+
+    missing: pairs without a valid record, which must be matched. unread: photographs that could not be read for that.
+    """
 
     files: int
     pairs: int
     missing: Sequence[Pair]
     findings: Sequence[Finding]
+    unread: frozenset[str] = frozenset()
 
 
 def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bool = False) -> CheckSummary:
@@ -67,7 +72,8 @@ def check_job(layout: Layout, progress: Progress, stop: StopRequest, *, mend: bo
     for output, found in faults.items():
         check.tell(output, found)
     missing = check.missing()
-    return CheckSummary(check.files, len(check.pairs), missing, tuple(check.findings))
+    unread = unread_images(layout.features) if missing else frozenset()
+    return CheckSummary(check.files, len(check.pairs), missing, tuple(check.findings), unread)
 
 
 class _Check:
@@ -189,8 +195,13 @@ def sentences(summary: CheckSummary) -> Iterator[str]:
     """The findings as sentences."""
     for finding in summary.findings:
         yield str(finding)
-    if summary.missing:
-        yield (
-            f"{len(summary.missing)} of {counted(summary.pairs, 'pair')} must be matched, starting with "
-            f"{' '.join(summary.missing[0])}: run the same `romacli match` command again"
-        )
+    lost = [pair for pair in summary.missing if not summary.unread.isdisjoint(pair)]
+    for pairs, advice in (
+        ([pair for pair in summary.missing if pair not in lost], ""),
+        (lost, ". Their photographs could not be read: replace or remove these, then"),
+    ):
+        if pairs:
+            yield (
+                f"{counted_of(len(pairs), summary.pairs, 'pair', 'must', 'must')} be matched, starting with "
+                f"{' '.join(pairs[0])}{advice or ':'} run the same `romacli match` command again"
+            )

@@ -20,7 +20,7 @@ from romacli.matchers.options import DEFAULT
 from romacli.options import flags
 from romacli.pairs.listfile import read_pairs
 from romacli.store.history import photographs_of, typed_of
-from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
+from romacli.store.hloc import read_provenance, unread_images
 from romacli.store.layout import Layout
 from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
@@ -101,7 +101,7 @@ def status(layout: Layout) -> Status:
         done = [pair for pair in pairs.pairs if pair not in waiting]
         matched = sum(journal.kind(pair) != "rejected" for pair in done)
         keypoints_hold = is_of(layout, journal, pairs)
-    unread = _unread(layout) if waiting and keypoints_hold else frozenset()
+    unread = unread_images(layout.features) if waiting and keypoints_hold else frozenset()
     lost = sum(not unread.isdisjoint(pair) for pair in waiting)
     late = {found.file: str(found) for found in outdated(layout)}
     return Status(
@@ -118,13 +118,6 @@ def status(layout: Layout) -> Status:
             _model(layout, manifest, late, commands.reconstruct),
         )
     )
-
-
-def _unread(layout: Layout) -> frozenset[str]:
-    """The photographs that could not be read when the keypoints were made, as far as known."""
-    with suppress(InputError, StoreError), FeaturesFile(layout.features) as features:
-        return frozenset(name for name in features.names() if features.image_size(name) == UNREAD)
-    return frozenset()
 
 
 def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, command: str) -> Stage:

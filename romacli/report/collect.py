@@ -37,7 +37,7 @@ from romacli.mapping.reconstruct import model_folders
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.show.folder import JobFolder
-from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance
+from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance, unread_images
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
@@ -92,10 +92,16 @@ def _read_models(layout: Layout, missing: list[str]) -> tuple[Model | None, list
     return model, _read_if_there(missing, (), lambda: images_elsewhere(layout), [], without="")
 
 
-def _undone(pairs: Sequence[PairRow]) -> list[str]:
-    undone = sum(pair.state == "not done" for pair in pairs)
-    of_all = counted_of(undone, len(pairs), "pair", "is", "are")
-    return [f"{of_all} not matched yet. Run the same `romacli match` again."] if undone else []
+def _undone(names: Sequence[str], pairs: Sequence[PairRow], unread: frozenset[str]) -> list[str]:
+    undone = [{names[pair.one], names[pair.other]} for pair in pairs if pair.state == "not done"]
+    lost = sum(not unread.isdisjoint(pair) for pair in undone)
+    advice = "Run the same `romacli match` again."
+    found = [(len(undone) - lost, "yet"), (lost, "as photographs could not be read: replace or remove these first")]
+    return [
+        f"{counted_of(count, len(pairs), 'pair', 'is', 'are')} not matched {why}. {advice}"
+        for count, why in found
+        if count
+    ]
 
 
 def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
@@ -130,7 +136,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         names = sorted({*job.names, *shared.keypoints})
         pairs = _pairs(job, journal, names, shared, inliers)
     late = tuple(map(str, outdated(job.layout)))
-    missing = [*_undone(pairs), *missing, *late]
+    missing = [*_undone(names, pairs, unread_images(layout.features)), *missing, *late]
     summary = Summary(
         folder=str(layout.root),
         version=__version__,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from io import FileIO
 from pathlib import Path
@@ -336,6 +336,13 @@ class MatchesFile(ReadFile):
                 if key in self._file:
                     return key, is_reversed
         return None
+
+
+def unread_images(path: Path) -> frozenset[str]:
+    """The images of a features file whose photographs could not be read when it was made; none if it is unreadable."""
+    with suppress(InputError, StoreError), FeaturesFile(path) as features:
+        return frozenset(name for name in features.names() if features.image_size(name) == UNREAD)
+    return frozenset()
 
 
 def read_provenance(path: Path) -> dict[str, str] | None:

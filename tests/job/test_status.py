@@ -158,6 +158,11 @@ def test_an_unreadable_photograph_does_not_hold_the_job_up(run: Run) -> None:
     told = run("status", "job").stdout
     assert "6 of 10 pairs, 6 of them matched; 4 with unreadable photographs" in told
     assert "next: romacli colmap-import" in told
+    checked, reported = run("check", "job").stderr, run("report", "job").stderr
+    assert "4 of 10 pairs must be matched" in checked
+    assert "Their photographs could not be read" in checked
+    assert "4 of 10 pairs are not matched as photographs could not be read: replace or remove these first" in reported
+    assert "yet" not in reported
 
 
 def test_a_folder_without_a_job_is_named(run: Run) -> None:
