@@ -15,7 +15,8 @@ from romacli.errors import InputError
 from romacli.names import composed, spelled
 from romacli.types import ImageList, Size
 
-from .decode import image_size, read_samples
+from .decode import image_size, is_cut_off, read_samples
+from .jpeg import cut_off
 from .listing import EXTENSIONS, files_under
 from .options import MaskOptions
 
@@ -29,7 +30,7 @@ class Masks:
     files: Mapping[str, tuple[Path, ...]]
 
     def require_sizes(self, sizes: Mapping[str, Size]) -> None:
-        """Check by header that every mask has the size of its photograph.
+        """Check that every mask has the size of its photograph, by its header, and is not cut off.
 
         Args:
             sizes: (width, height) of photographs by name; masks of other names are ignored.
@@ -42,6 +43,8 @@ class Masks:
             for path in self.files.get(name, ()):
                 if path not in mask_sizes:
                     mask_sizes[path] = image_size(path)
+                    if is_cut_off(path):
+                        raise cut_off(path)
                 if (mask := mask_sizes[path]) != size:
                     raise InputError(
                         f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. Give a mask "

@@ -120,6 +120,13 @@ def test_a_mask_of_another_size_is_named_with_its_photograph(photos):
     )
 
 
+def test_a_mask_that_is_cut_off_is_named_before_any_work(photos):
+    path = write(Path("masks/b.png.png"), black_left())
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"masks/b\.png\.png is cut off before its end"):
+        find_masks(photos, NAMES, MaskOptions(Path("masks"))).require_sizes(dict.fromkeys(NAMES, SIZE))
+
+
 def test_a_mask_of_no_photograph_is_named(photos):
     write(Path("masks/b.png"), black_left())
     write(Path("masks/c.jpg.png"), black_left())
