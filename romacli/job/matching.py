@@ -28,13 +28,13 @@ from romacli.progress import Progress
 from romacli.run.engine import match_in_parallel
 from romacli.run.match import Append, MatchSummary, match_images
 from romacli.run.options import Try
-from romacli.run.photographs import with_headers
+from romacli.run.photographs import with_contents, with_hashes
 from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
 from romacli.store.history import is_new, noted
-from romacli.store.images import write_images
+from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout
 from romacli.store.lease import Lease, Work
@@ -89,7 +89,8 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                 if summary.matched == 0:
                     raise NothingFoundError(_nothing_matched(summary))
                 sizes = _sizes(job, journal, summary, progress)
-                _note_images(job, sizes)
+                with stop.at_once():
+                    write_images(job.layout.images, with_contents(job.images.root, _sized(job, sizes), progress))
                 derive_hloc(job.layout, _sources(job, journal, sizes), progress, stop)
     return summary
 
@@ -137,6 +138,8 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
     except Stopped:
         with job.journal() as journal:
             done = len(job.listed) - len(journal.waiting(job.listed.pairs))
+        if job.options.shard is None:
+            write_images(job.layout.images, with_hashes(job.images.root, job.known))
         progress.say(
             f"{counted_of(done, len(job.listed), 'pair', 'is', 'are')} done and kept; run the same command again for "
             "the rest"
@@ -159,12 +162,11 @@ def _note(job: Job) -> None:
     if job.options.shard is not None:
         record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
     write_pairs(job.layout.pairs, job.pairs)
-    _note_images(job, {})
+    write_images(job.layout.images, job.known)
 
 
-def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
-    known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
-    write_images(job.layout.images, with_headers(job.images.root, known) if sizes else known)
+def _sized(job: Job, sizes: Mapping[str, Size]) -> dict[str, KnownImage]:
+    return {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
 
 
 def _todo(job: Job, progress: Progress) -> PairList:

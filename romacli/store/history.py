@@ -151,7 +151,7 @@ def require_photographs(layout: Layout, images: Path | None, *, unchanged: bool 
     faults = unusable(folder, known, known)
     is_changed = "changed" in faults.values()
     if known and len(faults) == len(known) and (unchanged or not is_changed):
-        copies = "; for copies of the same ones, run `romacli match` with --changed keep first" if is_changed else ""
+        copies = "; if they show the same, run `romacli match` with --changed keep first" if is_changed else ""
         raise InputError(
             f"{folder or 'The folder noted in the job'} has none of the {counted(len(known), 'photograph')} of "
             f"{layout.root} as they were matched, such as {min(known)}. Give their folder with --images DIR{copies}."

@@ -24,7 +24,7 @@ from romacli.job.outputs.recipe import calibrations, database_output, recipe
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
-from romacli.run.photographs import look_at, named_as_changed, require_size
+from romacli.run.photographs import look_at, named_as_changed, note_photographs, require_size
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, ReadFile
@@ -61,7 +61,8 @@ def _import_matches(
     database = options.database or layout.database
     output, derived_from = database_output(layout, database), _database_digest(layout, options)
     before = holds_if_from(layout, output, derived_from)
-    _look_at_photographs(images, layout, options, progress)
+    with stop.at_once():
+        _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
         progress.say(f"{database} is up to date")
         sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
@@ -119,12 +120,12 @@ def _import_matches(
 
 def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, progress: Progress) -> None:
     """Warn about photographs that changed since they were matched."""
-    known = read_images(layout.images)
+    known = note_photographs(layout, images, read_images(layout.images), progress)
     names = [name for name in known if options.only is None or name in options.only]
     if changed := look_at(ImageList(images, tuple(names)), known).changed:
         progress.warn(
             f"{named_as_changed(changed)}. Keypoints there may not fit. Run `romacli match` with --changed rematch "
-            "to match such pairs again, or with --changed keep for copies of the same photographs"
+            "to match such pairs again, or with --changed keep if they show the same"
         )
 
 
