@@ -33,7 +33,7 @@ from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
-from romacli.store.history import is_new, noted
+from romacli.store.history import note_options, noted
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout
@@ -61,10 +61,12 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         run = MatchSummary()
         with _telling_what_is_done(job, progress):
             typed = job.options.lasting
-            if todo.pairs or is_new(job.layout, images=job.images.root, typed=typed):
+            if not todo.pairs:
+                note_options(job.layout, images=job.images.root, typed=typed)
+            else:
                 with noted(job.layout, "matching", images=job.images.root, typed=typed) as counts:
                     try:
-                        run = _match(job, todo, lease, progress, stop, run) if todo.pairs else run
+                        run = _match(job, todo, lease, progress, stop, run)
                     finally:
                         counts.update(pairs=run.run, encodes=run.encodes)
                         counts.update({f"{dtype} pairs": count for dtype, count in run.run_in.items()})

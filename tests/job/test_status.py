@@ -136,6 +136,15 @@ def test_the_next_command_repeats_the_options_that_were_typed(run: Run) -> None:
     assert "--max-keypoints" not in run("status", "job", "--json").stdout  # the job knows how they were made
 
 
+def test_other_options_with_nothing_to_match_are_noted_without_a_run_of_matching(run: Run) -> None:
+    words = ("match", "photos", "-o", "job", "--model", "plane", "--no-refine")
+    for more in ((), ("--num-workers", "1"), ("--num-workers", "1")):
+        assert run(*words, *more).exit_code == 0
+    runs = read_runs(Path("job/runs.jsonl"))
+    assert [each.stage for each in runs] == ["matching", "keypoints", "options"]
+    assert "--num-workers 1" in run("status", "job", "--json").stdout
+
+
 def test_the_next_command_after_an_unfinished_reconstruct_is_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
