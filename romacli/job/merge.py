@@ -14,7 +14,7 @@ from romacli.job.outputs.hloc import HlocSummary
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate_held
 from romacli.job.trials.merged import keep_tried, tried_in
 from romacli.job.trials.trial import finished_pairs
-from romacli.pairs.listfile import read_pairs, write_pairs
+from romacli.pairs.listfile import read_own_pairs, write_pairs
 from romacli.progress import Progress
 from romacli.run.photographs import note_photographs
 from romacli.stop import StopRequest
@@ -90,7 +90,7 @@ def _united_pairs(layouts: Sequence[Layout]) -> PairList:
     seen: dict[Pair, Pair] = {}
     for layout in layouts:
         if layout.pairs.exists():
-            for pair in read_pairs(layout.pairs, None).pairs.pairs:
+            for pair in read_own_pairs(layout.pairs).pairs:
                 seen.setdefault(canonical(pair), pair)
     return PairList(tuple(seen.values()))
 

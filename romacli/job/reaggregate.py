@@ -17,7 +17,7 @@ from romacli.job.options import KeypointOptions
 from romacli.job.outputs.hloc import KEYPOINTS, HlocSources, HlocSummary, derive_hloc
 from romacli.job.outputs.origins import made_with
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
 from romacli.run.photographs import note_photographs
@@ -134,7 +134,7 @@ def reaggregate_held(
 ) -> HlocSummary:
     """`reaggregate` in a folder that this process holds. images: the job's photographs."""
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
-    pairs = read_pairs(layout.pairs, None).pairs
+    pairs = read_own_pairs(layout.pairs)
     check_names({name for pair in pairs.pairs for name in pair})
     for note in journal.damaged:
         progress.warn(f"{note}; `romacli check {layout.root} --repair` repairs the file")

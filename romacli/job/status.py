@@ -18,7 +18,7 @@ from romacli.job.outputs.outdated import outdated
 from romacli.mapping.reconstruct import read_content
 from romacli.matchers.options import DEFAULT
 from romacli.options import flags
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.store.history import photographs_of, typed_of
 from romacli.store.hloc import UNREAD, FeaturesFile, read_provenance
 from romacli.store.layout import Layout
@@ -89,13 +89,13 @@ def status(layout: Layout) -> Status:
 
     Raises:
         InputError: the folder contains no job.
-        StoreError, PairsError: a file of the job is damaged.
+        StoreError: a file of the job is damaged.
     """
     manifest = manifest_of(layout)
     database = database_of_job(layout)
     elsewhere = "" if database == layout.database else f" --database {shlex.quote(str(database))}"
     commands = _commands(layout, manifest, elsewhere)
-    pairs = read_pairs(layout.pairs, None).pairs
+    pairs = read_own_pairs(layout.pairs)
     with open_journal(layout, manifest) as journal:
         waiting = set(journal.waiting(pairs.pairs))
         done = [pair for pair in pairs.pairs if pair not in waiting]
@@ -135,7 +135,7 @@ def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, comman
     detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)
-    return Stage("keypoints", OUTDATED, f"{detail}; more pairs were matched since", command)
+    return Stage("keypoints", OUTDATED, f"{detail}, but not from the pairs matched now", command)
 
 
 def _database(layout: Layout, path: Path, late: Mapping[str, str], command: str) -> Stage:

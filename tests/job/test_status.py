@@ -105,6 +105,24 @@ def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     assert (found["keypoints"], found["database"]) == ("done", "out of date")
 
 
+@pytest.mark.parametrize(("harm", "fault"), [(lambda path: path.unlink(), "missing"), (Path.touch, "damaged")])
+def test_a_job_without_its_pairs_or_records_tells_how_to_get_them_back(
+    run: Run, harm: Callable[[Path], None], fault: str
+) -> None:
+    common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
+    assert run("match", *common).exit_code == 0
+    for journal in Path("job/journal").iterdir():
+        journal.unlink()
+    assert "4 images, but not from the pairs matched now" in run("status", "job").stdout
+    Path("job/pairs.txt").write_text("")
+    harm(Path("job/pairs.txt"))
+    result = run("status", "job")
+    assert result.exit_code == 6
+    assert f"pairs.txt is {fault}. Run the same `romacli match`" in result.stderr
+    assert run("match", *common).exit_code == 0
+    assert states(run)["keypoints"] == "done"
+
+
 def test_a_database_elsewhere_is_the_job_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("match", "photos", "-o", "job", "--model", "plane", "--no-refine").exit_code == 0
     assert run("colmap-import", "photos", "-o", "job", "--database", "other.db", "--no-calibrate").exit_code == 0
