@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
 from romacli.colmap.database import check_replaceable
-from romacli.errors import ImageError, NothingFoundError
+from romacli.errors import ImageError, NothingFoundError, StoreError
 from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
 from romacli.job.hold import hold
@@ -141,7 +141,8 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
         with job.journal() as journal:
             done = len(job.listed) - len(journal.waiting(job.listed.pairs))
         if job.options.shard is None:
-            write_images(job.layout.images, with_hashes(job.images.root, job.known))
+            with suppress(StoreError):  # a full disk would hide the signal
+                write_images(job.layout.images, with_hashes(job.images.root, job.known))
         progress.say(
             f"{counted_of(done, len(job.listed), 'pair', 'is', 'are')} done and kept; run the same command again for "
             "the rest"
