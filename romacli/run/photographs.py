@@ -12,7 +12,7 @@ from romacli.errors import ImageError, InputError, SettingsDifferError
 from romacli.images.decode import is_stretched
 from romacli.images.extras import remedy
 from romacli.images.metadata import read_metadata, recall_metadata, written
-from romacli.progress import Progress
+from romacli.progress import Progress, Silent
 from romacli.run.options import Changed
 from romacli.store.images import READERS, KnownImage, Stamp, changed_in, known_sha256, sha256_of, stamp_of, write_images
 from romacli.store.layout import Layout
@@ -104,13 +104,13 @@ def with_contents(root: Path, images: Mapping[str, KnownImage], progress: Progre
     """The photographs with their headers and hashes, reading those not known already."""
     found = with_hashes(root, images)
     unread = [name for name, image in found.items() if image.sha256 is None or image.header is None]
-    if any(found[name].sha256 is None for name in unread):
-        progress.begin("reading photographs", len(unread))
+    listener = progress if any(found[name].sha256 is None for name in unread) else Silent()
+    listener.begin("reading photographs", len(unread))
     with ThreadPoolExecutor(READERS) as pool:
         read = pool.map(lambda name: _with_contents(root / name, found[name]), unread)
         for name, image in zip(unread, read, strict=True):
             found[name] = image
-            progress.advance()
+            listener.advance()
     return found
 
 

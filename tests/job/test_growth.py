@@ -35,11 +35,11 @@ from romacli.progress import Silent
 from romacli.refine.options import RefineOptions
 from romacli.run.match import MatchSummary
 from romacli.run.options import Changed, Shard
-from romacli.run.photographs import look_at
+from romacli.run.photographs import look_at, with_contents
 from romacli.stop import Stopped, StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.hloc import FeaturesFile, MatchesFile
-from romacli.store.images import read_images, write_images
+from romacli.store.images import KnownImage, read_images, sha256_of, stamp_of, write_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
@@ -224,6 +224,20 @@ def test_copies_that_lost_their_times_are_noted_where_nothing_is_matched(
     )
     assert not any("cannot be used" in sentence for sentence in told.sentences)
     assert all(len(image.stamps) == 2 for image in read_images(Layout(options.output).images).values())
+
+
+@pytest.mark.parametrize(("is_hashed", "steps"), [(True, 0), (False, len(NAMES))])
+def test_photographs_are_read_under_a_title_or_not_at_all(
+    photographs: PlanePhotographs, monkeypatch: pytest.MonkeyPatch, is_hashed: bool, steps: int
+) -> None:
+    told, advanced = Told(), []
+    monkeypatch.setattr(told, "advance", lambda count=1: advanced.append(told.begun[-1]))
+    images = {name: KnownImage((stamp_of(photographs.root / name),)) for name in NAMES}
+    if is_hashed:
+        images = {name: replace(one, sha256=sha256_of(photographs.root / name)) for name, one in images.items()}
+    found = with_contents(photographs.root, images, told)
+    assert advanced == ["reading photographs"] * steps
+    assert all(one.header and one.sha256 for one in found.values())
 
 
 def test_a_job_of_an_earlier_version_learns_what_its_photographs_contain(
