@@ -128,8 +128,9 @@ def _unread(layout: Layout) -> frozenset[str]:
 
 
 def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, command: str) -> Stage:
-    if not held or not (layout.features.exists() and layout.matches.exists()):
-        return Stage("keypoints", MISSING, layout.features.name, command)
+    missing = [path.name for path in (layout.features, layout.matches) if not (held and path.exists())]
+    if missing:
+        return Stage("keypoints", MISSING, " and ".join(missing), command)
     if damaged := [path.name for path in (layout.features, layout.matches) if read_provenance(path) is None]:
         return Stage("keypoints", DAMAGED, " and ".join(damaged), _repair(layout))
     detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"

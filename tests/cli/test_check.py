@@ -159,6 +159,15 @@ def test_a_damaged_database_is_made_anew_as_it_was(job: Path) -> None:
     assert "is up to date" in again.stderr
 
 
+def test_a_damaged_database_is_not_up_to_date(job: Path) -> None:
+    assert run(*IMPORT).exit_code == 0
+    halve(job / "database.db")
+    again = run(*IMPORT)
+    assert again.exit_code == 6
+    assert "up to date" not in again.stderr
+    assert "`romacli check JOB --repair` rebuilds" in again.stderr
+
+
 def test_the_command_that_makes_a_database_is_told(job: Path) -> None:
     assert run(*IMPORT, "--database", "other place.db").exit_code == 0
     before = tables(Path("other place.db"))

@@ -75,6 +75,7 @@ def test_a_file_that_cannot_be_read_is_told_with_what_repairs_it(run: Run, harm:
     elif harm == "folder":
         path.mkdir()
     assert states(run)["keypoints"] == ("not made yet" if harm == "gone" else "damaged")
+    assert re.search(r"^keypoints .* matches\.h5$", run("status", "job").stdout, re.MULTILINE)
     assert states(run)["database"] == "done"
     following = run("status", "job").stdout.splitlines()[-1]
     assert following.startswith("next: romacli " + ("match" if harm == "gone" else "check job --repair"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.numbers import read_numbers
-from romacli.errors import InputError, StoreError
+from romacli.errors import BusyError, InputError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.listing import files_under
 from romacli.job.hold import hold_job
@@ -21,6 +22,7 @@ from romacli.job.outputs.cameras import choose_cameras, known_image, loose_image
 from romacli.job.outputs.model import model_digests
 from romacli.job.outputs.origins import digest, file_digest, holds_if_from, remember
 from romacli.job.outputs.recipe import calibrations, database_output, recipe
+from romacli.mapping.reconstruct import read_content
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
@@ -46,7 +48,7 @@ def import_matches(
     Raises:
         BusyError: another process is at work in the folder.
         InputError: the folder contains no matches, or a photograph is gone or has changed its size.
-        StoreError: the database was not made by romacli.
+        StoreError: the database was not made by romacli, or is damaged.
     """
     for file in (layout.features, layout.matches):
         if not file.exists():
@@ -64,6 +66,8 @@ def _import_matches(
     with stop.at_once():
         _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
+        with suppress(BusyError):
+            read_content(database)
         progress.say(f"{database} is up to date")
         sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
         summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
