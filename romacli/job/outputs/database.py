@@ -66,13 +66,7 @@ def _import_matches(
     with stop.at_once():
         _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
-        with suppress(BusyError):
-            read_content(database)
-        progress.say(f"{database} is up to date")
-        sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
-        summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
-        _tell(summary, progress)
-        return summary
+        return _up_to_date(database, before, progress)
     check_replaceable(database, overwrite=options.overwrite)
     with (
         FeaturesFile(layout.features) as features,
@@ -119,6 +113,17 @@ def _import_matches(
         )
     noted_options, sources = recipe(layout, images, options), hloc_digests(layout)
     remember(layout, output, derived_from, asdict(summary), made_with=noted_options, sources=sources)
+    return summary
+
+
+def _up_to_date(database: Path, before: Mapping[str, Any], progress: Progress) -> DatabaseSummary:
+    """The summary recorded when the database was made, which must still be readable."""
+    with suppress(BusyError):
+        read_content(database)
+    progress.say(f"{database} is up to date")
+    sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
+    summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
+    _tell(summary, progress)
     return summary
 
 
