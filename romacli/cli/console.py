@@ -163,14 +163,18 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def stopping() -> Iterator[StopRequest]:
-    """Turn the first stop signal into a request to stop after the current batch; exit at once on the second."""
+def stopping(*, overwrites: bool = False) -> Iterator[StopRequest]:
+    """Turn the first stop signal into a request to stop after the current batch; exit at once on the second.
+
+    overwrites: whether --overwrite was given, which would start over.
+    """
     request = StopRequest()
+    without = ", without --overwrite," if overwrites else ""
 
     def handle(number: int, _: object) -> None:
         if request.signal_number is not None:
             os._exit(SIGNAL_BASE + number)
-        print("stopping; run the same command again, without --overwrite, to resume", file=sys.stderr, flush=True)
+        print(f"stopping; run the same command again{without} to resume", file=sys.stderr, flush=True)
         request.set(number)
 
     previous = {number: signal.signal(number, handle) for number in stop_signals()}

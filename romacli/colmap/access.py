@@ -45,8 +45,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except (sqlite3.Error, KeyError) as error:
         raise StoreError(
-            f"{path} cannot be read as a COLMAP database: {error}. Rebuild it with `romacli colmap-import`, or give "
-            "another."
+            f"{path} cannot be read as a COLMAP database: {error}. `romacli check JOB --repair` rebuilds that of "
+            "a job; otherwise give another."
         ) from error
 
 

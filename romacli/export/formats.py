@@ -15,7 +15,7 @@ import numpy as np
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.options import PANORAMA
 from romacli.errors import InputError, UsageError
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.store.layout import Layout
 from romacli.words import counted, first_few
 
@@ -289,7 +289,7 @@ def write_matches(source: Source, folder: Path) -> None:
         raise InputError(f"{source.layout.root} contains no matches.h5. Run `romacli match` with this --output first.")
     from romacli.store.hloc import MatchesFile
 
-    listed = read_pairs(source.layout.pairs, None).pairs.pairs
+    listed = read_own_pairs(source.layout.pairs).pairs
     names = {name for pair in listed for name in pair}
     if blank := next((name for name in sorted(names) if len(name.split()) > 1), None):
         raise InputError(f"{blank} has a blank in its name, which ends a name in this format. Rename the photographs.")

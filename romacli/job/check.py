@@ -89,8 +89,11 @@ class _Check:
     def small_files(self) -> None:
         """Check the manifest, the pairs and the list of photographs."""
         again = "Running the same `romacli match` command rewrites it and continues"
-        with self._noting(self._layout.manifest, again + ", if its settings are the same.", removable=True):
+        same = again + ", if its settings are the same."
+        with self._noting(self._layout.manifest, same, removable=True, is_needed=True):
             self._manifest = read_manifest(self._layout.manifest)
+            if self._manifest is None:
+                self._add(self._layout.manifest, "it is missing", same)
         with self._noting(self._layout.pairs, again + "."):
             self.pairs = read_pairs(self._layout.pairs, None).pairs.pairs
         with self._noting(self._layout.images, "The next run takes the photographs as they are then.", removable=True):
@@ -157,9 +160,7 @@ class _Check:
             self._add(mended.fault.path, mended.fault.sentence, mended.done, is_repaired=mended.is_repaired)
 
     def missing(self) -> list[Pair]:
-        """Pairs without a valid record, every payload verified."""
-        if self._manifest is None:
-            return []
+        """Pairs without a valid record, every payload verified; without a manifest, records of any settings count."""
         try:
             images = read_images(self._layout.images)
         except StoreError:
@@ -171,8 +172,11 @@ class _Check:
             return []
 
     @contextmanager
-    def _noting(self, path: Path, remedy: str, *, removable: bool = False) -> Iterator[None]:
-        """Record an expected error of the block, and move a damaged file aside if allowed."""
+    def _noting(self, path: Path, remedy: str, *, removable: bool = False, is_needed: bool = False) -> Iterator[None]:
+        """Record an expected error of the block, and move a damaged file aside if allowed.
+
+        is_needed: whether moving it aside leaves a fault.
+        """
         self.files += path.exists()
         aside = removable and self._mend
         try:
@@ -182,10 +186,13 @@ class _Check:
                 self._add(path, f"cannot be read: {error.__cause__.strerror}", "Make it readable.")
             elif removable and error.__cause__ is None:
                 self._add(path, "it is from another version of romacli", "Update romacli.")
+            elif not path.exists():
+                self._add(path, "it is missing", remedy)
             else:
-                if path.exists() and aside:
-                    path.replace(path.with_name(path.name + ".damaged"))
-                self._add(path, "it is missing or damaged", remedy, is_repaired=aside)
+                if aside:
+                    moved = path.replace(path.with_name(path.name + ".damaged"))
+                    remedy = f"It is now {moved.name}. {remedy}"
+                self._add(path, "it is damaged", remedy, is_repaired=aside and not is_needed)
 
     def _add(self, path: Path, fault: str, remedy: str, *, is_repaired: bool = False) -> None:
         self.findings.append(Finding(str(path), fault, remedy, is_repaired))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from romacli.colmap.database import check_replaceable
-from romacli.errors import ImageError, NothingFoundError
+from romacli.errors import ImageError, NothingFoundError, StoreError
 from romacli.images.metadata import read_metadata
 from romacli.images.options import MaskOptions
 from romacli.job.hold import hold
@@ -28,13 +28,13 @@ from romacli.progress import Progress
 from romacli.run.engine import match_in_parallel
 from romacli.run.match import Append, MatchSummary, match_images
 from romacli.run.options import Try
-from romacli.run.photographs import with_headers
+from romacli.run.photographs import with_contents, with_hashes
 from romacli.run.refine import Refinement
 from romacli.run.shard import record_capacity, recorded_capacity, shard_work
 from romacli.run.worker import WorkerSetup
 from romacli.stop import Stopped, StopRequest
-from romacli.store.history import is_new, noted
-from romacli.store.images import write_images
+from romacli.store.history import note_options, noted
+from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import Journal, JournalWriter
 from romacli.store.layout import Layout
 from romacli.store.lease import Lease, Work
@@ -61,10 +61,12 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
         run = MatchSummary()
         with _telling_what_is_done(job, progress):
             typed = job.options.lasting
-            if todo.pairs or is_new(job.layout, images=job.images.root, typed=typed):
+            if not todo.pairs:
+                note_options(job.layout, images=job.images.root, typed=typed)
+            else:
                 with noted(job.layout, "matching", images=job.images.root, typed=typed) as counts:
                     try:
-                        run = _match(job, todo, lease, progress, stop, run) if todo.pairs else run
+                        run = _match(job, todo, lease, progress, stop, run)
                     finally:
                         counts.update(pairs=run.run, encodes=run.encodes)
                         counts.update({f"{dtype} pairs": count for dtype, count in run.run_in.items()})
@@ -96,7 +98,8 @@ def run_job(job: Job, progress: Progress, stop: StopRequest) -> MatchSummary:
                 if summary.matched == 0:
                     raise NothingFoundError(_nothing_matched(summary))
                 sizes = _sizes(job, journal, summary, progress)
-                _note_images(job, sizes)
+                with stop.at_once():
+                    write_images(job.layout.images, with_contents(job.images.root, _sized(job, sizes), progress))
                 derive_hloc(job.layout, _sources(job, journal, sizes), progress, stop)
     return summary
 
@@ -144,6 +147,9 @@ def _telling_what_is_done(job: Job, progress: Progress) -> Iterator[None]:
     except Stopped:
         with job.journal() as journal:
             done = len(job.listed) - len(journal.waiting(job.listed.pairs))
+        if job.options.shard is None:
+            with suppress(StoreError):  # a full disk would hide the signal
+                write_images(job.layout.images, with_hashes(job.images.root, job.known))
         progress.say(
             f"{counted_of(done, len(job.listed), 'pair', 'is', 'are')} done and kept; run the same command again for "
             "the rest"
@@ -166,12 +172,11 @@ def _note(job: Job) -> None:
     if job.options.shard is not None:
         record_capacity(job.layout.shards, recorded_capacity(job.layout.shards))
     write_pairs(job.layout.pairs, job.pairs)
-    _note_images(job, {})
+    write_images(job.layout.images, job.known)
 
 
-def _note_images(job: Job, sizes: Mapping[str, Size]) -> None:
-    known = {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
-    write_images(job.layout.images, with_headers(job.images.root, known) if sizes else known)
+def _sized(job: Job, sizes: Mapping[str, Size]) -> dict[str, KnownImage]:
+    return {name: replace(image, size=sizes.get(name, image.size)) for name, image in job.known.items()}
 
 
 def _todo(job: Job, progress: Progress) -> PairList:

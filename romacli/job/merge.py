@@ -14,9 +14,11 @@ from romacli.job.outputs.hloc import HlocSummary
 from romacli.job.reaggregate import ReaggregateOptions, reaggregate_held
 from romacli.job.trials.merged import keep_tried, tried_in
 from romacli.job.trials.trial import finished_pairs
-from romacli.pairs.listfile import read_pairs, write_pairs
+from romacli.pairs.listfile import read_own_pairs, write_pairs
 from romacli.progress import Progress
+from romacli.run.photographs import note_photographs
 from romacli.stop import StopRequest
+from romacli.store.history import photographs_of
 from romacli.store.images import KnownImage, read_images, write_images
 from romacli.store.layout import Layout
 from romacli.store.manifest import difference, manifest_of, read_manifest, write_manifest
@@ -57,6 +59,8 @@ def merge(
             write_manifest(layout.manifest, replace(manifest, outputs={}))
         write_pairs(layout.pairs, pairs)
         write_images(layout.images, images)
+        with stop.at_once():
+            images = note_photographs(layout, options.images or photographs_of(layout), images, progress)
         files = sum(_take_in(path, layout) for other in others for path in sorted(other.journal.glob("*.jnl")))
         with open_journal(layout, manifest, images) as journal:
             cut_torn_ends(journal)
@@ -86,7 +90,7 @@ def _united_pairs(layouts: Sequence[Layout]) -> PairList:
     seen: dict[Pair, Pair] = {}
     for layout in layouts:
         if layout.pairs.exists():
-            for pair in read_pairs(layout.pairs, None).pairs.pairs:
+            for pair in read_own_pairs(layout.pairs).pairs:
                 seen.setdefault(canonical(pair), pair)
     return PairList(tuple(seen.values()))
 
@@ -98,13 +102,16 @@ def _united_images(layouts: Sequence[Layout]) -> dict[str, KnownImage]:
     for layout in layouts:
         for name, image in read_images(layout.images).items():
             known = united.get(name, KnownImage(()))
-            if known.stamps and {num_bytes for num_bytes, _ in (*known.stamps, *image.stamps)} != {known.stamps[0][0]}:
+            sizes = {num_bytes for num_bytes, _ in (*known.stamps, *image.stamps)}
+            contents = {known.sha256, image.sha256} - {None}
+            if known.stamps and (len(sizes) > 1 or len(contents) > 1):
+                parts = "contents" if len(sizes) == 1 else "file sizes"
                 raise InputError(
-                    f"{name} differs between {home[name]} and {layout.root}: the file sizes are not equal. Match it "
+                    f"{name} differs between {home[name]} and {layout.root}: the {parts} are not equal. Match it "
                     "again in one of them, with the photograph of the other."
                 )
             stamps = dict.fromkeys((*known.stamps, *image.stamps))
-            united[name] = KnownImage(tuple(stamps), known.size or image.size)
+            united[name] = KnownImage(tuple(stamps), known.size or image.size, sha256=known.sha256 or image.sha256)
             home.setdefault(name, layout.root)
     return united
 

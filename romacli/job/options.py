@@ -126,8 +126,8 @@ class JobOptions:
     changed: Annotated[
         Changed,
         Option(
-            "If the size or modification time of photographs changed since they were matched: refuse to continue, "
-            "rematch their pairs, or keep the results, as for copies."
+            "If photographs changed since they were matched: refuse to continue, rematch their pairs, or keep the "
+            "results, as after editing metadata. Copies are not changed."
         ),
     ] = Changed.refuse
     skip_existing: Annotated[bool, Option("", hidden=True)] = False

@@ -17,9 +17,10 @@ from romacli.job.options import KeypointOptions
 from romacli.job.outputs.hloc import KEYPOINTS, HlocSources, HlocSummary, derive_hloc
 from romacli.job.outputs.origins import made_with
 from romacli.keypoints.options import AggregateOptions
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.progress import Progress
 from romacli.refine.options import RefineOptions
+from romacli.run.photographs import note_photographs
 from romacli.run.refine import Refinement
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of, require_photographs
@@ -113,9 +114,13 @@ def reaggregate(layout: Layout, options: ReaggregateOptions, progress: Progress,
         NothingFoundError: no pair has a usable warp.
         UsageError: options that contradict each other.
     """
-    manifest, images = manifest_of(layout), read_images(layout.images)
-    with hold(layout, progress, stop), open_journal(layout, manifest, images) as journal:
-        return reaggregate_held(layout, manifest, images, journal, options, progress, stop)
+    manifest = manifest_of(layout)
+    with hold(layout, progress, stop):
+        folder = options.images or photographs_of(layout)
+        with stop.at_once():
+            images = note_photographs(layout, folder, read_images(layout.images), progress)
+        with open_journal(layout, manifest, images) as journal:
+            return reaggregate_held(layout, manifest, images, journal, options, progress, stop)
 
 
 def reaggregate_held(
@@ -129,7 +134,7 @@ def reaggregate_held(
 ) -> HlocSummary:
     """`reaggregate` in a folder that this process holds. images: the job's photographs."""
     aggregate = replace(options.aggregate, seed=manifest.settings.get("seed", AggregateOptions.seed))
-    pairs = read_pairs(layout.pairs, None).pairs
+    pairs = read_own_pairs(layout.pairs)
     check_names({name for pair in pairs.pairs for name in pair})
     for note in journal.damaged:
         progress.warn(f"{note}; `romacli check {layout.root} --repair` repairs the file")

@@ -18,7 +18,7 @@ from romacli.job.outputs.outdated import outdated
 from romacli.mapping.reconstruct import read_content
 from romacli.matchers.options import DEFAULT
 from romacli.options import flags
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.store.history import photographs_of, typed_of
 from romacli.store.hloc import read_provenance, unread_images
 from romacli.store.layout import Layout
@@ -89,13 +89,13 @@ def status(layout: Layout) -> Status:
 
     Raises:
         InputError: the folder contains no job.
-        StoreError, PairsError: a file of the job is damaged.
+        StoreError: a file of the job is damaged.
     """
     manifest = manifest_of(layout)
     database = database_of_job(layout)
     elsewhere = "" if database == layout.database else f" --database {shlex.quote(str(database))}"
     commands = _commands(layout, manifest, elsewhere)
-    pairs = read_pairs(layout.pairs, None).pairs
+    pairs = read_own_pairs(layout.pairs)
     with open_journal(layout, manifest) as journal:
         waiting = set(journal.waiting(pairs.pairs))
         done = [pair for pair in pairs.pairs if pair not in waiting]
@@ -121,14 +121,15 @@ def status(layout: Layout) -> Status:
 
 
 def _keypoints(layout: Layout, held: Mapping[str, Any], is_current: bool, command: str) -> Stage:
-    if not held or not (layout.features.exists() and layout.matches.exists()):
-        return Stage("keypoints", MISSING, layout.features.name, command)
+    missing = [path.name for path in (layout.features, layout.matches) if not (held and path.exists())]
+    if missing:
+        return Stage("keypoints", MISSING, " and ".join(missing), command)
     if damaged := [path.name for path in (layout.features, layout.matches) if read_provenance(path) is None]:
         return Stage("keypoints", DAMAGED, " and ".join(damaged), _repair(layout))
     detail = f"made from {counted(held['tracks'], 'track')} in {counted(held['images'], 'image')}"
     if is_current:
         return Stage("keypoints", DONE, detail, command)
-    return Stage("keypoints", OUTDATED, f"{detail}; more pairs were matched since", command)
+    return Stage("keypoints", OUTDATED, f"{detail}, but not from the pairs matched now", command)
 
 
 def _database(layout: Layout, path: Path, late: Mapping[str, str], command: str) -> Stage:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romacli.disk import write_whole
-from romacli.errors import InputError, PairsError
+from romacli.errors import InputError, PairsError, StoreError
 from romacli.names import spelled, with_guess
 from romacli.types import Pair, PairList
 from romacli.words import counted, is_number
@@ -65,6 +65,22 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     if not kept:
         raise PairsError(f"{source} contains no pairs. {_GRAMMAR}")
     return ReadPairs(PairList(tuple(kept)), duplicates)
+
+
+def read_own_pairs(path: Path) -> PairList:
+    """Read the list that a job keeps of its pairs.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    try:
+        return read_pairs(path, None).pairs
+    except (InputError, PairsError) as error:
+        fault = "is damaged" if path.exists() else "is missing"
+        raise StoreError(
+            f"{path} {fault}. Run the same `romacli match` or `romacli reconstruct` command again: it writes the list "
+            "anew and keeps the finished pairs."
+        ) from error
 
 
 def format_pairs(pairs: PairList) -> str:

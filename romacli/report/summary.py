@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from romacli.job.diagnosis import Placed
-from romacli.store.history import Run
+from romacli.store.history import OPTIONS, Run
 from romacli.types import Pair
 
 PairState = Literal["not done", "rejected", "matched", "verified"]
@@ -179,6 +179,8 @@ class Summary:
         that finished."""
         total: dict[str, dict[str, float]] = {}
         for run in self.runs:
+            if run.stage == OPTIONS:
+                continue
             stage = total.setdefault(run.stage, {"runs": 0, "seconds": 0.0})
             stage["runs"] += 1
             stage["seconds"] = round(stage["seconds"] + run.seconds, 3)

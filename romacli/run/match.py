@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -34,6 +35,7 @@ from romacli.run.retries.sparse import FileMatches, SiftMatches
 from romacli.run.schedule import SMALLEST_CAPACITY, plan
 from romacli.run.stream import Prefetched, RecordThread
 from romacli.stop import StopRequest
+from romacli.store.images import sha256_of
 from romacli.types import (
     CompactWarp,
     Correspondences,
@@ -256,7 +258,10 @@ class _Run:
         return self._matcher.prepare(image)
 
     def _read(self, name: str) -> np.ndarray:
-        image, self._turns[name] = read_upright(self._images.root / name)
+        path = self._images.root / name
+        image, self._turns[name] = read_upright(path)
+        with suppress(OSError):
+            sha256_of(path)  # remembered, while the file is in memory
         if is_flat(image):
             self._summary.flat.add(name)
         return image

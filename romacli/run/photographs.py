@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from romacli.errors import ImageError, InputError, SettingsDifferError
 from romacli.images.decode import is_stretched
 from romacli.images.extras import remedy
 from romacli.images.metadata import read_metadata, recall_metadata, written
-from romacli.progress import Progress
+from romacli.progress import Progress, Silent
 from romacli.run.options import Changed
-from romacli.store.images import KnownImage, Stamp, stamp_of
+from romacli.store.images import READERS, KnownImage, Stamp, changed_in, known_sha256, sha256_of, stamp_of, write_images
+from romacli.store.layout import Layout
 from romacli.types import ImageList, LeftOut, Size
 from romacli.words import counted, first_few
 
@@ -23,31 +25,34 @@ class Photographs:
     """The files of a job as they are now and as recorded.
 
     stamps: size in bytes and modification time now, by name; inaccessible files have none.
-    known: the recorded ones.
+    known: the recorded ones. changed: those that are no longer as recorded; copies with the same contents are.
     """
 
     stamps: Mapping[str, Stamp]
     known: Mapping[str, KnownImage]
-
-    @property
-    def changed(self) -> list[str]:
-        """Those that changed."""
-        return [name for name in self.stamps if name in self.known and self.stamps[name] not in self.known[name].stamps]
+    changed: Collection[str] = ()
 
     @property
     def unseen(self) -> set[str]:
         """Those that changed or are not recorded."""
         return {*self.changed, *(name for name in self.stamps if name not in self.known)}
 
+    @property
+    def unchanged(self) -> dict[str, KnownImage]:
+        """The others that are recorded, with the stamps of copies."""
+        found = {name: known for name, known in self.known.items() if name not in self.changed}
+        for name, known in found.items():
+            if name in self.stamps and self.stamps[name] not in known.stamps:
+                found[name] = replace(known, stamps=(*known.stamps, self.stamps[name]))
+        return found
+
     def accepted(self, policy: Changed) -> dict[str, KnownImage]:
-        """The stamps accepted from now on: `rematch` drops the recorded ones, `keep` accepts both."""
+        """The stamps accepted from now on: of what changed, `rematch` drops the recorded ones, `keep` accepts both."""
         accepted = {name: KnownImage((stamp,)) for name, stamp in self.stamps.items()}
-        for name, known in self.known.items():
-            if name not in self.stamps or self.stamps[name] in known.stamps:
-                accepted[name] = known
-            elif policy is Changed.keep:
-                accepted[name] = replace(known, stamps=(*known.stamps, self.stamps[name]), header=None)
-        return accepted
+        for name in self.changed if policy is Changed.keep else ():
+            stamps = *self.known[name].stamps, self.stamps[name]
+            accepted[name] = replace(self.known[name], stamps=stamps, header=None, sha256=None)
+        return {**accepted, **self.unchanged}
 
 
 def tell_left_out(files: LeftOut, progress: Progress) -> None:
@@ -78,17 +83,50 @@ def look_at(images: ImageList, known: Mapping[str, KnownImage]) -> Photographs:
             header = known[name].header
             if header is not None and stamps.get(name) == known[name].stamps[-1]:
                 recall_metadata(images.root / name, stamps[name], header)
-    return Photographs(stamps, listed)
+    return Photographs(stamps, listed, frozenset(changed_in(images.root, stamps, listed)))
 
 
-def with_headers(root: Path, images: Mapping[str, KnownImage]) -> dict[str, KnownImage]:
-    """The photographs with their headers, reading those not known already."""
-    found = dict(images)
-    for name, image in images.items():
-        with suppress(OSError, ImageError):
-            if stamp_of(root / name) == image.stamps[-1]:
-                found[name] = replace(image, header=written(read_metadata(root / name)))
+def note_photographs(
+    layout: Layout, folder: Path | None, images: Mapping[str, KnownImage], progress: Progress
+) -> dict[str, KnownImage]:
+    """The photographs recorded in a job that this process holds, with what a folder now tells of them: times of copies,
+    headers and hashes. It is noted for later runs."""
+    if folder is None:
+        return dict(images)
+    found = look_at(ImageList(folder, tuple(images)), images)
+    noted = with_contents(folder, {**images, **found.unchanged}, progress)
+    if noted != images:
+        write_images(layout.images, noted)
+    return noted
+
+
+def with_contents(root: Path, images: Mapping[str, KnownImage], progress: Progress) -> dict[str, KnownImage]:
+    """The photographs with their headers and hashes, reading those not known already."""
+    found = with_hashes(root, images)
+    unread = [name for name, image in found.items() if image.sha256 is None or image.header is None]
+    listener = progress if any(found[name].sha256 is None for name in unread) else Silent()
+    listener.begin("reading photographs", len(unread))
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda name: _with_contents(root / name, found[name]), unread)
+        for name, image in zip(unread, read, strict=True):
+            found[name] = image
+            listener.advance()
     return found
+
+
+def with_hashes(root: Path, images: Mapping[str, KnownImage]) -> dict[str, KnownImage]:
+    """The photographs with the hashes of those that this process has read."""
+    return {
+        name: replace(image, sha256=image.sha256 or known_sha256(root / name, image.stamps[-1]))
+        for name, image in images.items()
+    }
+
+
+def _with_contents(path: Path, image: KnownImage) -> KnownImage:
+    with suppress(OSError, ImageError):
+        if stamp_of(path) == image.stamps[-1]:
+            return replace(image, header=written(read_metadata(path)), sha256=image.sha256 or sha256_of(path))
+    return image
 
 
 def require_unchanged(photographs: Photographs, policy: Changed) -> None:
@@ -100,14 +138,14 @@ def require_unchanged(photographs: Photographs, policy: Changed) -> None:
     if photographs.changed and policy is Changed.refuse:
         raise InputError(
             f"{named_as_changed(photographs.changed)}. Add --changed rematch to match such pairs again, or --changed "
-            "keep for copies of the same photographs."
+            "keep if they show the same."
         )
 
 
-def named_as_changed(names: Sequence[str]) -> str:
+def named_as_changed(names: Collection[str]) -> str:
     return (
         f"{counted(len(names), 'photograph has', 'photographs have')} changed in size or modification time since "
-        f"matching: {first_few(names)}"
+        f"matching: {first_few(sorted(names))}"
     )
 
 

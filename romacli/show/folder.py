@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from romacli.errors import InputError, StoreError
 from romacli.names import nearest_name, spelled
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.store.history import Run, photographs_of, read_runs
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
@@ -86,6 +86,6 @@ def open_folder(layout: Layout) -> JobFolder:
 
     Raises:
         InputError: the folder contains no job.
-        StoreError, PairsError: a file is damaged.
+        StoreError: a file is damaged.
     """
-    return JobFolder(layout, manifest_of(layout), read_pairs(layout.pairs, None).pairs, tuple(read_runs(layout.runs)))
+    return JobFolder(layout, manifest_of(layout), read_own_pairs(layout.pairs), tuple(read_runs(layout.runs)))

@@ -23,6 +23,9 @@ from romacli.words import counted
 from .images import read_images, unusable
 from .layout import Layout
 
+# The stage of a run that had nothing to match, but other photographs or options than the last one.
+OPTIONS = "options"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -98,9 +101,7 @@ def noted(
     photographs and newly typed options are noted at once, to be known after a kill.
     """
     counts: dict[str, float] = {}
-    folder, written = (str(path.resolve()) if path else None for path in (images, output))
-    now, words = datetime.now(UTC).isoformat(timespec="seconds"), typed or Typed()
-    run = Run(stage, now, 0.0, False, folder, counts, written, words.command, words.options)
+    run = replace(_begun(stage, images, typed), counts=counts, output=str(output.resolve()) if output else None)
     start, finished = time.monotonic(), False
     if layout and is_new(layout, images=images, typed=typed):
         _append(layout, run)
@@ -110,6 +111,18 @@ def noted(
     finally:
         seconds = max(round(time.monotonic() - start, 3), 0.001)
         _append(layout, replace(run, seconds=seconds, finished=finished))
+
+
+def note_options(layout: Layout, *, images: Path, typed: Typed) -> None:
+    """Note a folder of photographs and options for a run that has nothing to match, if they are new."""
+    if is_new(layout, images=images, typed=typed):
+        _append(layout, replace(_begun(OPTIONS, images, typed), finished=True))
+
+
+def _begun(stage: str, images: Path | None, typed: Typed | None) -> Run:
+    now, words = datetime.now(UTC).isoformat(timespec="seconds"), typed or Typed()
+    folder = str(images.resolve()) if images else None
+    return Run(stage, now, 0.0, False, folder, command=words.command, options=words.options)
 
 
 def _append(layout: Layout | None, run: Run) -> None:
@@ -126,9 +139,9 @@ def is_new(layout: Layout, *, images: Path | None, typed: Typed | None) -> bool:
 
 
 def typed_of(layout: Layout) -> tuple[Typed, frozenset[str]]:
-    """The options of the last matching run, and the stages that were finished since."""
+    """The options of the last run that matched or had nothing to match, and the stages that were finished since."""
     runs = read_runs(layout.runs)
-    last = max((index for index, run in enumerate(runs) if run.stage == "matching"), default=None)
+    last = max((index for index, run in enumerate(runs) if run.stage in ("matching", OPTIONS)), default=None)
     if last is None:
         return Typed(), frozenset()
     since = frozenset(run.stage for run in runs[last + 1 :] if run.finished)
@@ -151,7 +164,7 @@ def require_photographs(layout: Layout, images: Path | None, *, unchanged: bool 
     faults = unusable(folder, known, known)
     is_changed = "changed" in faults.values()
     if known and len(faults) == len(known) and (unchanged or not is_changed):
-        copies = "; for copies of the same ones, run `romacli match` with --changed keep first" if is_changed else ""
+        copies = "; if they show the same, run `romacli match` with --changed keep first" if is_changed else ""
         raise InputError(
             f"{folder or 'The folder noted in the job'} has none of the {counted(len(known), 'photograph')} of "
             f"{layout.root} as they were matched, such as {min(known)}. Give their folder with --images DIR{copies}."

@@ -13,11 +13,12 @@ from .manifest import fingerprint
 
 
 def open_journal(
-    layout: Layout, manifest: Manifest, images: Mapping[str, KnownImage] | None = None, *, verify: bool = False
+    layout: Layout, manifest: Manifest | None, images: Mapping[str, KnownImage] | None = None, *, verify: bool = False
 ) -> Journal:
     """Open the journal of a job; records from other versions of its photographs do not count.
 
-    images: the known photographs, by default those recorded in the job. verify: as for `Journal`.
+    manifest: None to accept any settings. images: the known photographs, by default those recorded in the job. verify:
+    as for `Journal`.
 
     Raises:
         SettingsDifferError: a file was made with other settings.
@@ -25,4 +26,5 @@ def open_journal(
     """
     known = read_images(layout.images) if images is None else images
     stamps = {name: image.stamps for name, image in known.items()}
-    return Journal(layout.journal, fingerprint(manifest), stamps=stamps, retries=manifest.retries, verify=verify)
+    made_with, retries = (fingerprint(manifest), manifest.retries) if manifest else (None, None)
+    return Journal(layout.journal, made_with, stamps=stamps, retries=retries, verify=verify)

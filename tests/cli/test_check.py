@@ -159,6 +159,15 @@ def test_a_damaged_database_is_made_anew_as_it_was(job: Path) -> None:
     assert "is up to date" in again.stderr
 
 
+def test_a_damaged_database_is_not_up_to_date(job: Path) -> None:
+    assert run(*IMPORT).exit_code == 0
+    halve(job / "database.db")
+    again = run(*IMPORT)
+    assert again.exit_code == 6
+    assert "up to date" not in again.stderr
+    assert "`romacli check JOB --repair` rebuilds" in again.stderr
+
+
 def test_the_command_that_makes_a_database_is_told(job: Path) -> None:
     assert run(*IMPORT, "--database", "other place.db").exit_code == 0
     before = tables(Path("other place.db"))
@@ -225,12 +234,31 @@ def test_damaged_small_files_are_named_and_the_job_continues(job: Path, name: st
     (job / name).write_bytes(b"\xff{[")
     found = run("check", job)
     assert found.exit_code == 6
-    assert f"{name}: it is missing or damaged" in found.stderr
-    run("check", job, "--repair")
+    assert f"{name}: it is damaged" in found.stderr
+    assert run("check", job, "--repair").exit_code == (0 if name == "images.json" else 6)
     again = run(*MATCH)
     assert again.exit_code == 0, again.stderr
     assert "6 of 6 pairs are already done" in again.stderr
     assert run("check", job).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "pairs.txt"])
+def test_a_missing_small_file_is_a_fault_and_the_job_continues(job: Path, name: str) -> None:
+    (job / name).unlink()
+    for words in ((), ("--repair",)):
+        found = run("check", job, *words)
+        assert found.exit_code == 6
+        assert f"{name}: it is missing. Running the same `romacli match` command" in found.stderr
+    again = run(*MATCH)
+    assert "6 of 6 pairs are already done" in again.stderr
+    assert run("check", job).exit_code == 0
+
+
+def test_without_a_manifest_no_pair_is_done_that_has_no_record(job: Path) -> None:
+    (job / "manifest.json").unlink()
+    for journal in job.glob("journal/*.jnl"):
+        halve(journal)
+    assert re.search(r"[1-6] of 6 pairs must be matched", run("check", job).stderr)
 
 
 def test_repair_keeps_off_a_job_at_work(job: Path) -> None:

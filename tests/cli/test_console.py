@@ -91,6 +91,13 @@ def test_a_terminal_has_them_in_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "per second" in terminal.getvalue() or "s each" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("overwrites", [False, True])
+def test_a_stopped_command_tells_how_to_resume(capsys: pytest.CaptureFixture[str], overwrites: bool) -> None:
+    with console.stopping(overwrites=overwrites):
+        signal.raise_signal(signal.SIGTERM)
+    assert ("--overwrite" in capsys.readouterr().err) is overwrites
+
+
 def test_a_lost_terminal_ends_work_except_under_nohup() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:

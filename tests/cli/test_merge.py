@@ -91,6 +91,17 @@ def test_other_settings_and_other_photographs_are_not_mixed(photographs: PlanePh
     assert not Path("job/journal").exists()
 
 
+def test_photographs_of_one_size_in_bytes_with_other_contents_are_not_mixed(photographs: PlanePhotographs) -> None:
+    for folder, last in (("a", b"\0"), ("b", b"\1")):
+        shutil.copytree("photos", folder)
+        (Path(folder) / "1.png").write_bytes(Path("photos/1.png").read_bytes() + last)
+        words = ("match", folder, "-o", f"{folder}-job", "--model", "plane", "--method", "cells", "--no-refine")
+        assert run(*words).exit_code == 0
+    merged = run("merge", "job", "a-job", "b-job")
+    assert merged.exit_code == 3
+    assert "1.png differs between a-job and b-job: the contents are not equal." in merged.stderr
+
+
 def test_a_folder_without_a_job_is_named(photographs: PlanePhotographs) -> None:
     for words in (("job",), ("job", "photos")):
         result = run("merge", *words)

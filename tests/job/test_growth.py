@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from romacli.images import metadata
 from romacli.images.decode import image_size, read_image
 from romacli.images.metadata import read_metadata
 from romacli.images.options import ImageOptions
+from romacli.job import matching
 from romacli.job.check import check_job
 from romacli.job.job import Job, open_job
 from romacli.job.matching import run_job
@@ -33,11 +35,11 @@ from romacli.progress import Silent
 from romacli.refine.options import RefineOptions
 from romacli.run.match import MatchSummary
 from romacli.run.options import Changed, Shard
-from romacli.run.photographs import look_at
-from romacli.stop import StopRequest
+from romacli.run.photographs import look_at, with_contents
+from romacli.stop import Stopped, StopRequest
 from romacli.store.history import photographs_of
 from romacli.store.hloc import FeaturesFile, MatchesFile
-from romacli.store.images import read_images
+from romacli.store.images import KnownImage, read_images, sha256_of, stamp_of, write_images
 from romacli.store.journal import Journal
 from romacli.store.layout import Layout
 from romacli.store.lease import lease
@@ -114,6 +116,10 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
+def stopped(*_: object) -> None:
+    raise Stopped(15)
+
+
 def test_added_pairs_alone_are_matched_and_the_files_follow(photographs: PlanePhotographs, options: JobOptions) -> None:
     run(list_pairs(options, "0.png 1.png"))
     assert files(options) == ({*NAMES}, 1)
@@ -148,18 +154,33 @@ def test_added_and_removed_images_change_what_is_theirs(
     assert files(options)[0] == {*NAMES[1:]}
 
 
-@pytest.mark.parametrize("change", ["time", "size"])
+def append_byte(path: Path) -> None:
+    """Change a photograph's file, but not what it shows."""
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def forget_contents(options: JobOptions) -> None:
+    """Remove from a finished job what jobs of earlier versions do not record of photographs."""
+    layout = Layout(options.output)
+    write_images(layout.images, {name: replace(one, sha256=None) for name, one in read_images(layout.images).items()})
+
+
+@pytest.mark.parametrize("change", ["size", "contents"])
 def test_a_changed_photograph_is_noticed(photographs: PlanePhotographs, options: JobOptions, change: str) -> None:
     run(options)
     path = photographs.root / NAMES[2]
-    touch(path) if change == "time" else path.write_bytes(path.read_bytes() + b"\0")
+    append_byte(path)
+    if change == "contents":
+        run(replace(options, changed=Changed.keep))
+        path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(InputError, match=r"has changed in size.* 2\.png\. .*--changed rematch.*--changed keep"):
         open_job(options, Silent())
 
 
 def test_changed_photographs_are_matched_again_when_asked(photographs: PlanePhotographs, options: JobOptions) -> None:
     run(options)
-    touch(photographs.root / NAMES[2])
+    append_byte(photographs.root / NAMES[2])
+    touch(photographs.root / NAMES[3])
     told = Told()
     assert encoded(photographs, lambda: run(replace(options, changed=Changed.rematch), told)) == 5
     assert "4 pairs were matched on photographs that have changed since; they are matched again" in told.sentences
@@ -171,8 +192,64 @@ def test_changed_photographs_are_matched_again_when_asked(photographs: PlanePhot
 def test_photographs_that_show_the_same_are_kept_when_asked(photographs: PlanePhotographs, options: JobOptions) -> None:
     run(options)
     for name in NAMES:
-        touch(photographs.root / name)
+        append_byte(photographs.root / name)
     assert encoded(photographs, lambda: run(replace(options, changed=Changed.keep))) == 0
+    assert encoded(photographs, lambda: run(options)) == 0
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_copies_that_lost_their_times_are_the_same_photographs(
+    photographs: PlanePhotographs, options: JobOptions, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        if is_stopped:
+            patch.setattr(matching, "_try_more", stopped)
+        with pytest.raises(Stopped) if is_stopped else nullcontext():
+            run(options)
+    for name in NAMES:
+        touch(photographs.root / name)
+    assert encoded(photographs, lambda: run(options)) == 0
+    forget_contents(options)
+    assert encoded(photographs, lambda: run(options)) == 0
+
+
+def test_copies_that_lost_their_times_are_noted_where_nothing_is_matched(
+    photographs: PlanePhotographs, options: JobOptions
+) -> None:
+    run(options)
+    for name in NAMES:
+        touch(photographs.root / name)
+    reaggregate(
+        Layout(options.output), ReaggregateOptions(refine=RefineOptions(refine=True)), told := Told(), StopRequest()
+    )
+    assert not any("cannot be used" in sentence for sentence in told.sentences)
+    assert all(len(image.stamps) == 2 for image in read_images(Layout(options.output).images).values())
+
+
+@pytest.mark.parametrize(("is_hashed", "steps"), [(True, 0), (False, len(NAMES))])
+def test_photographs_are_read_under_a_title_or_not_at_all(
+    photographs: PlanePhotographs, monkeypatch: pytest.MonkeyPatch, is_hashed: bool, steps: int
+) -> None:
+    told, advanced = Told(), []
+    monkeypatch.setattr(told, "advance", lambda count=1: advanced.append(told.begun[-1]))
+    images = {name: KnownImage((stamp_of(photographs.root / name),)) for name in NAMES}
+    if is_hashed:
+        images = {name: replace(one, sha256=sha256_of(photographs.root / name)) for name, one in images.items()}
+    found = with_contents(photographs.root, images, told)
+    assert advanced == ["reading photographs"] * steps
+    assert all(one.header and one.sha256 for one in found.values())
+
+
+def test_a_job_of_an_earlier_version_learns_what_its_photographs_contain(
+    photographs: PlanePhotographs, options: JobOptions
+) -> None:
+    run(options)
+    forget_contents(options)
+    touch(photographs.root / NAMES[1])
+    with pytest.raises(InputError, match=r"1 photograph has changed in size or modification time.* 1\.png\."):
+        open_job(options, Silent())
+    run(replace(options, changed=Changed.keep))
+    os.utime(photographs.root / NAMES[1], ns=(2, 2))
     assert encoded(photographs, lambda: run(options)) == 0
 
 
@@ -183,7 +260,7 @@ def test_a_photograph_that_comes_back_changed_is_matched_again(
     hidden = tmp_path / NAMES[1]
     (photographs.root / NAMES[1]).rename(hidden)
     run(options)
-    touch(hidden)
+    append_byte(hidden)
     hidden.rename(photographs.root / NAMES[1])
     assert encoded(photographs, lambda: run(options)) == 5
 

@@ -75,6 +75,7 @@ def test_a_file_that_cannot_be_read_is_told_with_what_repairs_it(run: Run, harm:
     elif harm == "folder":
         path.mkdir()
     assert states(run)["keypoints"] == ("not made yet" if harm == "gone" else "damaged")
+    assert re.search(r"^keypoints .* matches\.h5$", run("status", "job").stdout, re.MULTILINE)
     assert states(run)["database"] == "done"
     following = run("status", "job").stdout.splitlines()[-1]
     assert following.startswith("next: romacli " + ("match" if harm == "gone" else "check job --repair"))
@@ -103,6 +104,24 @@ def test_what_was_made_before_pairs_were_added_is_out_of_date(run: Run) -> None:
     assert run("match", *common).exit_code == 0
     found = states(run)
     assert (found["keypoints"], found["database"]) == ("done", "out of date")
+
+
+@pytest.mark.parametrize(("harm", "fault"), [(lambda path: path.unlink(), "missing"), (Path.touch, "damaged")])
+def test_a_job_without_its_pairs_or_records_tells_how_to_get_them_back(
+    run: Run, harm: Callable[[Path], None], fault: str
+) -> None:
+    common = ("photos", "-o", "job", "--model", "plane", "--no-refine")
+    assert run("match", *common).exit_code == 0
+    for journal in Path("job/journal").iterdir():
+        journal.unlink()
+    assert "4 images, but not from the pairs matched now" in run("status", "job").stdout
+    Path("job/pairs.txt").write_text("")
+    harm(Path("job/pairs.txt"))
+    result = run("status", "job")
+    assert result.exit_code == 6
+    assert f"pairs.txt is {fault}. Run the same `romacli match`" in result.stderr
+    assert run("match", *common).exit_code == 0
+    assert states(run)["keypoints"] == "done"
 
 
 def test_a_database_elsewhere_is_the_job_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +153,15 @@ def test_the_next_command_repeats_the_options_that_were_typed(run: Run) -> None:
     assert manifest["settings"]["seed"] == 3
     assert '"max_keypoints": 50,' in manifest["views"]["keypoints"]["made_with"]
     assert "--max-keypoints" not in run("status", "job", "--json").stdout  # the job knows how they were made
+
+
+def test_other_options_with_nothing_to_match_are_noted_without_a_run_of_matching(run: Run) -> None:
+    words = ("match", "photos", "-o", "job", "--model", "plane", "--no-refine")
+    for more in ((), ("--num-workers", "1"), ("--num-workers", "1")):
+        assert run(*words, *more).exit_code == 0
+    runs = read_runs(Path("job/runs.jsonl"))
+    assert [each.stage for each in runs] == ["matching", "keypoints", "options"]
+    assert "--num-workers 1" in run("status", "job", "--json").stdout
 
 
 def test_the_next_command_after_an_unfinished_reconstruct_is_the_same(

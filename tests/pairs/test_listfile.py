@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romacli.errors import InputError, PairsError, StoreError
-from romacli.pairs.listfile import ReadPairs, format_pairs, read_pairs, write_pairs
+from romacli.pairs.listfile import ReadPairs, format_pairs, read_own_pairs, read_pairs, write_pairs
 from romacli.types import PairList
 
 NAMES = ("a.jpg", "b.jpg", "sub/c.jpg", "my photo.jpg", "über 1.jpg")
@@ -113,6 +113,15 @@ def test_missing_file_and_folder_are_missing_input(pairs_file, tmp_path):
         read_pairs(Path("nowhere.txt"), NAMES)
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_pairs(tmp_path, NAMES)
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "missing"), (b"", "damaged"), (b"\0\xff", "damaged")])
+def test_a_list_that_a_job_has_lost_is_written_anew_by_the_command_that_made_it(tmp_path, content, fault):
+    path = tmp_path / "pairs.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"pairs\.txt is {fault}\. Run the same `romacli match`"):
+        read_own_pairs(path)
 
 
 def test_dash_reads_standard_input(monkeypatch):

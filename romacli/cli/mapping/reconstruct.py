@@ -81,7 +81,7 @@ def reconstruct(
     importing = replace(importing, known_poses=mapping.known_poses)
     mapping = replace(_mapping(mapping, importing), seed=options.match.seed, verbose=talk.verbose)
     images = options.images.folder
-    with stopping() as stop, Console(talk) as console:
+    with stopping(overwrites=options.overwrite) as stop, Console(talk) as console:
         options = replace(options, keypoints=replace(options.keypoints, replaces=True))
         with stop.at_once():
             check_early(listed_images(options), importing, mapping, georeferenced=georeference)

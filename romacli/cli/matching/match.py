@@ -29,7 +29,7 @@ def match(options: JobOptions, shard: ShardOptions, dry: DryRunOptions, talk: Ta
     from romacli.job.job import open_job
     from romacli.job.matching import run_job
 
-    with stopping() as stop, Console(talk) as console:
+    with stopping(overwrites=options.overwrite) as stop, Console(talk) as console:
         with stop.at_once():
             job = open_job(replace(options, shard=shard.shard), console)
             introduce(job, console)

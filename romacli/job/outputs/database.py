@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.database import DatabaseSummary, check_replaceable, write_database
 from romacli.colmap.numbers import read_numbers
-from romacli.errors import InputError, StoreError
+from romacli.errors import BusyError, InputError, StoreError
 from romacli.geometry.globe import Position
 from romacli.images.listing import files_under
 from romacli.job.hold import hold_job
@@ -21,10 +22,11 @@ from romacli.job.outputs.cameras import choose_cameras, known_image, loose_image
 from romacli.job.outputs.model import model_digests
 from romacli.job.outputs.origins import digest, file_digest, holds_if_from, remember
 from romacli.job.outputs.recipe import calibrations, database_output, recipe
+from romacli.mapping.reconstruct import read_content
 from romacli.names import respelled
 from romacli.pairing.gps import believed
 from romacli.progress import Progress
-from romacli.run.photographs import look_at, named_as_changed, require_size
+from romacli.run.photographs import look_at, named_as_changed, note_photographs, require_size
 from romacli.stop import StopRequest
 from romacli.store.history import noted
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile, ReadFile
@@ -46,7 +48,7 @@ def import_matches(
     Raises:
         BusyError: another process is at work in the folder.
         InputError: the folder contains no matches, or a photograph is gone or has changed its size.
-        StoreError: the database was not made by romacli.
+        StoreError: the database was not made by romacli, or is damaged.
     """
     for file in (layout.features, layout.matches):
         if not file.exists():
@@ -61,13 +63,10 @@ def _import_matches(
     database = options.database or layout.database
     output, derived_from = database_output(layout, database), _database_digest(layout, options)
     before = holds_if_from(layout, output, derived_from)
-    _look_at_photographs(images, layout, options, progress)
+    with stop.at_once():
+        _look_at_photographs(images, layout, options, progress)
     if database.exists() and before is not None:
-        progress.say(f"{database} is up to date")
-        sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
-        summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
-        _tell(summary, progress)
-        return summary
+        return _up_to_date(database, before, progress)
     check_replaceable(database, overwrite=options.overwrite)
     with (
         FeaturesFile(layout.features) as features,
@@ -117,14 +116,25 @@ def _import_matches(
     return summary
 
 
+def _up_to_date(database: Path, before: Mapping[str, Any], progress: Progress) -> DatabaseSummary:
+    """The summary recorded when the database was made, which must still be readable."""
+    with suppress(BusyError):
+        read_content(database)
+    progress.say(f"{database} is up to date")
+    sentences = {key: tuple(before.get(key, ())) for key in _SENTENCES}
+    summary = DatabaseSummary(**{**before, **sentences, "calibrated": calibrations(before)})
+    _tell(summary, progress)
+    return summary
+
+
 def _look_at_photographs(images: Path, layout: Layout, options: ImportOptions, progress: Progress) -> None:
     """Warn about photographs that changed since they were matched."""
-    known = read_images(layout.images)
+    known = note_photographs(layout, images, read_images(layout.images), progress)
     names = [name for name in known if options.only is None or name in options.only]
     if changed := look_at(ImageList(images, tuple(names)), known).changed:
         progress.warn(
             f"{named_as_changed(changed)}. Keypoints there may not fit. Run `romacli match` with --changed rematch "
-            "to match such pairs again, or with --changed keep for copies of the same photographs"
+            "to match such pairs again, or with --changed keep if they show the same"
         )
 
 

@@ -18,7 +18,7 @@ from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
 from romacli.job.outputs.origins import digest, holds, holds_if_from, remember
 from romacli.keypoints.checks import connected
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_own_pairs
 from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
 from romacli.store.history import noted, photographs_of
@@ -146,7 +146,7 @@ def read_views(layout: Layout, *, with_photographs: bool) -> Views:
 def _matched(layout: Layout) -> Iterator[tuple[Journal, list[Pair], JobMasks | None]]:
     """A job's journal, its pairs with a warp, and its masks; raises as `filter_pairs`."""
     with open_journal(layout, manifest_of(layout)) as journal:
-        listed = sorted(map(canonical, read_pairs(layout.pairs, None).pairs.pairs))
+        listed = sorted(map(canonical, read_own_pairs(layout.pairs).pairs))
         done = [pair for pair in listed if pair in journal and journal.kind(pair) != "rejected"]
         if any(journal.kind(pair) == "correspondences" for pair in done):
             raise NothingFoundError(

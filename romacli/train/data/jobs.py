@@ -91,7 +91,7 @@ class JobScene:
             name = min(faults)
             raise InputError(
                 f"{counted_of(len(faults), len(cameras), 'photograph', 'is', 'are')} not in {photographs} as "
-                f"{root} was made from them: {name} is {faults[name]}. Put them back; for copies of the same ones, run "
+                f"{root} was made from them: {name} is {faults[name]}. Put them back; if they show the same, run "
                 "`romacli match` with --changed keep first."
             )
         pairs = np.array(list(combinations(range(len(cameras)), 2)), np.int64).reshape(-1, 2)
