@@ -126,8 +126,8 @@ def _about_overlap(summary: Summary) -> list[str]:
     if len(summary.groups) > max(1, _matched_groups(summary) if summary.checks else 1):  # else the checks tell it
         sizes = ", ".join(map(str, summary.groups[:_NAMES_SHOWN]))
         found.append(
-            f"The images form {len(summary.groups)} disconnected groups ({sizes} images), which cannot share a model. "
-            "Add pairs or photographs between them."
+            f"The images form {len(summary.groups)} disconnected groups ({sizes} images), which share a model only if "
+            "--rig-config joins them. Add pairs or photographs between them."
         )
     return found
 
