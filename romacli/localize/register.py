@@ -76,7 +76,7 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
     if importing.only is not None:
         importing = replace(importing, only=importing.only | set(new))
     import_matches(root, layout, importing, progress, stop)
-    mapping = MapperOptions(seed=options.match.seed, refine_intrinsics=importing.cameras.params is None)
+    mapping = MapperOptions(seed=options.match.seed, refine_intrinsics=not importing.cameras.are_given)
     added, model = extend_mapped(
         *(root, layout, database, new, mapping, progress, stop), adjusts_all=asked.adjust is Adjust.all
     )

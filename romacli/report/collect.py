@@ -135,7 +135,13 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Mapping[int, M
     )
     models = _read_models(layout, missing)
     model, smaller = models.get(0), {number: one for number, one in models.items() if number}
-    focal = focal_lengths(layout, database, model) if model and inliers is not None else ()
+    focal = _read_if_there(
+        missing,
+        (),
+        lambda: focal_lengths(layout, database, model) if model and inliers is not None else (),
+        tuple[FocalLength, ...](),
+        without="",
+    )
     gps = read_gps(database) if inliers is not None else {}
     fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps) if model else None
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")

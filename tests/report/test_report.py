@@ -20,10 +20,14 @@ from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.colmap.options import CameraOptions
 from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_inliers
+from romacli.colmap.rigs import read_rigs
 from romacli.errors import InputError, StoreError
 from romacli.job.diagnosis import Placed
+from romacli.job.options import ImportOptions
+from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.model import advice_on
 from romacli.mapping.incremental import write_model
 from romacli.mapping.options import MapperOptions
@@ -36,6 +40,7 @@ from romacli.report.page import page
 from romacli.report.summary import CameraSummary, ModelSummary, PairRow, Tracks
 from romacli.report.thumbnails import Thumbnails, blank_share, chosen_pairs
 from romacli.show.folder import open_folder
+from romacli.stop import StopRequest
 from romacli.store.history import Run, append_run, noted, read_runs
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import JournalWriter
@@ -423,6 +428,19 @@ def test_smaller_models_are_listed_and_drawn(copied: Layout) -> None:
     summary, models = collect(open_folder(copied), Silent())
     assert models.keys() == {0}
     assert any("sparse/1 is damaged" in text for text in summary.missing)
+
+
+def test_a_file_of_rigs_that_is_gone_is_missing(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:
+    rigs = copied.root / "rigs.json"
+    rigs.write_text('[{"cameras": [{"image_prefix": "c", "ref_sensor": true}]}]')
+    options = ImportOptions(cameras=CameraOptions(rigs=read_rigs(rigs)))
+    import_matches(job[1].root, copied, options, Silent(), StopRequest())
+    make_scene(list(NAMES)).write(copied.root / "other.db")
+    reconstruct(copied.root / "other.db", copied.root, copied.sparse, MapperOptions(num_threads=1))
+    rigs.unlink()
+    summary, _ = collect(open_folder(copied), Silent())
+    assert summary.model is not None
+    assert any("rigs.json cannot be read" in text for text in summary.missing)
 
 
 def test_runs_survive_a_torn_line(tmp_path: Path) -> None:

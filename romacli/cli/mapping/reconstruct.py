@@ -118,7 +118,7 @@ def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
     """Refine intrinsics by default, unless they or the poses are given."""
     if mapping.refine_intrinsics is not None:
         return mapping
-    return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
+    return replace(mapping, refine_intrinsics=not importing.cameras.are_given and mapping.known_poses is None)
 
 
 def _mapped(
