@@ -105,6 +105,10 @@ def _read_models(layout: Layout, missing: list[str]) -> dict[int, Model]:
     return found
 
 
+def _focal_lengths(layout: Layout, database: Path, model: Model, missing: list[str]) -> tuple[FocalLength, ...]:
+    return _read_if_there(missing, (), lambda: focal_lengths(layout, database, model), (), without="")
+
+
 def _undone(pairs: Sequence[PairRow]) -> list[str]:
     undone = sum(pair.state == "not done" for pair in pairs)
     of_all = counted_of(undone, len(pairs), "pair", "is", "are")
@@ -135,13 +139,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Mapping[int, M
     )
     models = _read_models(layout, missing)
     model, smaller = models.get(0), {number: one for number, one in models.items() if number}
-    focal = _read_if_there(
-        missing,
-        (),
-        lambda: focal_lengths(layout, database, model) if model and inliers is not None else (),
-        tuple[FocalLength, ...](),
-        without="",
-    )
+    focal = _focal_lengths(layout, database, model, missing) if model and inliers is not None else ()
     gps = read_gps(database) if inliers is not None else {}
     fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps) if model else None
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
