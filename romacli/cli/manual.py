@@ -28,7 +28,7 @@ OUTPUT_FILES = {
     "OUT/features.h5": "Keypoints of each image in hloc's layout.",
     "OUT/matches.h5": "Matches of each pair in hloc's layout.",
     "OUT/database.db": "COLMAP database with cameras, images, keypoints, matches and verified geometries.",
-    "OUT/sparse/0": "The largest COLMAP model; smaller ones are next to it as 1, 2, ...",
+    "OUT/sparse/0": "The largest COLMAP model; smaller ones are next to it as 1, 2, ... and can replace OUT.",
     "OUT/dense/fused.ply": "The dense cloud; fused.ply.vis next to it lists the images that see each point.",
     "OUT/report.html": "The report; OUT/report.json next to it has the same figures.",
     "OUT/runs.jsonl": "What was run in the folder and how long it took, one line per task.",

@@ -89,7 +89,8 @@ def shared_untold(
     """The photographs, by camera, that share one only because of their size."""
     if options.mode != "auto" or options.params is not None or options.model == PANORAMA:
         return []
-    return [group for group in _sharing(images, camera_of) if not any(map(_told, group))]
+    groups = [group for group in _sharing(images, camera_of) if not any(map(_told, group))]
+    return [group for group in groups if options.rigs is None or options.rigs.camera_of(group[0].name) is None]
 
 
 def sharing_doubts(images: Sequence[ImageInfo], camera_of: Mapping[str, int]) -> list[str]:

@@ -75,12 +75,24 @@ class CameraOptions:
         RigFile | None,
         Option(
             "Camera rigs, in COLMAP's JSON format: images whose names match after their cameras' prefixes were taken "
-            "simultaneously. Only --mapper global can do without the poses within the rig.",
+            "simultaneously. Only --mapper global can do without the poses within the rig. Intrinsics of all cameras "
+            "are kept fixed like --camera-params.",
             metavar="FILE",
             name="rig-config",
             parse=read_rigs,
         ),
     ] = None
+
+    @property
+    def are_given(self) -> bool:
+        """Whether the user gave the intrinsics of all images, or at least of all cameras of rigs."""
+        rigs = self.rigs.rigs if self.rigs else ()
+        return self.params is not None or (bool(rigs) and all(camera.params for rig in rigs for camera in rig))
+
+    def gives(self, name: str) -> bool:
+        """Whether the user gave the intrinsics of an image."""
+        camera = self.rigs.camera_of(name) if self.rigs else None
+        return (self.params if camera is None or camera.model is None else camera.params) is not None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from romacli.errors import ImageError, InputError, NothingFoundError
 from romacli.geometry.warp import REFERENCE_LONG_SIDE, cell_centres, warp_fields
 from romacli.images.decode import read_image
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, model_digests
+from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, dense_output, model_digests
 from romacli.job.outputs.origins import digest, remember
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.progress import Progress
@@ -68,7 +68,7 @@ def densify(
         NothingFoundError: no three images agree on any point.
         StoreError: a file cannot be written.
     """
-    source, made_of = _Source.open(layout), model_digests(layout.sparse / "0")
+    source, made_of = _Source.open(layout), model_digests(layout.model)
     if images is not None:
         require_photographs(layout, images)
     check_writable(cloud)
@@ -112,11 +112,11 @@ def _write(layout: Layout, cloud: Path, fused: Cloud, maps: Sequence[DepthMap], 
     write_ply(cloud, fused.xyz, fused.normals, fused.colours)
     write_visibility(cloud.with_name(f"{cloud.name}.vis"), fused.visible)
     if cloud.resolve() == layout.cloud.resolve():
-        remember(layout, CLOUD, digest(made_of), {"points": len(fused)}, sources=made_of)
+        remember(layout, dense_output(layout, CLOUD), digest(made_of), {"points": len(fused)}, sources=made_of)
     for found in maps:
         write_depth_map(layout.depth_map(found.camera.name), found.depths)
     if maps:
-        remember(layout, DEPTH_MAPS, digest(made_of), {"images": len(maps)}, sources=made_of)
+        remember(layout, dense_output(layout, DEPTH_MAPS), digest(made_of), {"images": len(maps)}, sources=made_of)
 
 
 @dataclass(frozen=True)

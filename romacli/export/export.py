@@ -24,7 +24,7 @@ def export(layout: Layout, name: str, folder: Path, images: Path | None) -> list
     """
     if name not in FORMATS:
         raise UsageError(f"format {name} is not known. Choose from: {', '.join(FORMATS)}.")
-    model = layout.sparse / "0" if name == "matches" else model_of(layout)
+    model = layout.model if name == "matches" else model_of(layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} already exists and is not empty. Remove it, or choose another --output.")
     source = Source(layout, model, images or photographs_of(layout))

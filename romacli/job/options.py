@@ -22,8 +22,16 @@ PRESELECTED_FROM = 0.05
 Output = Annotated[
     Path, Option("Job folder; created if missing, resumed if it exists.", metavar="OUT", short="o", panel=Panel.output)
 ]
-# A job folder as an argument: one with the results of `match`, or any.
+# A job folder as an argument: one with the results of `match`, with a model, or any.
 MatchedJob = Annotated[Path, Option("Folder of a matched job.", metavar="OUT", is_argument=True)]
+ModelJob = Annotated[
+    Path,
+    Option(
+        "Folder of a job, for its largest model, or of one of its models, such as OUT/sparse/1.",
+        metavar="OUT",
+        is_argument=True,
+    ),
+]
 AnyJob = Annotated[Path, Option("Folder of a job, finished or not.", metavar="OUT", is_argument=True)]
 # The folder of its photographs, where a command can do without them.
 SiftImages = Annotated[

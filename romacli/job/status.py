@@ -25,7 +25,7 @@ from romacli.store.layout import Layout
 from romacli.store.manifest import manifest_of
 from romacli.store.opened import open_journal
 from romacli.types import Manifest
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 DONE, PARTLY, OUTDATED, MISSING, DAMAGED = "done", "partly done", "out of date", "not made yet", "damaged"
 
@@ -149,12 +149,13 @@ def _repair(layout: Layout) -> str:
 
 
 def _model(layout: Layout, manifest: Manifest, late: Mapping[str, str], command: str) -> Stage:
-    folder = layout.sparse / "0"
+    folder, name = layout.model, noted_path(layout, layout.model)
     if not folder.exists():
-        return Stage("model", MISSING, f"{layout.sparse.name}/0", command)
+        return Stage("model", MISSING, name, command)
     if (damaged := damaged_model(layout)) is not None:
         return Stage("model", DAMAGED, f"{layout.sparse.name}/{damaged.name}", command)
     held = holds(manifest, MODEL)
     detail = f"{counted(held['registered'], 'image')} registered" if "registered" in held else folder.name
-    name = f"{layout.sparse.name}/0"
+    if others := held.get("others"):
+        detail += f"; {counted(len(others), 'smaller model')}, of {first_few([*map(str, others)])}"
     return Stage("model", OUTDATED if name in late else DONE, late.get(name, detail), command)

@@ -201,7 +201,7 @@ def _about_parts(parts: list[tuple[str, ...]], num_matches: Mapping[Pair, int]) 
         groups = ", ".join(f"{len(part)} around {part[0]}" for part in parts[:_NAMES_SHOWN])
         warnings.append(
             f"the images form {len(parts)} groups without matches between them ({groups}). Match more pairs between "
-            f"{parts[0][0]} and {parts[1][0]}; otherwise {_outcome(parts)}."
+            f"{parts[0][0]} and {parts[1][0]}; otherwise {_outcome(parts)}, unless --rig-config joins the groups."
         )
     counts = [count for count in num_matches.values() if count]
     fewest = max(_FEW_MATCHES, _FEW_OF_MEDIAN * float(np.median(counts))) if counts else 0

@@ -18,7 +18,7 @@ from romacli.mapping.views import View, views_of
 from romacli.names import spelled
 from romacli.progress import Progress
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout, model_of
+from romacli.store.layout import Layout, layout_of, model_of
 from romacli.types import Size
 from romacli.words import counted, first_few
 
@@ -106,13 +106,13 @@ def open_map(model: Path, images: Path | None, progress: Progress) -> Map:
     """Read a model, from a job or elsewhere, and find its photographs.
 
     Args:
-        model: the folder of a COLMAP model, or of a job.
+        model: the folder of a COLMAP model, or of a job, for its largest.
         images: folder of the photographs; by default the one the job matched.
 
     Raises:
         InputError: there is no model, it has no points, or its photographs are unknown or all missing.
     """
-    layouts = (Layout(model), Layout(model.absolute().parent.parent))
+    layouts = (layout_of(model), Layout(model.absolute().parent.parent))
     job = next((layout for layout in layouts if layout.manifest.exists()), None)
     folder = model_of(layouts[0]) if job is layouts[0] else model
     read = load_model(folder)

@@ -13,7 +13,7 @@ from romacli.job.job import Job, describer_of, listed_images, open_job
 from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.model import database_of_model, extend_mapped
+from romacli.job.outputs.model import database_of_model, extend_mapped, images_elsewhere
 from romacli.job.outputs.recipe import noted_import
 from romacli.localize.options import Adjust, RegisterOptions
 from romacli.mapping.options import MapperOptions
@@ -26,7 +26,7 @@ from romacli.progress import Progress
 from romacli.run.match import MatchSummary
 from romacli.stop import StopRequest
 from romacli.store.history import photographs_of
-from romacli.store.layout import Layout, model_of
+from romacli.store.layout import Layout, layout_of, model_of
 from romacli.store.manifest import manifest_of
 from romacli.types import Pair, PairList, canonical
 from romacli.words import counted, first_few
@@ -43,19 +43,21 @@ class Registered:
 
 
 def register(options: JobOptions, asked: RegisterOptions, progress: Progress, stop: StopRequest) -> Registered:
-    """Add the photographs of a folder that the model in `sparse/0` lacks to the job and to the model.
+    """Add the photographs of a folder that a job's models lack to the job and to one of the models.
 
     Ids of images, cameras and points, keypoints and the coordinate frame stay. Earlier results are reused.
 
     Args:
-        options: of the job; its folder contains the model's photographs and the new ones, or is inside the former.
+        options: of the job, whose output may be the folder of a model, see `layout_of`; the folder of photographs
+            contains the model's and the new ones, or is inside the former.
             pairs or pairing: how the new photographs are paired; by default with similar ones.
 
     Raises:
         InputError: there is no model, or the folder does not fit it.
         NothingFoundError: no photograph could be added.
     """
-    layout = Layout(options.output)
+    layout = layout_of(options.output)
+    options = replace(options, output=layout.root)
     if options.overwrite:
         raise UsageError("--overwrite would remove the model to which photographs are added. Leave it out.")
     manifest_of(layout, "reconstruct")
@@ -63,7 +65,7 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
     with stop.at_once():
         root, new = _new(options, layout, posed)
         if not new:
-            progress.say(f"all photographs of {options.images.folder} are in the model")
+            progress.say(f"all photographs of {options.images.folder} are in a model")
             return Registered()
         job = _job(options, root, new, layout, progress)
     progress.say(f"{counted(len(new), 'new photograph')}, {counted(len(job.pairs), 'pair')} in all")
@@ -74,7 +76,7 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
     if importing.only is not None:
         importing = replace(importing, only=importing.only | set(new))
     import_matches(root, layout, importing, progress, stop)
-    mapping = MapperOptions(seed=options.match.seed, refine_intrinsics=importing.cameras.params is None)
+    mapping = MapperOptions(seed=options.match.seed, refine_intrinsics=not importing.cameras.are_given)
     added, model = extend_mapped(
         *(root, layout, database, new, mapping, progress, stop), adjusts_all=asked.adjust is Adjust.all
     )
@@ -84,13 +86,13 @@ def register(options: JobOptions, asked: RegisterOptions, progress: Progress, st
 def _new(options: JobOptions, layout: Layout, posed: Collection[str]) -> tuple[Path, list[str]]:
     """The folder of all photographs, and the names of those to add."""
     folder, known = options.images.folder, photographs_of(layout)
-    names = listed_images(options).names
+    names, placed = listed_images(options).names, {*posed, *images_elsewhere(layout)}
     gone = sorted(set(posed) - set(names))
     if not gone:
-        return folder, [name for name in names if name not in posed]
+        return folder, [name for name in names if name not in placed]
     if known is not None and folder.resolve() != known.resolve() and folder.resolve().is_relative_to(known.resolve()):
         inside = folder.resolve().relative_to(known.resolve()).as_posix()
-        return known, [f"{inside}/{name}" for name in names if f"{inside}/{name}" not in posed]
+        return known, [f"{inside}/{name}" for name in names if f"{inside}/{name}" not in placed]
     raise InputError(
         f"{folder} lacks {len(gone)} of the model's {len(posed)} photographs, {gone[0]} first. COLMAP needs all in one "
         f"folder: put the new ones into {known or 'that of the others'} or a folder inside it, and give either."

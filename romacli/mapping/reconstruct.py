@@ -23,6 +23,7 @@ from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.disk import move_in, scratch_folder
 from romacli.errors import InputError, NothingFoundError, StoreError
 from romacli.names import respelled
+from romacli.store.layout import model_folders
 from romacli.types import Pair
 from romacli.words import counted, first_few
 
@@ -182,13 +183,13 @@ def _placed(models: Iterable[Any]) -> set[str]:
 def extend_model(
     database: Path,
     image_root: Path,
-    sparse_folder: Path,
+    folder: Path,
     names: Collection[str],
     options: MapperOptions | None = None,
     *,
     adjusts_all: bool = False,
 ) -> tuple[list[str], Any]:
-    """Add images of a database to the model in `sparse_folder`/0, which is replaced atomically; see `extend`.
+    """Add images of a database to the model in a folder, which is replaced atomically; see `extend`.
 
     Returns:
         The names of the images that were added, and the model.
@@ -197,11 +198,10 @@ def extend_model(
         InputError: database or model is missing, or the model was not made from the database.
         NothingFoundError: none could be added; the model is not changed.
     """
-    folder, content = sparse_folder / "0", read_content(database)
-    model = load_model(folder)
+    content, model = read_content(database), load_model(folder)
     _require_same(model, database, folder)
-    with scratch_folder(sparse_folder, num_bytes=2 * database.stat().st_size) as scratch:
-        copy, written = scratch / "database.db", scratch / "0"
+    with scratch_folder(folder.parent, num_bytes=2 * database.stat().st_size) as scratch:
+        copy, written = scratch / "database.db", scratch / folder.name
         _copy_database(database, copy)
         with closing(sqlite3.connect(copy)) as connection, connection:
             take_cameras_of(connection, model)
@@ -263,13 +263,6 @@ def _require_same(model: Any, database: Path, folder: Path) -> None:
                 f"{folder} was not made of {database}: {name} has other keypoints or another number there. Rebuild the "
                 "model with `romacli reconstruct`."
             )
-
-
-def model_folders(sparse_folder: Path) -> list[Path]:
-    """The models in a folder, the largest first."""
-    return sorted(
-        (path for path in sparse_folder.glob("*") if path.name.isdigit()), key=lambda path: (len(path.name), path.name)
-    )
 
 
 def check_holds_models_only(sparse_folder: Path) -> None:

@@ -61,10 +61,12 @@ def _of_model(summary: Summary, model: ModelSummary) -> Verdict:
     against = doubts(summary.placed) if summary.placed else []
     if against and state == "good":
         state = "fair"
-    if model.registered < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
+    smaller = [one.registered for one in summary.smaller]
+    if model.registered + sum(smaller) < total / 2 or not model.points3D or any("GPS" in doubt for doubt in against):
         state = "poor"
+    sizes = f", of {first_few([*map(str, smaller)])} images" if smaller else ""
     beside = (
-        f" There {'is' if model.models == 2 else 'are'} also {counted(model.models - 1, 'smaller model')}."
+        f" There {'is' if model.models == 2 else 'are'} also {counted(model.models - 1, 'smaller model')}{sizes}."
         if model.models > 1
         else ""
     )
@@ -124,8 +126,8 @@ def _about_overlap(summary: Summary) -> list[str]:
     if len(summary.groups) > max(1, _matched_groups(summary) if summary.checks else 1):  # else the checks tell it
         sizes = ", ".join(map(str, summary.groups[:_NAMES_SHOWN]))
         found.append(
-            f"The images form {len(summary.groups)} disconnected groups ({sizes} images), which cannot share a model. "
-            "Add pairs or photographs between them."
+            f"The images form {len(summary.groups)} disconnected groups ({sizes} images), which share a model only if "
+            "--rig-config joins them. Add pairs or photographs between them."
         )
     return found
 

@@ -19,6 +19,7 @@ from .summary import PairRow, Summary
 
 # Limits on the content of the file; the rest is in the JSON.
 MOST_POINTS = 15_000
+MOST_SMALLER_MODELS = 4
 _MOST_POINTS_ABOVE = 3_000
 _MOST_EDGES = 3_000
 _MOST_IN_MATRIX = 1_000
@@ -52,8 +53,11 @@ def library() -> tuple[Any, str]:
     return plotly.graph_objects, get_plotlyjs()
 
 
-def figures(summary: Summary, model: Model | None) -> dict[str, str]:
-    """The plotly JSON of every non-empty figure, by name."""
+def figures(summary: Summary, models: Mapping[int, Model]) -> dict[str, str]:
+    """The plotly JSON of every non-empty figure, by name; of smaller models, by number, with it: `cloud1`.
+
+    models: by number; the largest is 0.
+    """
     go, _ = library()
     made = {"stages": _stages(go, summary), "graph": _graph(go, summary)}
     if len(summary.images) <= _MOST_IN_MATRIX:
@@ -61,14 +65,15 @@ def figures(summary: Summary, model: Model | None) -> dict[str, str]:
     if summary.tracks is not None:
         made["keypoints"] = _keypoints(go, summary)
         made["tracks"] = _tracks(go, summary)
-    if model is not None and model.poses:
-        upright = _Upright(model.poses, model.xyz)
-        made["above"] = _above(go, model, upright)
-        made["cloud"] = _cloud(go, model, upright)
+    for number, model in sorted(models.items())[: 1 + MOST_SMALLER_MODELS]:
+        if model.poses:
+            upright = _Upright(model.poses, model.xyz)
+            made[f"above{number or ''}"] = _above(go, model, upright)
+            made[f"cloud{number or ''}"] = _cloud(go, model, upright)
     for name, figure in made.items():
         figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest")
-        if name != "cloud":
-            sides = 32 if name in ("graph", "above") else 8  # room for labels, which stand out from their dots
+        if not name.startswith("cloud"):
+            sides = 32 if name.startswith(("graph", "above")) else 8  # room for labels, which stand out from their dots
             figure.update_layout(margin={"l": sides, "r": sides, "t": 8, "b": 8})
         figure.layout.template = {}
     return {name: figure.to_json() for name, figure in made.items()}

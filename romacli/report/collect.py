@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,6 @@ from romacli.job.outputs.hloc import KEYPOINTS, triangle_agreement
 from romacli.job.outputs.model import (
     database_of_job,
     guessed_images,
-    images_elsewhere,
     imported,
     mapper_messages,
     model_warnings,
@@ -33,20 +33,29 @@ from romacli.job.outputs.outdated import outdated
 from romacli.keypoints.checks import connected
 from romacli.keypoints.components import join_tracks
 from romacli.mapping.georeference import GpsFit, fit_gps, read_gps
-from romacli.mapping.reconstruct import model_folders
 from romacli.matchers.registry import matcher_named
 from romacli.progress import Progress
 from romacli.show.folder import JobFolder
 from romacli.store.hloc import FeaturesFile, MatchesFile, read_provenance, unread_images
 from romacli.store.images import read_images
 from romacli.store.journal import Journal
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_folders
 from romacli.types import Pair, Uncertainty, canonical
 from romacli.words import counted, counted_of
 
 from .focal import FocalLength, focal_lengths
 from .localized import queries_of
-from .summary import CameraSummary, GpsSummary, ImageRow, ModelSummary, PairRow, PairState, Summary, Tracks
+from .summary import (
+    CameraSummary,
+    GpsSummary,
+    ImageRow,
+    ModelSummary,
+    PairRow,
+    PairState,
+    SmallerModel,
+    Summary,
+    Tracks,
+)
 
 T = TypeVar("T")
 # Dropped pairs named in the report; the others are in the manifest.
@@ -80,16 +89,24 @@ def _read_if_there(missing: list[str], paths: Sequence[Path], read: Callable[[],
         return instead
 
 
-def _read_models(layout: Layout, missing: list[str]) -> tuple[Model | None, list[str]]:
-    """The largest model, and the names of the images in others; reasons for missing ones are added to `missing`."""
-    model = _read_if_there(
-        missing,
-        (layout.sparse,),
-        lambda: read_model(layout.sparse / "0"),
-        None,
-        without="There is no model: run `romacli reconstruct`",
-    )
-    return model, _read_if_there(missing, (), lambda: images_elsewhere(layout), [], without="")
+def _read_models(layout: Layout, missing: list[str]) -> dict[int, Model]:
+    """The models by number; reasons for missing ones are added to `missing`."""
+    found = {}
+    for folder in model_folders(layout.sparse) or (layout.model,):
+        model = _read_if_there(
+            missing,
+            (layout.sparse,),
+            partial(read_model, folder),
+            None,
+            without="There is no model: run `romacli reconstruct`",
+        )
+        if model is not None:
+            found[int(folder.name)] = model
+    return found
+
+
+def _focal_lengths(layout: Layout, database: Path, model: Model, missing: list[str]) -> tuple[FocalLength, ...]:
+    return _read_if_there(missing, (), lambda: focal_lengths(layout, database, model), (), without="")
 
 
 def _undone(names: Sequence[str], pairs: Sequence[PairRow], unread: frozenset[str]) -> list[str]:
@@ -104,8 +121,8 @@ def _undone(names: Sequence[str], pairs: Sequence[PairRow], unread: frozenset[st
     ]
 
 
-def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
-    """Collect the summary of a job, and its largest model if there is one.
+def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Mapping[int, Model]]:
+    """Collect the summary of a job, and its models by number, the largest being 0.
 
     Raises:
         StoreError: the journal cannot be read at all.
@@ -126,8 +143,9 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         None,
         without="No pair is verified: run `romacli colmap-import` or `romacli reconstruct`",
     )
-    model, elsewhere = _read_models(layout, missing)
-    focal = focal_lengths(layout, database, model) if model and inliers is not None else ()
+    models = _read_models(layout, missing)
+    model, smaller = models.get(0), {number: one for number, one in models.items() if number}
+    focal = _focal_lengths(layout, database, model, missing) if model and inliers is not None else ()
     gps = read_gps(database) if inliers is not None else {}
     fit = fit_gps({name: pose.centre for name, pose in model.poses.items()}, gps) if model else None
     _read_if_there(missing, (), lambda: bool(read_images(layout.images)), False, without="")
@@ -144,7 +162,7 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         settings=dict(job.manifest.settings),
         matcher=_matcher(str(job.manifest.settings.get("model", ""))),
         keypoint_options=_options((read_provenance(layout.features) or {}).get("options", "{}")),
-        images=_images(names, pairs, shared, model),
+        images=_images(names, pairs, shared, models),
         pairs=pairs,
         tracks=shared.tracks,
         model=_model_summary(job, model, fit, focal) if model else None,
@@ -154,10 +172,11 @@ def collect(job: JobFolder, progress: Progress) -> tuple[Summary, Model | None]:
         queries=queries_of(job.runs, missing),
         missing=tuple(missing),
         runs=job.runs,
-        placed=_placed(job, model, names, inliers, fit, database, elsewhere) if model else None,
+        placed=_placed(job, models, names, inliers, fit, database) if model else None,
         outdated=late,
+        smaller=tuple(SmallerModel(number, *_sizes(one)) for number, one in smaller.items()),
     )
-    return summary, model
+    return summary, models
 
 
 def _read_shared(job: JobFolder, progress: Progress) -> _Shared:
@@ -225,7 +244,9 @@ def _pairs(
     return tuple(rows)
 
 
-def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model: Model | None) -> tuple[ImageRow, ...]:
+def _images(
+    names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, models: Mapping[int, Model]
+) -> tuple[ImageRow, ...]:
     planned, matched, verified, inliers = Counter[int](), Counter[int](), Counter[int](), Counter[int]()
     for pair in pairs:
         for image in (pair.one, pair.other):
@@ -233,8 +254,9 @@ def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model
             matched[image] += pair.state in ("matched", "verified")
             verified[image] += pair.state == "verified"
             inliers[image] += pair.inliers or 0
-    observations = model.observations if model else {}
-    cameras = model.cameras if model else {}
+    in_model = {name: number for number in sorted(models, reverse=True) for name in models[number].poses}
+    observations = {name: models[number].observations[name] for name, number in in_model.items()}
+    cameras = {name: models[number].cameras[name] for name, number in in_model.items()}
     return tuple(
         ImageRow(
             name=name,
@@ -248,6 +270,7 @@ def _images(names: list[str], pairs: tuple[PairRow, ...], shared: _Shared, model
             focal_length_px=round(cameras[name].focal_length_px, 2) if name in cameras else None,
             refined=shared.refined[name][0] if name in shared.refined else None,
             shift_px=shared.refined[name][1] if name in shared.refined else None,
+            model=in_model.get(name),
         )
         for image, name in enumerate(names)
     )
@@ -265,12 +288,17 @@ def _groups(names: list[str], pairs: tuple[PairRow, ...]) -> tuple[int, ...]:
     return tuple(len(group) for group in connected(strength))
 
 
+def _sizes(model: Model) -> tuple[int, int, float, float]:
+    """The images, points, mean track length and mean reprojection error of a model."""
+    if not len(model.xyz):
+        return len(model.poses), 0, 0.0, 0.0
+    length, error = float(model.track_lengths.mean()), float(model.errors.mean())
+    return len(model.poses), len(model.xyz), round(length, 3), round(error, 4)
+
+
 def _model_summary(job: JobFolder, model: Model, fit: GpsFit | None, focal: Sequence[FocalLength]) -> ModelSummary:
     return ModelSummary(
-        registered=len(model.poses),
-        points3D=len(model.xyz),
-        mean_track_length=round(float(model.track_lengths.mean()), 3) if len(model.xyz) else 0.0,
-        mean_reprojection_error=round(float(model.errors.mean()), 4) if len(model.xyz) else 0.0,
+        *_sizes(model),
         models=len(model_folders(job.layout.sparse)),
         lengths=_histogram(model.track_lengths),
         cameras=_cameras(model),
@@ -282,23 +310,22 @@ def _model_summary(job: JobFolder, model: Model, fit: GpsFit | None, focal: Sequ
 
 def _placed(
     job: JobFolder,
-    model: Model,
+    models: Mapping[int, Model],
     names: Sequence[str],
     inliers: Mapping[Pair, int] | None,
     fit: GpsFit | None,
     database: Path,
-    elsewhere: Sequence[str],
 ) -> Placed:
     return placed_of(
-        model,
+        models[0],
         names if inliers is None else imported(database, names),
         inliers or {},
         gps=fit,
         agreement=triangle_agreement(job.manifest),
-        guessed=() if inliers is None else guessed_images(job.layout, database, model),
+        guessed=() if inliers is None else guessed_images(job.layout, database, models[0]),
         shares_camera=inliers is not None and shares_camera(database),
         left_out=left_out_of(job.layout),
-        elsewhere=elsewhere,
+        elsewhere=[name for number, model in models.items() if number for name in model.poses],
     )
 
 

@@ -38,7 +38,11 @@ def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLe
         InputError, StoreError: there is no such database, or it cannot be read.
     """
     noted = noted_import(layout, database)
-    is_given = noted is not None and (noted.options.cameras.params is not None or noted.options.known_poses is not None)
+    given = {
+        camera.number
+        for name, camera in model.cameras.items()
+        if noted is not None and (noted.options.known_poses is not None or noted.options.cameras.gives(name))
+    }
     from_pairs = {told.camera: told.source for told in noted_calibrations(layout, database)}
     start = read_focal_lengths(database)
     images = Counter(camera.number for camera in model.cameras.values())
@@ -47,7 +51,7 @@ def focal_lengths(layout: Layout, database: Path, model: Model) -> tuple[FocalLe
     for number, camera in sorted(cameras.items()):
         start_px, is_prior = start[number]
         is_usual = abs(start_px / max(camera.size) / DEFAULT_FOCAL_FACTOR - 1) < 1e-3
-        if is_given:
+        if number in given:
             source = "as given"
         elif is_prior:
             source = "from EXIF data"

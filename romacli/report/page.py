@@ -27,7 +27,7 @@ _MOST_QUERIES = 2_000
 _PAIR_NUMBERS = ("overlap %", "matches", "inliers")
 _IMAGE_NUMBERS = (
     *("pairs", "matched", "verified", "keypoints", "in tracks"),
-    *("refined %", "shift px", "points in model", "focal length px"),
+    *("refined %", "shift px", "model", "points in model", "focal length px"),
 )
 
 
@@ -91,6 +91,7 @@ def _sections(
             ("above", "Cameras from above", ""),
         ),
         _charts("", figures, ("cloud", "The model: drag to rotate, scroll to zoom", "high")),
+        _smaller(summary, figures),
         _charts(
             "Pairs",
             figures,
@@ -166,6 +167,38 @@ def _charts(title: str, figures: Mapping[str, str], *wanted: tuple[str, str, str
     )
     heading = f"<h2>{title}</h2>" if title else "<h2 hidden></h2>"
     return f"<section>{heading}<div class='columns'>{panels}</div></section>" if panels else ""
+
+
+def _smaller(summary: Summary, figures: Mapping[str, str]) -> str:
+    """The smaller models: a row for each, and pictures of the first."""
+    if not summary.smaller:
+        return ""
+    heads = ("model", "images", "points", "images see a point", "reprojection error")
+    rows = [
+        (
+            *(f"sparse/{model.number}", str(model.registered), f"{model.points3D:,}"),
+            *(f"{model.mean_track_length:.1f}", f"{model.mean_reprojection_error:.2f} px"),
+        )
+        for model in summary.smaller
+    ]
+    note = (
+        "Photographs that no pairs connect with the largest model, sparse/0, or that were kept apart. Other commands "
+        "use one of these models if its folder is given instead of the job's."
+    )
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    drawn = [
+        chart
+        for model in summary.smaller
+        for chart in (
+            (f"above{model.number}", f"Cameras of sparse/{model.number} from above", ""),
+            (f"cloud{model.number}", f"sparse/{model.number}: {counted(model.registered, 'image')}", ""),
+        )
+    ]
+    return (
+        f"<section id='smaller'><h2>Smaller models</h2><p class='note'>{note}</p><div class='scroll'><table><thead><tr>"
+        f"{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        f"{_charts('', figures, *drawn)}"
+    )
 
 
 def _gallery(thumbnails: Thumbnails) -> str:
@@ -262,7 +295,7 @@ def _image_table(summary: Summary) -> dict[str, Any]:
         [
             *(number, image.pairs, image.matched, image.verified, image.keypoints, image.in_tracks),
             None if image.refined is None else round(100 * image.refined),
-            *(image.shift_px, image.points3D, image.focal_length_px),
+            *(image.shift_px, image.model, image.points3D, image.focal_length_px),
         ]
         for number, image in enumerate(summary.images)
     ]

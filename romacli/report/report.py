@@ -54,7 +54,7 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
     if twin == html:
         raise UsageError(f"{html} would be the report's JSON file. Give --output a name that ends in .html.")
     job = open_folder(layout)
-    summary, model = collect(job, progress)
+    summary, models = collect(job, progress)
     thumbnails = read_thumbnails(job, summary, images or job.photographs, progress)
     judged, advice = verdict(summary), warnings(summary, thumbnails.blank)
     missing = (*summary.missing, *thumbnails.missing)
@@ -72,6 +72,6 @@ def write_report(layout: Layout, html: Path | None, images: Path | None, progres
         return WrittenReport(None, twin, judged, advice, missing, values)
     undrawn = draw_pairs(thumbnails, job, summary, chosen, progress)
     missing = (*missing, *undrawn, *draw_doubted(thumbnails, job))
-    text = page(summary, judged, advice, missing, figures(summary, model), thumbnails, twin=twin.name)
+    text = page(summary, judged, advice, missing, figures(summary, models), thumbnails, twin=twin.name)
     write_whole(html, text)
     return WrittenReport(html, twin, judged, advice, missing, values)

@@ -19,8 +19,9 @@ _STAGES_THAT_GO_ON = ("matching",)
 @dataclass(frozen=True)
 class ImageRow:
     """An image. pairs: planned; matched: those with a warp; verified: those in the database; in_tracks: keypoints that
-    share a track with another image; points3D: None if the image is not in the model; refined: the share of keypoints
-    in tracks that were refined, shift_px: their median shift; both None if refinement was not tried."""
+    share a track with another image; points3D: None if the image is in no model; refined: the share of keypoints
+    in tracks that were refined, shift_px: their median shift; both None if refinement was not tried; model: the number
+    of the one the image is in."""
 
     name: str
     pairs: int
@@ -33,6 +34,7 @@ class ImageRow:
     focal_length_px: float | None
     refined: float | None = None
     shift_px: float | None = None
+    model: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,17 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class SmallerModel:
+    """A further model, in OUT/sparse/`number`."""
+
+    number: int
+    registered: int
+    points3D: int
+    mean_track_length: float
+    mean_reprojection_error: float
+
+
+@dataclass(frozen=True)
 class QueryRow:
     """A photograph localized in the model. posed: whether it has a pose of its own; inliers: among its map points;
     fallback: the map image whose pose it got instead; folder: the localization's folder."""
@@ -119,7 +132,8 @@ class Summary:
     settings: of the manifest; keypoint_options: of the hloc files; tracks, model: None if there are none; verified:
     whether there is a database; checks: warnings from the job's own checks; missing: sentences on what the report
     lacks; placed: the model compared with its pairs; outdated: sentences on files whose sources have changed since;
-    groups: sizes of the groups of images connected by verified, or else matched, pairs; queries: those localized.
+    groups: sizes of the groups of images connected by verified, or else matched, pairs; queries: those localized;
+    smaller: the other models.
     """
 
     folder: str
@@ -140,6 +154,7 @@ class Summary:
     placed: Placed | None = None
     outdated: tuple[str, ...] = ()
     queries: tuple[QueryRow, ...] = ()
+    smaller: tuple[SmallerModel, ...] = ()
 
     def names_of(self, pair: PairRow) -> Pair:
         return self.images[pair.one].name, self.images[pair.other].name

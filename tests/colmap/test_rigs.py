@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.small_scene import FOCAL, PARAMS, SIZE, look_at, make_scene
 
-from romacli.colmap.cameras import ImageInfo, assign_cameras
+from romacli.colmap.cameras import ImageInfo, assign_cameras, shared_untold
 from romacli.colmap.database import write_database
 from romacli.colmap.options import CameraOptions, VerifyOptions
 from romacli.colmap.poses import read_poses
@@ -74,12 +74,24 @@ def test_a_rigs_camera_is_one_camera_whatever_the_mode(rig, mode):
 
 def test_intrinsics_of_the_file_are_given(rig):
     known = {**LEFT, "camera_model_name": "PINHOLE", "camera_params": [500, 500, 320, 240]}
-    cameras, camera_of = assign_cameras(
-        [ImageInfo(name, SIZE) for name in NAMES], CameraOptions(rigs=rig(known, RIGHT))
-    )
+    options = CameraOptions(rigs=rig(known, RIGHT))
+    cameras, camera_of = assign_cameras([ImageInfo(name, SIZE) for name in NAMES], options)
     camera = cameras[camera_of[NAMES[0]]]
     assert (camera.model, camera.params, camera.origin) == ("PINHOLE", (500, 500, 320, 240), "given")
+    assert not options.are_given
+    assert [options.gives(name) for name in NAMES[2:4]] == [True, False]
+    right = {**RIGHT, "camera_model_name": "PINHOLE", "camera_params": [500, 500, 320, 240]}
+    assert CameraOptions(rigs=rig(known, right)).are_given
     assert cameras[camera_of[NAMES[3]]].origin == "guess"
+
+
+def test_images_of_a_rigs_camera_share_it_by_the_file_and_not_by_their_size(rig):
+    options = CameraOptions(rigs=rig(LEFT, RIGHT))
+    infos = [ImageInfo(name, SIZE) for name in (*NAMES, "another.jpg")]
+    _, camera_of = assign_cameras(infos, options)
+    assert [[info.name for info in group] for group in shared_untold(infos, camera_of, options)] == [
+        ["another.jpg", "other.jpg"]
+    ]
 
 
 def test_intrinsics_that_do_not_fit_their_model_are_refused(rig):

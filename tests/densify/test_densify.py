@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.posed_job import GRID, NORMAL, RED, SIZE, PosedJob, posed_job
+from support.posed_job import FOCAL, GRID, NORMAL, RED, SIZE, PosedJob, posed_job
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
@@ -76,6 +76,30 @@ def test_a_cloud_and_depth_maps_of_an_earlier_model_are_told(tmp_path: Path) -> 
     ]
     assert run(layout.root).exit_code == 0
     assert [one.file for one in outdated(layout)] == ["dense/depth_maps"]
+
+
+def test_another_model_has_files_of_its_own(tmp_path: Path) -> None:
+    layout = posed_job(tmp_path).layout
+    shutil.copytree(layout.sparse / "0", layout.sparse / "1")
+    told = run(layout.root)
+    assert f"{layout.sparse / '0'} is the largest of 2 models" in told.stderr
+    first = layout.cloud.read_bytes()
+    cameras = layout.sparse / "1" / "cameras.txt"
+    cameras.write_text(cameras.read_text().replace(str(FOCAL), str(FOCAL + 1)))
+    result = run(layout.sparse / "1", "--depth-maps")
+    assert result.exit_code == 0, result.stderr
+    assert "largest" not in result.stderr
+    assert layout.cloud.read_bytes() == first != (layout.dense / "1" / "fused.ply").read_bytes()
+    assert not layout.depth_maps.exists()
+    assert outdated(layout) == []
+    cameras.write_text(f"{cameras.read_text()}# changed\n")
+    (again, maps) = outdated(layout)
+    assert (again.file, again.source) == ("dense/1/fused.ply", "sparse/1")
+    assert again.command == f"romacli densify {layout.sparse / '1'}"
+    assert maps.file == "dense/1/depth_maps"
+    (layout.dense / "1" / "fused.ply").write_bytes(b"damaged")
+    checked = CliRunner().invoke(app, ["check", str(layout.root)])
+    assert "dense/1/fused.ply" in checked.stderr + checked.stdout
 
 
 def test_a_wrong_warp_is_outvoted(tmp_path: Path) -> None:

@@ -129,4 +129,4 @@ def test_a_map_takes_in_photographs_and_nothing_that_was_there_moves(tmp_path: P
     assert set(before.points3D) <= set(after.points3D)
     for poses in (read_poses(job / "sparse" / "0"), {**read_poses(old), **localized_as_hloc_does(old, job)}):
         assert_right(poses, [*OLD, *NEW])
-    assert "are in the model" in romacli_alone("register", photos, "-o", job).stderr
+    assert "are in a model" in romacli_alone("register", photos, "-o", job).stderr

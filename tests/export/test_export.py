@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def test_splats_get_pinhole_cameras_and_photographs(job: PosedJob, tmp_path: Pat
     for name, pose in job.poses.items():
         np.testing.assert_allclose(poses[name].centre, pose.centre, atol=1e-6)
     assert {path.name for path in folder.iterdir()} == {"images", "sparse"}
+
+
+def test_another_model_is_exported_beside_the_largest(tmp_path: Path) -> None:
+    layout = posed_job(tmp_path).layout
+    shutil.copytree(layout.sparse / "0", layout.sparse / "1")
+    (layout.sparse / "1" / "cameras.txt").write_text("1 SIMPLE_PINHOLE 640 480 701 320 240\n")
+    assert "the largest of 2 models" in run("text", layout.root).stderr
+    assert run("text", layout.sparse / "1").exit_code == 0
+    assert [next(iter(load_model(layout.root / name).cameras.values())).params[0] for name in ("text", "text-1")] == [
+        FOCAL,
+        701,
+    ]
 
 
 @pytest.mark.parametrize(

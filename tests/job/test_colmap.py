@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -184,6 +185,21 @@ def test_focal_lengths_are_told_with_their_source(
     assert found.images == 4
     assert found.start_px == pytest.approx(700 if params else 1.2 * 640)
     assert told in str(found)
+
+
+def test_focal_lengths_of_a_file_of_rigs_are_told_as_given(images: Path, layout: Layout, tmp_path: Path) -> None:
+    rigs = tmp_path / "rigs.json"
+    known = {"image_prefix": "a", "ref_sensor": True, "camera_model_name": "SIMPLE_PINHOLE"}
+    rigs.write_text(json.dumps([{"cameras": [{**known, "camera_params": [700, 320, 240]}]}]))
+    options, said = replace(OPTIONS, cameras=CameraOptions(rigs=read_rigs(rigs))), Listener()
+    import_matches(images, layout, options, said, StopRequest())
+    assert "1 frame of 1 rig" in said.said
+    mapping = replace(MAPPING, refine_intrinsics=False)
+    make_model(images, layout, layout.database, mapping, Silent(), StopRequest())
+    model = read_model(layout.sparse / "0")
+    of_rig, others = focal_lengths(layout, layout.database, model)
+    assert (of_rig.images, of_rig.source) == (1, "as given")
+    assert "as given" not in others.source
 
 
 def test_focal_lengths_from_pairs_are_kept_as_values(

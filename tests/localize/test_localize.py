@@ -113,6 +113,17 @@ def test_queries_are_posed_and_a_lost_one_is_not(walk: Walk) -> None:
     assert "overlaps none" in by_name["lost.png"]["why"]
 
 
+def test_queries_are_localized_in_the_model_that_is_named(walk: Walk) -> None:
+    sparse = walk.job.layout.sparse
+    (sparse / "0").rename(sparse / "1")
+    (sparse / "0").mkdir()
+    assert "2 models" in run(walk).stderr
+    run(walk, "--model", sparse / "1")
+    out = walk.job.layout.root.parent / "out"
+    assert_right(poses_in(out / "poses.txt"), walk.poses, {"a/near.png", "b.png"})
+    assert "sparse/2 does not exist" in run(walk, "--model", sparse / "2").stderr
+
+
 def test_nothing_is_matched_twice_and_nothing_at_all_is_said(walk: Walk) -> None:
     run(walk)
     before, first = walk.matcher.images_encoded, (walk.job.layout.root.parent / "out" / "poses.txt").read_text()

@@ -45,7 +45,7 @@ def test_new_images_are_posed_and_what_was_there_stays(scene: Scene, mapped: Pat
     before = load_model(mapped / "sparse" / "0")
     (mapped / "sparse" / "0" / "georeference.json").write_text("{}")
     added, _ = extend_model(
-        mapped / "database.db", mapped, mapped / "sparse", scene.names[5:], OPTIONS, adjusts_all=adjusts_all
+        mapped / "database.db", mapped, mapped / "sparse" / "0", scene.names[5:], OPTIONS, adjusts_all=adjusts_all
     )
     assert added == ["005.jpg", "006.jpg"]
     after = load_model(mapped / "sparse" / "0")
@@ -68,7 +68,7 @@ def test_new_images_are_posed_and_what_was_there_stays(scene: Scene, mapped: Pat
 def test_a_model_stays_when_nothing_can_be_added(scene: Scene, mapped: Path) -> None:
     before = (mapped / "sparse" / "0" / "images.bin").read_bytes()
     with pytest.raises(NothingFoundError, match="none of 1 photograph"):
-        extend_model(mapped / "database.db", mapped, mapped / "sparse", ["007.jpg"], OPTIONS)
+        extend_model(mapped / "database.db", mapped, mapped / "sparse" / "0", ["007.jpg"], OPTIONS)
     assert (mapped / "sparse" / "0" / "images.bin").read_bytes() == before
 
 
@@ -76,7 +76,7 @@ def test_a_database_with_other_keypoints_is_refused(scene: Scene, mapped: Path) 
     moved = {name: xy + np.float32(1) for name, xy in scene.keypoints.items()}
     replace(scene, keypoints=moved).write(mapped / "database.db")
     with pytest.raises(InputError, match=r"was not made of .*database\.db.*romacli reconstruct"):
-        extend_model(mapped / "database.db", mapped, mapped / "sparse", scene.names[5:], OPTIONS)
+        extend_model(mapped / "database.db", mapped, mapped / "sparse" / "0", scene.names[5:], OPTIONS)
 
 
 @pytest.mark.parametrize(("modes", "cameras"), [(("single", "per-image"), 3), (("per-image", "single"), 4)])
@@ -88,7 +88,7 @@ def test_images_of_a_model_keep_its_cameras_whatever_the_database_shares(
     reconstruct(database, tmp_path, tmp_path / "sparse", OPTIONS)
     before = camera_of(load_model(tmp_path / "sparse" / "0"))
     scene.write(database, cameras=replace(GIVEN, mode=modes[1]))
-    added, model = extend_model(database, tmp_path, tmp_path / "sparse", new, OPTIONS)
+    added, model = extend_model(database, tmp_path, tmp_path / "sparse" / "0", new, OPTIONS)
     assert added == new
     after = camera_of(model)
     assert {name: after[name] for name in before} == before

@@ -42,7 +42,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     )
     folder = tmp_path_factory.mktemp("a page ü")
     path = folder / "report.html"
-    html = page(summary, verdict(summary), ["look"], [], figures(summary, model), thumbnails, twin="report.json")
+    html = page(summary, verdict(summary), ["look"], [], figures(summary, {0: model}), thumbnails, twin="report.json")
     path.write_text(html, encoding="utf-8")
     with Browser(folder / "profile") as opened:
         opened.send("Page.navigate", url=path.as_uri())

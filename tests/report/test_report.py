@@ -20,10 +20,16 @@ from support.small_scene import make_scene
 from typer.testing import CliRunner, Result
 
 from romacli.cli.app import app
+from romacli.colmap.options import CameraOptions
+from romacli.colmap.poses import load_model
 from romacli.colmap.reading import read_inliers
+from romacli.colmap.rigs import read_rigs
 from romacli.errors import InputError, StoreError
 from romacli.job.diagnosis import Placed
+from romacli.job.options import ImportOptions
+from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.model import advice_on
+from romacli.mapping.incremental import write_model
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.progress import Silent
@@ -34,6 +40,7 @@ from romacli.report.page import page
 from romacli.report.summary import CameraSummary, ModelSummary, PairRow, Tracks
 from romacli.report.thumbnails import Thumbnails, blank_share, chosen_pairs
 from romacli.show.folder import open_folder
+from romacli.stop import StopRequest
 from romacli.store.history import Run, append_run, noted, read_runs
 from romacli.store.images import KnownImage, write_images
 from romacli.store.journal import JournalWriter
@@ -214,7 +221,7 @@ def test_counts_are_those_of_all_runs_that_went_on_and_else_of_the_last() -> Non
     summary = summary_of(5, [verified_pair(0, 1)], runs=runs)
     assert summary.timings["matching"] == {"runs": 2, "seconds": 3.0, "pairs": 10, "encodes": 8}
     assert summary.timings["mapping"] == {"runs": 2, "seconds": 3.0, "images": 5}
-    html = page(summary, verdict(summary), (), (), figures(summary, None), Thumbnails(), twin="x.json")
+    html = page(summary, verdict(summary), (), (), figures(summary, {}), Thumbnails(), twin="x.json")
     assert "3.0 s in 2 runs: 10 pairs, 8 encodes" in html
     assert "1 run<" in html
 
@@ -222,7 +229,7 @@ def test_counts_are_those_of_all_runs_that_went_on_and_else_of_the_last() -> Non
 def test_cameras_are_counted_as_cameras() -> None:
     model = ModelSummary(3, 9, 3.0, 0.5, 1, {}, (CameraSummary("OPENCV", 1, 3),))
     summary = summary_of(3, [verified_pair(0, 1)], model=model)
-    html = page(summary, verdict(summary), (), (), figures(summary, None), Thumbnails(), twin="x.json")
+    html = page(summary, verdict(summary), (), (), figures(summary, {}), Thumbnails(), twin="x.json")
     assert "<th>OPENCV</th><td>1 camera of 3 images</td>" in html
 
 
@@ -233,7 +240,7 @@ def test_labels_do_not_collide() -> None:
     summary = replace(
         summary, images=tuple(replace(i, name=name) for i, name in zip(summary.images, names, strict=True))
     )
-    graph = json.loads(figures(summary, None)["graph"])
+    graph = json.loads(figures(summary, {})["graph"])
     dots = next(trace for trace in graph["data"] if "text" in trace["mode"])
     xy = np.stack([np.frombuffer(b64decode(dots[axis]["bdata"])) for axis in "xy"], axis=1)
     px = xy * (300 / np.ptp(xy, axis=0).max())
@@ -248,7 +255,7 @@ def test_the_cloud_is_framed_by_its_bulk() -> None:
     model = model_of(summary, points=1000)
     far = replace(model, xyz=np.concatenate((model.xyz[:970], model.xyz[970:] + 30)).astype(np.float32))
     near, framed = (
-        json.loads(figures(summary, each)["cloud"])["layout"]["scene"]["aspectratio"] for each in (model, far)
+        json.loads(figures(summary, {0: each})["cloud"])["layout"]["scene"]["aspectratio"] for each in (model, far)
     )
     assert all(abs(near[axis] - framed[axis]) < 0.4 for axis in "xyz")
 
@@ -268,7 +275,7 @@ def contrast(one: str, other: str) -> float:
 def test_lines_of_the_graph_show_on_both_papers_and_strength_has_the_colours_of_certainty() -> None:
     pairs = [verified_pair(i, j, 10 + 7 * (i + j)) for i in range(8) for j in range(i + 1, 8)]
     summary = summary_of(8, pairs)
-    graph, matrix = (json.loads(figures(summary, None)[name]) for name in ("graph", "matrix"))
+    graph, matrix = (json.loads(figures(summary, {})[name]) for name in ("graph", "matrix"))
     lines = [trace["line"]["color"] for trace in graph["data"] if trace["mode"] == "lines"]
     assert len(lines) == 4
     assert min(contrast(colour, "#1c222b") for colour in lines) > 3
@@ -281,7 +288,7 @@ def test_names_cannot_break_the_page() -> None:
     summary = summary_of(3, [verified_pair(0, 1), verified_pair(1, 2)])
     summary = replace(summary, images=(replace(summary.images[0], name=bad), *summary.images[1:]))
     thumbnails = Thumbnails(by_name={bad: "data:,"})
-    html = page(summary, verdict(summary), [bad], [bad], figures(summary, None), thumbnails, twin="x.json")
+    html = page(summary, verdict(summary), [bad], [bad], figures(summary, {}), thumbnails, twin="x.json")
     assert bad not in html
     assert "</script><b>" not in html
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, flags=re.DOTALL)
@@ -296,7 +303,7 @@ def test_two_hundred_images_paired_exhaustively_stay_below_8_mb() -> None:
     model_summary = ModelSummary(count, points, 5.0, 0.7, 1, lengths, (CameraSummary("SIMPLE_RADIAL", 1, count),))
     summary = summary_of(count, pairs, model=model_summary)
     model = model_of(summary, points=points)
-    drawn = figures(summary, model)
+    drawn = figures(summary, {0: model})
     # 200 thumbnails and 6 pairs as data URLs: more than real photographs took.
     budget = MOST_BYTES - 200 * 3_300 - 6 * 170_000
     assert set(drawn) == {"stages", "graph", "matrix", "keypoints", "tracks", "above", "cloud"}
@@ -369,8 +376,8 @@ def test_inliers_are_those_of_the_database(tmp_path: Path) -> None:
 
 
 def test_collecting_counts_what_the_journal_and_the_files_hold(job: tuple[Layout, PlanePhotographs]) -> None:
-    summary, model = collect(open_folder(job[0]), Silent())
-    assert model is None
+    summary, models = collect(open_folder(job[0]), Silent())
+    assert models == {}
     assert summary.tracks is not None
     assert sum(summary.tracks.lengths.values()) == summary.tracks.count
     assert sum(image.matched for image in summary.images) == 2 * len(summary.pairs)
@@ -393,6 +400,47 @@ def test_the_model_is_compared_with_the_gps_of_its_photographs(copied: Layout) -
     summary, _ = collect(open_folder(copied), Silent())
     assert summary.model is not None
     assert summary.model.gps is None
+
+
+def test_smaller_models_are_listed_and_drawn(copied: Layout) -> None:
+    make_scene(list(NAMES)).write(copied.database)
+    reconstruct(copied.database, copied.root, copied.sparse, MapperOptions(refine_intrinsics=False, num_threads=1))
+    shutil.copytree(copied.sparse / "0", copied.sparse / "1")
+    take = load_model(copied.sparse / "0")
+    frames = [image.frame_id for image in take.images.values() if image.name in NAMES[:2]]
+    for frame in frames:
+        take.deregister_frame(frame)
+    write_model(take, copied.sparse / "0")
+    summary, models = collect(open_folder(copied), Silent())
+    assert [(one.number, one.registered) for one in summary.smaller] == [(1, 4)]
+    assert [image.model for image in summary.images] == [1, 1, 0, 0]
+    assert all(image.points3D for image in summary.images)
+    judged = verdict(summary)
+    assert "There is also 1 smaller model, of 4 images." in judged.sentence
+    assert judged.state == "fair"
+    drawn = figures(summary, models)
+    assert {"above", "above1", "cloud", "cloud1"} <= drawn.keys()
+    html = page(summary, judged, (), (), drawn, Thumbnails(), twin="report.json")
+    assert "<td>sparse/1</td><td>4</td>" in html
+    assert "data-figure='cloud1'" in html
+    for path in (copied.sparse / "1").iterdir():
+        path.write_bytes(b"damaged")
+    summary, models = collect(open_folder(copied), Silent())
+    assert models.keys() == {0}
+    assert any("sparse/1 is damaged" in text for text in summary.missing)
+
+
+def test_a_file_of_rigs_that_is_gone_is_missing(copied: Layout, job: tuple[Layout, PlanePhotographs]) -> None:
+    rigs = copied.root / "rigs.json"
+    rigs.write_text('[{"cameras": [{"image_prefix": "c", "ref_sensor": true}]}]')
+    options = ImportOptions(cameras=CameraOptions(rigs=read_rigs(rigs)))
+    import_matches(job[1].root, copied, options, Silent(), StopRequest())
+    make_scene(list(NAMES)).write(copied.root / "other.db")
+    reconstruct(copied.root / "other.db", copied.root, copied.sparse, MapperOptions(num_threads=1))
+    rigs.unlink()
+    summary, _ = collect(open_folder(copied), Silent())
+    assert summary.model is not None
+    assert any("rigs.json cannot be read" in text for text in summary.missing)
 
 
 def test_runs_survive_a_torn_line(tmp_path: Path) -> None:

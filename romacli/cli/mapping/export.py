@@ -9,7 +9,7 @@ from typing import Annotated
 from romacli.cli.console import Console, stopping
 from romacli.cli.options import TalkOptions, takes
 from romacli.export.formats import FORMATS
-from romacli.job.options import DEFAULT_OUTPUT, JobImages, MatchedJob
+from romacli.job.options import DEFAULT_OUTPUT, JobImages, ModelJob
 from romacli.options import Option
 from romacli.words import counted
 
@@ -24,9 +24,12 @@ class ExportOptions:
             is_argument=True,
         ),
     ]
-    job: MatchedJob = DEFAULT_OUTPUT
+    job: ModelJob = DEFAULT_OUTPUT
     images: JobImages = None
-    output: Annotated[Path | None, Option("New output folder. Default: OUT/FORMAT.", metavar="DIR", short="o")] = None
+    output: Annotated[
+        Path | None,
+        Option("New output folder. Default: OUT/FORMAT, or OUT/FORMAT-1 of OUT/sparse/1.", metavar="DIR", short="o"),
+    ] = None
 
 
 @takes(ExportOptions, TalkOptions, example="romacli export undistorted job -o splat")
@@ -36,10 +39,13 @@ def export(options: ExportOptions, talk: TalkOptions) -> None:
     The folder is written completely or not at all.
     """
     from romacli.export.export import export as run
-    from romacli.store.layout import Layout
+    from romacli.store.layout import about_other_models, layout_of
 
-    folder = options.output or options.job / options.format
+    layout = layout_of(options.job)
+    folder = options.output or layout.exported(options.format)
     with stopping() as stop, Console(talk) as console, stop.at_once():
-        files = run(Layout(options.job), options.format, folder, options.images)
+        if others := about_other_models(layout):
+            console.say(others)
+        files = run(layout, options.format, folder, options.images)
         values = {"format": options.format, "folder": str(folder), "files": len(files)}
         console.result(values, f"{counted(len(files), 'file')} in {folder}")

@@ -22,7 +22,8 @@ class MapOptions:
     sparse: Annotated[
         Path,
         Option(
-            "Map to localize in: the folder of a job, or of any COLMAP model with points.",
+            "Map to localize in: the folder of a job, for its largest model, or of any COLMAP model with points, such "
+            "as OUT/sparse/1 of a job.",
             metavar="SPARSE",
             name="model",
         ),
@@ -60,8 +61,11 @@ def localize(
     from romacli.localize.localize import Localizer, values_of
     from romacli.localize.map import open_map
     from romacli.matchers.registry import load_matcher
+    from romacli.store.layout import about_other_models, layout_of
 
     with stopping() as stop, Console(talk) as console:
+        if others := about_other_models(layout_of(wanted.sparse)):
+            console.say(others)
         target = open_map(wanted.sparse, wanted.images, console)
         matcher = load_matcher(wanted.matcher, building)
         localizer = Localizer(target, wanted.output, matcher, options, matching, console, stop)

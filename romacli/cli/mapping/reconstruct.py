@@ -16,7 +16,7 @@ from romacli.filter.options import FilterOptions
 from romacli.job.options import ImportOptions, JobOptions
 from romacli.mapping.options import MapperOptions
 from romacli.options import Option, Panel
-from romacli.words import counted
+from romacli.words import counted, first_few
 
 if TYPE_CHECKING:
     from romacli.job.job import Job
@@ -96,8 +96,8 @@ def reconstruct(
         model, filtered, look = _mapped(job, database, mapping, filtering, console, stop)
         if georeference:
             georeference_models(job.layout, database, console)
-        fit = compare_with_gps(job.layout.sparse / "0", database)
-        focal = focal_lengths(job.layout, database, read_model(job.layout.sparse / "0"))
+        fit = compare_with_gps(job.layout.model, database)
+        focal = focal_lengths(job.layout, database, read_model(job.layout.model))
         for told in focal[:_MOST_TOLD]:
             console.say(str(told))
         for sentence in advice_on(job.layout, database, job.images.names, fit, left_out_of(job.layout)):
@@ -118,7 +118,7 @@ def _mapping(mapping: MapperOptions, importing: ImportOptions) -> MapperOptions:
     """Refine intrinsics by default, unless they or the poses are given."""
     if mapping.refine_intrinsics is not None:
         return mapping
-    return replace(mapping, refine_intrinsics=importing.cameras.params is None and mapping.known_poses is None)
+    return replace(mapping, refine_intrinsics=not importing.cameras.are_given and mapping.known_poses is None)
 
 
 def _mapped(
@@ -165,12 +165,12 @@ def _sentence(model: ReconstructionSummary, job: Job, filtered: FilterSummary | 
     without = len(filtered.without) if filtered else 0
     doubted = f". {counted(without, 'doubted pair')} left out" if without else ""
     tried = f". Mappers: {', then '.join(model.attempts)}" if len(model.attempts) > 1 else ""
-    counts = " and ".join(map(str, model.others))
-    others = f" (and {counted(len(model.others), 'smaller model')}, of {counts} images)" if model.others else ""
+    smaller = [f"{job.layout.sparse / str(number)} of {size}" for number, size in enumerate(model.others, start=1)]
+    others = f" (and {counted(len(smaller), 'smaller model')}: {first_few(smaller)} images)" if smaller else ""
     return (
         f"{model.registered} of {counted(len(job.images), 'image')} registered, {counted(model.points3D, 'point')}, "
         f"mean track length {model.mean_track_length:.2f}, mean reprojection error "
-        f"{model.mean_reprojection_error:.2f} px; see {job.layout.sparse / '0'}{others}{tried}{doubted}"
+        f"{model.mean_reprojection_error:.2f} px; see {job.layout.model}{others}{tried}{doubted}"
     )
 
 

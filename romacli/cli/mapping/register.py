@@ -19,13 +19,16 @@ def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> 
 
     IMAGES contains the job's photographs and the new ones, or is a folder of new ones inside theirs. Each new one is
     matched with the most similar photographs, or by --pairs or --pairing. Keypoints, ids and the frame of the model are
-    kept. Run the same command again to resume, and to retry photographs without a pose.
+    kept. Photographs in the job's other models stay there; to add to one of these, give its folder, such as
+    OUT/sparse/1, as --output. Run the same command again to resume, and to retry photographs without a pose.
     """
     from romacli.localize.register import register as run
-    from romacli.store.layout import Layout
+    from romacli.store.layout import about_other_models, layout_of
 
-    layout = Layout(options.output)
+    layout = layout_of(options.output)
     with stopping() as stop, Console(talk) as console:
+        if others := about_other_models(layout):
+            console.say(others)
         found = run(options, asked, console, stop)
         values = {
             "added": list(found.added),
@@ -34,7 +37,7 @@ def register(options: JobOptions, asked: RegisterOptions, talk: TalkOptions) -> 
             "matching": match_values(found.matched) if found.matched else None,
         }
         points = f", {counted(found.model.points3D, 'point')}" if found.model else ""
-        told = f"{counted(len(found.added), 'photograph')} added{points}; see {layout.sparse / '0'}"
+        told = f"{counted(len(found.added), 'photograph')} added{points}; see {layout.model}"
         console.result(values, told)
         if found.matched:
             raise_failures(found.matched, layout)

@@ -18,6 +18,7 @@ from romacli.eval.features.options import StudyOptions
 from romacli.keypoints.options import AggregateOptions, Method
 from romacli.matchers.options import MatcherChoice
 from romacli.options import Option
+from romacli.words import counted
 
 if TYPE_CHECKING:
     from romacli.eval.relative_pose import PairScore, PoseResult
@@ -385,7 +386,8 @@ def _synthetic_table(results: Mapping[str, ValidationResult], refused: Mapping[s
 
 
 def _pose_table(result: PoseResult, count: int, seeds: int) -> str:
-    lines = [f"{count} pairs, {seeds} RANSAC seeds", "", f"{'':14}{'AUC':>8}{'95 % interval':>18}{'shuffled':>10}"]
+    heading = f"{counted(count, 'pair')}, {counted(seeds, 'RANSAC seed')}"
+    lines = [heading, "", f"{'':14}{'AUC':>8}{'95 % interval':>18}{'shuffled':>10}"]
     for threshold, area in result.auc.items():
         title, control = f"at {threshold:g} deg", _number(result.shuffled_auc[threshold].mean)
         bounds = f"{_number(area.low)} to {_number(area.high)}"

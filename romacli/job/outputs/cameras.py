@@ -54,7 +54,7 @@ def choose_cameras(
     if options.known_poses is None:
         if options.cameras.rigs is not None:
             frames = check_rigs(options.cameras.rigs, [info.name for info in infos])
-            progress.say(f"{frames} frames of {len(options.cameras.rigs.rigs)} rigs")
+            progress.say(f"{counted(frames, 'frame')} of {counted(len(options.cameras.rigs.rigs), 'rig')}")
         cameras, camera_of = assign_cameras(infos, options.cameras)
         _tell_sharing(infos, camera_of, options, progress)
         for doubt in panorama_doubts(infos, cameras, camera_of):

@@ -18,10 +18,10 @@ from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read
 from romacli.job.outputs.model import MODEL
 from romacli.job.outputs.origins import digest, holds, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import read_cameras
-from romacli.mapping.reconstruct import ReconstructionSummary, model_folders, take_out
+from romacli.mapping.reconstruct import ReconstructionSummary, take_out
 from romacli.progress import Progress
 from romacli.stop import StopRequest
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_folders
 from romacli.store.manifest import read_manifest
 from romacli.types import Pair
 from romacli.words import counted, first_few

@@ -23,7 +23,6 @@ from romacli.mapping.reconstruct import (
     COLMAP_FILES,
     ReconstructionSummary,
     extend_model,
-    model_folders,
     read_content,
     reconstruct,
     summarise,
@@ -31,7 +30,7 @@ from romacli.mapping.reconstruct import (
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.history import noted
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_folders
 from romacli.store.manifest import read_manifest
 from romacli.types import Pair
 
@@ -65,9 +64,9 @@ def make_model(
     derived_from = digest([*asked, *([sorted(without)] if without else ())])
     known = holds_if_from(layout, MODEL, derived_from)
     put_back(layout.sparse)
-    if (layout.sparse / "0").exists() and known is not None:
+    if layout.model.exists() and known is not None:
         if (damaged := damaged_model(layout)) is None:
-            progress.say(f"{layout.sparse / '0'} is up to date")
+            progress.say(f"{layout.model} is up to date")
             return _summary_of(known)
         progress.say(f"{damaged} is damaged and rebuilt")
     with (
@@ -103,7 +102,7 @@ def extend_mapped(
     *,
     adjusts_all: bool,
 ) -> tuple[list[str], ReconstructionSummary]:
-    """Add photographs of the database to the model in `sparse/0`; the result and the names of those added.
+    """Add photographs of the database to a job's model; the names of those added, and that model.
 
     Raises:
         InputError, NothingFoundError: as `extend_model` says.
@@ -115,21 +114,20 @@ def extend_mapped(
         stop.at_once(),
     ):
         progress.begin("registering", len(names))
-        added, model = extend_model(database, images, layout.sparse, names, options, adjusts_all=adjusts_all)
+        added, model = extend_model(database, images, layout.model, names, options, adjusts_all=adjusts_all)
         counts.update(images=len(added))
-        summary = replace(
-            summarise(
-                [model],
-                read_content(database).images,
-                tuple(before.get("attempts", ())),
-                *(tuple(name for name in before.get(key, ()) if name not in added) for key in ("left_out", "at_odds")),
-            ),
-            others=tuple(before.get("others", ())),
-            models=before.get("models", 1),
-        )
+        out = {key: [name for name in before.get(key, ()) if name not in added] for key in ("left_out", "at_odds")}
+        attempts, models = tuple(before.get("attempts", ())), before.get("models", 1)
+        grown = summarise([model], read_content(database).images, attempts, *map(tuple, out.values()))
+        others = list(before.get("others", ()))
+        if layout.number:  # the record is that of the largest model, with the sizes of the others
+            others[layout.number - 1 : layout.number] = [grown.registered]
+            held = {**before, **out, "others": others} if before else {}
+        else:
+            held = asdict(replace(grown, others=tuple(others), models=models))
         sources = [noted_path(layout, database), rows_of(database)]
-        remember(layout, MODEL, digest(["registered", *sources]), asdict(summary), sources=sources)
-    return added, summary
+        remember(layout, MODEL, digest(["registered", *sources]), held, sources=sources)
+    return added, replace(grown, others=tuple(others), models=models)
 
 
 def database_of_model(layout: Layout) -> Path:
@@ -157,7 +155,7 @@ def advice_on(
 
     names: of all images; left_out: of those that had a place in a model and were left out on purpose.
     """
-    manifest, model = read_manifest(layout.manifest), read_model(layout.sparse / "0")
+    manifest, model = read_manifest(layout.manifest), read_model(layout.model)
     placed = placed_of(
         model,
         imported(database, names),
@@ -173,12 +171,13 @@ def advice_on(
 
 
 def images_elsewhere(layout: Layout) -> list[str]:
-    """The names of the images in a job's smaller models.
+    """The names of the images in a job's models other than the one that is used.
 
     Raises:
         InputError: a model is damaged.
     """
-    return [name for folder in model_folders(layout.sparse)[1:] for name in read_poses(folder)]
+    others = [folder for folder in model_folders(layout.sparse) if folder != layout.model]
+    return [name for folder in others for name in read_poses(folder)]
 
 
 def guessed_images(layout: Layout, database: Path, model: Model) -> tuple[str, ...]:
@@ -239,6 +238,11 @@ def model_warnings(layout: Layout) -> list[str]:
 def _summary_of(known: Mapping[str, Any]) -> ReconstructionSummary:
     tuples = {key: tuple(known.get(key, ())) for key in ("others", "attempts", "left_out", "at_odds")}
     return ReconstructionSummary(**{**known, **tuples})
+
+
+def dense_output(layout: Layout, output: str) -> str:
+    """The name that the cloud or the depth maps of a layout's model are recorded under."""
+    return f"{output} {layout.number}" if layout.number else output
 
 
 def model_digests(folder: Path | None) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from romacli.errors import RomacliError
 from romacli.job.outputs.database import hloc_digests
-from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, MODEL, model_digests, rows_of
+from romacli.job.outputs.model import CLOUD, DEPTH_MAPS, MODEL, dense_output, model_digests, rows_of
 from romacli.job.outputs.origins import noted_path, sources_of
 from romacli.job.outputs.recipe import database_output, noted_databases
 from romacli.store.layout import Layout
@@ -39,20 +39,21 @@ def outdated(layout: Layout) -> list[Outdated]:
                 is_usual = database == layout.database
                 command = "romacli colmap-import" + ("" if is_usual else f" --database {shlex.quote(str(database))}")
                 found.append(Outdated(noted_path(layout, database), layout.matches.name, command))
-    model = layout.sparse / "0"
     name, rows = sources_of(layout, MODEL) or (None, None)
-    if name is not None and model.exists() and (layout.root / name).is_file():
+    if name is not None and layout.model.exists() and (layout.root / name).is_file():
         with suppress(RomacliError):
             if rows_of(layout.root / name) != rows:
-                found.append(Outdated(noted_path(layout, model), name, "romacli reconstruct"))
-    dense = ((CLOUD, layout.cloud, "romacli densify"), (DEPTH_MAPS, layout.depth_maps, "romacli densify --depth-maps"))
-    for output, path, command in dense:
-        if path.exists() and is_of_earlier_model(layout, output):
-            found.append(Outdated(noted_path(layout, path), noted_path(layout, model), command))
+                found.append(Outdated(noted_path(layout, layout.model), name, "romacli reconstruct"))
+    for one in layout.densified():
+        command = "romacli densify" + (f" {shlex.quote(str(one.model))}" if one.number else "")
+        dense = ((CLOUD, one.cloud, command), (DEPTH_MAPS, one.depth_maps, f"{command} --depth-maps"))
+        for output, path, again in dense:
+            if path.exists() and is_of_earlier_model(one, output):
+                found.append(Outdated(noted_path(layout, path), noted_path(layout, one.model), again))
     return found
 
 
 def is_of_earlier_model(layout: Layout, output: str) -> bool:
-    """Whether an output was made from another model than the one in `sparse/0`; False if unknown."""
-    noted, model = sources_of(layout, output), layout.sparse / "0"
-    return noted is not None and model.exists() and noted != model_digests(model)
+    """Whether the dense files of a layout's model were made from an earlier one of its number; False if unknown."""
+    noted = sources_of(layout, dense_output(layout, output))
+    return noted is not None and layout.model.exists() and noted != model_digests(layout.model)

@@ -17,11 +17,10 @@ from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.output import Fault, Mending, Output
 from romacli.job.outputs.recipe import noted_databases, noted_import
 from romacli.job.reaggregate import noted_options, reaggregate
-from romacli.mapping.reconstruct import model_folders
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.hloc import UNREAD, FeaturesFile, MatchesFile
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, model_folders
 from romacli.store.ply import read_ply
 
 
@@ -139,12 +138,26 @@ def _model_faults(layout: Layout, progress: Progress) -> list[Fault]:
 
 
 def _cloud_faults(layout: Layout, progress: Progress) -> list[Fault]:
-    try:
-        if layout.cloud.exists():
-            read_ply(layout.cloud)
-    except RomacliError as error:
-        return [Fault(layout.cloud, str(error).rstrip("."), "The same `romacli densify` command rebuilds it.")]
-    return []
+    faults = []
+    for cloud in _clouds(layout):
+        try:
+            if cloud.exists():
+                read_ply(cloud)
+        except RomacliError as error:
+            faults.append(Fault(cloud, str(error).rstrip("."), "The same `romacli densify` command rebuilds it."))
+    return faults
+
+
+def _clouds(layout: Layout) -> list[Path]:
+    return [one.cloud for one in layout.densified()]
+
+
+def _dense_files(layout: Layout) -> list[Path]:
+    return [
+        path
+        for one in layout.densified()
+        for path in (one.cloud, one.cloud.with_name(f"{one.cloud.name}.vis"), one.depth_maps)
+    ]
 
 
 def _report_faults(layout: Layout, progress: Progress) -> list[Fault]:
@@ -161,11 +174,7 @@ OUTPUTS = (
     Output(_hloc_files, _hloc_files, _hloc_faults, _mend_hloc),
     Output(lambda layout: [layout.database], _databases, _database_faults, _mend_databases),
     Output(lambda layout: [layout.sparse], lambda layout: model_folders(layout.sparse), _model_faults),
-    Output(
-        lambda layout: [layout.cloud, layout.cloud.with_name(f"{layout.cloud.name}.vis"), layout.depth_maps],
-        lambda layout: [layout.cloud],
-        _cloud_faults,
-    ),
+    Output(_dense_files, _clouds, _cloud_faults),
     Output(
         lambda layout: [layout.report, layout.report.with_suffix(".json")],
         lambda layout: [layout.report.with_suffix(".json")],

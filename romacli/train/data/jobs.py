@@ -27,7 +27,7 @@ from romacli.job.outputs.outdated import is_of_earlier_model
 from romacli.mapping.cameras import PosedCamera, read_cameras
 from romacli.store.history import photographs_of
 from romacli.store.images import read_images, unusable
-from romacli.store.layout import Layout, model_of
+from romacli.store.layout import Layout, layout_of, model_of
 from romacli.store.ply import read_depth_map
 from romacli.synthetic.pairs import in_other_light
 from romacli.synthetic.school import CHANGED
@@ -59,13 +59,13 @@ class JobScene:
 
     @classmethod
     def open(cls, root: Path) -> JobScene:
-        """Read a job's model and depth maps.
+        """Read the model and depth maps of a job, given as `layout_of` takes it.
 
         Raises:
             InputError: it has none, the depth maps are damaged or of an earlier model, or the photographs are
                 gone or changed.
         """
-        layout = Layout(root)
+        layout = layout_of(root)
         model, photographs = model_of(layout), photographs_of(layout)
         posed = [camera for camera in read_cameras(model) if not camera.is_spherical]
         cameras = [camera for camera in posed if layout.depth_map(camera.name).exists()]
@@ -141,8 +141,7 @@ class JobPairs:
         Raises:
             InputError: there is no job, or one is not ready to be trained on.
         """
-        found = [Layout(root) for root in (folder, *sorted(folder.glob("*")))]
-        roots = [layout.root for layout in found if layout.manifest.exists()]
+        roots = [root for root in (folder, *sorted(folder.glob("*"))) if layout_of(root).manifest.exists()]
         if not roots:
             raise InputError(f"{folder} is no job, and no folder of jobs. Give --jobs one from `romacli reconstruct`.")
         scenes = [JobScene.open(root) for root in roots]
