@@ -44,7 +44,9 @@ class TrainOptions:
     ] = None
     part: Annotated[
         str | None,
-        Option("Part of mini to train, of trained weights: coarse is all up to the first warp. Default: all."),
+        Option(
+            "Part of mini to train, in trained weights: coarse, all up to the first warp. Default: all.", metavar="PART"
+        ),
     ] = None
     data: Annotated[
         str, Option("Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir.")
