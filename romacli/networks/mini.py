@@ -154,6 +154,11 @@ class Mini(nn.Module):
         """Whether the decoder looks at mirrored images, too."""
         return self.config.ensemble and self.config.classifies and not self.training
 
+    def finer_parts(self) -> tuple[nn.Module, ...]:
+        """Return the parts that the refiners read or are: the trunk down to stride 8, or their own, and themselves."""
+        fine = self.fine_trunk or nn.ModuleList((self.trunk.stem, *self.trunk.levels[:-1]))
+        return (fine, self.refiners)
+
     def compared(self, pyramid: Mapping[int, Tensor]) -> Tensor:
         """Return the tokens (B, C, h, w) that are compared, not yet of unit length, from features at stride 16."""
         x = pyramid[COARSE_STRIDE]

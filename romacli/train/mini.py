@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from romacli.synthetic.curriculum import share_found
 
 from .losses import mini_loss
 from .muon import is_matrix
-from .options import TrainOptions
+from .options import COARSE, TrainOptions
 from .setups import chosen, mini_config
 from .trainable import Batch, Phase, Trainable, cosine_decay
 
@@ -60,6 +60,16 @@ class MiniTrainable(Trainable):
             )
         self.robust = setup is None or setup.robust
         self.learning_rate = options.learning_rate or LEARNING_RATE
+        self.kept = network.finer_parts() if options.part == COARSE else ()
+        for module in self.kept:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, except that parts which are kept hold their batch norm statistics, too."""
+        super().train(mode)
+        for module in self.kept:
+            module.eval()
+        return self
 
     def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, dict[str, Tensor]]:
         images, warp, visible = batch
@@ -69,7 +79,7 @@ class MiniTrainable(Trainable):
             shape = (phase.coarse_size, phase.coarse_size)
             coarse, fine = F.interpolate(images, shape, mode="bilinear", antialias=True), images
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            encoded = self.network.encode(coarse, fine)
+            encoded = self.network.encode_coarse(coarse) if self.kept else self.network.encode(coarse, fine)
             trace = self.network.trace(encoded)
         self.found = share_found(trace.stages[0].warp, warp, visible)
         return mini_loss(self.network, encoded, trace, warp, visible, robust=self.robust)

@@ -10,6 +10,7 @@ from romacli.errors import UsageError
 from romacli.options import Option
 
 MODELS = ("mini", "roma", "fusion")
+COARSE = "coarse"
 DATA = ("synthetic", "megadepth", "scannet")
 
 
@@ -40,6 +41,12 @@ class TrainOptions:
     setup: Annotated[
         str | None,
         Option("Row of the RoMa paper's ablations to train, of mini or roma: I to VIII.", metavar="ROW"),
+    ] = None
+    part: Annotated[
+        str | None,
+        Option(
+            "Part of mini to train, in trained weights: coarse, all up to the first warp. Default: all.", metavar="PART"
+        ),
     ] = None
     data: Annotated[
         str, Option("Where pairs come from: synthetic renders scenes; megadepth and scannet read --data-dir.")
@@ -146,6 +153,10 @@ def check(options: TrainOptions) -> None:
         raise UsageError(f"--dinov2, --vgg and --resnet are parts of RoMa, not of {options.model}. Leave them out.")
     if options.setup is not None and options.model == "fusion":
         raise UsageError("--setup is a row of RoMa's ablations, which do not include fusion. Leave it out.")
+    if options.part not in (None, COARSE):
+        raise UsageError(f"--part {options.part} is not known. Give {COARSE}, or leave it out to train all.")
+    if options.part and (options.model != "mini" or options.start is None):
+        raise UsageError(f"--part {options.part} trains that part of mini in trained weights. Give them with --from.")
     if options.data not in DATA:
         raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
     if (options.data == "synthetic") != (options.data_dir is None):

@@ -115,6 +115,22 @@ def test_training_starts_from_given_weights_and_says_which(options):
         assert json.loads(file.metadata()["recipe"])["start"] == sha256_of(first)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_coarse_part_alone_learns_and_leaves_the_refiners_as_they_were(options, tmp_path, shared):
+    first = replace(options, steps=1, config=replace(TINY, shared_trunk=shared))
+    train(first)
+    second = replace(options, output=tmp_path / "coarse.safetensors", start=first.output, part="coarse", steps=3)
+    train(second)
+    before, after = (read_mini(path).state_dict() for path in (first.output, second.output))
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    fine = ("trunk.stem.", "trunk.levels.0.", "trunk.levels.1.") if shared else ("fine_trunk.",)
+    kept = ("refiners.", *fine)
+    assert {key for key in before if key.startswith(kept)} <= same
+    learning = ("tokens.weight", "decoder.output.weight", "trunk.levels.2.0.0.weight", "trunk.levels.2.0.1.running_var")
+    assert not same & {*learning}
+    assert {*learning} <= before.keys()
+
+
 def test_checkpoint_of_another_configuration_is_refused(options):
     short = replace(options, steps=1)
     train(short)
@@ -130,7 +146,12 @@ def test_damaged_checkpoint_is_named(options):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": None, "minutes": 0}, "no time to train"), ({"procedural": 0}, "no textures for the scenes")],
+    [
+        ({"steps": None, "minutes": 0}, "no time to train"),
+        ({"procedural": 0}, "no textures for the scenes"),
+        ({"part": "fine"}, "--part fine is not known"),
+        ({"part": "coarse"}, "--from"),
+    ],
 )
 def test_schedule_that_cannot_start_is_refused(options, change, message):
     with pytest.raises(UsageError, match=message):
