@@ -483,22 +483,23 @@ def read_mini(path: Path) -> Mini:
 
 
 def with_context(network: Mini, config: MiniConfig) -> Mini:
-    """Return the network with the context blocks and crossings of `config`, which change nothing until trained.
+    """Return the network with the context blocks, crossings and exchanges of `config` that it lacks.
 
-    A network that has them already, or whose decoder is convolutional, is returned as it is.
+    They change nothing until trained. A network that has all, or whose decoder is convolutional, is returned as it is.
     """
-    if network.context or not network.config.transformer:
-        return network
-    grown = Mini(
-        replace(
-            network.config,
-            context_blocks=config.context_blocks,
-            crossings=min(config.crossings, network.config.decoder_blocks),
-            crossing_width=config.crossing_width,
-        )
+    own = network.config
+    grown = replace(
+        own,
+        context_blocks=own.context_blocks or config.context_blocks,
+        crossings=own.crossings or min(config.crossings, own.decoder_blocks),
+        crossing_width=own.crossing_width if own.crossings else config.crossing_width,
+        exchanges=own.exchanges or config.exchanges,
     )
-    grown.load_state_dict(network.state_dict(), strict=False)
-    return grown
+    if grown == own or not own.transformer:
+        return network
+    larger = Mini(grown)
+    larger.load_state_dict(network.state_dict(), strict=False)
+    return larger
 
 
 def weights_of(network: Mini) -> dict[str, Tensor]:

@@ -87,7 +87,8 @@ class AnchorDecoder(nn.Module):
     Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's tokens,
     resampled to the anchors, are added to the logits; and each token receives its own Fourier coordinates, which
     DINOv2 features contain implicitly and those of a small trunk do not. In addition tokens attend to B's between the
-    blocks, and products of the decoder's features with B's tokens are added to the cosines.
+    blocks, and products of the decoder's features with B's tokens are added to the cosines. In the last blocks tokens
+    attend to the decoder's features of B instead, which know A, and products of both images' features are added.
     """
 
     def __init__(self, config: MiniConfig) -> None:
@@ -106,6 +107,10 @@ class AnchorDecoder(nn.Module):
         if config.crossings:
             self.sought = zeroed(Linear(width, config.crossing_width))
             self.found = Linear(other_width, config.crossing_width)
+        self.exchanges = nn.ModuleList(Exchange(width, config.decoder_heads) for _ in range(config.exchanges))
+        if config.exchanges:
+            self.mine = zeroed(Linear(width, config.crossing_width))
+            self.theirs = Linear(width, config.crossing_width)
         self.norm = nn.LayerNorm(width)
         self.output = Linear(width, (config.anchors_per_side**2 if config.classifies else 2) + 1)
         self.log_correlation_gain = nn.Parameter(torch.tensor(math.log(15.0)))
@@ -123,7 +128,7 @@ class AnchorDecoder(nn.Module):
         """Return anchor logits (B, N, anchors) and certainty logits (B, N).
 
         Args:
-            source, target: (B, N, C) unit tokens of A and of B.
+            source, target: (B, N, C) unit tokens of A and of B; both directions of the pairs, one in each half.
             posterior: (B, N, F) Fourier coordinates of A's matches. correlation: (B, N, N_target) cosines.
             coordinates, shapes: Fourier coordinates (N, F) and sides of A's and B's token grids.
         """
@@ -140,6 +145,8 @@ class AnchorDecoder(nn.Module):
             x = block(x)
         if not self.config.transformer:
             x = x.flatten(2).transpose(1, 2)
+        for exchange in self.exchanges:
+            x = exchange(x)
         x = self.norm(x)
         out = self.output(x).float()
         if not (self.config.classifies and self.config.cosines):
@@ -147,6 +154,8 @@ class AnchorDecoder(nn.Module):
         similarity = correlation * self.log_correlation_gain.exp()
         if self.config.crossings:
             similarity = similarity + (self.sought(x) @ self.found(other).transpose(1, 2)).float()
+        if self.exchanges:
+            similarity = similarity + (self.mine(x) @ self.theirs(other_half(x)).transpose(1, 2)).float()
         on_anchors = F.interpolate(
             similarity.reshape(-1, 1, *shapes[1]),
             (self.config.anchors_per_side,) * 2,
@@ -170,6 +179,21 @@ class Crossing(nn.Module):
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         key, value = self.key_value(other).chunk(2, dim=-1)
         return x + self.projection(attend(self.query(self.norm(x)), key, value, self.heads))
+
+
+class Exchange(nn.Module):
+    """A decoder block before which the tokens of each direction attend to those of the other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.crossing = Crossing(width, heads, width)
+        self.block = DecoderBlock(width, heads)
+        zeroed(self.block.projection)
+        zeroed(self.block.mlp[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.crossing(x, self.norm(other_half(x))))
 
 
 class DecoderBlock(nn.Module):
@@ -208,6 +232,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     else:
         attended = attention(query, key, value)
     return attended.transpose(1, 2).flatten(2)
+
+
+def other_half(x: Tensor) -> Tensor:
+    """Return (2B, ...) with the halves swapped: for each row, the same pair in the other direction."""
+    return torch.cat(x.chunk(2)[::-1])
 
 
 def two_layers(width: int, last: nn.Linear | None = None) -> nn.Sequential:
@@ -253,7 +282,7 @@ def other_direction(logits: Tensor, anchors_per_side: int) -> Tensor:
         logits: (2B, h, w, anchors), of B pairs in one direction, then in the other.
     """
     shape = logits.shape[1:3]
-    there = torch.cat(logits.chunk(2)[::-1]).flatten(1, 2).unflatten(-1, (anchors_per_side, -1))
+    there = other_half(logits).flatten(1, 2).unflatten(-1, (anchors_per_side, -1))
     on_tokens = F.interpolate(there, shape, mode="bilinear", align_corners=False)  # (2B, there, h, w)
     back = on_tokens.flatten(2).transpose(1, 2).unflatten(-1, shape)  # (2B, here, h, w)
     on_anchors = F.interpolate(back, (anchors_per_side,) * 2, mode="bilinear", align_corners=False)

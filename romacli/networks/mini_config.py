@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0}  # of weight files older than these fields
+WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0, "exchanges": 0}  # of weight files older than these fields
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class MiniConfig:
     Attributes:
         context_blocks: blocks of attention among the tokens of one image, before images are compared.
         crossings: number of the decoder's blocks, the last ones, before which A's tokens attend to B's.
+        exchanges: number of further blocks, before which A's tokens attend to the decoder's features of B.
         crossing_width: channels in which the decoder compares its own features with B's tokens for the anchors.
         shared_trunk: one trunk for all strides; otherwise the refined strides have a second one.
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
@@ -37,6 +38,7 @@ class MiniConfig:
     context_blocks: int = 3
     crossings: int = 3
     crossing_width: int = 64
+    exchanges: int = 2
     anchors_per_side: int = 24
     refiner_features: tuple[int, ...] = (48, 32, 16)
     refiner_descriptors: tuple[int, ...] = (32, 32, 0)

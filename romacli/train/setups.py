@@ -76,6 +76,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
         ensemble=False,
         context_blocks=0,
         crossings=0,
+        exchanges=0,
     )
 
 
