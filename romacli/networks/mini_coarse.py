@@ -87,8 +87,8 @@ class AnchorDecoder(nn.Module):
     Source: RoMa section 3.3. Two differences, both worth more than depth at this size: the cosines with B's tokens,
     resampled to the anchors, are added to the logits; and each token receives its own Fourier coordinates, which
     DINOv2 features contain implicitly and those of a small trunk do not. In addition tokens attend to B's between the
-    blocks, and products of the decoder's features with B's tokens are added to the cosines. In the last blocks tokens
-    attend to the decoder's features of B instead, which know A, and products of both images' features are added.
+    blocks, and products of the decoder's features with B's tokens are added to the cosines. In the last blocks they
+    attend to those of the other direction, which know A, and products of both directions' features are added.
     """
 
     def __init__(self, config: MiniConfig) -> None:
@@ -189,11 +189,14 @@ class Exchange(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.crossing = Crossing(width, heads, width)
         self.block = DecoderBlock(width, heads)
-        zeroed(self.block.projection)
-        zeroed(self.block.mlp[-1])
+        for last in (self.block.projection, self.block.mlp[-1]):
+            assert isinstance(last, nn.Linear)
+            zeroed(last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(self.crossing(x, self.norm(other_half(x))))
+        """Return updated tokens (2B, N, C), one direction in each half."""
+        updated: Tensor = self.block(self.crossing(x, self.norm(other_half(x))))
+        return updated
 
 
 class DecoderBlock(nn.Module):

@@ -13,14 +13,15 @@ WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0, "exchanges": 0}  # of we
 class MiniConfig:
     """Widths and depths; the three-tuples are for the refined strides 8, 4, 2.
 
-    The defaults have 8.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
+    The defaults have 9.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
     five fields are varied in studies (see `romacli train --setup`).
 
     Attributes:
         context_blocks: blocks of attention among the tokens of one image, before images are compared.
         crossings: number of the decoder's blocks, the last ones, before which A's tokens attend to B's.
-        exchanges: number of further blocks, before which A's tokens attend to the decoder's features of B.
-        crossing_width: channels in which the decoder compares its own features with B's tokens for the anchors.
+        crossing_width: channels in which the decoder compares its own features for the anchors, with B's tokens and
+            with those of the other direction.
+        exchanges: number of further blocks, before which tokens attend to those of the other direction.
         shared_trunk: one trunk for all strides; otherwise the refined strides have a second one.
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
         classifies: the coarse decoder outputs anchor logits; otherwise coordinates.

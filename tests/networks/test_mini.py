@@ -25,6 +25,7 @@ TINY = MiniConfig(
     decoder_heads=2,
     context_blocks=1,
     crossings=1,
+    exchanges=1,
     anchors_per_side=6,
     refiner_features=(8, 8, 8),
     refiner_descriptors=(8, 8, 0),
@@ -237,28 +238,61 @@ def test_saved_weights_come_back(tmp_path, network, images):
 
 def test_context_added_to_trained_weights_changes_nothing_until_it_is_trained(images):
     torch.manual_seed(3)
-    plain = Mini(replace(TINY, context_blocks=0, crossings=0)).eval()
+    plain = Mini(replace(TINY, context_blocks=0, crossings=0, exchanges=0)).eval()
     grown = with_context(plain, TINY).eval()
     assert grown.config == TINY
     assert with_context(grown, MiniConfig()) is grown
     assert torch.equal(started(plain, images), started(grown, images))
-    for changed in ("context.0.projection.weight", "decoder.crossings.0.projection.weight"):
+    half_grown = with_context(plain, replace(TINY, exchanges=0)).eval()
+    assert with_context(half_grown, TINY).config == TINY
+    for changed in (
+        "context.0.projection.weight",
+        "decoder.crossings.0.projection.weight",
+        "decoder.exchanges.0.crossing.projection.weight",
+        "decoder.exchanges.0.block.projection.weight",
+        "decoder.exchanges.0.block.mlp.3.weight",
+    ):
         grown = with_context(plain, TINY).eval()
         nn.init.normal_(grown.get_parameter(changed))
         assert not torch.equal(started(plain, images), started(grown, images))
 
 
-def started(network, images):
+def started(network, images, name="certainty"):
     with torch.inference_mode():
         state = network.start(encode(network, images, [0]), encode(network, images, [1]))
-    return state.tensors["certainty"]
+    return state.tensors[name]
 
 
 def test_weights_older_than_the_context_blocks_have_none():
     old = {
-        key: value for key, value in json.loads(config_to_json(TINY)).items() if not key.startswith(("cont", "cros"))
+        key: value
+        for key, value in json.loads(config_to_json(TINY)).items()
+        if not key.startswith(("cont", "cros", "exch"))
     }
-    assert config_from_json(json.dumps(old)) == replace(TINY, context_blocks=0, crossings=0, crossing_width=64)
+    without = replace(TINY, context_blocks=0, crossings=0, crossing_width=64, exchanges=0)
+    assert config_from_json(json.dumps(old)) == without
+
+
+def test_each_direction_learns_from_the_other_by_exchanges(images):
+    torch.manual_seed(4)
+    network = Mini(TINY).eval()
+    exchange = network.decoder.exchanges[0]
+    nn.init.normal_(exchange.crossing.projection.weight)
+    here, there, elsewhere = torch.randn(3, 1, 9, TINY.decoder_width).unbind()
+    with torch.inference_mode():
+        forward = exchange(torch.cat((here, there)))
+        backward = exchange(torch.cat((there, here)))
+        other = exchange(torch.cat((here, elsewhere)))
+    torch.testing.assert_close(forward, torch.cat(backward.chunk(2)[::-1]))
+    assert not torch.allclose(forward[:1], other[:1])
+
+
+def test_products_of_both_directions_add_to_the_anchors(images):
+    torch.manual_seed(5)
+    network = Mini(TINY).eval()
+    before = started(network, images, "warp")
+    nn.init.normal_(network.decoder.mine.weight, std=5.0)
+    assert not torch.allclose(before, started(network, images, "warp"))
 
 
 @pytest.mark.parametrize("cosines", [True, False])

@@ -13,6 +13,7 @@ TINY = MiniConfig(
     decoder_heads=2,
     context_blocks=1,
     crossings=1,
+    exchanges=1,
     anchors_per_side=6,
     refiner_features=(8, 8, 8),
     refiner_descriptors=(8, 8, 0),
