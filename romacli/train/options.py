@@ -147,16 +147,7 @@ def check(options: TrainOptions) -> None:
     """
     if options.output.is_dir():
         raise UsageError(f"--output {options.output} is a folder. Give the weight file to write, *.safetensors.")
-    if options.model not in MODELS:
-        raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
-    if options.model != "roma" and (options.dinov2 or options.vgg or options.resnet):
-        raise UsageError(f"--dinov2, --vgg and --resnet are parts of RoMa, not of {options.model}. Leave them out.")
-    if options.setup is not None and options.model == "fusion":
-        raise UsageError("--setup is a row of RoMa's ablations, which do not include fusion. Leave it out.")
-    if options.part not in (None, COARSE):
-        raise UsageError(f"--part {options.part} is not known. Give {COARSE}, or leave it out to train all.")
-    if options.part and (options.model != "mini" or options.start is None):
-        raise UsageError(f"--part {options.part} trains that part of mini in trained weights. Give them with --from.")
+    _check_network(options)
     if options.data not in DATA:
         raise UsageError(f"--data {options.data} is not known. Known: {', '.join(DATA)}.")
     if (options.data == "synthetic") != (options.data_dir is None):
@@ -182,3 +173,16 @@ def check(options: TrainOptions) -> None:
         raise UsageError(f"--minutes {options.minutes:g} leaves no time to train. Give a positive number.")
     if options.data == "synthetic" and options.textures is None and options.procedural == 0:
         raise UsageError("--procedural 0 without --textures leaves no textures for the scenes. Give either.")
+
+
+def _check_network(options: TrainOptions) -> None:
+    if options.model not in MODELS:
+        raise UsageError(f"--model {options.model} is not known. Known: {', '.join(MODELS)}.")
+    if options.model != "roma" and (options.dinov2 or options.vgg or options.resnet):
+        raise UsageError(f"--dinov2, --vgg and --resnet are parts of RoMa, not of {options.model}. Leave them out.")
+    if options.setup is not None and options.model == "fusion":
+        raise UsageError("--setup is a row of RoMa's ablations, which do not include fusion. Leave it out.")
+    if options.part not in (None, COARSE):
+        raise UsageError(f"--part {options.part} is not known. Give {COARSE}, or leave it out to train all.")
+    if options.part and (options.model != "mini" or options.start is None):
+        raise UsageError(f"--part {options.part} trains that part of mini in trained weights. Give them with --from.")

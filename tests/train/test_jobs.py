@@ -270,7 +270,7 @@ def empty_depth(job: PosedJob) -> None:
         (without_model, r"contains no model"),
         (of_another_scale, r"depth_maps was made from an earlier .*0\. Run `romacli densify .*job --depth-maps` again"),
         (without_photograph, r"1 of 5 photographs is not in .* as .* was made from them: 3\.png is gone"),
-        (changed_photograph, r"1\.png is changed\. Put them back; for copies of the same ones"),
+        (changed_photograph, r"1\.png is changed\. Put them back; if they show the same"),
         (without_runs, r"does not say where its photographs are\. Run `romacli match PHOTOGRAPHS -o .*job` with"),
         (with_photographs_elsewhere, r"had its photographs in .*photos, which is gone\. Run"),
         (no_job, r"is no job, and no folder of jobs"),
