@@ -9,13 +9,15 @@ from typing import cast
 import numpy as np
 import pytest
 from support.near import SIZE, NearMatcher, photograph
+from support.walls import warp as shifted
 
 from romacli.geometry.warp import cell_centres, decode_targets
 from romacli.matchers.matcher import CoarseMatcher
 from romacli.run.match import MatchSummary, match_images
 from romacli.run.options import MatchOptions, Try
+from romacli.run.retries.retry import least_overlap
 from romacli.store.journal import Journal, JournalWriter
-from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult
+from romacli.types import CompactWarp, ImageList, Pair, PairList, PairResult, Rejected
 
 
 @pytest.fixture
@@ -70,6 +72,13 @@ def test_pairs_that_match_stay_as_they_are(scene):
     results, summary = run(folder, [("far.png", "other.png")], try_scales=Try.always)
     assert (summary.matched, summary.found_by, summary.encodes) == (1, {}, 2)
     assert results["far.png", "other.png"].found_by == ""
+
+
+def test_a_retry_that_finds_far_more_need_not_find_twice_as_much():
+    found = replace(shifted(("front/0", "front/1")), overlap=0.3)
+    assert 0.3 < least_overlap(found) < 0.5
+    assert least_overlap(replace(found, overlap=0.05)) == pytest.approx(0.1)
+    assert least_overlap(Rejected(0.3)) == 0.0
 
 
 class Patchy(NearMatcher):
