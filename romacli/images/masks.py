@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from romacli.errors import InputError
+from romacli.errors import ImageError, InputError
 from romacli.names import composed, spelled
 from romacli.types import ImageList, Size
 
@@ -42,9 +42,7 @@ class Masks:
         for name, size in sizes.items():
             for path in self.files.get(name, ()):
                 if path not in mask_sizes:
-                    mask_sizes[path] = image_size(path)
-                    if is_cut_off(path):
-                        raise cut_off(path)
+                    mask_sizes[path] = _size_of(path)
                 if (mask := mask_sizes[path]) != size:
                     raise InputError(
                         f"the mask {path} is {mask[0]}x{mask[1]} px and {name} is {size[0]}x{size[1]} px. Give a mask "
@@ -55,6 +53,18 @@ class Masks:
         """The used pixels of a photograph, (H, W) bool, or None if all are."""
         kept = [_kept(read_samples(path)) for path in self.files.get(name, ())]
         return np.logical_and.reduce(kept) if kept else None
+
+
+def _size_of(path: Path) -> Size:
+    try:
+        size = image_size(path)
+    except ImageError as error:
+        raise InputError(
+            f"the mask {path} cannot be read. Save it as PNG again, or take it out of its folder."
+        ) from error
+    if is_cut_off(path):
+        raise cut_off(path)
+    return size
 
 
 def find_masks(root: Path | None, names: Sequence[str], options: MaskOptions) -> Masks:
