@@ -168,8 +168,19 @@ def write_nerfstudio(source: Source, folder: Path) -> None:
 
 
 def write_text(source: Source, folder: Path) -> None:
-    """COLMAP's model as text."""
-    _model(source.model).write_text(folder)
+    """COLMAP's model as text.
+
+    Raises:
+        UsageError: an image's name begins or ends with a space, which readers of the format take for a separator.
+    """
+    model = _model(source.model)
+    for image in _posed(model):
+        if image.name != image.name.strip():
+            raise UsageError(
+                f"COLMAP's text format cannot hold the name {image.name!r}, which begins or ends with a space. Rename "
+                f"the photograph, or use the model {source.model} as it is."
+            )
+    model.write_text(folder)
 
 
 def write_ply(source: Source, folder: Path) -> None:

@@ -241,6 +241,18 @@ def test_openmvg_has_the_cameras_that_it_knows(
     assert data.get("value0", data)["principal_point"] == [319.5, 239.5]
 
 
+def test_text_refuses_names_that_its_readers_would_cut(tmp_path: Path) -> None:
+    job = posed_job(tmp_path)
+    model = load_model(job.layout.sparse / "0")
+    image = next(iter(model.images.values()))
+    image.name = " " + image.name
+    model.write_binary(job.layout.sparse / "0")
+    result = run("text", job.layout.root, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"cannot hold the name {image.name!r}" in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["openmvg", "bundler"])
 def test_a_format_with_one_focal_length_refuses_two(tmp_path: Path, name: str) -> None:
     job = posed_job(tmp_path, count=2)

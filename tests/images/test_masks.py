@@ -121,7 +121,7 @@ def test_a_mask_of_another_size_is_named_with_its_photograph(photos):
 
 
 def test_a_mask_that_is_no_image_is_named_before_any_work(photos):
-    Path("masks/b.png.png").write_bytes(b"no image")
+    write(Path("masks/b.png.png"), black_left()).write_bytes(b"no image")
     with pytest.raises(InputError, match=r"the mask masks/b\.png\.png cannot be read\. Save it as PNG again"):
         find_masks(photos, NAMES, MaskOptions(Path("masks"))).require_sizes({"b.png": SIZE})
 
