@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from romacli import __version__
@@ -42,7 +43,7 @@ from romacli.run.shard import order_of_work, piece, recorded_capacity
 from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images
 from romacli.store.journal import Journal
-from romacli.store.layout import Layout
+from romacli.store.layout import Layout, layout_of
 from romacli.store.manifest import check_same, fingerprint, read_manifest, with_later_retries
 from romacli.store.opened import open_journal
 from romacli.types import ImageList, Manifest, PairList, Size
@@ -141,7 +142,7 @@ def open_job(options: JobOptions, progress: Progress) -> Job:
         source_of(pairing).check(pairing, images)
     check_names(images.names)
     masks = _masks(keypoints.masks or MaskOptions(), images, progress)
-    layout = Layout(options.output)
+    layout = _layout_of_whole_job(options.output)
     stored = None if options.overwrite else _stored_manifest(layout)
     options, matcher = _with_matcher(options, keypoints, images, stored)
     settings = {
@@ -263,6 +264,18 @@ def _masks(options: MaskOptions, images: ImageList, progress: Progress) -> JobMa
     masks.require_sizes(sizes)
     progress.say(f"masks for {len(masks.files)} of {counted(len(images), 'image')}")
     return JobMasks(masks)
+
+
+def _layout_of_whole_job(output: Path) -> Layout:
+    """The layout of a job's folder.
+
+    Raises:
+        UsageError: it is the folder of a job's model, where a new job would begin.
+    """
+    layout = layout_of(output)
+    if layout.root != output:
+        raise UsageError(f"{output} is a model of the job {layout.root}. Give -o {layout.root}, or another --output.")
+    return layout
 
 
 def _stored_manifest(layout: Layout) -> Manifest | None:

@@ -204,6 +204,15 @@ def test_weights_that_are_no_file(run: Run, photos: Path, weights: str) -> None:
     assert f"{weights} cannot be read as weights: " in result.stderr
 
 
+def test_output_that_is_a_model_of_a_job(run: Run, photos: Path) -> None:
+    Path("job/sparse/1").mkdir(parents=True)
+    assert run("match", photos, *QUICK, "-o", "job").exit_code == 0
+    result = run("match", photos, *QUICK, "-o", "job/sparse/1")
+    assert result.exit_code == 2
+    assert "job/sparse/1 is a model of the job job. Give -o job, or another --output." in result.stderr
+    assert not list(Path("job/sparse/1").iterdir())
+
+
 @pytest.mark.parametrize("output", ["taken", "taken/job"])
 def test_output_that_is_a_file(run: Run, photos: Path, output: str) -> None:
     Path("taken").write_text("precious")
