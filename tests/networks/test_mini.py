@@ -238,7 +238,7 @@ def test_saved_weights_come_back(tmp_path, network, images):
 
 def test_context_added_to_trained_weights_changes_nothing_until_it_is_trained(images):
     torch.manual_seed(3)
-    plain = Mini(replace(TINY, context_blocks=0, crossings=0, exchanges=0)).eval()
+    plain = Mini(replace(TINY, context_blocks=0, crossings=0, exchanges=0, scales=1)).eval()
     grown = with_context(plain, TINY).eval()
     assert grown.config == TINY
     assert with_context(grown, MiniConfig()) is grown
@@ -267,9 +267,9 @@ def test_weights_older_than_the_context_blocks_have_none():
     old = {
         key: value
         for key, value in json.loads(config_to_json(TINY)).items()
-        if not key.startswith(("cont", "cros", "exch"))
+        if not key.startswith(("cont", "cros", "exch", "scal"))
     }
-    without = replace(TINY, context_blocks=0, crossings=0, crossing_width=64, exchanges=0)
+    without = replace(TINY, context_blocks=0, crossings=0, crossing_width=64, exchanges=0, scales=1)
     assert config_from_json(json.dumps(old)) == without
 
 
