@@ -153,19 +153,18 @@ class Mini(nn.Module):
         }
 
     def _all_tokens(self, coarse: Tensor, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Return all that `start` reads of images and their features: also those of the images halved and mirrored."""
-        encoded = self._tokens_by_scale(coarse, pyramid)
-        if self.looks_mirrored:
-            mirrored = coarse.flip(-1)
-            encoded |= _prefixed(_MIRRORED, self._tokens_by_scale(mirrored, self.trunk(mirrored)))
-        return encoded
-
-    def _tokens_by_scale(self, coarse: Tensor, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Return the tokens of images from their features and, if they are compared at two scales, of their halves."""
+        """Return all that `start` reads of images and their features: also those of the images mirrored and halved."""
+        looks = ["", _MIRRORED] if self.looks_mirrored else [""]
         encoded = self.encode_tokens(pyramid)
+        if self.looks_mirrored:
+            encoded |= _prefixed(_MIRRORED, self.encode_tokens(self.trunk(coarse.flip(-1))))
         if self.config.scales > 1:
+            half = halved(coarse)
             with running_statistics(self.trunk):
-                encoded |= _prefixed(_HALF, self.encode_tokens(self.trunk(halved(coarse))))
+                maps = self.trunk(torch.cat([half.flip(-1) if look else half for look in looks]))
+            halves = {name: tensor.chunk(len(looks)) for name, tensor in self.encode_tokens(maps).items()}
+            for index, look in enumerate(looks):
+                encoded |= _prefixed(look + _HALF, {name: parts[index] for name, parts in halves.items()})
         return encoded
 
     @property
