@@ -446,9 +446,8 @@ def convolution(channels_in: int, channels_out: int, *, stride: int = 1, kernel:
 
 def halved(image: Tensor) -> Tensor:
     """Return images (B, C, H, W) at half their size, rounded to whole tokens."""
-    return F.interpolate(
-        image, [max(1, round(side / 2 / COARSE_STRIDE)) * COARSE_STRIDE for side in image.shape[2:]], mode="area"
-    )
+    sides = [max(1, round(int(side) / 2 / COARSE_STRIDE)) * COARSE_STRIDE for side in image.shape[2:]]
+    return F.interpolate(image, sides, mode="area")
 
 
 @contextmanager
