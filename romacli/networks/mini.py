@@ -8,7 +8,8 @@ and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from torch import Tensor, nn
 
 from romacli.errors import WeightsError
 
-from .mini_coarse import AnchorDecoder, ContextBlock, MatchEncoder, decode_anchors, mirrored_logits, other_direction
+from .mini_coarse import (
+    AcrossScales,
+    AnchorDecoder,
+    ContextBlock,
+    MatchEncoder,
+    decode_anchors,
+    mirrored_logits,
+    other_direction,
+)
 from .mini_config import MiniConfig, config_from_json
 from .parts.float32 import without_autocast
 from .parts.folding import fold_batchnorm
@@ -38,7 +47,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LAYOUT = "romacli-mini-1"
 DESCRIPTOR_POWER = 8.0
 _TOKENS = ("tokens", "alpha")  # what the decoder reads of an image
-_MIRRORED = "mirrored_"  # prefix of the same of the mirrored image
+_HALF = "half_"  # prefix of the same of the image at half its size
+_MIRRORED = "mirrored_"  # prefix of both of the mirrored image
 _OTHER_DIRECTION = 0.5  # weight of its logits; 0.25 and 1 were worse in the mean of three kinds of rendered pairs
 
 
@@ -104,7 +114,7 @@ class Mini(nn.Module):
             fine: (B, 3, Hf, Wf) of the same images, sides multiples of 8, or None for a single pass.
         """
         pyramid = self.pyramid(coarse)
-        encoded = self.encode_tokens(pyramid) | self._mirrored(coarse) | self._describe("coarse", pyramid)
+        encoded = self._all_tokens(coarse, pyramid) | self._describe("coarse", pyramid)
         if fine is not None:
             encoded |= self._describe("fine", self.pyramid(fine, with_coarse=False))
         return encoded
@@ -118,7 +128,7 @@ class Mini(nn.Module):
 
     def encode_coarse(self, coarse: Tensor) -> dict[str, Tensor]:
         """Return the inputs of `start` for (B, 3, Hc, Wc) images."""
-        return self.encode_tokens(self.trunk(coarse)) | self._mirrored(coarse)
+        return self._all_tokens(coarse, self.trunk(coarse))
 
     def descriptor(self, coarse: Tensor) -> Tensor:
         """Return a global descriptor (B, D) of unit length of each of (B, 3, Hc, Wc) images.
@@ -142,12 +152,20 @@ class Mini(nn.Module):
             "alpha": alpha.unflatten(1, (height, width)),
         }
 
-    def _mirrored(self, coarse: Tensor) -> dict[str, Tensor]:
-        """Return the tokens of the mirrored images, if the decoder looks at them too."""
-        if not self.looks_mirrored:
-            return {}
-        pyramid = self.trunk(coarse.flip(-1))
-        return {_MIRRORED + name: tensor for name, tensor in self.encode_tokens(pyramid).items()}
+    def _all_tokens(self, coarse: Tensor, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Return all that `start` reads of images and their features: also those of the images mirrored and halved."""
+        looks = ["", _MIRRORED] if self.looks_mirrored else [""]
+        encoded = self.encode_tokens(pyramid)
+        if self.looks_mirrored:
+            encoded |= _prefixed(_MIRRORED, self.encode_tokens(self.trunk(coarse.flip(-1))))
+        if self.config.scales > 1:
+            half = halved(coarse)
+            with running_statistics(self.trunk):
+                maps = self.trunk(torch.cat([half.flip(-1) if look else half for look in looks]))
+            halves = {name: tensor.chunk(len(looks)) for name, tensor in self.encode_tokens(maps).items()}
+            for index, look in enumerate(looks):
+                encoded |= _prefixed(look + _HALF, {name: parts[index] for name, parts in halves.items()})
+        return encoded
 
     @property
     def looks_mirrored(self) -> bool:
@@ -182,7 +200,9 @@ class Mini(nn.Module):
 
     def start(self, encoded_A: Mapping[str, Tensor], encoded_B: Mapping[str, Tensor]) -> Unfinished:
         """Return the decoder's warps of pairs in both directions, one value per token; reads `encode_coarse`."""
-        both = _both_ways(encoded_A, encoded_B, [k for k in encoded_A if k.removeprefix(_MIRRORED) in _TOKENS])
+        both = _both_ways(
+            encoded_A, encoded_B, [k for k in encoded_A if k.removeprefix(_MIRRORED).removeprefix(_HALF) in _TOKENS]
+        )
         stage = self._decode(both, swap_halves(both)).stages[0]
         return Unfinished({"warp": stage.warp, "certainty": stage.certainty}, directions=2)
 
@@ -257,16 +277,31 @@ class Mini(nn.Module):
             forward = first @ second.transpose(1, 2)
             correlation = torch.cat((forward, forward.transpose(1, 2)))
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
+            across = self._across_scales(source, target) if _HALF + "tokens" in source else None
             coordinates = tuple(self.match_encoder.coordinates(*shape) for shape in (shape_source, shape_target))
         logits, certainty = self.decoder(
             source["tokens"].flatten(1, 2),
             target["tokens"].flatten(1, 2),
             posterior,
             correlation,
+            across,
             coordinates=coordinates,
             shapes=(shape_source, shape_target),
         )
         return logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source), correlation
+
+    def _across_scales(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> AcrossScales:
+        """Compare the images with the halves of the others, both ways."""
+        shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
+        half_source, half_target = (x[_HALF + "tokens"].shape[1:3] for x in (source, target))
+        to_half = source["tokens"].flatten(1, 2) @ target[_HALF + "tokens"].flatten(1, 2).transpose(1, 2)
+        from_half = source[_HALF + "tokens"].flatten(1, 2) @ target["tokens"].flatten(1, 2).transpose(1, 2)
+        posteriors = (
+            self.match_encoder(to_half, target[_HALF + "alpha"].flatten(1, 2)),
+            _on_grid(self.match_encoder(from_half, target["alpha"].flatten(1, 2)), half_source, shape_source),
+        )
+        targets = _on_grid(to_half.transpose(1, 2), half_target, shape_target).transpose(1, 2)
+        return AcrossScales(torch.cat(posteriors, dim=-1), (targets, _on_grid(from_half, half_source, shape_source)))
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         return {
@@ -409,6 +444,23 @@ def convolution(channels_in: int, channels_out: int, *, stride: int = 1, kernel:
     return nn.Sequential(layer, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
+def halved(image: Tensor) -> Tensor:
+    """Return images (B, C, H, W) at half their size, rounded to whole tokens."""
+    sides = [max(1, round(int(side) / 2 / COARSE_STRIDE)) * COARSE_STRIDE for side in image.shape[2:]]
+    return F.interpolate(image, sides, mode="area")
+
+
+@contextmanager
+def running_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norms use, and keep, their running statistics, as when matching."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.training]
+    for norm in norms:
+        norm.training = False
+    yield
+    for norm in norms:
+        norm.training = True
+
+
 def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the same features with the halves of the batch swapped, so that row i is paired with its partner."""
     return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
@@ -429,6 +481,15 @@ def _both_ways(
 ) -> dict[str, Tensor]:
     """Return selected features as the source of both directions: A's, then B's."""
     return {name: torch.cat((encoded_A[name], encoded_B[name])) for name in names}
+
+
+def _prefixed(prefix: str, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in encoded.items()}
+
+
+def _on_grid(values: Tensor, shape: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Return values (B, h * w, C) of one grid of tokens on another one."""
+    return _resized(values.transpose(1, 2).unflatten(2, tuple(shape)), wanted).flatten(2).transpose(1, 2)
 
 
 def _with_prefix(encoded: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -483,7 +544,7 @@ def read_mini(path: Path) -> Mini:
 
 
 def with_context(network: Mini, config: MiniConfig) -> Mini:
-    """Return the network with the context blocks, crossings and exchanges of `config` that it lacks.
+    """Return the network with the context blocks, crossings, exchanges and scales of `config` that it lacks.
 
     They change nothing until trained. A network that has all, or whose decoder is convolutional, is returned as it is.
     """
@@ -494,6 +555,7 @@ def with_context(network: Mini, config: MiniConfig) -> Mini:
         crossings=own.crossings or min(config.crossings, own.decoder_blocks),
         crossing_width=own.crossing_width if own.crossings else config.crossing_width,
         exchanges=own.exchanges or config.exchanges,
+        scales=max(own.scales, config.scales),
     )
     if grown == own or not own.transformer:
         return network

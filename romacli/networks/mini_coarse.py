@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,18 @@ class ContextBlock(nn.Module):
         return x + self.mlp(x)
 
 
+@dataclass(frozen=True)
+class AcrossScales:
+    """What tokens of A find where one of the images has half its size, on the token grids of the whole images.
+
+    `posteriors` is (B, N, 2F): Fourier coordinates of A's matches in the half of B, then those of the half of A.
+    `correlations` are (B, N, N_target) cosines in the same order.
+    """
+
+    posteriors: Tensor
+    correlations: tuple[Tensor, Tensor]
+
+
 class AnchorDecoder(nn.Module):
     """Classify every token of A over a grid of anchors in B, and predict whether it has a match.
 
@@ -88,7 +101,8 @@ class AnchorDecoder(nn.Module):
     resampled to the anchors, are added to the logits; and each token receives its own Fourier coordinates, which
     DINOv2 features contain implicitly and those of a small trunk do not. In addition tokens attend to B's between the
     blocks, and products of the decoder's features with B's tokens are added to the cosines. In the last blocks they
-    attend to those of the other direction, which know A, and products of both directions' features are added.
+    attend to those of the other direction, which know A, and products of both directions' features are added. Cosines
+    across scales are added by a gate for each token.
     """
 
     def __init__(self, config: MiniConfig) -> None:
@@ -107,6 +121,9 @@ class AnchorDecoder(nn.Module):
         if config.crossings:
             self.sought = zeroed(Linear(width, config.crossing_width))
             self.found = Linear(other_width, config.crossing_width)
+        if config.scales > 1:
+            self.across = zeroed(Linear(2 * config.fourier_channels, width))
+            self.gates = zeroed(Linear(width, 2))
         self.exchanges = nn.ModuleList(Exchange(width, config.decoder_heads) for _ in range(config.exchanges))
         if config.exchanges:
             self.mine = zeroed(Linear(width, config.crossing_width))
@@ -121,6 +138,7 @@ class AnchorDecoder(nn.Module):
         target: Tensor,
         posterior: Tensor,
         correlation: Tensor,
+        across: AcrossScales | None = None,
         *,
         coordinates: tuple[Tensor, Tensor],
         shapes: tuple[Sequence[int], Sequence[int]],
@@ -130,12 +148,15 @@ class AnchorDecoder(nn.Module):
         Args:
             source, target: (B, N, C) unit tokens of A and of B; both directions of the pairs, one in each half.
             posterior: (B, N, F) Fourier coordinates of A's matches. correlation: (B, N, N_target) cosines.
+            across: the same where one image has half its size, if the images are compared at two scales.
             coordinates, shapes: Fourier coordinates (N, F) and sides of A's and B's token grids.
         """
         scale = source.shape[-1] ** 0.5 * 0.3  # scales entries of unit vectors to match the cosine basis
         own, others = (x.expand(len(source), -1, -1) for x in coordinates)
         x = self.input(torch.cat((source * scale, posterior, own), dim=-1))
         other = torch.cat((target * scale, others), dim=-1)
+        if across is not None:
+            x = x + self.across(across.posteriors)
         if not self.config.transformer:
             x = x.transpose(1, 2).unflatten(2, tuple(shapes[0]))
         first = len(self.blocks) - len(self.crossings)
@@ -151,6 +172,9 @@ class AnchorDecoder(nn.Module):
         out = self.output(x).float()
         if not (self.config.classifies and self.config.cosines):
             return out[..., :-1], out[..., -1]
+        if across is not None:
+            for gate, cosines in zip(self.gates(x).float().split(1, dim=-1), across.correlations, strict=True):
+                correlation = correlation + gate * cosines
         similarity = correlation * self.log_correlation_gain.exp()
         if self.config.crossings:
             similarity = similarity + (self.sought(x) @ self.found(other).transpose(1, 2)).float()

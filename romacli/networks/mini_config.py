@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0, "exchanges": 0}  # of weight files older than these fields
+# Of weight files older than these fields.
+WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0, "exchanges": 0, "scales": 1}
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class MiniConfig:
         crossing_width: channels in which the decoder compares its own features for the anchors, with B's tokens and
             with those of the other direction.
         exchanges: number of further blocks, before which tokens attend to those of the other direction.
+        scales: sizes at which images are compared: 1, or 2 with each image at half its size, too.
         shared_trunk: one trunk for all strides; otherwise the refined strides have a second one.
         transformer: the coarse decoder's blocks attend to all tokens; otherwise they are convolutions of 3 x 3 tokens.
         classifies: the coarse decoder outputs anchor logits; otherwise coordinates.
@@ -40,6 +42,7 @@ class MiniConfig:
     crossings: int = 3
     crossing_width: int = 64
     exchanges: int = 2
+    scales: int = 2
     anchors_per_side: int = 24
     refiner_features: tuple[int, ...] = (48, 32, 16)
     refiner_descriptors: tuple[int, ...] = (32, 32, 0)

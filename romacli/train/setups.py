@@ -77,6 +77,7 @@ def mini_config(name: str, base: MiniConfig) -> MiniConfig:
         context_blocks=0,
         crossings=0,
         exchanges=0,
+        scales=1,
     )
 
 

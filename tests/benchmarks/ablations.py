@@ -103,7 +103,7 @@ def run(
         setup=None if row == "mini" else row,
         sizes=(options.side,) * 3,
         resume=False,
-        config=MiniConfig(context_blocks=0, crossings=0, exchanges=0),
+        config=MiniConfig(context_blocks=0, crossings=0, exchanges=0, scales=1),
     )
     trainable = (CoarseAlone if kind == "coarse" else RefinersAlone)(asked)
     state = restored(asked, trainable)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from romacli.errors import WeightsError
-from romacli.networks.mini import LAYOUT, Mini, load_mini, swap_halves, weights_of, with_context
+from romacli.networks.mini import LAYOUT, Mini, halved, load_mini, swap_halves, weights_of, with_context
 from romacli.networks.mini_coarse import decode_anchors, other_direction
 from romacli.networks.mini_config import MiniConfig, config_from_json, config_to_json
 from romacli.networks.parts.maps import cell_centres
@@ -158,7 +158,7 @@ def test_the_other_direction_says_of_each_match_what_it_says_of_the_opposite_one
 def test_certainty_is_zero_where_the_warp_left_the_image(network, images):
     network = deepcopy(network)
     with torch.no_grad():
-        network.refiners["2"].output.bias[0] = 6.0  # cells to the right
+        network.refiners["2"].output.bias[0] = 12.0  # cells to the right
     encoded_A, encoded_B = encode(network, images, [0]), encode(network, images, [1])
     with torch.inference_mode():
         raw = network.trace({key: torch.cat((encoded_A[key], encoded_B[key])) for key in encoded_A}).stages[-1]
@@ -238,7 +238,7 @@ def test_saved_weights_come_back(tmp_path, network, images):
 
 def test_context_added_to_trained_weights_changes_nothing_until_it_is_trained(images):
     torch.manual_seed(3)
-    plain = Mini(replace(TINY, context_blocks=0, crossings=0, exchanges=0)).eval()
+    plain = Mini(replace(TINY, context_blocks=0, crossings=0, exchanges=0, scales=1)).eval()
     grown = with_context(plain, TINY).eval()
     assert grown.config == TINY
     assert with_context(grown, MiniConfig()) is grown
@@ -251,6 +251,7 @@ def test_context_added_to_trained_weights_changes_nothing_until_it_is_trained(im
         "decoder.exchanges.0.crossing.projection.weight",
         "decoder.exchanges.0.block.projection.weight",
         "decoder.exchanges.0.block.mlp.3.weight",
+        "decoder.across.weight",
     ):
         grown = with_context(plain, TINY).eval()
         nn.init.normal_(grown.get_parameter(changed))
@@ -267,9 +268,9 @@ def test_weights_older_than_the_context_blocks_have_none():
     old = {
         key: value
         for key, value in json.loads(config_to_json(TINY)).items()
-        if not key.startswith(("cont", "cros", "exch"))
+        if not key.startswith(("cont", "cros", "exch", "scal"))
     }
-    without = replace(TINY, context_blocks=0, crossings=0, crossing_width=64, exchanges=0)
+    without = replace(TINY, context_blocks=0, crossings=0, crossing_width=64, exchanges=0, scales=1)
     assert config_from_json(json.dumps(old)) == without
 
 
@@ -293,6 +294,31 @@ def test_products_of_both_directions_add_to_the_anchors(images):
     before = started(network, images, "warp")
     nn.init.normal_(network.decoder.mine.weight, std=5.0)
     assert not torch.allclose(before, started(network, images, "warp"))
+
+
+def test_images_are_compared_with_halves_of_each_other(images):
+    torch.manual_seed(6)
+    network = Mini(TINY).eval()
+    assert halved(torch.rand(1, 3, 256, 240)).shape == (1, 3, 128, 128)
+    assert halved(torch.rand(1, 3, 16, 48)).shape == (1, 3, 16, 32)
+    before = started(network, images, "warp")
+    nn.init.normal_(network.decoder.gates.weight, std=5.0)
+    assert not torch.allclose(before, started(network, images, "warp"))
+    large = F.interpolate(images[0][:1], scale_factor=2.0, mode="nearest")
+    with torch.inference_mode():
+        half, whole = network.encode_coarse(large), network.encode_coarse(images[0][:1])
+    torch.testing.assert_close(half["half_tokens"], whole["tokens"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(half["half_alpha"], whole["alpha"], atol=1e-4, rtol=0)
+
+
+def test_halves_leave_the_statistics_of_whole_images_alone(images):
+    network, alone = Mini(TINY).train(), Mini(replace(TINY, scales=1)).train()
+    alone.load_state_dict(network.state_dict(), strict=False)
+    for each in (network, alone):
+        each.encode_coarse(images[0])
+    for name, value in alone.trunk.state_dict().items():
+        torch.testing.assert_close(network.trunk.state_dict()[name], value)
+    assert all(module.training for module in network.modules())
 
 
 @pytest.mark.parametrize("cosines", [True, False])
