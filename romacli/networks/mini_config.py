@@ -14,7 +14,7 @@ WITHOUT_CONTEXT = {"context_blocks": 0, "crossings": 0, "exchanges": 0, "scales"
 class MiniConfig:
     """Widths and depths; the three-tuples are for the refined strides 8, 4, 2.
 
-    The defaults have 9.0 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
+    The defaults have 9.1 M parameters. Widths are multiples of 16, the block size of bfloat16 matrix units. The last
     five fields are varied in studies (see `romacli train --setup`).
 
     Attributes:
