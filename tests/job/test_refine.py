@@ -27,7 +27,7 @@ from romacli.job.check import check_job
 from romacli.job.external import SIFT, ExternalKeypoints
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.hloc import HlocSources, HlocSummary, derive_hloc
+from romacli.job.outputs.hloc import HlocSources, HlocSummary, derive_hloc, refined_in_words
 from romacli.job.reaggregate import ReaggregateOptions, noted_options, reaggregate, refined_options
 from romacli.keypoints.options import AggregateOptions
 from romacli.pairs.exhaustive import exhaustive
@@ -332,3 +332,10 @@ def test_what_photographs_do_not_confirm_is_left_out_of_the_database(job: Layout
     )
     assert both.sum() >= 100
     assert 15 < read_inliers(job.database)[min(NAMES[:2]), max(NAMES[:2])] <= both.sum()
+
+
+def test_where_none_are_refined_no_figures_are_given():
+    summary = HlocSummary(2, 1, 0, 0, 0.0, 0, (), 2, None, 0, (), refined=0.0, median_shift=0.0)
+    assert refined_in_words(summary) == "; no keypoints refined"
+    assert "by a median of 1.50 px" in refined_in_words(replace(summary, refined=0.5, median_shift=1.5))
+    assert refined_in_words(replace(summary, refined=None)) == ""

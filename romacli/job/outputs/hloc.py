@@ -218,6 +218,8 @@ def refined_in_words(summary: HlocSummary) -> str:
     """The clause on refinement in a sentence on keypoints; empty if there was none."""
     if summary.refined is None:
         return ""
+    if summary.refined == 0:
+        return "; no keypoints refined"
     return (
         f"; {summary.refined:.0%} of keypoints refined, by a median of {summary.median_shift:.2f} px, including the "
         "initial move to nearby texture"
@@ -229,6 +231,8 @@ def _in_words(summary: HlocSummary, *, of_points: bool) -> str:
     over = f"over {counted(summary.images, 'image')}"
     if of_points:
         return f"{counted(summary.matches, 'match', 'matches')} of {counted(summary.keypoints, 'keypoint')} {over}"
+    if not summary.tracks:
+        return f"no tracks {over}"
     tracks = f"{counted(summary.tracks, 'track')}, {summary.mean_track_length:.2f} views each, {over}"
     return f"{tracks}{refined_in_words(summary)}"
 
