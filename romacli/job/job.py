@@ -29,7 +29,7 @@ from romacli.pairing.sources import choose_pairs, source_of
 from romacli.pairs.listfile import read_pairs
 from romacli.progress import Progress
 from romacli.run.engine import check_engine
-from romacli.run.options import Changed
+from romacli.run.options import WEAK_OVERLAP, Changed
 from romacli.run.photographs import (
     Photographs,
     look_at,
@@ -38,7 +38,7 @@ from romacli.run.photographs import (
     require_unchanged,
     tell_left_out,
 )
-from romacli.run.retries.retry import WEAK_OVERLAP, check_retries
+from romacli.run.retries.retry import check_retries
 from romacli.run.shard import order_of_work, piece, recorded_capacity
 from romacli.store.hloc import check_names
 from romacli.store.images import KnownImage, read_images

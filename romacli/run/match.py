@@ -26,9 +26,9 @@ from romacli.matchers.matcher import (
 )
 from romacli.matchers.memory import cache_bytes, free_bytes, give_back
 from romacli.progress import Progress, Silent
-from romacli.run.options import MatchOptions
+from romacli.run.options import WEAK_OVERLAP, MatchOptions
 from romacli.run.retries.rescue import Rescue
-from romacli.run.retries.retry import WEAK_OVERLAP, Retry
+from romacli.run.retries.retry import Retry
 from romacli.run.retries.rotations import Rotations
 from romacli.run.retries.scales import Scales
 from romacli.run.retries.sparse import FileMatches, SiftMatches

@@ -24,6 +24,12 @@ CacheGb = Annotated[
 NumWorkers = Annotated[int, Option("Threads that prefetch photographs.", min=1)]
 
 
+# The overlap below which each retry applies to a pair, by the option's name. Rotations: photographs of a facade
+# overlapped by up to 4 % upside down and by at least 20 % upright (mini, 6 of them at half resolution). Scales: copies
+# enlarged by 3 overlapped by up to 40 %, by 2.5 at least 51 % (mini, six photographs).
+WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.45, "rescue": 0.1, "rescue_from": 0.1}
+
+
 class Try(Choice):
     auto = "auto"
     always = "always"
@@ -49,7 +55,8 @@ class MatchOptions:
         Option(
             "Try photographs rotated by 90, 180 and 270 degrees. auto: those that hardly match anything, at the "
             "coarse stage against a few partners. always: the second photograph of each pair that is rejected or "
-            "overlaps by less than 10 %, which takes up to four times as long. EXIF orientation is always applied."
+            f"overlaps by less than {100 * WEAK_OVERLAP['try_rotations']:.0f} %, which takes up to four times as long. "
+            "EXIF orientation is always applied."
         ),
     ] = Try.auto
     try_scales: Annotated[
@@ -58,7 +65,7 @@ class MatchOptions:
             "Retry pairs with parts of either photograph enlarged, for large differences in scale: parts are compared "
             "at the coarse stage, and the best is matched. auto: up to a tenth of the pairs, or five, between "
             "photographs that would otherwise fall into separate groups. always: all that are rejected or overlap by "
-            "less than 35 %. A pair that is tried costs up to four others."
+            f"less than {100 * WEAK_OVERLAP['try_scales']:.0f} %. A pair that is tried costs up to four others."
         ),
     ] = Try.auto
     rescue: Annotated[
@@ -66,8 +73,9 @@ class MatchOptions:
         Option(
             "Retry pairs starting from their SIFT matches if at least 30 are inliers of one epipolar geometry, for "
             "wide baselines. auto: up to a fifth of the pairs, between photographs that would otherwise fall into "
-            "separate groups. always: all that are rejected or overlap by less than 10 %. Costs up to a second per "
-            "photograph, and another match per pair that qualifies."
+            "separate groups. always: all that are rejected or overlap by less than "
+            f"{100 * WEAK_OVERLAP['rescue']:.0f} %. Costs up to a second per photograph, and another match per pair "
+            "that qualifies."
         ),
     ] = Try.auto
     rescue_from: Annotated[

@@ -43,8 +43,8 @@ from romacli.mapping.reconstruct import reconstruct
 from romacli.matchers.matcher import CoarseMatcher, DenseMatcher, PointStartMatcher, pair_seed
 from romacli.matchers.options import MatcherOptions
 from romacli.matchers.registry import load_matcher
+from romacli.run.options import WEAK_OVERLAP
 from romacli.run.retries.rescue import Rescue
-from romacli.run.retries.retry import WEAK_OVERLAP
 from romacli.run.retries.scales import Scales
 from romacli.run.retries.sparse import SiftMatches
 from romacli.types import CompactWarp, Features

@@ -9,7 +9,7 @@ import numpy as np
 from romacli.forest import Forest
 from romacli.job.outputs.origins import holds_if_from, remember
 from romacli.job.trials.trial import Trial, finished_digest, finished_pairs
-from romacli.run.retries.retry import WEAK_OVERLAP
+from romacli.run.options import WEAK_OVERLAP
 from romacli.store.journal import Journal
 from romacli.types import Pair
 

@@ -11,10 +11,6 @@ from romacli.run.options import MatchOptions
 from romacli.run.retries.sparse import FileMatches
 from romacli.types import Correspondences, Features, Pair, PairResult, Rejected
 
-# The overlap below which each retry applies to a pair, by the option's name. Rotations: photographs of a facade
-# overlapped by up to 4 % upside down and by at least 20 % upright (mini, 6 of them at half resolution). Scales: copies
-# enlarged by 3 overlapped by up to 25 %, by 2.5 at least 45 % (mini, six photographs).
-WEAK_OVERLAP = {"try_rotations": 0.1, "try_scales": 0.35, "rescue": 0.1, "rescue_from": 0.1}
 # A retry must find twice the overlap, or so much more: copies enlarged by 3 overlapped by up to 0.34 and, matched with
 # the part they show, by 0.55 (mini, eleven photographs).
 _CLEAR_GAIN = 0.1

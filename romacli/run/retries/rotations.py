@@ -9,8 +9,9 @@ import numpy as np
 
 from romacli.geometry.turns import turn_image
 from romacli.matchers.matcher import Matcher
+from romacli.run.options import WEAK_OVERLAP
 from romacli.run.retries.recent import RecentFeatures
-from romacli.run.retries.retry import WEAK_OVERLAP, is_weak, least_overlap
+from romacli.run.retries.retry import is_weak, least_overlap
 from romacli.types import CompactWarp, Features, Pair, PairResult, Rejected
 
 QUARTERS = (1, 2, 3)

@@ -9,8 +9,9 @@ import numpy as np
 
 from romacli.geometry.crops import Box, footprint, halves, uncut
 from romacli.matchers.matcher import CoarseMatcher
+from romacli.run.options import WEAK_OVERLAP
 from romacli.run.retries.recent import RecentFeatures
-from romacli.run.retries.retry import WEAK_OVERLAP, is_weak, least_overlap
+from romacli.run.retries.retry import is_weak, least_overlap
 from romacli.store.record import turned
 from romacli.types import CompactWarp, Features, Pair, PairResult
 
