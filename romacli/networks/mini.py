@@ -8,8 +8,7 @@ and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 
 from .mini_coarse import (
-    AcrossScales,
     AnchorDecoder,
     ContextBlock,
     MatchEncoder,
+    across_scales,
     decode_anchors,
     mirrored_logits,
     other_direction,
@@ -36,6 +35,7 @@ from .parts.maps import pixel_grid, sample
 from .parts.output import NetworkMatch, Unfinished
 from .parts.pointwise import PointwiseConv2d
 from .parts.pooling import generalized_mean
+from .parts.statistics import running_statistics
 from .weights import read_weights
 
 COARSE_STRIDE = 16
@@ -154,17 +154,17 @@ class Mini(nn.Module):
 
     def _all_tokens(self, coarse: Tensor, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Return all that `start` reads of images and their features: also those of the images mirrored and halved."""
-        looks = ["", _MIRRORED] if self.looks_mirrored else [""]
-        encoded = self.encode_tokens(pyramid)
+        encoded, looks = self.encode_tokens(pyramid), {"": coarse}
         if self.looks_mirrored:
-            encoded |= _prefixed(_MIRRORED, self.encode_tokens(self.trunk(coarse.flip(-1))))
+            looks[_MIRRORED] = coarse.flip(-1)
+            encoded |= _prefixed(_MIRRORED, self.encode_tokens(self.trunk(looks[_MIRRORED])))
         if self.config.scales > 1:
-            half = halved(coarse)
             with running_statistics(self.trunk):
-                maps = self.trunk(torch.cat([half.flip(-1) if look else half for look in looks]))
-            halves = {name: tensor.chunk(len(looks)) for name, tensor in self.encode_tokens(maps).items()}
-            for index, look in enumerate(looks):
-                encoded |= _prefixed(look + _HALF, {name: parts[index] for name, parts in halves.items()})
+                maps = self.trunk(halved(torch.cat(list(looks.values()))))
+            for name, halves in self.encode_tokens(maps).items():
+                encoded |= {
+                    look + _HALF + name: half for look, half in zip(looks, halves.chunk(len(looks)), strict=True)
+                }
         return encoded
 
     @property
@@ -277,7 +277,8 @@ class Mini(nn.Module):
             forward = first @ second.transpose(1, 2)
             correlation = torch.cat((forward, forward.transpose(1, 2)))
             posterior = self.match_encoder(correlation, target["alpha"].flatten(1, 2))
-            across = self._across_scales(source, target) if _HALF + "tokens" in source else None
+            halves = [_with_prefix(encoded, _HALF) for encoded in (source, target)]
+            across = across_scales(self.match_encoder, source, target, *halves) if all(halves) else None
             coordinates = tuple(self.match_encoder.coordinates(*shape) for shape in (shape_source, shape_target))
         logits, certainty = self.decoder(
             source["tokens"].flatten(1, 2),
@@ -289,19 +290,6 @@ class Mini(nn.Module):
             shapes=(shape_source, shape_target),
         )
         return logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source), correlation
-
-    def _across_scales(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> AcrossScales:
-        """Compare the images with the halves of the others, both ways."""
-        shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
-        half_source, half_target = (x[_HALF + "tokens"].shape[1:3] for x in (source, target))
-        to_half = source["tokens"].flatten(1, 2) @ target[_HALF + "tokens"].flatten(1, 2).transpose(1, 2)
-        from_half = source[_HALF + "tokens"].flatten(1, 2) @ target["tokens"].flatten(1, 2).transpose(1, 2)
-        posteriors = (
-            self.match_encoder(to_half, target[_HALF + "alpha"].flatten(1, 2)),
-            _on_grid(self.match_encoder(from_half, target["alpha"].flatten(1, 2)), half_source, shape_source),
-        )
-        targets = _on_grid(to_half.transpose(1, 2), half_target, shape_target).transpose(1, 2)
-        return AcrossScales(torch.cat(posteriors, dim=-1), (targets, _on_grid(from_half, half_source, shape_source)))
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         return {
@@ -450,17 +438,6 @@ def halved(image: Tensor) -> Tensor:
     return F.interpolate(image, sides, mode="area")
 
 
-@contextmanager
-def running_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms use, and keep, their running statistics, as when matching."""
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.training]
-    for norm in norms:
-        norm.training = False
-    yield
-    for norm in norms:
-        norm.training = True
-
-
 def swap_halves(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the same features with the halves of the batch swapped, so that row i is paired with its partner."""
     return {key: torch.cat(value.chunk(2)[::-1]) for key, value in encoded.items()}
@@ -485,11 +462,6 @@ def _both_ways(
 
 def _prefixed(prefix: str, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in encoded.items()}
-
-
-def _on_grid(values: Tensor, shape: Sequence[int], wanted: Sequence[int]) -> Tensor:
-    """Return values (B, h * w, C) of one grid of tokens on another one."""
-    return _resized(values.transpose(1, 2).unflatten(2, tuple(shape)), wanted).flatten(2).transpose(1, 2)
 
 
 def _with_prefix(encoded: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

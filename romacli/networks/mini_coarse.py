@@ -6,7 +6,7 @@ Source: RoMa (arXiv 2305.15404), sections 3.2 and 3.3; each class states where i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .mini_config import MiniConfig
 from .parts.attention import attention
-from .parts.maps import cell_centres
+from .parts.maps import cell_centres, resized
+from .parts.maps import tokens as as_tokens
 from .parts.pointwise import Linear
 from .parts.solve import solve_positive_definite
 
@@ -92,6 +93,30 @@ class AcrossScales:
 
     posteriors: Tensor
     correlations: tuple[Tensor, Tensor]
+
+
+def across_scales(
+    encoder: MatchEncoder,
+    source: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    half_source: Mapping[str, Tensor],
+    half_target: Mapping[str, Tensor],
+) -> AcrossScales:
+    """Compare images A with the halves of B, and the halves of A with B; each has "tokens" and "alpha" (B, h, w, C)."""
+
+    def on_grid(values: Tensor, half: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> Tensor:
+        """Values (B, h * w, C) of an image's half on the grid of the whole."""
+        maps = values.transpose(1, 2).unflatten(2, half["tokens"].shape[1:3])
+        return as_tokens(resized(maps, whole["tokens"].shape[1:3]))
+
+    to_half = source["tokens"].flatten(1, 2) @ half_target["tokens"].flatten(1, 2).transpose(1, 2)
+    from_half = half_source["tokens"].flatten(1, 2) @ target["tokens"].flatten(1, 2).transpose(1, 2)
+    posteriors = (
+        encoder(to_half, half_target["alpha"].flatten(1, 2)),
+        on_grid(encoder(from_half, target["alpha"].flatten(1, 2)), half_source, source),
+    )
+    to_whole = on_grid(to_half.transpose(1, 2), half_target, target).transpose(1, 2)
+    return AcrossScales(torch.cat(posteriors, dim=-1), (to_whole, on_grid(from_half, half_source, source)))
 
 
 class AnchorDecoder(nn.Module):
