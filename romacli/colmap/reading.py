@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from romacli.errors import StoreError
 from romacli.types import Pair, Size, canonical
 
-from .access import images_of, reading
+from .access import PAIR_BASE, images_of, reading
 from .binding import load_pycolmap
 from .poses import UNREADABLE, Pose, load_model, open_model, posed_images
 
@@ -154,6 +156,33 @@ def read_inliers(path: Path) -> dict[Pair, int]:
         rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
         found = [(images_of(pair_id), count) for pair_id, count in rows]
     return {canonical((names[a], names[b])): count for (a, b), count in found}
+
+
+@contextmanager
+def verified_places(path: Path) -> Iterator[Callable[[Pair], tuple[np.ndarray, np.ndarray] | None]]:
+    """Open a database for a function that reads where the inliers of a pair lie; None if the pair is not verified.
+
+    It returns (M, 2) float64 x, y in each image, relative to its width and height.
+
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is no COLMAP database.
+    """
+    with reading(path) as connection:
+        numbers = {name: image for image, name in connection.execute("SELECT image_id, name FROM images")}
+        verified = {row[0] for row in connection.execute("SELECT pair_id FROM two_view_geometries WHERE rows > 0")}
+        sizes, points = image_sizes(connection), cache(partial(image_points, connection))
+
+        def places(pair: Pair) -> tuple[np.ndarray, np.ndarray] | None:
+            images = [numbers.get(name, 0) for name in pair]
+            pair_id = PAIR_BASE * min(images) + max(images)
+            if pair_id not in verified:
+                return None
+            inliers = pair_inliers(connection, pair_id)[:, np.argsort(images)]
+            one, other = (points(image)[rows] / sizes[image] for image, rows in zip(images, inliers.T, strict=True))
+            return one, other
+
+        yield places
 
 
 def image_sizes(database: sqlite3.Connection) -> dict[int, Size]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from .lattice import Edge, Views
 from .missing import Missing, count_witnesses, find_missing, without_bridged
 from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
+from .verified import ReadInliers, find_contradicted
 
 # The share of its places that a pair may miss: this multiple of what the best tenth of the pairs with similar overlap
 # miss, since a matcher misses more the further apart the photographs are; within bounds, as in a room with one paper on
@@ -51,7 +53,7 @@ class Judged:
 
     missing: number of places, and share: of all that it should match; is_seen: whether the photographs differ there.
     unique: places that it matches and many others miss. triangles: how many of its triangles agree and how many
-    contradict.
+    contradict. contradicted: the share of its verified matches that third images contradict, if it is dropped for them.
     """
 
     missing: int
@@ -60,11 +62,14 @@ class Judged:
     triangles: tuple[int, int]
     is_kept: bool
     is_seen: bool = False
+    contradicted: float = 0.0
 
     @property
     def reason(self) -> str:
         """Why the pair is dropped, as a clause."""
         agree, contradict = self.triangles
+        if self.contradicted:
+            return f"third images contradict {self.contradicted:.0%} of those of its verified matches that they see"
         if self.share > _LEAST_MISSING[int(self.is_seen)]:
             also = ", and the photographs differ there" if self.is_seen else ""
             return f"{self.share:.0%} of what should match does not, though both images match it with others{also}"
@@ -102,8 +107,10 @@ class _Known:
         return np.asarray(self.edges[self.evidence > _DETAIL[self.is_seen]])
 
 
-def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Verdict:
-    """Judge all pairs of a job; calls `advance` for each."""
+def judge_pairs(
+    views: Views, advance: Callable[[], None] = lambda: None, read_inliers: ReadInliers = lambda pair: None
+) -> Verdict:
+    """Judge all pairs of a job; calls `advance` for each. read_inliers: those of a verified pair."""
     witnesses = count_witnesses(views)
     found: dict[Edge, Missing] = {}
     for edge in views.edges:
@@ -127,6 +134,8 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
         together,
     )
     is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (of_bundles >= 0))
+    kept, doubtful = (list(compress(views.edges, chosen)) for chosen in (is_kept, is_kept & is_alike))
+    contradicted = find_contradicted(views, kept, doubtful, read_inliers)
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     judged = {
         edge: Judged(
@@ -134,8 +143,9 @@ def judge_pairs(views: Views, advance: Callable[[], None] = lambda: None) -> Ver
             float(shares[k]),
             float(unique[k]),
             (int(agree[k]), int(contradict[k])),
-            bool(is_kept[k]),
+            bool(is_kept[k]) and edge not in contradicted,
             found[edge].is_seen,
+            contradicted.get(edge, 0.0),
         )
         for k, edge in enumerate(views.edges)
     }

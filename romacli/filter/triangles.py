@@ -9,7 +9,7 @@ from .lattice import Edge, Views
 Triangle = tuple[int, int, int]
 # Maximum triangles per pair; minimum common places of a triangle; maximum difference of two warps in cells.
 _PER_EDGE = 12
-_FEWEST_PLACES, _CELLS = 81, 2.4
+_FEWEST_PLACES, CELLS = 81, 2.4
 
 
 def choose_triangles(views: Views) -> list[Triangle]:
@@ -36,17 +36,24 @@ def measure_agreement(views: Views) -> dict[Triangle, float]:
     return {triangle: share for triangle, share in measured.items() if share is not None}
 
 
+def follow(views: Views, one: int, over: int, other: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compare the way from an image over a third one to another with the direct one.
+
+    Returns:
+        The places (n,) of the first image that match in both others, and the distance (n,) in cells between the ends of
+        both ways; infinite where the third image does not match the last one.
+    """
+    there, direct, onward = views.flow(one, over), views.flow(one, other), views.flow(over, other)
+    start = np.flatnonzero(there.matched & direct.matched)
+    cell, is_inside = views.lattices[over].nearest(there.targets[start])
+    # Within half a cell the warp is treated as a translation.
+    ends = onward.targets[cell] + there.targets[start] - views.lattices[over].places()[cell]
+    off = np.linalg.norm(ends - direct.targets[start], axis=1)
+    return start, np.where(is_inside & onward.matched[cell], off, np.inf)
+
+
 def _agreement(views: Views, triangle: Triangle) -> float | None:
-    agreeing = followed = 0
     i, j, k = triangle
-    for one, over, other in ((i, j, k), (j, k, i), (k, i, j)):
-        there, direct, onward = views.flow(one, over), views.flow(one, other), views.flow(over, other)
-        start = np.flatnonzero(there.matched & direct.matched)
-        cell, is_inside = views.lattices[over].nearest(there.targets[start])
-        usable = is_inside & onward.matched[cell]
-        start, cell = start[usable], cell[usable]
-        # Within half a cell the warp is treated as a translation.
-        ends = onward.targets[cell] + there.targets[start] - views.lattices[over].places()[cell]
-        off = np.linalg.norm(ends - direct.targets[start], axis=1)
-        agreeing, followed = agreeing + int((off < _CELLS).sum()), followed + len(start)
-    return agreeing / followed if followed >= _FEWEST_PLACES else None
+    off = np.concatenate([follow(views, *way)[1] for way in ((i, j, k), (j, k, i), (k, i, j))])
+    followed = int(np.isfinite(off).sum())
+    return int((off < CELLS).sum()) / followed if followed >= _FEWEST_PLACES else None

@@ -168,7 +168,7 @@ def run(job: Job, scene: Scene, true: set[Pair], *, is_filtered: bool) -> Score:
     score = Score(images=len(scene.cameras), true=len(true))
     importing, database = ImportOptions(cameras=CameraOptions(mode="single")), job.layout.database
     import_matches(job.images.root, job.layout, importing, Silent(), StopRequest())
-    filtered = filter_pairs(job.layout, Silent(), StopRequest()) if is_filtered else None
+    filtered = filter_pairs(job.layout, Silent(), StopRequest(), database=database) if is_filtered else None
     score.seen, score.true_seen = count(read_inliers(database).keys() - (filtered.without if filtered else set()), true)
     without = filtered.without if filtered else frozenset[Pair]()
     try:

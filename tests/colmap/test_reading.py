@@ -12,7 +12,7 @@ from support.small_scene import FOCAL, SIZE, make_scene
 from romacli.colmap.binding import load_pycolmap
 from romacli.colmap.cameras import ImageInfo
 from romacli.colmap.poses import compare_poses, read_poses
-from romacli.colmap.reading import read_inliers, read_model
+from romacli.colmap.reading import read_inliers, read_keypoints, read_model, verified_places
 from romacli.errors import InputError, StoreError
 from romacli.mapping.cameras import known_cameras
 from romacli.mapping.options import MapperOptions
@@ -34,6 +34,23 @@ def test_a_model_is_read_as_arrays(tmp_path: Path) -> None:
     assert np.abs(np.median(model.colours, axis=0) - (200, 20, 10)).max() < 5
     assert {camera.focal_length_px for camera in model.cameras.values()} == {FOCAL}
     assert compare_poses(model.poses, scene.poses).rotation_deg.max() < 0.5
+
+
+def test_places_of_inliers_are_relative_to_the_images_in_either_order(tmp_path: Path) -> None:
+    scene, path = make_scene(4), tmp_path / "database.db"
+    scene.write(path)
+    (one, other), count = next(iter(read_inliers(path).items()))
+    keypoints = read_keypoints(path)
+    with verified_places(path) as places:
+        first, second = places((one, other))
+        assert len(first) == len(second) == count
+        for name, found in ((one, first), (other, second)):
+            own = {tuple(place) for place in (keypoints[name] / SIZE).round(6).tolist()}
+            assert {tuple(place) for place in found.round(6).tolist()} <= own
+        swapped = places((other, one))
+        assert (swapped[0] == second).all()
+        assert (swapped[1] == first).all()
+        assert places((one, "missing.jpg")) is None
 
 
 def test_damaged_and_missing_models_and_databases_are_sentences(tmp_path: Path) -> None:

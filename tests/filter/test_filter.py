@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from support.small_scene import make_scene
 from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, views_of, wall_of, warp
 
 from romacli.errors import InputError, NothingFoundError
-from romacli.filter.judge import judge_pairs
+from romacli.filter.judge import Verdict, judge_pairs
 from romacli.filter.lattice import Lattice, Views
 from romacli.filter.missing import Missing, count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
+from romacli.filter.verified import ReadInliers
 from romacli.geometry.warp import cell_centres, masked
+from romacli.job.options import ImportOptions
+from romacli.job.outputs.database import import_matches
 from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
@@ -186,6 +190,22 @@ def test_a_job_is_filtered_once_and_keeps_what_was_found(tmp_path: Path) -> None
     assert "to do" not in run.stderr
 
 
+def test_pairs_are_judged_again_once_they_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, photographs = plane_job(tmp_path)
+    seen = []
+
+    def spy(views: Views, advance: Callable[[], None], read_inliers: ReadInliers) -> Verdict:
+        seen.append(sum(read_inliers(views.pair_of(edge)) is not None for edge in views.edges))
+        return judge_pairs(views, advance, read_inliers)
+
+    monkeypatch.setattr("romacli.job.outputs.filter.judge_pairs", spy)
+    filter_pairs(layout, Silent(), StopRequest(), database=layout.database)
+    import_matches(photographs.root, layout, ImportOptions(), Silent(), StopRequest())
+    for _ in range(2):
+        filter_pairs(layout, Silent(), StopRequest(), database=layout.database)
+    assert seen == [0, 6]
+
+
 def test_matches_of_keypoints_are_mapped_unfiltered_and_it_is_said(tmp_path: Path) -> None:
     layout, manifest, told = Layout(tmp_path / "job"), Manifest({"model": "points", "seed": 0}, "0"), Told()
     layout.root.mkdir()
@@ -194,7 +214,7 @@ def test_matches_of_keypoints_are_mapped_unfiltered_and_it_is_said(tmp_path: Pat
     points = np.zeros((9, 2), np.float32)
     with JournalWriter(layout.journal, fingerprint(manifest)) as journal:
         journal.append([(("a", "b"), Correspondences(points, points, np.ones(9, np.float32)))])
-    assert filter_for_mapper(layout, told, StopRequest()) is None
+    assert filter_for_mapper(layout, layout.database, told, StopRequest()) is None
     assert "keypoints" in told.said[0]
     assert "models list" in told.said[0]
 

@@ -23,6 +23,8 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     the other, but does not match. That counts against it; where the photographs are at hand, only if they differ there.
     What it matches and many others miss counts for it. The pairs between two groups of photographs that are consistent
     in image triplets count together; groups between which too little counts stay apart, each with a model of its own.
+    Where the job has a database, a pair is also doubted if third images contradict more than 30 % of those of its
+    verified matches that they see.
     Photographs without such details keep all pairs, and so do those that show few, as photographs of different days do,
     unless their triplets contradict each other.
     Nothing is matched again; database and keypoints are not changed. Photographs are read from the job's last folder of
@@ -30,10 +32,12 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     --no-filter is given, and excludes these pairs from mapping. --verbose lists all of them.
     """
     from romacli.job.outputs.filter import filter_pairs
+    from romacli.job.outputs.model import database_of_job
     from romacli.store.layout import Layout
 
     with stopping() as stop, Console(talk) as console:
-        found = filter_pairs(Layout(choice.job), console, stop)
+        layout = Layout(choice.job)
+        found = filter_pairs(layout, console, stop, database=database_of_job(layout))
         for pair in found.dropped if talk.verbose else found.dropped[:10]:
             console.say(f"{pair.one} {pair.other}: {pair.reason}")
         for sentence in found.warnings:

@@ -135,7 +135,7 @@ def _mapped(
     from romacli.job.outputs.model import make_model
 
     is_filtered = filtering.filter and options.known_poses is None
-    filtered = filter_for_mapper(job.layout, console, stop) if is_filtered else None
+    filtered = filter_for_mapper(job.layout, database, console, stop) if is_filtered else None
     without = filtered.without if filtered else frozenset()
     model = make_model(job.images.root, job.layout, database, options, console, stop, without=without)
     for sentence in model.warnings:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from romacli.colmap.reading import verified_places
 from romacli.errors import ImageError, NothingFoundError
 from romacli.filter.judge import Judged, Verdict, judge_pairs
 from romacli.filter.lattice import Edge, Lattice, Views
@@ -16,6 +17,7 @@ from romacli.filter.looks import copy_size, small_copy
 from romacli.images.decode import read_image
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
+from romacli.job.outputs.model import rows_of
 from romacli.job.outputs.origins import digest, holds, holds_if_from, remember
 from romacli.keypoints.checks import connected
 from romacli.pairs.listfile import read_own_pairs
@@ -32,7 +34,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Changes with the rules, so that earlier results are not reused.
-_VERSION = 11
+_VERSION = 12
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
@@ -99,34 +101,42 @@ class FilterSummary:
         return found
 
 
-def filter_pairs(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary:
+def filter_pairs(
+    layout: Layout, progress: Progress, stop: StopRequest, *, database: Path | None = None
+) -> FilterSummary:
     """Judge the pairs of a job by their warps and the available photographs, unless that is done; matches nothing.
+
+    database: if there is one, the verified matches in it are judged, too.
 
     Raises:
         InputError: the folder contains no job.
         NothingFoundError: no pair has a warp.
-        StoreError: the list of photographs or the journal is damaged.
+        StoreError: the list of photographs, the journal or the database is damaged.
     """
+    verified = rows_of(database) if database else None
     with _matched(layout) as (journal, done, masks):
         sizes = {name: size for pair in done for name, size in zip(pair, journal.sizes(pair), strict=True)}
         stamp = masks.stamp(list(sizes)) if masks else None
-        derived_from = digest([_VERSION, journal.fingerprint, [[*pair, journal.overlap(pair)] for pair in done], stamp])
+        matched = [[*pair, journal.overlap(pair)] for pair in done]
+        derived_from = digest([_VERSION, journal.fingerprint, matched, stamp, verified])
         known, photographs = holds_if_from(layout, FILTER, derived_from), _available(layout, sizes)
         if known is not None and (summary := _summary_of(known)).photographs >= len(photographs):
             return summary
         with hold_job(layout, progress, stop), noted(layout, "filtering") as counts, stop.at_once():
             progress.begin("filtering pairs", 2 * len(done))
             views = _read(done, journal, masks, photographs, progress)
-            summary = replace(_summarise(views, judge_pairs(views, progress.advance)), photographs=len(photographs))
+            with verified_places(database) if database and verified else nullcontext(lambda pair: None) as inliers:
+                verdict = judge_pairs(views, progress.advance, inliers)
+            summary = replace(_summarise(views, verdict), photographs=len(photographs))
             counts.update(pairs=summary.pairs)
             remember(layout, FILTER, derived_from, asdict(summary))
     return summary
 
 
-def filter_for_mapper(layout: Layout, progress: Progress, stop: StopRequest) -> FilterSummary | None:
+def filter_for_mapper(layout: Layout, database: Path, progress: Progress, stop: StopRequest) -> FilterSummary | None:
     """The same, reporting its warnings; None, with a message, if there are no warps."""
     try:
-        found = filter_pairs(layout, progress, stop)
+        found = filter_pairs(layout, progress, stop, database=database)
     except NothingFoundError as nothing:
         progress.say(f"No pair is filtered: {nothing}")
         return None

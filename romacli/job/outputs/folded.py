@@ -15,7 +15,7 @@ from romacli.filter.lattice import Views
 from romacli.filter.placed import Sight, compare
 from romacli.job.hold import hold_job
 from romacli.job.outputs.filter import FILTER, FilterSummary, filter_pairs, read_views
-from romacli.job.outputs.model import MODEL
+from romacli.job.outputs.model import MODEL, database_of_model
 from romacli.job.outputs.origins import digest, holds, holds_if_from, origin_of, remember, sources_of
 from romacli.mapping.cameras import read_cameras
 from romacli.mapping.reconstruct import ReconstructionSummary, take_out
@@ -72,7 +72,7 @@ def look_after(
     known = holds_if_from(layout, FOLD, _sources(layout))
     if known is not None and model.registered == known["registered"]:
         return model, _summary_of(known)
-    filtered = filter_pairs(layout, progress, stop)
+    filtered = filter_pairs(layout, progress, stop, database=database_of_model(layout))
     with hold_job(layout, progress, stop), stop.at_once():
         views = read_views(layout, with_photographs=False)
         folds = _look(layout.sparse, views, filtered)
