@@ -22,7 +22,7 @@ from .lattice import Edge, Views
 from .missing import Missing, count_witnesses, find_missing, without_bridged
 from .triangles import Triangle, measure_agreement
 from .unique import measure_unique
-from .verified import ReadInliers, find_contradicted
+from .verified import ReadInliers, find_contradicted, find_contradicted_matches
 
 # The share of its places that a pair may miss: this multiple of what the best tenth of the pairs with similar overlap
 # miss, since a matcher misses more the further apart the photographs are; within bounds, as in a room with one paper on
@@ -53,7 +53,8 @@ class Judged:
 
     missing: number of places, and share: of all that it should match; is_seen: whether the photographs differ there.
     unique: places that it matches and many others miss. triangles: how many of its triangles agree and how many
-    contradict. contradicted: the share of its verified matches that third images contradict, if it is dropped for them.
+    contradict. contradicted: the share of its verified matches that third images contradict, if it is dropped for them;
+    withheld: the number of those if it is kept.
     """
 
     missing: int
@@ -63,6 +64,7 @@ class Judged:
     is_kept: bool
     is_seen: bool = False
     contradicted: float = 0.0
+    withheld: int = 0
 
     @property
     def reason(self) -> str:
@@ -136,6 +138,8 @@ def judge_pairs(
     is_kept = np.where(is_alike, is_joined & (evidence > -_TOO_MUCH), is_joined | (of_bundles >= 0))
     kept, doubtful = (list(compress(views.edges, chosen)) for chosen in (is_kept, is_kept & is_alike))
     contradicted = find_contradicted(views, kept, doubtful, read_inliers)
+    kept, doubtful = ([edge for edge in edges if edge not in contradicted] for edges in (kept, doubtful))
+    withheld = find_contradicted_matches(views, kept, doubtful, read_inliers)
     agree, contradict = (np.bincount(sides.ravel(), minlength=len(shares)) for sides in (together, broken))
     judged = {
         edge: Judged(
@@ -146,6 +150,7 @@ def judge_pairs(
             bool(is_kept[k]) and edge not in contradicted,
             found[edge].is_seen,
             contradicted.get(edge, 0.0),
+            int(withheld[edge].sum()) if edge in withheld else 0,
         )
         for k, edge in enumerate(views.edges)
     }

@@ -55,6 +55,24 @@ def find_contradicted(
     return found | {edge: share for edge, share in at_first.items() if edge in unseen}
 
 
+def find_contradicted_matches(
+    views: Views, kept: Collection[Edge], edges: Collection[Edge], read: ReadInliers
+) -> dict[Edge, np.ndarray]:
+    """Which verified matches (M,) of each of some pairs are contradicted from either end, where any is.
+
+    Args:
+        kept: the pairs that testify.
+    """
+    left, found = set(kept), {}
+    for edge, cells in _cells(views, edges, read).items():
+        sides = zip(_testimony(views, edge, left), cells, strict=True)
+        one, other = ((is_seen & ~is_confirmed)[places] for (is_seen, is_confirmed), places in sides)
+        is_contradicted = one | other
+        if is_contradicted.any():
+            found[edge] = is_contradicted
+    return found
+
+
 def _cells(views: Views, edges: Collection[Edge], read: ReadInliers) -> Mapping[Edge, tuple[np.ndarray, np.ndarray]]:
     """The cells (M,) of the inliers of each verified pair in both images."""
     found = {}
@@ -71,15 +89,23 @@ def _cells(views: Views, edges: Collection[Edge], read: ReadInliers) -> Mapping[
 def _share(views: Views, edge: Edge, left: Collection[Edge], cells: tuple[np.ndarray, np.ndarray]) -> float | None:
     """The share of a pair's inliers that third images contradict, of all that they see; None if they see too few."""
     confirmed = seen = 0
-    for (one, other), places in zip((edge, edge[::-1]), cells, strict=True):
-        is_confirmed, is_seen = (np.zeros(views.lattices[one].count, bool) for _ in range(2))
+    for (is_seen, is_confirmed), places in zip(_testimony(views, edge, left), cells, strict=True):
+        confirmed += int(is_confirmed[places].sum())
+        seen += int(is_seen[places].sum())
+    return 1 - confirmed / seen if seen >= _FEWEST_SEEN else None
+
+
+def _testimony(views: Views, edge: Edge, left: Collection[Edge]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each image of a pair, (count,) bool: the places whose match a third image sees, and those it confirms."""
+    found = []
+    for one, other in (edge, edge[::-1]):
+        is_seen, is_confirmed = (np.zeros(views.lattices[one].count, bool) for _ in range(2))
         for third in _thirds(views, edge, left):
             start, off = follow(views, one, third, other)
             is_seen[start] = True
             is_confirmed[start] |= off < CELLS
-        confirmed += int(is_confirmed[places].sum())
-        seen += int(is_seen[places].sum())
-    return 1 - confirmed / seen if seen >= _FEWEST_SEEN else None
+        found.append((is_seen, is_confirmed))
+    return found
 
 
 def _thirds(views: Views, edge: Edge, left: Collection[Edge]) -> list[int]:

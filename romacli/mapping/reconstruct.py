@@ -18,7 +18,7 @@ import numpy as np
 from romacli.colmap.access import PAIR_BASE, open_readonly, reading
 from romacli.colmap.numbers import read_numbers, take_cameras_of
 from romacli.colmap.poses import load_model
-from romacli.colmap.reading import read_keypoints
+from romacli.colmap.reading import pair_inliers, read_keypoints
 from romacli.colmap.verify import MAPPED_CONFIGS
 from romacli.disk import move_in, scratch_folder
 from romacli.errors import InputError, NothingFoundError, StoreError
@@ -91,6 +91,7 @@ def reconstruct(
     options: MapperOptions | None = None,
     *,
     without: Collection[Pair] = (),
+    contradicted: Mapping[Pair, np.ndarray] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReconstructionSummary:
     """Write the models of a database to `sparse_folder`/0, 1, ..., largest first, and summarise the largest.
@@ -100,8 +101,8 @@ def reconstruct(
 
     Args:
         image_root: the folder of the photographs, for the colours of the points.
-        without: pairs of names excluded from mapping. Groups that no other pair connects become separate models if
-            they have at least three images.
+        without: pairs of names excluded from mapping; groups that no other pair connects become separate models from
+            three images on. contradicted: which inliers (M,) of other pairs are excluded, too.
         progress: called with the number of newly placed images, each counted once, by the incremental mapper only.
 
     Raises:
@@ -125,8 +126,7 @@ def reconstruct(
     with scratch_folder(sparse_folder, num_bytes=4 * database.stat().st_size) as scratch:
         copy, output, models = (scratch / name for name in ("database.db", "mapped", "models"))
         _copy_database(database, copy)
-        if without:
-            _drop(copy, without)
+        _exclude(copy, without, contradicted or {})
         options = _for_groups(options, verified_groups(copy), is_reduced=bool(without))
         output.mkdir()
         given = MapperInput(copy, image_root, options, content, progress)
@@ -319,27 +319,38 @@ def _copy_database(source: Path, target: Path) -> None:
         reader.backup(writer)
 
 
-def _drop(database: Path, pairs: Collection[Pair]) -> None:
-    """Remove the geometries of pairs of names from a database.
+def _exclude(database: Path, pairs: Collection[Pair], contradicted: Mapping[Pair, np.ndarray]) -> None:
+    """Remove the geometries of pairs of names from a database, and inliers of others, by (M,) bool of each.
 
     Raises:
-        NothingFoundError: none is left.
+        NothingFoundError: no geometry is left.
     """
     with closing(sqlite3.connect(database)) as connection:
-        numbers = {name: number for number, name in connection.execute("SELECT image_id, name FROM images")}
-        spelled_here = respelled({name: name for pair in pairs for name in pair}, numbers)
-        number_of = {name: numbers[here] for here, name in spelled_here.items() if here in numbers}
-        ids = [sorted(number_of[name] for name in pair) for pair in pairs if number_of.keys() >= set(pair)]
-        connection.executemany(
-            "DELETE FROM two_view_geometries WHERE pair_id = ?", [(PAIR_BASE * one + other,) for one, other in ids]
-        )
+        ids = _pair_ids(connection, pairs).values()
+        connection.executemany("DELETE FROM two_view_geometries WHERE pair_id = ?", [(pair_id,) for pair_id in ids])
+        for pair, pair_id in _pair_ids(connection, contradicted).items():
+            left = pair_inliers(connection, pair_id)[~contradicted[pair]]
+            connection.execute(
+                "UPDATE two_view_geometries SET rows = ?, data = ? WHERE pair_id = ?",
+                (len(left), np.ascontiguousarray(left).tobytes(), pair_id),
+            )
         connection.commit()
-        (left,) = connection.execute("SELECT count(*) FROM two_view_geometries WHERE rows > 0").fetchone()
-    if not left:
+        (count,) = connection.execute("SELECT count(*) FROM two_view_geometries WHERE rows > 0").fetchone()
+    if pairs and not count:
         raise NothingFoundError(
             "every verified pair seems to show places that only look alike, so none is left to map. Give "
             "--no-filter to map them all the same."
         )
+
+
+def _pair_ids(connection: sqlite3.Connection, pairs: Iterable[Pair]) -> dict[Pair, int]:
+    """The ids of the pairs of names whose images a database has, however it spells them."""
+    listed = list(pairs)
+    numbers = {name: number for number, name in connection.execute("SELECT image_id, name FROM images")}
+    spelled_here = respelled({name: name for pair in listed for name in pair}, numbers)
+    number_of = {name: numbers[here] for here, name in spelled_here.items() if here in numbers}
+    ids = {pair: sorted(number_of[name] for name in pair) for pair in listed if number_of.keys() >= set(pair)}
+    return {pair: PAIR_BASE * one + other for pair, (one, other) in ids.items()}
 
 
 def _for_groups(options: MapperOptions, groups: Sequence[int], *, is_reduced: bool) -> MapperOptions:

@@ -35,9 +35,8 @@ from romacli.job.job import Job, open_job
 from romacli.job.matching import run_job
 from romacli.job.options import ImportOptions, JobOptions, KeypointOptions
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.filter import filter_pairs
+from romacli.job.outputs.filter import filter_pairs, make_filtered_model
 from romacli.job.outputs.folded import look_after
-from romacli.job.outputs.model import make_model
 from romacli.mapping.options import MapperOptions
 from romacli.matchers.options import MatcherChoice
 from romacli.progress import Silent
@@ -170,10 +169,9 @@ def run(job: Job, scene: Scene, true: set[Pair], *, is_filtered: bool) -> Score:
     import_matches(job.images.root, job.layout, importing, Silent(), StopRequest())
     filtered = filter_pairs(job.layout, Silent(), StopRequest(), database=database) if is_filtered else None
     score.seen, score.true_seen = count(read_inliers(database).keys() - (filtered.without if filtered else set()), true)
-    without = filtered.without if filtered else frozenset[Pair]()
     try:
-        options = MapperOptions(num_threads=1)
-        made = make_model(job.images.root, job.layout, database, options, Silent(), StopRequest(), without=without)
+        options, talk = MapperOptions(num_threads=1), (Silent(), StopRequest())
+        made = make_filtered_model(job.images.root, job.layout, database, options, filtered, *talk)
         if filtered is not None:
             made, look = look_after(job.layout, made, Silent(), StopRequest())
             score.ambiguous = int(filtered.is_ambiguous or bool(look.seams))

@@ -13,16 +13,24 @@ from support.small_job import plane_job
 from support.small_scene import make_scene
 from support.walls import GRID, POSTERS, SIZE, on_poster, place_of, same_wall, views_of, wall_of, warp
 
+from romacli.colmap.reading import read_inliers
 from romacli.errors import InputError, NothingFoundError
 from romacli.filter.judge import Verdict, judge_pairs
-from romacli.filter.lattice import Lattice, Views
+from romacli.filter.lattice import Edge, Lattice, Views
 from romacli.filter.missing import Missing, count_witnesses, find_missing
 from romacli.filter.unique import measure_unique
 from romacli.filter.verified import ReadInliers
 from romacli.geometry.warp import cell_centres, masked
 from romacli.job.options import ImportOptions
 from romacli.job.outputs.database import import_matches
-from romacli.job.outputs.filter import Dropped, FilterSummary, filter_for_mapper, filter_pairs, noted_filter
+from romacli.job.outputs.filter import (
+    Dropped,
+    FilterSummary,
+    filter_for_mapper,
+    filter_pairs,
+    make_filtered_model,
+    noted_filter,
+)
 from romacli.mapping.options import MapperOptions
 from romacli.mapping.reconstruct import reconstruct
 from romacli.pairs.listfile import write_pairs
@@ -206,6 +214,32 @@ def test_pairs_are_judged_again_once_they_are_verified(tmp_path: Path, monkeypat
     assert seen == [0, 6]
 
 
+def test_matches_that_are_contradicted_are_withheld_from_the_mapper_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, photographs = plane_job(tmp_path)
+    import_matches(photographs.root, layout, ImportOptions(), Silent(), StopRequest())
+    inliers, told = read_inliers(layout.database), Told()
+    pair, other = sorted(inliers)[:2]
+    found = FilterSummary(6, (Dropped(*other, 0.1, "why"),), (4,), (4,), (), 0.0, withheld=((*pair, 3),))
+    is_withheld = np.arange(inliers[pair]) < 3
+    seen = {}
+
+    def contradict(views: Views, kept: list[Edge], edges: list[Edge], read: ReadInliers) -> dict[Edge, np.ndarray]:
+        assert other not in map(views.pair_of, kept)
+        assert [views.pair_of(edge) for edge in edges] == [pair]
+        return {edges[0]: is_withheld}
+
+    monkeypatch.setattr("romacli.job.outputs.filter.find_contradicted_matches", contradict)
+    monkeypatch.setattr(
+        "romacli.job.outputs.filter.make_model",
+        lambda *_, without, contradicted: seen.update(without=without, withheld=contradicted()),
+    )
+    make_filtered_model(photographs.root, layout, layout.database, MapperOptions(), found, told, StopRequest())
+    assert seen == {"without": {other}, "withheld": {pair: is_withheld}}
+    assert told.said == ["3 matches that third images contradict are withheld from the mapper"]
+
+
 def test_matches_of_keypoints_are_mapped_unfiltered_and_it_is_said(tmp_path: Path) -> None:
     layout, manifest, told = Layout(tmp_path / "job"), Manifest({"model": "points", "seed": 0}, "0"), Told()
     layout.root.mkdir()
@@ -233,6 +267,10 @@ def test_the_mapper_never_sees_pairs_that_are_dropped(tmp_path: Path) -> None:
     lost = {(min(names[0], name), max(names[0], name)) for name in names[1:]}
     summary = reconstruct(database, tmp_path, tmp_path / "sparse", options, without=lost)
     assert summary.registered == 5
+    assert database.read_bytes() == before
+    inliers = read_inliers(database)
+    none = {pair: np.ones(inliers[pair], bool) for pair in lost & inliers.keys()}
+    assert reconstruct(database, tmp_path, tmp_path / "sparse", options, contradicted=none).registered == 5
     assert database.read_bytes() == before
     with pytest.raises(NothingFoundError, match=r"look alike.*--no-filter"):
         reconstruct(database, tmp_path, tmp_path / "sparse", options, without=set(combinations(names, 2)))

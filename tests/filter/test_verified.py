@@ -11,7 +11,7 @@ from support.walls import GRID, SIZE, same_wall, warp
 
 from romacli.filter.judge import judge_pairs
 from romacli.filter.lattice import Edge, Views
-from romacli.filter.verified import find_contradicted
+from romacli.filter.verified import find_contradicted, find_contradicted_matches
 from romacli.geometry.warp import cell_centres, decode_targets, encode_targets
 from romacli.types import CompactWarp, Pair
 
@@ -69,6 +69,15 @@ def test_pairs_for_which_no_third_image_speaks_any_longer_follow() -> None:
     assert found.keys() == {("front/0", "front/1"), WRONG, ("front/1", "front/2")}
 
 
+def test_matches_that_are_contradicted_are_told_for_each_pair() -> None:
+    views = views_of(0.15)
+    found = find_contradicted_matches(views, views.edges, views.edges, all_inliers)
+    assert views.pair_of(edge := views.edges[1]) == WRONG
+    one, other = (ends[:, 1] for ends in all_inliers(WRONG))
+    assert found[edge][(one < 0.1) & (other < 0.1)].all()
+    assert not found[edge][(one > 0.25) & (other > 0.25)].any()
+
+
 def test_nothing_is_said_of_pairs_that_are_not_verified_or_seen_by_no_third_image() -> None:
     views = views_of(1.0)
     assert find_contradicted(views, views.edges, views.edges, lambda pair: None) == {}
@@ -81,6 +90,15 @@ def test_among_look_alikes_a_contradicted_pair_is_dropped_with_its_reason() -> N
     judged = {views.pair_of(edge): one for edge, one in judge_pairs(views, read_inliers=all_inliers).pairs.items()}
     assert {pair for pair in judged if same_wall(pair) and not judged[pair].is_kept} == {WRONG}
     assert "third images contradict" in judged[WRONG].reason
+
+
+def test_a_pair_that_is_contradicted_in_few_places_is_kept_without_these() -> None:
+    names = [f"{wall}/{k}" for wall in ("back", "front") for k in range(6)]
+    judged = judge_pairs(views := views_of(0.15, names), read_inliers=all_inliers).pairs
+    told = {views.pair_of(edge): one for edge, one in judged.items()}
+    assert all(one.is_kept for pair, one in told.items() if same_wall(pair))
+    assert told[WRONG].withheld > 100
+    assert not any(one.withheld for pair, one in told.items() if not same_wall(pair))
 
 
 def test_without_look_alikes_no_pair_is_dropped() -> None:

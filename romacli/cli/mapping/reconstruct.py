@@ -130,14 +130,12 @@ def _mapped(
     stop: StopRequest,
 ) -> tuple[ReconstructionSummary, FilterSummary | None, FoldSummary | None]:
     """The model, and if pairs are filtered, what was found of them and of the model."""
-    from romacli.job.outputs.filter import filter_for_mapper
+    from romacli.job.outputs.filter import filter_for_mapper, make_filtered_model
     from romacli.job.outputs.folded import look_after
-    from romacli.job.outputs.model import make_model
 
     is_filtered = filtering.filter and options.known_poses is None
     filtered = filter_for_mapper(job.layout, database, console, stop) if is_filtered else None
-    without = filtered.without if filtered else frozenset()
-    model = make_model(job.images.root, job.layout, database, options, console, stop, without=without)
+    model = make_filtered_model(job.images.root, job.layout, database, options, filtered, console, stop)
     for sentence in model.warnings:
         console.warn(sentence)
     if filtered is None:

@@ -14,12 +14,15 @@ from romacli.errors import ImageError, NothingFoundError
 from romacli.filter.judge import Judged, Verdict, judge_pairs
 from romacli.filter.lattice import Edge, Lattice, Views
 from romacli.filter.looks import copy_size, small_copy
+from romacli.filter.verified import find_contradicted_matches
 from romacli.images.decode import read_image
 from romacli.job.hold import hold_job
 from romacli.job.masks import JobMasks, masks_of, noted_masks
-from romacli.job.outputs.model import rows_of
+from romacli.job.outputs.model import make_model, rows_of
 from romacli.job.outputs.origins import digest, holds, holds_if_from, remember
 from romacli.keypoints.checks import connected
+from romacli.mapping.options import MapperOptions
+from romacli.mapping.reconstruct import ReconstructionSummary
 from romacli.pairs.listfile import read_own_pairs
 from romacli.progress import Progress, Silent
 from romacli.stop import StopRequest
@@ -34,7 +37,7 @@ from romacli.words import counted, first_few
 
 FILTER = "filter"
 # Changes with the rules, so that earlier results are not reused.
-_VERSION = 12
+_VERSION = 13
 # Triangles of pairs that are kept contradict this often where parts look alike and nothing tells which is which.
 _AMBIGUOUS = 0.05
 
@@ -55,7 +58,8 @@ class FilterSummary:
 
     groups_before, groups: sizes of the groups of images connected by all pairs, and by the kept ones; alone: images
     without a kept pair; disputed: the share of contradicting triangles among those of kept pairs; photographs: the
-    number of photographs compared; unique: kept pairs that match places that others miss, with their number.
+    number of photographs compared; unique: kept pairs that match places that others miss, with their number; withheld:
+    kept pairs of which the mapper gets fewer matches, with the number that third images contradict.
     """
 
     pairs: int
@@ -66,6 +70,7 @@ class FilterSummary:
     disputed: float
     photographs: int = 0
     unique: tuple[tuple[str, str, float], ...] = ()
+    withheld: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def without(self) -> frozenset[Pair]:
@@ -145,6 +150,36 @@ def filter_for_mapper(layout: Layout, database: Path, progress: Progress, stop: 
     return found
 
 
+def make_filtered_model(
+    images: Path,
+    layout: Layout,
+    database: Path,
+    options: MapperOptions,
+    filtered: FilterSummary | None,
+    progress: Progress,
+    stop: StopRequest,
+) -> ReconstructionSummary:
+    """Map a database without the pairs that are dropped and the matches that are withheld; raises as `make_model`."""
+    if filtered is None:
+        return make_model(images, layout, database, options, progress, stop)
+
+    def contradicted() -> dict[Pair, np.ndarray]:
+        if not filtered.withheld:
+            return {}
+        views, pairs = read_views(layout, with_photographs=False), {(one, other) for one, other, _ in filtered.withheld}
+        kept = [edge for edge in views.edges if views.pair_of(edge) not in filtered.without]
+        with verified_places(database) as places:
+            doubtful = [edge for edge in kept if views.pair_of(edge) in pairs]
+            found = find_contradicted_matches(views, kept, doubtful, places)
+        count = sum(int(one.sum()) for one in found.values())
+        progress.say(f"{counted(count, 'match', 'matches')} that third images contradict are withheld from the mapper")
+        return {views.pair_of(edge): one for edge, one in found.items()}
+
+    return make_model(
+        images, layout, database, options, progress, stop, without=filtered.without, contradicted=contradicted
+    )
+
+
 def read_views(layout: Layout, *, with_photographs: bool) -> Views:
     """The warps of a job on lattices, and small copies of the available photographs; raises as `filter_pairs`."""
     with _matched(layout) as (journal, done, masks):
@@ -221,6 +256,7 @@ def _summarise(views: Views, verdict: Verdict) -> FilterSummary:
         unique=tuple(
             (*views.pair_of(edge), round(one.unique, 2)) for edge, one in judged.items() if one.is_kept and one.unique
         ),
+        withheld=tuple((*views.pair_of(edge), one.withheld) for edge, one in judged.items() if one.withheld),
     )
 
 
@@ -233,5 +269,6 @@ def _dropped(views: Views, judged: Mapping[Edge, Judged]) -> list[Dropped]:
 def _summary_of(known: Mapping[str, object]) -> FilterSummary:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
     values["dropped"] = tuple(Dropped(**one) for one in known["dropped"])  # type: ignore[attr-defined]
-    values["unique"] = tuple(map(tuple, known.get("unique", ())))  # type: ignore[call-overload]
+    for key in ("unique", "withheld"):
+        values[key] = tuple(map(tuple, known.get(key, ())))  # type: ignore[call-overload]
     return FilterSummary(**values)  # type: ignore[arg-type]

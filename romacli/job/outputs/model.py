@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from romacli.colmap.numbers import read_numbers
 from romacli.colmap.poses import load_model, read_poses
@@ -37,6 +39,8 @@ from romacli.types import Pair
 MODEL = "sparse"
 CLOUD = "cloud"
 DEPTH_MAPS = "depth maps"
+# Changes with what is withheld besides pairs, so that earlier models are not taken for the same.
+_WITHHELD = 1
 # A mapper that refines focal lengths moves them farther than this.
 UNCHANGED_PX = 1e-6
 
@@ -50,10 +54,12 @@ def make_model(
     stop: StopRequest,
     *,
     without: Collection[Pair] = (),
+    contradicted: Callable[[], Mapping[Pair, np.ndarray]] = dict,
 ) -> ReconstructionSummary:
     """Map the database into `sparse/`, unless the model there was made from the same with the same options.
 
-    without: pairs withheld from the mapper, names ascending.
+    without: pairs withheld from the mapper, names ascending. contradicted: computes which inliers (M,) of other pairs
+    are withheld, too; they follow from the database and `without`.
 
     Raises:
         NothingFoundError: no pair is verified, or mapping failed.
@@ -61,7 +67,7 @@ def make_model(
     chosen = replace(options, verbose=False, known_poses=None)
     sources = [noted_path(layout, database), rows_of(database)]
     asked = [sources[1], repr(chosen), model_digests(options.known_poses)]
-    derived_from = digest([*asked, *([sorted(without)] if without else ())])
+    derived_from = digest([*asked, *([sorted(without), _WITHHELD] if without else ())])
     known = holds_if_from(layout, MODEL, derived_from)
     put_back(layout.sparse)
     if layout.model.exists() and known is not None:
@@ -75,7 +81,15 @@ def make_model(
         stop.at_once(),
     ):
         progress.begin("mapping", read_content(database).images)
-        summary = reconstruct(database, images, layout.sparse, options, without=without, progress=progress.advance)
+        summary = reconstruct(
+            database,
+            images,
+            layout.sparse,
+            options,
+            without=without,
+            contradicted=contradicted(),
+            progress=progress.advance,
+        )
         counts.update(images=summary.registered)
         remember(layout, MODEL, derived_from, asdict(summary), sources=sources)
     return summary
