@@ -11,7 +11,7 @@ from romacli.errors import InputError, RomacliError, StoreError
 from romacli.job.hold import hold
 from romacli.job.outputs.output import Fault, Output
 from romacli.job.outputs.table import OUTPUTS
-from romacli.pairs.listfile import read_pairs
+from romacli.pairs.listfile import read_written_pairs
 from romacli.progress import Progress
 from romacli.stop import StopRequest
 from romacli.store.hloc import unread_images
@@ -95,7 +95,7 @@ class _Check:
             if self._manifest is None:
                 self._add(self._layout.manifest, "it is missing", same)
         with self._noting(self._layout.pairs, again + "."):
-            self.pairs = read_pairs(self._layout.pairs, None).pairs.pairs
+            self.pairs = read_written_pairs(self._layout.pairs).pairs
         with self._noting(self._layout.images, "The next run takes the photographs as they are then.", removable=True):
             read_images(self._layout.images)
 

@@ -67,6 +67,19 @@ def read_pairs(path: Path | str, names: Sequence[str] | None) -> ReadPairs:
     return ReadPairs(PairList(tuple(kept)), duplicates)
 
 
+def read_written_pairs(path: Path) -> PairList:
+    """Read a list that `write_pairs` wrote, whose last line ends too.
+
+    Raises:
+        InputError: the file cannot be read.
+        PairsError: it is malformed or cut off.
+    """
+    pairs = read_pairs(path, None).pairs
+    if not path.read_bytes().endswith(b"\n"):  # a cut name passes for another one
+        raise PairsError(f"{path} ends within a line. Write it again.")
+    return pairs
+
+
 def read_own_pairs(path: Path) -> PairList:
     """Read the list that a job keeps of its pairs.
 
@@ -74,7 +87,7 @@ def read_own_pairs(path: Path) -> PairList:
         StoreError: it is missing or damaged.
     """
     try:
-        return read_pairs(path, None).pairs
+        return read_written_pairs(path)
     except (InputError, PairsError) as error:
         fault = "is damaged" if path.exists() else "is missing"
         raise StoreError(

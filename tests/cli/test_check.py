@@ -242,6 +242,13 @@ def test_damaged_small_files_are_named_and_the_job_continues(job: Path, name: st
     assert run("check", job).exit_code == 0
 
 
+def test_a_list_of_pairs_cut_off_within_a_name_is_damaged(job: Path) -> None:
+    (job / "pairs.txt").write_bytes((job / "pairs.txt").read_bytes()[:-2])
+    found = run("check", job)
+    assert found.exit_code == 6
+    assert "pairs.txt: it is damaged" in found.stderr
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "pairs.txt"])
 def test_a_missing_small_file_is_a_fault_and_the_job_continues(job: Path, name: str) -> None:
     (job / name).unlink()

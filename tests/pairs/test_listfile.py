@@ -115,7 +115,10 @@ def test_missing_file_and_folder_are_missing_input(pairs_file, tmp_path):
         read_pairs(tmp_path, NAMES)
 
 
-@pytest.mark.parametrize(("content", "fault"), [(None, "missing"), (b"", "damaged"), (b"\0\xff", "damaged")])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(None, "missing"), (b"", "damaged"), (b"\0\xff", "damaged"), (b"a.jpg b.jpg\na.jpg c.j", "damaged")],
+)
 def test_a_list_that_a_job_has_lost_is_written_anew_by_the_command_that_made_it(tmp_path, content, fault):
     path = tmp_path / "pairs.txt"
     if content is not None:

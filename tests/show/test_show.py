@@ -149,6 +149,11 @@ def test_what_is_missing_is_said(job: tuple[Layout, PlanePhotographs], tmp_path:
     np.testing.assert_allclose(through(photographs, view.matches.keypoints0, PAIR), view.matches.keypoints1, atol=1.0)
 
 
+def test_photographs_that_moved_are_asked_for(job: tuple[Layout, PlanePhotographs], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks .*--images DIR"):
+        view_in_job(job[0], PAIR, tmp_path)
+
+
 def test_a_picture_of_no_matches_is_drawn(tmp_path: Path) -> None:
     none = Correspondences(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     images = np.zeros((20, 900, 3), np.uint8), np.zeros((700, 30, 3), np.uint8)
