@@ -237,7 +237,7 @@ def test_matches_that_are_contradicted_are_withheld_from_the_mapper_and_counted(
     )
     make_filtered_model(photographs.root, layout, layout.database, MapperOptions(), found, told, StopRequest())
     assert seen == {"without": {other}, "withheld": {pair: is_withheld}}
-    assert told.said == ["3 matches that third images contradict are withheld from the mapper"]
+    assert told.said == ["3 matches withheld from the mapper, as third images contradict them"]
 
 
 def test_matches_of_keypoints_are_mapped_unfiltered_and_it_is_said(tmp_path: Path) -> None:

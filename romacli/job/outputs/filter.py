@@ -172,7 +172,8 @@ def make_filtered_model(
             doubtful = [edge for edge in kept if views.pair_of(edge) in pairs]
             found = find_contradicted_matches(views, kept, doubtful, places)
         count = sum(int(one.sum()) for one in found.values())
-        progress.say(f"{counted(count, 'match', 'matches')} that third images contradict are withheld from the mapper")
+        many = counted(count, "match", "matches")
+        progress.say(f"{many} withheld from the mapper, as third images contradict them")
         return {views.pair_of(edge): one for edge, one in found.items()}
 
     return make_model(
