@@ -86,9 +86,7 @@ def view_in_job(layout: Layout, photographs: Pair, images: Path | None = None) -
             f"{layout.root} does not record where its photographs are. Give their folder with --images DIR."
         )
     if lacking := [name for name in pair if not (folder / name).exists()]:
-        raise InputError(
-            f"{folder} lacks {lacking[0]}. Put it back, or give their folder with --images DIR."
-        )
+        raise InputError(f"{folder} lacks {lacking[0]}. Put it back, or give their folder with --images DIR.")
     with job.journal() as journal:
         return view_of_job(layout, journal, pair, folder)
 
