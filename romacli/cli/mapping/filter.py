@@ -23,8 +23,8 @@ def filter_job(choice: FilterChoice, talk: TalkOptions) -> None:
     the other, but does not match. That counts against it; where the photographs are at hand, only if they differ there.
     What it matches and many others miss counts for it. The pairs between two groups of photographs that are consistent
     in image triplets count together; groups between which too little counts stay apart, each with a model of its own.
-    Where the job has a database, a pair is also doubted if third images contradict more than 30 % of those of its
-    verified matches that they see.
+    Where the job has a database, a pair is also doubted if third images contradict many of the verified matches that
+    they see; of the pairs that are kept, contradicted matches are withheld from the mapper.
     Photographs without such details keep all pairs, and so do those that show few, as photographs of different days do,
     unless their triplets contradict each other.
     Nothing is matched again; database and keypoints are not changed. Photographs are read from the job's last folder of

@@ -159,7 +159,10 @@ def make_filtered_model(
     progress: Progress,
     stop: StopRequest,
 ) -> ReconstructionSummary:
-    """Map a database without the pairs that are dropped and the matches that are withheld; raises as `make_model`."""
+    """Map a database without the pairs that are dropped and the matches that are withheld; raises as `make_model`.
+
+    filtered: None to use all.
+    """
     if filtered is None:
         return make_model(images, layout, database, options, progress, stop)
 
