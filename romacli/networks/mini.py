@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from romacli.errors import WeightsError
 
 from .mini_coarse import (
+    AcrossScales,
     AnchorDecoder,
     ContextBlock,
     MatchEncoder,
@@ -70,12 +71,13 @@ class MiniTrace:
     """Everything one pass over a batch computes, for the losses: logits, cosines and all stages in order.
 
     `anchor_logits` is (B, h, w, anchors), or (B, h, w, 2) coordinates if the network does not classify;
-    `correlation` (B, N_source, N_target) cosines of the tokens.
+    `correlation` (B, N_source, N_target) cosines of the tokens; `across` what is compared at two scales, if it is.
     """
 
     anchor_logits: Tensor
     correlation: Tensor
     stages: tuple[Stage, ...]
+    across: AcrossScales | None = None
 
 
 class Mini(nn.Module):
@@ -249,28 +251,30 @@ class Mini(nn.Module):
         stages = [*first.stages]
         for image, stride in _steps(encoded):
             stages.append(self._refine(stages[-1], encoded, partners, f"{image}_{stride}_", stride))
-        return MiniTrace(first.anchor_logits, first.correlation, tuple(stages))
+        return replace(first, stages=tuple(stages))
 
     def _decode(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> MiniTrace:
         """Return the first stage, from tokens and the Gaussian process's solution only; see `trace`.
 
         In an ensemble, the images mirrored and the other direction add to it what they say of the same anchors.
         """
-        logits, certainty, correlation = self._look(source, target)
+        logits, certainty, correlation, across = self._look(source, target)
         side = self.config.anchors_per_side
         if self.looks_mirrored:
             mirrored = (_with_prefix(encoded, _MIRRORED) for encoded in (source, target))
-            other_logits, other_certainty, _ = self._look(*mirrored)
+            other_logits, other_certainty, *_ = self._look(*mirrored)
             logits = (logits + mirrored_logits(other_logits, side)) / 2
             logits = logits + _OTHER_DIRECTION * other_direction(logits, side)
             certainty = (certainty + other_certainty.flip(2)) / 2
         warp = logits.detach()
         if self.config.classifies:
             warp = decode_anchors(warp, side)
-        return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),))
+        return MiniTrace(logits, correlation, (Stage(warp, warp, certainty),), across)
 
-    def _look(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the decoder's logits (B, h, w, anchors) and certainty logits (B, h, w), and the tokens' cosines."""
+    def _look(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, AcrossScales | None]:
+        """Return the decoder's logits (B, h, w, anchors) and certainty logits (B, h, w), and what it compared."""
         shape_source, shape_target = source["tokens"].shape[1:3], target["tokens"].shape[1:3]
         with without_autocast(source["tokens"]):
             first, second = source["tokens"].flatten(1, 2).chunk(2)
@@ -289,7 +293,7 @@ class Mini(nn.Module):
             coordinates=coordinates,
             shapes=(shape_source, shape_target),
         )
-        return logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source), correlation
+        return logits.unflatten(1, shape_source), certainty.unflatten(1, shape_source), correlation, across
 
     def _describe(self, image: str, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
         return {

@@ -88,11 +88,13 @@ class AcrossScales:
     """What tokens of A find where one of the images has half its size, on the token grids of the whole images.
 
     `posteriors` is (B, N, 2F): Fourier coordinates of A's matches in the half of B, then those of the half of A.
-    `correlations` are (B, N, N_target) cosines in the same order.
+    `correlations` are (B, N, N_target) cosines in the same order, and `compared` the same on the tokens' own grids:
+    (B, H, W, N_half) for images A, and (B, h, w, N_target) for their halves.
     """
 
     posteriors: Tensor
     correlations: tuple[Tensor, Tensor]
+    compared: tuple[Tensor, Tensor]
 
 
 def across_scales(
@@ -116,7 +118,12 @@ def across_scales(
         on_grid(encoder(from_half, target["alpha"].flatten(1, 2)), half_source, source),
     )
     to_whole = on_grid(to_half.transpose(1, 2), half_target, target).transpose(1, 2)
-    return AcrossScales(torch.cat(posteriors, dim=-1), (to_whole, on_grid(from_half, half_source, source)))
+    from_whole = on_grid(from_half, half_source, source)
+    compared = (
+        to_half.unflatten(1, source["tokens"].shape[1:3]),
+        from_half.unflatten(1, half_source["tokens"].shape[1:3]),
+    )
+    return AcrossScales(torch.cat(posteriors, dim=-1), (to_whole, from_whole), compared)
 
 
 class AnchorDecoder(nn.Module):

@@ -16,11 +16,13 @@ from romacli.geometry.ground_truth import ground_truth_at
 
 from .scenes import Camera, TexturedPlane, outline, warp_between
 
-# Limits between kinds: how much larger one picture shows the same, and how much it is foreshortened in the other.
+# Limits between kinds: how much larger one picture shows the same, how much it is foreshortened in the other, and by
+# how many degrees it is turned.
 ENLARGED = (1.4, 2.0)
 STRETCHED = (1.5, 2.5)
+TURNED = (20.0,)
 COARSE_LIMIT = 32 / 448  # of the image's side, found if nearer than this: RoMa's robustness criterion
-KINDS = (len(ENLARGED) + 1) * (len(STRETCHED) + 1)
+KINDS = (len(ENLARGED) + 1) * (len(STRETCHED) + 1) * (len(TURNED) + 1)
 SCOUT_PX = 24
 MEMORY = 0.98  # share of a rate that remains after one more pair
 LEAST_KEPT = 0.1  # share of the pairs that are kept of any kind, in terms of the kind kept most often
@@ -101,9 +103,12 @@ def kind_of(warp: NDArray[np.float32], visible: NDArray[np.bool_]) -> int:
     half = sum_of_squares / (2 * area)
     stretch = half + np.sqrt(np.maximum(half**2 - 1, 0))
     size = float(np.sqrt(np.median(area)))
+    # The turn of the rotation nearest to the Jacobian.
+    turn = np.arctan2(across[..., 1] - down[..., 0], across[..., 0] + down[..., 1])[both]
     enlarged = int(np.searchsorted(ENLARGED, max(size, 1 / size)))
     stretched = int(np.searchsorted(STRETCHED, float(np.median(stretch))))
-    return enlarged * (len(STRETCHED) + 1) + stretched
+    turned = int(np.searchsorted(TURNED, float(np.median(np.abs(np.degrees(turn))))))
+    return (turned * (len(ENLARGED) + 1) + enlarged) * (len(STRETCHED) + 1) + stretched
 
 
 def scouting(camera: Camera) -> Camera:

@@ -33,7 +33,7 @@ LEAST_POSITIVES = 32  # per pair, to be used for training fusion
 SEMANTIC_POINTS = 256  # per pair, in place of annotated keypoints
 GEOMETRIC_SCALE, CONTRAST_SCALE, FLOW_TEMPERATURE = 0.2, 1 / 0.07, 0.02  # MATCHA's
 GEOMETRIC_WEIGHT, SEMANTIC_WEIGHT = 0.25, 0.1  # MATCHA's; the first because one of its four geometric losses is used
-WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
+WEIGHTS = {"anchors": 1.0, "tokens": 0.5, "across": 0.25, "descriptors": 0.3, "warp": 1.0, "certainty": 0.1}
 
 
 def mini_loss(
@@ -65,6 +65,13 @@ def mini_loss(
         "tokens": classification_loss(token_logits, truth, seen, shape[0]),
         "certainty": certainty_loss(trace.stages[0].certainty, seen, is_known(truth)),
     }
+    if trace.across is not None:
+        for index, cosines in enumerate(trace.across.compared):
+            side = math.isqrt(cosines.shape[3])
+            if side > 1:  # a half may be a single token
+                truth, seen = ground_truth_at(warp, visible, (cosines.shape[1], cosines.shape[2]))
+                logits = cosines * network.log_token_gain.exp()
+                losses[f"across{index}"] = classification_loss(logits, truth, seen, side)
     for index, stage in enumerate(trace.stages[1:]):
         level = index % len(REACH_CELLS)
         cells = stage.warp.shape[1]

@@ -32,7 +32,10 @@ def affine(matrix: tuple[tuple[float, float], tuple[float, float]]) -> np.ndarra
     ("matrix", "kind"),
     [
         (((1, 0), (0, 1)), 0),
-        (((0, -1), (1, 0)), 0),  # a turn of the camera changes nothing
+        (((0.97, -0.24), (0.24, 0.97)), 0),  # a turn by 14 degrees
+        (((0.8, 0.6), (-0.6, 0.8)), 9),  # by 37, in either direction
+        (((0.8, -0.6), (0.6, 0.8)), 9),
+        (((1.36, -1.02), (1.02, 1.36)), 12),
         (((1.7, 0), (0, 1.7)), 3),
         (((1 / 1.7, 0), (0, 1 / 1.7)), 3),  # and so does the order of the pictures
         (((3, 0), (0, 3)), 6),
@@ -41,7 +44,7 @@ def affine(matrix: tuple[tuple[float, float], tuple[float, float]]) -> np.ndarra
         (((6, 0), (0, 2)), 8),
     ],
 )
-def test_kinds_tell_changes_of_scale_and_foreshortening_apart(matrix, kind) -> None:
+def test_kinds_tell_changes_of_scale_foreshortening_and_turns_apart(matrix, kind) -> None:
     assert kind_of(affine(matrix), EVERYWHERE) == kind
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from romacli.networks.mini import Mini
 from romacli.networks.parts.maps import cell_centres
 from romacli.train.losses import (
     NCE_RADIUS,
@@ -14,6 +15,7 @@ from romacli.train.losses import (
     certainty_loss,
     classification_loss,
     descriptor_loss,
+    mini_loss,
     refinement_loss,
     robust_loss,
 )
@@ -120,3 +122,23 @@ def test_losses_of_an_unrelated_pair_are_zero_and_keep_their_gradient():
     total.backward()
     assert total.item() == 0
     assert all((leaf.grad == 0).all() for leaf in (logits, descriptors, warp))
+
+
+def test_tokens_are_trained_to_be_found_in_an_image_of_half_the_size():
+    torch.manual_seed(0)
+    network = Mini()
+    images = torch.randn(2, 3, 64, 64)
+    encoded = network.encode_coarse(images)
+    trace = network.trace(encoded)
+    truth = cell_centres(64, 64, torch.device("cpu")).expand(2, -1, -1, -1)
+    _, losses = mini_loss(network, encoded, trace, truth, torch.ones(2, 64, 64, dtype=torch.bool))
+    to_half, from_half = losses["across0"], losses["across1"]
+    assert trace.across is not None
+    assert [tuple(cosines.shape) for cosines in trace.across.compared] == [(2, 4, 4, 4), (2, 2, 2, 16)]
+    logits = trace.across.compared[0] * network.log_token_gain.exp()
+    # A token's centre lies in the quarter of the image that one token of the half covers, or at its edge.
+    expected = classification_loss(logits, truth[:, 8::16, 8::16] - 1 / 64, torch.ones(2, 4, 4, dtype=torch.bool), 2)
+    assert to_half.item() == pytest.approx(expected.item(), rel=1e-4)
+    (to_half + from_half).backward()
+    assert network.tokens.weight.grad is not None
+    assert network.tokens.weight.grad.abs().sum() > 0
